@@ -1,0 +1,65 @@
+"""The centre: encoders, a fusion and heads, built outside and passed in."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mm.types import Encoder, Features, Fusion, Head, Output
+
+
+class MultimodalModel(nn.Module):
+    """Encode every input, project it to one width, fuse, predict.
+
+    encoders: input name -> encoder; heads: target name -> head; share: input name -> the input whose encoder it uses.
+    Errors: ValueError where a shared encoder does not exist.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        fusion: Fusion,
+        heads: Mapping[str, Head],
+        embed_dim: int,
+        share: Mapping[str, str] | None = None,
+    ):
+        super().__init__()
+        self.share = dict(share or {})
+        for name, owner in self.share.items():
+            if owner not in encoders:
+                raise ValueError(f"model.share.{name}: got '{owner}', wanted one of {', '.join(encoders)}")
+        self.encoders = nn.ModuleDict(encoders)  # type: ignore[arg-type]
+        self.projections = nn.ModuleDict({name: nn.Linear(e.embed_dim, embed_dim) for name, e in encoders.items()})
+        self.fusion = fusion
+        self.heads = nn.ModuleDict(heads)  # type: ignore[arg-type]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, in the order in which the fusion sees them."""
+        return [*self.encoders, *self.share]
+
+    def encode(self, inputs: Mapping[str, Tensor | Features], masks: Mapping[str, Tensor]) -> dict[str, Features]:
+        """Raw tensors, or Features computed before -> projected Features of every input."""
+        features = {}
+        for name in self.inputs:
+            part = self.share.get(name, name)
+            x = inputs[name]
+            f = x if isinstance(x, Features) else self.encoders[part](x, masks[name])
+            present = f.mask.any(1, keepdim=True)
+            project = self.projections[part]
+            features[name] = f._replace(tokens=project(f.tokens), pooled=project(f.pooled) * present)
+        return features
+
+    def predict(self, features: dict[str, Features], targets: Mapping[str, Tensor] | None = None) -> Output:
+        """Projected Features of every input -> Output."""
+        fused = self.fusion(features)
+        targets = targets or {}
+        return Output({n: head(fused, targets.get(n)) for n, head in self.heads.items()}, fused, features)
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor | Features],
+        masks: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor] | None = None,
+    ) -> Output:
+        """inputs, masks, targets as in Batch."""
+        return self.predict(self.encode(inputs, masks), targets)

@@ -1,0 +1,150 @@
+"""The types that flow between the rooms, and the legend of every shape comment.
+
+B batch   T tokens or time steps   D width   C classes or channels   H, W height, width   L samples of a waveform
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+# The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
+MODALITIES = ("text", "vision", "audio")
+IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
+
+
+class Features(NamedTuple):
+    """What an encoder or a fusion gives, and a fusion or a head takes."""
+
+    tokens: Tensor  # (B, T, D)
+    mask: Tensor  # (B, T) bool, True where the token is real; a row all False: absent
+    pooled: Tensor  # (B, D), zeros where absent
+    position: Tensor  # (B, T, 2) centre of the token in its input, 0..1: (y, x) of an image, (0, time) of text and sound
+
+
+class Batch(NamedTuple):
+    """What a datamodule yields."""
+
+    inputs: dict[str, Tensor | Features]  # input name -> token ids (B, T), pixels (B, C, H, W), waveform (B, L), or Features
+    masks: dict[str, Tensor]  # input name -> (B, T_in) bool on that input's own time axis; (B, 1) for an image
+    targets: dict[str, Tensor]  # target name -> (B, ...); unlabelled: IGNORE in integers, NaN in floats
+    row: Tensor  # (B,) int64 row of the source; -1: filler that evens out the processes
+    meta: dict[str, Tensor]  # what decoding needs, such as "text/offsets"; never read by the model
+
+
+class Output(NamedTuple):
+    """What the model gives."""
+
+    predictions: dict[str, Any]  # head name -> Tensor, or NamedTuple of tensors
+    fused: Features
+    features: dict[str, Features]  # per input, projected to the model's width
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What an encoder must be fed. None: whatever the data has."""
+
+    modality: str
+    tokenizer: str | None = None  # text: "bytes", or a folder or hub name that holds a tokenizer
+    max_length: int | None = None  # text: tokens; audio: samples; longer input is handled by `too_long`
+    size: tuple[int, int] | None = None  # vision: height, width in pixels
+    channels: int | None = None  # vision
+    mean: tuple[float, ...] | None = None  # vision, per channel, of pixels in 0..1
+    std: tuple[float, ...] | None = None
+    sample_rate: int | None = None  # audio, Hz
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputData:
+    """What the data says of one of its inputs."""
+
+    modality: str
+    size: tuple[int, int] | None = None  # vision
+    channels: int | None = None  # vision
+    sample_rate: int | None = None  # audio, Hz
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetData:
+    """What the data says of one of its targets."""
+
+    kind: str  # "class": one of `classes`; "labels": any of `classes`; "number"
+    classes: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()  # training rows of each class
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """What a datamodule knows before a model exists."""
+
+    inputs: dict[str, InputData]
+    targets: dict[str, TargetData]
+
+
+class Transform(Protocol):
+    """Raw sample -> tensors, one object for training, evaluation and serving."""
+
+    filler: Tensor  # what stands in for an absent input
+
+    def __call__(self, raw: Any, train: bool = False) -> Sequence[Tensor]:
+        """Windows of one sample, nearly always exactly one. Errors: ValueError where `raw` can't be read."""
+        ...
+
+
+class Encoder(Protocol):
+    """Raw tensors of one input -> Features. Padding and absent rows (mask all False) have no influence."""
+
+    embed_dim: int
+    input: InputSpec
+
+    def __call__(self, x: Tensor, mask: Tensor) -> Features: ...
+
+
+class Fusion(Protocol):
+    """Features of each input -> Features, of the same width."""
+
+    def __call__(self, features: dict[str, Features]) -> Features: ...
+
+
+class Head(Protocol):
+    """The fused Features -> prediction of one target."""
+
+    kind: str  # the kind of TargetData that it reads
+    weight: float  # of its loss among those of several heads
+
+    def __call__(self, fused: Features, target: Tensor | None = None) -> Any: ...
+
+    def loss(self, prediction: Any, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
+        """(sum over labelled rows, how many they are)."""
+        ...
+
+    def score(self, prediction: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(prediction, truth) of the labelled rows, as torchmetrics reads them."""
+        ...
+
+    def decode(self, prediction: Any, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """One dict per row of what a person reads; its first key is "prediction"."""
+        ...
+
+    def merge(self, prediction: Any, group: Tensor, count: int) -> Any:
+        """The predictions (B, ...) of windows -> (count, ...), where window i belongs to `group[i]`."""
+        ...
+
+
+@runtime_checkable
+class Rebuilt(Protocol):
+    """A part that was built from a source of weights or a folder, and says how to build it without."""
+
+    architecture: dict[str, Any]  # constructor arguments that replace those it was built with; plain data
+
+
+def mask_inputs(features: dict[str, Features], keep: Sequence[str]) -> dict[str, Features]:
+    """The same features with every input outside `keep` absent."""
+    return {name: f if name in keep else absent(f) for name, f in features.items()}
+
+
+def absent(features: Features) -> Features:
+    """The same features with every row absent."""
+    return features._replace(mask=torch.zeros_like(features.mask), pooled=torch.zeros_like(features.pooled))
