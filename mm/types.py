@@ -73,6 +73,8 @@ class TargetData:
     kind: str  # "class": one of `classes`; "labels": any of `classes`; "number"
     classes: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()  # training rows of each class
+    mean: float = 0.0  # of the training rows of a number
+    std: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,15 @@ class Head(Protocol):
 
     def merge(self, prediction: Any, group: Tensor, count: int) -> Any:
         """The predictions (B, ...) of windows -> (count, ...), where window i belongs to `group[i]`."""
+        ...
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """A metric that has a picture, such as a confusion matrix."""
+
+    def figure(self) -> Any:
+        """A matplotlib Figure of what has been seen since the last reset."""
         ...
 
 
