@@ -85,13 +85,20 @@ class DataSpec:
     targets: dict[str, TargetData]
 
 
+class Read(NamedTuple):
+    """One raw input, read."""
+
+    windows: list[Tensor]  # nearly always exactly one
+    cut: bool  # True where it was too long and its end was left out
+
+
 class Transform(Protocol):
-    """Raw sample -> tensors, one object for training, evaluation and serving."""
+    """Raw input -> tensors, one object for training, evaluation and serving."""
 
     filler: Tensor  # what stands in for an absent input
 
-    def __call__(self, raw: Any, train: bool = False) -> Sequence[Tensor]:
-        """Windows of one sample, nearly always exactly one. Errors: ValueError where `raw` can't be read."""
+    def __call__(self, raw: Any, train: bool = False) -> Read:
+        """`train` turns augmentation on. Errors: ValueError where `raw` can't be read."""
         ...
 
 

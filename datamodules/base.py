@@ -1,0 +1,241 @@
+"""What every datamodule shares: reading rows lazily in workers, batching, splitting over processes, bad input."""
+
+import csv
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.splitting import Split
+from datamodules.table import ON_ERROR, SPLITS, Fault, Table
+from mm.transforms.collate import Sample, collate
+from mm.types import IGNORE, MODALITIES, Batch, Read, Transform
+
+
+class RowRead(NamedTuple):
+    """One row as a worker read it: the sample, what was wrong, and the inputs whose end was left out."""
+
+    sample: Sample
+    faults: list[Fault]
+    cut: list[str]
+
+
+class Loaded(NamedTuple):
+    """One batch as a worker made it."""
+
+    batch: Batch
+    faults: list[Fault]
+    cut: list[tuple[int, str]]  # row, input
+
+
+class Rows(Dataset[RowRead]):
+    """Rows of a table, decoded on access; row -1 is filler: everything absent and unlabelled."""
+
+    def __init__(self, table: Table, transforms: Mapping[str, Transform], on_error: str, train: bool):
+        self.table = table
+        self.transforms = dict(transforms)
+        self.on_error = on_error
+        self.train = train
+        self.blank = {name: unlabelled(t[:1])[0] for name, t in table.targets.items()}
+
+    def __getitem__(self, row: int) -> RowRead:
+        inputs: dict[str, Read | None] = dict.fromkeys(self.transforms)
+        if row < 0:
+            return RowRead(Sample(inputs, self.blank, row), [], [])
+        faults = []
+        for name, transform in self.transforms.items():
+            raw = self.table.inputs[name][row]
+            if raw is None or (isinstance(raw, str) and not raw):
+                continue
+            try:
+                inputs[name] = transform(raw, self.train)
+            except ValueError as error:
+                faults.append(Fault(row, self.table.columns.get(name, name), str(error)))
+        targets = {name: values[row] for name, values in self.table.targets.items()}
+        if faults and self.on_error == "drop":  # stays in its place as filler, so that batches keep their size
+            inputs, targets = dict.fromkeys(self.transforms), self.blank
+        cut = [name for name, read in inputs.items() if read is not None and read.cut]
+        return RowRead(Sample(inputs, targets, row), faults, cut)
+
+
+class Order(Sampler[int]):
+    """This process's share of the rows: shuffled anew each epoch in training, evened out with -1.
+
+    Process p of n takes every n-th row from p on, so that n processes see, batch by batch, what one with the whole
+    global batch would.
+    """
+
+    def __init__(self, rows: np.ndarray, shuffle: bool, seed: int, rank: int, world: int):
+        self.rows = torch.from_numpy(rows)
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.world)
+
+    def __iter__(self) -> Iterator[int]:
+        rows = self.rows
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+        filler = torch.full((len(self) * self.world - len(rows),), -1)
+        return iter(torch.cat([rows, filler])[self.rank :: self.world].tolist())
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader that keeps what went wrong and yields the Batch alone."""
+
+    keep: Any = None
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for loaded in super().__iter__():
+            self.keep(loaded)
+            yield loaded.batch
+
+
+class DataModule(LightningDataModule):
+    """Rows -> batches. A child gives `read`, the table of its rows.
+
+    batch_size: rows per process and step; inputs: those of the data's inputs to use, all where null; on_error: raise,
+    drop the row, or take the input as missing; split: where the data has none; labels: target -> its known classes;
+    kinds: target -> how its column is read, as in TargetData.
+    Errors: ValueError naming row, id, column and fix.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        num_workers: int,
+        on_error: str,
+        split: Mapping[str, Any],
+        seed: int,
+        inputs: Sequence[str] | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
+        kinds: Mapping[str, str] | None = None,
+    ):
+        super().__init__()
+        if on_error not in ON_ERROR:
+            raise ValueError(f"datamodule.on_error: got '{on_error}', wanted one of {', '.join(ON_ERROR)}")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.on_error = on_error
+        self.split = Split(**split)
+        self.seed = seed
+        self.wanted = inputs
+        self.labels = dict(labels or {})
+        self.kinds = dict(kinds or {})
+        self.transforms: dict[str, Transform] = {}
+        self.faults: dict[tuple[int, str], str] = {}
+        self.cut: set[tuple[int, str]] = set()
+
+    @abstractmethod
+    def read(self) -> Table:
+        """All rows."""
+
+    @cached_property
+    def table(self) -> Table:
+        """All rows, with the inputs that are wanted, in the usual order; what is wrong was raised or recorded."""
+        table = self.read()
+        for fault in table.faults:
+            self.record(fault, table)
+        names = sorted(table.spec.inputs, key=lambda n: MODALITIES.index(n) if n in MODALITIES else len(MODALITIES))
+        for name in self.wanted or ():
+            if name not in names:
+                raise ValueError(f"datamodule.inputs: got '{name}', wanted some of {', '.join(names)}")
+        names = [n for n in names if self.wanted is None or n in self.wanted]
+        table.spec = type(table.spec)(inputs={n: table.spec.inputs[n] for n in names}, targets=table.spec.targets)
+        return table
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of a split; "all": of every split. Errors: ValueError where there is none."""
+        table = self.table
+        rows = np.flatnonzero(table.split != "" if split == "all" else table.split == split)
+        if not len(rows):
+            counts = ", ".join(f"{name} {int((table.split == name).sum())}" for name in SPLITS)
+            raise ValueError(
+                f"{table.source}: the split '{split}' is empty (rows: {counts}); set datamodule.split.{split} above 0, "
+                f"or name the column of splits with datamodule.columns.split"
+            )
+        return rows
+
+    def loader(self, split: str, train: bool = False) -> Loader:
+        """Batches of a split, this process's share. `train`: shuffled and augmented."""
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        loader = Loader(
+            Rows(self.table, self.transforms, self.on_error, train),
+            batch_size=self.batch_size,
+            sampler=Order(self.rows(split), train, self.seed, rank, world),
+            num_workers=self.num_workers,
+            collate_fn=partial(join, transforms=self.transforms),
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=one_thread,
+        )
+        loader.keep = self.keep
+        return loader
+
+    def train_dataloader(self) -> Loader:
+        return self.loader("train", train=True)
+
+    def val_dataloader(self) -> Loader:
+        return self.loader("val")
+
+    def test_dataloader(self) -> Loader:
+        return self.loader("test")
+
+    def keep(self, loaded: Loaded) -> None:
+        """Raise or record what a worker found wrong, count what it cut."""
+        for fault in loaded.faults:
+            self.record(fault, self.table)
+        self.cut.update(loaded.cut)
+
+    def record(self, fault: Fault, table: Table) -> None:
+        """Errors: ValueError under on_error=raise."""
+        if self.on_error == "raise":
+            raise ValueError(
+                f"{table.name(fault.row)}, column '{fault.column}': {fault.message}. Mend the row, or set "
+                f"datamodule.on_error=drop (leave out such rows) or datamodule.on_error=missing (take the cell as empty)"
+            )
+        self.faults[fault.row, fault.column] = fault.message
+
+    def write_errors(self, path: Path) -> None:
+        """Every affected row as CSV, written beside its name and renamed."""
+        part = path.with_name(path.name + ".part")
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", "id", "split", "column", "error"])
+            for (row, column), message in sorted(self.faults.items()):
+                writer.writerow([row, self.table.ids[row], self.table.split[row], column, message])
+        os.replace(part, path)
+
+
+def join(rows: Sequence[RowRead], transforms: Mapping[str, Transform]) -> Loaded:
+    """What a worker read -> one batch."""
+    batch = collate([r.sample for r in rows], transforms)
+    cut = [(r.sample.row, name) for r in rows for name in r.cut]
+    return Loaded(batch, [fault for r in rows for fault in r.faults], cut)
+
+
+def one_thread(worker: int) -> None:
+    """Workers are as many as the user wants cores busy; each decodes on one thread."""
+    torch.set_num_threads(1)
+
+
+def unlabelled(targets: Tensor) -> Tensor:
+    """Targets of the same shape that count for nothing."""
+    return torch.full_like(targets, torch.nan if targets.is_floating_point() else IGNORE)

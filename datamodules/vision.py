@@ -1,0 +1,26 @@
+"""Images alone: a folder per class, or a table file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datamodules.base import DataModule
+from datamodules.cells import read_any
+from datamodules.columns import make_table
+from datamodules.table import Table
+
+
+class VisionDataModule(DataModule):
+    """Files of a folder (CLASS/FILE, or SPLIT/CLASS/FILE), or rows of a CSV, TSV, JSONL or Parquet file.
+
+    columns: as in conf/datamodule/vision.yaml; quotes: whether fields may be quoted (null: in CSV yes, in TSV no).
+    """
+
+    def __init__(self, path: str, columns: Mapping[str, Any], quotes: bool | None = None, **shared: Any):
+        super().__init__(**shared)
+        self.path = Path(path)
+        self.columns = columns
+        self.quotes = quotes
+
+    def read(self) -> Table:
+        return make_table(read_any(self.path, "vision", self.quotes), self.path, self.columns, self)

@@ -1,0 +1,62 @@
+"""Where a transformers model comes from: what the three `huggingface.py` share."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+
+def huggingface_model(
+    pretrained: str | None, config: Mapping[str, Any] | None, random_init: bool, modality: str
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model without the parts that Features don't read, and the plain config that builds it again.
+
+    pretrained: a folder or a hub name; its weights are ignored under `random_init`.
+    config: the fields of a transformers config with its `model_type`, for random weights.
+    Weights are float32 whatever the file holds: precision is the trainer's choice.
+    Errors: ValueError where there is not exactly one source.
+    """
+    if (pretrained is None) == (config is None):
+        got = "neither" if pretrained is None else "both"
+        flag = f"model.encoders.{modality}"
+        raise ValueError(
+            f"{flag}: got {got} of `pretrained` and `config`, wanted exactly one; "
+            f"set {flag}.pretrained=FOLDER, or {flag}.config={{model_type: ...}} for random weights"
+        )
+    hf_config = AutoConfig.from_pretrained(pretrained) if config is None else AutoConfig.for_model(**plain(config))
+    quieten(hf_config)
+    kind = AutoModel._model_mapping[type(hf_config)]
+    extra = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
+    if pretrained is None or random_init:
+        model = AutoModel.from_config(hf_config, dtype=torch.float32, **extra)
+    else:
+        model = AutoModel.from_pretrained(pretrained, config=hf_config, dtype=torch.float32, **extra)
+    if hf_config.is_encoder_decoder:
+        model = model.get_encoder()
+    for module in model.modules():
+        if "mask_token" in module._parameters:  # for masked image modelling: no gradient elsewhere
+            module.mask_token = None
+    return model, {name: value for name, value in hf_config.to_dict().items() if name != "_name_or_path"}
+
+
+def quieten(config: PreTrainedConfig) -> None:
+    """Switch off what leaves a parameter without a gradient in some step (layer drop, mask embeddings), and caches."""
+    for name in ("layerdrop", "encoder_layerdrop", "decoder_layerdrop", "mask_time_prob", "mask_feature_prob"):
+        if name in config.to_dict():
+            setattr(config, name, 0.0)
+    if "use_cache" in config.to_dict():
+        config.use_cache = False
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A dict of a Hydra node or of a dict."""
+    return OmegaConf.to_container(OmegaConf.create(config), resolve=True)  # type: ignore[return-value]
+
+
+def takes(model: nn.Module, name: str) -> bool:
+    """Whether the model's forward has an argument of this name."""
+    return name in inspect.signature(model.forward).parameters

@@ -1,0 +1,68 @@
+"""LSTM or GRU over bytes."""
+
+import torch
+from torch import Tensor, nn
+
+from mm.encoders.text.transformer import BYTES
+from mm.layers import Pool, time_position
+from mm.types import Features, InputSpec
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+def reverse(x: Tensor, length: Tensor) -> Tensor:
+    """Each row reversed within its own length, its padding where it was. (B, T, D), (B,) -> (B, T, D)"""
+    time = torch.arange(x.shape[1], device=x.device)  # (T,)
+    back = length.unsqueeze(1) - 1 - time  # (B, T)
+    index = torch.where(back >= 0, back, time)
+    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+
+
+class TextRecurrent(nn.Module):
+    """LSTM or GRU over bytes (Hochreiter 1997, Cho 2014); real tokens come first in a row, padding after.
+
+    The backward direction reads each row reversed within its length, so no padding is ever read before a token.
+    embed_dim: of both directions together. max_length: in bytes, what the data is cut or windowed to.
+    `torch.compile(fullgraph=True)` needs `torch._dynamo.config.allow_rnn = True`.
+    Errors: ValueError where the cell is unknown or the width is odd and bidirectional.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        layers: int,
+        cell: str,
+        bidirectional: bool,
+        dropout: float,
+        max_length: int | None,
+        pool: str,
+    ):
+        super().__init__()
+        if cell not in CELLS:
+            raise ValueError(f"cell: got '{cell}', wanted one of {', '.join(CELLS)}")
+        if bidirectional and embed_dim % 2:
+            raise ValueError(f"embed_dim: got {embed_dim}, wanted an even width for two directions; {embed_dim + 1} is")
+        self.embed_dim = embed_dim
+        self.input = InputSpec(modality="text", tokenizer="bytes", max_length=max_length)
+        self.embed = nn.Embedding(BYTES, embed_dim)
+        self.drop = nn.Dropout(dropout)
+
+        def direction() -> nn.ModuleList:
+            width = embed_dim // 2 if bidirectional else embed_dim
+            return nn.ModuleList([CELLS[cell](embed_dim, width, batch_first=True) for _ in range(layers)])
+
+        self.ahead = direction()
+        self.back = direction() if bidirectional else None
+        self.pool = Pool(pool, embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Features:
+        """(B, T) int64, (B, T)"""
+        length = mask.sum(1)
+        tokens = self.embed(x)
+        for i, ahead in enumerate(self.ahead):
+            y = ahead(self.drop(tokens))[0]
+            if self.back is not None:
+                z = self.back[i](reverse(self.drop(tokens), length))[0]
+                y = torch.cat([y, reverse(z, length)], dim=-1)
+            tokens = y
+        return Features(tokens, mask, self.pool(tokens, mask), time_position(mask))

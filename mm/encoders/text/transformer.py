@@ -1,0 +1,36 @@
+"""A small transformer over bytes, from scratch."""
+
+import torch
+from torch import Tensor, nn
+
+from mm.layers import Pool, TransformerBlock, sinusoid, time_position
+from mm.types import Features, InputSpec
+
+BYTES = 257  # 256 bytes, and 0 for padding
+
+
+class TextTransformer(nn.Module):
+    """Pre-norm transformer over bytes with sinusoidal positions (Vaswani 2017, Xiong 2020).
+
+    max_length: in bytes, what the data is cut or windowed to; the model itself takes any length.
+    """
+
+    def __init__(self, embed_dim: int, layers: int, heads: int, dropout: float, max_length: int | None, pool: str):
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.input = InputSpec(modality="text", tokenizer="bytes", max_length=max_length)
+        self.embed = nn.Embedding(BYTES, embed_dim)
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList([TransformerBlock(embed_dim, heads, dropout) for _ in range(layers)])
+        self.norm = nn.LayerNorm(embed_dim)
+        self.pool = Pool(pool, embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Features:
+        """(B, T) int64, (B, T)"""
+        tokens = self.embed(x)
+        time = torch.arange(x.shape[1], device=x.device)
+        tokens = self.drop(tokens + sinusoid(time, self.embed_dim).to(tokens.dtype))
+        for block in self.blocks:
+            tokens = block(tokens, mask)
+        tokens = self.norm(tokens)
+        return Features(tokens, mask, self.pool(tokens, mask), time_position(mask))

@@ -1,0 +1,56 @@
+"""A small convolutional network, from scratch."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from mm.layers import Pool, grid_position
+from mm.types import Features, InputSpec
+
+
+def grid_features(grid: Tensor, mask: Tensor, pool: Pool) -> Features:
+    """The cells of a map as tokens, row by row. (B, D, H, W), (B, 1)"""
+    batch, _, height, width = grid.shape
+    tokens = grid.flatten(2).transpose(1, 2)  # (B, H * W, D)
+    mask = mask.expand(-1, height * width)
+    return Features(tokens, mask, pool(tokens, mask), grid_position(height, width, batch, grid.device))
+
+
+class VisionConv(nn.Module):
+    """Convolution blocks with group norm (Wu 2018); the cells of the last map are the tokens.
+
+    The first block keeps the image's size and each further one halves it: with three, 8x8 becomes 2x2.
+    depth: convolutions of each block after the one that changes the size, each with a shortcut.
+    Errors: ValueError where a width is not a multiple of `groups`.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], depth: int, groups: int, pool: str):
+        super().__init__()
+        for width in widths:
+            if width % groups:
+                raise ValueError(f"widths: got {width}, wanted multiples of groups={groups}; change either")
+        self.embed_dim = widths[-1]
+        self.input = InputSpec(modality="vision", channels=channels)
+        ins = [channels, *widths[:-1]]
+        self.blocks = nn.ModuleList(
+            [self.conv(c, w, groups, stride=1 if i == 0 else 2) for i, (c, w) in enumerate(zip(ins, widths))]
+        )
+        # Not after the first block: at the image's full size they would cost more than all the rest.
+        self.deeper = nn.ModuleList(
+            [nn.ModuleList([self.conv(w, w, groups) for _ in range(depth if i else 0)]) for i, w in enumerate(widths)]
+        )
+        self.pool = Pool(pool, self.embed_dim)
+
+    @staticmethod
+    def conv(ins: int, outs: int, groups: int, stride: int = 1) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(ins, outs, 3, stride, padding=1, bias=False), nn.GroupNorm(groups, outs), nn.ReLU()
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> Features:
+        """(B, C, H, W) normalised pixels, (B, 1)"""
+        for block, deeper in zip(self.blocks, self.deeper):
+            x = block(x)
+            for conv in deeper:
+                x = x + conv(x)
+        return grid_features(x, mask, self.pool)

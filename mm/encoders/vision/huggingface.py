@@ -1,0 +1,73 @@
+"""Any image model of transformers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoImageProcessor
+
+from mm.encoders._source import huggingface_model
+from mm.encoders.vision.conv import grid_features
+from mm.layers import Pool
+from mm.types import Features, InputSpec
+
+
+def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
+    """(prefix tokens, rows, columns) of a sequence that ends in a grid with the image's aspect."""
+    for prefix in range(tokens):
+        rows = round(((tokens - prefix) * height / width) ** 0.5)
+        if rows and rows * width == (tokens - prefix) // rows * height and (tokens - prefix) % rows == 0:
+            return prefix, rows, (tokens - prefix) // rows
+    raise AssertionError(f"no grid of aspect {height}:{width} in {tokens} tokens")
+
+
+class HuggingFaceVision(nn.Module):
+    """The last hidden state of any image model of transformers: ViT, DINOv2, Swin, ResNet ...
+
+    pretrained, config, random_init: as in `huggingface_model`; size and channels are the config's.
+    mean, std: null: those saved with `pretrained`; with a `config`, the data's.
+    Models with batch norm let a batch's absent rows influence its statistics in training; nothing leaks in evaluation.
+    Errors: ValueError where there is not exactly one source.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | None,
+        config: Mapping[str, Any] | None,
+        random_init: bool,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        pool: str,
+    ):
+        super().__init__()
+        self.model, plain_config = huggingface_model(pretrained, config, random_init, "vision")
+        if pretrained and not (mean and std):
+            processor = AutoImageProcessor.from_pretrained(pretrained)
+            mean, std = mean or processor.image_mean, std or processor.image_std
+        # A convolutional model has one width per stage, and no size of its own.
+        self.embed_dim = plain_config.get("hidden_size") or plain_config["hidden_sizes"][-1]
+        size = plain_config.get("image_size")
+        size = (size, size) if isinstance(size, int) else size
+        self.input = InputSpec(
+            modality="vision",
+            channels=plain_config["num_channels"],
+            size=(size[0], size[1]) if size else None,
+            mean=tuple(mean) if mean else None,
+            std=tuple(std) if std else None,
+        )
+        self.architecture = {"pretrained": None, "config": plain_config, "random_init": True}
+        self.architecture |= {"mean": mean and list(mean), "std": std and list(std)}
+        self.pool = Pool(pool, self.embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Features:
+        """(B, C, H, W) normalised pixels, (B, 1)"""
+        tokens = self.model(pixel_values=x).last_hidden_state
+        if tokens.ndim == 4:  # a convolutional model's map
+            return grid_features(tokens, mask, self.pool)
+        prefix, rows, columns = split_grid(tokens.shape[1], x.shape[2], x.shape[3])
+        grid = tokens[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
+        position = grid_features(grid, mask, self.pool).position
+        centre = torch.full_like(position[:, :1], 0.5).expand(-1, prefix, -1)
+        full = mask.expand(-1, tokens.shape[1])
+        return Features(tokens, full, self.pool(tokens, full), torch.cat([centre, position], dim=1))

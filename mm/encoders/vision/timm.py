@@ -1,0 +1,76 @@
+"""Any image model of timm."""
+
+import inspect
+from collections.abc import Sequence
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from mm.encoders.vision.conv import grid_features
+from mm.layers import Pool
+from mm.types import Features, InputSpec
+
+
+class TimmVision(nn.Module):
+    """The last map of any timm model, its cells as tokens, behind a ViT's prefix tokens where there are any.
+
+    pretrained: false, true (timm's weights, from the hub) or a file of weights (then size, mean and std are timm's).
+    size: height and width in pixels, ignored with weights, which bring their own.
+    mean, std: null: those of the weights; without weights, the data's.
+    Models with batch norm let a batch's absent rows influence its statistics in training; nothing leaks in evaluation.
+    Errors: ValueError where timm has no such model.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool | str,
+        channels: int,
+        size: Sequence[int] | None,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        pool: str,
+    ):
+        super().__init__()
+        if not timm.is_model(name):
+            near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+            raise ValueError(f"name: got '{name}', wanted a timm model such as {', '.join(near or ['resnet18'])}")
+        weights = timm.get_pretrained_cfg(name)
+        if pretrained:
+            size, mean, std = weights.input_size[1:], mean or weights.mean, std or weights.std
+            mean, std = ([sum(v) / len(v)] * channels if len(v) != channels else v for v in (mean, std))
+        extra = {"img_size": tuple(size)} if size and weights.fixed_input_size else {}
+        file = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
+        self.model = timm.create_model(
+            name, pretrained=bool(pretrained), in_chans=channels, num_classes=0, **extra, **file
+        )
+        self.model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)  # what comes after the last map
+        self.embed_dim = list(self.model.feature_info)[-1]["num_chs"]
+        self.input = InputSpec(
+            modality="vision",
+            channels=channels,
+            size=(int(size[0]), int(size[1])) if size else None,
+            mean=tuple(mean) if mean else None,
+            std=tuple(std) if std else None,
+        )
+        self.architecture = {"pretrained": False, "size": size and list(size)}
+        self.architecture |= {"mean": mean and list(mean), "std": std and list(std)}
+        takes = inspect.signature(self.model.forward_intermediates).parameters
+        self.prefix = self.model.num_prefix_tokens if "return_prefix_tokens" in takes else 0
+        self.pool = Pool(pool, self.embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Features:
+        """(B, C, H, W) normalised pixels, (B, 1)"""
+        extra = {"return_prefix_tokens": True} if self.prefix else {}
+        last = self.model.forward_intermediates(
+            x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True, **extra
+        )[-1]
+        if not self.prefix:
+            return grid_features(last, mask, self.pool)
+        grid, prefix = last  # (B, D, H, W), (B, P, D)
+        cells = grid_features(grid, mask, self.pool)
+        tokens = torch.cat([prefix, cells.tokens], dim=1)
+        full = mask.expand(-1, tokens.shape[1])
+        centre = torch.full_like(cells.position[:, :1], 0.5).expand(-1, self.prefix, -1)
+        return Features(tokens, full, self.pool(tokens, full), torch.cat([centre, cells.position], dim=1))

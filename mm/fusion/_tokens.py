@@ -1,0 +1,31 @@
+"""What token-level fusions share: which input a token is of, and where in it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mm.layers import sinusoid
+from mm.types import Features
+
+
+class TokenEmbedding(nn.Module):
+    """Add a learnt vector per input, and a projection of the position's sinusoids, to the tokens of each input."""
+
+    # The period of the fastest sinusoid is 1/16 of the input: finer order is the encoders' own.
+    SCALE = 100.0
+
+    def __init__(self, inputs: Sequence[str], embed_dim: int):
+        super().__init__()
+        self.inputs = list(inputs)
+        self.kind = nn.Parameter(torch.randn(len(self.inputs), embed_dim) * 0.02)
+        self.place = nn.Linear(2 * embed_dim, embed_dim, bias=False)
+
+    def forward(self, features: dict[str, Features]) -> dict[str, Tensor]:
+        """input name -> (B, T, D) -> the same, as bare tokens"""
+        tokens = {}
+        for i, name in enumerate(self.inputs):
+            f = features[name]
+            place = sinusoid(f.position * self.SCALE, f.tokens.shape[-1]).flatten(2)  # (B, T, 2 D) of y and x
+            tokens[name] = f.tokens + self.kind[i] + self.place(place.to(f.tokens.dtype))
+        return tokens

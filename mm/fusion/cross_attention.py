@@ -1,0 +1,59 @@
+"""Cross-attention: the tokens of one input attend to those of the others."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from mm.fusion._tokens import TokenEmbedding
+from mm.layers import Attention, TransformerBlock, masked_mean
+from mm.types import Features
+
+
+class CrossAttentionFusion(nn.Module):
+    """The anchor's tokens attend to the others'; the result has the anchor's tokens, mask and position.
+
+    The pooled vector adds the mean of the anchor's tokens to what a learnt query finds among all tokens, so that a row
+    without its anchor still has one (cross-modal block of MulT, Tsai 2019). With one input it attends to itself.
+    inputs: their names, in order; embed_dim: width of the inputs and of the result; anchor: None is the first input.
+    Errors: ValueError where the anchor is no input, or `heads` does not divide `embed_dim`.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[str],
+        embed_dim: int,
+        anchor: str | None = None,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.inputs = list(inputs)
+        self.anchor = self.inputs[0] if anchor is None else anchor
+        if self.anchor not in self.inputs:
+            raise ValueError(f"model.fusion.anchor: got '{anchor}', wanted one of {', '.join(self.inputs)}")
+        self.others = [name for name in self.inputs if name != self.anchor] or [self.anchor]
+        self.embedding = TokenEmbedding(self.inputs, embed_dim)
+        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(embed_dim)
+        self.context_norm = nn.LayerNorm(embed_dim)
+        self.query = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02)
+        self.pool = Attention(embed_dim, heads, dropout)
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, T of the anchor, D)"""
+        tokens = self.embedding(features)
+        anchor = features[self.anchor]
+        context = self.context_norm(torch.cat([tokens[name] for name in self.others], dim=1))  # (B, S, D)
+        context_mask = torch.cat([features[name].mask for name in self.others], dim=1)
+        x = tokens[self.anchor]
+        for block in self.blocks:
+            x = block(x, context_mask, context)
+        x = self.norm(x)
+        everything = torch.cat([x, context], dim=1)
+        mask = torch.cat([anchor.mask, context_mask], dim=1)
+        found = self.pool(self.query.expand(x.shape[0], -1, -1), everything, mask).squeeze(1)  # (B, D)
+        pooled = (masked_mean(x, anchor.mask) + found) * mask.any(1, keepdim=True)
+        return Features(x, anchor.mask, pooled, anchor.position)

@@ -1,0 +1,45 @@
+"""Transformer over the tokens of all inputs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from mm.fusion._tokens import TokenEmbedding
+from mm.layers import TransformerBlock
+from mm.types import Features
+
+
+class TransformerFusion(nn.Module):
+    """Every token attends to every real token of every input; a learnt class token is the pooled vector.
+
+    The tokens of the result are those of all inputs, in their order (one stream: VisualBERT, Li 2019).
+    inputs: their names, in order; embed_dim: width of the inputs and of the result.
+    Errors: ValueError where `heads` does not divide `embed_dim`.
+    """
+
+    def __init__(
+        self, *, inputs: Sequence[str], embed_dim: int, layers: int = 2, heads: int = 4, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.inputs = list(inputs)
+        self.embedding = TokenEmbedding(self.inputs, embed_dim)
+        self.class_token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02)
+        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, sum of T, D)"""
+        tokens = self.embedding(features)
+        mask = torch.cat([features[name].mask for name in self.inputs], dim=1)
+        x = torch.cat([self.class_token.expand(mask.shape[0], -1, -1), *(tokens[n] for n in self.inputs)], dim=1)
+        attended = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)  # the class token is never absent
+        for block in self.blocks:
+            x = block(x, attended)
+        x = self.norm(x)
+        return Features(
+            tokens=x[:, 1:],
+            mask=mask,
+            pooled=x[:, 0] * mask.any(1, keepdim=True),
+            position=torch.cat([features[name].position for name in self.inputs], dim=1),
+        )

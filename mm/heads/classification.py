@@ -1,0 +1,113 @@
+"""One of several classes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.types import IGNORE, Features
+
+
+def balanced_weights(counts: Sequence[int]) -> Tensor:
+    """rows / (classes * rows of the class), as scikit-learn's "balanced"; 1 for a class without rows. -> (C,)"""
+    rows = torch.tensor(list(counts), dtype=torch.float32)
+    return torch.where(rows > 0, rows.sum() / (len(rows) * rows.clamp(min=1)), 1.0)
+
+
+def class_loss(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, smoothing: float = 0.0, gamma: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy, by (1 - p)^gamma of the true class where gamma > 0 (focal loss, Lin 2017).
+
+    (B, C), (B,) with IGNORE, weight (C,) -> (sum, count); with weights the count is the sum of the labelled rows'
+    weights, so that sum / count is torch's weighted mean.
+    """
+    logits = logits.float()
+    labelled = target != IGNORE
+    index = target.clamp(min=0)
+    loss = F.cross_entropy(logits, target, weight, ignore_index=IGNORE, reduction="none", label_smoothing=smoothing)
+    if gamma:
+        true = logits.log_softmax(-1).gather(1, index.unsqueeze(1)).squeeze(1)
+        # A probability of one has no derivative under a power below one.
+        loss = loss * (-torch.expm1(true)).clamp(min=1e-6) ** gamma
+    count = labelled.float() if weight is None else weight[index] * labelled
+    return loss.sum(), count.sum()
+
+
+class ClassificationHead(nn.Module):
+    """Linear classifier of the pooled vector.
+
+    classes: their names; embed_dim: width of the fused features; class_weights: None, "balanced" by `counts` (training
+    rows of each class) or one number per class; weight: of this head's loss among those of several heads.
+    Errors: ValueError where the class weights don't match the classes.
+    """
+
+    kind = "class"
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str],
+        embed_dim: int,
+        counts: Sequence[int] = (),
+        dropout: float = 0.0,
+        class_weights: str | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        self.classes = list(classes)
+        self.label_smoothing = label_smoothing
+        self.focal_gamma = focal_gamma
+        self.weight = weight
+        self.drop = nn.Dropout(dropout)
+        self.linear = nn.Linear(embed_dim, len(self.classes))
+        # Not saved: the config has them, and only training reads them.
+        self.register_buffer("class_weights", self._class_weights(class_weights, counts), persistent=False)
+
+    def _class_weights(self, weights: str | Sequence[float] | None, counts: Sequence[int]) -> Tensor | None:
+        if weights is None:
+            return None
+        if isinstance(weights, str):
+            if weights != "balanced":
+                raise ValueError(f"class_weights: got '{weights}', wanted null, balanced or a list of numbers")
+            if len(counts) != len(self.classes):
+                raise ValueError(
+                    f"class_weights=balanced: got {len(counts)} counts, wanted one for each of {len(self.classes)} classes"
+                )
+            return balanced_weights(counts)
+        if len(weights) != len(self.classes):
+            raise ValueError(
+                f"class_weights: got {len(weights)} numbers, wanted {len(self.classes)}, in the order "
+                f"{', '.join(self.classes)}"
+            )
+        return torch.tensor(list(weights), dtype=torch.float32)
+
+    def forward(self, fused: Features, target: Tensor | None = None) -> Tensor:
+        """pooled (B, D) -> logits (B, C)"""
+        return self.linear(self.drop(fused.pooled))
+
+    def loss(self, prediction: Tensor, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
+        """(B, C), (B,) -> sum over labelled rows, their count (or their class weights)"""
+        return class_loss(prediction, target, self.class_weights, self.label_smoothing, self.focal_gamma)
+
+    def score(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C), (B,) -> probabilities (N, C) and classes (N,) of the N labelled rows"""
+        labelled = target != IGNORE
+        # Probabilities: torchmetrics would take logits that happen to lie in 0..1 for such.
+        return prediction[labelled].float().softmax(-1), target[labelled]
+
+    def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """(B, C) -> {"prediction": class, "probability": {class: 0..1}} per row"""
+        return [
+            {"prediction": self.classes[row.argmax()], "probability": dict(zip(self.classes, row.tolist(), strict=True))}
+            for row in prediction.float().softmax(-1).cpu()
+        ]
+
+    def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:
+        """Mean of the windows' log-probabilities. (B, C), (B,) -> (count, C)"""
+        member = F.one_hot(group, count).T.float()  # (count, B)
+        return member @ prediction.float().log_softmax(-1) / member.sum(1, keepdim=True)

@@ -1,0 +1,66 @@
+"""Any number of several labels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.types import IGNORE, Features
+
+
+class MultilabelHead(nn.Module):
+    """One linear yes or no per label of the pooled vector.
+
+    classes: names of the labels; embed_dim: width of the fused features; threshold: the probability from which a label
+    is predicted; weight: of this head's loss among those of several heads. A row may be labelled in part.
+    """
+
+    kind = "labels"
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str],
+        embed_dim: int,
+        dropout: float = 0.0,
+        threshold: float = 0.5,
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        self.classes = list(classes)
+        self.threshold = threshold
+        self.weight = weight
+        self.drop = nn.Dropout(dropout)
+        self.linear = nn.Linear(embed_dim, len(self.classes))
+
+    def forward(self, fused: Features, target: Tensor | None = None) -> Tensor:
+        """pooled (B, D) -> logits (B, C)"""
+        return self.linear(self.drop(fused.pooled))
+
+    def loss(self, prediction: Tensor, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
+        """(B, C), (B, C) -> sum of the rows' mean cross-entropies, count; a row labelled by half counts a half"""
+        labelled = target != IGNORE
+        truth = target.clamp(min=0).float()
+        loss = F.binary_cross_entropy_with_logits(prediction.float(), truth, reduction="none") * labelled
+        return loss.sum() / len(self.classes), labelled.sum() / len(self.classes)
+
+    def score(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C), (B, C) -> probabilities (N, C) and truth (N, C) of the N rows with a label; IGNORE may remain"""
+        labelled = (target != IGNORE).any(1)
+        return prediction[labelled].float().sigmoid(), target[labelled]
+
+    def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """(B, C) -> {"prediction": [label, ...], "probability": {label: 0..1}} per row"""
+        rows = []
+        for row in prediction.float().sigmoid().tolist():
+            probability = dict(zip(self.classes, row, strict=True))
+            chosen = [label for label, p in probability.items() if p >= self.threshold]
+            rows.append({"prediction": chosen, "probability": probability})
+        return rows
+
+    def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:
+        """Mean of the windows' log-odds. (B, C), (B,) -> (count, C)"""
+        member = F.one_hot(group, count).T.float()  # (count, B)
+        return member @ prediction.float() / member.sum(1, keepdim=True)

@@ -1,0 +1,1 @@
+"""Raw samples -> tensors: the same objects serve datamodules, `mm.load` and servers."""

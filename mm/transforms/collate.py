@@ -1,0 +1,51 @@
+"""Read samples -> one padded Batch with its masks."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mm.types import Batch, Read, Transform
+
+
+class Sample(NamedTuple):
+    """One row, read."""
+
+    inputs: dict[str, Read | None]  # None: absent
+    targets: dict[str, Tensor]
+    row: int
+
+
+def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> Batch:
+    """Pad to the longest and mask. A sample of several windows gives as many rows, all with its `row` and targets."""
+    windows = [max((len(r.windows) for r in s.inputs.values() if r is not None), default=1) for s in samples]
+    inputs, masks = {}, {}
+    for name, transform in transforms.items():
+        items: list[Tensor] = []
+        present: list[bool] = []
+        for sample, count in zip(samples, windows, strict=True):
+            read = sample.inputs[name]
+            parts = [] if read is None else read.windows
+            for k in range(count):
+                # an input of one window belongs to every window of the others
+                here = bool(parts) and (len(parts) == 1 or k < len(parts))
+                items.append(parts[k if len(parts) > 1 else 0] if here else transform.filler)
+                present.append(here)
+        inputs[name], masks[name] = pad(items, torch.tensor(present))
+    repeat = torch.tensor(windows)
+    targets = {
+        name: torch.stack([s.targets[name] for s in samples]).repeat_interleave(repeat, 0) for name in samples[0].targets
+    }
+    row = torch.tensor([s.row for s in samples]).repeat_interleave(repeat)
+    return Batch(inputs, masks, targets, row, {})
+
+
+def pad(items: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (C, H, W) are stacked, sequences (T,) padded with zeros. -> (B, ...), mask (B, 1) or (B, T)"""
+    if items[0].dim() > 1:
+        return torch.stack(list(items)), present.unsqueeze(1)
+    length = torch.tensor([len(x) for x in items])
+    mask = torch.arange(int(length.max())) < (length * present).unsqueeze(1)
+    return pad_sequence(list(items), batch_first=True), mask
