@@ -113,7 +113,7 @@ class DataModule(LightningDataModule):
 
     batch_size: rows per process and step; inputs: those of the data's inputs to use, all where null; on_error: raise,
     drop the row, or take the input as missing; split: where the data has none; labels: target -> its known classes;
-    kinds: target -> how its column is read, as in TargetData.
+    kinds: target -> how its column is read, as in TargetData; whole: rows without a split column are all for testing.
     Errors: ValueError naming row, id, column and fix.
     """
 
@@ -127,6 +127,7 @@ class DataModule(LightningDataModule):
         inputs: Sequence[str] | None = None,
         labels: Mapping[str, Sequence[str]] | None = None,
         kinds: Mapping[str, str] | None = None,
+        whole: bool = False,
     ):
         super().__init__()
         if on_error not in ON_ERROR:
@@ -139,6 +140,7 @@ class DataModule(LightningDataModule):
         self.wanted = inputs
         self.labels = dict(labels or {})
         self.kinds = dict(kinds or {})
+        self.whole = whole
         self.transforms: dict[str, Transform] = {}
         self.faults: dict[tuple[int, str], str] = {}
         self.cut: set[tuple[int, str]] = set()
@@ -160,6 +162,12 @@ class DataModule(LightningDataModule):
         names = [n for n in names if self.wanted is None or n in self.wanted]
         table.spec = type(table.spec)(inputs={n: table.spec.inputs[n] for n in names}, targets=table.spec.targets)
         return table
+
+    def use(self, transforms: Mapping[str, Transform]) -> None:
+        """Read these inputs by these transforms; one that the data lacks is absent from every row."""
+        self.transforms = dict(transforms)
+        for name in self.transforms:
+            self.table.inputs.setdefault(name, [None] * len(self.table.ids))
 
     def rows(self, split: str) -> np.ndarray:
         """Rows of a split; "all": of every split. Errors: ValueError where there is none."""

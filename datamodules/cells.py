@@ -88,6 +88,7 @@ def read_parquet(path: Path) -> Cells:
 
 def read_folder(path: Path, modality: str) -> Cells:
     """A folder per class, perhaps below a folder per split -> columns named by modality, target, id and split."""
+    path = path.resolve()
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES[modality])
     if not files:
         raise ValueError(f"datamodule.path: no file below {path} ends in {', '.join(SUFFIXES[modality])}")

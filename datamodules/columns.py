@@ -128,6 +128,8 @@ def find_split(
 ) -> np.ndarray:
     """From the split column; else, or where it names no validation rows, made."""
     count = len(next(iter(cells.values())))
+    if module.whole and roles["split"] is None:
+        return np.full(count, "test", dtype=object)
     class_column = next((column for name, (column, _) in targets.items() if module.kinds.get(name) == "class"), None)
     labels = np.array([text_of(c) for c in cells[class_column]]) if class_column else None
     groups = None
@@ -137,7 +139,7 @@ def find_split(
         return make_split(count, module.split, labels, groups)
     split = check_split([text_of(c) for c in cells[roles["split"]]], source.name)
     train = np.flatnonzero(split == "train")
-    if len(train) and module.split.val and not (split == "val").any():
+    if len(train) and module.split.val and not module.whole and not (split == "val").any():
         part = replace(module.split, test=0)
         take = [None if x is None else x[train] for x in (labels, groups)]
         split[train] = make_split(len(train), part, *take)

@@ -1,7 +1,9 @@
 """The centre: encoders, a fusion and heads, built outside and passed in."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mm.types import Encoder, Features, Fusion, Head, Output
@@ -63,3 +65,14 @@ class MultimodalModel(nn.Module):
     ) -> Output:
         """inputs, masks, targets as in Batch."""
         return self.predict(self.encode(inputs, masks), targets)
+
+    def merge(self, predictions: Mapping[str, Any], row: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """Predictions (B, ...) of windows -> one per row of the source, in ascending order; the index of its first window.
+
+        row: (B,) as in Batch. Where every row has one window the predictions stay as they are, in their order.
+        """
+        rows, group = row.unique(return_inverse=True)
+        if len(rows) == len(row):
+            return dict(predictions), torch.arange(len(row), device=row.device)
+        first = torch.full_like(rows, len(row)).scatter_reduce(0, group, torch.arange(len(row), device=row.device), "amin")
+        return {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}, first

@@ -1,9 +1,16 @@
-"""From the composed config to the finished one: what the data decides is filled in by name."""
+"""From the composed config to the finished one: what the data decides is filled in by name, never typed."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mm.types import DataSpec, InputSpec
 
 
 def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
@@ -14,3 +21,147 @@ def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
                 node[key] = values[key]
         elif isinstance(child := node._get_node(key), DictConfig) and not child._is_none() and not child._is_interpolation():
             fill(child, values)
+
+
+def build_datamodule(cfg: DictConfig, **known: Any) -> Any:
+    """The datamodule, still without transforms; how it reads its targets is what the heads say."""
+    with open_dict(cfg):
+        config = OmegaConf.masked_copy(cfg.datamodule, [k for k in cfg.datamodule if k != "transforms"])
+        config._set_parent(cfg)
+    return instantiate(config, _convert_="all", **known)
+
+
+def target_kinds(model: DictConfig) -> dict[str, str]:
+    """Target name -> the kind that its head reads."""
+    return {name: get_class(head._target_).kind for name, head in model.heads.items()}  # type: ignore[attr-defined]
+
+
+def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
+    """Drop the parts of inputs and targets that the data lacks, and fill the rest from what it has.
+
+    Errors: ValueError where a dropped part was asked for, or an input or target of the data has no part.
+    """
+    model = cfg.model
+    named = named_keys()
+    restricted = cfg.datamodule.get("inputs") is not None  # leaving inputs out on purpose is no mistake
+    share = dict(model.get("share") or {})
+    with open_dict(cfg):
+        for group, known, what in (("encoders", spec.inputs, "input"), ("heads", spec.targets, "target")):
+            for name in [n for n in model[group] if n not in known]:
+                by = next((source for key, source in named if key.startswith(f"model.{group}.{name}")), None)
+                if by and not (restricted and by.startswith("experiment")):
+                    raise ValueError(
+                        f"model.{group}.{name} is set by {by}, but the data has no {what} '{name}', only "
+                        f"{', '.join(known)}; name its column with datamodule.columns, or leave it out"
+                    )
+                del model[group][name]
+        for name, data in spec.inputs.items():
+            if name in share:
+                continue
+            if name not in model.encoders:
+                raise ValueError(
+                    f"the input '{name}' has no encoder; add +model/encoders/{data.modality}@model.encoders.{name}=..., "
+                    f"or share one with +model.share.{name}=..., or leave it out with datamodule.inputs"
+                )
+            fill(model.encoders[name], {k: v for k, v in asdict(data).items() if v is not None})
+        for name, data in spec.targets.items():
+            if name not in model.heads:
+                raise ValueError(f"the target '{name}' has no head; add +model/heads@model.heads.{name}=classification")
+            number = len(data.classes)
+            about = {"num_classes": number, "num_labels": number, "classes": list(data.classes), "counts": list(data.counts)}
+            fill(model.heads[name], about | {"mean": data.mean, "std": data.std})
+        if not model.heads:
+            raise ValueError("the data has no target to learn; name its column with datamodule.columns.target=...")
+        names = [n for n in spec.inputs if n not in share] + [n for n in spec.inputs if n in share]
+        model.encoders = {n: model.encoders[n] for n in names if n not in share}
+        fill(model.fusion, {"inputs": names})
+
+
+def cut_metrics(cfg: DictConfig) -> dict[str, Any]:
+    """Take the metrics out of the heads: the task measures, the model does not. -> head -> name -> config"""
+    metrics = {}
+    with open_dict(cfg):
+        for name, head in cfg.model.heads.items():
+            metrics[name] = OmegaConf.to_container(head.pop("metrics", OmegaConf.create({})), resolve=True)
+    return metrics
+
+
+def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, InputSpec]) -> None:
+    """One transform per input: that of its name, else of its modality; the encoder's needs win, the data fills the rest.
+
+    Errors: ValueError where an input's encoder reads another modality, or less than the transform would give it.
+    """
+    templates = cfg.datamodule.transforms
+    finished = {}
+    for name, data in spec.inputs.items():
+        need = needs[name]
+        if need.modality != data.modality:
+            raise ValueError(
+                f"model.encoders.{name} reads {need.modality}, but the input '{name}' is {data.modality}; choose one of "
+                f"model/encoders/{data.modality}"
+            )
+        template = templates.get(name, templates.get(data.modality))
+        transform = OmegaConf.create(OmegaConf.to_container(template))
+        fill(transform, asdict(need) | {k: v for k, v in asdict(data).items() if asdict(need).get(k) is None})
+        longest = transform.get("max_length")
+        if need.max_length is not None and (longest is None or longest > need.max_length):
+            raise ValueError(
+                f"datamodule.transforms.{name}.max_length: got {longest}, but its encoder reads at most {need.max_length}"
+            )
+        finished[name] = transform
+    with open_dict(cfg):
+        cfg.datamodule.transforms = finished
+
+
+def named_keys() -> list[tuple[str, str]]:
+    """Keys that the user's overrides or the chosen experiment set, and which of them did."""
+    state = HydraConfig.get()
+    found = []
+    for override in state.overrides.task:
+        key = override.split("=", 1)[0]
+        if not key.startswith("~"):
+            found.append((dotted(key), f"the override {override}"))
+    experiment = state.runtime.choices.get("experiment")
+    if experiment:
+        for source in state.runtime.config_sources:
+            file = config_file(source, f"experiment/{experiment}.yaml")
+            if file is not None:
+                found += [(key, f"experiment={experiment}") for key in experiment_keys(OmegaConf.load(file))]
+    return found
+
+
+def dotted(key: str) -> str:
+    """`+model/heads@model.heads.digit` -> `model.heads.digit`; `model/fusion` -> `model.fusion`."""
+    return re.sub(r"^\++", "", key).split("@")[-1].replace("/", ".")
+
+
+def config_file(source: Any, name: str) -> Path | None:
+    """A file of one of Hydra's config sources, where it has it."""
+    if source.provider == "hydra" or source.schema not in ("pkg", "file"):
+        return None
+    if source.schema == "pkg":
+        from importlib.resources import files
+
+        root = Path(str(files(source.path.removeprefix("pkg://"))))
+    else:
+        root = Path(source.path)
+    return root / name if (root / name).is_file() else None
+
+
+def experiment_keys(config: Any) -> list[str]:
+    """Groups that an experiment's defaults list chooses, and the keys it sets."""
+    found = []
+    for entry in config.get("defaults") or []:
+        if isinstance(entry, DictConfig):
+            found += [dotted(k.removeprefix("override ").lstrip("/")) for k, v in entry.items() if v is not None]
+
+    def walk(node: DictConfig, prefix: str) -> None:
+        for key in node:
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none() and len(child):
+                walk(child, f"{prefix}{key}.")
+            else:
+                found.append(f"{prefix}{key}")
+
+    walk(OmegaConf.masked_copy(config, [k for k in config if k != "defaults"]), "")
+    return found

@@ -56,14 +56,12 @@ class HuggingFaceText(nn.Module):
             "tokenizer": self.input.tokenizer,
         }
         self.token_types = takes(self.model, "token_type_ids") and plain_config.get("type_vocab_size", 0) > 0
-        self.padding = self.model.config.pad_token_id or 0
         self.pool = Pool(pool, self.embed_dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""
         first = torch.arange(x.shape[1], device=x.device) == 0
-        attended = mask | (first & ~mask.any(1, keepdim=True))  # attention to nothing at all is not finite
-        x = x.masked_fill(~mask, self.padding)  # RoBERTa derives its positions from the padding ids
+        attended = mask | (first & ~mask.any(1, keepdim=True))  # attention to nothing is not finite in every kernel
         types = {"token_type_ids": torch.zeros_like(x)} if self.token_types else {}
         tokens = self.model(input_ids=x, attention_mask=attended.long(), **types).last_hidden_state
         return Features(tokens, mask, self.pool(tokens, mask), time_position(mask))

@@ -17,9 +17,12 @@ def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
     """(prefix tokens, rows, columns) of a sequence that ends in a grid with the image's aspect."""
     for prefix in range(tokens):
         rows = round(((tokens - prefix) * height / width) ** 0.5)
-        if rows and rows * width == (tokens - prefix) // rows * height and (tokens - prefix) % rows == 0:
-            return prefix, rows, (tokens - prefix) // rows
-    raise AssertionError(f"no grid of aspect {height}:{width} in {tokens} tokens")
+        columns = (tokens - prefix) // max(rows, 1)
+        if rows * columns == tokens - prefix and rows * width == columns * height:
+            return prefix, rows, columns
+    raise ValueError(
+        f"image_size: got {height}x{width} pixels, of which {tokens} tokens are no grid; wanted multiples of the patch"
+    )
 
 
 class HuggingFaceVision(nn.Module):

@@ -1,0 +1,83 @@
+"""The embedded default: digits seen, heard and read, each badly; together they are clear."""
+
+from typing import Any
+
+import numpy as np
+
+from datamodules.base import DataModule
+from datamodules.splitting import make_split
+from datamodules.table import Table
+from datamodules.targets import encode
+from mm.types import DataSpec, InputData
+
+RATE = 8000  # Hz
+LOW, HIGH = (697, 770, 852, 941), (1209, 1336, 1477)  # Hz, ITU-T Q.23: rows and columns of a telephone's keys
+KEYS = {"1": (0, 0), "2": (0, 1), "3": (0, 2), "4": (1, 0), "5": (1, 1), "6": (1, 2), "7": (2, 0), "8": (2, 1), "9": (2, 2)}
+KEYS["0"] = (3, 1)
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PHRASES = ("{}", "the {}", "a {} here", "digit {}", "it says {}", "press {} now", "number {}")
+LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+
+
+class DigitsDataModule(DataModule):
+    """scikit-learn's 1,797 handwritten digits (8x8), each with its telephone tone pair and a written phrase.
+
+    pixel_noise: standard deviation, of pixels in 0..1; snr: of the tones, dB; seconds: of tone; typos: probability that
+    a letter of the phrase is replaced; noise_seed: the noise of each row is fixed by it.
+    """
+
+    def __init__(self, pixel_noise: float, snr: float, seconds: float, typos: float, noise_seed: int, **shared: Any):
+        super().__init__(**shared)
+        self.pixel_noise = pixel_noise
+        self.snr = snr
+        self.seconds = seconds
+        self.typos = typos
+        self.noise_seed = noise_seed
+
+    def read(self) -> Table:
+        from sklearn.datasets import load_digits  # slow to import, needed by this set only
+
+        data = load_digits()
+        digits = data.target.tolist()
+        texts, images, sounds = [], [], []
+        for row, digit in enumerate(digits):
+            rng = np.random.default_rng([self.noise_seed, row])
+            texts.append(written(digit, self.typos, rng))
+            noise = rng.normal(0, self.pixel_noise, (8, 8))
+            images.append((data.images[row] / 16 + noise).clip(0, 1).astype(np.float32))
+            sounds.append(tones(digit, self.seconds, self.snr, rng))
+        split = make_split(len(digits), self.split, data.target)
+        targets, about, _ = encode("class", "target", digits, split == "train", [str(d) for d in range(10)])
+        return Table(
+            inputs={"text": texts, "vision": images, "audio": sounds},
+            targets={"target": targets},
+            ids=[str(row) for row in range(len(digits))],
+            split=split,
+            spec=DataSpec(
+                inputs={
+                    "text": InputData(modality="text"),
+                    "vision": InputData(modality="vision", size=(8, 8), channels=1),
+                    "audio": InputData(modality="audio", sample_rate=RATE),
+                },
+                targets={"target": about},
+            ),
+            source="digits",
+        )
+
+
+def tones(digit: int, seconds: float, snr: float, rng: np.random.Generator) -> np.ndarray:
+    """The two sines of a telephone key, of random phase, in white noise. -> (seconds * RATE,) float32"""
+    low, high = KEYS[str(digit)]
+    time = np.arange(round(seconds * RATE)) / RATE
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    wave = np.sin(2 * np.pi * LOW[low] * time + phase[0]) + np.sin(2 * np.pi * HIGH[high] * time + phase[1])  # power 1
+    wave += rng.normal(0, 10 ** (-snr / 20), len(time))
+    return (wave / np.abs(wave).max()).astype(np.float32)
+
+
+def written(digit: int, typos: float, rng: np.random.Generator) -> str:
+    """A phrase with the digit's name, some of its letters replaced by others."""
+    text = np.array(list(PHRASES[rng.integers(len(PHRASES))].format(WORDS[digit])))
+    wrong = (rng.random(len(text)) < typos) & (text != " ")
+    text[wrong] = rng.choice(LETTERS, int(wrong.sum()))
+    return "".join(text)

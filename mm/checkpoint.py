@@ -1,0 +1,239 @@
+"""The one door to trained models: a plain directory that loads without Lightning, without pickles, without surprises."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_model, save_model
+
+from mm.model import MultimodalModel
+from mm.transforms.collate import Sample, collate
+from mm.transforms.text.tokens import Tokens
+from mm.types import Batch, DataSpec, Features, InputData, Rebuilt, TargetData, Transform
+
+FORMAT = 1
+# Whose classes may be built on loading; nothing else of a config is ever called.
+ALLOWED = ("mm.", "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
+OPTIONAL = ("timm", "transformers", "torchaudio", "torchvision")  # packages that only some models need
+
+
+@dataclass
+class LoadedModel:
+    """A trained model and all that it needs to read raw inputs."""
+
+    model: MultimodalModel
+    transforms: dict[str, Transform]
+    spec: DataSpec
+    config: dict[str, Any]  # plain data, as in the directory's config.yaml, with the label map filled in
+    path: Path
+
+    @torch.inference_mode()
+    def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
+        """One sample, or a list of them -> target name -> what its head decodes to.
+
+        A sample is input name -> a text, an image (path, PIL image, array) or a sound (path, array, (array, rate)); any
+        subset of the inputs. Errors: ValueError for an unknown name, an unreadable input, or a sample without any.
+        """
+        if isinstance(samples, Mapping):
+            return self.predict([samples])[0]
+        device = next(self.model.parameters()).device
+        batch = to_device(self.read(samples), device)
+        output = self.model(batch.inputs, batch.masks)
+        predictions, first = self.model.merge(output.predictions, batch.row)
+        fused = Features(*(x[first] for x in output.fused))
+        answers = {n: head.decode(predictions[n], fused, batch.meta) for n, head in self.model.heads.items()}
+        return [{name: rows[i] for name, rows in answers.items()} for i in range(len(samples))]
+
+    def read(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
+        """Raw samples -> a batch without targets."""
+        rows = []
+        for row, sample in enumerate(samples):
+            for name in sample:
+                if name not in self.transforms:
+                    raise ValueError(f"no input '{name}'; this model reads {', '.join(self.transforms)}{close(name, self.transforms)}")
+            reads = {n: None if sample.get(n) is None else t(sample[n]) for n, t in self.transforms.items()}
+            if not any(reads.values()):
+                raise ValueError(f"sample {row} has no input; this model reads {', '.join(self.transforms)}")
+            rows.append(Sample(reads, {}, row))
+        return collate(rows, self.transforms)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch on another device."""
+    return Batch(
+        {n: Features(*(t.to(device) for t in x)) if isinstance(x, Features) else x.to(device) for n, x in batch.inputs.items()},
+        *({n: x.to(device) for n, x in d.items()} for d in (batch.masks, batch.targets)),
+        batch.row.to(device),
+        {n: x.to(device) for n, x in batch.meta.items()},
+    )
+
+
+def save(
+    path: Path,
+    model: MultimodalModel,
+    model_config: dict[str, Any],
+    transforms: Mapping[str, Transform],
+    transform_configs: dict[str, Any],
+    spec: DataSpec,
+    columns: dict[str, Any] | None,
+    metrics: dict[str, Any],
+    card: str,
+) -> None:
+    """Write a model directory, beside its name, and rename it; one that is there already is replaced.
+
+    model_config, transform_configs: the finished configs that they were built from; columns: as the datamodule's;
+    metrics: the configs of each head's metrics; card: the text of its README.md.
+    """
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    labels = {name: list(t.classes) for name, t in spec.targets.items()}
+    model_config = without_sources(model_config, model)
+    for name in model_config["heads"]:
+        if "classes" in model_config["heads"][name]:
+            model_config["heads"][name]["classes"] = None  # they are in labels.json
+    transform_configs = json.loads(json.dumps(transform_configs))
+    for name, transform in transforms.items():
+        if isinstance(transform, Tokens) and transform.tokenizer is not None:
+            transform.tokenizer.save_pretrained(part / "tokenizer" / name)
+            transform_configs[name]["tokenizer"] = f"tokenizer/{name}"
+    config = {
+        "format": FORMAT,
+        "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
+        "model": model_config,
+        "transforms": transform_configs,
+        "spec": {
+            "inputs": {name: asdict(data) for name, data in spec.inputs.items()},
+            "targets": {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()},
+        },
+        "columns": columns,
+        "metrics": metrics,
+    }
+    (part / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+    (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1))
+    (part / "README.md").write_text(card)
+    save_model(model, str(part / "model.safetensors"))
+    if path.exists():
+        old = path.with_name(path.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+        os.replace(part, path)
+        shutil.rmtree(old)
+    else:
+        os.replace(part, path)
+
+
+def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device = "cpu") -> LoadedModel:
+    """A model directory (or wandb:entity/project/name:version) -> a model that predicts, in evaluation mode.
+
+    allow: further packages whose classes may be built. Errors: ValueError where the directory is none, or names a class
+    of a package that is not allowed, or a function.
+    """
+    path = fetch(path)
+    if not (path / "config.yaml").is_file():
+        raise ValueError(f"no model directory at {path}: it has no config.yaml; a run leaves one as outputs/RUN/model")
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{path}: got format {config.get('format')}, this mm reads {FORMAT}; install the mm that wrote it")
+    labels = json.loads((path / "labels.json").read_text())
+    for name, head in config["model"]["heads"].items():
+        if "classes" in head:
+            head["classes"] = labels[name]
+    for name, transform in config["transforms"].items():
+        if (path / "tokenizer" / name).is_dir():
+            transform["tokenizer"] = str(path / "tokenizer" / name)
+    model = build(config["model"], allow)
+    load_model(model, str(path / "model.safetensors"), device=str(device))
+    transforms = {name: build(node, allow) for name, node in config["transforms"].items()}
+    spec = DataSpec(
+        inputs={n: InputData(**tuples(d)) for n, d in config["spec"]["inputs"].items()},
+        targets={n: TargetData(**tuples(d), classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
+    )
+    return LoadedModel(model.to(device).eval(), transforms, spec, config, path)
+
+
+def build(node: Any, allow: Sequence[str] = ()) -> Any:
+    """Plain data -> objects: every mapping with a `_target_` becomes an instance of that class."""
+    if isinstance(node, list):
+        return [build(x, allow) for x in node]
+    if not isinstance(node, dict):
+        return node
+    built = {key: build(value, allow) for key, value in node.items() if key != "_target_"}
+    return find_class(node["_target_"], allow)(**built) if "_target_" in node else built
+
+
+def find_class(target: str, allow: Sequence[str] = ()) -> type:
+    """Errors: ValueError where it is not a class of an allowed package."""
+    allowed = (*ALLOWED, *(f"{name}." for name in allow))
+    if not isinstance(target, str) or not target.startswith(allowed):
+        package = str(target).split(".")[0]
+        raise ValueError(
+            f"the model's config names {target}, which is outside {', '.join(ALLOWED)}; if you trust it, load with "
+            f"mm.load(path, allow=['{package}']), or allow=[{package}] on the command line"
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the model's config names {target}, which can't be imported: {error}") from None
+    if not isinstance(found, type) or found.__module__.split(".")[0] not in {a.split(".")[0] for a in allowed}:
+        raise ValueError(f"the model's config names {target}, which is no class of an allowed package")
+    return found
+
+
+def fetch(path: str | Path) -> Path:
+    """wandb:entity/project/name:version is downloaded; any other path is itself."""
+    if not str(path).startswith("wandb:"):
+        return Path(path)
+    import wandb
+
+    name = str(path).removeprefix("wandb:")
+    artifact = wandb.run.use_artifact(name) if wandb.run else wandb.Api().artifact(name)
+    return Path(artifact.download())
+
+
+def without_sources(config: dict[str, Any], model: MultimodalModel) -> dict[str, Any]:
+    """The config of the parts, where each that was built from a source of weights is told how to be built without."""
+    config = json.loads(json.dumps(config))
+    parts = [(config["encoders"], model.encoders), (config["heads"], model.heads), (config, {"fusion": model.fusion})]
+    for nodes, modules in parts:
+        for name, module in dict(modules.items()).items():
+            if isinstance(module, Rebuilt):
+                nodes[name] |= plain(module.architecture)
+    return config
+
+
+def needed(model: MultimodalModel) -> list[str]:
+    """The optional packages whose classes the model holds."""
+    found = {type(module).__module__.split(".")[0] for module in model.modules()}
+    return [name for name in OPTIONAL if name in found and name in sys.modules]
+
+
+def plain(node: Any) -> Any:
+    """Tuples become lists, paths texts: what yaml can say safely."""
+    if isinstance(node, Mapping):
+        return {key: plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [plain(x) for x in node]
+    return str(node) if isinstance(node, Path) else node
+
+
+def tuples(data: dict[str, Any]) -> dict[str, Any]:
+    """Lists become tuples, as in the frozen types."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def close(name: str, names: Any) -> str:
+    """What was perhaps meant, for the end of a message."""
+    found = get_close_matches(name, list(names), n=1)
+    return f"; did you mean '{found[0]}'?" if found else ""

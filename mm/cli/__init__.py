@@ -1,0 +1,45 @@
+"""`mm`: one verb a file in this folder, one root yaml of the same name in conf/."""
+
+import ast
+import os
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+
+def verbs() -> dict[str, str]:
+    """Verb -> the first line of its module's docstring, read without importing it."""
+    files = sorted(f for f in Path(__file__).parent.glob("*.py") if not f.name.startswith("_"))
+    return {f.stem: (ast.get_docstring(ast.parse(f.read_text())) or "").split("\n")[0] for f in files}
+
+
+def main() -> None:
+    """Entry point of the console script. A user's mistake ends in one message and exit status 2."""
+    known = verbs()
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
+        print("mm VERB [KEY=VALUE ...]    VERB --help lists its keys\n")
+        print("\n".join(f"  {name:10} {line}" for name, line in known.items()))
+        return
+    verb, argv = sys.argv[1], sys.argv[2:]
+    if verb not in known:
+        near = get_close_matches(verb, known, n=1)
+        sys.exit(fail(f"no verb '{verb}'{f'; did you mean {near[0]!r}?' if near else ''}; there are {', '.join(known)}"))
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    wanted = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it gets tracebacks
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1
+    try:
+        import_module(f"mm.cli.{verb}").main(argv)
+    except Exception as error:
+        from mm.cli._mistakes import explain
+
+        message = None if wanted == "1" else explain(error, verb)
+        if message is None:
+            raise
+        sys.exit(fail(message))
+
+
+def fail(message: str) -> int:
+    """Tell, and give the exit status of a user's mistake."""
+    print(f"mm: {message}", file=sys.stderr)
+    return 2

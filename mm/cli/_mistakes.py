@@ -1,0 +1,74 @@
+"""A user's mistakes, told in one message with the nearest valid name."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+USER = (ValueError, TypeError, ImportError, AttributeError)  # under instantiate: wrong arguments of a part
+
+
+def explain(error: BaseException, verb: str) -> str | None:
+    """One message, or None where the fault is ours and a traceback is due."""
+    if isinstance(error, InstantiationException):
+        cause = error.__cause__
+        where = next(iter(re.findall(r"full_key: (\S+)", str(error))), "")
+        if isinstance(cause, ValueError):
+            return str(cause)
+        if cause is None or isinstance(cause, USER):
+            return f"{where + ': ' if where else ''}{str(cause or error).splitlines()[0]}"
+        return None
+    if isinstance(error, HydraException):
+        return f"{str(error).strip()}{suggest(str(error), verb)}"
+    if isinstance(error, OmegaConfBaseException):
+        return missing(error)
+    return str(error) if isinstance(error, ValueError) else None
+
+
+def missing(error: OmegaConfBaseException) -> str:
+    """A key that must be set, or an interpolation that finds nothing."""
+    key = getattr(error, "full_key", None)
+    first = str(error).splitlines()[0]
+    return f"{key} must be set: {key}=..." if key and "Missing mandatory value" in first else first
+
+
+def suggest(message: str, verb: str) -> str:
+    """The nearest valid keys or options, for the end of Hydra's message."""
+    if options := re.search(r"Could not find '([^']+)'.*?Available options in '[^']*':\n(.*?)\nConfig search path", message, re.S):
+        names = [line.strip() for line in options[2].splitlines() if line.strip()]
+        return near(options[1].rpartition("/")[2], names)
+    if key := re.search(r"(?:Could not override|override|delete) '([^']+)'", message):
+        return near(key[1].split("@")[0], keys(verb))
+    return ""
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    found = get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f"\nDid you mean {' or '.join(found)}?" if found else ""
+
+
+def keys(verb: str) -> list[str]:
+    """Every key of the verb's default config, and every group."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose(verb, return_hydra_config=True)
+        groups = list(config.hydra.runtime.choices)
+    return [*flat(config), *groups]
+
+
+def flat(node: Any, prefix: str = "") -> list[str]:
+    """Dotted keys of a config, inner ones as well."""
+    found = []
+    for key in node:
+        name = f"{prefix}{key}"
+        found.append(name)
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing() and not child._is_interpolation():
+            found += flat(child, f"{name}.")
+    return found

@@ -1,0 +1,133 @@
+"""What a run leaves behind: metrics.json, pictures, predictions, the model directory; and what it says at its end."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mm.cli._app import shown
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Beside its name, then renamed."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(data, indent=1))
+    os.replace(part, path)
+
+
+def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
+    """test/report -> test_report.png"""
+    paths = []
+    for name, figure in figures.items():
+        path = folder / f"{name.replace('/', '_')}.png"
+        figure.savefig(path, dpi=120)
+        paths.append(path)
+    return paths
+
+
+def write_predictions(
+    path: Path, table: Any, rows: list[int], decoded: Mapping[int, Any], faults: Mapping[tuple[int, str], str], truth: bool
+) -> None:
+    """One line per row as Parquet: id, row, an error where one was met, and per head prediction, probabilities, truth."""
+    import pyarrow
+    import pyarrow.parquet
+
+    errors: dict[int, list[str]] = {}
+    for (row, column), message in faults.items():
+        errors.setdefault(row, []).append(f"{column}: {message}")
+    columns: dict[str, list[Any]] = {
+        "id": [table.ids[row] for row in rows],
+        "row": rows,
+        "error": ["; ".join(errors[row]) if row in errors else None for row in rows],
+    }
+    answers = [decoded.get(row) for row in rows]
+    names = {(head, key): None for a in answers if a for head, answer in a.items() for key in flat(answer)}
+    for head, key in names:
+        columns[f"{head}/{key}"] = [None if a is None else flat(a[head]).get(key) for a in answers]
+    for name, target in table.targets.items() if truth else ():
+        columns[f"{name}/truth"] = [readable(target[row], table.spec.targets[name]) for row in rows]
+    part = path.with_name(path.name + ".part")
+    pyarrow.parquet.write_table(pyarrow.table(columns), part)
+    os.replace(part, path)
+
+
+def flat(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """{"prediction": a, "probability": {"x": p}} -> {"prediction": a, "probability/x": p}"""
+    found: dict[str, Any] = {}
+    for key, value in answer.items():
+        found |= {f"{key}/{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+    return found
+
+
+def readable(target: Any, data: Any) -> Any:
+    """A target as a person writes it; None where unlabelled."""
+    if data.kind == "number":
+        value = float(target)
+        return None if value != value else value
+    if data.kind == "class":
+        return data.classes[int(target)] if int(target) >= 0 else None
+    return None if int(target.min()) < 0 else [name for name, on in zip(data.classes, target.tolist(), strict=True) if on]
+
+
+def print_results(results: Mapping[str, float], folder: Path, saved: Mapping[str, Path], commands: list[str]) -> None:
+    """A table of the test, where everything was saved, what to type next; the last line is the run folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    rows: dict[str, dict[str, float]] = {}
+    for name, value in results.items():
+        place, _, metric = name.partition("/")
+        if place.startswith("test") and not metric.startswith(("precision", "recall", "support", "f1/", "f1_")):
+            rows.setdefault(place, {})[metric] = value
+    if rows:
+        metrics = list(dict.fromkeys(m for row in rows.values() for m in row))
+        table = Table("", *metrics)
+        for place, row in rows.items():
+            table.add_row(place.replace("[", r"\["), *(number(row.get(m)) for m in metrics))
+        console.print(table)
+    for what, path in saved.items():
+        console.print(f"{what:12} {shown(path)}", highlight=False, soft_wrap=True)
+    if commands:
+        console.print("next:", highlight=False)
+        for command in commands:
+            console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+    print(shown(folder))
+
+
+def number(value: float | None) -> str:
+    """Four digits, or a whole number."""
+    return "" if value is None else str(int(value)) if float(value).is_integer() and abs(value) > 1 else f"{value:.4f}"
+
+
+def model_card(command: str, source: str, counts: Mapping[str, int], results: Mapping[str, float], model: Any) -> str:
+    """The README.md of a model directory."""
+    main = {n: v for n, v in results.items() if n.count("/") == 1 and n.startswith("test")}
+    table = "\n".join(f"| {name} | {number(value)} |" for name, value in main.items()) or "| none measured | |"
+    rows = ", ".join(f"{name} {count}" for name, count in counts.items())
+    packages = ", ".join(f"{name} {version(name)}" for name in ("mm", "torch", "lightning", "transformers", "timm"))
+    parameters = sum(p.numel() for p in model.parameters())
+    inputs = ", ".join(model.inputs)
+    return f"""# {', '.join(model.heads)} from {inputs}
+
+A multimodal model of {parameters:,} parameters, trained by `mm`.
+
+    import mm
+    model = mm.load("this/folder")
+    model.predict({{{', '.join(f'"{name}": ...' for name in model.inputs)}}})  # any subset of the inputs
+
+Data: {source}; rows: {rows}.
+
+Command:
+
+    {command}
+
+| metric | value |
+|---|---|
+{table}
+
+Versions: {packages}.
+"""

@@ -1,0 +1,40 @@
+"""Train a model, test it, and leave it as a model directory."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm.cli._app import is_first_process, launch, shown
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(argv: list[str]) -> None:
+    launch("train", argv, job)
+
+
+def job(cfg: "DictConfig", folder: Path) -> float | None:
+    """Compose -> data -> finished config -> model -> train -> test -> model directory."""
+    from mm.cli import _run
+
+    if finished(cfg, folder):
+        return None
+    run = _run.prepare(cfg, folder)
+    trainer = _run.fit(cfg, run, folder)
+    return _run.conclude(cfg, run, trainer, folder)
+
+
+def finished(cfg: "DictConfig", folder: Path) -> bool:
+    """Whether there is nothing left to do; says so."""
+    if not cfg.resume or not (folder / "metrics.json").exists():
+        return False
+    from omegaconf import OmegaConf
+
+    before = OmegaConf.load(folder / "config.yaml").trainer
+    if any(before[key] != cfg.trainer[key] for key in ("max_epochs", "max_steps", "max_time")):
+        return False  # asked to train longer
+    if is_first_process():
+        print("this run is finished; raise trainer.max_epochs to go on, or evaluate it:")
+        print(f"  mm evaluate checkpoint={shown(folder / 'model')} datamodule=...")
+        print(shown(folder))
+    return True

@@ -1,0 +1,356 @@
+"""What every encoder, fusion and head has to keep; the same checks serve our tests and `mm check`."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.types import IGNORE, Features, InputSpec
+
+Result = tuple[str, str | None]  # name of the check, and why it failed or None
+
+EXTRA = {"text": 7, "audio": 1007}  # steps of padding that must not change anything; no multiple of a hop
+TOLERANCE = 1e-4
+ROWS = 4
+
+
+def run(checks: dict[str, Callable[[], None]]) -> list[Result]:
+    """Run every check, in order; whatever one raises is its message."""
+    results: list[Result] = []
+    for name, check in checks.items():
+        try:
+            check()
+            results.append((name, None))
+        except Exception as error:  # noqa: BLE001  a foreign module may raise anything, and the other checks go on
+            results.append((name, (str(error) or repr(error)).strip()))
+    return results
+
+
+def demand(condition: bool | Tensor, message: str) -> None:
+    """Fail the running check unless `condition`."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def same(got: Tensor, wanted: Tensor, what: str, tolerance: float = TOLERANCE) -> None:
+    """Fail unless both have one shape and differ by less than the tolerance."""
+    demand(got.shape == wanted.shape, f"{what}: shape {tuple(got.shape)}, wanted {tuple(wanted.shape)}")
+    distance = (got.double() - wanted.double()).abs().max().item() if got.numel() else 0.0
+    demand(distance <= tolerance, f"{what}: differs by {distance:.2g}, wanted at most {tolerance:.0e}")
+
+
+def same_features(got: Features, wanted: Features, what: str) -> None:
+    """Fail unless the real tokens, their positions and the pooled vectors are the same."""
+    same(got.mask.sum(1), wanted.mask.sum(1), f"{what}: number of real tokens per row")
+    same(got.tokens[got.mask], wanted.tokens[wanted.mask], f"{what}: real tokens")
+    same(got.position[got.mask], wanted.position[wanted.mask], f"{what}: positions of real tokens")
+    same(got.pooled, wanted.pooled, f"{what}: pooled")
+
+
+def shapes(f: Features, rows: int, width: int) -> None:
+    """Fail unless `f` is Features of so many rows and such a width."""
+    demand(isinstance(f, Features), f"returned {type(f).__name__}, wanted mm.types.Features")
+    steps = f.tokens.shape[1]
+    for name, wanted in {
+        "tokens": (rows, steps, width), "mask": (rows, steps), "pooled": (rows, width), "position": (rows, steps, 2)
+    }.items():
+        got = tuple(getattr(f, name).shape)
+        demand(got == wanted, f"{name}: shape {got}, wanted {wanted}")
+    demand(f.mask.dtype == torch.bool, f"mask: dtype {f.mask.dtype}, wanted torch.bool")
+    demand(f.tokens.is_floating_point() and f.pooled.is_floating_point(), "tokens and pooled: wanted floating point")
+    demand(bool(((f.position >= 0) & (f.position <= 1)).all()), "position: outside 0..1")
+
+
+def absence(f: Features, present: Tensor) -> None:
+    """Fail unless the rows that are not present are empty and finite."""
+    demand(f.tokens.isfinite().all() and f.pooled.isfinite().all(), "not finite where a row is absent")
+    demand(not f.mask[~present].any(), "mask: True in an absent row")
+    demand(not f.pooled[~present].any(), "pooled: not zero in an absent row")
+
+
+def gradients(module: nn.Module, loss: Callable[[Any], Tensor]) -> None:
+    """Fail unless every trainable parameter of a copy of `module` gets a gradient from three losses, in training mode."""
+    module = deepcopy(module).train()
+    with torch.no_grad():
+        for p in module.parameters():  # what starts at zero, such as a residual branch's last gain, stops the rest
+            p.add_(torch.randn_like(p) * 0.01)
+    for _ in range(3):
+        loss(module).backward()
+    missing = [n for n, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    demand(not missing, f"no gradient reaches {', '.join(missing)}; drop what is unused when constructing")
+
+
+def flat(result: Any) -> list[Tensor]:
+    """The tensors of a Tensor or a NamedTuple of tensors."""
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+def exports(module: nn.Module, args: Sequence[Any], others: Sequence[Any]) -> None:
+    """Fail unless torch.export from `args` gives what the module gives on `others`, of the same shapes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own LSTM and caches there
+        program = torch.export.export(module, tuple(args)).module()
+    for got, wanted in zip(flat(program(*others)), flat(module(*others)), strict=True):
+        same(got, wanted, "exported program")
+
+
+def compiles(module: nn.Module, args: Sequence[Any]) -> None:
+    """Fail where torch.compile breaks the graph."""
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = torch.compile(module, fullgraph=True, backend="eager")(*args)
+    torch._dynamo.reset()
+    for got, wanted in zip(flat(result), flat(module(*args)), strict=True):
+        same(got, wanted, "compiled module")
+
+
+def weighted(f: Features) -> Tensor:
+    """A number that every part of the features moves."""
+    return (f.pooled * torch.randn_like(f.pooled)).sum() + (f.tokens * torch.randn_like(f.tokens))[f.mask].sum()
+
+
+# Encoders ------------------------------------------------------------------------------------------------------------
+
+
+def random_input(spec: InputSpec, rows: int = ROWS) -> tuple[Tensor, Tensor]:
+    """Random raw tensors of one input, the first row full, with room for EXTRA below max_length. -> x, mask"""
+    if spec.modality == "vision":
+        height, width = spec.size or (32, 32)
+        return torch.randn(rows, spec.channels or 3, height, width), torch.ones(rows, 1, dtype=torch.bool)
+    longest = 12 if spec.modality == "text" else (spec.sample_rate or 8000) // 2
+    if spec.max_length is not None:
+        longest = min(longest, spec.max_length - EXTRA[spec.modality])
+    length = torch.randint(max(1, longest // 2), longest + 1, (rows,))
+    length[0] = longest
+    mask = torch.arange(longest) < length.unsqueeze(1)
+    x = torch.randint(1, 257, (rows, longest)) if spec.modality == "text" else torch.randn(rows, longest) * 0.1
+    return x * mask, mask
+
+
+def refill(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` with other values where masked."""
+    keep = mask if x.dim() == 2 else mask.view(-1, 1, 1, 1)
+    return torch.where(keep, x, torch.randn_like(x) * 0.1 if x.is_floating_point() else torch.randint_like(x, 1, 257))
+
+
+def check_encoder(encoder: Any) -> list[Result]:
+    """All checks of an encoder, on random input of its InputSpec."""
+    torch.manual_seed(0)
+    encoder.eval()
+    spec, width = encoder.input, encoder.embed_dim
+    x, mask = random_input(spec)
+    present = torch.tensor([True, False] * (ROWS // 2))
+    some = mask & present.unsqueeze(1)
+
+    def padding() -> None:
+        wider = F.pad(mask, (0, EXTRA[spec.modality]))
+        padded = encoder(refill(F.pad(x, (0, EXTRA[spec.modality])), wider), wider)
+        same_features(padded, encoder(x, mask), "padded")
+
+    def influence() -> None:
+        before = encoder(x, mask)
+        same_features(encoder(refill(x, mask), mask), before, "with other filler in padding")
+        after = encoder(refill(x, some), some)
+        same_features(Features(*(t[present] for t in after)), Features(*(t[present] for t in before)), "absent rows added")
+        demand((encoder(refill(x, mask & False), mask).pooled - before.pooled).abs().max() > 1e-6, "input has no influence")
+
+    checks: dict[str, Callable[[], None]] = {
+        "shapes": lambda: shapes(encoder(x, mask), ROWS, width),
+        "padding": padding,
+        "absence": lambda: absence(encoder(refill(x, some), some), present),
+        "nobody": lambda: absence(encoder(x, mask & False), present & False),
+        "influence": influence,
+        "export": lambda: exports(encoder, (x, mask), (refill(x, some), some)),
+        "compile": lambda: compiles(encoder, (x, mask)),
+    }
+    if spec.modality == "vision":
+        del checks["padding"]  # an image has no time axis
+    with torch.no_grad():
+        results = run(checks)
+    return results + run({"gradients": lambda: gradients(encoder, lambda m: weighted(m(*random_input(spec))))})
+
+
+# Fusions -------------------------------------------------------------------------------------------------------------
+
+
+def random_features(rows: int, steps: int, width: int, present: Tensor | None = None) -> Features:
+    """Random Features with at least one real token in every row that is present."""
+    length = torch.randint(1, steps + 1, (rows, 1))
+    length[0] = steps
+    mask = torch.arange(steps) < length
+    if present is not None:
+        mask = mask & present.unsqueeze(1)
+    pooled = torch.randn(rows, width) * mask.any(1, keepdim=True)
+    return Features(torch.randn(rows, steps, width), mask, pooled, torch.rand(rows, steps, 2))
+
+
+def other_filler(f: Features) -> Features:
+    """The same with other tokens and positions where masked."""
+    keep = f.mask.unsqueeze(-1)
+    tokens = torch.where(keep, f.tokens, torch.randn_like(f.tokens))
+    return f._replace(tokens=tokens, position=torch.where(keep, f.position, torch.rand_like(f.position)))
+
+
+def longer(f: Features) -> Features:
+    """The same with seven more tokens, masked."""
+    g = random_features(f.mask.shape[0], 7, f.tokens.shape[2])
+    return Features(
+        torch.cat([f.tokens, g.tokens], dim=1),
+        torch.cat([f.mask, g.mask & False], dim=1),
+        f.pooled,
+        torch.cat([f.position, g.position], dim=1),
+    )
+
+
+def check_fusion(fusion: Any, inputs: Sequence[str], embed_dim: int) -> list[Result]:
+    """All checks of a fusion, over every subset of absent inputs; one row per subset."""
+    torch.manual_seed(0)
+    fusion.eval()
+    subsets = torch.tensor(list(product([True, False], repeat=len(inputs))))  # (2^n, n), the last row has nothing
+    rows = len(subsets)
+
+    def draw() -> dict[str, Features]:
+        return {n: random_features(rows, 3 + i, embed_dim, subsets[:, i]) for i, n in enumerate(inputs)}
+
+    features = draw()
+    anchor = getattr(fusion, "anchor", None)
+
+    def influence() -> None:
+        before = fusion(features)
+        same_features(fusion({n: other_filler(f) for n, f in features.items()}), before, "with other filler")
+        half = {n: Features(*(t[::2] for t in f)) for n, f in features.items()}
+        same_features(fusion(half), Features(*(t[::2] for t in before)), "without the other rows")
+        for i, name in enumerate(inputs):
+            changed = fusion({**features, name: draw()[name]})
+            moved = (changed.pooled - before.pooled).abs().amax(1) > 1e-6
+            demand(moved[subsets[:, i]].all(), f"input '{name}' has no influence on pooled where it is present")
+            demand(not moved[~subsets[:, i]].any(), f"input '{name}' has influence where it is absent")
+
+    def anchored() -> None:
+        fused = fusion(features)
+        demand(anchor in inputs, f"anchor: got {anchor!r}, wanted one of {', '.join(inputs)}")
+        demand(torch.equal(fused.mask, features[anchor].mask), "mask: not the anchor's")
+        demand(torch.equal(fused.position, features[anchor].position), "position: not the anchor's")
+
+    checks: dict[str, Callable[[], None]] = {
+        "shapes": lambda: shapes(fusion(features), rows, embed_dim),
+        "padding": lambda: same_features(fusion({n: longer(f) for n, f in features.items()}), fusion(features), "padded"),
+        "absence": lambda: absence(fusion(features), subsets.any(1)),
+        "influence": influence,
+        "export": lambda: exports(fusion, (features,), (draw(),)),
+        "compile": lambda: compiles(fusion, (features,)),
+    }
+    if anchor is not None:
+        checks["anchor"] = anchored
+    with torch.no_grad():
+        results = run(checks)
+    return results + run({"gradients": lambda: gradients(fusion, lambda m: weighted(m(draw())))})
+
+
+# Heads ---------------------------------------------------------------------------------------------------------------
+
+
+def class_target(rows: int, classes: int) -> Tensor:
+    """(rows,) the second one unlabelled"""
+    target = torch.randint(classes, (rows,))
+    target[1] = IGNORE
+    return target
+
+
+def labels_target(rows: int, classes: int) -> Tensor:
+    """(rows, classes) the second row unlabelled, the first in part"""
+    target = torch.randint(2, (rows, classes))
+    target[1] = IGNORE
+    target[0, 0] = IGNORE
+    return target
+
+
+def number_target(rows: int, classes: int) -> Tensor:
+    """(rows,) the second one unlabelled"""
+    target = torch.randn(rows)
+    target[1] = torch.nan
+    return target
+
+
+TARGETS: dict[str, Callable[[int, int], Tensor]] = {
+    "class": class_target, "labels": labels_target, "number": number_target
+}  # fmt: skip
+
+
+def check_head(head: Any, embed_dim: int, classes: int = 3) -> list[Result]:
+    """All checks of a head whose target is of a kind in TARGETS, with so many classes."""
+    if head.kind not in TARGETS:
+        raise ValueError(f"kind: got '{head.kind}', for which there is no random target; wanted {', '.join(TARGETS)}")
+    torch.manual_seed(0)
+    head.eval()
+    fused = random_features(ROWS, 5, embed_dim, torch.tensor([True] * (ROWS - 1) + [False]))
+    target = TARGETS[head.kind](ROWS, classes)
+    none = target[1:2].expand_as(target)
+
+    def loss() -> None:
+        total, count = head.loss(head(fused, target), target, fused)
+        demand(total.dim() == 0 and count.dim() == 0, "loss: wanted two scalars, sum and count")
+        demand(total.isfinite() and count > 0, f"loss: sum {total.item()}, count {count.item()} of labelled rows")
+        halves = [Features(*(t[part] for t in fused)) for part in (slice(0, 2), slice(2, None))]
+        parts = [head.loss(head(f, t), t, f) for f, t in zip(halves, target.split(2), strict=True)]
+        same(parts[0][0] + parts[1][0], total, "sum over two halves of the rows")
+        same(parts[0][1] + parts[1][1], count, "count over two halves of the rows")
+
+    def unlabelled() -> None:
+        total, count = head.loss(head(fused, none), none, fused)
+        demand(total == 0 and count == 0, f"sum {total.item()}, count {count.item()}, wanted 0 and 0 without any label")
+        other = Features(*(torch.where(_row(t, 1), u, t) for t, u in zip(fused, random_features(ROWS, 5, embed_dim))))
+        same(head.loss(head(other), target, other)[0], head.loss(head(fused), target, fused)[0], "unlabelled row changed")
+
+    def precision() -> None:
+        low = Features(*(t.bfloat16() if t.is_floating_point() else t for t in fused))
+        with torch.autocast("cpu", torch.bfloat16):
+            total, _ = head.loss(head(low, target), target, low)
+        demand(total.dtype == torch.float32, f"loss under autocast: {total.dtype}, wanted torch.float32")
+
+    def score() -> None:
+        got, truth = head.score(head(fused), target)
+        demand(len(got) == len(truth) == ROWS - 1, f"score: {len(got)} and {len(truth)} rows, wanted {ROWS - 1} labelled")
+
+    def decode() -> None:
+        prediction = head(fused)
+        rows = head.decode(prediction, fused, {})
+        demand(len(rows) == ROWS, f"decode: {len(rows)} rows, wanted {ROWS}")
+        demand(next(iter(rows[0])) == "prediction", f"decode: first key '{next(iter(rows[0]))}', wanted 'prediction'")
+        json.dumps(rows)  # raises where something isn't plain data
+        merged = head.decode(head.merge(prediction, torch.arange(ROWS), ROWS), fused, {})
+        demand(
+            [row["prediction"] for row in merged] == [row["prediction"] for row in rows],
+            "merge: one window per row changes the prediction",
+        )
+
+    def random_loss(copy: Any) -> Tensor:
+        f, t = random_features(ROWS, 5, embed_dim), TARGETS[head.kind](ROWS, classes)
+        return copy.loss(copy(f, t), t, f)[0]
+
+    def finite() -> None:
+        for tensor in flat(head(fused)):
+            demand(len(tensor) == ROWS, f"prediction: {len(tensor)} rows, wanted {ROWS}")
+            demand(tensor.isfinite().all(), "prediction: not finite")
+
+    checks: dict[str, Callable[[], None]] = {
+        "shapes": finite, "loss": loss, "unlabelled": unlabelled, "precision": precision, "score": score,
+        "decode": decode,
+        "export": lambda: exports(head, (fused,), (random_features(ROWS, 5, embed_dim),)),
+        "compile": lambda: compiles(head, (fused,)),
+    }  # fmt: skip
+    with torch.no_grad():
+        results = run(checks)
+    return results + run({"gradients": lambda: gradients(head, random_loss)})
+
+
+def _row(t: Tensor, index: int) -> Tensor:
+    """True in one row, for torch.where over tensors of any dimension."""
+    return (torch.arange(t.shape[0]) == index).view(-1, *[1] * (t.dim() - 1))

@@ -1,0 +1,61 @@
+"""A small convolutional network over log-mel spectrograms."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from mm.encoders.audio.log_mel import LogMel
+from mm.layers import Pool, time_position
+from mm.types import Features, InputSpec
+
+
+class MaskedConv(nn.Module):
+    """2-d convolution over mel and time, layer norm over channels at each cell, ReLU.
+
+    Padding is zeroed before the convolution, and the norm looks at one cell: nothing crosses from padding to a clip.
+    """
+
+    def __init__(self, ins: int, outs: int, stride: tuple[int, int]):
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(ins, outs, 3, stride, padding=1)
+        self.norm = nn.LayerNorm(outs)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, F, T), (B, T) -> the same at 1 / stride of the mels and frames"""
+        x = self.conv(x * mask[:, None, None, :])
+        x = self.norm(x.movedim(1, -1)).movedim(-1, 1).relu()
+        return x, mask[:, :: self.stride[1]]
+
+
+class AudioConv(nn.Module):
+    """Convolutions over mel and time; what is left of the mel axis is joined to one token per time step.
+
+    widths: channels of each block. strides: of time, per block; mels are halved by each.
+    Errors: ValueError where widths and strides differ in number.
+    """
+
+    def __init__(self, frontend: LogMel, embed_dim: int, widths: Sequence[int], strides: Sequence[int], pool: str):
+        super().__init__()
+        if len(widths) != len(strides):
+            raise ValueError(f"strides: got {len(strides)} for {len(widths)} widths; give one stride for each width")
+        self.embed_dim = embed_dim
+        self.input = InputSpec(modality="audio", sample_rate=frontend.sample_rate)
+        self.frontend = frontend
+        ins = [1, *widths[:-1]]
+        self.blocks = nn.ModuleList([MaskedConv(c, w, (2, s)) for c, w, s in zip(ins, widths, strides)])
+        mels = frontend.n_mels
+        for _ in widths:
+            mels = (mels + 1) // 2
+        self.project = nn.Linear(widths[-1] * mels, embed_dim)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.pool = Pool(pool, embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Features:
+        """Waveform (B, L), (B, L)"""
+        mel, mask = self.frontend(x, mask)
+        grid = mel.unsqueeze(1)
+        for block in self.blocks:
+            grid, mask = block(grid, mask)
+        tokens = self.norm(self.project(grid.permute(0, 3, 1, 2).flatten(2)))  # (B, T, D)
+        return Features(tokens, mask, self.pool(tokens, mask), time_position(mask))

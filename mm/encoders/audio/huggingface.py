@@ -1,0 +1,165 @@
+"""Any audio model of transformers, its features computed from the waveform on the device of the model."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.compliance.kaldi import get_mel_banks
+from torchaudio.functional import melscale_fbanks
+from transformers import AutoFeatureExtractor
+
+from mm.encoders._source import huggingface_model, plain
+from mm.layers import Pool, time_position
+from mm.types import Features, InputSpec
+
+
+class Waveform(nn.Module):
+    """For wav2vec2, HuBERT, WavLM: samples, normalised per clip where the model wants it; one token per 20 ms."""
+
+    defaults: ClassVar[dict[str, Any]] = {"sampling_rate": 16000, "do_normalize": True}
+    max_length = None
+
+    def __init__(self, config: Any, sampling_rate: int, do_normalize: bool):
+        super().__init__()
+        self.conv = list(zip(config.conv_kernel, config.conv_stride))
+        self.do_normalize = do_normalize
+        self.least = 1  # samples that one token needs
+        for kernel, stride in reversed(self.conv):
+            self.least = (self.least - 1) * stride + kernel
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """(B, L), (B, L) -> what the model is called with, the mask of its tokens (B, T), their positions (B, T, 2)"""
+        extra = max(self.least - x.shape[1], 0)
+        x, mask = F.pad(x, (0, extra)), F.pad(mask, (0, extra))
+        length = mask.sum(1, keepdim=True)  # (B, 1)
+        if self.do_normalize:
+            mean = x.sum(1, keepdim=True) / length.clamp(min=1)
+            variance = ((x - mean) * mask).square().sum(1, keepdim=True) / length.clamp(min=1)
+            x = (x - mean) * mask / (variance + 1e-7).sqrt()
+        steps = length.clamp(min=self.least)  # an absent or tiny clip attends to one token of silence
+        attended = torch.arange(x.shape[1], device=x.device) < steps
+        total = x.shape[1]
+        for kernel, stride in self.conv:
+            steps, total = (steps - kernel) // stride + 1, (total - kernel) // stride + 1
+        tokens = torch.arange(total, device=x.device) < steps * (length > 0)  # (B, T)
+        return {"input_values": x, "attention_mask": attended.long()}, tokens, time_position(tokens)
+
+
+class WhisperMel(nn.Module):
+    """For Whisper: log-mel of exactly the model's length, 30 s (Radford 2022); one token per 20 ms."""
+
+    defaults: ClassVar[dict[str, Any]] = {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160}
+
+    def __init__(self, config: Any, sampling_rate: int, n_fft: int, hop_length: int):
+        super().__init__()
+        self.n_fft, self.hop = n_fft, hop_length
+        self.max_length = 2 * config.max_source_positions * hop_length  # samples: the second convolution halves
+        bank = melscale_fbanks(n_fft // 2 + 1, 0.0, 8000.0, config.num_mel_bins, sampling_rate, "slaney", "slaney")
+        self.register_buffer("bank", bank, persistent=False)  # (n_fft / 2 + 1, F)
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """As Waveform's; only as many tokens as the waveform covers."""
+        padded = F.pad(x, (0, self.max_length - x.shape[1]))
+        power = torch.stft(padded, self.n_fft, self.hop, window=self.window, return_complex=True)[..., :-1].abs() ** 2
+        mel = (power.transpose(1, 2) @ self.bank).transpose(1, 2).clamp(min=1e-10).log10()  # (B, F, T)
+        mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0)
+        step = 2 * self.hop
+        tokens = mask[:, ::step]  # a token is real where its first sample is
+        return {"input_features": (mel + 4.0) / 4.0}, tokens, time_position(tokens)
+
+
+class Fbank(nn.Module):
+    """For AST: Kaldi's filter bank at 10 ms, padded to the model's length (Gong 2021); one token per patch."""
+
+    # Mean and deviation of AudioSet.
+    defaults: ClassVar[dict[str, Any]] = {
+        "sampling_rate": 16000,
+        "mean": -4.2677393,
+        "std": 4.5689974,
+        "do_normalize": True,
+    }
+
+    def __init__(self, config: Any, sampling_rate: int, mean: float, std: float, do_normalize: bool):
+        super().__init__()
+        self.config = config
+        self.mean, self.std = (mean, 2 * std) if do_normalize else (0.0, 1.0)
+        self.size, self.hop = int(0.025 * sampling_rate), int(0.010 * sampling_rate)  # samples
+        self.n_fft = 1 << (self.size - 1).bit_length()
+        self.max_length = self.size + (config.max_length - 1) * self.hop
+        bank = get_mel_banks(config.num_mel_bins, self.n_fft, sampling_rate, 20.0, 0.0, 100.0, -500.0, 1.0)[0]
+        self.register_buffer("bank", F.pad(bank, (0, 1)).T.contiguous(), persistent=False)  # (n_fft / 2 + 1, F)
+        self.register_buffer("window", torch.hann_window(self.size, periodic=False), persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """As Waveform's."""
+        frame = F.pad(x, (0, self.max_length - x.shape[1])).unfold(1, self.size, self.hop)  # (B, T, size)
+        frame = frame - frame.mean(2, keepdim=True)
+        frame = frame - 0.97 * torch.cat([frame[..., :1], frame[..., :-1]], dim=2)  # pre-emphasis
+        power = torch.fft.rfft(F.pad(frame * self.window, (0, self.n_fft - self.size))).abs() ** 2
+        bank = (power @ self.bank).clamp(min=torch.finfo(torch.float32).eps).log()  # (B, T, F)
+        length = mask.sum(1, keepdim=True)
+        frames = ((length - self.size) // self.hop + 1).clamp(min=1) * (length > 0)  # (B, 1)
+        real = torch.arange(bank.shape[1], device=x.device) < frames
+        bank = (bank * real.unsqueeze(2) - self.mean) / self.std
+        c = self.config
+        rows = (c.num_mel_bins - c.patch_size) // c.frequency_stride + 1
+        columns = (c.max_length - c.patch_size) // c.time_stride + 1
+        start = torch.arange(columns, device=x.device) * c.time_stride  # frames
+        patch = (start < frames).repeat(1, rows)  # (B, rows * columns), mel by mel
+        time = ((start + c.patch_size / 2) / frames.clamp(min=1)).clamp(max=1).repeat(1, rows)
+        # The class and the distillation token come first.
+        tokens = torch.cat([(length > 0).expand(-1, 2), patch], dim=1)
+        time = F.pad(time, (2, 0), value=0.5)
+        return {"input_values": bank}, tokens, torch.stack([torch.zeros_like(time), time], dim=-1)
+
+
+FRONTENDS = {"whisper": WhisperMel, "audio-spectrogram-transformer": Fbank}  # every other model reads the waveform
+
+
+class HuggingFaceAudio(nn.Module):
+    """The last hidden state of any audio model of transformers: wav2vec2, HuBERT, WavLM, Whisper's encoder, AST.
+
+    pretrained, config, random_init: as in `huggingface_model`. Layer drop and the model's own masking are off.
+    features: settings of the model's feature extractor; null: those saved with `pretrained`, or its family's.
+    Whisper and AST read a fixed length, which is `input.max_length`, and attend to the silence behind a clip, as they
+    were trained to. wav2vec2 and HuBERT with `feat_extract_norm: group` (the base models) normalise over a whole row:
+    padding changes their result (by 1.6 at one size); with "layer" it does not.
+    Errors: ValueError where there is not exactly one source, or a clip is longer than max_length.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | None,
+        config: Mapping[str, Any] | None,
+        random_init: bool,
+        features: Mapping[str, Any] | None,
+        pool: str,
+    ):
+        super().__init__()
+        self.model, plain_config = huggingface_model(pretrained, config, random_init, "audio")
+        frontend = FRONTENDS.get(self.model.config.model_type, Waveform)
+        saved = AutoFeatureExtractor.from_pretrained(pretrained).to_dict() if pretrained and not features else {}
+        settings = frontend.defaults | {k: v for k, v in saved.items() if k in frontend.defaults}
+        settings |= plain(features or {})
+        self.frontend = frontend(self.model.config, **settings)
+        self.embed_dim = self.model.config.hidden_size
+        self.input = InputSpec(
+            modality="audio", sample_rate=settings["sampling_rate"], max_length=self.frontend.max_length
+        )
+        self.architecture = {"pretrained": None, "config": plain_config, "random_init": True, "features": settings}
+        self.pool = Pool(pool, self.embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Features:
+        """Waveform (B, L), (B, L)"""
+        if self.input.max_length and x.shape[1] > self.input.max_length:
+            raise ValueError(
+                f"audio: got {x.shape[1]} samples, but the model reads at most {self.input.max_length}; "
+                "cut the clips, or let the datamodule's `too_long` do it"
+            )
+        with torch.autocast(x.device.type, enabled=False):
+            inputs, real, position = self.frontend(x.float() * mask, mask)
+        tokens = self.model(**inputs).last_hidden_state[:, : real.shape[1]]
+        return Features(tokens, real, self.pool(tokens, real), position)

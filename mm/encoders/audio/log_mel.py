@@ -1,0 +1,77 @@
+"""Waveform -> log-mel spectrogram, on the device of the model."""
+
+import torch
+from torch import Tensor, nn
+from torchaudio.functional import mask_along_axis_iid, melscale_fbanks
+
+FLOOR = 1e-6  # below the energy of 16-bit silence
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram, normalised per clip over its real frames; SpecAugment in training (Park 2019).
+
+    sample_rate: Hz. window, hop: seconds.
+    time_masks, freq_masks: how many spans to hide in training; time_width, freq_width: at most so many frames or bands.
+    n_mels: 40 suit 8 kHz, 64 to 80 suit 16 kHz: with more, the lowest bands hold no frequency of the window.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        n_mels: int,
+        window: float,
+        hop: float,
+        time_masks: int,
+        time_width: int,
+        freq_masks: int,
+        freq_width: int,
+    ):
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.n_mels = n_mels
+        self.hop = round(hop * sample_rate)  # samples
+        self.length = round(window * sample_rate)  # samples
+        self.n_fft = 1 << (self.length - 1).bit_length()
+        # torchaudio's MelSpectrogram computes the same, but breaks `torch.compile(fullgraph=True)`.
+        bank = melscale_fbanks(self.n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate)
+        self.register_buffer("bank", bank, persistent=False)  # (n_fft / 2 + 1, n_mels)
+        self.register_buffer("window", torch.hann_window(self.length), persistent=False)
+        self.time_masks, self.time_width = time_masks, time_width
+        self.freq_masks, self.freq_width = freq_masks, freq_width
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Waveform (B, L), (B, L) -> log-mel (B, n_mels, T), zeros where no frame is real, and its mask (B, T)."""
+        with torch.autocast(x.device.type, enabled=False):
+            # Zeros at the ends (constant), not a reflection: then the last frames of a clip don't depend on its padding.
+            spectrum = torch.stft(
+                x.float() * mask,
+                self.n_fft,
+                self.hop,
+                self.length,
+                self.window,
+                pad_mode="constant",
+                return_complex=True,
+            )  # (B, n_fft / 2 + 1, T)
+            mel = (torch.einsum("bft,fm->bmt", spectrum.abs().square(), self.bank) + FLOOR).log()
+        length = mask.sum(1, keepdim=True)
+        frames = (length // self.hop + 1) * (length > 0)  # (B, 1)
+        real = torch.arange(mel.shape[2], device=x.device) < frames  # (B, T)
+        mel = normalise(mel, real)
+        return (self.augment(mel) if self.training else mel), real
+
+    def augment(self, mel: Tensor) -> Tensor:
+        """Hide spans of time and of frequency, each clip its own, behind the mean of the clip."""
+        for _ in range(self.time_masks):
+            mel = mask_along_axis_iid(mel.unsqueeze(1), self.time_width, 0.0, axis=3).squeeze(1)
+        for _ in range(self.freq_masks):
+            mel = mask_along_axis_iid(mel.unsqueeze(1), self.freq_width, 0.0, axis=2).squeeze(1)
+        return mel
+
+
+def normalise(mel: Tensor, mask: Tensor) -> Tensor:
+    """Mean 0 and deviation 1 over the real frames of each clip, zeros elsewhere. (B, F, T), (B, T) -> (B, F, T)"""
+    weight = mask.unsqueeze(1).float()
+    count = (weight.sum((1, 2), keepdim=True) * mel.shape[1]).clamp(min=1)
+    centred = (mel - (mel * weight).sum((1, 2), keepdim=True) / count) * weight
+    variance = centred.square().sum((1, 2), keepdim=True) / count
+    return centred / (variance + 1e-5).sqrt()

@@ -1,0 +1,104 @@
+"""What every training objective shares: optimizer, schedule, and a loss that any number of processes divide alike."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from mm.model import MultimodalModel
+from mm.tasks import parameters
+from mm.tasks.schedule import Schedule
+from mm.types import Batch
+
+
+class Task(LightningModule):
+    """A model and how it is trained. A child gives `losses`.
+
+    optimizer: partial that takes parameter groups, null for a task that only tests; freeze, lr_scale, no_decay, layer_decay: see mm.tasks.parameters.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Schedule | None = None,
+        freeze: Sequence[str] = (),
+        lr_scale: Mapping[str, float] | None = None,
+        no_decay: Sequence[str] = (),
+        layer_decay: float = 1.0,
+    ):
+        super().__init__()
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.lr_scale = dict(lr_scale or {})
+        self.no_decay = list(no_decay)
+        self.layer_decay = layer_decay
+        parameters.freeze(model, freeze)
+        self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
+        """Name -> (sum over this process's labelled rows, how many they are, weight)."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss whose gradient, averaged over processes and divided by the accumulation, is that of the global mean.
+
+        With accumulation the count of later micro-batches is not known yet: each is divided by the first one's, and the
+        gradient is put right before the optimizer's step; exact for one head, and for several with equal counts.
+        """
+        losses = self.losses(batch)
+        world = self.trainer.world_size
+        counts = torch.stack([count for _, count, _ in losses.values()]).detach()
+        if world > 1:
+            counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
+        self._seen.append(counts)
+        share = self._seen[0].clamp(min=1)
+        parts = torch.stack([weight * total for total, _, weight in losses.values()]) / share
+        local = torch.stack([total / count.clamp(min=1) for total, count, _ in losses.values()]).detach()
+        names = ["train/loss"] if len(losses) == 1 else [f"train/{name}/loss" for name in losses]
+        self.log_dict(dict(zip(names, local, strict=True)), batch_size=len(batch.row))
+        if len(losses) > 1:
+            weights = local.new_tensor([weight for _, _, weight in losses.values()])
+            self.log("train/loss", (local * weights).sum(), batch_size=len(batch.row), prog_bar=True)
+        # Lightning divides by the accumulation, which this does not want: the counts above already do.
+        return parts.sum() * world
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Put the accumulated gradient right, before it is clipped."""
+        if len(self._seen) > 1:
+            right = self._seen[0].clamp(min=1).sum() / torch.stack(self._seen).sum().clamp(min=1)
+            right = right * self.trainer.accumulate_grad_batches
+            for group in optimizer.param_groups:
+                torch._foreach_mul_([p.grad for p in group["params"] if p.grad is not None], right)
+        self._seen = []
+
+    def configure_optimizers(self) -> Any:
+        """Groups by the rules; the schedule's length is asked for only once the loop knows it."""
+        assert self.optimizer is not None and self.scheduler is not None
+        schedule = self.scheduler
+        defaults = self.optimizer([torch.nn.Parameter(torch.zeros(1, 1))]).defaults
+        groups = parameters.groups(
+            self.model, defaults["lr"], defaults.get("weight_decay", 0.0), self.lr_scale, self.no_decay, self.layer_decay
+        )
+        optimizer = self.optimizer(groups)
+        scheduler = LambdaLR(optimizer, lambda step: schedule(step, self.total_steps()))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run.
+
+        Not `trainer.estimated_stepping_batches`: read this early, it makes Lightning drop a resumed loader's state.
+        """
+        trainer = self.trainer
+        if trainer.max_epochs in (None, -1):
+            return max(1, trainer.max_steps)
+        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        steps = -(-batches // trainer.accumulate_grad_batches) * trainer.max_epochs
+        return max(1, steps if trainer.max_steps == -1 else min(steps, trainer.max_steps))

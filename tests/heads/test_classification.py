@@ -1,0 +1,88 @@
+"""Losses against torch's own mean, a number worked by hand, and torchvision's focal loss; weights against scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.utils.class_weight import compute_class_weight
+from torchvision.ops import sigmoid_focal_loss
+
+from mm.heads.classification import ClassificationHead, balanced_weights, class_loss
+from mm.types import IGNORE
+
+TARGET = torch.tensor([0, 2, IGNORE, 1, 1])
+
+
+def head(**kwargs):
+    return ClassificationHead(classes=["zero", "one", "two"], embed_dim=4, **kwargs)
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 2.0, 1.0])])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_sum_by_count_is_torch_s_mean(weight, smoothing):
+    logits = torch.randn(5, 3)
+    total, count = class_loss(logits, TARGET, weight, smoothing)
+    wanted = F.cross_entropy(logits, TARGET, weight, label_smoothing=smoothing)  # ignores -100, divides by the weights
+    torch.testing.assert_close(total / count, wanted)
+
+
+def test_focal_by_hand():
+    logits = torch.tensor([[math.log(0.75), math.log(0.25)]])
+    total, count = class_loss(logits, torch.tensor([0]), gamma=2.0)
+    assert total.item() == pytest.approx(0.25**2 * 0.2876820724, rel=1e-5)  # (1 - 0.75)^2 * -log 0.75
+    assert count.item() == 1
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_of_two_classes_is_torchvision_s(gamma):
+    margin, target = torch.randn(20) * 3, torch.randint(2, (20,))
+    wanted = sigmoid_focal_loss(margin, target.float(), alpha=-1, gamma=gamma, reduction="sum")
+    total, _ = class_loss(torch.stack([torch.zeros(20), margin], dim=1), target, gamma=gamma)
+    torch.testing.assert_close(total, wanted)
+
+
+def test_focal_gradient_is_finite_where_the_answer_is_certain():
+    logits = torch.tensor([[100.0, -100.0], [-100.0, 100.0]], requires_grad=True)
+    class_loss(logits, torch.tensor([0, 0]), gamma=0.5)[0].backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_balanced_is_scikit_learn_s():
+    rows = np.repeat([0, 1, 2], [7, 2, 1])
+    wanted = compute_class_weight("balanced", classes=np.arange(3), y=rows)
+    torch.testing.assert_close(balanced_weights([7, 2, 1]), torch.tensor(wanted, dtype=torch.float32))
+    assert balanced_weights([4, 0])[1] == 1
+    assert torch.equal(head(class_weights="balanced", counts=[7, 2, 1]).class_weights, balanced_weights([7, 2, 1]))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"class_weights": "balance"}, "wanted null, balanced"),
+        ({"class_weights": "balanced"}, "got 0 counts, wanted one for each of 3"),
+        ({"class_weights": [1.0, 2.0]}, "got 2 numbers, wanted 3, in the order zero, one, two"),
+    ],
+)
+def test_wrong_class_weights_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        head(**kwargs)
+
+
+def test_score_drops_unlabelled_rows_and_gives_probabilities():
+    got, truth = head().score(torch.log(torch.tensor([[0.2, 0.3, 0.5]])).expand(5, 3), TARGET)
+    assert truth.tolist() == [0, 2, 1, 1]
+    torch.testing.assert_close(got, torch.tensor([[0.2, 0.3, 0.5]]).expand(4, 3))
+
+
+def test_decode_names_the_class():
+    row = head().decode(torch.log(torch.tensor([[0.125, 0.625, 0.25]])), None, {})[0]
+    assert row["prediction"] == "one"
+    assert row["probability"] == pytest.approx({"zero": 0.125, "one": 0.625, "two": 0.25})
+
+
+def test_merge_is_the_mean_of_log_probabilities():
+    p = torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.2, 0.3, 0.5]])
+    merged = head().merge(p.log() + 7, torch.tensor([1, 0, 1]), 2)  # a constant on logits changes nothing
+    torch.testing.assert_close(merged, torch.stack([p[1].log(), (p[0].log() + p[2].log()) / 2]))

@@ -1,0 +1,47 @@
+"""Units of the user outside, standardised inside; each loss by hand."""
+
+import pytest
+import torch
+
+from mm.heads.regression import RegressionHead
+from mm.types import Features
+
+
+def head(**kwargs):
+    return RegressionHead(**({"embed_dim": 4, "mean": 100.0, "std": 20.0} | kwargs))
+
+
+def test_prediction_is_in_the_user_s_units():
+    part = head()
+    torch.nn.init.zeros_(part.linear.weight)
+    torch.nn.init.constant_(part.linear.bias, 0.5)
+    pooled = torch.randn(2, 4)
+    fused = Features(pooled[:, None], torch.ones(2, 1, dtype=torch.bool), pooled, torch.zeros(2, 1, 2))
+    assert part(fused).tolist() == [110.0, 110.0]
+
+
+@pytest.mark.parametrize(("criterion", "wanted"), [("mse", 0.25 + 4), ("mae", 0.5 + 2), ("huber", 0.125 + 1.5)])
+def test_loss_of_the_standardised_error(criterion, wanted):
+    prediction = torch.tensor([110.0, 60.0, 5.0], requires_grad=True)
+    target = torch.tensor([100.0, 100.0, torch.nan])  # errors of 0.5 and 2 deviations, and one unlabelled
+    total, count = head(criterion=criterion).loss(prediction, target, None)
+    assert total.item() == pytest.approx(wanted)
+    assert count.item() == 2
+    total.backward()
+    assert prediction.grad.isfinite().all() and prediction.grad[2] == 0
+
+
+def test_what_cannot_be_learnt_is_refused():
+    with pytest.raises(ValueError, match="got 'rmse', wanted one of huber, mse, mae"):
+        head(criterion="rmse")
+    for std in (0.0, float("nan")):
+        with pytest.raises(ValueError, match="one single value"):
+            head(std=std)
+
+
+def test_score_decode_and_merge():
+    values = torch.tensor([1.0, 2.0, 6.0])
+    got, truth = head().score(values, torch.tensor([1.5, torch.nan, 5.0]))
+    assert (got.tolist(), truth.tolist()) == ([1.0, 6.0], [1.5, 5.0])
+    assert head().decode(values, None, {})[2] == {"prediction": 6.0}
+    assert head().merge(values, torch.tensor([0, 0, 1]), 2).tolist() == [1.5, 6.0]

@@ -1,0 +1,137 @@
+"""Every yaml under conf/model is built as the cli builds it, and keeps the contracts of mm/contracts.py."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+import conf
+from mm.cli._finish import fill
+from mm.contracts import check_encoder, check_fusion, check_head
+from mm.layers import masked_mean, time_position
+from mm.types import Features, InputSpec
+
+MODEL = Path(conf.__file__).parent / "model"
+WIDTH = 32
+NAMES = ["text", "vision", "audio"]
+DATA = {
+    "channels": 3, "size": [32, 32], "sample_rate": 8000, "classes": ["zero", "one", "two"], "counts": [3, 2, 1],
+    "num_classes": 3, "num_labels": 3, "mean": 1.0, "std": 2.0,
+}  # fmt: skip
+
+BERT = {"model_type": "bert", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+BERT |= {"intermediate_size": 37, "max_position_embeddings": 40}
+VIT = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+VIT |= {"intermediate_size": 37, "image_size": 32, "patch_size": 8, "num_channels": 3}
+WAV2VEC2 = {"model_type": "wav2vec2", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+WAV2VEC2 |= {"intermediate_size": 37, "conv_dim": [32, 32], "conv_kernel": [8, 8], "conv_stride": [4, 4]}
+WAV2VEC2 |= {"feat_extract_norm": "layer", "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+WAV2VEC2 |= {"do_stable_layer_norm": True}
+WHISPER = {"model_type": "whisper", "d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2}
+WHISPER |= {"encoder_ffn_dim": 37, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 37}
+WHISPER |= {"vocab_size": 50, "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1}
+AST = {"model_type": "audio-spectrogram-transformer", "hidden_size": 32, "num_hidden_layers": 1}
+AST |= {"num_attention_heads": 2, "intermediate_size": 37, "max_length": 128, "num_mel_bins": 128}
+
+# Overrides of a yaml: what it can't be built without, or what keeps it small; several make several cases.
+VARIANTS = {
+    "text/huggingface": {"bert": {"config": BERT}, "roberta": {"config": BERT | {"model_type": "roberta"}}},
+    "vision/huggingface": {"vit": {"config": VIT}},
+    "vision/timm": {"resnet10t": {"name": "resnet10t"}, "vit": {"name": "test_vit"}},
+    "audio/huggingface": {
+        "wav2vec2": {"config": WAV2VEC2},
+        "wav2vec2_group_norm": {"config": WAV2VEC2 | {"feat_extract_norm": "group", "do_stable_layer_norm": False}},
+        "hubert": {"config": WAV2VEC2 | {"model_type": "hubert"}},
+        "whisper": {"config": WHISPER},
+        "ast": {"config": AST},
+    },
+}
+# (case, check) that can't hold, and why. A check that passes nevertheless is an error.
+IMPOSSIBLE = {
+    ("audio/huggingface-wav2vec2_group_norm", "padding"): "group norm takes its statistics over padding",
+    ("text/recurrent", "compile"): "torch breaks the graph at its GRU and LSTM (dynamo.config.allow_rnn is experimental)",
+}
+
+
+def cases(room: str) -> list:
+    """(case, yaml, overrides) of every yaml below a folder."""
+    found = []
+    for file in sorted((MODEL / room).glob("**/*.yaml")):
+        name = str(file.relative_to(MODEL / room).with_suffix(""))
+        for variant, overrides in VARIANTS.get(name, {"": {}}).items():
+            case = "-".join(filter(None, [name, variant]))
+            found.append(pytest.param(case, file, overrides, id=case))
+    return found
+
+
+def build(file: Path, overrides: dict, **data) -> nn.Module:
+    """The module of a yaml, with every `???` filled as from data."""
+    cfg = OmegaConf.create({"model": {"embed_dim": WIDTH, "part": OmegaConf.load(file)}})
+    node = OmegaConf.merge(cfg.model.part, overrides)
+    cfg.model.part = node
+    fill(cfg, DATA | data)
+    cfg.model.part.pop("metrics", None)
+    torch.manual_seed(0)
+    return instantiate(cfg.model.part)
+
+
+def judge(case: str, results: list) -> None:
+    """Fail with all messages at once; what is IMPOSSIBLE has to fail."""
+    impossible = {check for name, check in IMPOSSIBLE if name == case}
+    failed = {check: message for check, message in results if message is not None}
+    passed = impossible - set(failed)
+    assert not passed, f"{case}: passes {passed}: take it out of IMPOSSIBLE"
+    unexpected = {check: message for check, message in failed.items() if check not in impossible}
+    assert not unexpected, f"{case}: {unexpected}"
+
+
+@pytest.mark.parametrize(("case", "file", "overrides"), cases("encoders"))
+def test_encoder(case, file, overrides):
+    encoder = build(file, overrides)
+    assert encoder.input.modality == case.split("/")[0]
+    judge(case, check_encoder(encoder))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(("case", "file", "overrides"), cases("fusion"))
+def test_fusion(case, file, overrides, count):
+    judge(case, check_fusion(build(file, overrides, inputs=NAMES[:count]), NAMES[:count], WIDTH))
+
+
+@pytest.mark.parametrize(("case", "file", "overrides"), cases("heads"))
+def test_head(case, file, overrides):
+    judge(case, check_head(build(file, overrides), WIDTH))
+
+
+class Careless(nn.Module):
+    """Breaks what the checks look for: forgets the mask, keeps an unused layer, branches on values."""
+
+    embed_dim = 8
+    input = InputSpec(modality="text", tokenizer="bytes")
+
+    def __init__(self, **faults: bool):
+        super().__init__()
+        self.faults = faults
+        self.table = nn.Embedding(257, 8)
+        self.unused = nn.Linear(2, 2) if faults.get("gradients") else None
+
+    def forward(self, x, mask):
+        tokens = self.table(x)
+        if self.faults.get("compile") and tokens.sum() > 0:
+            tokens = -tokens
+        pooled = masked_mean(tokens, mask)
+        if self.faults.get("padding"):
+            pooled = tokens.mean(1) * mask.any(1, keepdim=True)
+        if self.faults.get("absence"):
+            pooled = pooled + 1
+        position = time_position(mask) * (2 if self.faults.get("shapes") else 1)
+        return Features(tokens, mask, pooled, position)
+
+
+@pytest.mark.parametrize("fault", ["", "shapes", "padding", "absence", "gradients", "compile"])
+def test_checks_find_what_is_broken(fault):
+    failed = {check for check, message in check_encoder(Careless(**{fault: True})) if message is not None}
+    assert fault in failed if fault else not failed

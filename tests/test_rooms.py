@@ -1,0 +1,45 @@
+"""Who may know whom, as design has it: no room imports a sibling, and only cli and checkpoint touch Hydra."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BUILT = {"encoders", "fusion", "heads"}
+SIDE = {"losses", "metrics", "transforms", "model", "tasks", "callbacks", "peft", "merging", "knowledge", "compression"}
+SIDE |= {"export", "explain", "cleaning", "monitoring", "contracts", "layers"}
+MAY = {
+    "types": set(),
+    **dict.fromkeys(BUILT, {"types", "layers"}),
+    **dict.fromkeys(SIDE, {"types"}),
+    "checkpoint": {"types", "transforms"},
+    "datamodules": {"types", "transforms"},
+    "serving": {"types", "transforms", "checkpoint"},
+}
+ANYTHING = {"cli", "__init__", "__main__"}  # `mm/__init__.py` re-exports load
+FILES = sorted([*ROOT.glob("mm/**/*.py"), *ROOT.glob("datamodules/**/*.py")])
+
+
+def imported(file: Path) -> set[str]:
+    """Dotted names of every import, those inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_room_knows_only_whom_it_may(file):
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    room = parts[0] if parts[0] == "datamodules" else parts[1]
+    names = imported(file)
+    if room not in {"cli", "checkpoint"}:
+        assert not {n for n in names if n.split(".")[0] in {"hydra", "omegaconf"}}
+    if room not in ANYTHING:
+        ours = {n.split(".")[1] for n in names if n.startswith("mm.")} | {n.split(".")[0] for n in names} & {"datamodules"}
+        assert ours <= MAY[room] | {room}, f"{room} may know {sorted(MAY[room])}"
