@@ -121,8 +121,9 @@ def save(
     }
     (part / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
     (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1))
-    (part / "README.md").write_text(card)
+    (part / "README.md").write_text(card, encoding="utf-8")
     save_model(model, str(part / "model.safetensors"))
+    (part / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
     if path.exists():
         old = path.with_name(path.name + ".old")
         shutil.rmtree(old, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 Job = Callable[[DictConfig, Path], Any]
@@ -28,10 +29,19 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
     sys.argv = [program, *remembered(argv), *argv]
     flags = config_flags(argv)
 
+    failed: list[Exception] = []
+
     def wrapped(cfg: DictConfig) -> Any:
-        return run_job(cfg, [program, verb, *flags], job)
+        try:
+            return run_job(cfg, [program, verb, *flags], job)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # Hydra names the job and goes on with the others
+            failed.append(error)
 
     hydra.main(config_path="pkg://conf", config_name=verb, version_base="1.3")(wrapped)()
+    if failed:
+        raise failed[0]
 
 
 def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:

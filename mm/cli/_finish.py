@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mm.types import DataSpec, InputSpec
+from mm.types import MODALITIES, DataSpec, InputSpec
 
 
 def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
@@ -100,7 +100,8 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
                 f"model.encoders.{name} reads {need.modality}, but the input '{name}' is {data.modality}; choose one of "
                 f"model/encoders/{data.modality}"
             )
-        template = templates.get(name, templates.get(data.modality))
+        # An input may bear the name of one modality and be of another: a spectrogram is a picture of sound.
+        template = templates[name] if name in templates and name not in MODALITIES else templates[data.modality]
         transform = OmegaConf.create(OmegaConf.to_container(template))
         fill(transform, asdict(need) | {k: v for k, v in asdict(data).items() if asdict(need).get(k) is None})
         longest = transform.get("max_length")

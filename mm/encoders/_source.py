@@ -1,11 +1,11 @@
 """Where a transformers model comes from: what the three `huggingface.py` share."""
 
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
@@ -53,8 +53,8 @@ def quieten(config: PreTrainedConfig) -> None:
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A dict of a Hydra node or of a dict."""
-    return OmegaConf.to_container(OmegaConf.create(config), resolve=True)  # type: ignore[return-value]
+    """A copy that shares nothing with the config it was given."""
+    return json.loads(json.dumps(config, default=dict))
 
 
 def takes(model: nn.Module, name: str) -> bool:

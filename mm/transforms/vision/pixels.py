@@ -46,9 +46,12 @@ class Pixels:
         self.filler = torch.zeros(channels, self.height, self.width)
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
-        image = self._resize(flatten(open_image(raw), MODES[self.channels]))
-        pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).view(self.height, self.width, self.channels)
-        pixels = pixels.permute(2, 0, 1).contiguous()
+        if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and (1, *raw.shape) == tuple(self.filler.shape):
+            pixels = torch.tensor(raw).unsqueeze(0)  # already as wanted
+        else:
+            image = self._resize(flatten(open_image(raw), MODES[self.channels]))
+            pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).view(self.height, self.width, self.channels)
+            pixels = pixels.permute(2, 0, 1).contiguous()
         if train:
             for augment in self.augment:
                 pixels = augment(pixels)

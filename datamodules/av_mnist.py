@@ -1,0 +1,208 @@
+"""AV-MNIST, rebuilt: MNIST images with most of their variance removed, and spoken digits that are often wrong."""
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datamodules.base import DataModule
+from datamodules.table import Table
+from datamodules.targets import encode
+from mm.types import DataSpec, InputData
+
+SPEAKERS = ("jackson", "nicolas", "theo", "yweweler")
+TRAIN_TAKES, TEST_TAKES = range(40), range(40, 50)
+VALIDATION = 5_000  # of the 60,000 training images, the last
+WRONG = 0.644  # probability of another clip: with it sound alone can be right in at most 0.42 of the rows
+MNIST = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+CORRUPTIONS = ("wrong_clip", "snr", "clean")
+
+
+class Built(NamedTuple):
+    """The whole set, as it is cached."""
+
+    images: np.ndarray  # (70000, 28, 28) uint8
+    clips: np.ndarray  # (2000, size, size) uint8 log-spectrograms
+    clip: np.ndarray  # (70000,) index into clips
+    label: np.ndarray  # (70000,)
+
+
+class Indexed(Sequence[np.ndarray]):
+    """`values[index[row]]` by row, nothing copied."""
+
+    def __init__(self, values: np.ndarray, index: np.ndarray):
+        self.values = values
+        self.index = index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.values[self.index[row]]
+
+
+class AVMNISTDataModule(DataModule):
+    """Images and spectrograms of one digit: 55,000 / 5,000 / 10,000 rows (Vielzeuf 2018; Liang 2021).
+
+    path: a folder with MNIST's idx files in mnist/ and the Free Spoken Digit Dataset in fsdd/recordings/; components:
+    of a PCA of the training images, kept in every image; size: of the log-spectrograms; corruption: wrong_clip (a clip
+    of a random digit, with probability 0.644), snr (white noise at `snr` dB, once per clip) or clean; data_seed: of
+    which clip goes with which image; cache: folder that keeps the built set.
+    Errors: ValueError where a source is missing or an argument is none of its values.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        components: int,
+        size: int,
+        corruption: str,
+        snr: float,
+        data_seed: int,
+        cache: str,
+        **shared: Any,
+    ):
+        super().__init__(**shared)
+        if corruption not in CORRUPTIONS:
+            raise ValueError(f"datamodule.corruption: got '{corruption}', wanted one of {', '.join(CORRUPTIONS)}")
+        self.path = Path(path)
+        self.components = components
+        self.size = size
+        self.corruption = corruption
+        self.snr = snr
+        self.data_seed = data_seed
+        self.cache = Path(cache)
+
+    def read(self) -> Table:
+        built = self.cached()
+        rows = np.arange(len(built.label))
+        split = np.full(len(rows), "train", dtype=object)
+        split[60_000 - VALIDATION : 60_000] = "val"
+        split[60_000:] = "test"
+        targets, about, _ = encode("class", "target", built.label.tolist(), split == "train", [str(d) for d in range(10)])
+        return Table(
+            inputs={"vision": Indexed(built.images, rows), "audio": Indexed(built.clips, built.clip)},
+            targets={"target": targets},
+            ids=[str(row) for row in rows],
+            split=split,
+            spec=DataSpec(
+                inputs={
+                    "vision": InputData(modality="vision", size=(28, 28), channels=1),
+                    # a picture of sound: a vision encoder reads it
+                    "audio": InputData(modality="vision", size=(self.size, self.size), channels=1),
+                },
+                targets={"target": about},
+            ),
+            source="av_mnist",
+        )
+
+    def cached(self) -> Built:
+        """The set from the cache, whose checksum is compared, or built and kept."""
+        sources = [self.path / "mnist" / f"{name}-ubyte.gz" for name in MNIST]
+        wavs = [self.path / "fsdd" / "recordings" / name for name in clip_names()]
+        for file in [*sources, *wavs]:
+            if not file.exists():
+                raise ValueError(
+                    f"av_mnist: no file {file}; put MNIST's four idx files in mnist/ and the Free Spoken Digit Dataset's "
+                    f"recordings in fsdd/recordings/ of one folder, and name it with paths.data=FOLDER or MM_DATA=FOLDER"
+                )
+        recipe = {k: getattr(self, k) for k in ("components", "size", "corruption", "snr", "data_seed")}
+        key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+        for file in [*sources, *wavs]:
+            key.update(f"{file.name} {file.stat().st_size}".encode())
+        folder = self.cache / f"av_mnist-{key.hexdigest()[:12]}"
+        if (folder / "sha256").exists():
+            built = Built(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Built._fields))
+            if checksum(built) == (folder / "sha256").read_text():
+                return built
+            print(f"av_mnist: {folder} is damaged (its checksum differs); it is built anew")
+        built = self.build(sources, wavs)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in zip(Built._fields, built, strict=True):
+            part = folder / f"{name}.{os.getpid()}.part.npy"
+            np.save(part, array)
+            os.replace(part, folder / f"{name}.npy")
+        (folder / "sha256").write_text(checksum(built))  # last: without it the folder counts as unfinished
+        return built
+
+    def build(self, sources: Sequence[Path], wavs: Sequence[Path]) -> Built:
+        """Everything from the sources, in a fixed order."""
+        images = np.concatenate([read_idx(sources[0]), read_idx(sources[2])])
+        label = np.concatenate([read_idx(sources[1]), read_idx(sources[3])]).astype(np.int64)
+        rng = np.random.default_rng(self.data_seed)
+        clip = choose_clips(label, self.corruption, rng)
+        snr = self.snr if self.corruption == "snr" else None
+        clips = np.stack([spectrogram(file, self.size, snr, rng) for file in wavs])
+        kept = project(images, 60_000 - VALIDATION, self.components)
+        return Built(kept, clips, clip, label)
+
+
+def clip_names() -> list[str]:
+    """File names, digit by digit: 160 of the training takes each, then 40 of the test takes each."""
+    return [
+        f"{digit}_{speaker}_{take}.wav"
+        for takes in (TRAIN_TAKES, TEST_TAKES)
+        for digit in range(10)
+        for speaker in SPEAKERS
+        for take in takes
+    ]
+
+
+def choose_clips(label: np.ndarray, corruption: str, rng: np.random.Generator) -> np.ndarray:
+    """For each row a clip of its digit, or, under wrong_clip, often of a random one. (N,) -> (N,) into `clip_names`"""
+    digit = label.copy()
+    if corruption == "wrong_clip":
+        wrong = rng.random(len(label)) < WRONG
+        digit[wrong] = rng.integers(0, 10, int(wrong.sum()))
+    train, test = len(SPEAKERS) * len(TRAIN_TAKES), len(SPEAKERS) * len(TEST_TAKES)
+    is_test = np.arange(len(label)) >= 60_000
+    draw = rng.random(len(label))
+    return np.where(is_test, 10 * train + digit * test + (draw * test).astype(int), digit * train + (draw * train).astype(int))
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """MNIST's own format: two zero bytes, a type, the number of axes, their lengths, the data."""
+    with gzip.open(path) as file:
+        data = file.read()
+    shape = np.frombuffer(data, ">u4", data[3], 4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+
+
+def project(images: np.ndarray, train: int, components: int) -> np.ndarray:
+    """Keep the first principal components of the first `train` images. (N, 28, 28) uint8 -> the same"""
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    mean = flat[:train].mean(0)
+    centred = flat - mean
+    _, vectors = np.linalg.eigh(np.cov(centred[:train].T))  # ascending
+    basis = vectors[:, -components:].astype(np.float32)
+    return (centred @ basis @ basis.T + mean).clip(0, 255).round().astype(np.uint8).reshape(images.shape)
+
+
+def spectrogram(path: Path, size: int, snr: float | None, rng: np.random.Generator) -> np.ndarray:
+    """Log-power over frequency and time, the whole clip stretched to a square; 80 dB below the peak is black. -> uint8"""
+    import soundfile
+    from PIL import Image
+    from scipy.signal import stft
+
+    wave, rate = soundfile.read(path, dtype="float32")
+    if snr is not None:
+        wave = wave + rng.normal(0, np.sqrt((wave**2).mean() / 10 ** (snr / 10)), len(wave)).astype(np.float32)
+    # 32 ms windows every 8 ms: 129 bins over 4 kHz, about 50 frames of a usual clip
+    _, _, values = stft(wave, rate, nperseg=256, noverlap=192)
+    power = 10 * np.log10(np.abs(values) ** 2 + 1e-10)
+    scaled = ((power - power.max()) / 80 + 1).clip(0, 1)
+    image = Image.fromarray((scaled[::-1] * 255).astype(np.uint8))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def checksum(built: Built) -> str:
+    """sha256 over all arrays."""
+    digest = hashlib.sha256()
+    for array in built:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
