@@ -1,0 +1,101 @@
+"""What evaluate and predict share: a model directory over the rows of a datamodule."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.utils import instantiate
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mm import checkpoint
+from mm.checkpoint import LoadedModel
+from mm.cli import _finish, _results, _run
+
+
+def load(cfg: DictConfig) -> LoadedModel:
+    """The model directory. Errors: ValueError where a key is set that the directory decides."""
+    _run.quiet()
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    for key, source in _finish.named_keys():
+        if key.startswith("datamodule.transforms"):
+            raise ValueError(f"{source}: a trained model brings its own transforms, from its directory; leave it out")
+    return checkpoint.load(cfg.checkpoint, list(cfg.allow))
+
+
+def datamodule(cfg: DictConfig, loaded: LoadedModel, labelled: bool) -> Any:
+    """The data, read with the model's column map where none is given, its label map and its transforms."""
+    targets = loaded.spec.targets if labelled else {}
+    saved = loaded.config["columns"]
+    if saved is not None and "columns" in cfg.datamodule:
+        with open_dict(cfg):
+            cfg.datamodule.columns = columns(saved, OmegaConf.to_container(cfg.datamodule.columns), labelled)
+    built = _finish.build_datamodule(
+        cfg,
+        kinds={name: data.kind for name, data in targets.items()},
+        labels={name: data.classes for name, data in targets.items()},
+        whole=True,
+    )
+    table = built.table
+    for name in [n for n in table.targets if n not in targets]:
+        del table.targets[name]
+    lacking = [name for name in targets if name not in table.targets]
+    if lacking:
+        raise ValueError(f"{table.source}: no column for the target '{lacking[0]}'; set datamodule.columns, or use mm predict")
+    if not set(loaded.transforms) & set(table.spec.inputs):
+        raise ValueError(
+            f"{table.source}: has {', '.join(table.spec.inputs)}, but the model reads {', '.join(loaded.transforms)}"
+        )
+    for name, data in table.spec.inputs.items():
+        if name in loaded.transforms and data.modality != loaded.spec.inputs[name].modality:
+            raise ValueError(
+                f"{table.source}: the input '{name}' is {data.modality}, but the model reads "
+                f"{loaded.spec.inputs[name].modality} there; leave it out with datamodule.inputs"
+            )
+    for name in loaded.transforms:
+        if name not in table.spec.inputs:
+            print(f"{table.source}: has no input '{name}': it is absent in every row")
+    built.use(loaded.transforms)
+    return built
+
+
+def columns(saved: dict[str, Any], given: Any, labelled: bool) -> dict[str, Any]:
+    """The trained model's columns, under those that are given; how its file was split says nothing of this one."""
+    targets = ("target", "targets")
+    kept = {k: v for k, v in saved.items() if k not in ("split", "group") and (labelled or k not in targets)}
+    set_now = {k: v for k, v in given.items() if v is not None}
+    if not labelled:
+        for name in targets:
+            if name in set_now:
+                raise ValueError(f"datamodule.columns.{name}: mm predict reads no targets; leave it out, or use mm evaluate")
+        set_now |= dict.fromkeys(targets)
+    return dict.fromkeys(given) | kept | set_now
+
+
+def test(cfg: DictConfig, loaded: LoadedModel, datamodule: Any, split: str, **more: Any) -> tuple[Any, Trainer]:
+    """Every row of a split through the model."""
+    task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=loaded.model, **more)
+    trainer = _run.build_trainer(cfg, [instantiate({"_target_": "mm.callbacks.progress.Progress"})], False)
+    datamodule.test_dataloader = lambda: datamodule.loader(split)
+    trainer.test(task, datamodule=datamodule, verbose=False)
+    return task, trainer
+
+
+def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], folder: Path, truth: bool) -> None:
+    """Metrics, pictures, predictions, errors; the last line is the run folder."""
+    decoded, faults, cut = _run.gather(trainer, (task.decoded, datamodule.faults, datamodule.cut))
+    if not trainer.is_global_zero:
+        return
+    results: Mapping[str, float] = task.results | _run.data_counts(faults, cut) | {"data/rows": len(rows)}
+    saved = {"predictions": folder / "predictions.parquet"}
+    _results.write_predictions(saved["predictions"], datamodule.table, rows, decoded, faults, truth)
+    for path in _results.write_figures(folder, task.figures):
+        saved[path.stem] = path
+    if faults:
+        datamodule.faults = faults
+        saved["errors"] = folder / "errors.csv"
+        datamodule.write_errors(saved["errors"])
+    saved["metrics"] = folder / "metrics.json"
+    _results.write_json(saved["metrics"], results)
+    _results.print_results(results, folder, saved, [])

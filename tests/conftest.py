@@ -1,0 +1,91 @@
+"""A small data set of three modalities, on disk, and `mm` as a user calls it."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
+PITCH = {"red": 300, "green": 900, "blue": 2000}  # Hz
+
+torch.set_num_threads(1)
+
+
+def write_manifest(folder: Path, rows: int = 60, **changed: Callable[[int, dict], None]) -> Path:
+    """rows.csv with id, words, photo, sound, colour, size, split: each modality alone tells the colour."""
+    rng = np.random.default_rng(0)
+    (folder / "media").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for row in range(rows):
+        colour = list(COLOURS)[row % 3]
+        image = np.clip(np.array(COLOURS[colour]) + rng.normal(0, 20, (12, 12, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"media/{row}.png")
+        time = np.arange(1200 + 100 * (row % 5)) / 8000
+        wave = np.sin(2 * np.pi * PITCH[colour] * time) * 0.5 + rng.normal(0, 0.02, len(time))
+        soundfile.write(folder / f"media/{row}.wav", wave.astype(np.float32), 8000)
+        lines.append(
+            {
+                "id": f"r{row}",
+                "words": f"it is {colour}" + "!" * (row % 4),
+                "photo": f"media/{row}.png",
+                "sound": f"media/{row}.wav",
+                "colour": colour,
+                "size": str(row % 7),
+                "split": ("train", "train", "train", "val", "test")[row // 3 % 5],
+            }
+        )
+    for change in changed.values():
+        for row, line in enumerate(lines):
+            change(row, line)
+    path = folder / "rows.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    return path
+
+
+COLUMNS = [
+    "datamodule=manifest",
+    "datamodule.columns.text=words",
+    "datamodule.columns.vision=photo",
+    "datamodule.columns.audio=sound",
+    "datamodule.columns.target=colour",
+]
+# A model that trains in a second.
+TINY = [
+    "model.embed_dim=16",
+    "model.encoders.text.embed_dim=16",
+    "model.encoders.text.layers=1",
+    "model.encoders.vision.widths=[8,16]",
+    "model.encoders.audio.widths=[8,8,8]",
+    "model.encoders.audio.embed_dim=16",
+    "datamodule.num_workers=0",
+    "trainer.accelerator=cpu",
+]
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_manifest(tmp_path_factory.mktemp("manifest"))
+
+
+@pytest.fixture
+def mm(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run `mm` in a fresh folder. -> status, stdout, stderr"""
+
+    def run(*args: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess:
+        command = [str(Path(sys.executable).with_name("mm")), *args]
+        settings = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        return subprocess.run(command, cwd=cwd, env=os.environ | settings | env, capture_output=True, text=True)
+
+    return run
