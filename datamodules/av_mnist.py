@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from datamodules.base import DataModule
 from datamodules.table import Table
 from datamodules.targets import encode
+from mm.transforms.audio.waveform import read_file
 from mm.types import DataSpec, InputData
 
 SPEAKERS = ("jackson", "nicolas", "theo", "yweweler")
@@ -70,6 +72,10 @@ class AVMNISTDataModule(DataModule):
         super().__init__(**shared)
         if corruption not in CORRUPTIONS:
             raise ValueError(f"datamodule.corruption: got '{corruption}', wanted one of {', '.join(CORRUPTIONS)}")
+        if not 1 <= components <= 784 or size < 1:
+            raise ValueError(
+                f"datamodule: got components={components}, size={size}, wanted components in 1..784, size from 1"
+            )
         self.path = Path(path)
         self.components = components
         self.size = size
@@ -84,7 +90,9 @@ class AVMNISTDataModule(DataModule):
         split = np.full(len(rows), "train", dtype=object)
         split[60_000 - VALIDATION : 60_000] = "val"
         split[60_000:] = "test"
-        targets, about, _ = encode("class", "target", built.label.tolist(), split == "train", [str(d) for d in range(10)])
+        known = self.labels.get("target", [str(d) for d in range(10)])  # a trained model may have others
+        kind = self.kinds.get("target", "class")
+        targets, about, faults = encode(kind, "target", built.label.tolist(), split == "train", known)
         return Table(
             inputs={"vision": Indexed(built.images, rows), "audio": Indexed(built.clips, built.clip)},
             targets={"target": targets},
@@ -99,6 +107,7 @@ class AVMNISTDataModule(DataModule):
                 targets={"target": about},
             ),
             source="av_mnist",
+            faults=faults,
         )
 
     def cached(self) -> Built:
@@ -108,8 +117,9 @@ class AVMNISTDataModule(DataModule):
         for file in [*sources, *wavs]:
             if not file.exists():
                 raise ValueError(
-                    f"av_mnist: no file {file}; put MNIST's four idx files in mnist/ and the Free Spoken Digit Dataset's "
-                    f"recordings in fsdd/recordings/ of one folder, and name it with paths.data=FOLDER or MM_DATA=FOLDER"
+                    f"av_mnist: no file {file}; put MNIST's four idx files in mnist/ and the Free Spoken Digit "
+                    "Dataset's recordings in fsdd/recordings/ of one folder, and name it with paths.data=FOLDER or "
+                    "MM_DATA=FOLDER"
                 )
         recipe = {k: getattr(self, k) for k in ("components", "size", "corruption", "snr", "data_seed")}
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
@@ -162,15 +172,20 @@ def choose_clips(label: np.ndarray, corruption: str, rng: np.random.Generator) -
     train, test = len(SPEAKERS) * len(TRAIN_TAKES), len(SPEAKERS) * len(TEST_TAKES)
     is_test = np.arange(len(label)) >= 60_000
     draw = rng.random(len(label))
-    return np.where(is_test, 10 * train + digit * test + (draw * test).astype(int), digit * train + (draw * train).astype(int))
+    return np.where(
+        is_test, 10 * train + digit * test + (draw * test).astype(int), digit * train + (draw * train).astype(int)
+    )
 
 
 def read_idx(path: Path) -> np.ndarray:
     """MNIST's own format: two zero bytes, a type, the number of axes, their lengths, the data."""
-    with gzip.open(path) as file:
-        data = file.read()
-    shape = np.frombuffer(data, ">u4", data[3], 4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+    try:
+        with gzip.open(path) as file:
+            data = file.read()
+        shape = np.frombuffer(data, ">u4", data[3], 4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+    except (OSError, EOFError, zlib.error, IndexError, ValueError) as error:
+        raise ValueError(f"av_mnist: {path} is damaged ({error}); download it again") from None
 
 
 def project(images: np.ndarray, train: int, components: int) -> np.ndarray:
@@ -184,12 +199,12 @@ def project(images: np.ndarray, train: int, components: int) -> np.ndarray:
 
 
 def spectrogram(path: Path, size: int, snr: float | None, rng: np.random.Generator) -> np.ndarray:
-    """Log-power over frequency and time, the whole clip stretched to a square; 80 dB below the peak is black. -> uint8"""
-    import soundfile
+    """Log-power over frequency and time, a clip stretched to a square; 80 dB below the peak is black. -> uint8"""
     from PIL import Image
     from scipy.signal import stft
 
-    wave, rate = soundfile.read(path, dtype="float32")
+    sound, rate = read_file(path)
+    wave = sound.numpy()
     if snr is not None:
         wave = wave + rng.normal(0, np.sqrt((wave**2).mean() / 10 ** (snr / 10)), len(wave)).astype(np.float32)
     # 32 ms windows every 8 ms: 129 bins over 4 kHz, about 50 frames of a usual clip

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.splitting import Split
 from datamodules.table import ON_ERROR, SPLITS, Fault, Table
+from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate
 from mm.types import IGNORE, MODALITIES, Batch, Read, Transform
 
@@ -58,10 +59,11 @@ class Rows(Dataset[RowRead]):
             try:
                 inputs[name] = transform(raw, self.train)
             except ValueError as error:
-                faults.append(Fault(row, self.table.columns.get(name, name), str(error)))
+                column = self.table.columns.get(name, name)
+                faults.append(Fault(row, column, str(error), always=isinstance(error, AugmentError)))
+        if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
+            return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
         targets = {name: values[row] for name, values in self.table.targets.items()}
-        if faults and self.on_error == "drop":  # stays in its place as filler, so that batches keep their size
-            inputs, targets = dict.fromkeys(self.transforms), self.blank
         cut = [name for name, read in inputs.items() if read is not None and read.cut]
         return RowRead(Sample(inputs, targets, row), faults, cut)
 
@@ -153,8 +155,7 @@ class DataModule(LightningDataModule):
     def table(self) -> Table:
         """All rows, with the inputs that are wanted, in the usual order; what is wrong was raised or recorded."""
         table = self.read()
-        for fault in table.faults:
-            self.record(fault, table)
+        self.settle(table)
         names = sorted(table.spec.inputs, key=lambda n: MODALITIES.index(n) if n in MODALITIES else len(MODALITIES))
         for name in self.wanted or ():
             if name not in names:
@@ -206,18 +207,27 @@ class DataModule(LightningDataModule):
     def test_dataloader(self) -> Loader:
         return self.loader("test")
 
+    def settle(self, table: Table) -> None:
+        """Raise or record what was found wrong while reading, the first row first."""
+        for fault in sorted(table.faults):
+            self.record(fault, table, len({f.row for f in table.faults}) - 1)
+
     def keep(self, loaded: Loaded) -> None:
         """Raise or record what a worker found wrong, count what it cut."""
         for fault in loaded.faults:
             self.record(fault, self.table)
         self.cut.update(loaded.cut)
 
-    def record(self, fault: Fault, table: Table) -> None:
-        """Errors: ValueError under on_error=raise."""
+    def record(self, fault: Fault, table: Table, others: int = 0) -> None:
+        """others: how many more rows are known to be wrong. Errors: ValueError under on_error=raise."""
+        where = f"{table.name(fault.row)}, column '{fault.column}': {fault.message}"
+        if fault.always:
+            raise ValueError(f"{where}. Change datamodule.transforms; no row is at fault")
         if self.on_error == "raise":
+            more = f" ({others} more rows are wrong)" if others else ""
             raise ValueError(
-                f"{table.name(fault.row)}, column '{fault.column}': {fault.message}. Mend the row, or set "
-                f"datamodule.on_error=drop (leave out such rows) or datamodule.on_error=missing (take the cell as empty)"
+                f"{where}{more}. Mend the row, or set datamodule.on_error=drop (leave out such rows) or "
+                f"datamodule.on_error=missing (take the cell as empty)"
             )
         self.faults[fault.row, fault.column] = fault.message
 

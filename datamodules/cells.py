@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datamodules.splitting import spelt
 from datamodules.table import SPLITS
+from datamodules.targets import shown, undecodable
 
 Cells = dict[str, list[Any]]  # column name -> its cells, by row
 
@@ -15,59 +17,99 @@ SUFFIXES = {
     "vision": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     "audio": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"),
 }
+READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
 
 
-def read_cells(path: Path, quotes: bool | None = None) -> Cells:
-    """CSV, TSV, JSONL or Parquet -> columns. Errors: ValueError naming file and line."""
-    readers = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
+def read_cells(path: Path, quotes: bool | None = None, header: Sequence[str] | None = None) -> Cells:
+    """CSV, TSV, JSONL or Parquet -> columns. header: their names, where a CSV or TSV has no line of them.
+
+    Errors: ValueError naming file and line.
+    """
     if not path.is_file():
-        raise ValueError(f"datamodule.path: no file {path}; got as current folder {Path.cwd()}")
-    how = readers.get(path.suffix.lower())
+        what = "is a folder, wanted a file" if path.is_dir() else f"no such file (the current folder is {Path.cwd()})"
+        raise ValueError(f"datamodule.path: {path}: {what}")
+    how = READERS.get(path.suffix.lower())
     if how is None:
-        raise ValueError(f"datamodule.path: got {path.name}, wanted a file ending in {', '.join(readers)}")
+        raise ValueError(f"datamodule.path: got {path.name}, wanted a file ending in {', '.join(READERS)}")
+    if how in ("json", "parquet") and header is not None:
+        raise ValueError(f"datamodule.header: {path.name} names its columns itself; leave it out")
     if how == "parquet":
-        return read_parquet(path)
-    cells = read_jsonl(path) if how == "json" else read_delimited(path, how, how == "," if quotes is None else quotes)
+        cells = read_parquet(path)
+    elif how == "json":
+        cells = read_jsonl(path)
+    else:
+        cells = read_delimited(path, how, how == "," if quotes is None else quotes, header)
     if not cells or not next(iter(cells.values())):
         raise ValueError(f"{path}: has no rows")
     return cells
 
 
-def read_delimited(path: Path, delimiter: str, quotes: bool) -> Cells:
-    """The first line names the columns. Bytes that are no UTF-8 are kept as surrogates: reading the row then names it."""
+def read_delimited(path: Path, delimiter: str, quotes: bool, header: Sequence[str] | None = None) -> Cells:
+    """The first line names the columns. Bytes that are no UTF-8 are kept as surrogates: reading the row names it."""
     csv.field_size_limit(2**31 - 1)  # texts may be longer than the module's 131,072 characters
     quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    check_encoding(path)
+    rows, names = [], None if header is None else check_header([str(name) for name in header], "datamodule.header")
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=quotes)
+        begun = 1  # line on which the row begins: a quoted field may span several
         try:
-            header = next(reader, [])
-            if len(set(header)) < len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                raise ValueError(f"{path}: line 1: the column '{twice}' is there twice; rename one")
-            rows = []
             for cells in reader:
-                if cells and len(cells) != len(header):
-                    raise ValueError(
-                        f"{path}: line {reader.line_num}: {len(cells)} fields, wanted {len(header)} as in the first line; "
-                        "quote a field that holds the delimiter"
-                    )
-                if cells:
+                if cells and names is None:
+                    names = check_header([name.strip() for name in cells], f"{path}: line {begun}")
+                elif cells and len(cells) != len(names or ()):
+                    raise ValueError(f"{path}: line {begun}: {ragged(cells, names or (), header, delimiter, quotes)}")
+                elif cells:
                     rows.append(cells)
+                begun = reader.line_num + 1
         except csv.Error as error:
-            raise ValueError(f"{path}: line {reader.line_num}: {error}") from None
-    return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)) if rows else {}
+            what = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
+            raise ValueError(
+                f'{path}: line {begun}: {what}; write a quote inside a field as "", or set datamodule.quotes=false'
+            ) from None
+    return dict(zip(names or (), map(list, zip(*rows, strict=True)), strict=True)) if rows else {}
+
+
+def ragged(
+    cells: Sequence[str], names: Sequence[str], header: Sequence[str] | None, delimiter: str, quotes: bool
+) -> str:
+    """What to say of a line with too many or too few fields."""
+    if header is not None:
+        return f"{len(cells)} fields, but datamodule.header names {len(names)}: {shown(names)}"
+    fix = 'put a field that holds the delimiter in "quotes"' if quotes else "a field must not hold the delimiter"
+    if len(names) == 1 and delimiter not in names[0]:
+        fix = f"is '{'tab' if delimiter != ',' else ','}' the delimiter? .csv files have commas, .tsv files tabs"
+    return f"{len(cells)} fields, wanted {len(names)} as in the first line; {fix}"
+
+
+def check_encoding(path: Path) -> None:
+    """Errors: ValueError where it is UTF-16, as some spreadsheets save."""
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError(f"{path}: is encoded as UTF-16; save it as UTF-8")
+
+
+def check_header(names: list[str], where: str) -> list[str]:
+    """Errors: ValueError where a name is there twice or can't be read."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{where}: the column '{twice}' is there twice; rename one")
+    if any(undecodable(name) for name in names):
+        raise ValueError(f"{where}: the column names are not valid UTF-8; save the file as UTF-8")
+    return names
 
 
 def read_jsonl(path: Path) -> Cells:
     """One JSON object a line; a key that a line lacks is an empty cell."""
     rows = []
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+    check_encoding(path)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}: line {number}: is no JSON ({error}); wanted one object a line") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}: line {number}: got {type(row).__name__}, wanted one object a line")
@@ -81,38 +123,50 @@ def read_parquet(path: Path) -> Cells:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pydict()
-    except pyarrow.ArrowInvalid as error:
+        table = pyarrow.parquet.read_table(path)
+        check_header(table.column_names, str(path))
+        return table.to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: can't be read as Parquet: {error}") from None
 
 
-def read_folder(path: Path, modality: str) -> Cells:
-    """A folder per class, perhaps below a folder per split -> columns named by modality, target, id and split."""
+def read_folder(path: Path, modality: str, flat: bool = False) -> Cells:
+    """A folder per class, perhaps below a folder per split -> columns named by modality, target, id and split.
+
+    flat: files without a class folder are fine, and have no target. Hidden files and folders are passed over.
+    """
     path = path.resolve()
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES[modality])
-    if not files:
+    found = [(f, f.relative_to(path).parts) for f in sorted(path.rglob("*")) if f.suffix.lower() in SUFFIXES[modality]]
+    found = [(f, p) for f, p in found if f.is_file() and not any(part.startswith(".") for part in p)]
+    if not found:
         raise ValueError(f"datamodule.path: no file below {path} ends in {', '.join(SUFFIXES[modality])}")
-    parts = [file.relative_to(path).parts for file in files]
-    splits = all(p[0] in (*SPLITS, "valid", "validation", "dev") and len(p) > 2 for p in parts)
-    for p in parts:
-        if len(p) < 2:
-            raise ValueError(f"datamodule.path: {path / p[0]} lies in no class folder, wanted {path}/CLASS/{p[0]}")
+    files, parts = [f for f, _ in found], [p for _, p in found]
     cells: Cells = {
-        modality: [f.read_text("utf-8", "surrogateescape") for f in files] if modality == "text" else [*map(str, files)],
-        "target": [p[1] if splits else p[0] for p in parts],
+        modality: [f.read_text("utf-8", "surrogateescape") for f in files]
+        if modality == "text"
+        else [*map(str, files)],
         "id": ["/".join(p) for p in parts],
     }
+    if flat and all(len(p) == 1 for p in parts):
+        return cells
+    named = [spelt(p[0]) in SPLITS for p in parts]
+    splits = all(named)
+    for p, is_split in zip(parts, named, strict=True):
+        if len(p) < 2 + splits:
+            wanted = f"{path}/{p[0] + '/' if splits else ''}CLASS/{p[-1]}"
+            raise ValueError(f"datamodule.path: {path.joinpath(*p)} lies in no class folder, wanted {wanted}")
+        if is_split and not splits:
+            other = next(q[0] for q, n in zip(parts, named, strict=True) if not n)
+            raise ValueError(
+                f"datamodule.path: {path} holds the split '{p[0]}' and beside it '{other}', wanted SPLIT/CLASS/FILE or "
+                f"CLASS/FILE; move one of them away"
+            )
+    cells["target"] = [p[1] if splits else p[0] for p in parts]
     return cells | ({"split": [p[0] for p in parts]} if splits else {})
 
 
-def read_any(path: Path, modality: str, quotes: bool | None = None) -> Cells:
+def read_any(
+    path: Path, modality: str, quotes: bool | None = None, header: Sequence[str] | None = None, flat: bool = False
+) -> Cells:
     """A folder of files, or a table file."""
-    return read_folder(path, modality) if path.is_dir() else read_cells(path, quotes)
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """What was perhaps meant, for the end of a message."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return read_folder(path, modality, flat) if path.is_dir() else read_cells(path, quotes, header)

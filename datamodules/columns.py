@@ -1,8 +1,10 @@
 """Columns of cells -> the Table of a datamodule."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from datamodules.base import DataModule, unlabelled
-from datamodules.cells import Cells, nearest
+from datamodules.cells import Cells
 from datamodules.splitting import check_split, make_split
 from datamodules.table import Fault, Table
-from datamodules.targets import encode, shown, text_of
+from datamodules.targets import encode, labels_of, nearest, shown, text_of, undecodable
+from mm.transforms.vision.pixels import BROKEN
 from mm.types import MODALITIES, DataSpec, InputData
 
 LARGEST = 256  # pixels; images of one size up to this are read at it, others at USUAL
 USUAL = (224, 224)
+EXIF_ORIENTATION = 0x0112  # 5 to 8: the picture is turned by a quarter
 
 
 def make_table(cells: Cells, source: Path, columns: Mapping[str, Any], module: DataModule) -> Table:
@@ -25,57 +29,81 @@ def make_table(cells: Cells, source: Path, columns: Mapping[str, Any], module: D
 
     Errors: ValueError where a column does not exist, or, under on_error=raise, for the first row that is wrong.
     """
-    inputs = input_columns(cells, columns)
-    targets = target_columns(cells, columns)
-    roles = {role: columns.get(role) or (role if role in cells else None) for role in ("id", "split", "group")}
+    inputs, targets = input_columns(cells, columns), target_columns(cells, columns)
+    if module.whole:  # what a trained model does not predict need not be read
+        targets = {name: target for name, target in targets.items() if name in module.labels}
+    roles = {role: named(columns, role) or (role if role in cells else None) for role in ("id", "split", "group")}
     used = [*(c for c, _ in inputs.values()), *(c for c, _ in targets.values()), *filter(None, roles.values())]
-    for column in used:
-        if column not in cells:
-            raise ValueError(
-                f"{source}: no column '{column}'; there are {shown(list(cells), 30)}{nearest(column, list(cells))}"
-            )
+    check_columns(cells, used, source)
     count = len(next(iter(cells.values())))
-    ids = [text_of(c) for c in cells[roles["id"]]] if roles["id"] else [str(row) for row in range(count)]
+    id_column = roles["id"] or "id"
+    ids = [text_of(c) for c in cells[id_column]] if roles["id"] else [str(row) for row in range(count)]
     raw = {name: read_input(cells[column], modality, source.parent) for name, (column, modality) in inputs.items()}
-    faults = duplicates(ids, roles["id"] or "id")
+    split, unknown = find_split(cells, roles, targets, module)
+    faults = wrong_ids(ids, id_column)
     for name, (column, modality) in inputs.items():
-        faults += missing_files(raw[name], column) if modality != "text" else []
-    split = find_split(cells, roles, targets, module, source)
-    # Rows that are dropped leave their split before the classes are counted.
-    if module.on_error == "drop":
-        split[[f.row for f in faults]] = ""
-    elif module.on_error == "missing":
-        for fault in faults:
-            for name, (column, _) in inputs.items():
-                if column == fault.column:
-                    raw[name][fault.row] = None
-            if fault.column == (roles["id"] or "id"):  # no cell stands in for an id
-                split[fault.row] = ""
+        faults += missing_files(raw[name], cells[column], column) if modality != "text" else []
+    faults = [f for f in faults if split[f.row] != ""] + unknown
     table = Table(
         inputs=raw,
         targets={},
         ids=ids,
         split=split,
-        spec=DataSpec(inputs={n: look(raw[n], modality, source) for n, (_, modality) in inputs.items()}, targets={}),
+        spec=DataSpec(inputs={}, targets={}),
         source=source.name,
         columns={name: column for name, (column, _) in inputs.items()},
         faults=faults,
     )
+    module.settle(table)
+    leave_out(table, id_column, module.on_error)
+    for name, (_, modality) in inputs.items():
+        table.spec.inputs[name] = look(raw[name], modality, source, module.whole)
     for name, (column, separator) in targets.items():
         add_target(table, name, cells[column], column, separator, module)
     return table
 
 
+def check_columns(cells: Cells, used: Sequence[str], source: Path) -> None:
+    """Errors: ValueError where one does not exist."""
+    for column in used:
+        if column not in cells:
+            names = list(cells)
+            close = nearest(column, names)
+            headless = (
+                ""
+                if close or source.suffix.lower() not in (".csv", ".tsv")
+                else ("; if the first line is a row already, name the columns with datamodule.header=[...]")
+            )
+            raise ValueError(f"{source}: no column '{column}'; there are {shown(names, 30)}{close}{headless}")
+
+
+def leave_out(table: Table, id_column: str, on_error: str) -> None:
+    """Rows that are dropped leave their split, before classes are counted; cells that are missing are emptied."""
+    for fault in table.faults:
+        if on_error == "drop" or fault.column == id_column:  # no cell stands in for an id
+            table.split[fault.row] = ""
+        for name, column in table.columns.items():
+            if column == fault.column:
+                table.inputs[name][fault.row] = None  # type: ignore[index]
+
+
+def named(columns: Mapping[str, Any], role: str) -> str | None:
+    """The column that the user chose; a column may be called 0."""
+    value = columns.get(role)
+    return None if value is None or value == "" else str(value)
+
+
 def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Input name -> column, modality."""
-    found = {m: (str(columns[m]), m) for m in MODALITIES if columns.get(m)}
+    found = {m: (column, m) for m in MODALITIES if (column := named(columns, m))}
     for name, full in (columns.get("inputs") or {}).items():
-        modality = full.get("modality")
-        if modality not in MODALITIES or not full.get("column"):
+        modality = full.get("modality") if isinstance(full, Mapping) else None
+        column = named(full, "column") if isinstance(full, Mapping) else None
+        if modality not in MODALITIES or not column:
             raise ValueError(
-                f"datamodule.columns.inputs.{name}: got {dict(full)}, wanted {{column: ..., modality: text|vision|audio}}"
+                f"datamodule.columns.inputs.{name}: got {full}, wanted {{column: ..., modality: text|vision|audio}}"
             )
-        found[name] = (full["column"], modality)
+        found[name] = (column, modality)
     if not found:  # no input is named: columns that bear a modality's name are taken
         found = {m: (m, m) for m in MODALITIES if m in columns and m in cells}
     if not found:
@@ -88,62 +116,77 @@ def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[s
 
 def target_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Target name -> column, separator of several labels."""
-    found = {"target": (str(columns["target"]), "|")} if columns.get("target") else {}
+    target = named(columns, "target")
+    found = {"target": (target, "|")} if target else {}
     for name, full in (columns.get("targets") or {}).items():
-        if isinstance(full, str):
-            found[name] = (full, "|")
-        elif full and full.get("column"):
-            found[name] = (full["column"], full.get("separator", "|"))
+        if isinstance(full, str | int) and not isinstance(full, bool):
+            found[name] = (str(full), "|")
+        elif isinstance(full, Mapping) and (column := named(full, "column")) and full.get("separator", "|"):
+            found[name] = (column, str(full.get("separator", "|")))
         else:
-            raise ValueError(f"datamodule.columns.targets.{name}: got {full}, wanted a column, or {{column: ..., separator: ...}}")
+            raise ValueError(
+                f"datamodule.columns.targets.{name}: got {full}, wanted a column, or {{column: ..., separator: ...}}"
+            )
     return found or ({"target": ("target", "|")} if "target" in cells else {})
 
 
 def read_input(cells: Sequence[Any], modality: str, root: Path) -> list[Any]:
     """Cells -> raw inputs: texts as they are, paths made relative to the manifest's folder."""
     if modality == "text":
-        return ["" if c is None else c for c in cells]
+        return ["" if isinstance(c, float) and math.isnan(c) else c for c in cells]
     return [str(root / text_of(c)) if text_of(c) else None for c in cells]
 
 
-def duplicates(ids: Sequence[str], column: str) -> list[Fault]:
-    """Every row whose id an earlier row has."""
-    if max(Counter(ids).values()) == 1:
-        return []
+def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
+    """Every row whose id is empty, can't be read, or is that of an earlier row."""
     first: dict[str, int] = {}
-    return [
-        Fault(row, column, f"the id '{name}' is also that of row {first[name]}")
-        for row, name in enumerate(ids)
-        if first.setdefault(name, row) != row
-    ]
+    faults = []
+    for row, name in enumerate(ids):
+        if not name:
+            faults.append(Fault(row, column, "the id is empty; fill it in, or leave the column out"))
+        elif undecodable(name):
+            faults.append(Fault(row, column, "the id is not valid UTF-8; save the file as UTF-8"))
+        elif first.setdefault(name, row) != row:
+            faults.append(Fault(row, column, f"the id '{name}' is also that of row {first[name]}"))
+    return faults
 
 
-def missing_files(paths: Sequence[str | None], column: str) -> list[Fault]:
+def missing_files(paths: Sequence[str | None], cells: Sequence[Any], column: str) -> list[Fault]:
     """Every row whose file does not exist: told at the start, not an hour into the epoch."""
-    return [Fault(row, column, f"no file {p}") for row, p in enumerate(paths) if p is not None and not os.path.isfile(p)]
+    faults = []
+    for row, (path, cell) in enumerate(zip(paths, cells, strict=True)):
+        if path is not None and not isinstance(cell, str):
+            faults.append(Fault(row, column, f"got {type(cell).__name__}, wanted the path of a file as text"))
+        elif path is not None and not os.path.isfile(path):
+            faults.append(Fault(row, column, f"no file {shown([path], longest=300)}"))
+    return faults
 
 
 def find_split(
-    cells: Cells, roles: Mapping[str, str | None], targets: Mapping[str, tuple[str, str]], module: DataModule, source: Path
-) -> np.ndarray:
-    """From the split column; else, or where it names no validation rows, made."""
+    cells: Cells, roles: Mapping[str, str | None], targets: Mapping[str, tuple[str, str]], module: DataModule
+) -> tuple[np.ndarray, list[Fault]]:
+    """From the split column; else, or where it names no validation rows, made. -> (N,) of str, cells that name none"""
     count = len(next(iter(cells.values())))
     if module.whole and roles["split"] is None:
-        return np.full(count, "test", dtype=object)
-    class_column = next((column for name, (column, _) in targets.items() if module.kinds.get(name) == "class"), None)
-    labels = np.array([text_of(c) for c in cells[class_column]]) if class_column else None
-    groups = None
+        return np.full(count, "test", dtype=object), []
+    labels, groups = None, None
+    kinds = {name: module.kinds.get(name, "class") for name in targets}
+    for kind in ("labels", "class"):  # by the first class target, else by the first of several labels
+        for column, separator in [targets[name] for name in reversed(list(kinds)) if kinds[name] == kind]:
+            labels = np.empty(count, dtype=object)
+            for row, cell in enumerate(cells[column]):
+                labels[row] = (labels_of(cell, separator) or []) if kind == "labels" else text_of(cell)
     if roles["group"]:  # a row without a group is one of its own
         groups = np.array([text_of(c) or f"\0{row}" for row, c in enumerate(cells[roles["group"]])])
     if roles["split"] is None:
-        return make_split(count, module.split, labels, groups)
-    split = check_split([text_of(c) for c in cells[roles["split"]]], source.name)
+        return make_split(count, module.split, labels, groups), []
+    split, faults = check_split([text_of(c) for c in cells[roles["split"]]], roles["split"])
     train = np.flatnonzero(split == "train")
     if len(train) and module.split.val and not module.whole and not (split == "val").any():
         part = replace(module.split, test=0)
         take = [None if x is None else x[train] for x in (labels, groups)]
         split[train] = make_split(len(train), part, *take)
-    return split
+    return split, faults
 
 
 def add_target(table: Table, name: str, cells: Sequence[Any], column: str, separator: str, module: DataModule) -> None:
@@ -161,34 +204,48 @@ def add_target(table: Table, name: str, cells: Sequence[Any], column: str, separ
     table.faults += faults
 
 
-def look(raw: Sequence[Any], modality: str, source: Path) -> InputData:
-    """What sixteen readable samples, spread over the rows, say of an input."""
+def look(raw: Sequence[Any], modality: str, source: Path, whole: bool) -> InputData:
+    """What sixteen readable samples, spread over the rows, say of an input.
+
+    Errors: ValueError where there is none, but for a trained model (`whole`), which knows.
+    """
     if modality == "text":
         return InputData(modality="text")
     paths = [p for p in raw if p is not None and os.path.isfile(p)]
     if not paths:
-        raise ValueError(f"{source}: the input of modality {modality} has no file that exists")
+        if whole:
+            return InputData(modality=modality)
+        raise ValueError(
+            f"{source}: no row has a file for the input of modality {modality}; paths are relative to "
+            f"{source.parent.resolve()}"
+        )
     paths = [paths[i] for i in sorted(set(np.linspace(0, len(paths) - 1, 16).astype(int).tolist()))]
     if modality == "audio":
-        import soundfile
-
-        infos = [info for p in paths if (info := _probe(soundfile.info, p, soundfile.LibsndfileError))]
-        rate = Counter(i.samplerate for i in infos).most_common(1)[0][0] if infos else 16_000
-        return InputData(modality="audio", sample_rate=rate)
-    from PIL import Image
-
-    images = [image for p in paths if (image := _probe(Image.open, p, OSError))]
-    sizes = {image.size[::-1] for image in images}
+        return InputData(modality="audio", sample_rate=usual_rate(paths))
+    sizes, grey = image_sizes(paths)
     size = sizes.pop() if len(sizes) == 1 else USUAL
-    grey = bool(images) and all(image.mode in ("1", "L") or image.mode.startswith("I") for image in images)
-    for image in images:
-        image.close()
     return InputData(modality="vision", size=size if max(size) <= LARGEST else USUAL, channels=1 if grey else 3)
 
 
-def _probe(read: Any, path: str, error: type[Exception]) -> Any:
-    """None where the file is broken: its row is named when it is read."""
-    try:
-        return read(path)
-    except error:
-        return None
+def usual_rate(paths: Sequence[str]) -> int:
+    """Hz of most sounds; a broken file says nothing: its row is named when it is read."""
+    import soundfile
+
+    rates = []
+    for path in paths:
+        with suppress(soundfile.LibsndfileError, OSError, TypeError):
+            rates.append(soundfile.info(path).samplerate)
+    return Counter(rates).most_common(1)[0][0] if rates else 16_000
+
+
+def image_sizes(paths: Sequence[str]) -> tuple[set[tuple[int, int]], bool]:
+    """Heights and widths as seen, and whether all are grey; a broken file says nothing."""
+    from PIL import Image
+
+    sizes, grey = set(), []
+    for path in paths:
+        with suppress(*BROKEN), Image.open(path) as image:
+            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+            sizes.add(image.size if turned else image.size[::-1])
+            grey.append(image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"))
+    return sizes, bool(grey) and all(grey)

@@ -12,7 +12,17 @@ from mm.types import DataSpec, InputData
 
 RATE = 8000  # Hz
 LOW, HIGH = (697, 770, 852, 941), (1209, 1336, 1477)  # Hz, ITU-T Q.23: rows and columns of a telephone's keys
-KEYS = {"1": (0, 0), "2": (0, 1), "3": (0, 2), "4": (1, 0), "5": (1, 1), "6": (1, 2), "7": (2, 0), "8": (2, 1), "9": (2, 2)}
+KEYS = {
+    "1": (0, 0),
+    "2": (0, 1),
+    "3": (0, 2),
+    "4": (1, 0),
+    "5": (1, 1),
+    "6": (1, 2),
+    "7": (2, 0),
+    "8": (2, 1),
+    "9": (2, 2),
+}
 KEYS["0"] = (3, 1)
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PHRASES = ("{}", "the {}", "a {} here", "digit {}", "it says {}", "press {} now", "number {}")
@@ -28,6 +38,11 @@ class DigitsDataModule(DataModule):
 
     def __init__(self, pixel_noise: float, snr: float, seconds: float, typos: float, noise_seed: int, **shared: Any):
         super().__init__(**shared)
+        if round(seconds * RATE) < 1 or pixel_noise < 0 or not 0 <= typos <= 1:
+            raise ValueError(
+                f"datamodule: got seconds={seconds}, pixel_noise={pixel_noise}, typos={typos}, wanted seconds above 0, "
+                "pixel_noise from 0, typos in 0..1"
+            )
         self.pixel_noise = pixel_noise
         self.snr = snr
         self.seconds = seconds
@@ -47,7 +62,8 @@ class DigitsDataModule(DataModule):
             images.append((data.images[row] / 16 + noise).clip(0, 1).astype(np.float32))
             sounds.append(tones(digit, self.seconds, self.snr, rng))
         split = make_split(len(digits), self.split, data.target)
-        targets, about, _ = encode("class", "target", digits, split == "train", [str(d) for d in range(10)])
+        known = self.labels.get("target", [str(d) for d in range(10)])  # a trained model may have others
+        targets, about, faults = encode(self.kinds.get("target", "class"), "target", digits, split == "train", known)
         return Table(
             inputs={"text": texts, "vision": images, "audio": sounds},
             targets={"target": targets},
@@ -62,6 +78,7 @@ class DigitsDataModule(DataModule):
                 targets={"target": about},
             ),
             source="digits",
+            faults=faults,
         )
 
 

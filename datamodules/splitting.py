@@ -1,12 +1,15 @@
 """Deterministic splits, where the data has none."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, train_test_split
 
-from datamodules.table import SPLITS
+from datamodules.table import SPLITS, Fault
+
+SPELT = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,18 @@ class Split:
     seed: int = 0
 
 
-def make_split(count: int, split: Split, labels: np.ndarray | None = None, groups: np.ndarray | None = None) -> np.ndarray:
+def make_split(
+    count: int, split: Split, labels: np.ndarray | None = None, groups: np.ndarray | None = None
+) -> np.ndarray:
     """Stratified by `labels`, or with whole `groups` on one side. -> (N,) of str
 
+    labels: (N,) of str, or of lists of them; each keeps a training row, so that a class of a single row trains.
     Errors: ValueError where a part is not in 0..1 or nothing would be left to train on.
     """
     if not (0 <= split.val < 1 and 0 <= split.test < 1 and split.val + split.test < 1):
-        raise ValueError(f"datamodule.split: got val={split.val}, test={split.test}, wanted parts that add up to less than 1")
+        raise ValueError(
+            f"datamodule.split: got val={split.val}, test={split.test}, wanted parts that add up to less than 1"
+        )
     names = np.full(count, "train", dtype=object)
     rest = np.arange(count)
     for name, part in (("test", split.test), ("val", split.val / (1 - split.test))):
@@ -41,7 +49,7 @@ def cut(
     if groups is not None:
         if len(set(groups[rows])) < 2:
             raise ValueError(
-                f"datamodule.columns.group: the {len(rows)} rows to split are all of one group; give a split column instead"
+                f"datamodule.columns.group: the {len(rows)} rows to split are all of one group; give a split column"
             )
         stay, take = next(GroupShuffleSplit(1, test_size=part, random_state=seed).split(rows, groups=groups[rows]))
     elif labels is not None and can_stratify(labels[rows], part):
@@ -51,22 +59,49 @@ def cut(
             raise ValueError(
                 f"datamodule.split: {part:g} of {len(rows)} rows is an empty split; give more rows, a larger part or 0"
             )
+        if labels is not None:
+            return cut_rare(rows, part, seed, labels)
         stay, take = train_test_split(np.arange(len(rows)), test_size=part, random_state=seed)
     return rows[np.sort(stay)], rows[np.sort(take)]
 
 
+def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `cut`, where some label is too rare to stratify by, or rows have several: no label loses its last row."""
+    sets = [set(label) if isinstance(label, list) else {label} for label in labels[rows]]
+    total, gone = Counter(label for labels in sets for label in labels), Counter()
+    mask = np.zeros(len(rows), dtype=bool)
+    wanted = round(len(rows) * part)
+    for most in (part, 1.0):  # at first a label gives up no more than its part, then what it can spare
+        for i in np.random.default_rng(seed).permutation(len(rows)):
+            spare = all(gone[label] + 1 <= min(round(total[label] * most), total[label] - 1) for label in sets[i])
+            if spare and not mask[i] and mask.sum() < wanted:
+                mask[i] = True
+                gone.update(sets[i])
+    return rows[~mask], rows[mask]
+
+
 def can_stratify(labels: np.ndarray, part: float) -> bool:
-    """Every class needs two rows, and each side a row of every class at least."""
+    """Every class needs two rows, and each side a row of every class at least; several labels a row can't be."""
+    if any(isinstance(label, list) for label in labels):
+        return False
     _, counts = np.unique(labels, return_counts=True)
     taken = int(np.ceil(len(labels) * part))
     return bool(counts.min() >= 2 and len(counts) <= min(taken, len(labels) - taken))
 
 
-def check_split(names: Sequence[str], source: str) -> np.ndarray:
-    """A split column's cells, with usual spellings of validation. Errors: ValueError where one is unknown."""
-    spelt = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
-    cells = [spelt.get(name.strip().lower(), name.strip().lower()) for name in names]
-    for row, name in enumerate(cells):
-        if name not in (*SPLITS, ""):
-            raise ValueError(f"{source}: row {row}: split '{names[row]}', wanted train, val, test or nothing")
-    return np.array(cells, dtype=object)
+def spelt(name: str) -> str:
+    """A split's name with the usual spellings of validation; as it is where it is none."""
+    return SPELT.get(name.strip().lower(), name.strip().lower())
+
+
+def check_split(names: Sequence[str], column: str) -> tuple[np.ndarray, list[Fault]]:
+    """A split column's cells. -> (N,) of str, and the cells that name no split: their rows are in none"""
+    cells = [spelt(name) for name in names]
+    faults = [
+        Fault(row, column, f"split '{names[row]}', wanted {', '.join(SPLITS)} or nothing")
+        for row, name in enumerate(cells)
+        if name not in (*SPLITS, "")
+    ]
+    split = np.array(cells, dtype=object)
+    split[[f.row for f in faults]] = ""
+    return split, faults

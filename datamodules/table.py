@@ -19,6 +19,7 @@ class Fault(NamedTuple):
     row: int
     column: str
     message: str
+    always: bool = False  # raised whatever on_error says: the data is not at fault
 
 
 @dataclass

@@ -20,55 +20,67 @@ def encode(
     kind: as in TargetData; train: (N,) bool, rows that say which classes there are, where `classes` does not.
     Errors: ValueError where no training row is labelled, or the kind is unknown.
     """
-    texts = [text_of(cell) for cell in cells]
-    if classes is None and not any(texts[i] for i in np.flatnonzero(train)):
-        raise ValueError(f"column '{column}': no training row is labelled")
-    if kind == "number":
-        return numbers(column, texts, train)
-    if kind not in ("class", "labels"):
+    if kind not in ("class", "labels", "number"):
         raise ValueError(f"column '{column}': got kind '{kind}', wanted class, labels or number")
-    parts = [split_labels(t, separator if kind == "labels" else None) for t in texts]
-    if classes is None:
-        classes = sort_classes({label for i in np.flatnonzero(train) for label in parts[i]})
-    index = {label: i for i, label in enumerate(classes)}
+    if classes is None and not any(text_of(cells[i]) for i in np.flatnonzero(train).tolist()):
+        rows = "no training row is labelled" if train.any() else "there are no training rows to learn it from"
+        raise ValueError(f"column '{column}': {rows}; look at datamodule.columns.target and .split")
+    if kind == "number":
+        return numbers(column, [text_of(cell) for cell in cells], train)
+    parts = [labels_of(cell, separator if kind == "labels" else None) for cell in cells]
     faults = [
-        Fault(row, column, f"unknown label '{label}', wanted one of {shown(classes)}")
+        Fault(row, column, "the label is not valid UTF-8; save the file as UTF-8")
         for row, labels in enumerate(parts)
-        for label in labels
-        if label not in index
+        if any(undecodable(label) for label in labels or ())
     ]
-    if kind == "class":
-        targets = torch.tensor([index.get(p[0], IGNORE) if p else IGNORE for p in parts])
-        known = targets[torch.from_numpy(train) & (targets != IGNORE)]
-        counts = torch.bincount(known, minlength=len(classes))
-    else:
-        targets = torch.zeros(len(parts), len(classes), dtype=torch.long)
-        for row, labels in enumerate(parts):
-            if not labels or any(label not in index for label in labels):
-                targets[row] = IGNORE
-            else:
-                targets[row, [index[label] for label in labels]] = 1
-        counts = (targets[torch.from_numpy(train)] == 1).sum(0)
+    for fault in faults:
+        parts[fault.row] = None
+    of = "the model knows"
+    if classes is None:
+        of = "training rows have"
+        classes = sort_classes({label for i in np.flatnonzero(train).tolist() for label in parts[i] or ()})
+    index = {label: i for i, label in enumerate(classes)}
+    for row, labels in enumerate(parts):
+        for label in labels or ():
+            if label not in index:
+                faults.append(
+                    Fault(row, column, f"unknown label '{label}'; {of} {shown(classes)}{nearest(label, classes)}")
+                )
+                parts[row] = None
+    size = (len(parts),) if kind == "class" else (len(parts), len(classes))
+    targets = torch.full(size, IGNORE)
+    for row, labels in enumerate(parts):
+        if kind == "labels" and labels is not None:
+            targets[row] = 0
+            targets[row, [index[label] for label in labels]] = 1
+        elif labels:
+            targets[row] = index[labels[0]]
+    known = targets[torch.from_numpy(train)]
+    counts = (known == 1).sum(0) if kind == "labels" else torch.bincount(known[known != IGNORE], minlength=len(classes))
     return targets, TargetData(kind=kind, classes=tuple(classes), counts=tuple(counts.tolist())), faults
 
 
 def numbers(column: str, texts: Sequence[str], train: np.ndarray) -> tuple[Tensor, TargetData, list[Fault]]:
     """Cells that hold a number each."""
-    values, faults = torch.full((len(texts),), math.nan), []
+    values, faults = np.full(len(texts), np.nan, dtype=np.float32), []
+    largest = float(np.finfo(np.float32).max)
     for row, text in enumerate(texts):
         try:
-            values[row] = float(text) if text else math.nan
+            value = float(text) if text else math.nan
         except ValueError:
-            faults.append(Fault(row, column, f"got '{text}', wanted a number"))
+            hint = "; write a decimal point" if text.replace(",", "", 1).lstrip("-").isdigit() else ""
+            faults.append(Fault(row, column, f"got '{text}', wanted a number{hint}"))
             continue
-        if text and not math.isfinite(values[row]):
+        if text and not abs(value) <= largest:  # NaN is not, either
             faults.append(Fault(row, column, f"got '{text}', wanted a finite number"))
-            values[row] = math.nan
-    known = values[torch.from_numpy(train) & values.isfinite()].double()
+        else:
+            values[row] = value
+    known = values[train & np.isfinite(values)].astype(np.float64)
     if not len(known):
-        return values, TargetData(kind="number"), faults
-    std = float(known.std(correction=0))
-    return values, TargetData(kind="number", mean=float(known.mean()), std=std if std > 0 else 1.0), faults
+        return torch.from_numpy(values), TargetData(kind="number"), faults
+    std = float(known.std())
+    data = TargetData(kind="number", mean=float(known.mean()), std=std if std > 0 else 1.0)
+    return torch.from_numpy(values), data, faults
 
 
 def text_of(cell: Any) -> str:
@@ -76,17 +88,28 @@ def text_of(cell: Any) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, list | tuple):
-        return "|".join(map(str, cell))
+        return "|".join(map(text_of, cell))
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell).strip()
 
 
-def split_labels(text: str, separator: str | None) -> list[str]:
-    """One label, or several between separators."""
-    if separator is None:
-        return [text] if text else []
-    return [label.strip() for label in text.split(separator) if label.strip()]
+def labels_of(cell: Any, separator: str | None) -> list[str] | None:
+    """One label where `separator` is None, else any number of them; None where the cell is empty: unlabelled.
+
+    A list without elements, or a lone separator, says that the row has none of the labels.
+    """
+    if separator is not None and isinstance(cell, list | tuple):
+        return [text_of(label) for label in cell if text_of(label)]
+    text = text_of(cell)
+    if not text:
+        return None
+    return [text] if separator is None else [label.strip() for label in text.split(separator) if label.strip()]
+
+
+def undecodable(text: str) -> bool:
+    """Whether bytes that are no UTF-8 were read as lone surrogates."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def sort_classes(labels: set[str]) -> list[str]:
@@ -97,6 +120,16 @@ def sort_classes(labels: set[str]) -> list[str]:
         return sorted(labels)
 
 
-def shown(names: Sequence[str], most: int = 12) -> str:
-    """Names in a message, not too many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def nearest(name: str, names: Sequence[str]) -> str:
+    """What was perhaps meant, for the end of a message."""
+    from difflib import get_close_matches
+
+    folded = {other.casefold(): other for other in names}
+    close = get_close_matches(name.casefold(), folded, n=1)
+    return f"; did you mean '{folded[close[0]]}'?" if close else ""
+
+
+def shown(names: Sequence[str], most: int = 12, longest: int = 40) -> str:
+    """Names in a message, not too many and not too long."""
+    short = [name if len(name) <= longest else name[: longest - 3] + "..." for name in names[:most]]
+    return ", ".join(short) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -60,7 +60,9 @@ class LoadedModel:
         for row, sample in enumerate(samples):
             for name in sample:
                 if name not in self.transforms:
-                    raise ValueError(f"no input '{name}'; this model reads {', '.join(self.transforms)}{close(name, self.transforms)}")
+                    raise ValueError(
+                        f"no input '{name}'; this model reads {', '.join(self.transforms)}{close(name, self.transforms)}"
+                    )
             reads = {n: None if sample.get(n) is None else t(sample[n]) for n, t in self.transforms.items()}
             if not any(reads.values()):
                 raise ValueError(f"sample {row} has no input; this model reads {', '.join(self.transforms)}")
@@ -71,7 +73,10 @@ class LoadedModel:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The same batch on another device."""
     return Batch(
-        {n: Features(*(t.to(device) for t in x)) if isinstance(x, Features) else x.to(device) for n, x in batch.inputs.items()},
+        {
+            n: Features(*(t.to(device) for t in x)) if isinstance(x, Features) else x.to(device)
+            for n, x in batch.inputs.items()
+        },
         *({n: x.to(device) for n, x in d.items()} for d in (batch.masks, batch.targets)),
         batch.row.to(device),
         {n: x.to(device) for n, x in batch.meta.items()},
@@ -145,7 +150,9 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
         raise ValueError(f"no model directory at {path}: it has no config.yaml; a run leaves one as outputs/RUN/model")
     config = yaml.safe_load((path / "config.yaml").read_text())
     if config.get("format") != FORMAT:
-        raise ValueError(f"{path}: got format {config.get('format')}, this mm reads {FORMAT}; install the mm that wrote it")
+        raise ValueError(
+            f"{path}: got format {config.get('format')}, this mm reads {FORMAT}; install the mm that wrote it"
+        )
     labels = json.loads((path / "labels.json").read_text())
     for name, head in config["model"]["heads"].items():
         if "classes" in head:
@@ -193,14 +200,19 @@ def find_class(target: str, allow: Sequence[str] = ()) -> type:
 
 
 def fetch(path: str | Path) -> Path:
-    """wandb:entity/project/name:version is downloaded; any other path is itself."""
+    """wandb:entity/project/name:version is downloaded; any other path is itself. Errors: ValueError where W&B refuses."""
     if not str(path).startswith("wandb:"):
         return Path(path)
     import wandb
 
+    from wandb.errors import Error
+
     name = str(path).removeprefix("wandb:")
-    artifact = wandb.run.use_artifact(name) if wandb.run else wandb.Api().artifact(name)
-    return Path(artifact.download())
+    try:
+        artifact = wandb.run.use_artifact(name) if wandb.run else wandb.Api().artifact(name)
+        return Path(artifact.download())
+    except (Error, ValueError) as error:
+        raise ValueError(f"checkpoint={path}: {error}; wanted wandb:entity/project/name:version") from None
 
 
 def without_sources(config: dict[str, Any], model: MultimodalModel) -> dict[str, Any]:

@@ -74,5 +74,7 @@ class MultimodalModel(nn.Module):
         rows, group = row.unique(return_inverse=True)
         if len(rows) == len(row):
             return dict(predictions), torch.arange(len(row), device=row.device)
-        first = torch.full_like(rows, len(row)).scatter_reduce(0, group, torch.arange(len(row), device=row.device), "amin")
+        first = torch.full_like(rows, len(row)).scatter_reduce(
+            0, group, torch.arange(len(row), device=row.device), "amin"
+        )
         return {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}, first

@@ -21,13 +21,17 @@ class Features(NamedTuple):
     tokens: Tensor  # (B, T, D)
     mask: Tensor  # (B, T) bool, True where the token is real; a row all False: absent
     pooled: Tensor  # (B, D), zeros where absent
-    position: Tensor  # (B, T, 2) centre of the token in its input, 0..1: (y, x) of an image, (0, time) of text and sound
+    position: (
+        Tensor  # (B, T, 2) centre of the token in its input, 0..1: (y, x) of an image, (0, time) of text and sound
+    )
 
 
 class Batch(NamedTuple):
     """What a datamodule yields."""
 
-    inputs: dict[str, Tensor | Features]  # input name -> token ids (B, T), pixels (B, C, H, W), waveform (B, L), or Features
+    inputs: dict[
+        str, Tensor | Features
+    ]  # input name -> token ids (B, T), pixels (B, C, H, W), waveform (B, L), or Features
     masks: dict[str, Tensor]  # input name -> (B, T_in) bool on that input's own time axis; (B, 1) for an image
     targets: dict[str, Tensor]  # target name -> (B, ...); unlabelled: IGNORE in integers, NaN in floats
     row: Tensor  # (B,) int64 row of the source; -1: filler that evens out the processes
@@ -75,6 +79,15 @@ class TargetData:
     counts: tuple[int, ...] = ()  # training rows of each class
     mean: float = 0.0  # of the training rows of a number
     std: float = 1.0
+
+    def readable(self, target: Tensor) -> Any:
+        """One row's target as a person writes it; None where unlabelled."""
+        if self.kind == "number":
+            return None if target.isnan() else float(target)
+        if self.kind == "class":
+            return self.classes[int(target)] if int(target) >= 0 else None
+        on = target.tolist()
+        return None if min(on) < 0 else [name for name, yes in zip(self.classes, on, strict=True) if yes]
 
 
 @dataclass(frozen=True, kw_only=True)

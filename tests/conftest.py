@@ -1,11 +1,13 @@
 """A small data set of three modalities, on disk, and `mm` as a user calls it."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -80,12 +82,54 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def mm(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Run `mm` in a fresh folder. -> status, stdout, stderr"""
+def mm_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run `mm` as a process of its own, in a fresh folder. -> status, stdout, stderr"""
 
     def run(*args: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess:
         command = [str(Path(sys.executable).with_name("mm")), *args]
         settings = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.run(command, cwd=cwd, env=os.environ | settings | env, capture_output=True, text=True)
+
+    return run
+
+
+class Ran(NamedTuple):
+    """What a command said, and where its run folder is."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def folder(self) -> Path:
+        """The last line that the command printed."""
+        return Path(self.out.strip().splitlines()[-1])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return json.loads((self.folder / "metrics.json").read_text())
+
+
+@pytest.fixture
+def mm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, request: pytest.FixtureRequest
+) -> Callable[..., Ran]:
+    """Run `mm` in this process, in a fresh folder: importing everything anew takes seconds."""
+    from mm.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def run(*args: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["mm", *args])
+        capfd.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return Ran(status, out, err)
 
     return run

@@ -52,7 +52,10 @@ VARIANTS = {
 # (case, check) that can't hold, and why. A check that passes nevertheless is an error.
 IMPOSSIBLE = {
     ("audio/huggingface-wav2vec2_group_norm", "padding"): "group norm takes its statistics over padding",
-    ("text/recurrent", "compile"): "torch breaks the graph at its GRU and LSTM (dynamo.config.allow_rnn is experimental)",
+    (
+        "text/recurrent",
+        "compile",
+    ): "torch breaks the graph at its GRU and LSTM (dynamo.config.allow_rnn is experimental)",
 }
 
 
@@ -75,7 +78,7 @@ def build(file: Path, overrides: dict, **data) -> nn.Module:
     fill(cfg, DATA | data)
     cfg.model.part.pop("metrics", None)
     torch.manual_seed(0)
-    return instantiate(cfg.model.part)
+    return instantiate(cfg.model.part, _convert_="all")
 
 
 def judge(case: str, results: list) -> None:

@@ -17,6 +17,7 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
+        self.step = 0
         self.reset()
 
     def reset(self) -> None:
@@ -38,7 +39,9 @@ class Throughput(Callback):
         # Sums stay on the device until they are logged: reading them would make it wait.
         self.samples = self.samples + (batch.row >= 0).sum()
         self.tokens = self.tokens + torch.stack([mask.sum() for mask in batch.masks.values()]).sum()
-        if (batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+        stepped, self.step = trainer.global_step != self.step, trainer.global_step
+        # The loggers take what was logged at these very steps, counted over epochs; the bar shows the rest.
+        if (stepped and self.step % trainer.log_every_n_steps == 0) or trainer.is_last_batch:  # type: ignore[attr-defined]
             samples, tokens = float(self.samples) * trainer.world_size, float(self.tokens) * trainer.world_size
             seconds = time.perf_counter() - self.started
             pl_module.log("train/samples_per_second", samples / seconds, prog_bar=True)

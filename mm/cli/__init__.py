@@ -24,19 +24,23 @@ def main() -> None:
     verb, argv = sys.argv[1], sys.argv[2:]
     if verb not in known:
         near = get_close_matches(verb, known, n=1)
-        sys.exit(fail(f"no verb '{verb}'{f'; did you mean {near[0]!r}?' if near else ''}; there are {', '.join(known)}"))
+        sys.exit(
+            fail(f"no verb '{verb}'{f'; did you mean {near[0]!r}?' if near else ''}; there are {', '.join(known)}")
+        )
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    wanted = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it gets tracebacks
+    tracebacks = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it wants them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1
     try:
         import_module(f"mm.cli.{verb}").main(argv)
     except Exception as error:
         from mm.cli._mistakes import explain
 
-        message = None if wanted == "1" else explain(error, verb)
+        message = None if tracebacks == "1" else explain(error, verb)
         if message is None:
             raise
         sys.exit(fail(message))
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = tracebacks or "0"
 
 
 def fail(message: str) -> int:

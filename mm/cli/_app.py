@@ -86,7 +86,7 @@ def check_folder(folder: Path, resume: bool) -> None:
 
 
 def leave_nothing(folder: Path) -> None:
-    """Remove a folder in which nothing but the command was written."""
+    """Remove a folder in which nothing but the command was written, so that its name is free again."""
     if is_first_process() and {f.name for f in folder.iterdir()} <= {OVERRIDES}:
         (folder / OVERRIDES).unlink(missing_ok=True)
         folder.rmdir()

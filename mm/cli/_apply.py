@@ -42,7 +42,9 @@ def datamodule(cfg: DictConfig, loaded: LoadedModel, labelled: bool) -> Any:
         del table.targets[name]
     lacking = [name for name in targets if name not in table.targets]
     if lacking:
-        raise ValueError(f"{table.source}: no column for the target '{lacking[0]}'; set datamodule.columns, or use mm predict")
+        raise ValueError(
+            f"{table.source}: no column for the target '{lacking[0]}'; set datamodule.columns, or use mm predict"
+        )
     if not set(loaded.transforms) & set(table.spec.inputs):
         raise ValueError(
             f"{table.source}: has {', '.join(table.spec.inputs)}, but the model reads {', '.join(loaded.transforms)}"
@@ -68,7 +70,9 @@ def columns(saved: dict[str, Any], given: Any, labelled: bool) -> dict[str, Any]
     if not labelled:
         for name in targets:
             if name in set_now:
-                raise ValueError(f"datamodule.columns.{name}: mm predict reads no targets; leave it out, or use mm evaluate")
+                raise ValueError(
+                    f"datamodule.columns.{name}: mm predict reads no targets; leave it out, or use mm evaluate"
+                )
         set_now |= dict.fromkeys(targets)
     return dict.fromkeys(given) | kept | set_now
 
@@ -84,18 +88,9 @@ def test(cfg: DictConfig, loaded: LoadedModel, datamodule: Any, split: str, **mo
 
 def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], folder: Path, truth: bool) -> None:
     """Metrics, pictures, predictions, errors; the last line is the run folder."""
-    decoded, faults, cut = _run.gather(trainer, (task.decoded, datamodule.faults, datamodule.cut))
+    cut = _run.gather(trainer, task, datamodule)
     if not trainer.is_global_zero:
         return
-    results: Mapping[str, float] = task.results | _run.data_counts(faults, cut) | {"data/rows": len(rows)}
-    saved = {"predictions": folder / "predictions.parquet"}
-    _results.write_predictions(saved["predictions"], datamodule.table, rows, decoded, faults, truth)
-    for path in _results.write_figures(folder, task.figures):
-        saved[path.stem] = path
-    if faults:
-        datamodule.faults = faults
-        saved["errors"] = folder / "errors.csv"
-        datamodule.write_errors(saved["errors"])
-    saved["metrics"] = folder / "metrics.json"
-    _results.write_json(saved["metrics"], results)
+    results: Mapping[str, float] = task.results | _run.data_counts(datamodule.faults, cut) | {"data/rows": len(rows)}
+    saved = _results.save(folder, results, task, datamodule, rows, truth)
     _results.print_results(results, folder, saved, [])

@@ -19,16 +19,20 @@ def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
         if OmegaConf.is_missing(node, key):
             if key in values:
                 node[key] = values[key]
-        elif isinstance(child := node._get_node(key), DictConfig) and not child._is_none() and not child._is_interpolation():
+        elif (
+            isinstance(child := node._get_node(key), DictConfig)
+            and not child._is_none()
+            and not child._is_interpolation()
+        ):
             fill(child, values)
 
 
 def build_datamodule(cfg: DictConfig, **known: Any) -> Any:
     """The datamodule, still without transforms; how it reads its targets is what the heads say."""
-    with open_dict(cfg):
-        config = OmegaConf.masked_copy(cfg.datamodule, [k for k in cfg.datamodule if k != "transforms"])
-        config._set_parent(cfg)
-    return instantiate(config, _convert_="all", **known)
+    config = cfg.copy()
+    with open_dict(config):
+        del config.datamodule["transforms"]
+    return instantiate(config.datamodule, _convert_="all", **known)
 
 
 def target_kinds(model: DictConfig) -> dict[str, str]:
@@ -68,7 +72,12 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
             if name not in model.heads:
                 raise ValueError(f"the target '{name}' has no head; add +model/heads@model.heads.{name}=classification")
             number = len(data.classes)
-            about = {"num_classes": number, "num_labels": number, "classes": list(data.classes), "counts": list(data.counts)}
+            about = {
+                "num_classes": number,
+                "num_labels": number,
+                "classes": list(data.classes),
+                "counts": list(data.counts),
+            }
             fill(model.heads[name], about | {"mean": data.mean, "std": data.std})
         if not model.heads:
             raise ValueError("the data has no target to learn; name its column with datamodule.columns.target=...")
@@ -82,7 +91,9 @@ def cut_metrics(cfg: DictConfig) -> dict[str, Any]:
     metrics = {}
     with open_dict(cfg):
         for name, head in cfg.model.heads.items():
-            metrics[name] = OmegaConf.to_container(head.pop("metrics", OmegaConf.create({})), resolve=True)
+            # Resolved in its place: a metric may refer to an argument of its head.
+            metrics[name] = OmegaConf.to_container(head, resolve=True).pop("metrics", {})  # type: ignore[union-attr]
+            head.pop("metrics", None)
     return metrics
 
 

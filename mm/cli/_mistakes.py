@@ -40,7 +40,9 @@ def missing(error: OmegaConfBaseException) -> str:
 
 def suggest(message: str, verb: str) -> str:
     """The nearest valid keys or options, for the end of Hydra's message."""
-    if options := re.search(r"Could not find '([^']+)'.*?Available options in '[^']*':\n(.*?)\nConfig search path", message, re.S):
+    if options := re.search(
+        r"Could not find '([^']+)'.*?Available options in '[^']*':\n(.*?)\nConfig search path", message, re.S
+    ):
         names = [line.strip() for line in options[2].splitlines() if line.strip()]
         return near(options[1].rpartition("/")[2], names)
     if key := re.search(r"(?:Could not override|override|delete) '([^']+)'", message):
@@ -69,6 +71,11 @@ def flat(node: Any, prefix: str = "") -> list[str]:
         name = f"{prefix}{key}"
         found.append(name)
         child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing() and not child._is_interpolation():
+        if (
+            isinstance(child, DictConfig)
+            and not child._is_none()
+            and not child._is_missing()
+            and not child._is_interpolation()
+        ):
             found += flat(child, f"{name}.")
     return found

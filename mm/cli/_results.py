@@ -29,7 +29,12 @@ def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
 
 
 def write_predictions(
-    path: Path, table: Any, rows: list[int], decoded: Mapping[int, Any], faults: Mapping[tuple[int, str], str], truth: bool
+    path: Path,
+    table: Any,
+    rows: list[int],
+    decoded: Mapping[int, Any],
+    faults: Mapping[tuple[int, str], str],
+    truth: bool,
 ) -> None:
     """One line per row as Parquet: id, row, an error where one was met, and per head prediction, probabilities, truth."""
     import pyarrow
@@ -48,10 +53,27 @@ def write_predictions(
     for head, key in names:
         columns[f"{head}/{key}"] = [None if a is None else flat(a[head]).get(key) for a in answers]
     for name, target in table.targets.items() if truth else ():
-        columns[f"{name}/truth"] = [readable(target[row], table.spec.targets[name]) for row in rows]
+        columns[f"{name}/truth"] = [table.spec.targets[name].readable(target[row]) for row in rows]
     part = path.with_name(path.name + ".part")
     pyarrow.parquet.write_table(pyarrow.table(columns), part)
     os.replace(part, path)
+
+
+def save(
+    folder: Path, results: Mapping[str, Any], task: Any, datamodule: Any, rows: list[int], truth: bool
+) -> dict[str, Path]:
+    """Predictions of these rows, pictures, errors, and, last, metrics.json. -> what -> where"""
+    saved = {}
+    if rows:
+        saved["predictions"] = folder / "predictions.parquet"
+        write_predictions(saved["predictions"], datamodule.table, rows, task.decoded, datamodule.faults, truth)
+    saved |= {path.stem: path for path in write_figures(folder, task.figures)}
+    if datamodule.faults:
+        saved["errors"] = folder / "errors.csv"
+        datamodule.write_errors(saved["errors"])
+    saved["metrics"] = folder / "metrics.json"
+    write_json(saved["metrics"], results)
+    return saved
 
 
 def flat(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,16 +82,6 @@ def flat(answer: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in answer.items():
         found |= {f"{key}/{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
     return found
-
-
-def readable(target: Any, data: Any) -> Any:
-    """A target as a person writes it; None where unlabelled."""
-    if data.kind == "number":
-        value = float(target)
-        return None if value != value else value
-    if data.kind == "class":
-        return data.classes[int(target)] if int(target) >= 0 else None
-    return None if int(target.min()) < 0 else [name for name, on in zip(data.classes, target.tolist(), strict=True) if on]
 
 
 def print_results(results: Mapping[str, float], folder: Path, saved: Mapping[str, Path], commands: list[str]) -> None:
@@ -111,13 +123,13 @@ def model_card(command: str, source: str, counts: Mapping[str, int], results: Ma
     packages = ", ".join(f"{name} {version(name)}" for name in ("mm", "torch", "lightning", "transformers", "timm"))
     parameters = sum(p.numel() for p in model.parameters())
     inputs = ", ".join(model.inputs)
-    return f"""# {', '.join(model.heads)} from {inputs}
+    return f"""# {", ".join(model.heads)} from {inputs}
 
 A multimodal model of {parameters:,} parameters, trained by `mm`.
 
     import mm
     model = mm.load("this/folder")
-    model.predict({{{', '.join(f'"{name}": ...' for name in model.inputs)}}})  # any subset of the inputs
+    model.predict({{{", ".join(f'"{name}": ...' for name in model.inputs)}}})  # any subset of the inputs
 
 Data: {source}; rows: {rows}.
 

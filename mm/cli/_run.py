@@ -13,15 +13,14 @@ from typing import Any
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning import Callback, LightningDataModule, Trainer
-from omegaconf import DictConfig, OmegaConf, open_dict
+from lightning import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
-from mm.cli import _finish, _results
+from mm.cli import _finish, _loggers, _results
 from mm.cli._app import is_first_process, shown
-from mm.tasks.base import Task
 
 
 @dataclass
@@ -45,8 +44,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*you set `weights_only=.*")
 
 
-def prepare(cfg: DictConfig, folder: Path) -> Run:
-    """Data, finished config, model and task."""
+def prepare(cfg: DictConfig) -> Run:
+    """Data, finished config, model and task; writes nothing yet."""
     quiet()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = _finish.build_datamodule(cfg, kinds=_finish.target_kinds(cfg.model))
@@ -58,14 +57,12 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
     model = instantiate(cfg.model, _convert_="all")
     needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
     _finish.finish_transforms(cfg, spec, needs)
-    if is_first_process():
-        print(OmegaConf.to_yaml(cfg, resolve=True))
-        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
     if cfg.compile:
         model.compile()
     task = instantiate(cfg.task, _partial_=True, _convert_="all")(
-        model=model, metrics={head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in metrics.items()}
+        model=model,
+        metrics={head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in metrics.items()},
     )
     return Run(datamodule, task, metrics)
 
@@ -73,17 +70,22 @@ def prepare(cfg: DictConfig, folder: Path) -> Run:
 def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     """Train, or go on training."""
     resume = newest(folder) if cfg.resume else None
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.callbacks or {}).values()]
-    trainer = build_trainer(cfg, callbacks, loggers(cfg, folder))
-    for logger in trainer.loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
+    trainer = build_trainer(cfg, callbacks, _loggers.build(cfg, folder))
+    if is_first_process():
+        print(OmegaConf.to_yaml(cfg, resolve=True))
+        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    _loggers.start(cfg, trainer, folder)
     trainer.fit(run.task, datamodule=run.datamodule, ckpt_path=resume, weights_only=True)
     return trainer
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
-    """Lightning's Trainer, from its yaml."""
-    return instantiate(cfg.trainer, _partial_=True, _convert_="all")(callbacks=callbacks, logger=logger)
+    """Lightning's Trainer, from its yaml. Errors: ValueError where it refuses a value."""
+    try:
+        return instantiate(cfg.trainer, _partial_=True, _convert_="all")(callbacks=callbacks, logger=logger)
+    except (TypeError, MisconfigurationException) as error:
+        raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
 
 
 def newest(folder: Path) -> str:
@@ -92,32 +94,6 @@ def newest(folder: Path) -> str:
     if not found:
         raise ValueError(f"resume=true: {shown(folder)} holds no checkpoint yet; start it anew under another run=NAME")
     return str(found[-1])
-
-
-def loggers(cfg: DictConfig, folder: Path) -> list[Any]:
-    """Built from their yamls; what W&B is told by default is the run's name, its sweep as group, and its id, kept."""
-    built = []
-    for name, node in (cfg.logger or {}).items():
-        if name == "wandb":
-            state = HydraConfig.get()
-            sweep = state.mode == RunMode.MULTIRUN
-            with open_dict(cfg):
-                node.name = node.name or (f"{cfg.run}/{state.job.num}" if sweep else cfg.run)
-                node.group = node.group or (cfg.run if sweep else None)
-                node.id = os.environ.get("WANDB_RUN_ID") or wandb_id(folder)
-                node.resume = "allow"
-        built.append(instantiate(node, _convert_="all"))
-    return built
-
-
-def wandb_id(folder: Path) -> str:
-    """The id under which this run folder was, and will be, logged."""
-    file = folder / "wandb_id"
-    if is_first_process() and not file.exists():
-        import wandb
-
-        file.write_text(wandb.util.generate_id())
-    return file.read_text() if file.exists() else ""
 
 
 def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
@@ -134,53 +110,39 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     if tested:
         trainer.test(task, datamodule=datamodule, verbose=False)
     results |= task.results | {"train/seconds": round(time.time() - run.started, 3)}
-    decoded, faults, cut = gather(trainer, (task.decoded, datamodule.faults, datamodule.cut))
+    cut = gather(trainer, task, datamodule)
     if not trainer.is_global_zero:
         return score
-    results |= data_counts(faults, cut)
-    table = datamodule.table
+    results |= data_counts(datamodule.faults, cut)
     saved = {"model": save_model(cfg, run, results, folder), "config": folder / "config.yaml"}
-    if tested:
-        rows = datamodule.rows("test").tolist()
-        _results.write_predictions(folder / "predictions.parquet", table, rows, decoded, faults, truth=True)
-        saved["predictions"] = folder / "predictions.parquet"
-        for path in _results.write_figures(folder, task.figures):
-            saved[path.stem] = path
-    if faults:
-        datamodule.faults = faults
-        datamodule.write_errors(folder / "errors.csv")
-        saved["errors"] = folder / "errors.csv"
-    _results.write_json(folder / "metrics.json", results)
-    saved["metrics"] = folder / "metrics.json"
-    finish_loggers(trainer, task, results, saved)
-    model, name = shown(folder / "model"), cfg.run
-    _results.print_results(
-        results,
-        folder,
-        saved,
-        [
-            f"mm evaluate checkpoint={model} datamodule={HydraConfig.get().runtime.choices.get('datamodule')} ...",
-            f"mm predict checkpoint={model} datamodule=manifest datamodule.path=new.csv",
-            f"mm train run={name} resume=true trainer.max_epochs={2 * (cfg.trainer.max_epochs or 1)}",
-        ],
-    )
+    rows = datamodule.rows("test").tolist() if tested else []
+    saved |= _results.save(folder, results, task, datamodule, rows, truth=True)
+    _loggers.finish(trainer, task, results, saved)
+    _results.print_results(results, folder, saved, next_commands(cfg, folder))
     return score
 
 
-def finish_loggers(trainer: Trainer, task: Task, results: dict[str, Any], saved: dict[str, Path]) -> None:
-    """Pictures and the model directory go to W&B where it watches."""
-    for logger in trainer.loggers:
-        logger.finalize("success")
+def next_commands(cfg: DictConfig, folder: Path) -> list[str]:
+    """What one may want to type now."""
+    model = shown(folder / "model")
+    run = os.path.relpath(folder, cfg.paths.outputs)
+    return [
+        f"mm evaluate checkpoint={model} datamodule={HydraConfig.get().runtime.choices.get('datamodule')} ...",
+        f"mm predict checkpoint={model} datamodule=manifest datamodule.path=new.csv",
+        f"mm train run={run} resume=true trainer.max_epochs={2 * max(1, cfg.trainer.max_epochs or 1)}",
+    ]
 
 
-def gather(trainer: Trainer, parts: tuple[dict, dict, set]) -> tuple[dict, dict, set]:
-    """What each process knows, joined."""
+def gather(trainer: Trainer, task: Any, datamodule: Any) -> set[tuple[int, str]]:
+    """Every process comes to know what each has decoded and found wrong. -> the rows and inputs that were cut"""
     if trainer.world_size == 1:
-        return parts
+        return datamodule.cut
     everyone: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everyone, parts)
-    decoded, faults, cut = zip(*everyone, strict=True)
-    return {k: v for d in decoded for k, v in d.items()}, {k: v for d in faults for k, v in d.items()}, set().union(*cut)
+    torch.distributed.all_gather_object(everyone, (task.decoded, datamodule.faults, datamodule.cut))
+    for decoded, faults, _ in everyone:
+        task.decoded |= decoded
+        datamodule.faults |= faults
+    return set().union(*(cut for _, _, cut in everyone))
 
 
 def data_counts(faults: dict[tuple[int, str], str], cut: set[tuple[int, str]]) -> dict[str, int]:

@@ -74,7 +74,9 @@ def check(kind: type[nn.Module], given: dict[str, Any]) -> list[Result]:
     try:
         inspect.signature(kind).bind(**kwargs)
     except TypeError as error:
-        raise ValueError(f"{kind.__name__}: {error}; it takes {', '.join(parameters)}, given as argument=value") from error
+        raise ValueError(
+            f"{kind.__name__}: {error}; it takes {', '.join(parameters)}, given as argument=value"
+        ) from error
     part = kind(**kwargs)
     attributes = dir(part)
     if "input" in attributes:

@@ -19,7 +19,7 @@ def job(cfg: "DictConfig", folder: Path) -> float | None:
 
     if finished(cfg, folder):
         return None
-    run = _run.prepare(cfg, folder)
+    run = _run.prepare(cfg)
     trainer = _run.fit(cfg, run, folder)
     return _run.conclude(cfg, run, trainer, folder)
 

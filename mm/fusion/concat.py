@@ -12,12 +12,11 @@ from mm.types import Features
 class ConcatFusion(nn.Module):
     """Concatenate the pooled vectors, zeros where an input is absent, and mix them.
 
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; hidden_dim: of the MLP, None: embed_dim.
+    inputs: their names, in order; embed_dim: width of the inputs and of the result; hidden_dim: of the MLP;
+    None: embed_dim.
     """
 
-    def __init__(
-        self, *, inputs: Sequence[str], embed_dim: int, hidden_dim: int | None = None, dropout: float = 0.0
-    ):
+    def __init__(self, *, inputs: Sequence[str], embed_dim: int, hidden_dim: int | None = None, dropout: float = 0.0):
         super().__init__()
         self.inputs = list(inputs)
         hidden_dim = hidden_dim or embed_dim

@@ -18,9 +18,7 @@ class TransformerFusion(nn.Module):
     Errors: ValueError where `heads` does not divide `embed_dim`.
     """
 
-    def __init__(
-        self, *, inputs: Sequence[str], embed_dim: int, layers: int = 2, heads: int = 4, dropout: float = 0.0
-    ):
+    def __init__(self, *, inputs: Sequence[str], embed_dim: int, layers: int = 2, heads: int = 4, dropout: float = 0.0):
         super().__init__()
         self.inputs = list(inputs)
         self.embedding = TokenEmbedding(self.inputs, embed_dim)

@@ -66,6 +66,7 @@ class ClassificationHead(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.linear = nn.Linear(embed_dim, len(self.classes))
         # Not saved: the config has them, and only training reads them.
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", self._class_weights(class_weights, counts), persistent=False)
 
     def _class_weights(self, weights: str | Sequence[float] | None, counts: Sequence[int]) -> Tensor | None:
@@ -76,7 +77,8 @@ class ClassificationHead(nn.Module):
                 raise ValueError(f"class_weights: got '{weights}', wanted null, balanced or a list of numbers")
             if len(counts) != len(self.classes):
                 raise ValueError(
-                    f"class_weights=balanced: got {len(counts)} counts, wanted one for each of {len(self.classes)} classes"
+                    f"class_weights=balanced: got {len(counts)} counts, wanted one for each of "
+                    f"{len(self.classes)} classes"
                 )
             return balanced_weights(counts)
         if len(weights) != len(self.classes):
@@ -103,7 +105,10 @@ class ClassificationHead(nn.Module):
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """(B, C) -> {"prediction": class, "probability": {class: 0..1}} per row"""
         return [
-            {"prediction": self.classes[row.argmax()], "probability": dict(zip(self.classes, row.tolist(), strict=True))}
+            {
+                "prediction": self.classes[row.argmax()],
+                "probability": dict(zip(self.classes, row.tolist(), strict=True)),
+            }
             for row in prediction.float().softmax(-1).cpu()
         ]
 

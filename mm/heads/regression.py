@@ -35,7 +35,9 @@ class RegressionHead(nn.Module):
         if criterion not in LOSSES:
             raise ValueError(f"criterion: got '{criterion}', wanted one of {', '.join(LOSSES)}")
         if not std > 0:
-            raise ValueError(f"std: got {std}, wanted more than 0: the training rows have one single value, nothing to learn")
+            raise ValueError(
+                f"std: got {std}, wanted more than 0: the training rows have one single value, nothing to learn"
+            )
         self.mean = mean
         self.std = std
         self.criterion = criterion

@@ -40,7 +40,9 @@ class ClassificationReport(Metric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         n = len(self.classes)
         # One matrix product, not bincount: that one has no deterministic kernel on a GPU.
-        seen = torch.nn.functional.one_hot(target, n).float().T @ torch.nn.functional.one_hot(preds.argmax(-1), n).float()
+        seen = (
+            torch.nn.functional.one_hot(target, n).float().T @ torch.nn.functional.one_hot(preds.argmax(-1), n).float()
+        )
         self.confusion += seen.long()
 
     def compute(self) -> dict[str, Tensor]:
@@ -74,6 +76,8 @@ class ClassificationReport(Metric):
         if n <= NUMBERS_UP_TO:
             for i in range(n):
                 for j in range(n):
-                    colour = "white" if share[i, j] > 0.5 else "black"
-                    axes.text(j, i, str(counts[i, j].item()), ha="center", va="center", fontsize=small - 2, color=colour)
+                    colour = "white" if share[i, j] > 0.6 else "black"
+                    axes.text(
+                        j, i, str(counts[i, j].item()), ha="center", va="center", fontsize=small - 1, color=colour
+                    )
         return figure

@@ -83,7 +83,12 @@ class Task(LightningModule):
         schedule = self.scheduler
         defaults = self.optimizer([torch.nn.Parameter(torch.zeros(1, 1))]).defaults
         groups = parameters.groups(
-            self.model, defaults["lr"], defaults.get("weight_decay", 0.0), self.lr_scale, self.no_decay, self.layer_decay
+            self.model,
+            defaults["lr"],
+            defaults.get("weight_decay", 0.0),
+            self.lr_scale,
+            self.no_decay,
+            self.layer_decay,
         )
         optimizer = self.optimizer(groups)
         scheduler = LambdaLR(optimizer, lambda step: schedule(step, self.total_steps()))

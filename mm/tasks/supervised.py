@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, SumMetric
+from lightning.pytorch.utilities import rank_zero_warn
+from torchmetrics import Metric, SumMetric
 
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
@@ -94,9 +95,7 @@ class Supervised(Task):
             scores = measured[name]
             target = batch.targets[name]
             if seen is None:
-                total, count = head.loss(output.predictions[name], target, output.fused)
-                # Weighted by the count: a batch without labels has no mean, and weighs nothing.
-                scores["loss"].update(total / count.clamp(min=1), count)
+                scores["loss"].update(*head.loss(output.predictions[name], target, output.fused))
             keep = slice(None) if seen is None else seen[first]
             prediction, target = head.score(predictions[name][keep], target[first][keep])
             scores["rows"].update(len(target))
@@ -139,9 +138,27 @@ class Supervised(Task):
         return values, figures
 
 
+class Mean(Metric):
+    """Sum over count. Not torchmetrics' MeanMetric: it hides a NaN, or, told not to, ignores weights (1.9)."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: Tensor) -> None:
+        self.total += total.detach()
+        self.count += count
+
+    def compute(self) -> Tensor:
+        return self.total / self.count.clamp(min=1)
+
+
 def scores(metrics: Mapping[str, Metric]) -> nn.ModuleDict:
     """Fresh metrics of one head, its loss, and how many rows were measured."""
-    own = {"loss": MeanMetric(nan_strategy="disable"), "rows": SumMetric(nan_strategy="disable")}
+    own = {"loss": Mean(), "rows": SumMetric(nan_strategy="disable")}
     return nn.ModuleDict(own | {name: metric.clone() for name, metric in metrics.items()})
 
 
@@ -154,7 +171,12 @@ def read_scores(measured: nn.ModuleDict) -> tuple[dict[str, Tensor], dict[str, A
         if rows and name != "rows" and not (name == "loss" and not metric.update_called):
             with warnings.catch_warnings():  # a process none of whose rows are labelled still has to take part
                 warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
-                value = metric.compute()
+                try:
+                    value = metric.compute()
+                except ValueError as error:  # R2 of a single row, say
+                    rank_zero_warn(f"{name} of {int(rows)} rows: {error}")
+                    metric.reset()
+                    continue
             values |= value if isinstance(value, dict) else {name: value}
             if isinstance(metric, Drawn):
                 with metric.sync_context():

@@ -36,7 +36,8 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
         inputs[name], masks[name] = pad(items, torch.tensor(present))
     repeat = torch.tensor(windows)
     targets = {
-        name: torch.stack([s.targets[name] for s in samples]).repeat_interleave(repeat, 0) for name in samples[0].targets
+        name: torch.stack([s.targets[name] for s in samples]).repeat_interleave(repeat, 0)
+        for name in samples[0].targets
     }
     row = torch.tensor([s.row for s in samples]).repeat_interleave(repeat)
     return Batch(inputs, masks, targets, row, {})

@@ -7,24 +7,33 @@ from mm.types import Read
 TOO_LONG = ("truncate", "refuse", "window")
 
 
-def check_too_long(too_long: str) -> str:
-    """Errors: ValueError where it is none of the three."""
+def check_limit(max_length: int | None, too_long: str, overlap: float, extra: int = 0) -> str:
+    """Errors: ValueError where the three can't go together. extra: tokens that every window has beside its own."""
     if too_long not in TOO_LONG:
         raise ValueError(f"too_long: got '{too_long}', wanted one of {', '.join(TOO_LONG)}")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap: got {overlap}, wanted a part of a window, from 0 to below 1")
+    if max_length is not None and max_length <= extra:
+        special = f" ({extra} are special tokens)" if extra else ""
+        raise ValueError(f"max_length: got {max_length}, wanted at least {extra + 1}{special}, or null for no limit")
     return too_long
 
 
-def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit: str) -> Read:
-    """Cut, refuse or window a sequence. (T,) -> windows of at most (max_length,)
+def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit: str, extra: int = 0) -> Read:
+    """Cut, refuse or window a sequence. (T,) -> windows of at most (max_length - extra,)
 
-    overlap: part of a window that the next one repeats. Errors: ValueError where it is refused.
+    overlap: part of a window that the next one repeats; extra: tokens that are put around each window afterwards.
+    Errors: ValueError where it is refused.
     """
-    if max_length is None or len(x) <= max_length:
+    if max_length is None or len(x) + extra <= max_length:
         return Read([x], False)
     if too_long == "refuse":
-        raise ValueError(f"{len(x)} {unit} are too long, at most {max_length} are read; set too_long to truncate or window")
+        raise ValueError(
+            f"{len(x) + extra} {unit} are too long, at most {max_length} are read; set too_long to truncate or window"
+        )
+    length = max_length - extra
     if too_long == "truncate":
-        return Read([x[:max_length]], True)
-    step = max(1, round(max_length * (1 - overlap)))
-    starts = range(0, max(1, len(x) - max_length + step), step)
-    return Read([x[s : s + max_length] for s in starts], False)
+        return Read([x[:length]], True)
+    step = max(1, round(length * (1 - overlap)))
+    starts = range(0, len(x) - length + step, step)
+    return Read([x[s : s + length] for s in starts], False)

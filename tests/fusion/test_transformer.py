@@ -1,4 +1,4 @@
-"""What only this fusion promises: tokens of all inputs in their order, and a class token that is no token of the result."""
+"""Tokens of all inputs in their order, and a class token that is no token of the result."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Losses against torch's own mean, a number worked by hand, and torchvision's focal loss; weights against scikit-learn."""
+"""Losses against torch's mean, a number worked by hand and torchvision's focal loss; weights against scikit-learn."""
 
 import math
 

@@ -28,7 +28,8 @@ def test_loss_of_the_standardised_error(criterion, wanted):
     assert total.item() == pytest.approx(wanted)
     assert count.item() == 2
     total.backward()
-    assert prediction.grad.isfinite().all() and prediction.grad[2] == 0
+    assert prediction.grad.isfinite().all()
+    assert prediction.grad[2] == 0
 
 
 def test_what_cannot_be_learnt_is_refused():

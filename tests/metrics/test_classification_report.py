@@ -57,7 +57,8 @@ def test_figure_shows_the_counts_where_the_reader_looks_for_them():
     assert shown == {(x, y): wanted[y, x] for x in range(5) for y in range(5)}
     assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES
     image = axes.images[0].get_array()
-    assert image[0].sum() == pytest.approx(1) and image[3].sum() == 0  # rows are shares of the true class
+    assert image[0].sum() == pytest.approx(1)  # rows are shares of the true class
+    assert image[3].sum() == 0
 
 
 def test_figure_without_numbers_where_they_would_not_fit(tmp_path):

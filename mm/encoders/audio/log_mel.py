@@ -48,15 +48,15 @@ class LogMel(nn.Module):
                 self.n_fft,
                 self.hop,
                 self.length,
-                self.window,
+                self.window.float(),
                 pad_mode="constant",
                 return_complex=True,
             )  # (B, n_fft / 2 + 1, T)
-            mel = (torch.einsum("bft,fm->bmt", spectrum.abs().square(), self.bank) + FLOOR).log()
+            mel = (torch.einsum("bft,fm->bmt", spectrum.abs().square(), self.bank.float()) + FLOOR).log()
         length = mask.sum(1, keepdim=True)
         frames = (length // self.hop + 1) * (length > 0)  # (B, 1)
         real = torch.arange(mel.shape[2], device=x.device) < frames  # (B, T)
-        mel = normalise(mel, real)
+        mel = normalise(mel, real).to(self.bank.dtype)  # that of the layers behind it, also in bf16-true
         return (self.augment(mel) if self.training else mel), real
 
     def augment(self, mel: Tensor) -> Tensor:

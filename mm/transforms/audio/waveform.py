@@ -1,6 +1,7 @@
 """Sounds -> waveforms."""
 
 from collections.abc import Sequence
+from math import ceil, gcd
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mm.transforms.windows import check_too_long, limit
+from mm.transforms.augment import AugmentError, augmented
+from mm.transforms.windows import check_limit, limit
 from mm.types import Read
+
+LARGEST_KERNEL = 100_000_000  # floats of a resampling kernel, 400 MB: 11127 -> 16000 Hz, but no broken header
 
 
 class Waveform:
@@ -30,7 +34,7 @@ class Waveform:
     ):
         self.sample_rate = sample_rate
         self.max_length = max_length
-        self.too_long = check_too_long(too_long)
+        self.too_long = check_limit(max_length, too_long, overlap)
         self.overlap = overlap
         self.augment = list(augment or ())
         self.filler = torch.zeros(sample_rate // 10)  # convolutions of an encoder need some length
@@ -42,31 +46,56 @@ class Waveform:
         if not wave.isfinite().all():
             raise ValueError("the sound holds NaN or infinite samples")
         if rate != self.sample_rate:
-            from torchaudio.functional import resample  # slow to import
-
-            wave = resample(wave, rate, self.sample_rate)
-        if train:
-            for augment in self.augment:
-                wave = augment(wave)
-                wave = wave[0] if isinstance(wave, tuple) else wave  # SpeedPerturbation gives lengths as well
+            wave = resampled(wave, rate, self.sample_rate)
+        if train and self.augment:
+            wave = augmented(self.augment, wave)
+            if wave.dim() != 1 or not len(wave) or not wave.isfinite().all():
+                raise AugmentError(f"the augmentations gave shape {tuple(wave.shape)}, wanted finite samples (L,)")
         return limit(wave, self.max_length, self.too_long, self.overlap, "samples")
+
+
+def resampled(wave: Tensor, rate: int, wanted: int) -> Tensor:
+    """(L,) -> (L * wanted / rate,). Errors: ValueError where the rate is none, as in a broken header."""
+    from torchaudio.functional import resample  # slow to import
+
+    common = gcd(rate, wanted)
+    old, new = rate // common, wanted // common
+    if rate < 1 or new * (old + 12 * ceil(old / min(old, new))) > LARGEST_KERNEL:
+        raise ValueError(
+            f"{rate} Hz can't be resampled to {wanted} Hz; is the file's header broken? Else convert it first"
+        )
+    return resample(wave, rate, wanted)
 
 
 def open_sound(raw: Any, sample_rate: int) -> tuple[Tensor, int]:
     """-> mono waveform (L,), its rate. Errors: ValueError where it is no sound, or broken."""
     if isinstance(raw, str | Path):
-        import soundfile
-
-        try:
-            data, rate = soundfile.read(raw, dtype="float32", always_2d=True)  # (L, channels)
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise ValueError(f"can't read the sound {raw}: {error}") from None
-        return torch.from_numpy(data.mean(1)), rate
-    if isinstance(raw, tuple) and len(raw) == 2:
+        return read_file(raw)
+    if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], np.ndarray | Tensor):
+        if isinstance(raw[1], bool) or not isinstance(raw[1], int | np.integer) or raw[1] < 1:
+            raise ValueError(f"got {raw[1]!r} as sample rate, wanted a whole number of Hz")
         return open_sound(raw[0], sample_rate)[0], int(raw[1])
     if isinstance(raw, np.ndarray | Tensor):
-        wave = torch.as_tensor(raw)
-        if wave.dim() != 1 or not wave.is_floating_point():
-            raise ValueError(f"got {wave.dtype} of shape {tuple(wave.shape)}, wanted floats (L,) in -1..1")
-        return wave.float(), sample_rate
+        floats = raw.is_floating_point() if isinstance(raw, Tensor) else raw.dtype.kind == "f"
+        if raw.ndim != 1 or not floats:
+            raise ValueError(
+                f"got {raw.dtype} of shape {tuple(raw.shape)}, wanted floats (L,) in -1..1; average the channels "
+                "of a sound, and divide integers by their largest"
+            )
+        # copied: an array may be read-only or reversed, a tensor on another device
+        return raw.detach().cpu().float() if isinstance(raw, Tensor) else torch.tensor(
+            raw.astype(np.float32)
+        ), sample_rate
     raise ValueError(f"got {type(raw).__name__}, wanted a sound: a path, an array, or (array, sample rate)")
+
+
+def read_file(path: str | Path) -> tuple[Tensor, int]:
+    """-> mono waveform (L,), its rate. Errors: ValueError where libsndfile can't read it."""
+    import soundfile
+
+    try:
+        data, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (L, channels)
+    # TypeError: a suffix that libsndfile takes as headerless; MemoryError: a broken header promises too many samples
+    except (soundfile.LibsndfileError, OSError, TypeError, MemoryError) as error:
+        raise ValueError(f"can't read the sound {path}: {error}") from None
+    return torch.from_numpy(data.mean(1)), rate

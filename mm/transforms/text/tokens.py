@@ -3,9 +3,8 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mm.transforms.windows import check_too_long, limit
+from mm.transforms.windows import check_limit, limit
 from mm.types import Read
 
 
@@ -13,19 +12,25 @@ class Tokens:
     """Strings -> ids (T,) int64, by bytes (id = byte + 1, 0 is padding) or by a tokenizer's folder or hub name.
 
     max_length: tokens, special ones included; too_long: truncate, refuse or window, windows overlapping by `overlap`.
-    Errors: ValueError where the text is not a string, empty, or not valid UTF-8.
+    Errors: ValueError where the text is not a string, empty, or not valid UTF-8, or there is no such tokenizer.
     """
 
-    def __init__(self, tokenizer: str, max_length: int | None = None, too_long: str = "truncate", overlap: float = 0.25):
+    def __init__(
+        self, tokenizer: str, max_length: int | None = None, too_long: str = "truncate", overlap: float = 0.25
+    ):
         self.max_length = max_length
-        self.too_long = check_too_long(too_long)
         self.overlap = overlap
         self.filler = torch.zeros(1, dtype=torch.long)
         self.tokenizer: Any = None
+        self.start = self.end = torch.zeros(0, dtype=torch.long)  # the special tokens around each window
         if tokenizer != "bytes":
-            from transformers import AutoTokenizer  # slow to import, needed by some models only
-
-            self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+            self.tokenizer = load_tokenizer(tokenizer)
+            # Not every tokenizer can say which special tokens it adds, but all add the same ones to any text.
+            bare, whole = self._ids("a", add_special_tokens=False), self._ids("a")
+            before = next(i for i in range(len(whole)) if torch.equal(whole[i : i + len(bare)], bare))
+            self.start, self.end = whole[:before], whole[before + len(bare) :]
+        self.extra = len(self.start) + len(self.end)
+        self.too_long = check_limit(max_length, too_long, overlap, self.extra)
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         if not isinstance(raw, str):
@@ -35,20 +40,33 @@ class Tokens:
         try:
             data = raw.encode()
         except UnicodeEncodeError as error:  # bytes that were no UTF-8 arrive as lone surrogates
-            raise ValueError(f"the text is not valid UTF-8 at character {error.start}; save the file as UTF-8") from None
+            raise ValueError(
+                f"the text is not valid UTF-8 at character {error.start}; save the file as UTF-8"
+            ) from None
         if self.tokenizer is None:
             ids = torch.frombuffer(bytearray(data), dtype=torch.uint8).long() + 1
             return limit(ids, self.max_length, self.too_long, self.overlap, "bytes")
-        return self._tokenize(raw)
-
-    def _tokenize(self, raw: str) -> Read:
-        whole = self.tokenizer(raw, verbose=False)["input_ids"]
+        whole = self._ids(raw)
+        if not len(whole):
+            raise ValueError("the tokenizer finds no token in the text")
         if self.max_length is None or len(whole) <= self.max_length:
-            return Read([torch.tensor(whole)], False)
-        special = self.tokenizer.num_special_tokens_to_add()
-        body = torch.tensor(self.tokenizer(raw, add_special_tokens=False, verbose=False)["input_ids"])
-        windows, cut = limit(body, self.max_length - special, self.too_long, self.overlap, "tokens")
-        return Read([self._wrap(w) for w in windows], cut)
+            return Read([whole], False)
+        body = self._ids(raw, add_special_tokens=False)
+        windows, cut = limit(body, self.max_length, self.too_long, self.overlap, "tokens", self.extra)
+        return Read([torch.cat([self.start, w, self.end]) for w in windows], cut)
 
-    def _wrap(self, body: Tensor) -> Tensor:
-        return torch.tensor(self.tokenizer.build_inputs_with_special_tokens(body.tolist()))
+    def _ids(self, text: str, **how: Any) -> torch.Tensor:
+        return torch.tensor(self.tokenizer(text, verbose=False, **how)["input_ids"], dtype=torch.long)
+
+
+def load_tokenizer(name: str) -> Any:
+    """Errors: ValueError where there is none of that name."""
+    from transformers import AutoTokenizer  # slow to import, needed by some models only
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, ImportError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"tokenizer: got '{name}', wanted bytes, or a folder or hub name of a tokenizer: {first}"
+        ) from None

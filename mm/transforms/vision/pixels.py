@@ -1,5 +1,7 @@
 """Images -> pixels."""
 
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +11,23 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from mm.transforms.augment import AugmentError, augmented
 from mm.types import Read
 
 MODES = {1: "L", 3: "RGB"}
 FITS = ("stretch", "crop", "pad")
+# What Pillow's decoders raise on broken files.
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError)
+BROKEN += (Image.DecompressionBombError, struct.error, zlib.error)
 
 
 class Pixels:
     """Paths, PIL images or arrays -> normalised pixels (C, H, W) float32.
 
     size: height, width; channels: 1 or 3; mean, std: per channel, of pixels in 0..1; fit: how an image of another shape
-    becomes `size`: stretched, cropped at its centre, or padded with black. augment: torchvision v2 transforms, in training
-    only, on uint8 (C, H, W). Arrays are (H, W), (H, W, C) or (C, H, W), uint8 or float in 0..1. Transparency goes on white.
+    becomes `size`: stretched, cropped at its centre, or padded with black. augment: torchvision v2 transforms, in
+    training only, on uint8 (C, H, W). Arrays are (H, W), (H, W, C) or (C, H, W), uint8 or float in 0..1. Transparency
+    goes on white.
     Errors: ValueError where it is no image.
     """
 
@@ -37,12 +44,17 @@ class Pixels:
             raise ValueError(f"channels: got {channels}, wanted 1 (grey) or 3 (colour)")
         if fit not in FITS:
             raise ValueError(f"fit: got '{fit}', wanted one of {', '.join(FITS)}")
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"size: got {list(size)}, wanted [height, width] in pixels")
+        for name, values in (("mean", mean), ("std", std)):
+            if values is not None and len(values) != channels:
+                raise ValueError(f"{name}: got {list(values)}, wanted a number for each of {channels} channels")
         self.height, self.width = size
         self.channels = channels
         self.fit = fit
         self.augment = list(augment or ())
-        self.mean = torch.tensor(mean or [0.5] * channels).view(-1, 1, 1)
-        self.std = torch.tensor(std or [0.5] * channels).view(-1, 1, 1)
+        self.mean = torch.tensor([0.5] * channels if mean is None else [*mean]).view(-1, 1, 1)
+        self.std = torch.tensor([0.5] * channels if std is None else [*std]).view(-1, 1, 1)
         self.filler = torch.zeros(channels, self.height, self.width)
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
@@ -52,9 +64,13 @@ class Pixels:
             image = self._resize(flatten(open_image(raw), MODES[self.channels]))
             pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).view(self.height, self.width, self.channels)
             pixels = pixels.permute(2, 0, 1).contiguous()
-        if train:
-            for augment in self.augment:
-                pixels = augment(pixels)
+        if train and self.augment:
+            pixels = augmented(self.augment, pixels)
+            if pixels.shape != self.filler.shape or pixels.dtype != torch.uint8:
+                raise AugmentError(
+                    f"the augmentations gave {pixels.dtype} of shape {tuple(pixels.shape)}, wanted uint8 as before, of "
+                    f"{tuple(self.filler.shape)}; the size is set by `size`, normalising by `mean` and `std`"
+                )
         return Read([(pixels.float() / 255 - self.mean) / self.std], False)
 
     def _resize(self, image: Image.Image) -> Image.Image:
@@ -69,43 +85,54 @@ class Pixels:
 
 
 def open_image(raw: Any) -> Image.Image:
-    """A path, a PIL image or an array -> a PIL image, upright. Errors: ValueError where it is none of them, or broken."""
-    if isinstance(raw, str | Path):
-        try:
-            with Image.open(raw) as image:
-                image.load()
-                return ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"can't read the image {raw}: {error}") from None
-    if isinstance(raw, Image.Image):
-        return raw
-    if isinstance(raw, np.ndarray | Tensor):
-        return from_array(np.asarray(raw))
-    raise ValueError(f"got {type(raw).__name__}, wanted an image: a path, a PIL image or an array")
+    """A path, a PIL image or an array -> a PIL image, upright. Errors: ValueError where it is none, or broken."""
+    if isinstance(raw, np.ndarray):
+        return from_array(raw)
+    if isinstance(raw, Tensor):
+        return from_array((raw.detach().float() if raw.is_floating_point() else raw).cpu().numpy())
+    if not isinstance(raw, str | Path | Image.Image):
+        raise ValueError(f"got {type(raw).__name__}, wanted an image: a path, a PIL image or an array")
+    try:
+        if isinstance(raw, Image.Image):
+            return ImageOps.exif_transpose(raw)
+        with Image.open(raw) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except BROKEN as error:
+        raise ValueError(f"can't read the image {raw}: {error or type(error).__name__}") from None
 
 
 def from_array(array: np.ndarray) -> Image.Image:
-    """(H, W), (H, W, C) or (C, H, W); uint8, or float in 0..1."""
+    """(H, W), (H, W, C) or (C, H, W); uint8, bool, or float in 0..1."""
     if array.ndim == 3 and array.shape[0] in MODES and array.shape[2] not in MODES:
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or not array.size:
-        raise ValueError(f"got an array of shape {array.shape}, wanted (H, W), (H, W, C) or (C, H, W) with 1 or 3 channels")
+        raise ValueError(
+            f"got an array of shape {array.shape}, wanted (H, W), (H, W, C) or (C, H, W) with 1 or 3 channels"
+        )
     if array.dtype != np.uint8:
+        if array.dtype.kind not in "fb":
+            raise ValueError(f"got an array of {array.dtype}, wanted uint8, or floats in 0..1")
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise ValueError(f"got an array of {array.dtype} outside 0..1, wanted uint8, or floats in 0..1")
-        array = (array * 255).round().astype(np.uint8)
-    return Image.fromarray(array)
+        array = (array.astype(np.float32) * 255).round().astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Transparency on white, 16 bits to 8, then to `mode`."""
-    if image.mode == mode:
+    """Transparency on white, 16 bits to 8, then to `mode`. Errors: ValueError where the image has no such colours."""
+    if image.mode == mode and "transparency" not in image.info:
         return image
+    if image.mode == "F":
+        image = from_array(np.asarray(image))
     if image.mode.startswith("I"):  # Pillow clips 16 bits at 255 instead of scaling them
-        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        values = np.asarray(image).astype(np.float32)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("the image has more than 16 bits a pixel; save it with 8 or 16")
+        image = Image.fromarray((values / 257).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)

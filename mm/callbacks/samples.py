@@ -1,0 +1,135 @@
+"""Validation rows as a table on W&B: what went in, what came out, what is true."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+
+from mm.types import Batch, Features
+
+
+class Samples(Callback):
+    """Logs val/samples, a table of the first `rows` validation rows, where a WandbLogger is at work.
+
+    Its columns: id; every raw input, as the model sees it (of a row of several windows the first, of a text all); per
+    head prediction, probability where it has one, and truth. Errors: ValueError for less than one row.
+    """
+
+    def __init__(self, rows: int = 16) -> None:
+        if rows < 1:
+            raise ValueError(f"callbacks.samples.rows: got {rows}, wanted at least 1; for no table: ~callbacks.samples")
+        self.rows = rows
+
+    def log_table(self, trainer: Trainer, task: LightningModule) -> None:
+        """Once, by rank zero, when the weights that are kept are loaded.
+
+        Lightning has no hook for that moment, and a table per validation would upload the same media every time. No
+        collective is called: the model itself is asked, not what wraps it.
+        """
+        watching = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        table = trainer.datamodule.table  # type: ignore[attr-defined]
+        rows = np.flatnonzero(table.split == "val")[: self.rows].tolist()
+        if not watching or not rows:
+            return
+        import wandb  # slow to import
+
+        columns = self.columns(trainer, task, rows)
+        data: Any = [list(line) for line in zip(*columns.values(), strict=True)]
+        for logger in watching:
+            samples = wandb.Table(columns=list(columns), data=data)
+            logger.experiment.log({"val/samples": samples, "trainer/global_step": trainer.global_step})
+
+    def columns(self, trainer: Trainer, task: LightningModule, rows: list[int]) -> dict[str, list[Any]]:
+        """Name of the column -> a cell per row."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        table = datamodule.table
+        loader = datamodule.val_dataloader()
+        # Read here, not by workers: few rows, and this process's share of the loader would leave out the others'.
+        batch = loader.collate_fn([loader.dataset[row] for row in rows]).batch
+        first, answers = predict(trainer, task, batch)
+        columns: dict[str, list[Any]] = {"id": [table.ids[row] for row in rows]}
+        for name, data in table.spec.inputs.items():
+            x, mask = batch.inputs[name], batch.masks[name]
+            if data.modality == "text":
+                raw = table.inputs[name]
+                columns[name] = [raw[row] if mask[i].any() else None for row, i in zip(rows, first, strict=True)]
+            elif data.modality in MEDIA and not isinstance(x, Features):
+                show = MEDIA[data.modality]
+                transform = datamodule.transforms[name]
+                columns[name] = [show(x[i], mask[i], transform) if mask[i].any() else None for i in first]
+        for name, said in answers.items():
+            columns[f"{name}/prediction"] = [cell(answer["prediction"]) for answer in said]
+            if any("probability" in answer for answer in said):
+                columns[f"{name}/probability"] = [probability(answer) for answer in said]
+            data = table.spec.targets[name]
+            columns[f"{name}/truth"] = [cell(data.readable(table.targets[name][row])) for row in rows]
+        return columns
+
+
+@torch.no_grad()
+def predict(trainer: Trainer, task: LightningModule, batch: Batch) -> tuple[list[int], dict[str, list[dict[str, Any]]]]:
+    """-> where each row's first window stands in the batch; head name -> what it says of each row"""
+    model: Any = task.model
+    home, device = next(model.parameters()).device, trainer.strategy.root_device
+    modes = {module: module.training for module in model.modules()}
+    precision = trainer.precision_plugin
+    moved = precision.convert_input(move_data_to_device(batch, device))
+    try:
+        # Not compiled: it would be compiled anew for this batch size.
+        with precision.forward_context(), torch.compiler.set_stance("force_eager"):
+            model.to(device).eval()
+            output = model(moved.inputs, moved.masks)
+            predictions, first = model.merge(output.predictions, moved.row)
+            fused = Features(*(x[first] for x in output.fused))
+            meta = {name: x[first] for name, x in moved.meta.items()}
+            answers = {name: head.decode(predictions[name], fused, meta) for name, head in model.heads.items()}
+    finally:
+        model.to(home)
+        for module, mode in modes.items():
+            module.training = mode
+    return first.tolist(), answers
+
+
+def picture(x: Tensor, mask: Tensor, transform: Any) -> Any:
+    """Normalised pixels (C, H, W) -> wandb.Image"""
+    import wandb
+    from PIL import Image
+
+    pixels = ((x * transform.std + transform.mean).clamp(0, 1) * 255).round().byte()
+    array = pixels.permute(1, 2, 0).numpy()  # (H, W, C)
+    return wandb.Image(Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array))
+
+
+def sound(x: Tensor, mask: Tensor, transform: Any) -> Any:
+    """A padded waveform (L,) -> wandb.Audio"""
+    import wandb
+
+    return wandb.Audio(x[mask].clamp(-1, 1).numpy(), sample_rate=transform.sample_rate)
+
+
+MEDIA = {"vision": picture, "audio": sound}  # by modality, whatever the input is called
+
+
+def probability(answer: Mapping[str, Any]) -> Any:
+    """Of what was predicted: a number, or per label, as in "cat 0.93, dog 0.61"; None where the head gives none."""
+    given, chosen = answer.get("probability"), answer["prediction"]
+    if isinstance(given, Mapping):
+        if isinstance(chosen, str):
+            return given[chosen]
+        return ", ".join(f"{label} {given[label]:.2f}" for label in chosen)
+    return cell(given)
+
+
+def cell(value: Any) -> Any:
+    """What a table can hold and a person can read; a column keeps one type, so that lists become text."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list) and all(isinstance(x, str) for x in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False, default=str)

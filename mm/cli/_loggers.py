@@ -1,0 +1,117 @@
+"""Where a run is watched: its loggers, what W&B is told by default, and what it is given at the end."""
+
+import os
+import secrets
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning import Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mm.callbacks.samples import Samples
+from mm.cli._app import is_first_process
+
+WANDB_ID = "wandb_id"  # the file of the run folder that keeps it
+
+
+def build(cfg: DictConfig, folder: Path) -> list[Any]:
+    """Loggers of their yamls; they write nothing yet. Errors: ValueError where one needs a package that is missing."""
+    built = []
+    for name, node in (cfg.get("logger") or {}).items():
+        if name == "wandb":
+            complete(cfg, node, folder)
+        try:
+            built.append(instantiate(node, _convert_="all"))
+        except InstantiationException as error:
+            if not isinstance(error.__cause__, ModuleNotFoundError):
+                raise
+            raise ValueError(
+                f"logger={name} needs a package that is not installed; install it with pip install 'mm[{name}]', "
+                f"or choose logger=csv"
+            ) from None
+    return built or [DummyLogger()]  # LearningRateMonitor wants one
+
+
+def complete(cfg: DictConfig, node: DictConfig, folder: Path) -> None:
+    """What W&B is told by default: the run's name, a sweep as group, data and experiment as tags, the command as notes.
+
+    A variable that W&B itself reads from the environment wins over these.
+    """
+    import wandb
+
+    if wandb.run is not None:  # of a job of this sweep that failed: the logger would go on with it
+        wandb.finish(exit_code=1)
+    state = HydraConfig.get()
+    sweep = state.mode == RunMode.MULTIRUN
+    choices = state.runtime.choices
+    defaults = {
+        "name": ("WANDB_NAME", f"{cfg.run}/{state.job.num}" if sweep else cfg.run),
+        "group": ("WANDB_RUN_GROUP", cfg.run if sweep else None),
+        "tags": ("WANDB_TAGS", [choices[key] for key in ("datamodule", "experiment") if choices.get(key)]),
+        "notes": ("WANDB_NOTES", shlex.join(["mm", *sys.argv[1:]])),
+    }
+    with open_dict(cfg):
+        for key, (variable, value) in defaults.items():
+            if node[key] is None and variable not in os.environ:
+                node[key] = value
+        node.id = node.get("id") or wandb_id(folder, None if sweep else os.environ.get("WANDB_RUN_ID"))
+        node.resume = "allow"
+
+
+def wandb_id(folder: Path, given: str | None) -> str:
+    """Given by an agent or by the user, or that under which this run folder was logged before, or a new one."""
+    file = folder / WANDB_ID
+    return given or (file.read_text() if file.exists() else secrets.token_hex(4))
+
+
+def start(cfg: DictConfig, trainer: Trainer, folder: Path) -> None:
+    """Tell every logger the whole config."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and is_first_process():
+            begin(logger)
+            (folder / WANDB_ID).write_text(logger.experiment.id)
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+
+
+def begin(logger: WandbLogger) -> None:
+    """Open the run. Errors: ValueError where W&B refuses."""
+    from wandb.errors import Error
+
+    try:
+        _ = logger.experiment
+    except Error as error:
+        raise ValueError(f"logger=wandb: {error} Without an account: WANDB_MODE=offline mm train ...") from None
+
+
+def finish(trainer: Trainer, task: Any, results: dict[str, Any], saved: dict[str, Path]) -> None:
+    """By rank zero, once the weights that are kept are loaded and saved. results: of the run; saved: what -> where"""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Samples):
+            callback.log_table(trainer, task)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+        if isinstance(logger, WandbLogger):
+            finish_wandb(logger.experiment, trainer, task, results, saved)
+
+
+def finish_wandb(run: Any, trainer: Trainer, task: Any, results: dict[str, Any], saved: dict[str, Path]) -> None:
+    """Pictures, the model directory as an artifact named after the run, the final results; the run ends."""
+    import wandb
+    from wandb.util import make_artifact_name_safe
+
+    pictures = {name: wandb.Image(str(saved[name.replace("/", "_")])) for name in task.figures}
+    if pictures:
+        run.log(pictures | {"trainer/global_step": trainer.global_step})
+    artifact = wandb.Artifact(make_artifact_name_safe(run.name or run.id), type="model")
+    artifact.add_dir(str(saved["model"]))
+    run.log_artifact(artifact)
+    run.summary.update(results)
+    run.finish()  # else the next job of a sweep would be logged into this one

@@ -1,0 +1,154 @@
+"""`mm train`, as a user types it."""
+
+import json
+
+import pytest
+import yaml
+
+import mm as package
+from conftest import COLUMNS, TINY
+
+SMALL = [*COLUMNS, *TINY, "trainer.max_epochs=2", "datamodule.batch_size=16"]
+
+
+def test_leaves_everything_that_it_says(mm, manifest):
+    run = mm("train", *SMALL, f"datamodule.path={manifest}", "run=first")
+    assert run.status == 0, run.err
+    assert str(run.folder) == "outputs/first"
+    names = {f.name for f in run.folder.iterdir()}
+    assert {"model", "config.yaml", "metrics.json", "predictions.parquet", "test_report.png", "checkpoints"} <= names
+    assert {"config.yaml", "model.safetensors", "labels.json", "README.md"} <= {
+        f.name for f in (run.folder / "model").iterdir()
+    }
+    for subset in ("", "[text]", "[vision]", "[audio]", "[text+vision]", "[text+audio]", "[vision+audio]"):
+        assert 0 <= run.metrics[f"test{subset}/accuracy"] <= 1
+    assert run.metrics["test/rows"] == 12
+    assert json.loads((run.folder / "model/labels.json").read_text()) == {"target": ["blue", "green", "red"]}
+    finished = yaml.safe_load((run.folder / "config.yaml").read_text())
+    assert "???" not in str(finished)
+    assert finished["model"]["encoders"]["audio"]["frontend"]["sample_rate"] == 8000  # found in the data
+
+    # the same test again, through the model directory alone
+    again = mm("evaluate", f"checkpoint={run.folder}/model", "datamodule=manifest", f"datamodule.path={manifest}")
+    assert again.status == 0, again.err
+    for name, value in run.metrics.items():
+        if name.startswith("test"):
+            assert again.metrics[name] == pytest.approx(value, abs=1e-5), name
+
+    # a run that is finished says so; one that is asked for more goes on
+    said = mm("train", "run=first", "resume=true")
+    assert said.status == 0
+    assert "finished" in said.out
+    more = mm("train", "run=first", "resume=true", "trainer.max_epochs=3")
+    assert more.metrics["train/epochs"] == 3
+    assert more.metrics["train/steps"] == 3 * 3
+
+    # and a folder that is not empty is refused
+    refused = mm("train", *SMALL, f"datamodule.path={manifest}", "run=first")
+    assert refused.status == 2
+    assert "not empty" in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_resume_needs_a_run_and_a_checkpoint(mm, tmp_path):
+    nothing = mm("train", "run=none", "resume=true")
+    assert (nothing.status, nothing.out) == (2, "")
+    assert "there is no run in outputs/none" in nothing.err
+    (tmp_path / "outputs/bare").mkdir(parents=True)
+    (tmp_path / "outputs/bare/overrides.yaml").write_text("[debug=fast, trainer.accelerator=cpu]")
+    bare = mm("train", "run=bare", "resume=true")
+    assert bare.status == 2
+    assert "holds no checkpoint yet" in bare.err
+
+
+def test_inputs_without_a_column_are_dropped_unless_they_are_named(mm, manifest):
+    alone = [a for a in SMALL if "vision" not in a and "audio" not in a]
+    run = mm("train", *alone, f"datamodule.path={manifest}", "run=text")
+    assert run.status == 0, run.err
+    assert list(yaml.safe_load((run.folder / "config.yaml").read_text())["model"]["encoders"]) == ["text"]
+    assert not any("[" in name for name in run.metrics)
+    named = mm("train", *alone, f"datamodule.path={manifest}", "model/encoders/audio=conformer")
+    assert named.status == 2
+    assert "model.encoders.audio is set by the override model/encoders/audio=conformer" in named.err
+
+
+def test_several_targets_have_several_heads(mm, manifest):
+    args = [a for a in SMALL if "columns.target" not in a]
+    lacking = mm("train", *args, f"datamodule.path={manifest}", "datamodule.columns.targets={tint: colour, big: size}")
+    assert lacking.status == 2
+    assert "+model/heads@model.heads.tint=" in lacking.err
+    run = mm(
+        "train",
+        *args,
+        f"datamodule.path={manifest}",
+        "datamodule.columns.targets={tint: colour, big: size}",
+        "+model/heads@model.heads.tint=classification",
+        "+model/heads@model.heads.big=regression",
+        "model.heads.big.weight=0.5",
+    )
+    assert run.status == 0, run.err
+    metrics = run.metrics
+    assert 0 <= metrics["test/tint/accuracy"] <= 1
+    assert metrics["test/big/mae"] > 0
+    assert metrics["test/loss"] == pytest.approx(metrics["test/tint/loss"] + 0.5 * metrics["test/big/loss"], rel=1e-4)
+    answer = package.load(run.folder / "model").predict({"text": "it is red"})
+    assert set(answer) == {"tint", "big"}
+    assert isinstance(answer["big"]["prediction"], float)
+
+
+def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
+    args = [
+        a for a in SMALL if not any(x in a for x in ("columns.text", "columns.vision", "columns.audio", "encoders"))
+    ]
+    run = mm(
+        "train",
+        *args,
+        f"datamodule.path={manifest}",
+        "datamodule.columns.inputs={premise: {column: words, modality: text}, hypothesis: {column: size, modality: text}}",
+        "+model/encoders/text@model.encoders.premise=bag",
+        "model.share={hypothesis: premise}",
+    )
+    assert run.status == 0, run.err
+    model = package.load(run.folder / "model").model
+    assert list(model.encoders) == ["premise"]
+    assert model.inputs == ["premise", "hypothesis"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["trainr.max_epochs=1"], "trainer.max_epochs"),
+        (["model/fusion=gatd"], "gated"),
+        (["logger=wanddb"], "wandb"),
+        (["datamodule=digit"], "digits"),
+        (["+trainer.no_such=1"], "no_such"),
+        (["datamodule.on_error=skip"], "raise, drop, missing"),
+        (["datamodule.inputs=[smell]"], "text, vision, audio"),
+        (["task.freeze=[nothing_like_it]"], "finds no parameter"),
+        (["model.encoders.text.heads=3"], "divide"),
+        (["datamodule=manifest"], "datamodule.path"),
+        (["trainer.max_epochs=two"], "under trainer"),
+    ],
+)
+def test_a_mistake_is_one_message_and_status_2(mm, tmp_path, args, said):
+    run = mm("train", "run=wrong", *args)
+    assert run.status == 2
+    assert said in run.err
+    assert "Traceback" not in run.err
+    assert not (tmp_path / "outputs/wrong").exists()
+
+
+def test_verbs(mm):
+    assert "train" in mm().out
+    wrong = mm("trian")
+    assert wrong.status == 2
+    assert "did you mean 'train'" in wrong.err
+
+
+def test_sweep_jobs_have_folders_of_their_own(mm, manifest):
+    run = mm("train", "-m", *SMALL, f"datamodule.path={manifest}", "run=sweep", "seed=0,1", "trainer.max_epochs=1")
+    assert run.status == 0, run.err
+    assert str(run.folder) == "outputs/sweep/1"
+    assert sorted(f.name for f in run.folder.parent.iterdir() if f.is_dir()) == ["0", "1"]
+    table = mm("compare", "outputs/sweep", "metrics=test/accuracy")
+    assert "±" in table.out

@@ -1,0 +1,284 @@
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datamodules.base import DataModule, Order, Rows
+from mm.transforms.text.tokens import Tokens
+from mm.transforms.vision.pixels import Pixels
+from mm.types import IGNORE, Batch
+
+TEXTS = "text,target,split\n" + "".join(f"word{k},{'ab'[k % 2]},train\n" for k in range(21)) + "x,a,val\ny,b,test\n"
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_row_once(world: int, shuffle: bool) -> None:
+    rows = np.array([3, 1, 4, 15, 9, 2, 6])
+    shares = [list(Order(rows, shuffle, 7, rank, world)) for rank in range(world)]
+    assert len({len(s) for s in shares}) == 1
+    assert len(shares[0]) == len(Order(rows, shuffle, 7, 0, world))
+    seen = Counter(row for share in shares for row in share)
+    filler = seen.pop(-1, 0)
+    assert seen == Counter(rows.tolist())
+    assert filler == -len(rows) % world
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_see_what_one_would(world: int) -> None:
+    rows, size = np.arange(100, 129), 4
+    whole = list(Order(rows, True, 0, 0, 1))
+    shares = [list(Order(rows, True, 0, rank, world)) for rank in range(world)]
+    for start in range(0, len(shares[0]), size):
+        joined = {row for share in shares for row in share[start : start + size]} - {-1}
+        assert joined == set(whole[start * world : (start + size) * world])
+
+
+def test_epochs() -> None:
+    order = Order(np.arange(50), True, 3, 0, 1)
+    first = list(order)
+    order.set_epoch(1)
+    second = list(order)
+    assert first != second
+    assert list(order) == second
+    order.set_epoch(0)
+    assert list(order) == first
+    assert list(Order(np.arange(50), True, 4, 0, 1)) != first
+    still = Order(np.arange(50), False, 3, 0, 1)
+    still.set_epoch(5)
+    assert list(still) == list(range(50))
+
+
+class Doubled(Tokens):
+    """Text in training only is said twice, so that a test sees which loader augments."""
+
+    def __call__(self, raw: str, train: bool = False):
+        return super().__call__(raw * 2 if train else raw)
+
+
+def test_loaders(make: Callable[..., DataModule]) -> None:
+    module = make("a.csv", TEXTS, text="text", target="target")
+    module.use({"text": Doubled("bytes")})
+    train = list(module.train_dataloader())
+    assert [len(b.row) for b in train] == [8, 8, 5]
+    assert sorted(torch.cat([b.row for b in train]).tolist()) == list(range(21))
+    assert train[0].inputs["text"].shape[1] == 12
+    assert train[0].row.tolist() != sorted(train[0].row.tolist())
+    (test,) = module.test_dataloader()
+    assert isinstance(test, Batch)
+    assert test.inputs["text"].tolist() == [[ord("y") + 1]]
+    assert test.targets["target"].tolist() == [1]
+    with pytest.raises(ValueError, match=r"the split 'dev' is empty \(rows: train 21, val 1, test 1\)"):
+        module.rows("dev")
+    assert len(module.rows("all")) == 23
+
+
+def test_two_instances_agree(make: Callable[..., DataModule]) -> None:
+    rows = "text,target\n" + "".join(f"w{k},{'abc'[k % 3]}\n" for k in range(60))
+    one, two = (make("a.csv", rows, text="text", target="target") for _ in range(2))
+    assert (one.table.split == two.table.split).all()
+    assert all(torch.equal(a.row, b.row) for a, b in zip(one.train_dataloader(), two.train_dataloader(), strict=True))
+
+
+def write_media(folder: Path) -> str:
+    """Rows of three inputs; what is wrong, by row. 0, 7 and 8 are fine, 9 is in no split."""
+    (folder / "m").mkdir(exist_ok=True)
+    for k in range(10):
+        Image.new("RGB", (5, 5), (k, k, k)).save(folder / f"m/{k}.png")
+        soundfile.write(folder / f"m/{k}.wav", np.full(80, 0.1), 8000)
+    (folder / "m/2.png").write_bytes(b"no picture")
+    soundfile.write(folder / "m/3.wav", np.zeros(0), 8000)
+    soundfile.write(folder / "m/4.wav", np.array([np.nan], np.float32), 8000, subtype="FLOAT")
+    (folder / "m/9.wav").unlink()
+    lines = ["id,words,photo,sound,label,split"]
+    for k in range(10):
+        words = "caf\udce9" if k == 5 else f"w{k}"
+        photo = "m/none.png" if k == 1 else f"m/{k}.png"
+        label = "z" if k == 8 else "ab"[k % 2]
+        split = "" if k == 9 else "val" if k == 8 else "train"
+        lines.append(f"{'i0' if k == 6 else f'i{k}'},{words},{photo},m/{k}.wav,{label},{split}")
+    return "\n".join([*lines, "i10,w,m/0.png,m/0.wav,a,test"]) + "\n"
+
+
+MEDIA = {"text": "words", "vision": "photo", "audio": "sound", "target": "label"}
+WRONG = {
+    1: ("photo", "no file "),
+    2: ("photo", "can't read the image"),
+    3: ("sound", "the sound is empty"),
+    4: ("sound", "NaN or infinite"),
+    5: ("words", "not valid UTF-8 at character 3; save the file as UTF-8"),
+    6: ("id", "the id 'i0' is also that of row 0"),
+    8: ("label", "unknown label 'z'; training rows have a, b"),
+}
+
+
+def run(module: DataModule) -> dict[int, dict[str, Tensor]]:
+    """Row -> its masks and targets, over all splits."""
+    seen = {}
+    for loader in (module.train_dataloader(), module.val_dataloader(), module.test_dataloader()):
+        for batch in loader:
+            for k, row in enumerate(batch.row.tolist()):
+                seen[row] = {n: m[k].any() for n, m in batch.masks.items()} | {"y": batch.targets["target"][k]}
+    return seen
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_missing(make: Callable[..., DataModule], tmp_path: Path, workers: int) -> None:
+    module = make("a.csv", write_media(tmp_path), on_error="missing", num_workers=workers, **MEDIA)
+    seen = run(module)
+    assert set(seen) == {0, 1, 2, 3, 4, 5, 7, 8, 10}  # 6 has no id of its own, 9 no split
+    for row, part in ((1, "vision"), (2, "vision"), (3, "audio"), (4, "audio"), (5, "text")):
+        assert not seen[row][part]
+        assert sum(bool(seen[row][n]) for n in ("text", "vision", "audio")) == 2
+    assert [int(seen[row]["y"]) for row in (0, 1, 8)] == [0, 1, IGNORE]
+    check_errors(module, tmp_path, WRONG)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_drop(make: Callable[..., DataModule], tmp_path: Path, workers: int) -> None:
+    text = (
+        write_media(tmp_path)
+        .replace("label,split", "label,split")
+        .replace("z,val", "z,val\nj1,w,m/0.png,m/0.wav,a,val")
+    )
+    module = make("a.csv", text, on_error="drop", num_workers=workers, **MEDIA)
+    seen = run(module)
+    filler = seen.pop(-1)
+    assert not any(filler[n] for n in MEDIA if n != "target")
+    assert filler["y"] == IGNORE
+    assert set(seen) == {0, 7, 9, 11}
+    assert all(seen[row][n] for row in seen for n in ("text", "vision", "audio"))
+    check_errors(module, tmp_path, WRONG)
+
+
+def check_errors(module: DataModule, folder: Path, wrong: dict[int, tuple[str, str]]) -> None:
+    import csv
+
+    module.write_errors(folder / "errors.csv")
+    with (folder / "errors.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {int(line["row"]) for line in lines} == set(wrong)
+    assert len(lines) == len(wrong)
+    for line in lines:
+        column, message = wrong[int(line["row"])]
+        assert line["column"] == column
+        assert message in line["error"]
+        assert line["id"] == module.table.ids[int(line["row"])]
+    assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("row", [2, 3, 4, 5])
+def test_raise_from_a_worker(make: Callable[..., DataModule], tmp_path: Path, row: int, workers: int) -> None:
+    if workers and row != 2:
+        pytest.skip("workers are slow to start: once is enough")
+    keep = write_media(tmp_path).splitlines()
+    text = "\n".join(keep[k] for k in (0, 1, row + 1, 8)) + "\nv,w,m/0.png,m/0.wav,a,val\n"
+    module = make("a.csv", text, num_workers=workers, **MEDIA)
+    column, message = WRONG[row]
+    with pytest.raises(ValueError, match="Mend") as caught:
+        list(module.train_dataloader())
+    said = str(caught.value)
+    assert said.startswith(f"a.csv: row 1 (id 'i{row}'), column '{column}': ")
+    assert message in said
+    assert "Mend the row, or set datamodule.on_error=drop" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("row", [1, 6, 8])
+def test_raise_at_once(make: Callable[..., DataModule], tmp_path: Path, row: int) -> None:
+    """What can be seen without decoding is told before anything starts."""
+    keep = write_media(tmp_path).splitlines()
+    text = "\n".join(keep[k] for k in (0, 1, 8, row + 1)) + "\n"
+    column, message = WRONG[row]
+    with pytest.raises(
+        ValueError, match=rf"a.csv: row 2 \(id '{'i0' if row == 6 else f'i{row}'}'\), column '{column}'"
+    ) as caught:
+        make("a.csv", text, **MEDIA)
+    assert message.split(";")[0] in str(caught.value)
+
+
+def test_more_rows_are_counted(make: Callable[..., DataModule]) -> None:
+    rows = "vision,target\n" + "".join(f"no{k}.png,a\n" for k in range(13))
+    with pytest.raises(ValueError, match=r"row 0 .*no file .*no0.png \(12 more rows are wrong\). Mend"):
+        make("a.csv", rows, vision="vision")
+
+
+class Fails(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("out of paint")
+
+
+@pytest.mark.parametrize(("policy", "workers"), [("raise", 2), ("drop", 0), ("missing", 0)])
+def test_an_augmentation_is_no_fault_of_a_row(
+    make: Callable[..., DataModule], tmp_path: Path, policy: str, workers: int
+) -> None:
+    """Dropping every row that a broken augmentation meets would train on nothing."""
+    text = write_media(tmp_path).splitlines()
+    module = make(
+        "a.csv",
+        "\n".join([text[0], text[1], text[8], "v,w,m/0.png,m/0.wav,a,val"]),
+        num_workers=workers,
+        on_error=policy,
+        **MEDIA,
+    )
+    module.use({"vision": Pixels((4, 4), 3, augment=[Fails()])})
+    with pytest.raises(ValueError, match=r"augmentation Fails .*out of paint.*Change datamodule.transforms") as caught:
+        list(module.train_dataloader())
+    assert "Traceback" not in str(caught.value)
+
+
+def test_cut_rows_are_counted(make: Callable[..., DataModule]) -> None:
+    module = make("a.csv", TEXTS, text="text", target="target")
+    module.use({"text": Tokens("bytes", 5)})
+    list(module.train_dataloader())
+    assert module.cut == {(row, "text") for row in range(10, 21)}  # word10 and longer
+    module.cut.clear()
+    module.use({"text": Tokens("bytes", 5, "window", 0.0)})
+    batches = list(module.train_dataloader())
+    assert not module.cut
+    assert Counter(torch.cat([b.row for b in batches]).tolist()) == {row: 1 + (row >= 10) for row in range(21)}
+    module.use({"text": Tokens("bytes", 5, "refuse")})
+    with pytest.raises(ValueError, match="column 'text': 6 bytes are too long, at most 5"):
+        list(module.loader("train"))
+
+
+def test_absent_cells_and_inputs(make: Callable[..., DataModule]) -> None:
+    rows = "text,target,split\nx,a,train\n,b,train\nz,,train\nv,a,val\n"
+    module = make("a.csv", rows, text="text", target="target")
+    module.use({"text": Tokens("bytes"), "vision": Pixels((4, 4), 1)})
+    (batch,) = module.loader("train")
+    assert batch.masks["text"].tolist() == [[True], [False], [True]]
+    assert not batch.masks["vision"].any()
+    assert batch.targets["target"].tolist() == [0, 1, IGNORE]
+    assert not module.faults
+
+
+def test_filler_rows(make: Callable[..., DataModule]) -> None:
+    table = make("a.csv", "text,target,score,split\nx,a,1,train\nv,a,2,val\n", text="text", kinds={"score": "number"},
+                 targets={"target": "target", "score": "score"}).table  # fmt: skip
+    read = Rows(table, {"text": Tokens("bytes")}, "raise", True)[-1]
+    assert read.sample.row == -1
+    assert read.sample.inputs == {"text": None}
+    assert read.sample.targets["target"] == IGNORE
+    assert read.sample.targets["score"].isnan()
+
+
+def test_rows_travel_to_spawned_workers(make: Callable[..., DataModule]) -> None:
+    dataset = make("a.csv", TEXTS, text="text", target="target").loader("train").dataset
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again[3].sample.inputs["text"].windows[0].tolist() == dataset[3].sample.inputs["text"].windows[0].tolist()
+
+
+def test_wrong_settings(make: Callable[..., DataModule]) -> None:
+    with pytest.raises(ValueError, match=r"datamodule.on_error: got 'skip', wanted one of raise, drop, missing"):
+        make("a.csv", TEXTS, text="text", on_error="skip")
+    with pytest.raises(ValueError, match=r"datamodule.inputs: got 'vision', wanted some of text"):
+        make("a.csv", TEXTS, text="text", inputs=["vision"])

@@ -1,0 +1,85 @@
+"""Regex rules on parameter names."""
+
+import pytest
+from torch import nn
+
+from mm.tasks.parameters import freeze, from_last, groups
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(3, 2)
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+        self.norm = nn.LayerNorm(2)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoders = nn.ModuleDict({"text": Encoder()})
+        self.head = nn.Linear(2, 2)
+
+
+def rate_of(model, found):
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)]: (g["lr"], g["weight_decay"]) for g in found for p in g["params"]}
+
+
+def test_first_rule_wins_and_norms_do_not_decay():
+    model = Model()
+    rules = {r"^encoders\.text\.layers\.0": 0.5, r"^encoders": 0.1}
+    rates = rate_of(model, groups(model, 1.0, 0.3, rules, [r"bias$", r"norm"]))
+    assert rates["encoders.text.layers.0.weight"] == (0.5, 0.3)
+    assert rates["encoders.text.layers.0.bias"] == (0.5, 0.0)
+    assert rates["encoders.text.norm.weight"] == (0.1, 0.0)
+    assert rates["head.weight"] == (1.0, 0.3)
+    assert len(rates) == len(list(model.parameters()))  # each once
+
+
+def test_layer_decay_counts_from_the_last():
+    model = Model()
+    rates = rate_of(model, groups(model, 1.0, 0.0, {}, [], layer_decay=0.5))
+    by_hand = {"embedding": 0.125, "layers.0": 0.25, "layers.1": 0.5, "layers.2": 1.0, "norm": 1.0}
+    for part, rate in by_hand.items():
+        assert rates[f"encoders.text.{part}.weight"][0] == rate
+    assert rates["head.weight"][0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "above"),
+    [
+        ("encoders.v.model.blocks.0.norm1.weight", 1),  # timm's ViT
+        ("encoders.v.model.blocks.1.mlp.fc1.weight", 0),
+        ("encoders.v.model.patch_embed.proj.weight", 2),
+        ("encoders.v.model.encoder.layer.1.attention.output.dense.weight", 0),  # transformers' BERT
+        ("heads.target.linear.weight", 0),
+    ],
+)
+def test_layers_as_libraries_name_them(name, above):
+    assert from_last(name, {"encoders.v": 2}) == above
+
+
+def test_frozen_parameters_are_left_out():
+    model = Model()
+    freeze(model, [r"embedding", r"layers\.[01]\."])
+    assert not model.encoders["text"].embedding.weight.requires_grad
+    assert set(rate_of(model, groups(model, 1.0, 0.0, {}, []))) == {
+        "encoders.text.layers.2.weight",
+        "encoders.text.layers.2.bias",
+        "encoders.text.norm.weight",
+        "encoders.text.norm.bias",
+        "head.weight",
+        "head.bias",
+    }
+
+
+def test_a_rule_that_finds_nothing_is_an_error():
+    with pytest.raises(ValueError, match=r"task.lr_scale: 'decoder' finds no parameter"):
+        groups(Model(), 1.0, 0.0, {"decoder": 0.1}, [])
+    with pytest.raises(ValueError, match=r"task.freeze: '\(' is no regular expression"):
+        freeze(Model(), ["("])
+    model = Model()
+    freeze(model, ["."])
+    with pytest.raises(ValueError, match="every parameter is frozen"):
+        groups(model, 1.0, 0.0, {}, [])

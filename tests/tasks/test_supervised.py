@@ -1,0 +1,196 @@
+"""The supervised task: the loss is the global mean, metrics are scikit-learn's, subsets are absences."""
+
+import pytest
+import torch
+from lightning import LightningDataModule, Trainer
+from sklearn.metrics import accuracy_score, f1_score
+from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from mm.encoders.vision.conv import VisionConv
+from mm.fusion.concat import ConcatFusion
+from mm.heads.classification import ClassificationHead
+from mm.heads.regression import RegressionHead
+from mm.model import MultimodalModel
+from mm.tasks.schedule import Schedule
+from mm.tasks.supervised import Supervised, drop_inputs, section, subsets
+from mm.types import IGNORE, Batch
+
+
+def build_model(two_heads=False) -> MultimodalModel:
+    torch.manual_seed(0)
+    heads = {"digit": ClassificationHead(classes=["a", "b", "c"], embed_dim=8)}
+    if two_heads:
+        heads["size"] = RegressionHead(embed_dim=8, mean=0.0, std=1.0, criterion="mse", weight=0.5)
+    encoders = {n: VisionConv(channels=1, widths=[4], depth=0, groups=2, pool="mean") for n in ("left", "right")}
+    return MultimodalModel(encoders, ConcatFusion(inputs=["left", "right"], embed_dim=8), heads, embed_dim=8)
+
+
+def build_task(model, lr=0.1, **more) -> Supervised:
+    metrics = {
+        "digit": {"accuracy": MulticlassAccuracy(3, average="micro"), "f1": MulticlassF1Score(3, average="macro")}
+    }
+    metrics |= {name: {} for name in model.heads if name != "digit"}
+    return Supervised(
+        model, lambda groups: torch.optim.SGD(groups, lr=lr), Schedule("constant"), metrics=metrics, **more
+    )
+
+
+def make_batch(rows=12, seed=1, unlabelled=()) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    digit = torch.randint(0, 3, (rows,), generator=generator)
+    size = torch.randn(rows, generator=generator)
+    digit[list(unlabelled)] = IGNORE
+    size[list(unlabelled)] = torch.nan
+    images = {n: torch.randn(rows, 1, 6, 6, generator=generator) for n in ("left", "right")}
+    masks = {n: torch.ones(rows, 1, dtype=torch.bool) for n in images}
+    masks["right"][::3] = False
+    return Batch(images, masks, {"digit": digit, "size": size}, torch.arange(rows), {})
+
+
+class Data(LightningDataModule):
+    """Batches of given sizes out of one."""
+
+    def __init__(self, batch, sizes):
+        super().__init__()
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        self.batches = [part(batch, slice(s, s + n)) for s, n in zip(starts, sizes)]
+
+    def train_dataloader(self):
+        return DataLoader(self.batches, batch_size=None)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+def part(batch, rows) -> Batch:
+    return Batch(*({n: x[rows] for n, x in d.items()} for d in batch[:3]), batch.row[rows], {})
+
+
+def fit(task, data, **options):
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = Trainer(max_epochs=1, accelerator="cpu", num_sanity_val_steps=0, limit_val_batches=0, **quiet, **options)
+    trainer.fit(task, datamodule=data)
+    return {name: p.detach().clone() for name, p in task.model.named_parameters()}
+
+
+@pytest.fixture(autouse=True)
+def few_workers(recwarn):
+    import warnings
+
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*number of training batches.*")
+    warnings.filterwarnings("ignore", ".*lr_scheduler.step.*")
+
+
+def by_hand(batch, lr=0.1):
+    """One step of plain gradient descent on the mean over all labelled rows."""
+    model = build_model()
+    output = model(batch.inputs, batch.masks)
+    target = batch.targets["digit"]
+    torch.nn.functional.cross_entropy(output.predictions["digit"], target, ignore_index=IGNORE).backward()
+    return {name: p.detach() - lr * p.grad for name, p in model.named_parameters()}
+
+
+def test_one_step_is_that_of_the_mean_over_labelled_rows():
+    batch = make_batch(unlabelled=(0, 5))
+    moved = fit(build_task(build_model()), Data(batch, [12]))
+    for name, value in by_hand(batch).items():
+        torch.testing.assert_close(moved[name], value, msg=name)
+
+
+@pytest.mark.parametrize("sizes", [[6, 6], [3, 9], [4, 4, 4]])
+def test_accumulation_equals_one_large_batch_however_unevenly_labelled(sizes):
+    batch = make_batch(unlabelled=(0, 1, 2, 5))  # a micro-batch of three without any label among them
+    moved = fit(build_task(build_model()), Data(batch, sizes), accumulate_grad_batches=len(sizes))
+    for name, value in by_hand(batch).items():
+        torch.testing.assert_close(moved[name], value, msg=name)
+
+
+def test_the_last_window_of_an_epoch_may_be_short():
+    batch = make_batch()
+    moved = fit(build_task(build_model()), Data(batch, [6, 6]), accumulate_grad_batches=4)
+    for name, value in by_hand(batch).items():
+        torch.testing.assert_close(moved[name], value, msg=name)
+
+
+def test_a_batch_without_labels_moves_nothing():
+    batch = make_batch(unlabelled=range(12))
+    before = {name: p.clone() for name, p in build_model().named_parameters()}
+    moved = fit(build_task(build_model()), Data(batch, [12]))
+    for name, value in before.items():
+        torch.testing.assert_close(moved[name], value, msg=name)
+
+
+def test_metrics_of_every_subset():
+    batch = make_batch(unlabelled=(3,))
+    task = build_task(build_model(two_heads=True))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.test(task, datamodule=Data(batch, [5, 7]), verbose=False)
+    model = task.model.eval()
+    labelled = batch.targets["digit"] != IGNORE
+    none = torch.zeros(12, 1, dtype=torch.bool)
+    right = batch.masks["right"][:, 0]
+    for place, masks, rows in (
+        ("test", batch.masks, labelled),
+        ("test[left]", {"left": batch.masks["left"], "right": none}, labelled),
+        ("test[right]", {"left": none, "right": batch.masks["right"]}, labelled & right),
+    ):
+        guess = model(batch.inputs, masks).predictions["digit"].argmax(1)[rows]
+        truth = batch.targets["digit"][rows]
+        assert task.results[f"{place}/digit/accuracy"] == pytest.approx(accuracy_score(truth, guess))
+        assert task.results[f"{place}/digit/f1"] == pytest.approx(f1_score(truth, guess, average="macro"), abs=1e-6)
+        assert task.results[f"{place}/digit/rows"] == rows.sum()
+    output = model(batch.inputs, batch.masks)
+    mse = (output.predictions["size"].flatten() - batch.targets["size"])[labelled].square().mean()
+    assert task.results["test/size/loss"] == pytest.approx(float(mse), rel=1e-4)
+    assert task.results["test/loss"] == pytest.approx(task.results["test/digit/loss"] + 0.5 * float(mse), rel=1e-4)
+    assert sorted(task.decoded) == list(range(12))
+
+
+def test_windows_count_once():
+    batch = make_batch(6)
+    batch = batch._replace(
+        row=torch.tensor([0, 0, 1, 1, 2, -1]), targets={"digit": torch.tensor([1, 1, 2, 2, 0, IGNORE])}
+    )
+    task = build_task(build_model())
+    Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(
+        task, datamodule=Data(batch, [6]), verbose=False
+    )
+    assert task.results["test/rows"] == 3
+    assert sorted(task.decoded) == [0, 1, 2]  # filler, row -1, is no row
+
+
+def test_names_of_subsets():
+    names = [section("test", p, ["text", "vision", "audio"]) for p in subsets(["text", "vision", "audio"])]
+    assert names[:4] == ["test", "test[text]", "test[vision]", "test[audio]"]
+    assert names[4:] == ["test[text+vision]", "test[text+audio]", "test[vision+audio]"]
+
+
+def test_modality_dropout_never_takes_the_last_input():
+    torch.manual_seed(0)
+    masks = {"a": torch.ones(4000, 3, dtype=torch.bool), "b": torch.rand(4000, 1) < 0.5}
+    kept = drop_inputs(masks, 0.4)
+    present = torch.stack([m.any(1) for m in masks.values()], 1)
+    after = torch.stack([m.any(1) for m in kept.values()], 1)
+    assert not (after & ~present).any()
+    assert after.any(1).all()
+    both = present.all(1)
+    # of two present inputs one drawn at random is safe, the other goes with probability 0.4
+    assert (~after[both]).float().mean().item() == pytest.approx(0.2, abs=0.02)
+
+
+def test_modality_dropout_acts_in_training_only(monkeypatch):
+    called = []
+    monkeypatch.setattr("mm.tasks.supervised.drop_inputs", lambda masks, p: called.append(p) or masks)
+    task = build_task(build_model(), modality_dropout=0.3)
+    fit(task, Data(make_batch(), [12]))
+    assert called == [0.3]
+    Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(
+        task, datamodule=Data(make_batch(), [12]), verbose=False
+    )
+    assert called == [0.3]

@@ -1,0 +1,132 @@
+"""The one door: a directory of plain files that loads anywhere, and never runs what it should not."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+import mm
+from conftest import COLUMNS, TINY
+from mm.checkpoint import build, fetch
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, manifest):
+    """A model directory, made once."""
+    folder = tmp_path_factory.mktemp("trained")
+    args = [*COLUMNS, *TINY, f"datamodule.path={manifest}", f"paths.outputs={folder}", "run=r", "trainer.max_epochs=1"]
+    done = subprocess.run([sys.executable, "-m", "mm", "train", *args], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "r/model"
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "moved/elsewhere")
+
+
+def change(folder, edit):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    edit(config)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def test_predicts_from_any_subset_of_raw_inputs(copy, manifest):
+    model = mm.load(copy)
+    sample = {
+        "text": "it is red",
+        "vision": str(manifest.parent / "media/0.png"),
+        "audio": str(manifest.parent / "media/0.wav"),
+    }
+    whole = model.predict(sample)["target"]
+    assert whole["prediction"] in ("blue", "green", "red")
+    assert sum(whole["probability"].values()) == pytest.approx(1)
+    alone = model.predict(
+        [{"text": "it is red"}, sample, {"vision": torch.rand(3, 12, 12)}, {"audio": (torch.zeros(4410), 44100)}]
+    )
+    assert alone[1]["target"]["probability"] == pytest.approx(whole["probability"], abs=1e-5)
+    assert alone[0]["target"]["probability"] != pytest.approx(whole["probability"], abs=1e-3)
+
+
+def test_mistakes_are_named(copy):
+    model = mm.load(copy)
+    with pytest.raises(ValueError, match="no input 'txt'; this model reads text, vision, audio; did you mean 'text'"):
+        model.predict({"txt": "seven"})
+    with pytest.raises(ValueError, match="sample 1 has no input"):
+        model.predict([{"text": "seven"}, {"text": None}])
+    with pytest.raises(ValueError, match="can't read the image nowhere.png"):
+        model.predict({"vision": "nowhere.png"})
+    with pytest.raises(ValueError, match="has no config.yaml"):
+        mm.load(copy / "nothing")
+
+
+def test_directory_is_plain_and_names_no_folder_it_was_made_from(copy, manifest):
+    names = {f.name for f in copy.iterdir()}
+    assert names == {"config.yaml", "model.safetensors", "labels.json", "README.md"}
+    config = (copy / "config.yaml").read_text()
+    assert str(manifest.parent) not in config
+    assert "???" not in config
+    assert json.loads((copy / "labels.json").read_text()) == {"target": ["blue", "green", "red"]}
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["torch.load", "os.system", "builtins.eval", "mm.checkpoint.load", "mm.checkpoint.Path", "torch.nn.init.zeros_"],
+)
+def test_config_builds_classes_of_allowed_packages_only(copy, target, tmp_path):
+    change(copy, lambda c: c["transforms"].update(text={"_target_": target, "f": "x"}))
+    with pytest.raises(ValueError, match="names " + target.replace(".", r"\.")):
+        mm.load(copy)
+
+
+def test_allow_admits_a_package(copy, tmp_path, monkeypatch):
+    (tmp_path / "my_pkg.py").write_text("from mm.transforms.text.tokens import Tokens\nclass Mine(Tokens): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    change(copy, lambda c: c["transforms"]["text"].update(_target_="my_pkg.Mine"))
+    with pytest.raises(ValueError, match=r"mm.load\(path, allow=\['my_pkg'\]\)"):
+        mm.load(copy)
+    assert type(mm.load(copy, allow=["my_pkg"]).transforms["text"]).__name__ == "Mine"
+
+
+def test_an_unknown_format_is_refused(copy):
+    change(copy, lambda c: c.update(format=99))
+    with pytest.raises(ValueError, match="got format 99, this mm reads 1"):
+        mm.load(copy)
+
+
+def test_loading_imports_neither_lightning_nor_torchmetrics_nor_hydra(trained):
+    code = (
+        f"import sys, mm; m = mm.load({str(trained)!r}); m.predict({{'text': 'red'}}); "
+        "print([n for n in ('lightning', 'torchmetrics', 'hydra', 'omegaconf', 'transformers', 'wandb') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_build_is_plain_recursion():
+    layer = build({"a": [{"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}]})["a"][0]
+    assert isinstance(layer, torch.nn.Linear)
+    assert (layer.in_features, layer.out_features) == (2, 3)
+
+
+def test_wandb_artifacts_are_fetched(copy, monkeypatch):
+    import wandb
+
+    asked = []
+
+    class Api:
+        def artifact(self, name):
+            asked.append(name)
+            return self
+
+        def download(self):
+            return str(copy)
+
+    monkeypatch.setattr(wandb, "Api", Api)
+    assert fetch("wandb:team/project/model:v3") == copy
+    assert asked == ["team/project/model:v3"]
+    assert mm.load("wandb:team/project/model:v3").predict({"text": "red"})

@@ -1,0 +1,103 @@
+"""The centre: absence is the mask, features pass through, windows merge."""
+
+import pytest
+import torch
+from torch import nn
+
+from mm.encoders.vision.conv import VisionConv
+from mm.fusion.concat import ConcatFusion
+from mm.heads.classification import ClassificationHead
+from mm.model import MultimodalModel
+from mm.types import mask_inputs
+
+
+def build(names=("left", "right"), share=None) -> MultimodalModel:
+    torch.manual_seed(0)
+    own = [n for n in names if n not in (share or {})]
+    return MultimodalModel(
+        {n: VisionConv(channels=1, widths=[4, 6], depth=0, groups=2, pool="mean") for n in own},
+        ConcatFusion(inputs=list(names), embed_dim=8),
+        {"digit": ClassificationHead(classes=["a", "b", "c"], embed_dim=8)},
+        embed_dim=8,
+        share=share,
+    ).eval()
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    images = {"left": torch.randn(4, 1, 8, 8), "right": torch.randn(4, 1, 8, 8)}
+    masks = {"left": torch.ones(4, 1, dtype=torch.bool), "right": torch.tensor([[True], [False], [True], [False]])}
+    return images, masks
+
+
+def test_absent_input_has_no_influence(batch):
+    images, masks = batch
+    model = build()
+    before = model(images, masks).predictions["digit"]
+    after = model(images | {"right": images["right"] + 5 * ~masks["right"][:, :, None, None]}, masks).predictions[
+        "digit"
+    ]
+    torch.testing.assert_close(after, before)
+    changed = model(images | {"left": images["left"] + 5}, masks).predictions["digit"]
+    assert not torch.allclose(changed, before)
+
+
+def test_masked_features_equal_absent_inputs(batch):
+    images, masks = batch
+    model = build()
+    features = model.encode(images, masks)
+    alone = model.predict(mask_inputs(features, ["left"])).predictions["digit"]
+    absent = model(images, masks | {"right": torch.zeros(4, 1, dtype=torch.bool)}).predictions["digit"]
+    torch.testing.assert_close(alone, absent)
+
+
+def test_features_pass_straight_through(batch):
+    images, masks = batch
+    model = build()
+    computed = {name: model.encoders[name](images[name], masks[name]) for name in images}
+    model.encoders.requires_grad_(False)
+    torch.testing.assert_close(
+        model(computed, masks).predictions["digit"], model(images, masks).predictions["digit"], rtol=0, atol=0
+    )
+
+
+def test_shared_encoder_gives_both_inputs_the_same(batch):
+    images, masks = batch
+    model = build(share={"right": "left"})
+    assert list(model.encoders) == list(model.projections) == ["left"]
+    features = model.encode({"left": images["left"], "right": images["left"]}, masks | {"right": masks["left"]})
+    torch.testing.assert_close(features["left"].tokens, features["right"].tokens)
+
+
+def test_shared_encoder_must_exist():
+    with pytest.raises(ValueError, match=r"model.share.right: got 'middle', wanted one of left"):
+        build(share={"right": "middle"})
+
+
+def test_windows_of_a_row_are_merged():
+    model = build()
+    logits = torch.tensor([[2.0, 0, 0], [0, 3.0, 0], [0, 0, 1.0]])
+    merged, first = model.merge({"digit": logits}, torch.tensor([7, 7, 3]))
+    assert first.tolist() == [2, 0]  # rows 3, 7 in ascending order
+    torch.testing.assert_close(merged["digit"][0].softmax(0), logits[2].softmax(0))
+    by_hand = (logits[0].log_softmax(0) + logits[1].log_softmax(0)) / 2
+    torch.testing.assert_close(merged["digit"][1].softmax(0), by_hand.softmax(0))
+
+
+def test_rows_of_one_window_stay_in_their_order():
+    logits = torch.randn(3, 3)
+    merged, first = build().merge({"digit": logits}, torch.tensor([9, 2, 5]))
+    assert first.tolist() == [0, 1, 2]
+    torch.testing.assert_close(merged["digit"], logits)
+
+
+def test_only_modules_are_parameters():
+    model = build()
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {
+        "encoders",
+        "projections",
+        "fusion",
+        "heads",
+    }
+    assert isinstance(model.encoders, nn.ModuleDict)

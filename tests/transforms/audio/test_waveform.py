@@ -1,0 +1,160 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+
+from mm.transforms.audio.waveform import Waveform
+
+RNG = np.random.default_rng(0)
+WAVE = (RNG.normal(0, 0.2, 2000)).clip(-0.9, 0.9).astype(np.float32)
+STEREO = np.stack([WAVE, WAVE[::-1]], 1)
+
+
+def read(raw: object, rate: int = 16_000, **how: object) -> torch.Tensor:
+    return Waveform(rate, **how)(raw).windows[0]
+
+
+@pytest.mark.parametrize(
+    ("subtype", "error"), [("PCM_U8", 1e-2), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-7), ("FLOAT", 0)]
+)
+def test_depths(tmp_path: Path, subtype: str, error: float) -> None:
+    soundfile.write(tmp_path / "a.wav", WAVE, 16_000, subtype=subtype)
+    wave = read(str(tmp_path / "a.wav"))
+    assert wave.shape == (2000,)
+    assert wave.dtype == torch.float32
+    assert np.abs(wave.numpy() - WAVE).max() <= error
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", STEREO, 16_000, subtype="FLOAT")
+    np.testing.assert_allclose(read(tmp_path / "a.wav").numpy(), STEREO.mean(1), atol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "aiff"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    if suffix.upper() not in soundfile.available_formats():
+        pytest.skip(f"this libsndfile has no {suffix}")
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    soundfile.write(tmp_path / f"a.{suffix}", tone, 16_000)
+    wave = read(tmp_path / f"a.{suffix}")
+    spectrum = torch.fft.rfft(wave[: 8000 * (len(wave) // 8000)]).abs()
+    assert spectrum.argmax() * 16_000 / len(wave[: 8000 * (len(wave) // 8000)]) == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize(("rate", "wanted"), [(44_100, 16_000), (8000, 16_000), (48_000, 44_100), (11_025, 8000)])
+def test_rates(tmp_path: Path, rate: int, wanted: int) -> None:
+    soundfile.write(tmp_path / "a.wav", STEREO, rate, subtype="FLOAT")
+    expected = torchaudio.functional.resample(torch.from_numpy(STEREO.T.copy()).mean(0), rate, wanted)
+    torch.testing.assert_close(read(tmp_path / "a.wav", wanted), expected)
+    torch.testing.assert_close(read((STEREO.mean(1), rate), wanted), expected)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        WAVE,
+        WAVE.astype(np.float64),
+        WAVE[::-1][::-1],
+        torch.from_numpy(WAVE),
+        torch.tensor(WAVE, requires_grad=True),
+        (WAVE, 16_000),
+    ],
+)
+def test_arrays(raw: object) -> None:
+    torch.testing.assert_close(read(raw), torch.from_numpy(WAVE))
+
+
+def test_arrays_that_can_not_be_written_to() -> None:
+    wave = WAVE[::-1].copy()
+    wave.flags.writeable = False
+    assert read(wave).numpy().tolist() == wave.tolist()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (STEREO, r"got float32 of shape \(2000, 2\), wanted floats \(L,\) in -1..1; average the channels"),
+        (np.zeros((), np.float32), r"shape \(\)"),
+        (np.zeros(5, np.int16), "got int16 of shape"),
+        (np.array(["a"]), "wanted floats"),
+        (np.array([object()]), "got object"),
+        (torch.zeros(5, dtype=torch.int32), "got torch.int32"),
+        (np.zeros(0, np.float32), "the sound is empty"),
+        (np.array([0, np.nan]), "NaN or infinite"),
+        (np.array([0, np.inf]), "NaN or infinite"),
+        ((WAVE, 0), "got 0 as sample rate"),
+        ((WAVE, "16k"), "got '16k' as sample rate"),
+        ((WAVE, 44_100.5), "as sample rate"),
+        (("a.wav", 8000), "got tuple, wanted a sound"),
+        (None, "got NoneType, wanted a sound"),
+        (5, "got int, wanted a sound"),
+    ],
+)
+def test_no_sound(raw: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(raw)
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
+    soundfile.write(tmp_path / "nan.wav", np.array([0, np.nan], np.float32), 16_000, subtype="FLOAT")
+    (tmp_path / "zero.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "a.raw").write_bytes(b"1234")
+    with pytest.raises(ValueError, match="the sound is empty"):
+        read(tmp_path / "empty.wav")
+    with pytest.raises(ValueError, match="NaN"):
+        read(tmp_path / "nan.wav")
+    for name in ("zero.wav", "text.wav", "none.wav", "a.raw"):
+        with pytest.raises(ValueError, match=rf"can't read the sound .*{name}"):
+            read(tmp_path / name)
+    with pytest.raises(ValueError, match="can't read the sound"):
+        read(tmp_path)
+
+
+def test_a_broken_header_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", WAVE, 2_000_000_011)
+    with pytest.raises(ValueError, match="2000000011 Hz can't be resampled to 16000 Hz; is the file's header broken"):
+        read(tmp_path / "a.wav")
+
+    def promises_terabytes(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    monkeypatch.setattr(soundfile, "read", promises_terabytes)  # mp3 files with a changed byte do so
+    with pytest.raises(ValueError, match=r"can't read the sound .*7 TiB"):
+        read(tmp_path / "a.wav")
+
+
+def test_fuzzed_files_are_read_or_refused(tmp_path: Path) -> None:
+    """A thousand damaged files: a ValueError, or a sound; never anything else."""
+    rng = np.random.default_rng(0)
+    transform = Waveform(16_000, max_length=100)
+    for suffix, subtype in (("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", None), ("aiff", None)):
+        path = tmp_path / f"a.{suffix}"
+        soundfile.write(path, WAVE, 16_000, subtype=subtype)
+        sound = path.read_bytes()
+        refused = 0
+        for trial in range(60):
+            data = bytearray(sound[: rng.integers(1, len(sound))] if trial % 5 == 0 else sound)
+            for _ in range(rng.integers(1, 8)):
+                data[rng.integers(0, min(len(data), 80))] = rng.integers(256)
+            path.write_bytes(data)
+            try:
+                assert transform(path).windows[0].isfinite().all()
+            except ValueError:
+                refused += 1
+        assert 0 < refused < 60
+
+
+def test_too_long() -> None:
+    read = Waveform(16_000, 500)(WAVE)
+    assert read.cut
+    assert read.windows[0].tolist() == WAVE[:500].tolist()
+    windows = Waveform(16_000, 500, "window", 0.2)(WAVE).windows
+    assert [len(w) for w in windows] == [500, 500, 500, 500, 400]
+    assert windows[1].tolist() == WAVE[400:900].tolist()
+    with pytest.raises(ValueError, match="2000 samples are too long, at most 500"):
+        Waveform(16_000, 500, "refuse")(WAVE)

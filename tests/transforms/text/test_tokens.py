@@ -1,0 +1,95 @@
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from mm.transforms.text.tokens import Tokens
+
+
+@pytest.fixture(scope="module")
+def minilm() -> str:
+    data = os.environ.get("MM_DATA")
+    if not data or not (Path(data).parent / "models/all-MiniLM-L6-v2").is_dir():
+        pytest.skip("needs all-MiniLM-L6-v2 in models/ beside the folder MM_DATA, which is not there")
+    return str(Path(data).parent / "models/all-MiniLM-L6-v2")
+
+
+TEXT = "The quick brown fox doesn't jump over the lazy dog, unbelievably; [SEP] it sleeps. " * 6
+
+
+def test_bytes_by_hand() -> None:
+    read = Tokens("bytes")("aé\0")
+    assert read.windows[0].tolist() == [98, 0xC3 + 1, 0xA9 + 1, 1]
+    assert not read.cut
+    assert read.windows[0].dtype == torch.int64
+
+
+def test_bytes_too_long() -> None:
+    assert Tokens("bytes", 3)("abcdef").windows[0].tolist() == [98, 99, 100]
+    assert Tokens("bytes", 3)("abcdef").cut
+    windows = Tokens("bytes", 4, "window", 0.25)("abcdef").windows
+    assert [w.tolist() for w in windows] == [[98, 99, 100, 101], [101, 102, 103]]
+    with pytest.raises(ValueError, match="6 bytes are too long, at most 3 are read"):
+        Tokens("bytes", 3, "refuse")("abcdef")
+
+
+@pytest.mark.parametrize("raw", [5, None, b"ab", ["ab"], 0.5])
+def test_no_text(raw: object) -> None:
+    with pytest.raises(ValueError, match=f"got {type(raw).__name__}, wanted a text"):
+        Tokens("bytes")(raw)
+
+
+def test_empty_and_undecodable() -> None:
+    with pytest.raises(ValueError, match="the text is empty"):
+        Tokens("bytes")("")
+    with pytest.raises(ValueError, match="not valid UTF-8 at character 3; save the file as UTF-8"):
+        Tokens("bytes")(b"caf\xe9".decode("utf-8", "surrogateescape"))
+
+
+def test_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"tokenizer: got '{tmp_path}', wanted bytes, or a folder or hub name"):
+        Tokens(str(tmp_path))
+
+
+def test_a_real_tokenizer_truncates_as_itself_does(minilm: str) -> None:
+    from transformers import AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(minilm)
+    tokens = Tokens(minilm, max_length=20)
+    whole = own(TEXT, verbose=False)["input_ids"]
+    assert Tokens(minilm)(TEXT).windows[0].tolist() == whole  # not cut at the 128 that its file says
+    assert len(whole) > 128
+    read = tokens(TEXT)
+    assert read.cut
+    assert read.windows[0].tolist() == own(TEXT, truncation=True, max_length=20)["input_ids"]
+    short = tokens("a short one")
+    assert not short.cut
+    assert short.windows[0].tolist() == own("a short one")["input_ids"]
+    exact = own.decode(whole[1:19])
+    assert len(own(exact)["input_ids"]) == 20
+    assert not tokens(exact).cut
+
+
+@pytest.mark.parametrize(("most", "overlap"), [(20, 0.25), (18, 0.5), (50, 0.0), (100, 0.25)])
+def test_a_real_tokenizer_windows_as_itself_does(minilm: str, most: int, overlap: float) -> None:
+    from transformers import AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(minilm)
+    body = most - 2
+    stride = body - round(body * (1 - overlap))
+    expected = own(TEXT, truncation=True, max_length=most, stride=stride, return_overflowing_tokens=True)["input_ids"]
+    read = Tokens(minilm, most, "window", overlap)(TEXT)
+    assert [w.tolist() for w in read.windows] == expected
+    assert not read.cut
+    assert len(expected) > 1
+
+
+def test_a_real_tokenizer_refuses(minilm: str) -> None:
+    tokens = Tokens(minilm, 20, "refuse")
+    with pytest.raises(ValueError, match="tokens are too long, at most 20 are read"):
+        tokens(TEXT)
+    with pytest.raises(ValueError, match=r"max_length: got 2, wanted at least 3 \(2 are special tokens\)"):
+        Tokens(minilm, 2)
+    assert pickle.loads(pickle.dumps(tokens))("hello").windows[0].tolist() == tokens("hello").windows[0].tolist()

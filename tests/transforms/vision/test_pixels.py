@@ -1,0 +1,208 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from mm.transforms.vision.pixels import Pixels, open_image
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+GREY = COLOUR[:, :, 0]
+
+
+def read(raw: object, size: tuple[int, int] = (6, 8), channels: int = 3, **how: object) -> np.ndarray:
+    """-> (H, W, C) in 0..255"""
+    plain = {"mean": [0.0] * channels, "std": [1.0] * channels}
+    out = Pixels(size, channels, **plain | how)(raw).windows[0]
+    assert out.dtype == torch.float32
+    assert out.shape == (channels, *size)
+    return (out.permute(1, 2, 0) * 255).numpy()
+
+
+def test_arrays_and_tensors_of_all_shapes() -> None:
+    chw = COLOUR.transpose(2, 0, 1)
+    read_only = COLOUR.copy()
+    read_only.flags.writeable = False
+    same = [
+        COLOUR,
+        chw,
+        read_only,
+        torch.from_numpy(chw.copy()),
+        COLOUR / 255,
+        torch.tensor(chw / 255, requires_grad=True),
+    ]
+    same += [Image.fromarray(COLOUR), COLOUR[::-1][::-1], torch.tensor(COLOUR / 255).half()]
+    for raw in same:
+        np.testing.assert_allclose(read(raw), COLOUR, atol=0.01)
+    for raw in [GREY, GREY[None], GREY[:, :, None], torch.from_numpy(GREY), Image.fromarray(GREY)]:
+        np.testing.assert_allclose(read(raw, channels=1)[:, :, 0], GREY, atol=0.01)
+        np.testing.assert_allclose(read(raw), np.stack([GREY] * 3, 2), atol=0.01)
+    assert set(read(GREY > 99, channels=1).ravel().round().tolist()) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\), wanted \(H, W\)"),
+        (np.zeros((2, 3, 4, 4), np.uint8), "got an array of shape"),
+        (np.zeros(4, np.uint8), "got an array of shape"),
+        (np.zeros((0, 4), np.uint8), "got an array of shape"),
+        (np.zeros((4, 4), np.int64), "got an array of int64, wanted uint8"),
+        (np.zeros((4, 4), np.uint16), "got an array of uint16, wanted uint8"),
+        (np.array([["a"]]), "wanted uint8"),
+        (np.array([[None]]), "got an array of object"),
+        (np.full((4, 4), 200.0), "outside 0..1"),
+        (np.full((4, 4), np.nan), "outside 0..1"),
+        (-np.ones((4, 4)), "outside 0..1"),
+        (None, "got NoneType, wanted an image"),
+        (b"png", "got bytes, wanted an image"),
+    ],
+)
+def test_no_image(raw: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(raw)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"channels": 2}, "channels: got 2"),
+        ({"fit": "squash"}, "fit: got 'squash', wanted one of stretch, crop, pad"),
+        ({"size": (0, 4)}, r"size: got \[0, 4\]"),
+        ({"size": (4, 4, 3)}, "size"),
+        ({"channels": 1, "mean": [0.1, 0.2, 0.3]}, r"mean: got \[0.1, 0.2, 0.3\], wanted a number for each of 1"),
+        ({"std": [1.0]}, "std"),
+    ],
+)
+def test_wrong_arguments(how: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Pixels(**{"size": (4, 4), "channels": 3} | how)
+
+
+def test_normalising_as_torchvision_does() -> None:
+    mean, std = (0.1, 0.4, 0.7), (0.2, 0.5, 0.3)
+    expected = F.normalize(torch.from_numpy(COLOUR.transpose(2, 0, 1) / 255).float(), list(mean), list(std))
+    torch.testing.assert_close(Pixels((6, 8), 3, mean, std)(COLOUR).windows[0], expected)
+    assert Pixels((6, 8), 3)(np.full((6, 8), 255, np.uint8)).windows[0].eq(1).all()  # to -1..1 where nothing is said
+    assert Pixels((6, 8), 1, [0.0], [1.0])(np.full((6, 8), 255, np.uint8)).windows[0].eq(1).all()
+
+
+def test_fits_against_torchvision() -> None:
+    big = Image.fromarray(RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)).resize((90, 60), Image.Resampling.BICUBIC)
+    stretched = np.asarray(F.resize(big, [20, 24], antialias=True))
+    assert np.abs(read(big, (20, 24)) - stretched).max() < 3  # reducing_gap=2 costs up to two steps
+    cropped = np.asarray(F.resize(F.center_crop(big, [60, 60]), [20, 20], antialias=True))
+    inside = np.abs(read(big, (20, 20), fit="crop") - cropped)[1:-1, 1:-1]  # at the edges Pillow sees beyond the cut
+    assert inside.max() < 3
+    padded = read(Image.new("RGB", (40, 20), "white"), (20, 20), fit="pad")
+    assert padded[:5].max() == 0
+    assert padded[15:].max() == 0
+    assert padded[5:15].min() > 254
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_exif_turns(tmp_path: Path, turn: int) -> None:
+    """As a phone saves it: the pixels lie on their side, a tag says so. From a path, and as an opened image."""
+    upright = Image.fromarray(np.kron(np.array([[250, 20, 60], [120, 200, 90]], np.uint8), np.ones((16, 16), np.uint8)))
+    back = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[turn]
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    (upright if back is None else upright.transpose(back)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    for raw in (str(tmp_path / "a.jpg"), Image.open(tmp_path / "a.jpg")):
+        assert np.abs(read(raw, (32, 48), channels=1)[:, :, 0] - np.asarray(upright)).max() < 12
+
+
+def saved(folder: Path, image: Image.Image, name: str, **how: object) -> str:
+    image.save(folder / name, **how)
+    return str(folder / name)
+
+
+def test_transparency_goes_on_white(tmp_path: Path) -> None:
+    rgba = np.zeros((6, 8, 4), np.uint8)
+    rgba[:, 4:] = (10, 20, 30, 255)
+    image = Image.fromarray(rgba)
+    palette = Image.new("P", (8, 6), 1)
+    palette.putpalette([9, 9, 9, 10, 20, 30])
+    palette.paste(0, (0, 0, 4, 6))
+    opaque = image.convert("RGB")  # black means transparent
+    paths = [
+        saved(tmp_path, image, "rgba.png"),
+        saved(tmp_path, palette, "p.png", transparency=0),
+        saved(tmp_path, palette, "bytes.png", transparency=b"\x00\xff"),
+        saved(tmp_path, opaque, "rgb.png", transparency=(0, 0, 0)),
+        saved(tmp_path, palette, "p.gif", transparency=0),
+    ]
+    for raw in [*paths, image, rgba]:
+        seen = read(raw).round()
+        assert (seen[:, :4] == 255).all(), raw
+        assert (seen[:, 4:] == (10, 20, 30)).all(), raw
+    la = Image.merge("LA", [Image.new("L", (8, 6), 40), Image.new("L", (8, 6), 0)])
+    assert (read(saved(tmp_path, la, "la.png"), channels=1).round() == 255).all()
+
+
+def test_depths_and_colours(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
+    sixteen = read(saved(tmp_path, Image.fromarray(ramp), "16.png"), channels=1)[:, :, 0]
+    assert np.abs(sixteen - ramp / 257).max() <= 0.51
+    assert read(saved(tmp_path, Image.fromarray(GREY > 99), "1.png")).max() == 255
+    floats = Image.fromarray((GREY / 255).astype(np.float32))
+    assert np.abs(read(saved(tmp_path, floats, "f.tiff"), channels=1)[:, :, 0] - GREY).max() <= 0.51
+    with pytest.raises(ValueError, match=r"outside 0..1"):
+        read(Image.fromarray(GREY.astype(np.float32)))
+    with pytest.raises(ValueError, match="more than 16 bits"):
+        read(Image.fromarray(np.full((6, 8), 2**30, np.int32)))
+    red = Image.new("RGB", (8, 6), (255, 0, 0))
+    assert np.abs(read(saved(tmp_path, red.convert("CMYK"), "c.jpg", quality=95)) - (255, 0, 0)).max() < 12
+    frames = [Image.new("P", (8, 6), k) for k in (1, 2)]
+    for frame in frames:
+        frame.putpalette([0, 0, 0, 250, 0, 0, 0, 250, 0])
+    gif = saved(tmp_path, frames[0], "a.gif", save_all=True, append_images=frames[1:], duration=9)
+    assert (read(gif).round() == (250, 0, 0)).all()  # the first picture
+
+
+def test_broken_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = Path(saved(tmp_path, Image.fromarray(COLOUR).resize((90, 60)), "good.png")).read_bytes()
+    (tmp_path / "cut.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name in ("cut.png", "text.png", "empty.png", "none.png", "."):
+        with pytest.raises(ValueError, match="can't read the image"):
+            read(tmp_path / name)
+    with Image.open(tmp_path / "cut.png") as opened, pytest.raises(ValueError, match="can't read the image"):
+        read(opened)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"good.png: .*exceeds limit"):
+        open_image(tmp_path / "good.png")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+def test_fuzzed_files_are_read_or_refused(tmp_path: Path) -> None:
+    """Hundreds of damaged files: a ValueError, or pixels; never anything else."""
+    rng = np.random.default_rng(1)
+    transform = Pixels((4, 4), 3)
+    for name in ("a.png", "a.jpg", "a.gif", "a.bmp", "a.webp"):
+        path = Path(saved(tmp_path, Image.fromarray(RNG.integers(0, 256, (24, 24, 3)).astype(np.uint8)), name))
+        image = path.read_bytes()
+        refused = 0
+        for trial in range(60):
+            data = bytearray(image[: rng.integers(1, len(image))] if trial % 5 == 0 else image)
+            for _ in range(rng.integers(1, 12)):
+                data[rng.integers(0, min(len(data), 200))] = rng.integers(256)
+            path.write_bytes(data)
+            try:
+                assert transform(path).windows[0].isfinite().all()
+            except ValueError:
+                refused += 1
+        assert refused
