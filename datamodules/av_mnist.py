@@ -35,17 +35,17 @@ class Built(NamedTuple):
 
 
 class Indexed(Sequence[np.ndarray]):
-    """`values[index[row]]` by row, nothing copied."""
+    """`values[of[row]]` by row, nothing copied."""
 
-    def __init__(self, values: np.ndarray, index: np.ndarray):
+    def __init__(self, values: np.ndarray, of: np.ndarray):
         self.values = values
-        self.index = index
+        self.of = of
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.of)
 
     def __getitem__(self, row: Any) -> Any:
-        return self.values[self.index[row]]
+        return self.values[self.of[row]]
 
 
 class AVMNISTDataModule(DataModule):

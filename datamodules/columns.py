@@ -38,7 +38,9 @@ def make_table(cells: Cells, source: Path, columns: Mapping[str, Any], module: D
     count = len(next(iter(cells.values())))
     id_column = roles["id"] or "id"
     ids = [text_of(c) for c in cells[id_column]] if roles["id"] else [str(row) for row in range(count)]
-    raw = {name: read_input(cells[column], modality, source.parent) for name, (column, modality) in inputs.items()}
+    raw: dict[str, Sequence[Any]] = {
+        name: read_input(cells[column], modality, source.parent) for name, (column, modality) in inputs.items()
+    }
     split, unknown = find_split(cells, roles, targets, module)
     faults = wrong_ids(ids, id_column)
     for name, (column, modality) in inputs.items():

@@ -52,7 +52,7 @@ class DigitsDataModule(DataModule):
     def read(self) -> Table:
         from sklearn.datasets import load_digits  # slow to import, needed by this set only
 
-        data = load_digits()
+        data: Any = load_digits()
         digits = data.target.tolist()
         texts, images, sounds = [], [], []
         for row, digit in enumerate(digits):

@@ -26,7 +26,7 @@ class Fault(NamedTuple):
 class Table:
     """Rows of raw inputs and encoded targets."""
 
-    inputs: dict[str, Sequence[Any]]  # input name -> by row: a text, a path, an array; None or "": absent
+    inputs: dict[str, Any]  # input name -> a sequence by row: a text, a path, an array; None or "": absent
     targets: dict[str, Tensor]  # target name -> (N, ...), unlabelled as in Batch
     ids: Sequence[str]
     split: np.ndarray  # (N,) of str: train, val, test; "": in no split

@@ -1,4 +1,4 @@
-"""The one door to trained models: a plain directory that loads without Lightning, without pickles, without surprises."""
+"""The one door to trained models: a plain directory that loads without Lightning or pickles."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import load_model, save_model
+from torch import Tensor
 
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate
@@ -61,7 +62,8 @@ class LoadedModel:
             for name in sample:
                 if name not in self.transforms:
                     raise ValueError(
-                        f"no input '{name}'; this model reads {', '.join(self.transforms)}{close(name, self.transforms)}"
+                        f"no input '{name}'; this model reads {', '.join(self.transforms)}"
+                        f"{close(name, self.transforms)}"
                     )
             reads = {n: None if sample.get(n) is None else t(sample[n]) for n, t in self.transforms.items()}
             if not any(reads.values()):
@@ -72,15 +74,15 @@ class LoadedModel:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The same batch on another device."""
-    return Batch(
-        {
-            n: Features(*(t.to(device) for t in x)) if isinstance(x, Features) else x.to(device)
-            for n, x in batch.inputs.items()
-        },
-        *({n: x.to(device) for n, x in d.items()} for d in (batch.masks, batch.targets)),
-        batch.row.to(device),
-        {n: x.to(device) for n, x in batch.meta.items()},
-    )
+
+    def move(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: x.to(device) for name, x in tensors.items()}
+
+    inputs = {
+        n: Features(*move(x._asdict()).values()) if isinstance(x, Features) else x.to(device)
+        for n, x in batch.inputs.items()
+    }
+    return Batch(inputs, move(batch.masks), move(batch.targets), batch.row.to(device), move(batch.meta))
 
 
 def save(
@@ -200,11 +202,10 @@ def find_class(target: str, allow: Sequence[str] = ()) -> type:
 
 
 def fetch(path: str | Path) -> Path:
-    """wandb:entity/project/name:version is downloaded; any other path is itself. Errors: ValueError where W&B refuses."""
+    """wandb:entity/project/name:version is downloaded, else the path itself. Errors: ValueError where W&B refuses."""
     if not str(path).startswith("wandb:"):
         return Path(path)
     import wandb
-
     from wandb.errors import Error
 
     name = str(path).removeprefix("wandb:")

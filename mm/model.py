@@ -16,6 +16,10 @@ class MultimodalModel(nn.Module):
     Errors: ValueError where a shared encoder does not exist.
     """
 
+    encoders: Mapping[str, Encoder]  # an nn.ModuleDict, as are these
+    projections: Mapping[str, nn.Linear]
+    heads: Mapping[str, Head]
+
     def __init__(
         self,
         encoders: Mapping[str, Encoder],
@@ -29,10 +33,12 @@ class MultimodalModel(nn.Module):
         for name, owner in self.share.items():
             if owner not in encoders:
                 raise ValueError(f"model.share.{name}: got '{owner}', wanted one of {', '.join(encoders)}")
-        self.encoders = nn.ModuleDict(encoders)  # type: ignore[arg-type]
-        self.projections = nn.ModuleDict({name: nn.Linear(e.embed_dim, embed_dim) for name, e in encoders.items()})
+        self.encoders = nn.ModuleDict(encoders)  # type: ignore
+        self.projections = nn.ModuleDict(  # type: ignore[assignment]
+            {name: nn.Linear(e.embed_dim, embed_dim) for name, e in encoders.items()}
+        )
         self.fusion = fusion
-        self.heads = nn.ModuleDict(heads)  # type: ignore[arg-type]
+        self.heads = nn.ModuleDict(heads)  # type: ignore
 
     @property
     def inputs(self) -> list[str]:
@@ -67,7 +73,7 @@ class MultimodalModel(nn.Module):
         return self.predict(self.encode(inputs, masks), targets)
 
     def merge(self, predictions: Mapping[str, Any], row: Tensor) -> tuple[dict[str, Any], Tensor]:
-        """Predictions (B, ...) of windows -> one per row of the source, in ascending order; the index of its first window.
+        """Predictions (B, ...) of windows -> one per row of the source, ascending; the index of its first window.
 
         row: (B,) as in Batch. Where every row has one window the predictions stay as they are, in their order.
         """

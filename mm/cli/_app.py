@@ -53,7 +53,7 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
     outer = sys.argv
     # Lightning starts a child with sys.argv and this hydra.run.dir; in a sweep both would start the whole sweep again.
     sys.argv = [*command, *overrides]
-    with read_write(state), open_dict(state):
+    with read_write(state), open_dict(state):  # type: ignore[arg-type]
         state.run.dir = str(folder)
     try:
         if is_first_process():
@@ -79,7 +79,8 @@ def check_folder(folder: Path, resume: bool) -> None:
     old = any(folder.iterdir())
     if old and not resume:
         raise ValueError(
-            f"the run folder {shown(folder)} is not empty; choose another run=NAME, go on with resume=true, or delete it"
+            f"the run folder {shown(folder)} is not empty; choose another run=NAME, "
+            "go on with resume=true, or delete it"
         )
     if resume and not (folder / OVERRIDES).exists():
         raise ValueError(f"resume=true: there is no run in {shown(folder)}; name one with run=NAME")

@@ -64,7 +64,8 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
                 continue
             if name not in model.encoders:
                 raise ValueError(
-                    f"the input '{name}' has no encoder; add +model/encoders/{data.modality}@model.encoders.{name}=..., "
+                    f"the input '{name}' has no encoder; "
+                    f"add +model/encoders/{data.modality}@model.encoders.{name}=..., "
                     f"or share one with +model.share.{name}=..., or leave it out with datamodule.inputs"
                 )
             fill(model.encoders[name], {k: v for k, v in asdict(data).items() if v is not None})
@@ -98,7 +99,7 @@ def cut_metrics(cfg: DictConfig) -> dict[str, Any]:
 
 
 def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, InputSpec]) -> None:
-    """One transform per input: that of its name, else of its modality; the encoder's needs win, the data fills the rest.
+    """One transform per input: that of its name, else of its modality; the encoder's needs win, data fills the rest.
 
     Errors: ValueError where an input's encoder reads another modality, or less than the transform would give it.
     """
@@ -108,17 +109,19 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
         need = needs[name]
         if need.modality != data.modality:
             raise ValueError(
-                f"model.encoders.{name} reads {need.modality}, but the input '{name}' is {data.modality}; choose one of "
+                f"model.encoders.{name} reads {need.modality}, but the input '{name}' is {data.modality}; "
+                "choose one of "
                 f"model/encoders/{data.modality}"
             )
         # An input may bear the name of one modality and be of another: a spectrogram is a picture of sound.
         template = templates[name] if name in templates and name not in MODALITIES else templates[data.modality]
-        transform = OmegaConf.create(OmegaConf.to_container(template))
+        transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
         fill(transform, asdict(need) | {k: v for k, v in asdict(data).items() if asdict(need).get(k) is None})
         longest = transform.get("max_length")
         if need.max_length is not None and (longest is None or longest > need.max_length):
             raise ValueError(
-                f"datamodule.transforms.{name}.max_length: got {longest}, but its encoder reads at most {need.max_length}"
+                f"datamodule.transforms.{name}.max_length: got {longest}, but its encoder reads at most "
+                f"{need.max_length}"
             )
         finished[name] = transform
     with open_dict(cfg):
@@ -165,7 +168,7 @@ def experiment_keys(config: Any) -> list[str]:
     found = []
     for entry in config.get("defaults") or []:
         if isinstance(entry, DictConfig):
-            found += [dotted(k.removeprefix("override ").lstrip("/")) for k, v in entry.items() if v is not None]
+            found += [dotted(str(k).removeprefix("override ").lstrip("/")) for k, v in entry.items() if v is not None]
 
     def walk(node: DictConfig, prefix: str) -> None:
         for key in node:

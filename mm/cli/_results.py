@@ -36,7 +36,7 @@ def write_predictions(
     faults: Mapping[tuple[int, str], str],
     truth: bool,
 ) -> None:
-    """One line per row as Parquet: id, row, an error where one was met, and per head prediction, probabilities, truth."""
+    """One line per row as Parquet: id, row, error where there was one; per head prediction, probabilities, truth."""
     import pyarrow
     import pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""The steps that the verbs share, in the order of the house: data, finished config, model, transforms, task, trainer."""
+"""The steps of a training run, in the order of the house: data, finished config, model, transforms, task, trainer."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
@@ -99,7 +99,7 @@ def newest(folder: Path) -> str:
 def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
     """Test the best checkpoint, save everything, say where it is. -> the monitored metric's best value"""
     task, datamodule = run.task, run.datamodule
-    results = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
+    results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     score = None
     if best:

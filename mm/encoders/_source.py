@@ -27,7 +27,11 @@ def huggingface_model(
             f"{flag}: got {got} of `pretrained` and `config`, wanted exactly one; "
             f"set {flag}.pretrained=FOLDER, or {flag}.config={{model_type: ...}} for random weights"
         )
-    hf_config = AutoConfig.from_pretrained(pretrained) if config is None else AutoConfig.for_model(**plain(config))
+    if config is not None:
+        hf_config = AutoConfig.for_model(**plain(config))
+    else:
+        assert pretrained is not None
+        hf_config = AutoConfig.from_pretrained(pretrained)
     quieten(hf_config)
     kind = AutoModel._model_mapping[type(hf_config)]
     extra = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}

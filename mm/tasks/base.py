@@ -18,7 +18,8 @@ from mm.types import Batch
 class Task(LightningModule):
     """A model and how it is trained. A child gives `losses`.
 
-    optimizer: partial that takes parameter groups, null for a task that only tests; freeze, lr_scale, no_decay, layer_decay: see mm.tasks.parameters.
+    optimizer: partial that takes parameter groups, None for a task that only tests; freeze, lr_scale, no_decay,
+    layer_decay: see mm.tasks.parameters.
     """
 
     def __init__(
@@ -74,13 +75,16 @@ class Task(LightningModule):
             right = self._seen[0].clamp(min=1).sum() / torch.stack(self._seen).sum().clamp(min=1)
             right = right * self.trainer.accumulate_grad_batches
             for group in optimizer.param_groups:
-                torch._foreach_mul_([p.grad for p in group["params"] if p.grad is not None], right)
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(right)
         self._seen = []
 
     def configure_optimizers(self) -> Any:
         """Groups by the rules; the schedule's length is asked for only once the loop knows it."""
-        assert self.optimizer is not None and self.scheduler is not None
         schedule = self.scheduler
+        assert self.optimizer is not None
+        assert schedule is not None
         defaults = self.optimizer([torch.nn.Parameter(torch.zeros(1, 1))]).defaults
         groups = parameters.groups(
             self.model,

@@ -6,13 +6,15 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
 
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.types import Batch, Drawn, Features, Output, mask_inputs
+
+Scores = Mapping[str, Mapping[str, Metric]]
 
 
 class Supervised(Task):
@@ -22,6 +24,8 @@ class Supervised(Task):
     that a present input of a training row is taken as absent, never all of a row's; val_subsets: whether validation,
     like the test, also measures every subset of the inputs.
     """
+
+    scores: Mapping[str, Scores]  # section, such as test[audio] -> head name -> metric name -> metric
 
     def __init__(
         self,
@@ -38,7 +42,7 @@ class Supervised(Task):
         self.modality_dropout = modality_dropout
         parts = subsets(model.inputs)
         self.parts = {"val": parts if val_subsets else parts[:1], "test": parts}
-        self.scores = nn.ModuleDict(
+        self.scores = nn.ModuleDict(  # type: ignore[assignment]
             {
                 section(split, part, model.inputs): nn.ModuleDict({head: scores(m) for head, m in metrics.items()})
                 for split, parts in self.parts.items()
@@ -89,7 +93,7 @@ class Supervised(Task):
         assert whole is not None
         return whole
 
-    def _update(self, measured: nn.Module, output: Output, batch: Batch, seen: Tensor | None) -> None:
+    def _update(self, measured: Scores, output: Output, batch: Batch, seen: Tensor | None) -> None:
         predictions, first = self.model.merge(output.predictions, batch.row)
         for name, head in self.model.heads.items():
             scores = measured[name]
@@ -142,6 +146,8 @@ class Mean(Metric):
     """Sum over count. Not torchmetrics' MeanMetric: it hides a NaN, or, told not to, ignores weights (1.9)."""
 
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +168,7 @@ def scores(metrics: Mapping[str, Metric]) -> nn.ModuleDict:
     return nn.ModuleDict(own | {name: metric.clone() for name, metric in metrics.items()})
 
 
-def read_scores(measured: nn.ModuleDict) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_scores(measured: Mapping[str, Metric]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Compute over all processes, draw, reset. Nothing where no process saw a labelled row."""
     rows = measured["rows"].compute()
     values, figures = ({"rows": rows} if rows else {}), {}
@@ -197,7 +203,7 @@ def section(split: str, part: tuple[str, ...], inputs: list[str]) -> str:
 
 
 def drop_inputs(masks: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
-    """Each present input of a row is taken as absent with that probability, but one of a row's, drawn at random, stays."""
+    """Each present input is taken as absent with that probability, but one of a row's, drawn at random, stays."""
     present = torch.stack([mask.any(1) for mask in masks.values()], dim=1)  # (B, inputs)
     lot = torch.rand(present.shape, device=present.device)
     stays = (lot * present) == (lot * present).amax(1, keepdim=True)

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from conftest import COLUMNS, TINY
 
 EXACT = [  # nothing random but the order of rows

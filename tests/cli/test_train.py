@@ -4,9 +4,9 @@ import json
 
 import pytest
 import yaml
+from conftest import COLUMNS, TINY
 
 import mm as package
-from conftest import COLUMNS, TINY
 
 SMALL = [*COLUMNS, *TINY, "trainer.max_epochs=2", "datamodule.batch_size=16"]
 
@@ -104,7 +104,8 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         "train",
         *args,
         f"datamodule.path={manifest}",
-        "datamodule.columns.inputs={premise: {column: words, modality: text}, hypothesis: {column: size, modality: text}}",
+        "datamodule.columns.inputs={premise: {column: words, modality: text}, "
+        "hypothesis: {column: size, modality: text}}",
         "+model/encoders/text@model.encoders.premise=bag",
         "model.share={hypothesis: premise}",
     )

@@ -98,7 +98,7 @@ def test_labels_of_a_trained_model_win() -> None:
     classes = tuple("9876543210")
     table = build(labels={"target": classes}).table
     assert table.targets["target"].tolist() == [9 - d for d in load_digits().target.tolist()]
-    with pytest.raises(ValueError, match="digits: row 0 .*unknown label '0'; the model knows zero, one"):
+    with pytest.raises(ValueError, match=r"digits: row 0 .*unknown label '0'; the model knows zero, one"):
         _ = build(labels={"target": ("zero", "one")}).table
 
 

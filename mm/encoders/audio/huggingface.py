@@ -51,6 +51,8 @@ class WhisperMel(nn.Module):
     """For Whisper: log-mel of exactly the model's length, 30 s (Radford 2022); one token per 20 ms."""
 
     defaults: ClassVar[dict[str, Any]] = {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160}
+    bank: Tensor
+    window: Tensor
 
     def __init__(self, config: Any, sampling_rate: int, n_fft: int, hop_length: int):
         super().__init__()
@@ -81,6 +83,8 @@ class Fbank(nn.Module):
         "std": 4.5689974,
         "do_normalize": True,
     }
+    bank: Tensor
+    window: Tensor
 
     def __init__(self, config: Any, sampling_rate: int, mean: float, std: float, do_normalize: bool):
         super().__init__()

@@ -15,6 +15,9 @@ class LogMel(nn.Module):
     n_mels: 40 suit 8 kHz, 64 to 80 suit 16 kHz: with more, the lowest bands hold no frequency of the window.
     """
 
+    bank: Tensor
+    window: Tensor
+
     def __init__(
         self,
         sample_rate: int,
@@ -42,7 +45,7 @@ class LogMel(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Waveform (B, L), (B, L) -> log-mel (B, n_mels, T), zeros where no frame is real, and its mask (B, T)."""
         with torch.autocast(x.device.type, enabled=False):
-            # Zeros at the ends (constant), not a reflection: then the last frames of a clip don't depend on its padding.
+            # Zeros at the ends (constant), not a reflection: the last frames of a clip must not depend on its padding.
             spectrum = torch.stft(
                 x.float() * mask,
                 self.n_fft,

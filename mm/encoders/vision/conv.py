@@ -51,6 +51,7 @@ class VisionConv(nn.Module):
         """(B, C, H, W) normalised pixels, (B, 1)"""
         for block, deeper in zip(self.blocks, self.deeper):
             x = block(x)
+            assert isinstance(deeper, nn.ModuleList)
             for conv in deeper:
                 x = x + conv(x)
         return grid_features(x, mask, self.pool)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from typing import Any, cast
 
 import timm
 import torch
@@ -37,14 +38,14 @@ class TimmVision(nn.Module):
             near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
             raise ValueError(f"name: got '{name}', wanted a timm model such as {', '.join(near or ['resnet18'])}")
         weights = timm.get_pretrained_cfg(name)
+        assert weights is not None
         if pretrained:
             size, mean, std = weights.input_size[1:], mean or weights.mean, std or weights.std
             mean, std = ([sum(v) / len(v)] * channels if len(v) != channels else v for v in (mean, std))
-        extra = {"img_size": tuple(size)} if size and weights.fixed_input_size else {}
-        file = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
-        self.model = timm.create_model(
-            name, pretrained=bool(pretrained), in_chans=channels, num_classes=0, **extra, **file
-        )
+        extra: dict[str, Any] = {"img_size": tuple(size)} if size and weights.fixed_input_size else {}
+        file: dict[str, Any] = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
+        model = timm.create_model(name, pretrained=bool(pretrained), in_chans=channels, num_classes=0, **extra, **file)
+        self.model = cast(Any, model)  # what timm's models share beyond nn.Module has no type
         self.model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)  # what comes after the last map
         self.embed_dim = list(self.model.feature_info)[-1]["num_chs"]
         self.input = InputSpec(
