@@ -21,6 +21,11 @@ def main() -> None:
         print("mm VERB [KEY=VALUE ...]    VERB --help lists its keys\n")
         print("\n".join(f"  {name:10} {line}" for name, line in known.items()))
         return
+    if sys.argv[1] in ("-sc", "--shell-completion"):
+        verb = complete(known)
+        if verb is None:
+            return
+        sys.argv.insert(1, verb)
     verb, argv = sys.argv[1], sys.argv[2:]
     if verb not in known:
         near = get_close_matches(verb, known, n=1)
@@ -41,6 +46,22 @@ def main() -> None:
         sys.exit(fail(message))
     finally:
         os.environ["HYDRA_FULL_ERROR"] = tracebacks or "0"
+
+
+def complete(known: dict[str, str]) -> str | None:
+    """For `eval "$(mm -sc install=bash)"`: the verb whose keys are to be completed, or None where verbs were.
+
+    Hydra's shell function calls the program without the verb, and completes a line without one.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    if any(arg.startswith("query=") for arg in sys.argv) and len(words) + line.endswith(" ") < 3:
+        print(" ".join(name for name in known if name.startswith(words[1] if len(words) > 1 else "")))
+        return None
+    if len(words) < 2:
+        return "train"
+    os.environ["COMP_LINE"] = line.replace(f" {words[1]}", "", 1)
+    return words[1] if words[1] in known else None
 
 
 def fail(message: str) -> int:

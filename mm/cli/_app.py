@@ -1,7 +1,6 @@
 """From a verb's arguments to its job, through Hydra: run folders, resuming, and what children of a job inherit."""
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +22,6 @@ OVERRIDES = "overrides.yaml"
 def launch(verb: str, argv: list[str], job: Job) -> None:
     """Compose the verb's config and run its job, or, under -m, its jobs."""
     program = sys.argv[0]
-    if "COMP_LINE" in os.environ:  # Hydra completes a program without verbs
-        os.environ["COMP_LINE"] = re.sub(rf"\s{verb}\b", "", os.environ["COMP_LINE"], count=1)
     argv = [bare(arg) for arg in argv]
     sys.argv = [program, *remembered(argv), *argv]
     flags = config_flags(argv)

@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import lightning
 import torch
@@ -52,6 +52,10 @@ def prepare(cfg: DictConfig) -> Run:
     spec = datamodule.table.spec
     for split in ("train", *(["val"] if cfg.trainer.limit_val_batches else [])):
         datamodule.rows(split)  # an empty split is told before anything is built
+    if is_first_process():
+        print(
+            f"{datamodule.table.source}: {', '.join(f'{n} {count}' for n, count in split_counts(datamodule).items())} rows"
+        )
     _finish.finish_model(cfg, spec)
     metrics = _finish.cut_metrics(cfg)
     model = instantiate(cfg.model, _convert_="all")
@@ -64,6 +68,11 @@ def prepare(cfg: DictConfig) -> Run:
         model=model,
         metrics={head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in metrics.items()},
     )
+    if cfg.monitor.metric.startswith("val") and cfg.monitor.metric not in (known := task.val_names()):
+        raise ValueError(
+            f"monitor.metric: got '{cfg.monitor.metric}', wanted one of {', '.join(known)}"
+            f"{checkpoint.close(cfg.monitor.metric, known)}"
+        )
     return Run(datamodule, task, metrics)
 
 
@@ -76,16 +85,28 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
         print(OmegaConf.to_yaml(cfg, resolve=True))
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     _loggers.start(cfg, trainer, folder)
-    trainer.fit(run.task, datamodule=run.datamodule, ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(run.task, datamodule=run.datamodule, ckpt_path=resume, weights_only=True)
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}") from error
     return trainer
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
-    """Lightning's Trainer, from its yaml. Errors: ValueError where it refuses a value."""
+    """Lightning's Trainer, from its yaml. Errors: ValueError where it refuses a value, or would trip over a text."""
+    hints = get_type_hints(Trainer.__init__)
+    for key, value in cfg.trainer.items():
+        if isinstance(value, str) and key in hints and not {str, value} & set(members(hints[key])):
+            raise ValueError(f"trainer.{key}: got '{value}', wanted {str(hints[key]).replace('typing.', '')}")
     try:
         return instantiate(cfg.trainer, _partial_=True, _convert_="all")(callbacks=callbacks, logger=logger)
     except (TypeError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
+
+
+def members(hint: Any) -> list[Any]:
+    """A type, the members of a union and the values of its literals."""
+    return [hint, *(found for inner in get_args(hint) for found in members(inner))]
 
 
 def newest(folder: Path) -> str:
@@ -152,11 +173,15 @@ def data_counts(faults: dict[tuple[int, str], str], cut: set[tuple[int, str]]) -
     return {"data/faulty_rows": len({row for row, _ in faults})} | counts
 
 
+def split_counts(datamodule: Any) -> dict[str, int]:
+    """Split -> rows."""
+    return {name: int((datamodule.table.split == name).sum()) for name in ("train", "val", "test")}
+
+
 def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path) -> Path:
     """The model directory of the run."""
     table = run.datamodule.table
     columns = OmegaConf.select(cfg, "datamodule.columns")
-    counts = {s: int((table.split == s).sum()) for s in ("train", "val", "test")}
     command = shlex.join(["mm", *sys.argv[1:]])
     path = folder / "model"
     checkpoint.save(
@@ -168,6 +193,6 @@ def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path)
         table.spec,
         None if columns is None else OmegaConf.to_container(columns, resolve=True),  # type: ignore[arg-type]
         run.metrics,
-        _results.model_card(command, table.source, counts, results, run.task.model),
+        _results.model_card(command, table.source, split_counts(run.datamodule), results, run.task.model),
     )
     return path

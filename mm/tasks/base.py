@@ -46,6 +46,10 @@ class Task(LightningModule):
     def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
         """Name -> (sum over this process's labelled rows, how many they are, weight)."""
 
+    @abstractmethod
+    def val_names(self) -> list[str]:
+        """What validation logs, known before it has run: a monitored metric is one of them."""
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss whose gradient, averaged over processes and divided by the accumulation, is that of the global mean.
 

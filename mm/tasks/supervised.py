@@ -63,6 +63,17 @@ class Supervised(Task):
             for name, head in self.model.heads.items()
         }
 
+    def val_names(self) -> list[str]:
+        names = {
+            f"{place if len(heads) == 1 else f'{place}/{head}'}/{name}": None
+            for place, heads in self.scores.items()
+            if place.startswith("val")
+            for head, measured in heads.items()
+            for name in ("loss", *measured)
+            if name != "rows" and (name != "loss" or place == "val")
+        }
+        return list({"val/loss": None} | names)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
 

@@ -128,7 +128,9 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["task.freeze=[nothing_like_it]"], "finds no parameter"),
         (["model.encoders.text.heads=3"], "divide"),
         (["datamodule=manifest"], "datamodule.path"),
-        (["trainer.max_epochs=two"], "under trainer"),
+        (["trainer.max_epochs=two"], "trainer.max_epochs: got 'two'"),
+        (["monitor.metric=val/acuracy"], "did you mean 'val/accuracy'"),
+        (["trainer.accelerator=cuda"], "trainer"),
     ],
 )
 def test_a_mistake_is_one_message_and_status_2(mm, tmp_path, args, said):

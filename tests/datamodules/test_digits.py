@@ -38,6 +38,8 @@ def test_tones_are_those_of_the_telephone(digit: int) -> None:
     low = max((697, 770, 852, 941), key=lambda f: goertzel(wave, f))
     high = max((1209, 1336, 1477, 1633), key=lambda f: goertzel(wave, f))
     assert (low, high) == Q23[digit]
+    spectrum = np.abs(np.fft.rfft(tones(digit, 1.0, 20.0, np.random.default_rng(0))))  # of 1 Hz
+    assert tuple(sorted(np.argsort(spectrum)[-2:])) == Q23[digit]
 
 
 def test_noise_is_as_loud_as_said() -> None:

@@ -1,0 +1,80 @@
+"""Options that change how a run trains, each seen to act."""
+
+import pytest
+import torch
+import yaml
+
+from conftest import COLUMNS, TINY
+
+import mm as package
+
+SMALL = [*COLUMNS, *TINY, "datamodule.batch_size=16"]
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return package.load(folder / "model").model.state_dict()
+
+
+def test_freezing_ema_precision_and_early_stopping(mm, manifest):
+    data = f"datamodule.path={manifest}"
+    frozen = mm("train", *SMALL, data, "run=frozen", "task.freeze=['^encoders\\.text']", "trainer.max_epochs=1")
+    assert frozen.status == 0, frozen.err
+    start = mm("train", *SMALL, data, "run=start", "trainer.max_epochs=1", "task.optimizer.lr=0")
+    before, after = weights(start.folder), weights(frozen.folder)
+    for name, value in before.items():
+        assert torch.equal(value, after[name]) == name.startswith("encoders.text"), name
+
+    # an average that forgets at once is the model itself; one that remembers is another
+    plain = mm("train", *SMALL, data, "run=plain", "trainer.max_epochs=1")
+    for decay, same in ((0.0, True), (0.9, False)):
+        args = ["callbacks=[default,ema]", f"callbacks.ema.decay={decay}", f"run=ema-{decay}", "trainer.max_epochs=1"]
+        ema = mm("train", *SMALL, data, *args)
+        assert ema.status == 0, ema.err
+        averaged = weights(ema.folder)
+        assert all(torch.equal(value, averaged[name]) for name, value in weights(plain.folder).items()) == same
+
+    half = mm("train", *SMALL, data, "run=half", "trainer.max_epochs=1", "trainer.precision=bf16-mixed")
+    assert half.status == 0, half.err
+    assert 0 < half.metrics["test/loss"] < 3
+
+    stop = ["callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=1", "task.optimizer.lr=0"]
+    stopped = mm("train", *SMALL, data, "run=stopped", "trainer.max_epochs=9", *stop)
+    assert stopped.metrics["train/epochs"] == 2
+
+
+def test_best_checkpoints_go_by_the_monitored_metric(mm, manifest):
+    run = mm(
+        "train", *SMALL, f"datamodule.path={manifest}", "run=best", "trainer.max_epochs=3", "monitor.metric=val/accuracy",
+        "monitor.mode=max", "callbacks.checkpoint.save_top_k=2", "trainer.log_every_n_steps=1", "task.val_subsets=true", "task.modality_dropout=0.3",
+    )  # fmt: skip
+    assert run.status == 0, run.err
+    assert len(list((run.folder / "checkpoints").glob("step-*.ckpt"))) == 2
+    with (run.folder / "csv/version_0/metrics.csv").open() as file:
+        header = file.readline().strip().split(",")
+    assert {"val/loss", "val/accuracy", "val[text]/accuracy", "train/loss", "train/samples_per_second"} <= set(header)
+    assert run.metrics["val/accuracy"] <= 1
+
+
+@pytest.mark.parametrize("modality", ["vision", "audio", "text"])
+def test_a_folder_per_class_trains(mm, manifest, tmp_path, modality):
+    suffix = {"vision": "png", "audio": "wav", "text": "txt"}[modality]
+    for row in range(30):
+        folder = tmp_path / "data" / ("red", "green", "blue")[row % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        if modality == "text":
+            (folder / f"{row}.txt").write_text(f"it is {folder.name}")
+        else:
+            (folder / f"{row}.{suffix}").write_bytes((manifest.parent / f"media/{row}.{suffix}").read_bytes())
+    small = [a for a in TINY if "encoders" not in a or f".{modality}." in a]
+    run = mm("train", f"datamodule={modality}", "datamodule.path=data", *small, "trainer.max_epochs=1", "run=folder")
+    assert run.status == 0, run.err
+    assert list(yaml.safe_load((run.folder / "config.yaml").read_text())["model"]["encoders"]) == [modality]
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager(mm, manifest):
+    args = [*SMALL, f"datamodule.path={manifest}", "trainer.max_epochs=1", "model.encoders.text.dropout=0"]
+    args += ["model.encoders.audio.frontend.time_masks=0", "model.encoders.audio.frontend.freq_masks=0"]
+    eager, compiled = mm("train", *args, "run=eager"), mm("train", *args, "run=compiled", "compile=true")
+    assert compiled.status == 0, compiled.err
+    assert compiled.metrics["test/loss"] == pytest.approx(eager.metrics["test/loss"], abs=1e-3)
