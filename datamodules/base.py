@@ -26,7 +26,7 @@ class RowRead(NamedTuple):
 
     sample: Sample
     faults: list[Fault]
-    cut: list[str]
+    long: list[str]  # of inputs that were too long, such as "cut/text" or "windowed/audio"
 
 
 class Loaded(NamedTuple):
@@ -34,7 +34,7 @@ class Loaded(NamedTuple):
 
     batch: Batch
     faults: list[Fault]
-    cut: list[tuple[int, str]]  # row, input
+    long: list[tuple[int, str]]  # row, as in RowRead
 
 
 class Rows(Dataset[RowRead]):
@@ -64,8 +64,10 @@ class Rows(Dataset[RowRead]):
         if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
             return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
         targets = {name: values[row] for name, values in self.table.targets.items()}
-        cut = [name for name, read in inputs.items() if read is not None and read.cut]
-        return RowRead(Sample(inputs, targets, row), faults, cut)
+        reads = {name: read for name, read in inputs.items() if read is not None}
+        long = [f"cut/{name}" for name, read in reads.items() if read.cut]
+        long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
+        return RowRead(Sample(inputs, targets, row), faults, long)
 
 
 class Order(Sampler[int]):
@@ -145,7 +147,7 @@ class DataModule(LightningDataModule):
         self.whole = whole
         self.transforms: dict[str, Transform] = {}
         self.faults: dict[tuple[int, str], str] = {}
-        self.cut: set[tuple[int, str]] = set()
+        self.long: set[tuple[int, str]] = set()
 
     @abstractmethod
     def read(self) -> Table:
@@ -213,10 +215,10 @@ class DataModule(LightningDataModule):
             self.record(fault, table, len({f.row for f in table.faults}) - 1)
 
     def keep(self, loaded: Loaded) -> None:
-        """Raise or record what a worker found wrong, count what it cut."""
+        """Raise or record what a worker found wrong, note what was too long."""
         for fault in loaded.faults:
             self.record(fault, self.table)
-        self.cut.update(loaded.cut)
+        self.long.update(loaded.long)
 
     def record(self, fault: Fault, table: Table, others: int = 0) -> None:
         """others: how many more rows are known to be wrong. Errors: ValueError under on_error=raise."""
@@ -245,8 +247,8 @@ class DataModule(LightningDataModule):
 def join(rows: Sequence[RowRead], transforms: Mapping[str, Transform]) -> Loaded:
     """What a worker read -> one batch."""
     batch = collate([r.sample for r in rows], transforms)
-    cut = [(r.sample.row, name) for r in rows for name in r.cut]
-    return Loaded(batch, [fault for r in rows for fault in r.faults], cut)
+    long = [(r.sample.row, what) for r in rows for what in r.long]
+    return Loaded(batch, [fault for r in rows for fault in r.faults], long)
 
 
 def one_thread(worker: int) -> None:

@@ -84,12 +84,12 @@ def test_config_builds_classes_of_allowed_packages_only(copy, target, tmp_path):
 
 
 def test_allow_admits_a_package(copy, tmp_path, monkeypatch):
-    (tmp_path / "my_pkg.py").write_text("from mm.transforms.text.tokens import Tokens\nclass Mine(Tokens): pass\n")
+    (tmp_path / "their_pkg.py").write_text("from mm.transforms.text.tokens import Tokens\nclass Mine(Tokens): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    change(copy, lambda c: c["transforms"]["text"].update(_target_="my_pkg.Mine"))
-    with pytest.raises(ValueError, match=r"mm.load\(path, allow=\['my_pkg'\]\)"):
+    change(copy, lambda c: c["transforms"]["text"].update(_target_="their_pkg.Mine"))
+    with pytest.raises(ValueError, match=r"mm.load\(path, allow=\['their_pkg'\]\)"):
         mm.load(copy)
-    assert type(mm.load(copy, allow=["my_pkg"]).transforms["text"]).__name__ == "Mine"
+    assert type(mm.load(copy, allow=["their_pkg"]).transforms["text"]).__name__ == "Mine"
 
 
 def test_an_unknown_format_is_refused(copy):

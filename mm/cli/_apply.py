@@ -88,9 +88,9 @@ def test(cfg: DictConfig, loaded: LoadedModel, datamodule: Any, split: str, **mo
 
 def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], folder: Path, truth: bool) -> None:
     """Metrics, pictures, predictions, errors; the last line is the run folder."""
-    cut = _run.gather(trainer, task, datamodule)
+    _run.gather(trainer, task, datamodule)
     if not trainer.is_global_zero:
         return
-    results: Mapping[str, float] = task.results | _run.data_counts(datamodule.faults, cut) | {"data/rows": len(rows)}
+    results: Mapping[str, float] = task.results | _run.data_counts(datamodule) | {"data/rows": len(rows)}
     saved = _results.save(folder, results, task, datamodule, rows, truth)
     _results.print_results(results, folder, saved, [])

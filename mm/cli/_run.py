@@ -53,9 +53,8 @@ def prepare(cfg: DictConfig) -> Run:
     for split in ("train", *(["val"] if cfg.trainer.limit_val_batches else [])):
         datamodule.rows(split)  # an empty split is told before anything is built
     if is_first_process():
-        print(
-            f"{datamodule.table.source}: {', '.join(f'{n} {count}' for n, count in split_counts(datamodule).items())} rows"
-        )
+        counts = ", ".join(f"{name} {count}" for name, count in split_counts(datamodule).items())
+        print(f"{datamodule.table.source}: {counts} rows")
     _finish.finish_model(cfg, spec)
     metrics = _finish.cut_metrics(cfg)
     model = instantiate(cfg.model, _convert_="all")
@@ -131,10 +130,10 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     if tested:
         trainer.test(task, datamodule=datamodule, verbose=False)
     results |= task.results | {"train/seconds": round(time.time() - run.started, 3)}
-    cut = gather(trainer, task, datamodule)
+    gather(trainer, task, datamodule)
     if not trainer.is_global_zero:
         return score
-    results |= data_counts(datamodule.faults, cut)
+    results |= data_counts(datamodule)
     saved = {"model": save_model(cfg, run, results, folder), "config": folder / "config.yaml"}
     rows = datamodule.rows("test").tolist() if tested else []
     saved |= _results.save(folder, results, task, datamodule, rows, truth=True)
@@ -154,23 +153,23 @@ def next_commands(cfg: DictConfig, folder: Path) -> list[str]:
     ]
 
 
-def gather(trainer: Trainer, task: Any, datamodule: Any) -> set[tuple[int, str]]:
-    """Every process comes to know what each has decoded and found wrong. -> the rows and inputs that were cut"""
+def gather(trainer: Trainer, task: Any, datamodule: Any) -> None:
+    """Every process comes to know what each has decoded, found wrong and found too long."""
     if trainer.world_size == 1:
-        return datamodule.cut
+        return
     everyone: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everyone, (task.decoded, datamodule.faults, datamodule.cut))
-    for decoded, faults, _ in everyone:
+    torch.distributed.all_gather_object(everyone, (task.decoded, datamodule.faults, datamodule.long))
+    for decoded, faults, long in everyone:
         task.decoded |= decoded
         datamodule.faults |= faults
-    return set().union(*(cut for _, _, cut in everyone))
+        datamodule.long |= long
 
 
-def data_counts(faults: dict[tuple[int, str], str], cut: set[tuple[int, str]]) -> dict[str, int]:
-    """Rows that could not be read, and per input those whose end was left out."""
-    names = sorted({name for _, name in cut})
-    counts = {f"data/cut/{name}": sum(n == name for _, n in cut) for name in names}
-    return {"data/faulty_rows": len({row for row, _ in faults})} | counts
+def data_counts(datamodule: Any) -> dict[str, int]:
+    """Rows that could not be read, and per input those that were too long: data/cut/text, data/windowed/audio."""
+    names = [name for _, name in datamodule.long]
+    faulty = {"data/faulty_rows": len({row for row, _ in datamodule.faults})}
+    return faulty | {f"data/{name}": names.count(name) for name in sorted(set(names))}
 
 
 def split_counts(datamodule: Any) -> dict[str, int]:

@@ -45,11 +45,15 @@ def test_completion(line, said):
 
 
 def test_verbs_and_help_import_no_torch():
-    code = "import sys; sys.argv = ['mm']; from mm.cli import main; main(); print([m for m in ('torch', 'hydra') if m in sys.modules])"
+    code = (
+        "import sys; sys.argv = ['mm']\nfrom mm.cli import main\nmain()\n"
+        "print([m for m in ('torch', 'hydra') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]")
     code = (
-        "import sys; sys.argv = ['mm', 'train', '--help']\nfrom mm.cli import main\ntry:\n main()\nexcept SystemExit: pass\n"
+        "import sys; sys.argv = ['mm', 'train', '--help']\nfrom mm.cli import main\n"
+        "try:\n main()\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'lightning') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

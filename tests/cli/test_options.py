@@ -3,7 +3,6 @@
 import pytest
 import torch
 import yaml
-
 from conftest import COLUMNS, TINY
 
 import mm as package
@@ -44,8 +43,9 @@ def test_freezing_ema_precision_and_early_stopping(mm, manifest):
 
 def test_best_checkpoints_go_by_the_monitored_metric(mm, manifest):
     run = mm(
-        "train", *SMALL, f"datamodule.path={manifest}", "run=best", "trainer.max_epochs=3", "monitor.metric=val/accuracy",
-        "monitor.mode=max", "callbacks.checkpoint.save_top_k=2", "trainer.log_every_n_steps=1", "task.val_subsets=true", "task.modality_dropout=0.3",
+        "train", *SMALL, f"datamodule.path={manifest}", "run=best", "trainer.max_epochs=3",
+        "monitor.metric=val/accuracy", "monitor.mode=max", "callbacks.checkpoint.save_top_k=2",
+        "trainer.log_every_n_steps=1", "task.val_subsets=true", "task.modality_dropout=0.3",
     )  # fmt: skip
     assert run.status == 0, run.err
     assert len(list((run.folder / "checkpoints").glob("step-*.ckpt"))) == 2

@@ -233,11 +233,11 @@ def test_cut_rows_are_counted(make: Callable[..., DataModule]) -> None:
     module = make("a.csv", TEXTS, text="text", target="target")
     module.use({"text": Tokens("bytes", 5)})
     list(module.train_dataloader())
-    assert module.cut == {(row, "text") for row in range(10, 21)}  # word10 and longer
-    module.cut.clear()
+    assert module.long == {(row, "cut/text") for row in range(10, 21)}  # word10 and longer
+    module.long.clear()
     module.use({"text": Tokens("bytes", 5, "window", 0.0)})
     batches = list(module.train_dataloader())
-    assert not module.cut
+    assert module.long == {(row, "windowed/text") for row in range(10, 21)}
     assert Counter(torch.cat([b.row for b in batches]).tolist()) == {row: 1 + (row >= 10) for row in range(21)}
     module.use({"text": Tokens("bytes", 5, "refuse")})
     with pytest.raises(ValueError, match="column 'text': 6 bytes are too long, at most 5"):
