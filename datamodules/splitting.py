@@ -66,17 +66,27 @@ def cut(
 
 
 def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `cut`, where some label is too rare to stratify by, or rows have several: no label loses its last row."""
-    sets = [set(label) if isinstance(label, list) else {label} for label in labels[rows]]
-    total, gone = Counter(label for labels in sets for label in labels), Counter()
-    mask = np.zeros(len(rows), dtype=bool)
-    wanted = round(len(rows) * part)
-    for most in (part, 1.0):  # at first a label gives up no more than its part, then what it can spare
-        for i in np.random.default_rng(seed).permutation(len(rows)):
-            spare = all(gone[label] + 1 <= min(round(total[label] * most), total[label] - 1) for label in sets[i])
-            if spare and not mask[i] and mask.sum() < wanted:
-                mask[i] = True
-                gone.update(sets[i])
+    """As `cut`, where some label is too rare to stratify by, or rows have several: no label loses its last row.
+
+    One row of each label stays; of the others, those of rare labels join the largest stratum.
+    """
+    sets = [frozenset(label) if isinstance(label, list) else frozenset([label]) for label in labels[rows]]
+    stays = np.zeros(len(rows), dtype=bool)
+    seen: set[str] = set()
+    for i in np.random.default_rng(seed).permutation(len(rows)):
+        stays[i] = not sets[i] <= seen
+        seen |= sets[i]
+    free = np.flatnonzero(~stays)
+    wanted = min(round(len(rows) * part), len(free))  # perhaps none: whoever asks for the split is told
+    mask = ~stays & (wanted > 0)
+    if 0 < wanted < len(free):
+        strata = ["|".join(sorted(sets[i])) for i in free]
+        common = Counter(strata)
+        largest = max(common, key=lambda name: common[name])
+        strata = np.array([name if common[name] * part >= 1 else largest for name in strata])
+        stratify = strata if can_stratify(strata, wanted / len(free)) else None
+        _, take = train_test_split(free, test_size=wanted, random_state=seed, stratify=stratify)
+        mask = np.isin(np.arange(len(rows)), take)
     return rows[~mask], rows[mask]
 
 
