@@ -115,8 +115,8 @@ class Loader(DataLoader[Any]):
 class DataModule(LightningDataModule):
     """Rows -> batches. A child gives `read`, the table of its rows.
 
-    batch_size: rows per process and step; inputs: those of the data's inputs to use, all where null; on_error: raise,
-    drop the row, or take the input as missing; split: where the data has none; labels: target -> its known classes;
+    batch_size: rows per process and step; shuffle: training rows, anew each epoch; inputs: those of the data's inputs
+    to use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has none; labels: target -> its known classes;
     kinds: target -> how its column is read, as in TargetData; whole: rows without a split column are all for testing.
     Errors: ValueError naming row, id, column and fix.
     """
@@ -129,6 +129,7 @@ class DataModule(LightningDataModule):
         split: Mapping[str, Any],
         seed: int,
         inputs: Sequence[str] | None = None,
+        shuffle: bool = True,
         labels: Mapping[str, Sequence[str]] | None = None,
         kinds: Mapping[str, str] | None = None,
         whole: bool = False,
@@ -142,6 +143,7 @@ class DataModule(LightningDataModule):
         self.split = Split(**split)
         self.seed = seed
         self.wanted = inputs
+        self.shuffle = shuffle
         self.labels = dict(labels or {})
         self.kinds = dict(kinds or {})
         self.whole = whole
@@ -190,7 +192,7 @@ class DataModule(LightningDataModule):
         loader = Loader(
             Rows(self.table, self.transforms, self.on_error, train),
             batch_size=self.batch_size,
-            sampler=Order(self.rows(split), train, self.seed, rank, world),
+            sampler=Order(self.rows(split), train and self.shuffle, self.seed, rank, world),
             num_workers=self.num_workers,
             collate_fn=partial(join, transforms=self.transforms),
             persistent_workers=self.num_workers > 0,

@@ -1,5 +1,7 @@
 """Options that change how a run trains, each seen to act."""
 
+import csv
+
 import pytest
 import torch
 import yaml
@@ -7,6 +9,7 @@ from conftest import COLUMNS, TINY
 
 import mm as package
 
+LR = "task.optimizer.lr=0.01"
 SMALL = [*COLUMNS, *TINY, "datamodule.batch_size=16"]
 
 
@@ -78,3 +81,11 @@ def test_compiled_equals_eager(mm, manifest):
     eager, compiled = mm("train", *args, "run=eager"), mm("train", *args, "run=compiled", "compile=true")
     assert compiled.status == 0, compiled.err
     assert compiled.metrics["test/loss"] == pytest.approx(eager.metrics["test/loss"], abs=1e-3)
+
+
+def test_overfit_sees_one_batch_and_learns_it(mm, manifest):
+    run = mm("train", *SMALL, f"datamodule.path={manifest}", "debug=overfit", "trainer.max_epochs=60", LR, "run=over")
+    assert run.status == 0, run.err
+    with (run.folder / "csv/version_0/metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert losses[-1] < 0.1 < losses[0]
