@@ -116,8 +116,9 @@ class DataModule(LightningDataModule):
     """Rows -> batches. A child gives `read`, the table of its rows.
 
     batch_size: rows per process and step; shuffle: training rows, anew each epoch; inputs: those of the data's inputs
-    to use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has none; labels: target -> its known classes;
-    kinds: target -> how its column is read, as in TargetData; whole: rows without a split column are all for testing.
+    to use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has none;
+    labels: target -> its known classes; kinds: target -> how its column is read, as in TargetData; whole: rows without
+    a split column are all for testing.
     Errors: ValueError naming row, id, column and fix.
     """
 

@@ -30,11 +30,13 @@ def make_table(cells: Cells, source: Path, columns: Mapping[str, Any], module: D
     Errors: ValueError where a column does not exist, or, under on_error=raise, for the first row that is wrong.
     """
     inputs, targets = input_columns(cells, columns), target_columns(cells, columns)
+    # Columns of inputs that are not wanted need not be there.
+    inputs = {n: found for n, found in inputs.items() if module.wanted is None or n in module.wanted} or inputs
     if module.whole:  # what a trained model does not predict need not be read
         targets = {name: target for name, target in targets.items() if name in module.labels}
     roles = {role: named(columns, role) or (role if role in cells else None) for role in ("id", "split", "group")}
     used = [*(c for c, _ in inputs.values()), *(c for c, _ in targets.values()), *filter(None, roles.values())]
-    check_columns(cells, used, source)
+    check_columns(cells, used, source, module.whole)
     count = len(next(iter(cells.values())))
     id_column = roles["id"] or "id"
     ids = [text_of(c) for c in cells[id_column]] if roles["id"] else [str(row) for row in range(count)]
@@ -65,7 +67,7 @@ def make_table(cells: Cells, source: Path, columns: Mapping[str, Any], module: D
     return table
 
 
-def check_columns(cells: Cells, used: Sequence[str], source: Path) -> None:
+def check_columns(cells: Cells, used: Sequence[str], source: Path, whole: bool) -> None:
     """Errors: ValueError where one does not exist."""
     for column in used:
         if column not in cells:
@@ -76,7 +78,8 @@ def check_columns(cells: Cells, used: Sequence[str], source: Path) -> None:
                 if close or source.suffix.lower() not in (".csv", ".tsv")
                 else ("; if the first line is a row already, name the columns with datamodule.header=[...]")
             )
-            raise ValueError(f"{source}: no column '{column}'; there are {shown(names, 30)}{close}{headless}")
+            fewer = "; to do without an input, say datamodule.inputs=[...]" if whole else ""
+            raise ValueError(f"{source}: no column '{column}'; there are {shown(names, 30)}{close}{headless}{fewer}")
 
 
 def leave_out(table: Table, id_column: str, on_error: str) -> None:
