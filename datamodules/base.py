@@ -47,6 +47,9 @@ class Rows(Dataset[RowRead]):
         self.train = train
         self.blank = {name: unlabelled(t[:1])[0] for name, t in table.targets.items()}
 
+    def __len__(self) -> int:
+        return len(self.table.ids)
+
     def __getitem__(self, row: int) -> RowRead:
         inputs: dict[str, Read | None] = dict.fromkeys(self.transforms)
         if row < 0:
@@ -214,8 +217,9 @@ class DataModule(LightningDataModule):
 
     def settle(self, table: Table) -> None:
         """Raise or record what was found wrong while reading, the first row first."""
+        others = len({fault.row for fault in table.faults}) - 1
         for fault in sorted(table.faults):
-            self.record(fault, table, len({f.row for f in table.faults}) - 1)
+            self.record(fault, table, others)
 
     def keep(self, loaded: Loaded) -> None:
         """Raise or record what a worker found wrong, note what was too long."""

@@ -2,4 +2,5 @@
 
 from mm.cli import main
 
-main()
+if __name__ == "__main__":  # and not where something merely imports it
+    main()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,15 @@ class LoadedModel:
         """
         if isinstance(samples, Mapping):
             return self.predict([samples])[0]
+        if not samples:
+            return []
         device = next(self.model.parameters()).device
         batch = to_device(self.read(samples), device)
         output = self.model(batch.inputs, batch.masks)
         predictions, first = self.model.merge(output.predictions, batch.row)
         fused = Features(*(x[first] for x in output.fused))
-        answers = {n: head.decode(predictions[n], fused, batch.meta) for n, head in self.model.heads.items()}
+        meta = {name: x[first] for name, x in batch.meta.items()}
+        answers = {name: head.decode(predictions[name], fused, meta) for name, head in self.model.heads.items()}
         return [{name: rows[i] for name, rows in answers.items()} for i in range(len(samples))]
 
     def read(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
@@ -114,6 +118,8 @@ def save(
         if isinstance(transform, Tokens) and transform.tokenizer is not None:
             transform.tokenizer.save_pretrained(part / "tokenizer" / name)
             transform_configs[name]["tokenizer"] = f"tokenizer/{name}"
+            if "tokenizer" in model_config["encoders"].get(name, {}):  # what it was trained from may move
+                model_config["encoders"][name]["tokenizer"] = f"tokenizer/{name}"
     config = {
         "format": FORMAT,
         "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
@@ -126,8 +132,10 @@ def save(
         "columns": columns,
         "metrics": metrics,
     }
-    (part / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
-    (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1))
+    (part / "config.yaml").write_text(
+        yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
     (part / "README.md").write_text(card, encoding="utf-8")
     save_model(model, str(part / "model.safetensors"))
     (part / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
@@ -150,12 +158,20 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     path = fetch(path)
     if not (path / "config.yaml").is_file():
         raise ValueError(f"no model directory at {path}: it has no config.yaml; a run leaves one as outputs/RUN/model")
-    config = yaml.safe_load((path / "config.yaml").read_text())
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     if config.get("format") != FORMAT:
         raise ValueError(
             f"{path}: got format {config.get('format')}, this mm reads {FORMAT}; install the mm that wrote it"
         )
-    labels = json.loads((path / "labels.json").read_text())
+    lacking = [name for name in config["requires"] if find_spec(name) is None]
+    if lacking:
+        raise ValueError(f"{path}: needs {', '.join(lacking)}; pip install {' '.join(lacking)}")
+    for name, node in config["model"]["encoders"].items():
+        if node.get("pretrained"):
+            raise ValueError(
+                f"{path}: its encoder '{name}' names other weights, {node['pretrained']}; its own are here"
+            )
+    labels = json.loads((path / "labels.json").read_text(encoding="utf-8"))
     for name, head in config["model"]["heads"].items():
         if "classes" in head:
             head["classes"] = labels[name]
@@ -228,9 +244,11 @@ def without_sources(config: dict[str, Any], model: MultimodalModel) -> dict[str,
 
 
 def needed(model: MultimodalModel) -> list[str]:
-    """The optional packages whose classes the model holds."""
-    found = {type(module).__module__.split(".")[0] for module in model.modules()}
-    return [name for name in OPTIONAL if name in found and name in sys.modules]
+    """The optional packages that its classes are of, or that their files import."""
+    files = [sys.modules[type(module).__module__] for module in model.modules()]
+    used = {file.__name__.split(".")[0] for file in files}
+    used |= {str(found.__module__).split(".")[0] for file in files for found in vars(file).values() if callable(found)}
+    return [name for name in OPTIONAL if name in used]
 
 
 def plain(node: Any) -> Any:

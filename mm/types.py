@@ -157,7 +157,11 @@ class Head(Protocol):
 
 @runtime_checkable
 class Drawn(Protocol):
-    """A metric that has a picture, such as a confusion matrix."""
+    """A metric of several numbers that has a picture, such as a confusion matrix."""
+
+    def names(self) -> list[str]:
+        """Keys of what it computes."""
+        ...
 
     def figure(self) -> Any:
         """A matplotlib Figure of what has been seen since the last reset."""

@@ -54,6 +54,7 @@ def test_predicts_from_any_subset_of_raw_inputs(copy, manifest):
 
 def test_mistakes_are_named(copy):
     model = mm.load(copy)
+    assert model.predict([]) == []
     with pytest.raises(ValueError, match="no input 'txt'; this model reads text, vision, audio; did you mean 'text'"):
         model.predict({"txt": "seven"})
     with pytest.raises(ValueError, match="sample 1 has no input"):
@@ -75,7 +76,15 @@ def test_directory_is_plain_and_names_no_folder_it_was_made_from(copy, manifest)
 
 @pytest.mark.parametrize(
     "target",
-    ["torch.load", "os.system", "builtins.eval", "mm.checkpoint.load", "mm.checkpoint.Path", "torch.nn.init.zeros_"],
+    [
+        "torch.load",
+        "os.system",
+        "builtins.eval",
+        "mm.checkpoint.load",
+        "mm.checkpoint.Path",
+        "mm.__main__.main",
+        "torch.nn.init.zeros_",
+    ],
 )
 def test_config_builds_classes_of_allowed_packages_only(copy, target, tmp_path):
     change(copy, lambda c: c["transforms"].update(text={"_target_": target, "f": "x"}))
@@ -90,6 +99,21 @@ def test_allow_admits_a_package(copy, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"mm.load\(path, allow=\['their_pkg'\]\)"):
         mm.load(copy)
     assert type(mm.load(copy, allow=["their_pkg"]).transforms["text"]).__name__ == "Mine"
+
+
+def test_other_weights_and_missing_packages_are_refused(copy):
+    change(copy, lambda c: c["requires"].update(no_such_package="1"))
+    with pytest.raises(ValueError, match="needs no_such_package"):
+        mm.load(copy)
+    change(copy, lambda c: c["requires"].pop("no_such_package"))
+    change(copy, lambda c: c["model"]["encoders"]["text"].update(pretrained="someone/else"))
+    with pytest.raises(ValueError, match="its encoder 'text' names other weights, someone/else"):
+        mm.load(copy)
+
+
+def test_what_it_requires_is_told(copy):
+    requires = yaml.safe_load((copy / "config.yaml").read_text())["requires"]
+    assert list(requires) == ["mm", "torch", "torchaudio"]
 
 
 def test_an_unknown_format_is_refused(copy):

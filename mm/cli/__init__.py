@@ -3,7 +3,6 @@
 import ast
 import os
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
@@ -28,11 +27,9 @@ def main() -> None:
         sys.argv.insert(1, verb)
     verb, argv = sys.argv[1], sys.argv[2:]
     if verb not in known:
-        near = get_close_matches(verb, known, n=1)
-        sys.exit(
-            fail(f"no verb '{verb}'{f'; did you mean {near[0]!r}?' if near else ''}; there are {', '.join(known)}")
-        )
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        from mm.cli._words import near
+
+        sys.exit(fail(f"no verb '{verb}', there are {', '.join(known)}{near(verb, known)}"))
     tracebacks = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it wants them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1
     try:

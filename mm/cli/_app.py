@@ -9,6 +9,8 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -45,17 +47,15 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
     """One job, in its own folder."""
     state = HydraConfig.get()
     folder = Path(state.runtime.output_dir)
-    overrides = list(state.overrides.task)
     before = {name: os.environ.get(name) for name in RANKS}
     outer = sys.argv
     # Lightning starts a child with sys.argv and this hydra.run.dir; in a sweep both would start the whole sweep again.
-    sys.argv = [*command, *overrides]
+    sys.argv = [*command, *state.overrides.task]
     with read_write(state), open_dict(state):  # type: ignore[arg-type]
         state.run.dir = str(folder)
     try:
         if is_first_process():
             check_folder(folder, cfg.get("resume", False))
-            (folder / OVERRIDES).write_text(yaml.safe_dump(overrides, allow_unicode=True))
         result = job(cfg, folder)
     except Exception:
         leave_nothing(folder)
@@ -71,10 +71,11 @@ def is_first_process() -> bool:
     return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
-def check_folder(folder: Path, resume: bool) -> None:
+def check_folder(folder: Path, resume: Any) -> None:
     """Errors: ValueError where a new run would write into an old one's folder, or there is nothing to resume."""
-    old = any(folder.iterdir())
-    if old and not resume:
+    if not isinstance(resume, bool):
+        raise ValueError(f"resume: got '{resume}', wanted true or false")
+    if any(folder.iterdir()) and not resume:
         raise ValueError(
             f"the run folder {shown(folder)} is not empty; choose another run=NAME, "
             "go on with resume=true, or delete it"
@@ -83,10 +84,16 @@ def check_folder(folder: Path, resume: bool) -> None:
         raise ValueError(f"resume=true: there is no run in {shown(folder)}; name one with run=NAME")
 
 
+def remember(folder: Path) -> None:
+    """Keep the overrides of a run that is about to start, for resuming and comparing."""
+    part = folder / f"{OVERRIDES}.part"
+    part.write_text(yaml.safe_dump(list(HydraConfig.get().overrides.task), allow_unicode=True), encoding="utf-8")
+    os.replace(part, folder / OVERRIDES)
+
+
 def leave_nothing(folder: Path) -> None:
-    """Remove a folder in which nothing but the command was written, so that its name is free again."""
-    if is_first_process() and {f.name for f in folder.iterdir()} <= {OVERRIDES}:
-        (folder / OVERRIDES).unlink(missing_ok=True)
+    """Remove the folder of a job that failed before it wrote anything, so that its name is free again."""
+    if is_first_process() and not any(folder.iterdir()):
         folder.rmdir()
 
 
@@ -104,13 +111,26 @@ def restore(before: dict[str, str | None]) -> None:
 
 def remembered(argv: list[str]) -> list[str]:
     """For `run=NAME resume=true`, the overrides that NAME was started with, but those that are given anew."""
-    given = dict(a.split("=", 1) for a in argv if "=" in a and not a.startswith("-"))
-    if given.get("resume", "").lower() != "true" or "run" not in given or {"-m", "--multirun"} & set(argv):
+    given = {key: value for arg in argv for key, value in [parse(arg)] if key}
+    if given.get("resume") is not True or "run" not in given or {"-m", "--multirun"} & set(argv):
         return []
-    file = Path(given.get("paths.outputs", "outputs")) / given["run"] / OVERRIDES
+    if any(arg.startswith("hydra.run.dir=") for arg in argv):  # a child process, whose arguments are complete
+        return []
+    file = Path(str(given.get("paths.outputs", "outputs"))) / str(given["run"]) / OVERRIDES
     if not file.exists():
         raise ValueError(f"resume=true: there is no run in {file.parent}")
-    return [o for o in yaml.safe_load(file.read_text()) if o.split("=", 1)[0].lstrip("+~") not in given]
+    return [o for o in yaml.safe_load(file.read_text(encoding="utf-8")) if parse(o)[0] not in given]
+
+
+def parse(arg: str) -> tuple[str, Any]:
+    """An override's key and value; "" where the argument is none, which Hydra then says."""
+    if arg.startswith("-"):
+        return "", None
+    try:
+        override = OverridesParser.create().parse_override(arg)
+    except HydraException:
+        return "", None
+    return override.get_key_element().lstrip("+~"), override.value()
 
 
 def bare(arg: str) -> str:

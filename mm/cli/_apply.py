@@ -10,8 +10,10 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
+from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
 from mm.cli import _finish, _results, _run
+from mm.cli._app import remember
 
 
 def load(cfg: DictConfig) -> LoadedModel:
@@ -80,7 +82,7 @@ def columns(saved: dict[str, Any], given: Any, labelled: bool) -> dict[str, Any]
 def test(cfg: DictConfig, loaded: LoadedModel, datamodule: Any, split: str, **more: Any) -> tuple[Any, Trainer]:
     """Every row of a split through the model."""
     task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=loaded.model, **more)
-    trainer = _run.build_trainer(cfg, [instantiate({"_target_": "mm.callbacks.progress.Progress"})], False)
+    trainer = _run.build_trainer(cfg, [Progress()], False)
     datamodule.test_dataloader = lambda: datamodule.loader(split)
     trainer.test(task, datamodule=datamodule, verbose=False)
     return task, trainer
@@ -91,6 +93,7 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
     _run.gather(trainer, task, datamodule)
     if not trainer.is_global_zero:
         return
+    remember(folder)
     results: Mapping[str, float] = task.results | _run.data_counts(datamodule) | {"data/rows": len(rows)}
     saved = _results.save(folder, results, task, datamodule, rows, truth)
-    _results.print_results(results, folder, saved, [])
+    _results.print_results(results, list(task.model.heads), folder, saved, [])

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
 
 from mm.types import MODALITIES, DataSpec, InputSpec
 
@@ -49,10 +50,19 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
     named = named_keys()
     restricted = cfg.datamodule.get("inputs") is not None  # leaving inputs out on purpose is no mistake
     share = dict(model.get("share") or {})
+    for name in (*spec.inputs, *spec.targets):
+        if not name.isidentifier() or name in dir(nn.ModuleDict):
+            raise ValueError(
+                f"'{name}' can't name an input or a target (torch takes it, or it is no plain word); rename it"
+            )
+    for name in share:
+        if name not in spec.inputs:
+            raise ValueError(f"model.share.{name}: the data has no input '{name}', only {', '.join(spec.inputs)}")
     with open_dict(cfg):
         for group, known, what in (("encoders", spec.inputs, "input"), ("heads", spec.targets, "target")):
             for name in [n for n in model[group] if n not in known]:
-                by = next((source for key, source in named if key.startswith(f"model.{group}.{name}")), None)
+                part = f"model.{group}.{name}"
+                by = next((by for key, by in named if key == part or key.startswith(f"{part}.")), None)
                 if by and not (restricted and by.startswith("experiment")):
                     raise ValueError(
                         f"model.{group}.{name} is set by {by}, but the data has no {what} '{name}', only "
@@ -124,6 +134,11 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
                 f"{need.max_length}"
             )
         finished[name] = transform
+    read = {*finished, *(data.modality for data in spec.inputs.values())}
+    for key, by in named_keys():
+        part = key.removeprefix("datamodule.transforms.").split(".")[0]
+        if key.startswith("datamodule.transforms.") and part not in read and not by.startswith("experiment"):
+            raise ValueError(f"{by}: the data has no input that it would act on, only {', '.join(spec.inputs)}")
     with open_dict(cfg):
         cfg.datamodule.transforms = finished
 

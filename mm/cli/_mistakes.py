@@ -1,8 +1,6 @@
 """A user's mistakes, told in one message with the nearest valid name."""
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -10,6 +8,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+
+from mm.cli._words import near
 
 USER = (ValueError, TypeError, ImportError, AttributeError)  # under instantiate: wrong arguments of a part
 
@@ -33,7 +33,7 @@ def explain(error: BaseException, verb: str) -> str | None:
 
 def missing(error: OmegaConfBaseException) -> str:
     """A key that must be set, or an interpolation that finds nothing."""
-    key = getattr(error, "full_key", None)
+    key = error.full_key
     first = str(error).splitlines()[0]
     return f"{key} must be set: {key}=..." if key and "Missing mandatory value" in first else first
 
@@ -44,15 +44,10 @@ def suggest(message: str, verb: str) -> str:
         r"Could not find '([^']+)'.*?Available options in '[^']*':\n(.*?)\nConfig search path", message, re.S
     ):
         names = [line.strip() for line in options[2].splitlines() if line.strip()]
-        return near(options[1].rpartition("/")[2], names)
+        return near(options[1].rpartition("/")[2], names, most=3, cutoff=0.5)
     if key := re.search(r"(?:Could not override|override|delete) '([^']+)'", message):
-        return near(key[1].split("@")[0], keys(verb))
+        return near(key[1].split("@")[0], keys(verb), most=3, cutoff=0.5)
     return ""
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    found = get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f"\nDid you mean {' or '.join(found)}?" if found else ""
 
 
 def keys(verb: str) -> list[str]:

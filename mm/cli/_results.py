@@ -1,6 +1,7 @@
 """What a run leaves behind: metrics.json, pictures, predictions, the model directory; and what it says at its end."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ from mm.cli._app import shown
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Beside its name, then renamed."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=1))
+    # JSON has no NaN
+    finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in data.items()}
+    part.write_text(json.dumps(finite, indent=1, allow_nan=False), encoding="utf-8")
     os.replace(part, path)
 
 
@@ -84,23 +87,22 @@ def flat(answer: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def print_results(results: Mapping[str, float], folder: Path, saved: Mapping[str, Path], commands: list[str]) -> None:
+def print_results(
+    results: Mapping[str, Any], heads: list[str], folder: Path, saved: Mapping[str, Path], commands: list[str]
+) -> None:
     """A table of the test, where everything was saved, what to type next; the last line is the run folder."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    rows: dict[str, dict[str, float]] = {}
-    for name, value in results.items():
-        place, _, metric = name.partition("/")
-        if place.startswith("test") and not metric.startswith(("precision", "recall", "support", "f1/", "f1_")):
-            rows.setdefault(place, {})[metric] = value
-    if rows:
-        metrics = list(dict.fromkeys(m for row in rows.values() for m in row))
-        table = Table("", *metrics)
-        for place, row in rows.items():
-            table.add_row(place.replace("[", r"\["), *(number(row.get(m)) for m in metrics))
-        console.print(table)
+    for head in heads:
+        rows = table_rows(results, f"{head}/" if len(heads) > 1 else "")
+        if rows:
+            metrics = list(dict.fromkeys(m for row in rows.values() for m in row))
+            table = Table("" if len(heads) == 1 else head, *metrics)
+            for place, row in rows.items():
+                table.add_row(place.replace("[", r"\["), *(number(row.get(m)) for m in metrics))
+            console.print(table)
     for what, path in saved.items():
         console.print(f"{what:12} {shown(path)}", highlight=False, soft_wrap=True)
     if commands:
@@ -108,6 +110,18 @@ def print_results(results: Mapping[str, float], folder: Path, saved: Mapping[str
         for command in commands:
             console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
     print(shown(folder))
+
+
+def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
+    """Place, such as test[audio] -> metric -> value, of one head; the many numbers of a report stay in metrics.json."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, value in results.items():
+        place, _, metric = name.partition("/")
+        metric = metric.removeprefix(prefix)
+        many = "/" in metric or metric.endswith(("_macro", "_micro", "_weighted"))
+        if place.startswith("test") and name == f"{place}/{prefix}{metric}" and not many:
+            rows.setdefault(place, {})[metric] = value
+    return rows
 
 
 def number(value: float | None) -> str:

@@ -16,11 +16,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
 from mm.cli import _finish, _loggers, _results
-from mm.cli._app import is_first_process, shown
+from mm.cli._app import is_first_process, remember, shown
+from mm.cli._words import near
 
 
 @dataclass
@@ -67,10 +69,16 @@ def prepare(cfg: DictConfig) -> Run:
         model=model,
         metrics={head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in metrics.items()},
     )
-    if cfg.monitor.metric.startswith("val") and cfg.monitor.metric not in (known := task.val_names()):
+    endless = cfg.trainer.max_epochs in (None, -1) and cfg.trainer.max_steps == -1
+    if endless and task.scheduler.shape != "constant":
+        raise ValueError(
+            f"task.scheduler.shape={task.scheduler.shape} needs to know how long the run is; set trainer.max_epochs or "
+            "trainer.max_steps, or choose task/scheduler=constant"
+        )
+    if cfg.monitor.metric not in (known := task.val_names()):
         raise ValueError(
             f"monitor.metric: got '{cfg.monitor.metric}', wanted one of {', '.join(known)}"
-            f"{checkpoint.close(cfg.monitor.metric, known)}"
+            f"{near(cfg.monitor.metric, known)}"
         )
     return Run(datamodule, task, metrics)
 
@@ -82,7 +90,9 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     trainer = build_trainer(cfg, callbacks, _loggers.build(cfg, folder))
     if is_first_process():
         print(OmegaConf.to_yaml(cfg, resolve=True))
+        (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+        remember(folder)
     _loggers.start(cfg, trainer, folder)
     try:
         trainer.fit(run.task, datamodule=run.datamodule, ckpt_path=resume, weights_only=True)
@@ -97,8 +107,16 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Tr
     for key, value in cfg.trainer.items():
         if isinstance(value, str) and key in hints and not {str, value} & set(members(hints[key])):
             raise ValueError(f"trainer.{key}: got '{value}', wanted {str(hints[key]).replace('typing.', '')}")
+    if str(cfg.trainer.precision) in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"trainer.precision: got '{cfg.trainer.precision}', in which counts, targets and metrics lose digits; "
+            f"wanted {str(cfg.trainer.precision).replace('true', 'mixed')}"
+        )
+    # Lightning would add a checkpoint callback of its own, which watches nothing.
+    keeps = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    build = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     try:
-        return instantiate(cfg.trainer, _partial_=True, _convert_="all")(callbacks=callbacks, logger=logger)
+        return build(callbacks=callbacks, logger=logger, enable_checkpointing=keeps)
     except (TypeError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
 
@@ -120,12 +138,12 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     """Test the best checkpoint, save everything, say where it is. -> the monitored metric's best value"""
     task, datamodule = run.task, run.datamodule
     results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    kept: Any = trainer.checkpoint_callback
     score = None
-    if best:
-        task.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-        score = float(trainer.checkpoint_callback.best_model_score)  # type: ignore[union-attr]
-        results[cfg.monitor.metric] = score
+    if kept is not None and kept.best_model_path:
+        task.load_state_dict(torch.load(kept.best_model_path, map_location="cpu", weights_only=True)["state_dict"])
+        if kept.best_model_score is not None:
+            score = results[cfg.monitor.metric] = float(kept.best_model_score)
     tested = bool((datamodule.table.split == "test").any()) and cfg.trainer.limit_test_batches != 0
     if tested:
         trainer.test(task, datamodule=datamodule, verbose=False)
@@ -138,7 +156,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     rows = datamodule.rows("test").tolist() if tested else []
     saved |= _results.save(folder, results, task, datamodule, rows, truth=True)
     _loggers.finish(trainer, task, results, saved)
-    _results.print_results(results, folder, saved, next_commands(cfg, folder))
+    _results.print_results(results, list(task.model.heads), folder, saved, next_commands(cfg, folder))
     return score
 
 
@@ -146,10 +164,11 @@ def next_commands(cfg: DictConfig, folder: Path) -> list[str]:
     """What one may want to type now."""
     model = shown(folder / "model")
     run = os.path.relpath(folder, cfg.paths.outputs)
+    length = "max_epochs" if (cfg.trainer.max_epochs or 0) > 0 else "max_steps"
     return [
         f"mm evaluate checkpoint={model} datamodule={HydraConfig.get().runtime.choices.get('datamodule')} ...",
         f"mm predict checkpoint={model} datamodule=manifest datamodule.path=new.csv",
-        f"mm train run={run} resume=true trainer.max_epochs={2 * max(1, cfg.trainer.max_epochs or 1)}",
+        f"mm train run={run} resume=true trainer.{length}={2 * max(1, cfg.trainer[length])}",
     ]
 
 

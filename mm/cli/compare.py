@@ -66,7 +66,8 @@ def show(runs: list[Result], metrics: list[str]) -> None:
     missing = float("inf") if lower else float("-inf")
 
     def rank(item: tuple[tuple[str, ...], list[Result]]) -> float:
-        return mean(run.metrics.get(metrics[0], missing) for run in item[1])
+        values = [run.metrics.get(metrics[0]) for run in item[1]]
+        return mean(missing if value is None else value for value in values)
 
     table = Table("setting", "runs", *metrics)
     for overrides, group in sorted(groups.items(), key=rank, reverse=not lower):
@@ -79,7 +80,7 @@ def show(runs: list[Result], metrics: list[str]) -> None:
 
 def spread(group: list[Result], name: str) -> str:
     """Mean, and deviation where there are several values."""
-    values = [run.metrics[name] for run in group if name in run.metrics]
+    values = [value for run in group if (value := run.metrics.get(name)) is not None]
     if not values:
         return ""
     return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")

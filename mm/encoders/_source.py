@@ -31,14 +31,16 @@ def huggingface_model(
         hf_config = AutoConfig.for_model(**plain(config))
     else:
         assert pretrained is not None
-        hf_config = AutoConfig.from_pretrained(pretrained)
+        hf_config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
     quieten(hf_config)
     kind = AutoModel._model_mapping[type(hf_config)]
     extra = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
     if pretrained is None or random_init:
         model = AutoModel.from_config(hf_config, dtype=torch.float32, **extra)
     else:
-        model = AutoModel.from_pretrained(pretrained, config=hf_config, dtype=torch.float32, **extra)
+        model = AutoModel.from_pretrained(
+            pretrained, config=hf_config, dtype=torch.float32, trust_remote_code=False, **extra
+        )
     if hf_config.is_encoder_decoder:
         model = model.get_encoder()
     for module in model.modules():

@@ -56,6 +56,11 @@ class ClassificationReport(Metric):
             result[f"{name}_weighted"] = ((value * truth).sum() / total).float()
         return result | {f"support/{label}": truth[i].float() for i, label in enumerate(self.classes)}
 
+    def names(self) -> list[str]:
+        """Keys of what it computes."""
+        means = [f"{name}_{mean}" for name in ("precision", "recall", "f1") for mean in ("macro", "micro", "weighted")]
+        return means + [f"{name}/{c}" for name in ("precision", "recall", "f1", "support") for c in self.classes]
+
     def figure(self) -> Any:
         """The confusion matrix: counts in the cells, coloured by the share of the true class."""
         from matplotlib.figure import Figure  # slow to import, and seldom drawn

@@ -15,6 +15,11 @@ from mm.tasks.schedule import Schedule
 from mm.types import Batch
 
 
+def positive(count: Tensor) -> Tensor:
+    """Counts to divide by: where nothing was counted, one. They may be fractions, as sums of class weights are."""
+    return torch.where(count > 0, count, 1)
+
+
 class Task(LightningModule):
     """A model and how it is trained. A child gives `losses`.
 
@@ -42,6 +47,10 @@ class Task(LightningModule):
         parameters.freeze(model, freeze)
         self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
 
+    def on_fit_start(self) -> None:
+        """Dropout and augmentation differ between processes; weights don't, as they are made already."""
+        torch.manual_seed(torch.initial_seed() + self.global_rank)
+
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
         """Name -> (sum over this process's labelled rows, how many they are, weight)."""
@@ -51,10 +60,11 @@ class Task(LightningModule):
         """What validation logs, known before it has run: a monitored metric is one of them."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss whose gradient, averaged over processes and divided by the accumulation, is that of the global mean.
+        """The loss whose gradient, averaged over processes and accumulation, is that of the mean over labelled rows.
 
-        With accumulation the count of later micro-batches is not known yet: each is divided by the first one's, and the
-        gradient is put right before the optimizer's step; exact for one head, and for several with equal counts.
+        With accumulation the counts of later micro-batches are not known yet. One head: each is divided by the first
+        one's, and the gradient is put right before the optimizer's step, which is exact. Several: a single factor can't
+        put them right; the step takes the mean of the micro-batches' means, each exact over processes.
         """
         losses = self.losses(batch)
         world = self.trainer.world_size
@@ -62,22 +72,24 @@ class Task(LightningModule):
         if world > 1:
             counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
         self._seen.append(counts)
-        share = self._seen[0].clamp(min=1)
+        share = positive(self._seen[0] if len(losses) == 1 else counts)
         parts = torch.stack([weight * total for total, _, weight in losses.values()]) / share
-        local = torch.stack([total / count.clamp(min=1) for total, count, _ in losses.values()]).detach()
-        names = ["train/loss"] if len(losses) == 1 else [f"train/{name}/loss" for name in losses]
-        self.log_dict(dict(zip(names, local, strict=True)), batch_size=len(batch.row))
+        means = {name: (total / positive(count)).detach() for name, (total, count, _) in losses.items()}
         if len(losses) > 1:
-            weights = local.new_tensor([weight for _, _, weight in losses.values()])
-            self.log("train/loss", (local * weights).sum(), batch_size=len(batch.row), prog_bar=True)
-        # Lightning divides by the accumulation, which this does not want: the counts above already do.
+            self.log_dict({f"train/{name}/loss": mean for name, mean in means.items()}, batch_size=len(batch.row))
+        whole = torch.stack([weight * means[name] for name, (_, _, weight) in losses.items()]).sum()
+        self.log("train/loss", whole, batch_size=len(batch.row), prog_bar=True)
         return parts.sum() * world
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Put the accumulated gradient right, before it is clipped."""
-        if len(self._seen) > 1:
-            right = self._seen[0].clamp(min=1).sum() / torch.stack(self._seen).sum().clamp(min=1)
-            right = right * self.trainer.accumulate_grad_batches
+        """Put the accumulated gradient right, before it is clipped.
+
+        Lightning has divided every micro-batch by the accumulation, also where an epoch's last window is shorter.
+        """
+        if self.trainer.accumulate_grad_batches > 1:
+            seen = torch.stack(self._seen)  # (micro-batches, heads)
+            part = positive(seen[0]) / positive(seen.sum(0)) if seen.shape[1] == 1 else seen.new_ones(1) / len(seen)
+            right = part * self.trainer.accumulate_grad_batches
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
@@ -85,8 +97,8 @@ class Task(LightningModule):
         self._seen = []
 
     def configure_optimizers(self) -> Any:
-        """Groups by the rules; the schedule's length is asked for only once the loop knows it."""
-        schedule = self.scheduler
+        """Groups by the rules, and the schedule over all steps of the run."""
+        schedule, total = self.scheduler, self.total_steps()
         assert self.optimizer is not None
         assert schedule is not None
         defaults = self.optimizer([torch.nn.Parameter(torch.zeros(1, 1))]).defaults
@@ -99,11 +111,11 @@ class Task(LightningModule):
             self.layer_decay,
         )
         optimizer = self.optimizer(groups)
-        scheduler = LambdaLR(optimizer, lambda step: schedule(step, self.total_steps()))
+        scheduler = LambdaLR(optimizer, lambda step: schedule(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run.
+        """Optimizer steps of the whole run; 1 where only time ends it.
 
         Not `trainer.estimated_stepping_batches`: read this early, it makes Lightning drop a resumed loader's state.
         """

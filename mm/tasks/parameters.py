@@ -27,8 +27,9 @@ def groups(
 ) -> list[dict[str, Any]]:
     """Groups for a torch optimizer, of the parameters that train.
 
-    lr_scale: regex -> factor on the learning rate; no_decay: regexes; layer_decay: factor per encoder layer counted
-    from its last (Clark 2020). Errors: ValueError where a rule finds no parameter, or nothing trains.
+    lr_scale: regex -> factor on the learning rate; no_decay: regexes, besides which no bias and no norm decays;
+    layer_decay: factor per encoder layer counted from its last (Clark 2020). Errors: ValueError where a rule finds no
+    parameter, or nothing trains.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
@@ -41,7 +42,8 @@ def groups(
     for name, parameter in named:
         scale = next((factor for rule, factor in lr_scale.items() if re.search(rule, name)), 1.0)
         scale *= layer_decay ** from_last(name, depth)
-        decay = 0.0 if any(re.search(rule, name) for rule in no_decay) else weight_decay
+        # Biases and the gains of norms have one axis, whatever a library calls them.
+        decay = 0.0 if parameter.ndim < 2 or any(re.search(rule, name) for rule in no_decay) else weight_decay
         group = found.setdefault((scale, decay), {"params": [], "lr": lr * scale, "weight_decay": decay})
         group["params"].append(parameter)
     return list(found.values())

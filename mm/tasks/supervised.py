@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
 
 from mm.model import MultimodalModel
-from mm.tasks.base import Task
+from mm.tasks.base import Task, positive
 from mm.types import Batch, Drawn, Features, Output, mask_inputs
 
 Scores = Mapping[str, Mapping[str, Metric]]
@@ -64,15 +64,14 @@ class Supervised(Task):
         }
 
     def val_names(self) -> list[str]:
-        names = {
-            f"{place if len(heads) == 1 else f'{place}/{head}'}/{name}": None
-            for place, heads in self.scores.items()
-            if place.startswith("val")
-            for head, measured in heads.items()
-            for name in ("loss", *measured)
-            if name != "rows" and (name != "loss" or place == "val")
-        }
-        return list({"val/loss": None} | names)
+        names = ["val/loss"]
+        for place, heads in self.scores.items():
+            for head, measured in heads.items() if place.startswith("val") else ():
+                prefix = place if len(heads) == 1 else f"{place}/{head}"
+                names += [
+                    f"{prefix}/{name}" for name, metric in measured.items() for name in metric_names(name, metric)
+                ]
+        return [n for n in dict.fromkeys(names) if not n.endswith("/rows") and (n[:4] == "val/" or n[-5:] != "/loss")]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
@@ -142,10 +141,9 @@ class Supervised(Task):
             losses = []
             for head, measured in self.scores[place].items():
                 prefix = place if len(self.model.heads) == 1 else f"{place}/{head}"
-                found, drawn = read_scores(measured)
+                found, drawn = read_scores(measured, draw=place == "test")
                 values |= {f"{prefix}/{name}": value for name, value in found.items()}
-                if split == "test" and place == split:
-                    figures |= {f"{prefix}/{name}": figure for name, figure in drawn.items()}
+                figures |= {f"{prefix}/{name}": figure for name, figure in drawn.items()}
                 if "loss" in found:
                     losses.append(self.model.heads[head].weight * found["loss"])
             if losses and len(self.model.heads) > 1:
@@ -170,7 +168,7 @@ class Mean(Metric):
         self.count += count
 
     def compute(self) -> Tensor:
-        return self.total / self.count.clamp(min=1)
+        return self.total / positive(self.count)
 
 
 def scores(metrics: Mapping[str, Metric]) -> nn.ModuleDict:
@@ -179,7 +177,14 @@ def scores(metrics: Mapping[str, Metric]) -> nn.ModuleDict:
     return nn.ModuleDict(own | {name: metric.clone() for name, metric in metrics.items()})
 
 
-def read_scores(measured: Mapping[str, Metric]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def metric_names(name: str, metric: Metric) -> list[str]:
+    """Under which names a metric is logged at validation: its own, or, of one that gives several numbers, theirs."""
+    if not isinstance(metric, Drawn):
+        return [name]
+    return [key for key in metric.names() if "/" not in key]
+
+
+def read_scores(measured: Mapping[str, Metric], draw: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Compute over all processes, draw, reset. Nothing where no process saw a labelled row."""
     rows = measured["rows"].compute()
     values, figures = ({"rows": rows} if rows else {}), {}
@@ -195,7 +200,7 @@ def read_scores(measured: Mapping[str, Metric]) -> tuple[dict[str, Tensor], dict
                     metric.reset()
                     continue
             values |= value if isinstance(value, dict) else {name: value}
-            if isinstance(metric, Drawn):
+            if draw and isinstance(metric, Drawn):
                 with metric.sync_context():
                     figures[name] = metric.figure()
         metric.reset()

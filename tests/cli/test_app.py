@@ -27,8 +27,14 @@ def test_a_child_process_gets_the_flags_that_say_where_configs_lie():
 def test_resuming_remembers_what_is_not_given_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("outputs/a").mkdir(parents=True)
-    Path("outputs/a/overrides.yaml").write_text("[run=a, seed=3, trainer.max_epochs=2, +x.y=1]")
-    assert remembered(["run=a", "resume=true", "trainer.max_epochs=4"]) == ["seed=3", "+x.y=1"]
+    Path("outputs/a/overrides.yaml").write_text("[run=a, seed=3, trainer.max_epochs=2, +x.y=1, ~callbacks.samples]")
+    again = ["run=a", "resume=true", "trainer.max_epochs=4", "+x.y=2", "~callbacks.samples"]
+    assert remembered(again) == ["seed=3"]
+    assert remembered(again[:2]) == ["seed=3", "trainer.max_epochs=2", "+x.y=1", "~callbacks.samples"]
+    assert remembered([*again, "hydra.run.dir=/somewhere"]) == []  # a child process
+    Path("outputs/b c,d=e").mkdir()
+    Path("outputs/b c,d=e/overrides.yaml").write_text("[seed=4]")
+    assert remembered(["run='b c,d=e'", "resume=True"]) == ["seed=4"]
     assert remembered(["run=a"]) == []
     with pytest.raises(ValueError, match="there is no run in outputs/b"):
         remembered(["run=b", "resume=true"])

@@ -89,3 +89,12 @@ def test_overfit_sees_one_batch_and_learns_it(mm, manifest):
     with (run.folder / "csv/version_0/metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
     assert losses[-1] < 0.1 < losses[0]
+
+
+def test_without_checkpoints_the_last_weights_are_tested(mm, manifest):
+    run = mm(
+        "train", *SMALL, f"datamodule.path={manifest}", "~callbacks.checkpoint", "trainer.max_epochs=1", "run=none"
+    )
+    assert run.status == 0, run.err
+    assert run.metrics["test/rows"] == 12
+    assert not (run.folder / "checkpoints").exists()

@@ -43,6 +43,13 @@ def test_leaves_everything_that_it_says(mm, manifest):
     assert more.metrics["train/epochs"] == 3
     assert more.metrics["train/steps"] == 3 * 3
 
+    # a mistake while resuming is not remembered, and a run that goes on is not finished
+    wrong = mm("train", "run=first", "resume=true", "trainer.max_epochs=4", "task.freeze=[nothing_like_it]")
+    assert wrong.status == 2
+    assert mm("train", "run=first", "resume=true").status == 0
+    unclear = mm("train", "run=first", "resume=1")
+    assert "resume: got '1', wanted true or false" in unclear.err
+
     # and a folder that is not empty is refused
     refused = mm("train", *SMALL, f"datamodule.path={manifest}", "run=first")
     assert refused.status == 2
@@ -131,6 +138,11 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["trainer.max_epochs=two"], "trainer.max_epochs: got 'two'"),
         (["monitor.metric=val/acuracy"], "did you mean 'val/accuracy'"),
         (["trainer.accelerator=cuda"], "trainer"),
+        (["trainer.precision=bf16-true"], "wanted bf16-mixed"),
+        (["trainer.max_epochs=-1", "trainer.max_time=00:00:01:00"], "task/scheduler=constant"),
+        (["model.share={speech: text}"], "the data has no input 'speech'"),
+        (["datamodule.inputs=[text]", "datamodule.transforms.vision.fit=crop"], "no input that it would act on"),
+        (["monitor.metric=train/loss"], "wanted one of val/loss"),
     ],
 )
 def test_a_mistake_is_one_message_and_status_2(mm, tmp_path, args, said):

@@ -20,7 +20,7 @@ def test_lowers_a_loss_and_leaves_no_decay_alone(file):
     model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 1))
     x = torch.randn(32, 4)
     y = x.sum(1, keepdim=True)
-    optimizer = make(groups(model, make.keywords["lr"], 0.1, {r"^0\.": 0.5}, ["bias", r"^1\."]))
+    optimizer = make(groups(model, make.keywords["lr"], 0.1, {r"^0\.": 0.5}, []))
     rates = {group["lr"] for group in optimizer.param_groups}
     assert rates == {make.keywords["lr"], 0.5 * make.keywords["lr"]}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}

@@ -29,10 +29,11 @@ def rate_of(model, found):
 def test_first_rule_wins_and_norms_do_not_decay():
     model = Model()
     rules = {r"^encoders\.text\.layers\.0": 0.5, r"^encoders": 0.1}
-    rates = rate_of(model, groups(model, 1.0, 0.3, rules, [r"bias$", r"norm"]))
+    rates = rate_of(model, groups(model, 1.0, 0.3, rules, [r"embedding"]))
     assert rates["encoders.text.layers.0.weight"] == (0.5, 0.3)
     assert rates["encoders.text.layers.0.bias"] == (0.5, 0.0)
     assert rates["encoders.text.norm.weight"] == (0.1, 0.0)
+    assert rates["encoders.text.embedding.weight"] == (0.1, 0.0)
     assert rates["head.weight"] == (1.0, 0.3)
     assert len(rates) == len(list(model.parameters()))  # each once
 

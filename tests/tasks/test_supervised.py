@@ -111,11 +111,39 @@ def test_accumulation_equals_one_large_batch_however_unevenly_labelled(sizes):
         torch.testing.assert_close(moved[name], value, msg=name)
 
 
-def test_the_last_window_of_an_epoch_may_be_short():
+@pytest.mark.parametrize("sizes", [[12], [6, 6], [4, 4, 4]])
+def test_a_short_last_window_counts_in_full(sizes):
     batch = make_batch()
-    moved = fit(build_task(build_model()), Data(batch, [6, 6]), accumulate_grad_batches=4)
+    moved = fit(build_task(build_model()), Data(batch, sizes), accumulate_grad_batches=4)
     for name, value in by_hand(batch).items():
         torch.testing.assert_close(moved[name], value, msg=name)
+
+
+def test_several_heads_accumulate_the_mean_of_their_means():
+    """With equal counts that is the large batch; with labels in one micro-batch only, its share, and no more."""
+    batch = make_batch()
+    whole = fit(build_task(build_model(two_heads=True)), Data(batch, [12]))
+    halves = fit(build_task(build_model(two_heads=True)), Data(batch, [6, 6]), accumulate_grad_batches=2)
+    for name, value in whole.items():
+        torch.testing.assert_close(halves[name], value, msg=name)
+
+
+def test_class_weights_may_count_less_than_a_row():
+    batch = make_batch()
+    model = build_model()
+    model.heads["digit"].class_weights = torch.full((3,), 0.01)  # the count is 0.12
+    moved = fit(build_task(model), Data(batch, [12]))
+    for name, value in by_hand(batch).items():
+        torch.testing.assert_close(moved[name], value, msg=name)
+
+
+def test_names_of_validation_are_those_that_are_logged():
+    task = build_task(build_model(), val_subsets=True)
+    logged = task.compute("val")
+    assert logged == ({}, {})
+    assert task.val_names()[:3] == ["val/loss", "val/accuracy", "val/f1"]
+    assert "val[left]/accuracy" in task.val_names()
+    assert "val[left]/loss" not in task.val_names()
 
 
 def test_a_batch_without_labels_moves_nothing():

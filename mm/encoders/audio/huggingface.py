@@ -145,7 +145,11 @@ class HuggingFaceAudio(nn.Module):
         super().__init__()
         self.model, plain_config = huggingface_model(pretrained, config, random_init, "audio")
         frontend = FRONTENDS.get(self.model.config.model_type, Waveform)
-        saved = AutoFeatureExtractor.from_pretrained(pretrained).to_dict() if pretrained and not features else {}
+        saved = (
+            AutoFeatureExtractor.from_pretrained(pretrained, trust_remote_code=False).to_dict()
+            if pretrained and not features
+            else {}
+        )
         settings = frontend.defaults | {k: v for k, v in saved.items() if k in frontend.defaults}
         settings |= plain(features or {})
         self.frontend = frontend(self.model.config, **settings)

@@ -46,7 +46,7 @@ class HuggingFaceVision(nn.Module):
         super().__init__()
         self.model, plain_config = huggingface_model(pretrained, config, random_init, "vision")
         if pretrained and not (mean and std):
-            processor = AutoImageProcessor.from_pretrained(pretrained)
+            processor = AutoImageProcessor.from_pretrained(pretrained, trust_remote_code=False)
             mean, std = mean or processor.image_mean, std or processor.image_std
         # A convolutional model has one width per stage, and no size of its own.
         self.embed_dim = plain_config.get("hidden_size") or plain_config["hidden_sizes"][-1]

@@ -64,7 +64,7 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer  # slow to import, needed by some models only
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().split("\n")[0]
         raise ValueError(
