@@ -3,6 +3,7 @@
 import csv
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +44,16 @@ def records(file: Path) -> Iterator[Record]:
             whole = b""
 
 
+def finished(file: Path) -> list[Record]:
+    """All records, once the process that writes them for wandb is done: on a busy machine that is after `finish`."""
+    for _ in range(60):
+        found = list(records(file))
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"{file} has no end: {[r.WhichOneof('record_type') for r in found]}")
+
+
 def name(item) -> str:
     return item.key or ".".join(item.nested_key)
 
@@ -52,7 +63,7 @@ def read(folder: Path) -> list[SimpleNamespace]:
     runs = []
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         run = SimpleNamespace(file=file, config={}, history={}, summary={}, artifacts={}, files=set())
-        for record in records(file):
+        for record in finished(file):
             match record.WhichOneof("record_type"):
                 case "run":
                     run.about = record.run
