@@ -34,7 +34,14 @@ def make_table(cells: Cells, source: Path, columns: Mapping[str, Any], module: D
     inputs = {n: found for n, found in inputs.items() if module.wanted is None or n in module.wanted} or inputs
     if module.whole:  # what a trained model does not predict need not be read
         targets = {name: target for name, target in targets.items() if name in module.labels}
-    roles = {role: named(columns, role) or (role if role in cells else None) for role in ("id", "split", "group")}
+    taken = {column for column, _ in (*inputs.values(), *targets.values())}
+    roles = {}
+    for role in ("id", "split", "group"):
+        roles[role] = named(columns, role)
+        if roles[role] is None and role in cells and role not in taken:
+            roles[role] = role
+            if role != "id":
+                print(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
     used = [*(c for c, _ in inputs.values()), *(c for c, _ in targets.values()), *filter(None, roles.values())]
     check_columns(cells, used, source, module.whole)
     count = len(next(iter(cells.values())))

@@ -156,6 +156,8 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     of a package that is not allowed, or a function.
     """
     path = fetch(path)
+    if (path / "model" / "config.yaml").is_file():
+        raise ValueError(f"{path} is a run folder; its model directory is {path / 'model'}")
     if not (path / "config.yaml").is_file():
         raise ValueError(f"no model directory at {path}: it has no config.yaml; a run leaves one as outputs/RUN/model")
     config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))

@@ -30,6 +30,9 @@ def main() -> None:
         from mm.cli._words import near
 
         sys.exit(fail(f"no verb '{verb}', there are {', '.join(known)}{near(verb, known)}"))
+    if {"-h", "--help"} & set(argv) and not (Path(__file__).parents[2] / f"conf/{verb}.yaml").exists():
+        print(ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text())))
+        return
     tracebacks = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it wants them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1
     try:

@@ -12,7 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from mm.cli._words import near
 
 Job = Callable[[DictConfig, Path], Any]
 
@@ -25,8 +27,19 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
     """Compose the verb's config and run its job, or, under -m, its jobs."""
     program = sys.argv[0]
     argv = [bare(arg) for arg in argv]
-    sys.argv = [program, *remembered(argv), *argv]
     flags = config_flags(argv)
+    rest = list(argv)
+    for flag in flags:
+        rest.remove(flag)
+    # Hydra wants its flags first; they may be typed anywhere
+    sys.argv = [
+        program,
+        *flags,
+        *(a for a in rest if a[0] == "-"),
+        *remembered(argv),
+        *(a for a in rest if a[0] != "-"),
+    ]
+    sys.path.insert(0, os.getcwd())  # a user's own package lies where the command is typed
 
     failed: list[Exception] = []
 
@@ -54,6 +67,7 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
     with read_write(state), open_dict(state):  # type: ignore[arg-type]
         state.run.dir = str(folder)
     try:
+        check_groups(cfg, state.runtime.choices)
         if is_first_process():
             check_folder(folder, cfg.get("resume", False))
         result = job(cfg, folder)
@@ -69,6 +83,19 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
 def is_first_process() -> bool:
     """Whether this process is the one that writes: the others were started by it, or beside it by a launcher."""
     return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def check_groups(cfg: DictConfig, choices: Any) -> None:
+    """Errors: ValueError where an option was chosen with a dot, or a key was added that nothing reads."""
+    for group in choices:
+        chosen = OmegaConf.select(cfg, group.replace("/", "."), throw_on_missing=False)
+        if isinstance(chosen, str):
+            key = group.replace("/", ".")
+            raise ValueError(f"{key}={chosen}: an option is chosen with a slash: {group}={chosen}")
+    roots = {group.split("/")[0].split("@")[0] for group in choices}
+    for root in {key.split(".")[0] for o in HydraConfig.get().overrides.task for key in [parse(o)[0]] if o[0] == "+"}:
+        if root.split("/")[0].split("@")[0] not in roots:
+            raise ValueError(f"+{root}: nothing reads it; the keys are {', '.join(cfg)}{near(root, map(str, cfg))}")
 
 
 def check_folder(folder: Path, resume: Any) -> None:

@@ -11,8 +11,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mm.cli._words import near
 
-USER = (ValueError, TypeError, ImportError, AttributeError)  # under instantiate: wrong arguments of a part
-
 
 def explain(error: BaseException, verb: str) -> str | None:
     """One message, or None where the fault is ours and a traceback is due."""
@@ -21,9 +19,10 @@ def explain(error: BaseException, verb: str) -> str | None:
         where = next(iter(re.findall(r"full_key: (\S+)", str(error))), "")
         if isinstance(cause, ValueError):
             return str(cause)
-        if cause is None or isinstance(cause, USER):
-            return f"{where + ': ' if where else ''}{str(cause or error).splitlines()[0]}"
-        return None
+        if isinstance(cause, AssertionError):
+            return None
+        told = " ".join(str(cause or error).split("\n")[:2])
+        return f"{where}: {told}" if where else told
     if isinstance(error, HydraException):
         return f"{str(error).strip()}{suggest(str(error), verb)}"
     if isinstance(error, OmegaConfBaseException):

@@ -118,7 +118,7 @@ def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, A
     for name, value in results.items():
         place, _, metric = name.partition("/")
         metric = metric.removeprefix(prefix)
-        many = "/" in metric or metric.endswith(("_macro", "_micro", "_weighted"))
+        many = "/" in metric or (metric.endswith(("_macro", "_micro", "_weighted")) and metric != "f1_macro")
         if place.startswith("test") and name == f"{place}/{prefix}{metric}" and not many:
             rows.setdefault(place, {})[metric] = value
     return rows

@@ -63,24 +63,67 @@ def prepare(cfg: DictConfig) -> Run:
     needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
     _finish.finish_transforms(cfg, spec, needs)
     datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
+    if not isinstance(cfg.compile, bool):
+        raise ValueError(f"compile: got '{cfg.compile}', wanted true or false")
     if cfg.compile:
         model.compile()
-    task = instantiate(cfg.task, _partial_=True, _convert_="all")(
-        model=model,
-        metrics={head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in metrics.items()},
-    )
+    built = {head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in metrics.items()}
+    try:
+        task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=model, metrics=built)
+        task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
     endless = cfg.trainer.max_epochs in (None, -1) and cfg.trainer.max_steps == -1
     if endless and task.scheduler.shape != "constant":
         raise ValueError(
             f"task.scheduler.shape={task.scheduler.shape} needs to know how long the run is; set trainer.max_epochs or "
             "trainer.max_steps, or choose task/scheduler=constant"
         )
-    if cfg.monitor.metric not in (known := task.val_names()):
-        raise ValueError(
-            f"monitor.metric: got '{cfg.monitor.metric}', wanted one of {', '.join(known)}"
-            f"{near(cfg.monitor.metric, known)}"
-        )
+    settle_monitor(cfg, task.val_names())
     return Run(datamodule, task, metrics)
+
+
+def settle_monitor(cfg: DictConfig, known: dict[str, bool | None]) -> None:
+    """The direction of the monitored metric. Errors: ValueError where validation does not log it, or it has none."""
+    metric = cfg.monitor.metric
+    if metric not in known:
+        raise ValueError(f"monitor.metric: got '{metric}', wanted one of {', '.join(known)}{near(metric, known)}")
+    if cfg.monitor.mode is None and known[metric] is not None:
+        cfg.monitor.mode = "max" if known[metric] else "min"
+    if cfg.monitor.mode not in ("min", "max"):
+        raise ValueError(f"monitor.mode: got '{cfg.monitor.mode}', wanted min or max")
+
+
+def check_resumed(cfg: DictConfig, folder: Path) -> None:
+    """Say what has changed since the run was started. Errors: ValueError where that is its model or its data."""
+    before, now = (flat(OmegaConf.to_container(c, resolve=True)) for c in (OmegaConf.load(folder / "config.yaml"), cfg))
+    fixed = (
+        "model.",
+        "datamodule.path",
+        "datamodule.columns",
+        "datamodule.split",
+        "datamodule.inputs",
+        "datamodule._t",
+    )
+    for key in dict.fromkeys([*before, *now]):
+        if before.get(key) == now.get(key) or key == "resume":
+            continue
+        if key.startswith(fixed):
+            raise ValueError(
+                f"resume=true: {key} was {before.get(key)}, now it is {now.get(key)}; a run keeps its model and its "
+                "data: leave it out, or start another run=NAME"
+            )
+        print(f"changed since the run began: {key} was {before.get(key)}, now it is {now.get(key)}")
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of plain data -> values."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    found: dict[str, Any] = {}
+    for name, child in node.items():
+        found |= flat(child, f"{prefix}.{name}" if prefix else str(name))
+    return found
 
 
 def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
@@ -89,6 +132,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
     trainer = build_trainer(cfg, callbacks, _loggers.build(cfg, folder))
     if is_first_process():
+        if cfg.resume:
+            check_resumed(cfg, folder)
         print(OmegaConf.to_yaml(cfg, resolve=True))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)

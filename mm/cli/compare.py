@@ -1,4 +1,7 @@
-"""Rank the runs of a folder, with mean and deviation over seeds."""
+"""Rank the runs of a folder, with mean and deviation over seeds.
+
+mm compare outputs/SWEEP [metrics=test/accuracy,val/loss]: the first metric ranks.
+"""
 
 import json
 from collections.abc import Iterable

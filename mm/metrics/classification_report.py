@@ -29,6 +29,7 @@ class ClassificationReport(Metric):
     """
 
     full_state_update = False
+    higher_is_better = True
     confusion: Tensor  # (C, C) rows seen of [true class, predicted class]
 
     def __init__(self, classes: Sequence[str], **kwargs: Any):

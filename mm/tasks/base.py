@@ -1,7 +1,7 @@
 """What every training objective shares: optimizer, schedule, and a loss that any number of processes divide alike."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class Task(LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Schedule | None = None,
         freeze: Sequence[str] = (),
-        lr_scale: Mapping[str, float] | None = None,
+        lr_scale: Sequence[tuple[str, float]] = (),
         no_decay: Sequence[str] = (),
         layer_decay: float = 1.0,
     ):
@@ -41,7 +41,7 @@ class Task(LightningModule):
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.lr_scale = dict(lr_scale or {})
+        self.lr_scale = dict(lr_scale)
         self.no_decay = list(no_decay)
         self.layer_decay = layer_decay
         parameters.freeze(model, freeze)
@@ -56,8 +56,8 @@ class Task(LightningModule):
         """Name -> (sum over this process's labelled rows, how many they are, weight)."""
 
     @abstractmethod
-    def val_names(self) -> list[str]:
-        """What validation logs, known before it has run: a monitored metric is one of them."""
+    def val_names(self) -> dict[str, bool | None]:
+        """What validation logs, known before it has run -> whether higher is better; one of them is monitored."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss whose gradient, averaged over processes and accumulation, is that of the mean over labelled rows.

@@ -63,15 +63,15 @@ class Supervised(Task):
             for name, head in self.model.heads.items()
         }
 
-    def val_names(self) -> list[str]:
-        names = ["val/loss"]
+    def val_names(self) -> dict[str, bool | None]:
+        names: dict[str, bool | None] = {"val/loss": False}
         for place, heads in self.scores.items():
             for head, measured in heads.items() if place.startswith("val") else ():
                 prefix = place if len(heads) == 1 else f"{place}/{head}"
-                names += [
-                    f"{prefix}/{name}" for name, metric in measured.items() for name in metric_names(name, metric)
-                ]
-        return [n for n in dict.fromkeys(names) if not n.endswith("/rows") and (n[:4] == "val/" or n[-5:] != "/loss")]
+                for name, metric in measured.items():
+                    if name not in ("loss", "rows") or (name == "loss" and place == "val"):
+                        names |= {f"{prefix}/{n}": metric.higher_is_better for n in metric_names(name, metric)}
+        return names
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
@@ -155,6 +155,7 @@ class Mean(Metric):
     """Sum over count. Not torchmetrics' MeanMetric: it hides a NaN, or, told not to, ignores weights (1.9)."""
 
     full_state_update = False
+    higher_is_better = False
     total: Tensor
     count: Tensor
 

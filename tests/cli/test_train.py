@@ -47,6 +47,8 @@ def test_leaves_everything_that_it_says(mm, manifest):
     wrong = mm("train", "run=first", "resume=true", "trainer.max_epochs=4", "task.freeze=[nothing_like_it]")
     assert wrong.status == 2
     assert mm("train", "run=first", "resume=true").status == 0
+    other = mm("train", "run=first", "resume=true", "trainer.max_epochs=4", "model.embed_dim=32")
+    assert "embed_dim was 16, now it is 32" in other.err
     unclear = mm("train", "run=first", "resume=1")
     assert "resume: got '1', wanted true or false" in unclear.err
 
@@ -125,6 +127,13 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (["task.optimizer=adamv"], "task/optimizer=adamv"),
+        (["+foo.bar=1"], "nothing reads it"),
+        (["+task.optimizer.lrr=1"], "lrr"),
+        (["+task.foo=1"], "foo"),
+        (["model.embed_dim=-4"], "model"),
+        (["monitor.mode=maximum"], "wanted min or max"),
+        (["compile=maybe"], "wanted true or false"),
         (["trainr.max_epochs=1"], "trainer.max_epochs"),
         (["model/fusion=gatd"], "gated"),
         (["logger=wanddb"], "wandb"),

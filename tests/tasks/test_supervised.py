@@ -141,7 +141,8 @@ def test_names_of_validation_are_those_that_are_logged():
     task = build_task(build_model(), val_subsets=True)
     logged = task.compute("val")
     assert logged == ({}, {})
-    assert task.val_names()[:3] == ["val/loss", "val/accuracy", "val/f1"]
+    assert list(task.val_names())[:3] == ["val/loss", "val/accuracy", "val/f1"]
+    assert list(task.val_names().values())[:3] == [False, True, True]
     assert "val[left]/accuracy" in task.val_names()
     assert "val[left]/loss" not in task.val_names()
 
