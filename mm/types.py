@@ -21,17 +21,14 @@ class Features(NamedTuple):
     tokens: Tensor  # (B, T, D)
     mask: Tensor  # (B, T) bool, True where the token is real; a row all False: absent
     pooled: Tensor  # (B, D), zeros where absent
-    position: (
-        Tensor  # (B, T, 2) centre of the token in its input, 0..1: (y, x) of an image, (0, time) of text and sound
-    )
+    position: Tensor  # (B, T, 2) centre of the token in its input, 0..1: (y, x) of an image, (0, time) of the rest
 
 
 class Batch(NamedTuple):
     """What a datamodule yields."""
 
-    inputs: dict[
-        str, Tensor | Features
-    ]  # input name -> token ids (B, T), pixels (B, C, H, W), waveform (B, L), or Features
+    # input name -> token ids (B, T), pixels (B, C, H, W), a waveform (B, L), or Features computed before
+    inputs: dict[str, Tensor | Features]
     masks: dict[str, Tensor]  # input name -> (B, T_in) bool on that input's own time axis; (B, 1) for an image
     targets: dict[str, Tensor]  # target name -> (B, ...); unlabelled: IGNORE in integers, NaN in floats
     row: Tensor  # (B,) int64 row of the source; -1: filler that evens out the processes

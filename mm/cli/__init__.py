@@ -37,6 +37,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1
     try:
         import_module(f"mm.cli.{verb}").main(argv)
+    except BrokenPipeError:  # of `mm train --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         from mm.cli._mistakes import explain
 

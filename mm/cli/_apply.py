@@ -95,5 +95,6 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
         return
     remember(folder)
     results: Mapping[str, float] = task.results | _run.data_counts(datamodule) | {"data/rows": len(rows)}
+    print(f"{datamodule.table.source}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error")
     saved = _results.save(folder, results, task, datamodule, rows, truth)
     _results.print_results(results, list(task.model.heads), folder, saved, [])

@@ -101,7 +101,8 @@ def test_inputs_that_the_data_lacks_are_absent(mm, model, manifest, tmp_path):
     ("args", "said"),
     [
         (["checkpoint=nowhere", "datamodule=manifest", "datamodule.path=x.csv"], "no model directory at nowhere"),
-        (["checkpoint=nowhere"], "datamodule"),
+        (["checkpoint=nowhere"], "no model directory at nowhere"),
+        (["checkpoint=MODEL"], "datamodule.path must be set"),
         (["checkpoint=MODEL", "datamodule=manifest", "datamodule.path=x.csv"], "x.csv: no such file"),
         (
             [
