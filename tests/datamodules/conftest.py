@@ -22,7 +22,9 @@ SHARED: dict[str, Any] = {
 TRANSFORMS = {"text": Tokens("bytes"), "vision": Pixels((4, 4), 3), "audio": Waveform(8000)}
 
 
-def module(path: Path, data: str | None = None, /, kind: type = ManifestDataModule, **changed: Any) -> DataModule:
+def module(
+    path: Path, data: str | None = None, /, kind: Callable[..., DataModule] = ManifestDataModule, **changed: Any
+) -> DataModule:
     """Over `path`, which is written where `data` is given; roles of columns and settings are keywords."""
     if data is not None:
         path.write_text(data, encoding="utf-8", errors="surrogateescape", newline="")

@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from datamodules.audio import AudioDataModule
 from datamodules.base import DataModule
-from datamodules.text import TextDataModule
-from datamodules.vision import VisionDataModule
+from datamodules.manifest import ManifestDataModule
 from mm.transforms.text.tokens import Tokens
 
 NONE = {"val": 0.0, "test": 0.0}
@@ -190,10 +189,10 @@ class TestWhole:
     def test_a_flat_folder(self, make: Make, tmp_path: Path) -> None:
         (tmp_path / "notes").mkdir()
         (tmp_path / "notes/1.txt").write_text("one")
-        module = make("notes", kind=TextDataModule, whole=True)
+        module = make("notes", kind=partial(ManifestDataModule, folder="text"), whole=True)
         assert module.table.ids == ["1.txt"]
         with pytest.raises(ValueError, match="lies in no class folder"):
-            make("notes", kind=TextDataModule)
+            make("notes", kind=partial(ManifestDataModule, folder="text"))
 
 
 def test_folders_of_each_modality(make: Make, tmp_path: Path) -> None:
@@ -204,9 +203,9 @@ def test_folders_of_each_modality(make: Make, tmp_path: Path) -> None:
         Image.new("RGB", (6, 4), (k, 0, 0)).save(tmp_path / "v" / "ab"[k % 2] / f"{k}.png")
         soundfile.write(tmp_path / "a" / "ab"[k % 2] / f"{k}.wav", np.full(90, 0.1), 8000)
     for name, kind, modality in (
-        ("t", TextDataModule, "text"),
-        ("v", VisionDataModule, "vision"),
-        ("a", AudioDataModule, "audio"),
+        ("t", partial(ManifestDataModule, folder="text"), "text"),
+        ("v", partial(ManifestDataModule, folder="vision"), "vision"),
+        ("a", partial(ManifestDataModule, folder="audio"), "audio"),
     ):
         module = make(name, kind=kind)
         assert list(module.table.spec.inputs) == [modality]
