@@ -2,6 +2,7 @@
 
 import csv
 import os
+import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
+from datamodules.order import Batching, Draw, Order
 from datamodules.splitting import Split
 from datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.transforms.augment import AugmentError
@@ -38,7 +40,11 @@ class Loaded(NamedTuple):
 
 
 class Rows(Dataset[RowRead]):
-    """Rows of a table, decoded on access; row -1 is filler: everything absent and unlabelled."""
+    """Rows of a table, decoded on access; row -1 is filler: everything absent and unlabelled.
+
+    What is random in reading a row in training follows from its draw alone: neither the number of workers nor where a
+    run was resumed changes it.
+    """
 
     def __init__(self, table: Table, transforms: Mapping[str, Transform], on_error: str, train: bool):
         self.table = table
@@ -50,10 +56,13 @@ class Rows(Dataset[RowRead]):
     def __len__(self) -> int:
         return len(self.table.ids)
 
-    def __getitem__(self, row: int) -> RowRead:
+    def __getitem__(self, draw: Draw) -> RowRead:
+        row = draw.row
         inputs: dict[str, Read | None] = dict.fromkeys(self.transforms)
         if row < 0:
             return RowRead(Sample(inputs, self.blank, row), [], [])
+        if self.train:
+            seed_all(draw.seed)
         faults = []
         for name, transform in self.transforms.items():
             raw = self.table.inputs[name][row]
@@ -73,53 +82,38 @@ class Rows(Dataset[RowRead]):
         return RowRead(Sample(inputs, targets, row), faults, long)
 
 
-class Order(Sampler[int]):
-    """This process's share of the rows: shuffled anew each epoch in training, evened out with -1.
-
-    Process p of n takes every n-th row from p on, so that n processes see, batch by batch, what one with the whole
-    global batch would.
-    """
-
-    def __init__(self, rows: np.ndarray, shuffle: bool, seed: int, rank: int, world: int):
-        self.rows = torch.from_numpy(rows)
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world = world
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.world)
-
-    def __iter__(self) -> Iterator[int]:
-        rows = self.rows
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            rows = rows[torch.randperm(len(rows), generator=generator)]
-        filler = torch.full((len(self) * self.world - len(rows),), -1)
-        return iter(torch.cat([rows, filler])[self.rank :: self.world].tolist())
-
-
 class Loader(DataLoader[Any]):
-    """A DataLoader that keeps what went wrong and yields the Batch alone."""
+    """A DataLoader that keeps what went wrong, yields the Batch alone, and goes on where an epoch was left."""
 
     keep: Any = None
+    taken = 0  # batches of the epoch since this process went on with it
+
+    @property
+    def order(self) -> Order:
+        """Which rows make its batches."""
+        return self.batch_sampler  # type: ignore[return-value]
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self.taken = 0
         for loaded in super().__iter__():
             self.keep(loaded)
+            self.taken += 1
             yield loaded.batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Saved by Lightning with every checkpoint."""
+        return self.order.state_dict(self.taken)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Given back by Lightning before the first batch."""
+        self.order.load_state_dict(state)
 
 
 class DataModule(LightningDataModule):
     """Rows -> batches. A child gives `read`, the table of its rows.
 
-    batch_size: rows per process and step; shuffle: training rows, anew each epoch; inputs: those of the data's inputs
-    to use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has none;
+    batch_size, budget, buckets: see Batching; shuffle: training rows, anew each epoch; inputs: those of the data's
+    inputs to use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has none;
     labels: target -> its known classes; kinds: target -> how its column is read, as in TargetData; whole: rows without
     a split column are all for testing.
     Errors: ValueError naming row, id, column and fix.
@@ -137,11 +131,13 @@ class DataModule(LightningDataModule):
         labels: Mapping[str, Sequence[str]] | None = None,
         kinds: Mapping[str, str] | None = None,
         whole: bool = False,
+        budget: Mapping[str, float] | None = None,
+        buckets: int = 16,
     ):
         super().__init__()
         if on_error not in ON_ERROR:
             raise ValueError(f"datamodule.on_error: got '{on_error}', wanted one of {', '.join(ON_ERROR)}")
-        self.batch_size = batch_size
+        self.batching = Batching(batch_size, dict(budget or {}), buckets)
         self.num_workers = num_workers
         self.on_error = on_error
         self.split = Split(**split)
@@ -178,6 +174,25 @@ class DataModule(LightningDataModule):
         for name in self.transforms:
             self.table.inputs.setdefault(name, [None] * len(self.table.ids))
 
+    @cached_property
+    def _lengths(self) -> dict[str, np.ndarray]:
+        found = {}
+        for name, most in self.batching.budget.items():
+            if name not in self.transforms:
+                raise ValueError(f"datamodule.budget.{name}: the inputs are {', '.join(self.transforms)}")
+            found[name] = np.array(self.transforms[name].lengths(self.table.inputs[name]))
+            row = int(found[name].argmax())
+            if found[name][row] > most:
+                raise ValueError(
+                    f"{self.table.name(row)}: its {name} is {found[name][row]:g} long, more than "
+                    f"datamodule.budget.{name}={most:g}; raise it, or set datamodule.transforms.{name}.max_length"
+                )
+        return found
+
+    def lengths(self) -> dict[str, np.ndarray]:
+        """Input with a budget -> (N,) length of every row. Errors: ValueError where there is no such input."""
+        return self._lengths
+
     def rows(self, split: str) -> np.ndarray:
         """Rows of a split; "all": of every split. Errors: ValueError where there is none."""
         table = self.table
@@ -195,8 +210,9 @@ class DataModule(LightningDataModule):
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         loader = Loader(
             Rows(self.table, self.transforms, self.on_error, train),
-            batch_size=self.batch_size,
-            sampler=Order(self.rows(split), train and self.shuffle, self.seed, rank, world),
+            batch_sampler=Order(
+                self.rows(split), self.batching, train and self.shuffle, self.seed, rank, world, self.lengths
+            ),
             num_workers=self.num_workers,
             collate_fn=partial(join, transforms=self.transforms),
             persistent_workers=self.num_workers > 0,
@@ -205,6 +221,11 @@ class DataModule(LightningDataModule):
         )
         loader.keep = self.keep
         return loader
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """These rows, read here and now as validation reads them."""
+        dataset = Rows(self.table, self.transforms, self.on_error, train=False)
+        return join([dataset[Draw(row, 0)] for row in rows], self.transforms).batch
 
     def train_dataloader(self) -> Loader:
         return self.loader("train", train=True)
@@ -261,6 +282,13 @@ def join(rows: Sequence[RowRead], transforms: Mapping[str, Transform]) -> Loaded
 def one_thread(worker: int) -> None:
     """Workers are as many as the user wants cores busy; each decodes on one thread."""
     torch.set_num_threads(1)
+
+
+def seed_all(seed: int) -> None:
+    """Of every generator that an augmentation may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def unlabelled(targets: Tensor) -> Tensor:

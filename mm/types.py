@@ -106,9 +106,14 @@ class Transform(Protocol):
     """Raw input -> tensors, one object for training, evaluation and serving."""
 
     filler: Tensor  # what stands in for an absent input
+    multiple: int  # batches are padded to whole ones of it: few different shapes, for what is compiled
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         """`train` turns augmentation on. Errors: ValueError where `raw` can't be read."""
+        ...
+
+    def lengths(self, raw: Sequence[Any]) -> list[float]:
+        """Of each, nothing decoded: tokens of a text, seconds of a sound, 1 of an image; 0 where absent or unreadable."""
         ...
 
 

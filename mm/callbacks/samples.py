@@ -49,9 +49,8 @@ class Samples(Callback):
         """Name of the column -> a cell per row."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         table = datamodule.table
-        loader = datamodule.val_dataloader()
         # Read here, not by workers: few rows, and this process's share of the loader would leave out the others'.
-        batch = loader.collate_fn([loader.dataset[row] for row in rows]).batch
+        batch = datamodule.batch(rows)
         first, answers = predict(trainer, task, batch)
         columns: dict[str, list[Any]] = {"id": [table.ids[row] for row in rows]}
         for name, data in table.spec.inputs.items():

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -33,7 +34,7 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
                 here = bool(parts) and (len(parts) == 1 or k < len(parts))
                 items.append(parts[k if len(parts) > 1 else 0] if here else transform.filler)
                 present.append(here)
-        inputs[name], masks[name] = pad(items, torch.tensor(present))
+        inputs[name], masks[name] = pad(items, torch.tensor(present), transform.multiple)
     repeat = torch.tensor(windows)
     targets = {
         name: torch.stack([s.targets[name] for s in samples]).repeat_interleave(repeat, 0)
@@ -43,10 +44,15 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
     return Batch(inputs, masks, targets, row, {})
 
 
-def pad(items: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (C, H, W) are stacked, sequences (T,) padded with zeros. -> (B, ...), mask (B, 1) or (B, T)"""
+def pad(items: Sequence[Tensor], present: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """Images (C, H, W) are stacked, sequences (T,) padded with zeros. -> (B, ...), mask (B, 1) or (B, T)
+
+    T is the longest length, rounded up to a whole multiple.
+    """
     if items[0].dim() > 1:
         return torch.stack(list(items)), present.unsqueeze(1)
     length = torch.tensor([len(x) for x in items])
-    mask = torch.arange(int(length.max())) < (length * present).unsqueeze(1)
-    return pad_sequence(list(items), batch_first=True), mask
+    longest = int(length.max())
+    whole = -(-longest // multiple) * multiple
+    mask = torch.arange(whole) < (length * present).unsqueeze(1)
+    return F.pad(pad_sequence(list(items), batch_first=True), (0, whole - longest)), mask

@@ -19,6 +19,18 @@ def check_limit(max_length: int | None, too_long: str, overlap: float, extra: in
     return too_long
 
 
+def check_multiple(pad_multiple: int) -> int:
+    """Errors: ValueError where it is none."""
+    if pad_multiple < 1:
+        raise ValueError(f"pad_multiple: got {pad_multiple}, wanted at least 1")
+    return pad_multiple
+
+
+def shortened(count: int, max_length: int | None, too_long: str) -> int:
+    """What `limit` leaves of a length; windows are rows of their own, each as long as one may be, all in one batch."""
+    return count if max_length is None or too_long == "window" else min(count, max_length)
+
+
 def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit: str, extra: int = 0) -> Read:
     """Cut, refuse or window a sequence. (T,) -> windows of at most (max_length - extra,)
 

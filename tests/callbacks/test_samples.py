@@ -76,16 +76,15 @@ def trainer():
         inputs=RAW, targets=targets, ids=list("wxyz"), split=np.array(["val", "val", "train", "val"]), spec=spec
     )
 
-    class Rows:
-        def __getitem__(self, row):
-            reads = {
-                n: t(RAW[n][row]) if RAW[n][row] is not None and len(RAW[n][row]) else None
-                for n, t in transforms.items()
-            }
-            return Sample(reads, {name: values[row] for name, values in targets.items()}, row)
+    def batch(rows):
+        samples = []
+        for row in rows:
+            raw = {n: RAW[n][row] for n in transforms}
+            reads = {n: transforms[n](x) if x is not None and len(x) else None for n, x in raw.items()}
+            samples.append(Sample(reads, {name: values[row] for name, values in targets.items()}, row))
+        return collate(samples, transforms)
 
-    loader = SimpleNamespace(dataset=Rows(), collate_fn=lambda rows: SimpleNamespace(batch=collate(rows, transforms)))
-    datamodule = SimpleNamespace(table=table, transforms=transforms, val_dataloader=lambda: loader)
+    datamodule = SimpleNamespace(table=table, transforms=transforms, batch=batch)
     return SimpleNamespace(
         datamodule=datamodule,
         precision_plugin=Precision(),

@@ -10,50 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import DataModule, Order, Rows
+from datamodules.base import DataModule, Rows
+from datamodules.order import Draw
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 from mm.types import IGNORE, Batch
 
 TEXTS = "text,target,split\n" + "".join(f"word{k},{'ab'[k % 2]},train\n" for k in range(21)) + "x,a,val\ny,b,test\n"
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_every_row_once(world: int, shuffle: bool) -> None:
-    rows = np.array([3, 1, 4, 15, 9, 2, 6])
-    shares = [list(Order(rows, shuffle, 7, rank, world)) for rank in range(world)]
-    assert len({len(s) for s in shares}) == 1
-    assert len(shares[0]) == len(Order(rows, shuffle, 7, 0, world))
-    seen = Counter(row for share in shares for row in share)
-    filler = seen.pop(-1, 0)
-    assert seen == Counter(rows.tolist())
-    assert filler == -len(rows) % world
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_processes_see_what_one_would(world: int) -> None:
-    rows, size = np.arange(100, 129), 4
-    whole = list(Order(rows, True, 0, 0, 1))
-    shares = [list(Order(rows, True, 0, rank, world)) for rank in range(world)]
-    for start in range(0, len(shares[0]), size):
-        joined = {row for share in shares for row in share[start : start + size]} - {-1}
-        assert joined == set(whole[start * world : (start + size) * world])
-
-
-def test_epochs() -> None:
-    order = Order(np.arange(50), True, 3, 0, 1)
-    first = list(order)
-    order.set_epoch(1)
-    second = list(order)
-    assert first != second
-    assert list(order) == second
-    order.set_epoch(0)
-    assert list(order) == first
-    assert list(Order(np.arange(50), True, 4, 0, 1)) != first
-    still = Order(np.arange(50), False, 3, 0, 1)
-    still.set_epoch(5)
-    assert list(still) == list(range(50))
 
 
 class Doubled(Tokens):
@@ -258,7 +221,7 @@ def test_absent_cells_and_inputs(make: Callable[..., DataModule]) -> None:
 def test_filler_rows(make: Callable[..., DataModule]) -> None:
     table = make("a.csv", "text,target,score,split\nx,a,1,train\nv,a,2,val\n", text="text", kinds={"score": "number"},
                  targets={"target": "target", "score": "score"}).table  # fmt: skip
-    read = Rows(table, {"text": Tokens("bytes")}, "raise", True)[-1]
+    read = Rows(table, {"text": Tokens("bytes")}, "raise", True)[Draw(-1, 0)]
     assert read.sample.row == -1
     assert read.sample.inputs == {"text": None}
     assert read.sample.targets["target"] == IGNORE
@@ -268,7 +231,8 @@ def test_filler_rows(make: Callable[..., DataModule]) -> None:
 def test_rows_travel_to_spawned_workers(make: Callable[..., DataModule]) -> None:
     dataset = make("a.csv", TEXTS, text="text", target="target").loader("train").dataset
     again = pickle.loads(pickle.dumps(dataset))
-    assert again[3].sample.inputs["text"].windows[0].tolist() == dataset[3].sample.inputs["text"].windows[0].tolist()
+    one, two = (d[Draw(3, 0)].sample.inputs["text"].windows[0] for d in (dataset, again))
+    assert one.tolist() == two.tolist()
 
 
 def test_wrong_settings(make: Callable[..., DataModule]) -> None:

@@ -1,6 +1,7 @@
 """Sounds -> waveforms."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from math import ceil, gcd
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mm.transforms.augment import AugmentError, augmented
-from mm.transforms.windows import check_limit, limit
+from mm.transforms.windows import check_limit, check_multiple, limit, shortened
 from mm.types import Read
 
 LARGEST_KERNEL = 100_000_000  # floats of a resampling kernel, 400 MB: 11127 -> 16000 Hz, but no broken header
@@ -20,7 +21,8 @@ class Waveform:
     """Paths, arrays (L,) at `sample_rate`, or (array, its rate) -> mono waveforms (L,) float32 at `sample_rate`.
 
     sample_rate: Hz; max_length: samples; too_long: truncate, refuse or window, windows overlapping by `overlap`;
-    augment: torchaudio transforms, in training only, on (L,). Several channels are averaged.
+    augment: torchaudio transforms, in training only, on (L,); pad_multiple: batches are padded to whole ones of so many
+    samples. Several channels are averaged.
     Errors: ValueError where it is no sound, empty, or not finite.
     """
 
@@ -31,12 +33,14 @@ class Waveform:
         too_long: str = "truncate",
         overlap: float = 0.25,
         augment: Sequence[Any] | None = None,
+        pad_multiple: int = 1,
     ):
         self.sample_rate = sample_rate
         self.max_length = max_length
         self.too_long = check_limit(max_length, too_long, overlap)
         self.overlap = overlap
         self.augment = list(augment or ())
+        self.multiple = check_multiple(pad_multiple)
         self.filler = torch.zeros(sample_rate // 10)  # convolutions of an encoder need some length
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
@@ -52,6 +56,23 @@ class Waveform:
             if wave.dim() != 1 or not len(wave) or not wave.isfinite().all():
                 raise AugmentError(f"the augmentations gave shape {tuple(wave.shape)}, wanted finite samples (L,)")
         return limit(wave, self.max_length, self.too_long, self.overlap, "samples")
+
+    def lengths(self, raw: Sequence[Any]) -> list[float]:
+        counts = [round(seconds(x, self.sample_rate) * self.sample_rate) for x in raw]
+        return [shortened(count, self.max_length, self.too_long) / self.sample_rate for count in counts]
+
+
+def seconds(raw: Any, sample_rate: int) -> float:
+    """How long a sound is, by its header; 0 where there is none."""
+    import soundfile
+
+    if isinstance(raw, str | Path):
+        with suppress(soundfile.LibsndfileError, OSError, TypeError):
+            return soundfile.info(raw).duration
+        return 0.0
+    if isinstance(raw, tuple):
+        return len(raw[0]) / raw[1]
+    return 0.0 if raw is None else len(raw) / sample_rate
 
 
 def resampled(wave: Tensor, rate: int, wanted: int) -> Tensor:

@@ -1,22 +1,29 @@
 """Text -> token ids."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from mm.transforms.windows import check_limit, limit
+from mm.transforms.windows import check_limit, check_multiple, limit, shortened
 from mm.types import Read
 
 
 class Tokens:
     """Strings -> ids (T,) int64, by bytes (id = byte + 1, 0 is padding) or by a tokenizer's folder or hub name.
 
-    max_length: tokens, special ones included; too_long: truncate, refuse or window, windows overlapping by `overlap`.
+    max_length: tokens, special ones included; too_long: truncate, refuse or window, windows overlapping by `overlap`;
+    pad_multiple: batches are padded to whole ones of so many tokens.
     Errors: ValueError where the text is not a string, empty, or not valid UTF-8, or there is no such tokenizer.
     """
 
     def __init__(
-        self, tokenizer: str, max_length: int | None = None, too_long: str = "truncate", overlap: float = 0.25
+        self,
+        tokenizer: str,
+        max_length: int | None = None,
+        too_long: str = "truncate",
+        overlap: float = 0.25,
+        pad_multiple: int = 1,
     ):
         self.max_length = max_length
         self.overlap = overlap
@@ -31,6 +38,7 @@ class Tokens:
             self.start, self.end = whole[:before], whole[before + len(bare) :]
         self.extra = len(self.start) + len(self.end)
         self.too_long = check_limit(max_length, too_long, overlap, self.extra)
+        self.multiple = check_multiple(pad_multiple)
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         if not isinstance(raw, str):
@@ -54,6 +62,17 @@ class Tokens:
         body = self._ids(raw, add_special_tokens=False)
         windows, cut = limit(body, self.max_length, self.too_long, self.overlap, "tokens", self.extra)
         return Read([torch.cat([self.start, w, self.end]) for w in windows], cut)
+
+    def lengths(self, raw: Sequence[Any]) -> list[float]:
+        texts = [x if isinstance(x, str) else "" for x in raw]
+        if self.tokenizer is None:
+            counts = [len(text.encode(errors="replace")) for text in texts]
+        else:
+            texts = [text.encode(errors="replace").decode() for text in texts]
+            counts = [
+                len(x) if text else 0 for x, text in zip(self.tokenizer(texts, verbose=False)["input_ids"], texts)
+            ]
+        return [float(shortened(count, self.max_length, self.too_long)) for count in counts]
 
     def _ids(self, text: str, **how: Any) -> torch.Tensor:
         return torch.tensor(self.tokenizer(text, verbose=False, **how)["input_ids"], dtype=torch.long)

@@ -56,6 +56,7 @@ class Pixels:
         self.mean = torch.tensor([0.5] * channels if mean is None else [*mean]).view(-1, 1, 1)
         self.std = torch.tensor([0.5] * channels if std is None else [*std]).view(-1, 1, 1)
         self.filler = torch.zeros(channels, self.height, self.width)
+        self.multiple = 1
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and (1, *raw.shape) == tuple(self.filler.shape):
@@ -72,6 +73,9 @@ class Pixels:
                     f"{tuple(self.filler.shape)}; the size is set by `size`, normalising by `mean` and `std`"
                 )
         return Read([(pixels.float() / 255 - self.mean) / self.std], False)
+
+    def lengths(self, raw: Sequence[Any]) -> list[float]:
+        return [0.0 if x is None else 1.0 for x in raw]
 
     def _resize(self, image: Image.Image) -> Image.Image:
         size = (self.width, self.height)
