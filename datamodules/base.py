@@ -4,7 +4,7 @@ import csv
 import os
 import random
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,9 +46,17 @@ class Rows(Dataset[RowRead]):
     run was resumed changes it.
     """
 
-    def __init__(self, table: Table, transforms: Mapping[str, Transform], on_error: str, train: bool):
+    def __init__(
+        self,
+        table: Table,
+        transforms: Mapping[str, Transform],
+        on_error: str,
+        train: bool,
+        stored: Mapping[str, Transform] | None = None,
+    ):
         self.table = table
-        self.transforms = dict(transforms)
+        self.stored = {name: t for name, t in (stored or {}).items() if name in transforms}
+        self.transforms = {**transforms, **self.stored}
         self.on_error = on_error
         self.train = train
         self.blank = {name: unlabelled(t[:1])[0] for name, t in table.targets.items()}
@@ -65,7 +73,7 @@ class Rows(Dataset[RowRead]):
             seed_all(draw.seed)
         faults = []
         for name, transform in self.transforms.items():
-            raw = self.table.inputs[name][row]
+            raw = row if name in self.stored else self.table.inputs[name][row]
             if raw is None or (isinstance(raw, str) and not raw):
                 continue
             try:
@@ -83,7 +91,7 @@ class Rows(Dataset[RowRead]):
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader that keeps what went wrong, yields the Batch alone, and goes on where an epoch was left."""
+    """A DataLoader that keeps what went wrong, yields the Batch alone, and knows how far its epoch is."""
 
     keep: Any = None
     taken = 0  # batches of the epoch since this process went on with it
@@ -99,14 +107,6 @@ class Loader(DataLoader[Any]):
             self.keep(loaded)
             self.taken += 1
             yield loaded.batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Saved by Lightning with every checkpoint."""
-        return self.order.state_dict(self.taken)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Given back by Lightning before the first batch."""
-        self.order.load_state_dict(state)
 
 
 class DataModule(LightningDataModule):
@@ -148,6 +148,10 @@ class DataModule(LightningDataModule):
         self.kinds = dict(kinds or {})
         self.whole = whole
         self.transforms: dict[str, Transform] = {}
+        self.stored: dict[str, Transform] = {}  # take the row's number instead of the raw input: computed before
+        self._lengths: dict[str, np.ndarray] = {}
+        self.training: Loader | None = None  # the loader at work
+        self.begun: dict[str, Any] | None = None  # the epoch that a resumed run goes on with
         self.faults: dict[tuple[int, str], str] = {}
         self.long: set[tuple[int, str]] = set()
 
@@ -170,28 +174,23 @@ class DataModule(LightningDataModule):
 
     def use(self, transforms: Mapping[str, Transform]) -> None:
         """Read these inputs by these transforms; one that the data lacks is absent from every row."""
-        self.transforms = dict(transforms)
+        self.transforms, self.stored, self._lengths = dict(transforms), {}, {}
         for name in self.transforms:
             self.table.inputs.setdefault(name, [None] * len(self.table.ids))
 
-    @cached_property
-    def _lengths(self) -> dict[str, np.ndarray]:
-        found = {}
-        for name, most in self.batching.budget.items():
+    def lengths(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Of every row, for some inputs. Errors: ValueError where there is no such input, or one row has no room."""
+        for name in [n for n in names if n not in self._lengths]:
             if name not in self.transforms:
                 raise ValueError(f"datamodule.budget.{name}: the inputs are {', '.join(self.transforms)}")
-            found[name] = np.array(self.transforms[name].lengths(self.table.inputs[name]))
-            row = int(found[name].argmax())
-            if found[name][row] > most:
+            self._lengths[name] = found = np.array(self.transforms[name].lengths(self.table.inputs[name]))
+            row, most = int(found.argmax()), self.batching.budget.get(name, np.inf)
+            if found[row] > most:
                 raise ValueError(
-                    f"{self.table.name(row)}: its {name} is {found[name][row]:g} long, more than "
+                    f"{self.table.name(row)}: its {name} is {found[row]:g} long, more than "
                     f"datamodule.budget.{name}={most:g}; raise it, or set datamodule.transforms.{name}.max_length"
                 )
-        return found
-
-    def lengths(self) -> dict[str, np.ndarray]:
-        """Input with a budget -> (N,) length of every row. Errors: ValueError where there is no such input."""
-        return self._lengths
+        return {name: self._lengths[name] for name in names}
 
     def rows(self, split: str) -> np.ndarray:
         """Rows of a split; "all": of every split. Errors: ValueError where there is none."""
@@ -205,16 +204,21 @@ class DataModule(LightningDataModule):
             )
         return rows
 
-    def loader(self, split: str, train: bool = False) -> Loader:
-        """Batches of a split, this process's share. `train`: shuffled and augmented."""
+    def loader(self, split: str, train: bool = False, only: Sequence[str] | None = None) -> Loader:
+        """Batches of a split, this process's share.
+
+        train: shuffled and augmented; only: some of the inputs, raw, and rows of similar length together.
+        """
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        dataset = self.dataset(train, only, None if only else self.stored)
+        batching = Batching(self.batching.batch_size, dict.fromkeys(only, 1e18), 64) if only else self.batching
         loader = Loader(
-            Rows(self.table, self.transforms, self.on_error, train),
+            dataset,
             batch_sampler=Order(
-                self.rows(split), self.batching, train and self.shuffle, self.seed, rank, world, self.lengths
+                self.rows(split), batching, train and self.shuffle, self.seed, rank, world, self.lengths
             ),
             num_workers=self.num_workers,
-            collate_fn=partial(join, transforms=self.transforms),
+            collate_fn=partial(join, transforms=dataset.transforms),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=one_thread,
@@ -222,13 +226,36 @@ class DataModule(LightningDataModule):
         loader.keep = self.keep
         return loader
 
-    def batch(self, rows: Sequence[int]) -> Batch:
-        """These rows, read here and now as validation reads them."""
-        dataset = Rows(self.table, self.transforms, self.on_error, train=False)
-        return join([dataset[Draw(row, 0)] for row in rows], self.transforms).batch
+    def batch(self, rows: Sequence[int], only: Sequence[str] | None = None) -> Batch:
+        """These rows, read raw, here and now, as validation reads them. only: some of the inputs."""
+        dataset = self.dataset(False, only)
+        return join([dataset[Draw(row, 0)] for row in rows], dataset.transforms).batch
+
+    def dataset(self, train: bool, only: Sequence[str] | None, stored: Mapping[str, Transform] | None = None) -> Rows:
+        """All rows, of which a loader draws."""
+        transforms = {name: t for name, t in self.transforms.items() if only is None or name in only}
+        return Rows(self.table, transforms, self.on_error, train, stored)
 
     def train_dataloader(self) -> Loader:
-        return self.loader("train", train=True)
+        loader = self.loader("train", train=True)
+        changed = False
+        if self.begun is not None:
+            loader.order.load_state_dict(self.begun)
+            changed = loader.order.changed()
+        if self.trainer:  # an epoch that goes on in another number of processes has a length of its own
+            self.trainer.reload_dataloaders_every_n_epochs = int(changed)  # type: ignore[attr-defined]
+        self.training, self.begun = loader, None
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in every checkpoint: where the epoch stands.
+
+        Here, and not in the loader, whose state Lightning restores after it has asked for its length.
+        """
+        return {} if self.training is None else self.training.order.state_dict(self.training.taken)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.begun = state_dict or None
 
     def val_dataloader(self) -> Loader:
         return self.loader("val")

@@ -1,6 +1,6 @@
 """Which rows make a batch and when: shuffled, of similar length under a budget, shared out, exact on resume."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -57,8 +57,8 @@ class Batching:
         sizes = []
         for b in range(bucket.max(initial=0) + 1):
             longest = {name: lengths[name][rows[bucket == b]].max(initial=0) for name in self.budget}
-            fits = [int(most // longest[name]) for name, most in self.budget.items() if longest[name] > 0]
-            sizes.append(max(1, min([self.batch_size, *fits])))
+            fits = [most // longest[name] for name, most in self.budget.items() if longest[name] > 0]
+            sizes.append(max(1, int(min([self.batch_size, *fits]))))
         return bucket, sizes
 
 
@@ -77,7 +77,7 @@ class Order(Sampler[list[Draw]]):
     A global batch is what all processes take in one step; process p of n takes every n-th of its rows from p on, so
     that n processes learn, step by step, what one with n times the batch would. An epoch is a pure function of seed,
     epoch and the parts already trained: one that was begun goes on where it was, in any number of processes.
-    lengths: of every row, asked for where there is a budget.
+    lengths: gives those of every row for the inputs with a budget.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Order(Sampler[list[Draw]]):
         seed: int,
         rank: int,
         world: int,
-        lengths: Callable[[], Lengths] = dict,
+        lengths: Callable[[Iterable[str]], Lengths] = lambda names: {},
     ):
         self.rows = rows
         self.batching = batching
@@ -100,6 +100,11 @@ class Order(Sampler[list[Draw]]):
         self.epoch = 0
         self.begun: tuple[int, list[Part]] | None = None  # the epoch to go on with, and what was trained of it
         self.parts: list[Part] = []  # of the current epoch, this one last
+
+    @property
+    def sampler(self) -> "Order":
+        """Where Lightning looks for `set_epoch`."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -117,6 +122,12 @@ class Order(Sampler[list[Draw]]):
             share = self.rows[batch[self.rank :: self.world]].tolist()
             share += [-1] * (-(-len(batch) // self.world) - len(share))
             yield [Draw(row, hash((self.seed, self.epoch, row)) & 0xFFFFFFFF) for row in share]
+
+    def changed(self) -> bool:
+        """Whether the epoch to go on with was begun in another way."""
+        return self.begun is not None and any(
+            (p.world, p.batching) != (self.world, self.batching) for p in self.begun[1]
+        )
 
     def done(self) -> list[Part]:
         """What was trained of the current epoch before this process began."""
@@ -142,9 +153,7 @@ class Order(Sampler[list[Draw]]):
 
     def plan(self, places: np.ndarray, part: Part) -> list[np.ndarray]:
         """Places, in the order of the epoch -> global batches."""
-        bucket, sizes = part.batching.assign(
-            self.rows[places], self.lengths() if part.batching.budget else {}, part.world
-        )
+        bucket, sizes = part.batching.assign(self.rows[places], self.lengths(part.batching.budget), part.world)
         batches = []
         for b, size in enumerate(sizes):
             mine = places[bucket == b]

@@ -50,8 +50,8 @@ class MultimodalModel(nn.Module):
         features = {}
         for name in self.inputs:
             part = self.share.get(name, name)
-            x = inputs[name]
-            f = x if isinstance(x, Features) else self.encoders[part](x, masks[name])
+            x, mask = inputs[name], masks[name]
+            f = x._replace(mask=mask) if isinstance(x, Features) else self.encoders[part](x, mask)
             present = f.mask.any(1, keepdim=True)
             project = self.projections[part]
             features[name] = f._replace(tokens=project(f.tokens), pooled=project(f.pooled) * present)

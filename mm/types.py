@@ -98,14 +98,14 @@ class DataSpec:
 class Read(NamedTuple):
     """One raw input, read."""
 
-    windows: list[Tensor]  # nearly always exactly one
+    windows: list[Any]  # tensors, or Features of one row (T, D); nearly always exactly one
     cut: bool  # True where it was too long and its end was left out
 
 
 class Transform(Protocol):
     """Raw input -> tensors, one object for training, evaluation and serving."""
 
-    filler: Tensor  # what stands in for an absent input
+    filler: Tensor | Features  # what stands in for an absent input
     multiple: int  # batches are padded to whole ones of it: few different shapes, for what is compiled
 
     def __call__(self, raw: Any, train: bool = False) -> Read:

@@ -37,11 +37,16 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1
     try:
         import_module(f"mm.cli.{verb}").main(argv)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:  # of `mm train --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         from mm.cli._mistakes import explain
+        from mm.cli._processes import Died
 
+        if isinstance(error, Died):  # it brings its own traceback
+            sys.exit(f"mm: {error}")
         message = None if tracebacks == "1" else explain(error, verb)
         if message is None:
             raise

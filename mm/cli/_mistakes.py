@@ -1,5 +1,6 @@
 """A user's mistakes, told in one message with the nearest valid name."""
 
+import errno
 import re
 from typing import Any
 
@@ -27,6 +28,8 @@ def explain(error: BaseException, verb: str) -> str | None:
         return f"{str(error).strip()}{suggest(str(error), verb)}"
     if isinstance(error, OmegaConfBaseException):
         return missing(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror} {error.filename or ''}".strip()
     return str(error) if isinstance(error, ValueError) else None
 
 

@@ -16,13 +16,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
 from mm.cli import _finish, _loggers, _results
 from mm.cli._app import is_first_process, remember, shown
+from mm.cli._launcher import watched
+from mm.callbacks.frozen import FrozenFeatures
+from mm.callbacks.resumable import Stopped, WholeFileIO, newest_first, usable
 from mm.cli._words import near
+from mm.tasks.sharding import Sharded, complete
 
 
 @dataclass
@@ -42,6 +46,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*number of training batches.*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # its datamodule is
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # frozen encoders
+    warnings.filterwarnings("ignore", ".*training_step. returned .None.*")  # task.nonfinite has told of it
+    warnings.filterwarnings("ignore", ".*WeightAveraging doesn't support sharding.*")
+    warnings.filterwarnings("ignore", ".*recommended to use .self.log.*sync_dist=True.*")  # metrics are synced already
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*you set `weights_only=.*")
 
@@ -130,7 +139,14 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     """Train, or go on training."""
     resume = newest(folder) if cfg.resume else None
     callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
+    if cfg.cache_features:
+        callbacks.append(FrozenFeatures(f"{cfg.paths.cache}/features", describe(cfg, run.task.model)))
     trainer = build_trainer(cfg, callbacks, _loggers.build(cfg, folder))
+    sharded = isinstance(trainer.strategy, Sharded)
+    if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
+    if not sharded and resume and Path(resume).is_dir():
+        raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
     if is_first_process():
         if cfg.resume:
             check_resumed(cfg, folder)
@@ -143,7 +159,32 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
         trainer.fit(run.task, datamodule=run.datamodule, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {error}") from error
+    except BaseException as end:
+        if is_first_process():
+            print(farewell(cfg, trainer, folder, end), file=sys.stderr)
+        elif isinstance(end, Stopped):
+            end.code = 0  # the first process tells
+        raise
     return trainer
+
+
+def describe(cfg: DictConfig, model: Any) -> dict[str, str]:
+    """Input name -> the settings of its encoder and its transform, as text."""
+    parts = {
+        name: (cfg.model.encoders[model.share.get(name, name)], cfg.datamodule.transforms[name])
+        for name in model.inputs
+    }
+    return {name: "\n".join(OmegaConf.to_yaml(part, resolve=True) for part in pair) for name, pair in parts.items()}
+
+
+def farewell(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> str:
+    """What is said of a run that ends before its time."""
+    how = f"stopped by {end.signal}" if isinstance(end, Stopped) else "the run ended"
+    kept = newest_first(folder / "checkpoints")
+    go_on = f"go on with: mm train run={os.path.relpath(folder, cfg.paths.outputs)} resume=true"
+    return (
+        f"{how} after step {trainer.global_step}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
+    )
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
@@ -158,10 +199,10 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Tr
             f"wanted {str(cfg.trainer.precision).replace('true', 'mixed')}"
         )
     # Lightning would add a checkpoint callback of its own, which watches nothing.
-    keeps = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
     build = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     try:
-        return build(callbacks=callbacks, logger=logger, enable_checkpointing=keeps)
+        return watched(build(callbacks=callbacks, logger=logger, enable_checkpointing=keeps, plugins=[WholeFileIO()]))
     except (TypeError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
 
@@ -172,21 +213,25 @@ def members(hint: Any) -> list[Any]:
 
 
 def newest(folder: Path) -> str:
-    """The run folder's newest checkpoint. Errors: ValueError where there is none."""
-    found = sorted((folder / "checkpoints").glob("*.ckpt"), key=os.path.getmtime)
-    if not found:
-        raise ValueError(f"resume=true: {shown(folder)} holds no checkpoint yet; start it anew under another run=NAME")
-    return str(found[-1])
+    """The run folder's newest checkpoint that is whole. Errors: ValueError where there is none."""
+    for path in newest_first(folder / "checkpoints"):
+        if complete(path) if path.is_dir() else usable(path):
+            if is_first_process():
+                print(f"going on from {shown(path)}")
+            return str(path)
+        print(f"{shown(path)} is torn or damaged: the one before it is used", file=sys.stderr)
+    raise ValueError(f"resume=true: {shown(folder)} holds no checkpoint yet; start it anew under another run=NAME")
 
 
 def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
     """Test the best checkpoint, save everything, say where it is. -> the monitored metric's best value"""
     task, datamodule = run.task, run.datamodule
     results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
-    kept: Any = trainer.checkpoint_callback
+    kept = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)), None)
     score = None
     if kept is not None and kept.best_model_path:
-        task.load_state_dict(torch.load(kept.best_model_path, map_location="cpu", weights_only=True)["state_dict"])
+        saved: Any = trainer.strategy.load_checkpoint(kept.best_model_path, weights_only=True)
+        trainer.strategy.load_model_state_dict(saved)  # of a sharded model it is done by then
         if kept.best_model_score is not None:
             score = results[cfg.monitor.metric] = float(kept.best_model_score)
     tested = bool((datamodule.table.split == "test").any()) and cfg.trainer.limit_test_batches != 0
@@ -194,8 +239,12 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
         trainer.test(task, datamodule=datamodule, verbose=False)
     results |= task.results | {"train/seconds": round(time.time() - run.started, 3)}
     gather(trainer, task, datamodule)
+    if isinstance(trainer.strategy, Sharded):
+        task.model = trainer.strategy.whole(task.model)
     if not trainer.is_global_zero:
         return score
+    if task.nonfinite is not None and task.nonfinite.skipped:
+        results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
     saved = {"model": save_model(cfg, run, results, folder), "config": folder / "config.yaml"}
     rows = datamodule.rows("test").tolist() if tested else []

@@ -49,7 +49,7 @@ def groups(
     return list(found.values())
 
 
-def check(rules: Iterable[str], option: str, names: Sequence[str]) -> None:
+def check(rules: Iterable[str], option: str, names: Sequence[str], what: str = "parameter that trains") -> None:
     """Errors: ValueError where a rule is no regex, or finds no name."""
     for rule in rules:
         try:
@@ -58,7 +58,7 @@ def check(rules: Iterable[str], option: str, names: Sequence[str]) -> None:
             raise ValueError(f"task.{option}: '{rule}' is no regular expression: {error}") from None
         if not found:
             some = ", ".join(sorted({".".join(name.split(".")[:3]) for name in names})[:12])
-            raise ValueError(f"task.{option}: '{rule}' finds no parameter that trains; there are {some}, ...")
+            raise ValueError(f"task.{option}: '{rule}' finds no {what}; there are {some}, ...")
 
 
 def depths(names: Iterable[str]) -> dict[str, int]:

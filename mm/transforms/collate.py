@@ -1,14 +1,14 @@
 """Read samples -> one padded Batch with its masks."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mm.types import Batch, Read, Transform
+from mm.types import Batch, Features, Read, Transform
 
 
 class Sample(NamedTuple):
@@ -24,7 +24,7 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
     windows = [max((len(r.windows) for r in s.inputs.values() if r is not None), default=1) for s in samples]
     inputs, masks = {}, {}
     for name, transform in transforms.items():
-        items: list[Tensor] = []
+        items: list[Any] = []
         present: list[bool] = []
         for sample, count in zip(samples, windows, strict=True):
             read = sample.inputs[name]
@@ -34,7 +34,9 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
                 here = bool(parts) and (len(parts) == 1 or k < len(parts))
                 items.append(parts[k if len(parts) > 1 else 0] if here else transform.filler)
                 present.append(here)
-        inputs[name], masks[name] = pad(items, torch.tensor(present), transform.multiple)
+        features = isinstance(transform.filler, Features)
+        padded = join_features(items) if features else pad(items, torch.tensor(present), transform.multiple)
+        inputs[name], masks[name] = padded
     repeat = torch.tensor(windows)
     targets = {
         name: torch.stack([s.targets[name] for s in samples]).repeat_interleave(repeat, 0)
@@ -42,6 +44,12 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
     }
     row = torch.tensor([s.row for s in samples]).repeat_interleave(repeat)
     return Batch(inputs, masks, targets, row, {})
+
+
+def join_features(items: Sequence[Features]) -> tuple[Features, Tensor]:
+    """Of single rows, (T, D) each, padded to the longest. -> of the batch, its mask (B, T)"""
+    parts = {f: pad_sequence([getattr(x, f) for x in items], batch_first=True) for f in ("tokens", "mask", "position")}
+    return Features(pooled=torch.stack([x.pooled for x in items]), **parts), parts["mask"]
 
 
 def pad(items: Sequence[Tensor], present: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ BUDGET = Batching(64, {"text": 128.0}, buckets=5)
 def order(rows: np.ndarray | int = 400, how: Batching = PLAIN, rank: int = 0, world: int = 1, **changed) -> Order:
     given = {"shuffle": True, "seed": 0} | changed
     return Order(np.arange(rows) if isinstance(rows, int) else rows, how, rank=rank, world=world,
-                 lengths=lambda: LENGTHS, **given)  # fmt: skip
+                 lengths=lambda names: LENGTHS, **given)  # fmt: skip
 
 
 def rows(batches: Order | list) -> list[list[int]]:
@@ -83,7 +83,7 @@ def test_two_budgets_hold_together() -> None:
     seconds = np.random.default_rng(1).uniform(1, 20, 400)
     both = {"text": LENGTHS["text"], "audio": seconds}
     how = Batching(32, {"text": 256.0, "audio": 60.0}, 4)
-    batches = rows(Order(np.arange(400), how, True, 0, 0, 1, lambda: both))
+    batches = rows(Order(np.arange(400), how, True, 0, 0, 1, lambda names: both))
     assert sorted(row for batch in batches for row in batch) == list(range(400))
     for batch in batches:
         assert both["text"][batch].max() * len(batch) <= 256

@@ -1,0 +1,110 @@
+"""Look into a run: which batches were not finite and where, and which inputs its model does without.
+
+mm diagnose run=NAME [outputs=outputs] [rows=256]: rows of the training split on which inputs are weighed.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mm.types import Batch
+
+DEFAULTS = {"run": "", "outputs": "outputs", "rows": "256"}
+
+
+def main(argv: list[str]) -> None:
+    given = DEFAULTS | dict(a.lstrip("-").partition("=")[::2] for a in argv)
+    if set(given) != set(DEFAULTS) or not given["run"] or not given["rows"].isdigit() or not int(given["rows"]):
+        raise ValueError("usage: mm diagnose run=NAME [outputs=outputs] [rows=256]")
+    folder = Path(given["outputs"]) / given["run"]
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"there is no run in {folder}: it has no config.yaml")
+    datamodule, model = rebuild(folder)
+    for path in sorted((folder / "nonfinite").glob("*.pt")):
+        replay(path, datamodule, model)
+    weigh(folder, datamodule, model, int(given["rows"]))
+
+
+def rebuild(folder: Path) -> tuple[Any, Any]:
+    """The data and the model of a run, from its finished config."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from mm.cli import _finish, _run
+
+    _run.quiet()
+    cfg: Any = OmegaConf.load(folder / "config.yaml")
+    datamodule = _finish.build_datamodule(cfg, kinds=_finish.target_kinds(cfg.model))
+    datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
+    return datamodule, instantiate(cfg.model, _convert_="all")
+
+
+def replay(path: Path, datamodule: Any, model: Any) -> None:
+    """Which rows of a kept batch are at fault, and the first module that shows it."""
+    import torch
+
+    from mm.tasks.nonfinite import first_nonfinite, unpack
+
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(kept["weights"])
+    batch = unpack(kept["batch"])
+    print(f"{path.name}: {kept['what']} was not finite; {len(batch.row)} rows")
+    model.train()
+    place = first_nonfinite(model, lambda: losses(model, batch))
+    print(f"  first in {place}" if place else "  every module's output is finite when replayed")
+    bad = []
+    for i, row in enumerate(batch.row.tolist()):
+        one = pick(batch, i)
+        if row >= 0 and first_nonfinite(model, lambda one=one: losses(model, one)):
+            bad.append(datamodule.table.name(row))
+    some = bad and len(bad) < len(batch.row)
+    told = "\n  ".join(bad) if some else "every row" if bad else "no row"
+    print(f"  not finite when computed alone: {told}")
+
+
+def losses(model: Any, batch: "Batch") -> list[Any]:
+    """Of every head, as training computes them."""
+    output = model(batch.inputs, batch.masks, batch.targets)
+    return [head.loss(output.predictions[n], batch.targets[n], output.fused) for n, head in model.heads.items()]
+
+
+def pick(batch: "Batch", i: int) -> "Batch":
+    """One row of a batch."""
+    from mm.types import Batch, Features
+
+    def cut(tensors: dict[str, Any]) -> dict[str, Any]:
+        return {
+            n: Features(*(y[i : i + 1] for y in x)) if isinstance(x, Features) else x[i : i + 1]
+            for n, x in tensors.items()
+        }
+
+    return Batch(cut(batch.inputs), cut(batch.masks), cut(batch.targets), batch.row[i : i + 1], cut(batch.meta))
+
+
+def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:
+    """What each input is worth to the newest checkpoint's weights."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from mm.callbacks.resumable import newest_first, usable
+    from mm.cli._app import shown
+    from mm.explain.influence import dead, influence
+
+    path = next((p for p in newest_first(folder / "checkpoints") if usable(p) and p.is_file()), None)
+    if path is None:
+        print(f"{shown(folder)} holds no checkpoint: what its inputs are worth can't be said")
+        return
+    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): x for name, x in saved.items() if name.startswith("model.")})
+    rows = datamodule.rows("train")
+    found = influence(model, datamodule.batch(rows[:: max(1, len(rows) // count)][:count].tolist()))
+    table = Table("input", "rows", "part of the gradient", "predictions change without it", "loss rises without it")
+    for name, one in found.items():
+        table.add_row(name, str(one.rows), f"{one.gradient:.1%}", f"{one.change:.1%}", f"{one.loss:+.4f}")
+    print(f"{shown(path)}, on training rows that have the input and another one:")
+    Console(width=None if Console().is_terminal else 120).print(table)
+    for name, why in dead(found).items():
+        print(f"'{name}' looks dead: {why}. Is its column right, its encoder frozen, its learning rate too small?")
+    if not dead(found):
+        print("every input is alive")

@@ -1,0 +1,90 @@
+"""What is done when a loss or a gradient is not finite: the batch is kept, the place is named, the run stops or skips."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mm.types import Batch, Features
+
+POLICIES = ("raise", "skip")
+
+
+class NonFinite:
+    """Keeps such a batch with the weights that met it in `folder`, for `mm diagnose`, and raises or skips the step.
+
+    policy: raise (ValueError: the run stops), or skip (the step changes no weight and is counted); keep: most batches.
+    """
+
+    def __init__(self, policy: str, folder: str, keep: int = 3):
+        if policy not in POLICIES:
+            raise ValueError(f"task.nonfinite.policy: got '{policy}', wanted one of {', '.join(POLICIES)}")
+        self.policy = policy
+        self.folder = Path(folder)
+        self.keep = keep
+        self.skipped = 0  # steps
+
+    def meet(
+        self, model: nn.Module, batch: Batch, step: int, what: str, names: list[str], again: Callable[[], Any]
+    ) -> str:
+        """Keep the batch. -> what a person is told. Errors: ValueError under policy=raise.
+
+        what: the loss or the gradient; names: of the rows; again: computes the losses once more.
+        """
+        self.skipped += 1
+        place = first_nonfinite(model, again)
+        rows = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
+        told = f"{what} of step {step} is not finite; the rows of its batch: {rows}; "
+        told += f"first in {place}" if place else "every module's output is finite, so it is the gradient alone"
+        if self.skipped <= self.keep:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"step-{step:09d}.pt"
+            torch.save({"what": what, "batch": pack(batch), "weights": model.state_dict()}, path)
+            told += f"; the batch is kept in {path}; replay it with: mm diagnose run={self.folder.parent.name}"
+        if self.policy == "raise":
+            raise ValueError(f"{told}. Lower task.optimizer.lr, mend the rows, or set task.nonfinite.policy=skip")
+        return told
+
+
+def first_nonfinite(model: nn.Module, compute: Callable[[], Any]) -> str:
+    """The first module, in the order of computing, whose output is not finite; "" where every output is finite."""
+    found: list[str] = []
+
+    def look(module: nn.Module, args: Any, output: Any) -> None:
+        if not found and not all_finite(output):
+            broken = [n for n, p in module.named_parameters(recurse=False) if not p.isfinite().all()]
+            also = f", whose {' and '.join(broken)} is not finite" if broken else ""
+            found.append(f"model.{names[module]} ({type(module).__name__}){also}")
+
+    names = {module: name for name, module in model.named_modules() if name}
+    handles = [module.register_forward_hook(look) for module in names]
+    try:
+        with torch.no_grad():
+            compute()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else ""
+
+
+def pack(batch: Batch) -> dict[str, Any]:
+    """Plain data, which loads without pickles."""
+    inputs = {n: x._asdict() if isinstance(x, Features) else x for n, x in batch.inputs.items()}
+    return batch._asdict() | {"inputs": inputs}
+
+
+def unpack(data: Mapping[str, Any]) -> Batch:
+    """As it was before `pack`."""
+    inputs = {n: Features(**x) if isinstance(x, dict) else x for n, x in data["inputs"].items()}
+    return Batch(**{**data, "inputs": inputs})
+
+
+def all_finite(data: Any) -> bool:
+    """Of every float tensor within tuples, lists and mappings."""
+    if isinstance(data, Tensor):
+        return not data.is_floating_point() or bool(data.isfinite().all())
+    if isinstance(data, dict):
+        return all(all_finite(x) for x in data.values())
+    return all(all_finite(x) for x in data) if isinstance(data, tuple | list) else True

@@ -1,0 +1,221 @@
+"""Models that don't fit: FSDP2 over all processes, and activations computed twice instead of kept."""
+
+import copy
+import os
+import pickle
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.utils.checkpoint import checkpoint
+
+from mm.model import MultimodalModel
+from mm.tasks.parameters import check
+
+META = "meta.pt"  # what Lightning calls the file of all that is no tensor of the model or the optimizer
+CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # which nothing calls
+
+
+class Sharded(ModelParallelStrategy):
+    """FSDP2: every process holds a part of each weight, gradient and optimizer state.
+
+    cpu_offload: keep those parts in main memory, on the device only while a unit computes; save_distributed_checkpoint:
+    a folder to which every process writes its part, which any number of processes resumes from, else one file.
+    """
+
+    def __init__(self, cpu_offload: bool, save_distributed_checkpoint: bool):
+        both = cpu_offload and torch.cuda.is_available()  # the norm of gradients that lie in main memory needs gloo
+        super().__init__(
+            save_distributed_checkpoint=save_distributed_checkpoint,
+            process_group_backend="cpu:gloo,cuda:nccl" if both else None,
+        )
+        self.cpu_offload = cpu_offload
+        self.rebuild: Callable[[Mapping[str, Tensor]], MultimodalModel] | None = None
+
+    def setup_environment(self) -> None:
+        """All processes share the weights; left to itself, Lightning would have those of a node share each layer."""
+        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        super().setup_environment()
+
+    def shard(self, model: MultimodalModel) -> None:
+        """Every unit by itself: only what is at work is whole."""
+        if isinstance(model, FSDPModule):  # a second stage of the same run
+            return
+        self.rebuild = keep_plain(model)
+        pinned = torch.cuda.is_available()
+        policy = CPUOffloadPolicy(pin_memory=pinned) if self.cpu_offload else OffloadPolicy()
+        mesh = self.device_mesh["data_parallel"]
+        for name in units(model):
+            fully_shard(model.get_submodule(name), mesh=mesh, offload_policy=policy)
+        for part in (model, *map(model.get_submodule, parts(model))):  # what they give is never changed in place
+            warnings.filterwarnings("ignore", rf"FSDP2-wrapped module \({type(part).__name__}\) returned a view")
+        for method in ("encode", "predict"):  # the doors besides forward
+            register_fsdp_forward_method(model, method)
+
+    def whole(self, model: MultimodalModel) -> MultimodalModel:
+        """The same model with all its weights, in main memory, for rank zero; every process has to call it."""
+        state: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        if not self.is_global_zero:
+            return model
+        assert self.rebuild is not None
+        return self.rebuild(state)
+
+    def model_to_device(self) -> None:
+        """Weights that are kept in main memory stay there; buffers and metrics go to the device."""
+        if not self.cpu_offload:
+            return super().model_to_device()
+        assert self.lightning_module is not None
+        for name, child in self.lightning_module.named_children():
+            if name != "model":
+                child.to(self.root_device)
+        for module in self.lightning_module.model.modules():  # type: ignore[union-attr]
+            for name, buffer in module.named_buffers(recurse=False):
+                module._buffers[name] = buffer.to(self.root_device)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Beside its name, then renamed: a folder of that name is complete. Errors: what stopped a process writing."""
+        path = Path(self.broadcast(filepath))
+        if not self._save_distributed_checkpoint:
+            return super().save_checkpoint(checkpoint, path, storage_options)
+        part = path.with_name(path.name + ".part")
+        if self.is_global_zero:
+            for left in path.parent.glob("*.ckpt.part"):  # by a process that was killed
+                shutil.rmtree(left)
+        self.barrier()
+        try:
+            super().save_checkpoint(checkpoint, part, storage_options)
+        except CheckpointException as error:  # no Exception, and the same in every process
+            raise next(iter(error.failures.values()))[0] from None
+        self.barrier()
+        if self.is_global_zero:
+            replace(part, path)
+        self.barrier()
+
+
+def units(model: MultimodalModel) -> list[str]:
+    """Names of what is sharded by itself, inner ones first; the last is "", the model.
+
+    The model's parts, so that `encode` and `predict` work alone as well; within them every repeated block.
+    """
+    names = []
+    for part in parts(model):
+        module = model.get_submodule(part)
+        if any(True for _ in module.parameters()):
+            names += [*(f"{part}.{block}" for block in blocks(module)), part]
+    return [*names, ""]
+
+
+def parts(model: MultimodalModel) -> list[str]:
+    """Names of what a model calls one after the other."""
+    groups = {"encoders": model.encoders, "projections": model.projections, "heads": model.heads}
+    return [*(f"{group}.{name}" for group, named in groups.items() for name in named), "fusion"]
+
+
+def blocks(module: nn.Module) -> list[str]:
+    """Names of the repeated blocks: children of one list, two or more, of one class, with parts of their own.
+
+    Outermost ones only; lists of single layers, such as a linear one per input, are none.
+    """
+    found: list[str] = []
+    for name, inner in module.named_modules():
+        children = list(inner.children())
+        repeated = (
+            isinstance(inner, nn.ModuleList | nn.Sequential)
+            and len(children) > 1
+            and len({type(child) for child in children}) == 1
+            and all(any(True for _ in child.children()) for child in children)
+            and all(any(True for _ in child.parameters()) for child in children)
+        )
+        if repeated and not any(f"{name}.".startswith(f"{outer}.") for outer in found):
+            found += [f"{name}.{child}".lstrip(".") for child, _ in inner.named_children()]
+    return found
+
+
+def keep_plain(model: MultimodalModel) -> Callable[[Mapping[str, Tensor]], MultimodalModel]:
+    """A function from a whole state dict to the model as it is now, but with those weights. Holds no weights itself."""
+    shell = copy.deepcopy(model, {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in model.parameters()})
+
+    def rebuild(state: Mapping[str, Tensor]) -> MultimodalModel:
+        # Copies: what was gathered from uneven parts lies in a larger storage.
+        weights = {id(p): nn.Parameter(state[n].clone(), p.requires_grad) for n, p in shell.named_parameters()}
+        plain = copy.deepcopy(shell, weights)
+        plain.load_state_dict(state)  # buffers
+        return plain
+
+    return rebuild
+
+
+def checkpoint_activations(model: nn.Module, rules: Sequence[str]) -> None:
+    """Compute the activations of every module that a rule finds anew in the backward pass, instead of keeping them.
+
+    rules: regexes on module names; of nested modules the outermost counts. Errors: ValueError where a rule finds none.
+    """
+    named = {n: m for n, m in model.named_modules() if n and not isinstance(m, CONTAINERS)}
+    check(rules, "activation_checkpointing", list(named), "module")
+    done: list[str] = []
+    for name, module in named.items():
+        inside = any(name.startswith(f"{outer}.") for outer in done)
+        if not inside and any(re.search(rule, name) for rule in rules):
+            # An attribute, not a wrapper: names of parameters stay.
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+            done.append(name)
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Every process takes rank zero's running statistics of batch norms, else each would measure another model."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            assert module.running_var is not None
+            torch.distributed.broadcast(module.running_mean, 0)
+            torch.distributed.broadcast(module.running_var, 0)
+
+
+def complete(folder: Path) -> bool:
+    """Whether a sharded checkpoint has all that its index names."""
+    if not (folder / META).is_file():
+        return False
+    try:
+        index = FileSystemReader(folder).read_metadata()
+    except (OSError, EOFError, pickle.UnpicklingError):
+        return False
+    ends: dict[str, int] = {}
+    for piece in (index.storage_data or {}).values():
+        ends[piece.relative_path] = max(ends.get(piece.relative_path, 0), piece.offset + piece.length)
+    return all((folder / f).is_file() and (folder / f).stat().st_size >= end for f, end in ends.items())
+
+
+def replace(part: Path, path: Path) -> None:
+    """Move a finished folder to its name, for good, and remove what was there."""
+    for file in [*part.iterdir(), part]:
+        sync(file)
+    old = path.with_name(path.name + ".old")
+    if path.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+    os.replace(part, path)
+    sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Let a file's contents, or a folder's names, be on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

@@ -1,0 +1,196 @@
+"""A run that is stopped in any way and resumed ends as one that was left alone, to the last bit."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import COLUMNS, ROOT, TINY
+from safetensors.torch import load_file
+
+SMALL = [*COLUMNS, *TINY, "datamodule.batch_size=4", "trainer.log_every_n_steps=1", "trainer.max_epochs=3"]
+EVERYTHING = [  # that has a state or is random
+    "callbacks=[default,ema]",
+    "callbacks.ema.decay=0.9",
+    "datamodule/transforms/vision=shift",
+    "datamodule/transforms/audio=speed",
+    "task.modality_dropout=0.2",
+    "trainer.val_check_interval=0.5",
+    "trainer.accumulate_grad_batches=2",
+    "datamodule.budget={text: 60}",
+    "datamodule.buckets=2",
+]
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+def kill(step: int, how: str, sign: str = "+", **more) -> list[str]:
+    given = {"_target_": "planted.Kill", "step": step, "how": how} | more
+    return [f"{sign}callbacks.kill.{key}={value}" for key, value in given.items()]
+
+
+def curve(folder: Path) -> dict[tuple[int, str], str]:
+    """Step, name -> the number as it was written, of all versions of a run's csv."""
+    found = {}
+    for file in sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda f: int(f.parent.name.split("_")[1])):
+        for line in csv.DictReader(file.read_text().splitlines()):
+            logged = {name: x for name, x in line.items() if x and "per_second" not in name}
+            found |= {(int(line["step"]), name): x for name, x in logged.items()}
+    return found
+
+
+def same_weights(one: Path, two: Path) -> bool:
+    a, b = (load_file(folder / "model/model.safetensors") for folder in (one, two))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_stopped_and_resumed_equals_left_alone(mm, manifest, tmp_path):
+    args = [*SMALL, *EVERYTHING, f"datamodule.path={manifest}"]
+    whole = mm("train", *args, "run=whole")
+    assert whole.status == 0, whole.err
+    cut = mm("train", *args, "run=cut", *kill(2, "SIGTERM"))  # in the first epoch
+    assert cut.status == 143
+    assert "stopped by SIGTERM after step 2" in cut.err
+    assert "go on with: mm train run=cut resume=true" in cut.err
+    with pytest.raises(RuntimeError, match="planted"):  # at a step that has no checkpoint
+        mm("train", "run=cut", "resume=true", *kill(7, "raise"))
+    stop = mm("train", "run=cut", "resume=true", *kill(9, "SIGINT"))
+    assert stop.status == 130
+    done = mm("train", "run=cut", "resume=true", *kill(-1, "raise"))
+    assert done.status == 0, done.err
+    folders = tmp_path / "outputs/whole", tmp_path / "outputs/cut"
+    assert len(curve(folders[0])) > 60
+    assert curve(folders[0]) == curve(folders[1])
+    assert same_weights(*folders)
+    metrics = [json.loads((f / "metrics.json").read_text()) for f in folders]
+    assert {n: x for n, x in metrics[0].items() if "seconds" not in n} == {
+        n: x for n, x in metrics[1].items() if "seconds" not in n
+    }
+
+
+def test_a_torn_checkpoint_is_recognised_and_the_one_before_it_used(mm, manifest, tmp_path):
+    args = [*SMALL, f"datamodule.path={manifest}"]
+    whole = mm("train", *args, "run=whole")
+    assert whole.status == 0, whole.err
+    mm("train", *args, "run=cut", "callbacks.resumable.steps=2", *kill(7, "SIGTERM"))
+    kept = sorted((tmp_path / "outputs/cut/checkpoints").glob("last-*.ckpt"))
+    assert [p.name for p in kept] == ["last-000000006.ckpt", "last-000000007.ckpt"]
+    data = bytearray(kept[1].read_bytes())
+    data[len(data) // 2] ^= 0x40  # one bit
+    kept[1].write_bytes(data)
+    done = mm("train", "run=cut", "resume=true", *kill(-1, "raise"))
+    assert done.status == 0, done.err
+    assert "last-000000007.ckpt is torn or damaged: the one before it is used" in done.err
+    assert "going on from outputs/cut/checkpoints/last-000000006.ckpt" in done.out
+    assert same_weights(tmp_path / "outputs/whole", tmp_path / "outputs/cut")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1.5 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", folder], capture_output=True)
+    if made.returncode:
+        pytest.skip("can't mount a small file system here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_one_message_and_leaves_a_checkpoint(mm, manifest, small_disk):
+    args = [*SMALL, f"datamodule.path={manifest}", f"paths.outputs={small_disk}", "callbacks.resumable.keep=100"]
+    run = mm("train", *args, "run=full", "callbacks.resumable.steps=1")
+    assert run.status == 2
+    assert "the disk is full" in run.err
+    assert "Traceback" not in run.err
+    assert not list(small_disk.rglob("*.part"))
+    for path in sorted((small_disk / "full/checkpoints").glob("last-*.ckpt"))[:-2]:
+        path.unlink()
+    again = ["run=full", "resume=true", f"paths.outputs={small_disk}", "callbacks.resumable.keep=1"]
+    done = mm("train", *again, "callbacks.resumable.steps=null")
+    assert done.status == 0, done.err
+
+
+def lives(args: list[str], folder: Path, count: int, rng: random.Random) -> int:
+    """Run `mm train` and kill it, all its processes, `count` times; then leave it alone. -> how often it was killed"""
+    command = [str(Path(sys.executable).with_name("mm")), "train"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT / "tests")}
+    killed = 0
+    while True:
+        begun = bool(list(folder.glob("outputs/cut/checkpoints/*.ckpt")))
+        if not begun:
+            subprocess.run(["rm", "-rf", str(folder / "outputs/cut")], check=True)
+        given = ["run=cut", "resume=true"] if begun else [*args, "run=cut"]
+        with (folder / f"{killed}.log").open("w") as log:
+            run = subprocess.Popen(
+                [*command, *given], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
+            )
+            while run.poll() is None:
+                time.sleep(0.01)
+                # from the first bar on, at a random moment: how long imports take says nothing
+                if killed < count and "it/s" in (folder / f"{killed}.log").read_text():
+                    time.sleep(rng.uniform(0, 0.7))
+                    os.killpg(run.pid, signal.SIGKILL)
+                    run.wait()
+        if run.returncode == 0:
+            return killed
+        assert run.returncode == -signal.SIGKILL, (folder / f"{killed}.log").read_text()[-3000:]
+        killed += 1
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_ends_with_the_weights_of_one_left_alone(mm_process, manifest, tmp_path):
+    args = [*SMALL, *EVERYTHING, f"datamodule.path={manifest}", "trainer.max_epochs=60", "datamodule.num_workers=2"]
+    args += ["callbacks.resumable.steps=5", "trainer.accumulate_grad_batches=1"]
+    whole = mm_process("train", *args, "run=whole")
+    assert whole.returncode == 0, whole.stderr
+    assert lives(args, tmp_path, 20, random.Random(0)) == 20
+    folders = tmp_path / "outputs/whole", tmp_path / "outputs/cut"
+    assert same_weights(*folders)
+    logged = [{k: x for k, x in curve(f).items() if "loss" in k[1]} for f in folders]
+    assert all(logged[0][key] == x for key, x in logged[1].items())  # a line that was not flushed is lost with its step
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly(mm_process, manifest, tmp_path):
+    args = [*SMALL, *EVERYTHING, *TWO, f"datamodule.path={manifest}"]
+    tests = {"PYTHONPATH": str(ROOT / "tests")}
+    whole = mm_process("train", *args, "run=whole")
+    assert whole.returncode == 0, whole.stderr
+    cut = mm_process("train", *args, "run=cut", *kill(2, "SIGTERM", rank=1), **tests)  # one alone is told to stop
+    assert cut.returncode == 143, cut.stderr
+    assert "stopped by SIGTERM" in cut.stderr
+    done = mm_process("train", "run=cut", "resume=true", *kill(-1, "raise"), **tests)
+    assert done.returncode == 0, done.stderr
+    folders = tmp_path / "outputs/whole", tmp_path / "outputs/cut"
+    assert curve(folders[0]) == curve(folders[1])
+    assert same_weights(*folders)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [(TWO, ["trainer.devices=1"]), (["trainer.devices=1"], TWO)])
+def test_another_number_of_processes_trains_every_row_of_the_epoch_once(mm_process, manifest, tmp_path, first, then):
+    tests = {"PYTHONPATH": str(ROOT / "tests")}
+    record = ["+callbacks.record._target_=planted.Record", f"+callbacks.record.folder={tmp_path / 'rows'}"]
+    args = [*SMALL, *record, f"datamodule.path={manifest}", "trainer.max_epochs=2"]
+    cut = mm_process("train", *args, *first, "run=cut", *kill(3, "SIGTERM"), **tests)
+    assert cut.returncode == 143, cut.stderr
+    then = [a for a in then if a != "trainer=ddp"] + ["trainer.strategy=ddp"]
+    done = mm_process("train", "run=cut", "resume=true", *then, *kill(-1, "raise"), **tests)
+    assert done.returncode == 0, done.stderr
+    seen: dict[int, Counter] = {0: Counter(), 1: Counter()}
+    for file in (tmp_path / "rows").iterdir():
+        for line in file.read_text().splitlines():
+            epoch, rows = json.loads(line)
+            seen[epoch].update(row for row in rows if row >= 0)
+    assert len(seen[0]) == 36
+    assert set(seen[0].values()) == set(seen[1].values()) == {1}
+    assert seen[0] == seen[1]
+    assert list(seen[0]) != list(seen[1])  # every epoch has an order of its own

@@ -1,0 +1,36 @@
+import pytest
+import torch
+from tasks.test_supervised import build_model, make_batch
+
+from mm.explain.influence import dead, influence
+
+
+def labelled():
+    batch = make_batch(12)
+    return batch._replace(targets={"digit": batch.targets["digit"]})
+
+
+def test_rows_change_and_loss_are_those_of_leaving_the_input_out():
+    model, batch = build_model().eval(), labelled()
+    found = influence(model, batch)
+    both = batch.masks["right"][:, 0]
+    assert found["left"].rows == found["right"].rows == int(both.sum())
+    with torch.no_grad():
+        whole = model(batch.inputs, batch.masks).predictions["digit"][both]
+        masks = batch.masks | {"right": torch.zeros_like(batch.masks["right"])}
+        without = model(batch.inputs, masks).predictions["digit"][both]
+    target = batch.targets["digit"][both]
+    rise = torch.nn.functional.cross_entropy(without, target) - torch.nn.functional.cross_entropy(whole, target)
+    assert found["right"].loss == pytest.approx(float(rise), abs=1e-5)
+    assert found["right"].change == pytest.approx(float((whole - without).norm() / whole.norm()), rel=1e-4)
+    assert found["left"].gradient + found["right"].gradient == pytest.approx(1)
+    assert not dead(found)
+
+
+def test_an_input_that_nothing_reads_is_dead():
+    model = build_model()
+    with torch.no_grad():
+        next(p for p in model.fusion.parameters() if p.dim() == 2)[:, 8:16] = 0  # of the fusion's first layer: right's
+    found = influence(model, labelled())
+    assert found["right"].gradient < 1e-6
+    assert list(dead(found)) == ["right"]
