@@ -98,13 +98,16 @@ class Resumable(Checkpoint):
         loop = trainer.fit_loop.epoch_loop
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
-        self.wanted = self.wanted or trainer.is_last_batch
-        if not loop._should_check_val_fx(fetcher):
+        if not trainer.is_last_batch and not loop._should_check_val_fx(fetcher):
             self.save_wanted(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and self.step == trainer.global_step:
+        if trainer.state.fn == "fit" and not trainer.is_last_batch and self.step == trainer.global_step:
             self.save_wanted(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.wanted = True
+        self.save_wanted(trainer)
 
     def agree(self, trainer: Trainer) -> None:
         """What any process has heard, and what the clock of any says, all come to know: about once a second."""

@@ -82,6 +82,11 @@ def prepare(cfg: DictConfig) -> Run:
         task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
     except (TypeError, ValueError) as error:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
+    if str(cfg.trainer.precision) == "16-mixed" and cfg.task.optimizer.get("fused"):
+        raise ValueError(
+            "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of gradients only "
+            "after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
+        )
     endless = cfg.trainer.max_epochs in (None, -1) and cfg.trainer.max_steps == -1
     if endless and task.scheduler.shape != "constant":
         raise ValueError(

@@ -75,6 +75,20 @@ def test_stopped_and_resumed_equals_left_alone(mm, manifest, tmp_path):
     }
 
 
+def test_from_the_end_of_an_epoch(mm, manifest, tmp_path):
+    args = [*SMALL, f"datamodule.path={manifest}"]
+    whole = mm("train", *args, "run=whole")
+    assert whole.status == 0, whole.err
+    with pytest.raises(RuntimeError, match="planted"):  # 9 steps make an epoch
+        mm("train", *args, "run=cut", *kill(12, "raise"))
+    done = mm("train", "run=cut", "resume=true", *kill(-1, "raise"))
+    assert done.status == 0, done.err
+    assert "going on from outputs/cut/checkpoints/last-000000009.ckpt" in done.out
+    assert curve(tmp_path / "outputs/whole") == curve(tmp_path / "outputs/cut")
+    assert same_weights(tmp_path / "outputs/whole", tmp_path / "outputs/cut")
+    assert done.metrics["val/loss"] == whole.metrics["val/loss"]  # of the best epoch
+
+
 def test_a_torn_checkpoint_is_recognised_and_the_one_before_it_used(mm, manifest, tmp_path):
     args = [*SMALL, f"datamodule.path={manifest}"]
     whole = mm("train", *args, "run=whole")

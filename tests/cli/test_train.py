@@ -148,6 +148,7 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["monitor.metric=val/acuracy"], "did you mean 'val/accuracy'"),
         (["trainer.accelerator=cuda"], "trainer"),
         (["trainer.precision=bf16-true"], "wanted bf16-mixed"),
+        (["trainer.precision=16-mixed"], "set task.optimizer.fused=false"),
         (["trainer.max_epochs=-1", "trainer.max_time=00:00:01:00"], "task/scheduler=constant"),
         (["model.share={speech: text}"], "the data has no input 'speech'"),
         (["datamodule.inputs=[text]", "datamodule.transforms.vision.fit=crop"], "no input that it would act on"),
