@@ -50,7 +50,7 @@ def load(file: Path) -> dict:
 
 
 def find(target: str) -> Any:
-    module, _, name = target.rpartition(".")
+    module, _, name = target.replace("hydra_plugins.mm.", "mm.cli._launchers.").rpartition(".")  # as Hydra wants it
     return getattr(importlib.import_module(module), name)
 
 

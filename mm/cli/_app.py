@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mm.cli._processes import joint
 from mm.cli._words import near
 
 Job = Callable[[DictConfig, Path], Any]
@@ -21,6 +22,11 @@ Job = Callable[[DictConfig, Path], Any]
 # What a launcher of processes leaves behind, and the next job of a sweep must not see.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
 OVERRIDES = "overrides.yaml"
+# Above 0 where a process may have been started again: it goes on with its run without being told to. torchrun's count
+# of restarts would not do: a node whose own processes were well counts none (github.com/pytorch/pytorch/issues/108158).
+RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT")
+# What a launcher that starts a run's processes side by side sets to their number.
+BESIDE = ("SLURM_NTASKS", "WORLD_SIZE")
 
 
 def launch(verb: str, argv: list[str], job: Job) -> None:
@@ -39,6 +45,10 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
         *remembered(argv),
         *(a for a in rest if a[0] != "-"),
     ]
+    if {"-m", "--multirun"} & set(argv):
+        from mm.cli import _launchers
+
+        _launchers.register()
     sys.path.insert(0, os.getcwd())  # a user's own package lies where the command is typed
 
     failed: list[Exception] = []
@@ -51,6 +61,7 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
                 raise  # Hydra names the job and goes on with the others
             failed.append(error)
 
+    wrapped.command = [verb, *flags]  # type: ignore[attr-defined]  # for launchers that start jobs as commands
     hydra.main(config_path="pkg://conf", config_name=verb, version_base="1.3")(wrapped)()
     if failed:
         raise failed[0]
@@ -68,9 +79,13 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         state.run.dir = str(folder)
     try:
         check_groups(cfg, state.runtime.choices)
-        if is_first_process():
+        check_beside(state.overrides)
+        if any(int(os.environ.get(name, 0)) for name in RESTARTS):
+            go_on(cfg, folder)
+        elif is_first_process():
             check_folder(folder, cfg.get("resume", False))
-        result = job(cfg, folder)
+        with joint(command[1]):
+            result = job(cfg, folder)
     except Exception:
         leave_nothing(folder)
         raise
@@ -92,10 +107,32 @@ def check_groups(cfg: DictConfig, choices: Any) -> None:
         if isinstance(chosen, str):
             key = group.replace("/", ".")
             raise ValueError(f"{key}={chosen}: an option is chosen with a slash: {group}={chosen}")
-    roots = {group.split("/")[0].split("@")[0] for group in choices}
+    roots = {group.split("/")[0].split("@")[0] for group in choices} | {"callbacks", "logger"}  # chosen as lists
     for root in {key.split(".")[0] for o in HydraConfig.get().overrides.task for key in [parse(o)[0]] if o[0] == "+"}:
         if root.split("/")[0].split("@")[0] not in roots:
             raise ValueError(f"+{root}: nothing reads it; the keys are {', '.join(cfg)}{near(root, map(str, cfg))}")
+
+
+def check_beside(overrides: Any) -> None:
+    """Errors: ValueError where processes started side by side have no common folder, or can't be started again."""
+    beside = max(int(os.environ.get(name, 1)) for name in BESIDE)
+    if beside > 1 and not any(parse(o)[0] in ("run", "hydra.run.dir") for o in [*overrides.task, *overrides.hydra]):
+        raise ValueError(f"run=NAME is needed where {beside} processes are started side by side: it is their folder")
+    shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and shares_store:  # github.com/pytorch/pytorch/issues/135712
+        raise ValueError(
+            "torchrun keeps the addresses of processes that have died, and those that it starts again may call them; "
+            "type TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone ..., or leave --max-restarts out"
+        )
+
+
+def go_on(cfg: DictConfig, folder: Path) -> None:
+    """For a run whose process was started again: resume where there is a checkpoint, else start anew in its folder."""
+    if not any(folder.iterdir()) or "resume" not in cfg:
+        return
+    cfg.resume = any((folder / "checkpoints").glob("*.ckpt"))
+    if is_first_process():
+        print(f"started again: {'goes on' if cfg.resume else 'no checkpoint yet, begins anew'} in {shown(folder)}")
 
 
 def check_folder(folder: Path, resume: Any) -> None:
@@ -112,9 +149,11 @@ def check_folder(folder: Path, resume: Any) -> None:
 
 
 def remember(folder: Path) -> None:
-    """Keep the overrides of a run that is about to start, for resuming and comparing."""
+    """Keep verb and overrides of a run that is about to start, for resuming and comparing."""
+    state = HydraConfig.get()
     part = folder / f"{OVERRIDES}.part"
-    part.write_text(yaml.safe_dump(list(HydraConfig.get().overrides.task), allow_unicode=True), encoding="utf-8")
+    typed = yaml.safe_dump(list(state.overrides.task), allow_unicode=True)
+    part.write_text(f"# mm {state.job.config_name}\n{typed}", encoding="utf-8")
     os.replace(part, folder / OVERRIDES)
 
 

@@ -20,11 +20,11 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAvera
 from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
+from mm.callbacks.frozen import FrozenFeatures
+from mm.callbacks.resumable import Stopped, WholeFileIO, newest_first, usable
 from mm.cli import _finish, _loggers, _results
 from mm.cli._app import is_first_process, remember, shown
 from mm.cli._launcher import watched
-from mm.callbacks.frozen import FrozenFeatures
-from mm.callbacks.resumable import Stopped, WholeFileIO, newest_first, usable
 from mm.cli._words import near
 from mm.tasks.sharding import Sharded, complete
 
@@ -46,6 +46,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*number of training batches.*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # on a cluster's login node
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # its datamodule is
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # frozen encoders
     warnings.filterwarnings("ignore", ".*training_step. returned .None.*")  # task.nonfinite has told of it

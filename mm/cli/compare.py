@@ -1,13 +1,16 @@
 """Rank the runs of a folder, with mean and deviation over seeds.
 
-mm compare outputs/SWEEP [metrics=test/accuracy,val/loss]: the first metric ranks.
+mm compare outputs/SWEEP [metrics=test/accuracy,val/loss]: the first metric ranks. Runs of different verbs, or on
+different data, are ranked apart.
 """
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from mm.cli._words import near
 
 IGNORED = ("seed", "run", "resume", "paths.outputs")  # overrides in which runs of one row may differ
 
@@ -15,6 +18,8 @@ IGNORED = ("seed", "run", "resume", "paths.outputs")  # overrides in which runs 
 class Result(NamedTuple):
     """One finished run."""
 
+    folder: str  # below the one that was asked for
+    kind: str  # verb and data: what must be the same for runs to be comparable
     overrides: tuple[str, ...]  # but those that are ignored
     metrics: dict[str, float]
 
@@ -24,7 +29,19 @@ def main(argv: list[str]) -> None:
     runs = list(results(folder))
     if not runs:
         raise ValueError(f"{folder}: no run below it has a metrics.json yet")
-    show(runs, metrics or default_metrics(runs))
+    known = dict.fromkeys(name for run in runs for name in run.metrics)
+    for name in metrics:
+        if name not in known:
+            raise ValueError(f"metrics={name}: no run below {folder} has it{near(name, known)}")
+    kinds = sorted({run.kind for run in runs})
+    for kind in kinds:
+        alike = [run for run in runs if run.kind == kind]
+        if len(kinds) > 1:
+            print(f"{kind}:")
+        show(alike, [name for name in metrics if any(name in run.metrics for run in alike)] or default_metrics(alike))
+    left = [shown(file.parent, folder) for file in begun(folder) if not (file.parent / "metrics.json").exists()]
+    if left:
+        print(f"not finished: {', '.join(left)}")
 
 
 def arguments(argv: list[str]) -> tuple[Path, list[str]]:
@@ -39,32 +56,60 @@ def arguments(argv: list[str]) -> tuple[Path, list[str]]:
     return Path(folders[0]), [name for name in options.get("metrics", "").split(",") if name]
 
 
+def begun(folder: Path) -> list[Path]:
+    """overrides.yaml of every run below the folder, jobs 2 and 10 in this order."""
+    return sorted(folder.rglob("overrides.yaml"), key=lambda f: [(p.zfill(9) if p.isdigit() else p) for p in f.parts])
+
+
 def results(folder: Path) -> Iterable[Result]:
     """Every finished run below the folder."""
     import yaml
 
-    for file in sorted(folder.rglob("metrics.json")):
-        overrides = yaml.safe_load((file.parent / "overrides.yaml").read_text())
-        kept = tuple(o for o in overrides if o.split("=", 1)[0].lstrip("+~") not in IGNORED)
-        yield Result(kept, json.loads(file.read_text()))
+    for file in begun(folder):
+        metrics = file.with_name("metrics.json")
+        if not metrics.exists():
+            continue
+        text = file.read_text(encoding="utf-8")
+        overrides = dict(o.lstrip("+~").split("=", 1) for o in yaml.safe_load(text) if "=" in o)
+        config = file.with_name("config.yaml")  # a training run leaves it
+        data = yaml.safe_load(config.read_text(encoding="utf-8"))["datamodule"] if config.exists() else None
+        verb = text.splitlines()[0].removeprefix("# mm ") if text.startswith("# mm ") else "train"
+        kept = tuple(o for o in yaml.safe_load(text) if o.split("=", 1)[0].lstrip("+~") not in IGNORED)
+        yield Result(
+            shown(file.parent, folder),
+            f"{verb} on {about(data) if data else overrides.get('datamodule.path') or overrides.get('datamodule')}",
+            kept,
+            json.loads(metrics.read_text()),
+        )
+
+
+def about(data: dict[str, Any]) -> str:
+    """Which data a finished config reads: the datamodule, and its file or folder."""
+    return " ".join(str(x) for x in (data["_target_"].rpartition(".")[2], data.get("path")) if x)
+
+
+def shown(folder: Path, below: Path) -> str:
+    """A run's name below the folder that was asked for."""
+    return str(folder.relative_to(below)) if folder != below else folder.name
 
 
 def default_metrics(runs: list[Result]) -> list[str]:
-    """The test metrics of the whole model, but counts."""
+    """The test metrics of the whole model, but counts; where nothing was tested, whatever there is."""
     names = [n for run in runs for n in run.metrics if n.startswith("test/") and n.count("/") == 1]
     plain = [n for n in names if not n.endswith(("_micro", "_macro", "_weighted", "/rows"))]
-    return sorted(dict.fromkeys(plain or names), key=lambda n: not n.endswith("accuracy"))[:4]
+    found = sorted(dict.fromkeys(plain or names), key=lambda n: not n.endswith("accuracy"))
+    return (found or sorted({n for run in runs for n in run.metrics}))[:4]
 
 
 def show(runs: list[Result], metrics: list[str]) -> None:
-    """A row per setting: what differs, how many seeds, mean and deviation of each metric."""
+    """A row per setting: what differs, its runs, mean and deviation of each metric."""
     from rich.console import Console
     from rich.table import Table
 
     groups: dict[tuple[str, ...], list[Result]] = {}
     for run in runs:
         groups.setdefault(run.overrides, []).append(run)
-    common = set.intersection(*(set(overrides) for overrides in groups)) if len(groups) > 1 else set()
+    common = set.intersection(*(set(overrides) for overrides in groups))
     lower = metrics[0].endswith(("loss", "error", "mae", "rmse", "seconds"))
     missing = float("inf") if lower else float("-inf")
 
@@ -74,8 +119,9 @@ def show(runs: list[Result], metrics: list[str]) -> None:
 
     table = Table("setting", "runs", *metrics)
     for overrides, group in sorted(groups.items(), key=rank, reverse=not lower):
-        setting = " ".join(o for o in overrides if o not in common) or "(defaults)"
-        table.add_row(setting.replace("[", r"\["), str(len(group)), *(spread(group, name) for name in metrics))
+        setting = " ".join(o for o in overrides if o not in common) or ("as above" if common else "(defaults)")
+        names = f"{len(group)}: {', '.join(run.folder for run in group)}"
+        table.add_row(setting.replace("[", r"\["), names, *(spread(group, name) for name in metrics))
     if common:
         print("all:", *sorted(common))
     Console(width=None if Console().is_terminal else 160).print(table)

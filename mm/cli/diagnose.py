@@ -46,6 +46,9 @@ def replay(path: Path, datamodule: Any, model: Any) -> None:
     from mm.tasks.nonfinite import first_nonfinite, unpack
 
     kept = torch.load(path, map_location="cpu", weights_only=True)
+    if kept["weights"] is None:
+        print(f"{path.name}: was kept by one of several processes that shared the weights out, and can't be replayed")
+        return
     model.load_state_dict(kept["weights"])
     batch = unpack(kept["batch"])
     print(f"{path.name}: {kept['what']} was not finite; {len(batch.row)} rows")

@@ -1,4 +1,4 @@
-"""What is done when a loss or a gradient is not finite: the batch is kept, the place is named, the run stops or skips."""
+"""Where a loss or a gradient is not finite: the batch is kept, the place is named, the run stops or skips the step."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mm.types import Batch, Features
 
@@ -41,7 +42,10 @@ class NonFinite:
         if self.skipped <= self.keep:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"step-{step:09d}.pt"
-            torch.save({"what": what, "batch": pack(batch), "weights": model.state_dict()}, path)
+            weights = model.state_dict()
+            if any(isinstance(x, DTensor) for x in weights.values()):
+                weights = None  # shared out between processes; the checkpoints have them
+            torch.save({"what": what, "batch": pack(batch), "weights": weights}, path)
             told += f"; the batch is kept in {path}; replay it with: mm diagnose run={self.folder.parent.name}"
         if self.policy == "raise":
             raise ValueError(f"{told}. Lower task.optimizer.lr, mend the rows, or set task.nonfinite.policy=skip")

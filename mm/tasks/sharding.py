@@ -1,6 +1,7 @@
 """Models that don't fit: FSDP2 over all processes, and activations computed twice instead of kept."""
 
 import copy
+import errno
 import os
 import pickle
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -89,6 +91,21 @@ class Sharded(ModelParallelStrategy):
             for name, buffer in module.named_buffers(recurse=False):
                 module._buffers[name] = buffer.to(self.root_device)
 
+    def setup_optimizers(self, trainer: Trainer) -> None:
+        super().setup_optimizers(trainer)
+        self.unfuse()
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        found = super().load_checkpoint(checkpoint_path, weights_only)
+        self.unfuse()  # what was saved says how the saving run stepped
+        return found
+
+    def unfuse(self) -> None:
+        """One kernel for Adam's step takes parts of a weight; torch 2.14 has none for SGD's."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+                group["fused"] = False
+
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Beside its name, then renamed: a folder of that name is complete. Errors: what stopped a process writing."""
         path = Path(self.broadcast(filepath))
@@ -101,8 +118,14 @@ class Sharded(ModelParallelStrategy):
         self.barrier()
         try:
             super().save_checkpoint(checkpoint, part, storage_options)
-        except CheckpointException as error:  # no Exception, and the same in every process
-            raise next(iter(error.failures.values()))[0] from None
+        except (CheckpointException, OSError, RuntimeError) as error:
+            cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+            if self.is_global_zero:
+                shutil.rmtree(part, ignore_errors=True)
+            if not isinstance(cause, OSError) and "writing file" not in str(cause):  # torch tells a full disk so
+                raise cause from None
+            number = cause.errno if isinstance(cause, OSError) and cause.errno else errno.ENOSPC
+            raise OSError(number, f"{os.strerror(number)}: can't write", str(path)) from None
         self.barrier()
         if self.is_global_zero:
             replace(part, path)
@@ -165,7 +188,8 @@ def keep_plain(model: MultimodalModel) -> Callable[[Mapping[str, Tensor]], Multi
 def checkpoint_activations(model: nn.Module, rules: Sequence[str]) -> None:
     """Compute the activations of every module that a rule finds anew in the backward pass, instead of keeping them.
 
-    rules: regexes on module names; of nested modules the outermost counts. Errors: ValueError where a rule finds none.
+    rules: regexes on module names; of nested modules the outermost counts. Errors: ValueError where a rule finds none,
+    or a batch norm, which would count each batch twice.
     """
     named = {n: m for n, m in model.named_modules() if n and not isinstance(m, CONTAINERS)}
     check(rules, "activation_checkpointing", list(named), "module")
@@ -173,6 +197,11 @@ def checkpoint_activations(model: nn.Module, rules: Sequence[str]) -> None:
     for name, module in named.items():
         inside = any(name.startswith(f"{outer}.") for outer in done)
         if not inside and any(re.search(rule, name) for rule in rules):
+            if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+                raise ValueError(
+                    f"task.activation_checkpointing: {name} has a batch norm, which would count each batch twice; "
+                    "choose rules that leave it out"
+                )
             # An attribute, not a wrapper: names of parameters stay.
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)
             done.append(name)

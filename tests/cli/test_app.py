@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import COLUMNS, TINY
 
 from mm.cli._app import bare, config_flags, remembered
 
@@ -65,3 +66,44 @@ def test_verbs_and_help_import_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "max_epochs" in done.stdout
     assert done.stdout.strip().endswith("[]")
+
+
+def test_a_process_that_was_started_again_goes_on_by_itself(mm, manifest, monkeypatch):
+    args = ["train", *COLUMNS, *TINY, f"datamodule.path={manifest}", "run=again", "datamodule.batch_size=16"]
+    Path("outputs/again").mkdir(parents=True)
+    Path("outputs/again/wandb_id").write_text("kept1234")  # it came no further the first time
+    assert "not empty" in mm(*args, "trainer.max_epochs=1").err
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    first = mm(*args, "trainer.max_epochs=1")
+    assert first.status == 0, first.err
+    assert "no checkpoint yet, begins anew" in first.out
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert "not empty" in mm(*args, "trainer.max_epochs=2").err
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    second = mm(*args, "trainer.max_epochs=2")
+    assert second.status == 0, second.err
+    assert "goes on in outputs/again" in second.out
+    assert second.metrics["train/epochs"] == 2
+    assert second.metrics["train/steps"] == 2 * 3
+    third = mm(*args, "trainer.max_epochs=2")
+    assert "this run is finished" in third.out
+
+
+def test_processes_side_by_side_need_a_name(mm, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    ran = mm("train", "trainer.accelerator=cpu")
+    assert ran.status == 2
+    assert "run=NAME is needed where 4 processes are started side by side" in ran.err
+
+
+def test_torchrun_must_not_share_its_store_where_it_restarts(mm, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    ran = mm("train", "trainer.accelerator=cpu", "run=elastic")
+    assert ran.status == 2
+    assert "type TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone" in ran.err
+
+
+def test_a_run_remembers_its_verb(mm, manifest):
+    ran = mm("train", *COLUMNS, *TINY, f"datamodule.path={manifest}", "run=a", "debug=fast")
+    assert (ran.folder / "overrides.yaml").read_text().startswith("# mm train\n- datamodule=manifest\n")

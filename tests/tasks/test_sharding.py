@@ -129,11 +129,13 @@ CASES = {
     "accumulation of one head": Case(
         make_batch(digit=(1, 2, 3)), halves((0, 3, 6), (6, 10, 12)), {"accumulate_grad_batches": 2}, only=("digit",)
     ),
+    "measured before it learns": Case(make_batch(), WHOLE, {"num_sanity_val_steps": 1, "limit_val_batches": 1}),
     "several steps, clipped": Case(make_batch(), STEPS, {"gradient_clip_val": 0.1}, task={"lr_scale": [["^enc", 0.5]]}),
     "checkpointed": Case(make_batch(), WHOLE, task={"activation_checkpointing": [r"blocks\.\d+$", "vision"]}),
     "token fusion": Case(make_batch(absent=(0, 7, 8)), WHOLE, fusion=TransformerFusion),
     "frozen": Case(make_batch(), STEPS, task={"freeze": [r"^encoders\.text"]}),
-    "adamw": Case(make_batch(), STEPS, optimizer=partial(torch.optim.AdamW, lr=1e-2, eps=1e-4)),
+    "momentum": Case(make_batch(), STEPS, optimizer=partial(SGD, lr=0.1, momentum=0.9, nesterov=True, fused=True)),
+    "adamw": Case(make_batch(), STEPS, optimizer=partial(torch.optim.AdamW, lr=1e-2, eps=1e-4, fused=True)),
     "lion": Case(make_batch(), STEPS, optimizer=partial(Lion, lr=1e-3)),
     "muon": Case(make_batch(), STEPS, optimizer=partial(Muon, lr=1e-1), tolerance=1e-3),
 }
@@ -163,18 +165,15 @@ def learn(case: Case, share: list[list[int]], strategy: Any = "auto", devices: i
     metrics = {"digit": {"accuracy": MulticlassAccuracy(3), "f1": MulticlassF1Score(3)}, "size": {}}
     metrics = {name: metrics[name] for name in model.heads}
     task = Supervised(model, case.optimizer, Schedule("constant"), metrics=metrics, **dict(case.task))
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    usual = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    usual |= {"enable_model_summary": False, "limit_val_batches": 0, "num_sanity_val_steps": 0}
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
         devices=devices,
         strategy=strategy,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        enable_model_summary=False,
-        **quiet,
-        **case.options,
+        **usual | dict(case.options),
     )
     data = Data([rows(case.batch, chosen) for chosen in share])
     trainer.fit(task, datamodule=data)
@@ -291,6 +290,13 @@ def test_only_the_outermost_module_is_checkpointed():
 def test_a_rule_that_finds_nothing_is_refused(rule):
     with pytest.raises(ValueError, match=r"task.activation_checkpointing: '.*' (finds no module|is no regular)"):
         checkpoint_activations(build_model(), [rule])
+
+
+def test_batch_norm_is_not_computed_twice():
+    model = build_model()
+    model.fusion.norm = nn.BatchNorm1d(2)
+    with pytest.raises(ValueError, match="fusion has a batch norm"):
+        checkpoint_activations(model, ["fusion"])
 
 
 def test_units_are_blocks_then_parts_then_the_model():

@@ -1,0 +1,69 @@
+"""The ranked table of runs."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+def write(folder: Path, overrides: list[str], metrics: dict | None, path: str = "a.csv", verb: str = "train") -> None:
+    folder.mkdir(parents=True)
+    (folder / "overrides.yaml").write_text(f"# mm {verb}\n{yaml.safe_dump(overrides)}")
+    if verb == "train":
+        data = {"_target_": "datamodules.manifest.Manifest", "path": path}
+        (folder / "config.yaml").write_text(yaml.safe_dump({"datamodule": data}))
+    if metrics is not None:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def rows(out: str) -> list[list[str]]:
+    """Cells of the tables' lines."""
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line.startswith("│")]
+
+
+def test_seeds_are_one_row_with_their_runs(mm):
+    values = {("gated", 1): 0.8, ("gated", 2): 0.9, ("concat", 1): 0.95, ("concat", 2): 0.97}
+    for job, ((fusion, seed), value) in enumerate(values.items()):
+        overrides = ["datamodule=manifest", f"model/fusion={fusion}", f"seed={seed}", f"run='s/{job}'"]
+        write(Path(f"outputs/s/{job}"), overrides, {"test/accuracy": value, "test/loss": 1 - value})
+    write(Path("outputs/s/4"), ["seed=3"], None)
+    ran = mm("compare", "outputs/s")
+    assert ran.status == 0, ran.err
+    mean, deviation = statistics.mean([0.8, 0.9]), statistics.stdev([0.8, 0.9])
+    first, second = rows(ran.out)
+    assert first[:2] == ["model/fusion=concat", "2: 2, 3"]
+    assert second[:3] == ["model/fusion=gated", "2: 0, 1", f"{mean:.4f} ± {deviation:.4f}"]
+    assert "all: datamodule=manifest" in ran.out
+    assert ran.out.splitlines()[-1] == "not finished: 4"
+
+
+def test_verbs_and_data_are_ranked_apart(mm):
+    for job, path in enumerate(("a.csv", "b.csv", "a.csv")):
+        write(Path(f"outputs/{job}"), [f"datamodule.path={path}", "seed=0"], {"test/accuracy": 0.5}, path)
+    overrides = ["checkpoint=outputs/0/model", "datamodule=manifest", "datamodule.path=c.csv"]
+    write(Path("outputs/e"), overrides, {"test/accuracy": 0.9}, verb="evaluate")
+    write(Path("outputs/p"), overrides, {"data/rows": 3}, verb="predict")
+    ran = mm("compare", "outputs")
+    assert ran.status == 0, ran.err
+    titles = [line for line in ran.out.splitlines() if " on " in line]
+    assert titles == ["evaluate on c.csv:", "predict on c.csv:", "train on Manifest a.csv:", "train on Manifest b.csv:"]
+    assert [row[1] for row in rows(ran.out)] == ["1: e", "1: p", "2: 0, 2", "1: 1"]
+
+
+def test_what_is_not_there_is_told(mm):
+    write(Path("outputs/s/0"), ["seed=0"], None)
+    assert "no run below it has a metrics.json yet" in mm("compare", "outputs/s").err
+    (Path("outputs/s/0") / "metrics.json").write_text('{"test/accuracy": 1.0}')
+    wrong = mm("compare", "outputs/s", "metrics=test/acuracy")
+    assert wrong.status == 2
+    assert "did you mean 'test/accuracy'" in wrong.err
+    assert "no folder" in mm("compare", "outputs/t").err
+
+
+@pytest.mark.parametrize("where", ["outputs/0", "outputs"])
+def test_a_runs_own_folder_will_do(mm, where):
+    write(Path("outputs/0"), ["seed=0"], {"test/accuracy": 0.25})
+    ran = mm("compare", where)
+    assert rows(ran.out)[0][1:] == ["1: 0", "0.2500"]
