@@ -85,8 +85,8 @@ def prepare(cfg: DictConfig) -> Run:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
     if str(cfg.trainer.precision) == "16-mixed" and cfg.task.optimizer.get("fused"):
         raise ValueError(
-            "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of gradients only "
-            "after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
+            "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of "
+            "gradients only after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
         )
     endless = cfg.trainer.max_epochs in (None, -1) and cfg.trainer.max_steps == -1
     if endless and task.scheduler.shape != "constant":
@@ -118,6 +118,10 @@ def check_resumed(cfg: DictConfig, folder: Path) -> None:
         "datamodule.columns",
         "datamodule.split",
         "datamodule.inputs",
+        "datamodule.mix",
+        "datamodule.temperature",
+        "datamodule.one_source",
+        "datamodule.window",
         "datamodule._t",
     )
     for key in dict.fromkeys([*before, *now]):
@@ -144,9 +148,7 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
 def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     """Train, or go on training."""
     resume = newest(folder) if cfg.resume else None
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
-    if cfg.cache_features:
-        callbacks.append(FrozenFeatures(f"{cfg.paths.cache}/features", describe(cfg, run.task.model)))
+    callbacks = build_callbacks(cfg, run.task.model)
     trainer = build_trainer(cfg, callbacks, _loggers.build(cfg, folder))
     sharded = isinstance(trainer.strategy, Sharded)
     if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
@@ -172,6 +174,13 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
             end.code = 0  # the first process tells
         raise
     return trainer
+
+
+def build_callbacks(cfg: DictConfig, model: Any) -> list[Callback]:
+    """Those of the config, and the one that stores what frozen encoders give."""
+    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
+    stores = [FrozenFeatures(f"{cfg.paths.cache}/features", describe(cfg, model))] if cfg.cache_features else []
+    return [*callbacks, *stores]
 
 
 def describe(cfg: DictConfig, model: Any) -> dict[str, str]:
@@ -299,7 +308,6 @@ def split_counts(datamodule: Any) -> dict[str, int]:
 def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path) -> Path:
     """The model directory of the run."""
     table = run.datamodule.table
-    columns = OmegaConf.select(cfg, "datamodule.columns")
     command = shlex.join(["mm", *sys.argv[1:]])
     path = folder / "model"
     checkpoint.save(
@@ -309,7 +317,7 @@ def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path)
         run.datamodule.transforms,
         OmegaConf.to_container(cfg.datamodule.transforms, resolve=True),  # type: ignore[arg-type]
         table.spec,
-        None if columns is None else OmegaConf.to_container(columns, resolve=True),  # type: ignore[arg-type]
+        dict(run.datamodule.columns) or None,
         run.metrics,
         _results.model_card(command, table.source, split_counts(run.datamodule), results, run.task.model),
     )

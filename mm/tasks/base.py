@@ -114,7 +114,7 @@ class Task(LightningModule):
         counts = counts[:-1]
         self._seen.append(counts)
         share = positive(self._seen[0] if len(losses) == 1 else counts)
-        parts = totals * totals.new_tensor([weight for _, _, weight in losses.values()]) / share
+        parts = torch.stack([weight * total for total, _, weight in losses.values()]) / share
         self._losses = {n: (total.detach(), count.detach(), weight) for n, (total, count, weight) in losses.items()}
         return parts.sum() * world
 
