@@ -15,12 +15,20 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.order import Batching, Draw, Order
+from datamodules.mixture import Mixing, Mixture
+from datamodules.order import Batching, Draw, Order, Shards
 from datamodules.splitting import Split
 from datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.transforms.augment import AugmentError
-from mm.transforms.collate import Sample, collate
+from mm.transforms.collate import Sample, collate, finish
+from mm.transforms.stored import StoredError
 from mm.types import IGNORE, MODALITIES, Batch, Read, Transform
+
+# What to do where no row is at fault, which then is told whatever on_error says.
+FIXES = {
+    AugmentError: "Change datamodule.transforms; no row is at fault",
+    StoredError: "Make the shards whole again, or reachable; no row is at fault",
+}
 
 
 class RowRead(NamedTuple):
@@ -73,14 +81,13 @@ class Rows(Dataset[RowRead]):
             seed_all(draw.seed)
         faults = []
         for name, transform in self.transforms.items():
-            raw = row if name in self.stored else self.table.inputs[name][row]
-            if raw is None or (isinstance(raw, str) and not raw):
-                continue
             try:
+                raw = row if name in self.stored else self.table.inputs[name][row]
+                if raw is None or (isinstance(raw, str) and not raw):
+                    continue
                 inputs[name] = transform(raw, self.train)
             except ValueError as error:
-                column = self.table.columns.get(name, name)
-                faults.append(Fault(row, column, str(error), always=isinstance(error, AugmentError)))
+                faults.append(Fault(row, self.table.column(name, row), str(error), FIXES.get(type(error), "")))
         if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
             return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
         targets = {name: values[row] for name, values in self.table.targets.items()}
@@ -112,10 +119,11 @@ class Loader(DataLoader[Any]):
 class DataModule(LightningDataModule):
     """Rows -> batches. A child gives `read`, the table of its rows.
 
-    batch_size, budget, buckets: see Batching; shuffle: training rows, anew each epoch; inputs: those of the data's
-    inputs to use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has none;
-    labels: target -> its known classes; kinds: target -> how its column is read, as in TargetData; whole: rows without
-    a split column are all for testing.
+    batch_size, budget, buckets: see Batching; shuffle: training rows, anew each epoch; inputs: those of the data's to
+    use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has
+    none; labels: target -> its known classes; kinds: target -> how its column is read, as in TargetData; whole: rows
+    without a split column are all for testing; mix, temperature, one_source: of several files, see Mixing; window: how
+    many shards the rows of a moment are from, where they lie in shards.
     Errors: ValueError naming row, id, column and fix.
     """
 
@@ -133,11 +141,19 @@ class DataModule(LightningDataModule):
         whole: bool = False,
         budget: Mapping[str, float] | None = None,
         buckets: int = 16,
+        mix: str = "size",
+        temperature: float = 2.0,
+        one_source: bool = False,
+        window: int = 8,
     ):
         super().__init__()
         if on_error not in ON_ERROR:
             raise ValueError(f"datamodule.on_error: got '{on_error}', wanted one of {', '.join(ON_ERROR)}")
+        if window < 1:
+            raise ValueError(f"datamodule.window: got {window}, wanted at least 1 shard")
         self.batching = Batching(batch_size, dict(budget or {}), buckets)
+        self.mixing = Mixing(mix, temperature, one_source)
+        self.window = window
         self.num_workers = num_workers
         self.on_error = on_error
         self.split = Split(**split)
@@ -147,6 +163,7 @@ class DataModule(LightningDataModule):
         self.labels = dict(labels or {})
         self.kinds = dict(kinds or {})
         self.whole = whole
+        self.columns: Mapping[str, Any] = {}  # as in conf/datamodule/manifest.yaml; kept with a trained model
         self.transforms: dict[str, Transform] = {}
         self.stored: dict[str, Transform] = {}  # take the row's number instead of the raw input: computed before
         self._lengths: dict[str, np.ndarray] = {}
@@ -183,7 +200,7 @@ class DataModule(LightningDataModule):
         for name in [n for n in names if n not in self._lengths]:
             if name not in self.transforms:
                 raise ValueError(f"datamodule.budget.{name}: the inputs are {', '.join(self.transforms)}")
-            self._lengths[name] = found = np.array(self.transforms[name].lengths(self.table.inputs[name]))
+            self._lengths[name] = found = self.measure(name)
             row, most = int(found.argmax()), self.batching.budget.get(name, np.inf)
             if found[row] > most:
                 raise ValueError(
@@ -191,6 +208,15 @@ class DataModule(LightningDataModule):
                     f"datamodule.budget.{name}={most:g}; raise it, or set datamodule.transforms.{name}.max_length"
                 )
         return {name: self._lengths[name] for name in names}
+
+    def measure(self, name: str) -> np.ndarray:
+        """Lengths of an input, one shard after the other."""
+        raw, count = self.table.inputs[name], len(self.table.ids)
+        order = np.arange(count) if self.table.shard is None else np.argsort(self.table.shard, kind="stable")
+        found = np.zeros(count)
+        for part in np.array_split(order, count // 65_536 + 1):  # texts are read for it, not all at once
+            found[part] = self.transforms[name].lengths([raw[row] for row in part.tolist()])
+        return found
 
     def rows(self, split: str) -> np.ndarray:
         """Rows of a split; "all": of every split. Errors: ValueError where there is none."""
@@ -212,10 +238,19 @@ class DataModule(LightningDataModule):
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         dataset = self.dataset(train, only, None if only else self.stored)
         batching = Batching(self.batching.batch_size, dict.fromkeys(only, 1e18), 64) if only else self.batching
+        rows, shard = self.rows(split), self.table.shard
         loader = Loader(
             dataset,
             batch_sampler=Order(
-                self.rows(split), batching, train and self.shuffle, self.seed, rank, world, self.lengths
+                rows,
+                batching,
+                train and self.shuffle,
+                self.seed,
+                rank,
+                world,
+                self.lengths,
+                shards=None if shard is None else Shards(shard[rows], self.window),
+                mixture=self.mixture(rows) if train else None,
             ),
             num_workers=self.num_workers,
             collate_fn=partial(join, transforms=dataset.transforms),
@@ -226,10 +261,34 @@ class DataModule(LightningDataModule):
         loader.keep = self.keep
         return loader
 
+    def mixture(self, rows: np.ndarray) -> Mixture | None:
+        """Of training rows. Errors: ValueError where a file would never be drawn."""
+        origins = self.table.origins
+        if not origins:
+            return None
+        source = np.searchsorted([origin.first for origin in origins], rows, side="right") - 1
+        sizes = np.bincount(source, minlength=len(origins)).tolist()
+        counts = self.mixing.counts(sizes, [origin.weight for origin in origins])
+        for origin, size, count in zip(origins, sizes, counts):
+            if size and not count:
+                raise ValueError(
+                    f"datamodule.path: {origin.source} would make up none of the {len(rows)} rows of an epoch; raise "
+                    "its weight"
+                )
+        return Mixture(source, counts, self.mixing.one_source)
+
     def batch(self, rows: Sequence[int], only: Sequence[str] | None = None) -> Batch:
         """These rows, read raw, here and now, as validation reads them. only: some of the inputs."""
         dataset = self.dataset(False, only)
-        return join([dataset[Draw(row, 0)] for row in rows], dataset.transforms).batch
+        return self.finish(join([dataset[Draw(row, 0)] for row in rows], dataset.transforms).batch)
+
+    def finish(self, batch: Batch) -> Batch:
+        """As the encoders read it, on the device where it is."""
+        return finish(batch, self.transforms)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        assert self.trainer is not None
+        return self.trainer.precision_plugin.convert_input(self.finish(batch))  # float64 under precision=64-true
 
     def dataset(self, train: bool, only: Sequence[str] | None, stored: Mapping[str, Transform] | None = None) -> Rows:
         """All rows, of which a loader draws."""
@@ -242,8 +301,12 @@ class DataModule(LightningDataModule):
         if self.begun is not None:
             loader.order.load_state_dict(self.begun)
             changed = loader.order.changed()
-        if self.trainer:  # an epoch that goes on in another number of processes has a length of its own
-            self.trainer.reload_dataloaders_every_n_epochs = int(changed)  # type: ignore[attr-defined]
+        if self.trainer:
+            # An epoch that goes on in another number of processes has a length of its own, and so has one whose rows
+            # are others than those of the epoch before.
+            differs = loader.order.mixture is not None and bool(self.batching.budget)
+            loader.order.set_epoch(self.trainer.current_epoch)
+            self.trainer.reload_dataloaders_every_n_epochs = int(changed or differs)  # type: ignore[attr-defined]
         self.training, self.begun = loader, None
         return loader
 
@@ -278,8 +341,8 @@ class DataModule(LightningDataModule):
     def record(self, fault: Fault, table: Table, others: int = 0) -> None:
         """others: how many more rows are known to be wrong. Errors: ValueError under on_error=raise."""
         where = f"{table.name(fault.row)}, column '{fault.column}': {fault.message}"
-        if fault.always:
-            raise ValueError(f"{where}. Change datamodule.transforms; no row is at fault")
+        if fault.fix:
+            raise ValueError(f"{where}. {fault.fix}")
         if self.on_error == "raise":
             more = f" ({others} more rows are wrong)" if others else ""
             raise ValueError(
@@ -315,7 +378,7 @@ def seed_all(seed: int) -> None:
     """Of every generator that an augmentation may draw from."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device: 0.2 ms where there is none
 
 
 def unlabelled(targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Columns of cells -> the Table of a datamodule."""
+"""Columns of cells -> the rows of one file."""
 
 import math
 import os
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.base import DataModule, unlabelled
+from datamodules.base import DataModule
 from datamodules.cells import Cells
 from datamodules.splitting import check_split, make_split
 from datamodules.table import Fault, Table
-from datamodules.targets import encode, labels_of, nearest, shown, text_of, undecodable
+from datamodules.targets import labels_of, nearest, shown, text_of, undecodable
 from mm.transforms.vision.pixels import BROKEN
 from mm.types import MODALITIES, DataSpec, InputData
 
@@ -24,35 +24,54 @@ USUAL = (224, 224)
 EXIF_ORIENTATION = 0x0112  # 5 to 8: the picture is turned by a quarter
 
 
-def make_table(cells: Cells, source: Path, columns: Mapping[str, Any], module: DataModule) -> Table:
-    """Resolve the columns, check what can be checked without decoding, split, and encode the targets.
+class Kept(NamedTuple):
+    """Inputs that are known without their cells, as shards keep them."""
+
+    inputs: dict[str, tuple[str, str]]  # input name -> column, modality
+    raw: dict[str, Sequence[Any]]  # input name -> by row
+    spec: dict[str, InputData]
+    shard: np.ndarray  # (N,)
+
+
+class Part(NamedTuple):
+    """The rows of one file, and the cells of its targets, which are encoded once those of all files are known."""
+
+    table: Table
+    targets: dict[str, tuple[str, str, Sequence[Any]]]  # target name -> column, separator, cells
+    roles: dict[str, str | None]  # id, split, group -> column
+
+
+def read_part(
+    cells: Cells, source: Path, columns: Mapping[str, Any], module: DataModule, kept: Kept | None = None
+) -> Part:
+    """Resolve the columns, check what can be checked without decoding, and split.
 
     Errors: ValueError where a column does not exist, or, under on_error=raise, for the first row that is wrong.
     """
-    inputs, targets = input_columns(cells, columns), target_columns(cells, columns)
+    inputs = input_columns(cells, columns) if kept is None else kept.inputs
+    targets = target_columns(cells, columns)
     # Columns of inputs that are not wanted need not be there.
     inputs = {n: found for n, found in inputs.items() if module.wanted is None or n in module.wanted} or inputs
     if module.whole:  # what a trained model does not predict need not be read
         targets = {name: target for name, target in targets.items() if name in module.labels}
-    taken = {column for column, _ in (*inputs.values(), *targets.values())}
-    roles = {}
-    for role in ("id", "split", "group"):
-        roles[role] = named(columns, role)
-        if roles[role] is None and role in cells and role not in taken:
-            roles[role] = role
-            if role != "id":
-                print(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
-    used = [*(c for c, _ in inputs.values()), *(c for c, _ in targets.values()), *filter(None, roles.values())]
+    roles = find_roles(cells, columns, {column for column, _ in (*inputs.values(), *targets.values())})
+    for role in ("split", "group"):
+        if roles[role] != named(columns, role) and kept is None:
+            print(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
+    read = [] if kept is not None else [column for column, _ in inputs.values()]
+    used = [*read, *(c for c, _ in targets.values()), *filter(None, roles.values())]
     check_columns(cells, used, source, module.whole)
     count = len(next(iter(cells.values())))
     id_column = roles["id"] or "id"
     ids = [text_of(c) for c in cells[id_column]] if roles["id"] else [str(row) for row in range(count)]
-    raw: dict[str, Sequence[Any]] = {
-        name: read_input(cells[column], modality, source.parent) for name, (column, modality) in inputs.items()
-    }
+    raw: dict[str, Sequence[Any]]
+    if kept is not None:
+        raw = {name: kept.raw[name] for name in inputs}
+    else:
+        raw = {name: read_input(cells[column], modality, source.parent) for name, (column, modality) in inputs.items()}
     split, unknown = find_split(cells, roles, targets, module)
     faults = wrong_ids(ids, id_column)
-    for name, (column, modality) in inputs.items():
+    for name, (column, modality) in inputs.items() if kept is None else ():
         faults += missing_files(raw[name], cells[column], column) if modality != "text" else []
     faults = [f for f in faults if split[f.row] != ""] + unknown
     table = Table(
@@ -64,14 +83,24 @@ def make_table(cells: Cells, source: Path, columns: Mapping[str, Any], module: D
         source=source.name,
         columns={name: column for name, (column, _) in inputs.items()},
         faults=faults,
+        shard=None if kept is None else kept.shard,
     )
-    module.settle(table)
+    if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
+        module.settle(table)
     leave_out(table, id_column, module.on_error)
     for name, (_, modality) in inputs.items():
-        table.spec.inputs[name] = look(raw[name], modality, source, module.whole)
-    for name, (column, separator) in targets.items():
-        add_target(table, name, cells[column], column, separator, module)
-    return table
+        table.spec.inputs[name] = look(raw[name], modality, source, module.whole) if kept is None else kept.spec[name]
+    found: dict[str, Any] = {name: (column, separator, cells[column]) for name, (column, separator) in targets.items()}
+    return Part(table, found, roles)
+
+
+def find_roles(cells: Cells, columns: Mapping[str, Any], taken: set[str]) -> dict[str, str | None]:
+    """Columns of id, split and group: those that are named, or bear the name and are `taken` for nothing else."""
+    roles = {role: named(columns, role) for role in ("id", "split", "group")}
+    return {
+        role: role if column is None and role in cells and role not in taken else column
+        for role, column in roles.items()
+    }
 
 
 def check_columns(cells: Cells, used: Sequence[str], source: Path, whole: bool) -> None:
@@ -199,21 +228,6 @@ def find_split(
         take = [None if x is None else x[train] for x in (labels, groups)]
         split[train] = make_split(len(train), part, *take)
     return split, faults
-
-
-def add_target(table: Table, name: str, cells: Sequence[Any], column: str, separator: str, module: DataModule) -> None:
-    """Encode one target into the table."""
-    train = table.split == "train"
-    known = module.labels.get(name)
-    values, data, faults = encode(module.kinds.get(name, "class"), column, cells, train, known, separator)
-    faults = [f for f in faults if table.split[f.row] != ""]
-    if module.on_error == "drop":
-        table.split[[f.row for f in faults]] = ""
-    for fault in faults:
-        values[fault.row] = unlabelled(values[:1])[0]
-    table.targets[name] = values
-    table.spec.targets[name] = data
-    table.faults += faults
 
 
 def look(raw: Sequence[Any], modality: str, source: Path, whole: bool) -> InputData:

@@ -5,22 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import DataModule
-from datamodules.cells import read_any, read_cells
-from datamodules.columns import make_table
+from datamodules.cells import Cells, read_any, read_cells
+from datamodules.columns import read_part
+from datamodules.sources import Source, make_table, sources
 from datamodules.table import Table
+from datamodules.targets import nearest, shown
 
 
 class ManifestDataModule(DataModule):
-    """Rows of a CSV, TSV, JSONL or Parquet file; media paths are relative to it.
+    """Rows of CSV, TSV, JSONL or Parquet files; media paths are relative to them.
 
-    folder: a modality, where the path may also be a folder of such files: CLASS/FILE, or SPLIT/CLASS/FILE; columns: as
-    in conf/datamodule/manifest.yaml; quotes: whether fields may be quoted (null: in CSV yes, in TSV no); header: the
+    path: a file, or several: each a path, or {path: ..., columns: ..., weight: ...}, where columns are all of its own;
+    folder: a modality, where a path may also be a folder of such files: CLASS/FILE, or SPLIT/CLASS/FILE; columns: as in
+    conf/datamodule/manifest.yaml; quotes: whether fields may be quoted (null: in CSV yes, in TSV no); header: the
     columns' names, where a CSV or TSV file has no line of them.
     """
 
     def __init__(
         self,
-        path: str,
+        path: Any,
         columns: Mapping[str, Any],
         folder: str | None = None,
         quotes: bool | None = None,
@@ -28,15 +31,30 @@ class ManifestDataModule(DataModule):
         **shared: Any,
     ):
         super().__init__(**shared)
-        self.path = Path(path)
+        self.sources = sources(path, "columns")
         self.columns = columns
         self.folder = folder
         self.quotes = quotes
         self.header = header
 
     def read(self) -> Table:
+        parts = [read_part(self.cells(one), Path(one.path), self.columns_of(one), self) for one in self.sources]
+        return make_table(parts, self.sources, self)
+
+    def cells(self, source: Source) -> Cells:
+        """Of one file, or of a folder."""
         if self.folder is None:
-            cells = read_cells(self.path, self.quotes, self.header)
-        else:
-            cells = read_any(self.path, self.folder, self.quotes, self.header, flat=self.whole)
-        return make_table(cells, self.path, self.columns, self)
+            return read_cells(Path(source.path), self.quotes, self.header)
+        return read_any(Path(source.path), self.folder, self.quotes, self.header, flat=self.whole)
+
+    def columns_of(self, source: Source) -> Mapping[str, Any]:
+        """Those of one file. Errors: ValueError where it names one that there is none of."""
+        if source.columns is None:
+            return self.columns
+        for role in source.columns:
+            if role not in self.columns:
+                raise ValueError(
+                    f"datamodule.path: columns.{role} of {source.path}: nothing reads it, wanted some of "
+                    f"{shown(list(self.columns))}{nearest(str(role), list(self.columns))}"
+                )
+        return dict.fromkeys(self.columns) | dict(source.columns)

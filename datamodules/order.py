@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from datamodules.mixture import Mixture
+
 Lengths = Mapping[str, np.ndarray]  # input name -> (N,) of every row: tokens, or seconds; 0 where absent
 
 
@@ -71,13 +73,27 @@ class Part:
     batches: int  # global steps taken
 
 
+@dataclass
+class Shards:
+    """Where rows lie, so that those that are read together lie together."""
+
+    of: np.ndarray  # (N,) shard of each row
+    window: int  # how many shards the rows of a moment are from
+
+    @property
+    def matter(self) -> bool:
+        """Whether there are more than may be open at a time."""
+        return len(np.unique(self.of)) > self.window
+
+
 class Order(Sampler[list[Draw]]):
     """This process's batches of an epoch, in training shuffled anew each time, evened out with fillers.
 
     A global batch is what all processes take in one step; process p of n takes every n-th of its rows from p on, so
     that n processes learn, step by step, what one with n times the batch would. An epoch is a pure function of seed,
     epoch and the parts already trained: one that was begun goes on where it was, in any number of processes.
-    lengths: gives those of every row for the inputs with a budget.
+    lengths: gives those of every row for the inputs with a budget; shards: where the rows lie, null where they are
+    equally at hand; mixture: how often rows of several files are drawn, null for each once.
     """
 
     def __init__(
@@ -89,6 +105,8 @@ class Order(Sampler[list[Draw]]):
         rank: int,
         world: int,
         lengths: Callable[[Iterable[str]], Lengths] = lambda names: {},
+        shards: Shards | None = None,
+        mixture: Mixture | None = None,
     ):
         self.rows = rows
         self.batching = batching
@@ -97,9 +115,12 @@ class Order(Sampler[list[Draw]]):
         self.rank = rank
         self.world = world
         self.lengths = lengths
+        self.shards = shards if shards is not None and shards.matter else None
+        self.mixture = mixture
         self.epoch = 0
         self.begun: tuple[int, list[Part]] | None = None  # the epoch to go on with, and what was trained of it
         self.parts: list[Part] = []  # of the current epoch, this one last
+        self.drawn: tuple[np.ndarray, np.ndarray] = rows[:0], rows[:0]  # of the current epoch, as in Mixture.draw
 
     @property
     def sampler(self) -> "Order":
@@ -118,10 +139,15 @@ class Order(Sampler[list[Draw]]):
         done, self.begun = self.done(), None
         left = self.left(done)
         self.parts = [*done, Part(self.world, self.batching, 0)]
+        places, before = self.drawn
         for batch in left:
-            share = self.rows[batch[self.rank :: self.world]].tolist()
-            share += [-1] * (-(-len(batch) // self.world) - len(share))
-            yield [Draw(row, hash((self.seed, self.epoch, row)) & 0xFFFFFFFF) for row in share]
+            share = batch[self.rank :: self.world]
+            draws = [self.read(row, n) for row, n in zip(self.rows[places[share]].tolist(), before[share].tolist())]
+            yield draws + [self.read(-1, 0)] * (-(-len(batch) // self.world) - len(draws))
+
+    def read(self, row: int, before: int) -> Draw:
+        """A row for the first, second ... time in the epoch."""
+        return Draw(row, hash((self.seed, self.epoch, row, *[before] * (before > 0))) & 0xFFFFFFFF)
 
     def changed(self) -> bool:
         """Whether the epoch to go on with was begun in another way."""
@@ -134,10 +160,11 @@ class Order(Sampler[list[Draw]]):
         return self.begun[1] if self.begun and self.begun[0] == self.epoch else []
 
     def left(self, done: Sequence[Part]) -> list[np.ndarray]:
-        """The global batches of the current epoch that are still to come, as places in `rows`."""
-        places = np.arange(len(self.rows))
-        if self.shuffle:
-            places = places[self.permutation(len(places))]
+        """The global batches of the current epoch that are still to come, as places in what is drawn."""
+        self.drawn = np.arange(len(self.rows)), np.zeros(len(self.rows), dtype=np.int64)
+        if self.mixture is not None:
+            self.drawn = self.mixture.draw(self.epoch, self.turn)
+        places = self.arrange(self.lying(), self.generator())
         now = Part(self.world, self.batching, 0)
         stretches: list[Part] = []
         for part in (*done, now):  # of one kind, one after the other: one stretch
@@ -153,19 +180,56 @@ class Order(Sampler[list[Draw]]):
 
     def plan(self, places: np.ndarray, part: Part) -> list[np.ndarray]:
         """Places, in the order of the epoch -> global batches."""
-        bucket, sizes = part.batching.assign(self.rows[places], self.lengths(part.batching.budget), part.world)
-        batches = []
+        bucket, sizes = self.assign(self.drawn[0][places], part)
+        found = []
         for b, size in enumerate(sizes):
-            mine = places[bucket == b]
-            batches += [mine[i : i + size * part.world] for i in range(0, len(mine), size * part.world)]
-        if self.shuffle and len(sizes) > 1:
-            batches = [batches[i] for i in self.permutation(len(batches))]
-        return batches
+            mine = np.flatnonzero(bucket == b)
+            found += [mine[i : i + size * part.world] for i in range(0, len(mine), size * part.world)]
+        if self.shards is not None:  # each as soon as it is full, so that shards are left in the order they are met
+            found = sorted(found, key=lambda batch: batch[-1])
+        elif self.shuffle and len(sizes) > 1:
+            found = [found[i] for i in torch.randperm(len(found), generator=self.generator()).tolist()]
+        return [places[batch] for batch in found]
 
-    def permutation(self, count: int) -> list[int]:
+    def assign(self, drawn: np.ndarray, part: Part) -> tuple[np.ndarray, list[int]]:
+        """As Batching has it, or so for each file of a mixture, where a batch is of one."""
+        lengths = self.lengths(part.batching.budget)
+        if self.mixture is None or not self.mixture.one_source:
+            return part.batching.assign(self.rows[drawn], lengths, part.world)
+        bucket, sizes = np.zeros(len(drawn), dtype=np.int64), []
+        for source in range(len(self.mixture.counts)):
+            mine = np.flatnonzero(self.mixture.source[drawn] == source)
+            if len(mine):
+                found, more = part.batching.assign(self.rows[drawn[mine]], lengths, part.world)
+                bucket[mine] = found + len(sizes)
+                sizes += more
+        return bucket, sizes
+
+    def lying(self) -> np.ndarray:
+        """Where what is drawn lies; what is drawn twice counts as lying in two places, and so is spread."""
+        places, before = self.drawn
+        return np.zeros_like(before) if self.shards is None else self.shards.of[places] * (before.max() + 1) + before
+
+    def turn(self, places: np.ndarray, seed: int) -> np.ndarray:
+        """One file's rows in one of many orders, whole shards one after the other."""
+        lying = np.zeros_like(places) if self.shards is None else self.shards.of[places]
+        generator = torch.Generator().manual_seed(hash((self.seed, seed)) & 0xFFFFFFFF)
+        return places[self.arrange(lying, generator)]
+
+    def arrange(self, lying: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """A permutation; rows near each other in it are from no more than `window` of the shards they lie in."""
+        if not self.shuffle:
+            return np.argsort(lying, kind="stable")
+        if self.shards is None:
+            return torch.randperm(len(lying), generator=generator).numpy()
+        _, lying = np.unique(lying, return_inverse=True)
+        rank = torch.randperm(int(lying.max(initial=0)) + 1, generator=generator).numpy()
+        spread = torch.rand(len(lying), generator=generator, dtype=torch.float64).numpy()
+        return np.argsort(rank[lying] + self.shards.window * spread, kind="stable")
+
+    def generator(self) -> torch.Generator:
         """Of this epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(count, generator=generator).tolist()
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
 
     def state_dict(self, taken: int) -> dict[str, Any]:
         """Plain data: where the epoch stands, after `taken` batches since this process went on with it."""

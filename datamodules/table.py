@@ -1,5 +1,6 @@
 """The rows of a data family, before anything is decoded."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,7 +20,16 @@ class Fault(NamedTuple):
     row: int
     column: str
     message: str
-    always: bool = False  # raised whatever on_error says: the data is not at fault
+    fix: str = ""  # where the data is not at fault, which then is raised whatever on_error says
+
+
+class Origin(NamedTuple):
+    """One of the files whose rows a table holds, one file's after the other's."""
+
+    source: str  # as errors name it
+    first: int  # its first row
+    columns: dict[str, str]  # input name -> the column that errors name
+    weight: float  # of its rows in training, as in datamodules/mixture.py
 
 
 @dataclass
@@ -34,7 +44,20 @@ class Table:
     source: str  # the file or set that errors name
     columns: dict[str, str] = field(default_factory=dict)  # input name -> the column that errors name
     faults: list[Fault] = field(default_factory=list)  # found while reading, under on_error=drop or missing
+    origins: list[Origin] = field(default_factory=list)  # of a mixture: its files, at least two
+    shard: np.ndarray | None = None  # (N,) the shard that each row lies in; None: all rows are equally at hand
+
+    def origin(self, row: int) -> Origin:
+        """The file that a row is from."""
+        if not self.origins:
+            return Origin(self.source, 0, self.columns, 1.0)
+        return self.origins[bisect_right(self.origins, row, key=lambda origin: origin.first) - 1]
 
     def name(self, row: int) -> str:
         """A row as an error names it."""
-        return f"{self.source}: row {row} (id '{self.ids[row]}')"
+        origin = self.origin(row)
+        return f"{origin.source}: row {row - origin.first} (id '{self.ids[row].removeprefix(f'{origin.source}:')}')"
+
+    def column(self, name: str, row: int) -> str:
+        """The column of an input, as an error names it."""
+        return self.origin(row).columns.get(name, name)

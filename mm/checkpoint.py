@@ -19,7 +19,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from mm.model import MultimodalModel
-from mm.transforms.collate import Sample, collate
+from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.text.tokens import Tokens
 from mm.types import Batch, DataSpec, Features, InputData, Rebuilt, TargetData, Transform
 
@@ -51,7 +51,7 @@ class LoadedModel:
         if not samples:
             return []
         device = next(self.model.parameters()).device
-        batch = to_device(self.read(samples), device)
+        batch = finish(to_device(self.read(samples), device), self.transforms)
         output = self.model(batch.inputs, batch.masks)
         predictions, first = self.model.merge(output.predictions, batch.row)
         fused = Features(*(x[first] for x in output.fused))

@@ -112,8 +112,12 @@ class Transform(Protocol):
         """`train` turns augmentation on. Errors: ValueError where `raw` can't be read."""
         ...
 
+    def finish(self, x: Tensor) -> Tensor:
+        """A batch of what was read, on the device -> what the encoder reads; what is finished already stays."""
+        ...
+
     def lengths(self, raw: Sequence[Any]) -> list[float]:
-        """Of each, nothing decoded: tokens of a text, seconds of a sound, 1 of an image; 0 where absent or unreadable."""
+        """Of each, nothing decoded: tokens of a text, seconds of a sound, 1 of an image; 0 where there is none."""
         ...
 
 
@@ -168,6 +172,13 @@ class Drawn(Protocol):
     def figure(self) -> Any:
         """A matplotlib Figure of what has been seen since the last reset."""
         ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """An input's raw values of all rows, told from those of other data without reading them."""
+
+    identity: str
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from mm.types import Features, Read
+from mm.types import Features, Identified, Read
 
 DONE = "done.json"
 
@@ -72,7 +72,8 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
     loader, writer = datamodule.loader("all", only=[name]), Writer(path, trainer.global_rank)
     shown = tqdm(loader, desc=f"features of {name}", leave=False, disable=not trainer.is_global_zero)
     for number, batch in enumerate(shown):
-        x, mask = move_data_to_device((batch.inputs[name], batch.masks[name]), trainer.strategy.root_device)
+        batch = datamodule.finish(move_data_to_device(batch, trainer.strategy.root_device))
+        x, mask = batch.inputs[name], batch.masks[name]
         with trainer.precision_plugin.forward_context():
             written = writer.add(batch.row, encoder(trainer.precision_plugin.convert_input(x), mask))
         wanted, free = written * len(loader) * trainer.world_size, shutil.disk_usage(path).free
@@ -82,9 +83,9 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
                 f"the features of '{name}' would take {wanted / 1e9:.1f} GB, of {free / 1e9:.1f} GB that are free at "
                 f"{path.parent}; set paths.cache to a larger disk, or cache_features=false"
             )
-    column = datamodule.table.columns.get(name, name)
+    table = datamodule.table
     about = writer.close() | {
-        "faults": [[row, told] for (row, where), told in datamodule.faults.items() if where == column],
+        "faults": [[row, told] for (row, where), told in datamodule.faults.items() if where == table.column(name, row)],
         "cut": [row for row, what in datamodule.long if what == f"cut/{name}"],
     }
     everyone: list[Any] = [about]
@@ -176,6 +177,9 @@ class StoredFeatures:
             raise ValueError(self.faults[raw])
         return Read(self.windows.get(raw, []), raw in self.cut)  # type: ignore[arg-type]
 
+    def finish(self, x: Tensor) -> Tensor:
+        return x
+
     def lengths(self, raw: Sequence[Any]) -> list[float]:
         return [float(sum(len(f.mask) for f in self.windows.get(row, []))) for row in raw]
 
@@ -200,6 +204,9 @@ def data_of(x: Tensor) -> bytes:
 
 def identities(raw: Sequence[Any]) -> Iterator[bytes]:
     """What tells each raw input from another: a file by path, size and time, all else by its content."""
+    if isinstance(raw, Identified):
+        yield raw.identity.encode()
+        return
     for x in raw:
         if isinstance(x, np.ndarray | Tensor):
             yield data_of(torch.as_tensor(x))

@@ -86,6 +86,8 @@ class Resumable(Checkpoint):
         self.answer()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.next_word = 0
+        self.agree(trainer)
         self.answer()
 
     def on_train_batch_end(

@@ -1,8 +1,10 @@
 """Hydra's launchers of many jobs: on Slurm, and on the devices of one machine."""
 
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -68,7 +70,11 @@ class LocalPool(Processes):
 
 
 def register() -> None:
-    """Let Hydra know them. It accepts a launcher from a package called hydra_plugins only."""
+    """Let Hydra know them. It accepts a launcher from a package called hydra_plugins only, and looks it up by name."""
+    hydra = Plugins.instance()  # which has looked for others by now
+    plugins = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
+    sys.modules["hydra_plugins.mm"] = sys.modules[__name__]
+    setattr(plugins, "mm", sys.modules[__name__])  # noqa: B010
     for launcher in (Slurm, LocalPool):
         launcher.__module__ = "hydra_plugins.mm"
-        Plugins.instance().register(launcher)
+        hydra.register(launcher)

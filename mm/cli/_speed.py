@@ -97,6 +97,7 @@ class ByHand:
 
     def __init__(self, task: Task, trainer: Trainer):
         self.task = task
+        self.finish = trainer.datamodule.finish  # type: ignore[attr-defined]
         self.device = trainer.strategy.root_device
         built = task.configure_optimizers()
         self.optimizer: torch.optim.Optimizer = built["optimizer"]
@@ -112,6 +113,7 @@ class ByHand:
         self.batches = 0
 
     def loss(self, batch: Batch) -> Tensor:
+        batch = self.finish(batch)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
             losses = self.task.losses(batch)
             return torch.stack([weight * total / positive(count) for total, count, weight in losses.values()]).sum()

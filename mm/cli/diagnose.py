@@ -13,7 +13,7 @@ DEFAULTS = {"run": "", "outputs": "outputs", "rows": "256"}
 
 
 def main(argv: list[str]) -> None:
-    given = DEFAULTS | dict(a.lstrip("-").partition("=")[::2] for a in argv)
+    given = DEFAULTS | {key: value for key, _, value in (a.lstrip("-").partition("=") for a in argv)}
     if set(given) != set(DEFAULTS) or not given["run"] or not given["rows"].isdigit() or not int(given["rows"]):
         raise ValueError("usage: mm diagnose run=NAME [outputs=outputs] [rows=256]")
     folder = Path(given["outputs"]) / given["run"]

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import default_collate
 
 from mm.types import Batch, Features, Read, Transform
 
@@ -46,6 +47,12 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
     return Batch(inputs, masks, targets, row, {})
 
 
+def finish(batch: Batch, transforms: Mapping[str, Transform]) -> Batch:
+    """A batch, on its device, as the encoders read it: pixels travel as bytes, a quarter of what floats take."""
+    done = {name: transforms[name].finish(x) if isinstance(x, Tensor) else x for name, x in batch.inputs.items()}
+    return batch._replace(inputs=done)
+
+
 def join_features(items: Sequence[Features]) -> tuple[Features, Tensor]:
     """Of single rows, (T, D) each, padded to the longest. -> of the batch, its mask (B, T)"""
     parts = {f: pad_sequence([getattr(x, f) for x in items], batch_first=True) for f in ("tokens", "mask", "position")}
@@ -58,9 +65,8 @@ def pad(items: Sequence[Tensor], present: Tensor, multiple: int = 1) -> tuple[Te
     T is the longest length, rounded up to a whole multiple.
     """
     if items[0].dim() > 1:
-        return torch.stack(list(items)), present.unsqueeze(1)
+        return default_collate(list(items)), present.unsqueeze(1)  # a worker's, straight into memory that is shared
     length = torch.tensor([len(x) for x in items])
-    longest = int(length.max())
-    whole = -(-longest // multiple) * multiple
+    whole = -(-int(length.max()) // multiple) * multiple
     mask = torch.arange(whole) < (length * present).unsqueeze(1)
-    return F.pad(pad_sequence(list(items), batch_first=True), (0, whole - longest)), mask
+    return default_collate([x if len(x) == whole else F.pad(x, (0, whole - len(x))) for x in items]), mask

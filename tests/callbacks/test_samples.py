@@ -15,7 +15,7 @@ from mm.heads.multilabel import MultilabelHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.transforms.audio.waveform import Waveform
-from mm.transforms.collate import Sample, collate
+from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 from mm.types import DataSpec, Features, InputData, TargetData
@@ -82,7 +82,7 @@ def trainer():
             raw = {n: RAW[n][row] for n in transforms}
             reads = {n: transforms[n](x) if x is not None and len(x) else None for n, x in raw.items()}
             samples.append(Sample(reads, {name: values[row] for name, values in targets.items()}, row))
-        return collate(samples, transforms)
+        return finish(collate(samples, transforms), transforms)
 
     datamodule = SimpleNamespace(table=table, transforms=transforms, batch=batch)
     return SimpleNamespace(

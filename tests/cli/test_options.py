@@ -51,7 +51,7 @@ def test_best_checkpoints_go_by_the_monitored_metric(mm, manifest):
         "trainer.log_every_n_steps=1", "task.val_subsets=true", "task.modality_dropout=0.3",
     )  # fmt: skip
     assert run.status == 0, run.err
-    assert len(list((run.folder / "checkpoints").glob("step-*.ckpt"))) == 2
+    assert len(list((run.folder / "checkpoints").glob("best-*.ckpt"))) == 2
     with (run.folder / "csv/version_0/metrics.csv").open() as file:
         header = file.readline().strip().split(",")
     assert {"val/loss", "val/accuracy", "val[text]/accuracy", "train/loss", "train/samples_per_second"} <= set(header)
@@ -94,7 +94,13 @@ def test_overfit_sees_one_batch_and_learns_it(mm, manifest):
 
 def test_without_checkpoints_the_last_weights_are_tested(mm, manifest):
     run = mm(
-        "train", *SMALL, f"datamodule.path={manifest}", "~callbacks.checkpoint", "trainer.max_epochs=1", "run=none"
+        "train",
+        *SMALL,
+        f"datamodule.path={manifest}",
+        "~callbacks.checkpoint",
+        "~callbacks.resumable",
+        "trainer.max_epochs=1",
+        "run=none",
     )
     assert run.status == 0, run.err
     assert run.metrics["test/rows"] == 12

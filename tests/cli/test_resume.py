@@ -174,7 +174,7 @@ def test_killed_twenty_times_ends_with_the_weights_of_one_left_alone(mm_process,
 
 @pytest.mark.slow
 def test_two_processes_resume_exactly(mm_process, manifest, tmp_path):
-    args = [*SMALL, *EVERYTHING, *TWO, f"datamodule.path={manifest}"]
+    args = [*SMALL, *EVERYTHING, *TWO, f"datamodule.path={manifest}", "callbacks.resumable.steps=1"]
     tests = {"PYTHONPATH": str(ROOT / "tests")}
     whole = mm_process("train", *args, "run=whole")
     assert whole.returncode == 0, whole.stderr
@@ -193,7 +193,7 @@ def test_two_processes_resume_exactly(mm_process, manifest, tmp_path):
 def test_another_number_of_processes_trains_every_row_of_the_epoch_once(mm_process, manifest, tmp_path, first, then):
     tests = {"PYTHONPATH": str(ROOT / "tests")}
     record = ["+callbacks.record._target_=planted.Record", f"+callbacks.record.folder={tmp_path / 'rows'}"]
-    args = [*SMALL, *record, f"datamodule.path={manifest}", "trainer.max_epochs=2"]
+    args = [*SMALL, *record, f"datamodule.path={manifest}", "trainer.max_epochs=2", "callbacks.resumable.steps=1"]
     cut = mm_process("train", *args, *first, "run=cut", *kill(3, "SIGTERM"), **tests)
     assert cut.returncode == 143, cut.stderr
     then = [a for a in then if a != "trainer=ddp"] + ["trainer.strategy=ddp"]

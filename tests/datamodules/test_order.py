@@ -3,17 +3,31 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from datamodules.order import Batching, Order
+from datamodules.mixture import Mixture
+from datamodules.order import Batching, Order, Shards
 
 LENGTHS = {"text": np.random.default_rng(0).integers(1, 65, 400).astype(float)}
 PLAIN = Batching(8)
 BUDGET = Batching(64, {"text": 128.0}, buckets=5)
 
 
+SHARDS = Shards(np.arange(400) // 20, window=3)  # 20 of 20 rows each
+SOURCE = np.repeat([0, 1, 2], [40, 300, 60])
+MIXTURE = Mixture(SOURCE, [100, 150, 150], one_source=False)  # the first is gone through two and a half times
+APART = Mixture(SOURCE, [100, 150, 150], one_source=True)
+KINDS = [{"shards": SHARDS}, {"mixture": MIXTURE}, {"mixture": APART}, {"shards": SHARDS, "mixture": APART}]
+
+
 def order(rows: np.ndarray | int = 400, how: Batching = PLAIN, rank: int = 0, world: int = 1, **changed) -> Order:
     given = {"shuffle": True, "seed": 0} | changed
-    return Order(np.arange(rows) if isinstance(rows, int) else rows, how, rank=rank, world=world,
-                 lengths=lambda names: LENGTHS, **given)  # fmt: skip
+    return Order(
+        np.arange(rows) if isinstance(rows, int) else rows,
+        how,
+        rank=rank,
+        world=world,
+        lengths=lambda names: LENGTHS,
+        **given,
+    )
 
 
 def rows(batches: Order | list) -> list[list[int]]:
@@ -92,9 +106,10 @@ def test_two_budgets_hold_together() -> None:
 
 @pytest.mark.parametrize("how", [PLAIN, BUDGET])
 @pytest.mark.parametrize("world", [1, 2])
-def test_goes_on_where_it_was(how: Batching, world: int) -> None:
+@pytest.mark.parametrize("kind", [{}, *KINDS])
+def test_goes_on_where_it_was(how: Batching, world: int, kind: dict) -> None:
     for taken in (1, 7):
-        begun, again = order(how=how, world=world), order(how=how, world=world)
+        begun, again = order(how=how, world=world, **kind), order(how=how, world=world, **kind)
         for o in (begun, again):
             o.set_epoch(2)
         whole = list(begun)
@@ -102,41 +117,131 @@ def test_goes_on_where_it_was(how: Batching, world: int) -> None:
         assert len(again) == len(whole)
         rest = list(again)
         assert rest == whole[taken:]  # rows and seeds
-        third = order(how=how, world=world)
+        third = order(how=how, world=world, **kind)
         third.set_epoch(2)
         third.load_state_dict(again.state_dict(2))  # stopped a second time
         assert list(third) == whole[taken + 2 :]
         third.set_epoch(3)
-        assert len(list(third)) == len(whole)  # the next epoch is a whole one
+        begun.set_epoch(3)
+        assert list(third) == list(begun)  # the next epoch is a whole one
 
 
-@pytest.mark.parametrize(("before", "after"), [((1, PLAIN), (2, PLAIN)), ((2, BUDGET), (1, BUDGET)), ((3, BUDGET), (2, PLAIN))])  # fmt: skip
-def test_goes_on_in_another_number_of_processes(before, after) -> None:
+def counted(batches: Order | list) -> Counter[int]:
+    return Counter(row for row in flat(batches) if row >= 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((1, PLAIN), (2, PLAIN)), ((2, BUDGET), (1, BUDGET)), ((3, BUDGET), (2, PLAIN))]
+)
+@pytest.mark.parametrize("kind", [{}, *KINDS])
+def test_goes_on_in_another_number_of_processes(before, after, kind) -> None:
     (old, how), (new, other) = before, after
-    shares = [list(order(how=how, rank=rank, world=old)) for rank in range(old)]
-    seen = [row for share in shares for row in flat(share[:5])]
-    state = order(how=how, world=old).state_dict(5)
-    rest = [order(how=other, rank=rank, world=new) for rank in range(new)]
+    whole = counted(order(**kind))
+    shares = [list(order(how=how, rank=rank, world=old, **kind)) for rank in range(old)]
+    first = sum((counted(share[:5]) for share in shares), Counter())
+    state = order(how=how, world=old, **kind).state_dict(5)
+    rest = [order(how=other, rank=rank, world=new, **kind) for rank in range(new)]
     for o in rest:
         o.load_state_dict(state)
     total = len(rest[0])
     shares = [list(o) for o in rest]
     assert total == 5 + len(shares[0])
-    seen += [row for share in shares for row in flat(share)]
-    counts = Counter(seen)
-    counts.pop(-1, 0)
-    assert counts == Counter(range(400))
+    assert first + sum(map(counted, shares), Counter()) == whole
     # and back again, in the same epoch
     state = rest[0].state_dict(3)
-    last = [order(how=how, rank=rank, world=old) for rank in range(old)]
+    last = [order(how=how, rank=rank, world=old, **kind) for rank in range(old)]
     for o in last:
         o.load_state_dict(state)
-    left = Counter(row for o in last for row in flat(list(o)) if row >= 0)
-    gone = Counter(row for share in shares for row in flat(share[:3]) if row >= 0)
-    first = Counter(
-        row for rank in range(old) for row in flat(list(order(how=how, rank=rank, world=old))[:5]) if row >= 0
-    )
-    assert left + gone + first == Counter(range(400))
+    left = sum((counted(list(o)) for o in last), Counter())
+    gone = sum((counted(share[:3]) for share in shares), Counter())
+    assert left + gone + first == whole
+
+
+@pytest.mark.parametrize("how", [PLAIN, BUDGET])
+@pytest.mark.parametrize("world", [1, 3])
+def test_few_shards_at_a_time(how: Batching, world: int) -> None:
+    orders = [order(how=how, rank=rank, world=world, shards=SHARDS) for rank in range(world)]
+    firsts = []
+    for epoch in range(2):
+        for one in orders:
+            one.set_epoch(epoch)
+        shares = [list(one) for one in orders]
+        assert len({len(share) for share in shares}) == 1
+        assert sum(map(counted, shares), Counter()) == Counter(range(400))
+        seen = [[r // 20 for share in shares for r in flat([share[step]]) if r >= 0] for step in range(len(shares[0]))]
+        opened, kept = 0, []
+        for shard in (shard for found in seen for shard in found):
+            opened += shard not in kept
+            kept = [*(other for other in kept if other != shard), shard][-2 * SHARDS.window :]
+        # each once; with three processes, the rows of one batch of short texts are from half of the shards
+        assert opened == 20 if how is PLAIN else opened < 45
+        firsts.append(list(dict.fromkeys(shard for found in seen for shard in found)))
+        if how is PLAIN:
+            middle = seen[len(seen) // 2]
+            assert 1 < len(set(middle)) <= 4
+    assert firsts[0] != firsts[1]  # shards are shuffled, too
+    assert firsts[0] != sorted(firsts[0])
+
+
+def test_rows_of_few_shards_are_shuffled_as_ever() -> None:
+    assert list(order(shards=Shards(np.arange(400) // 20, window=20))) == list(order())
+    assert list(order(how=BUDGET, shards=Shards(np.arange(400) % 3, window=3))) == list(order(how=BUDGET))
+
+
+def test_rows_that_are_not_shuffled_are_read_shard_by_shard() -> None:
+    scattered = Shards(np.arange(400) % 20, window=3)
+    assert [row % 20 for row in flat(order(shuffle=False, shards=scattered))] == sorted(np.arange(400) % 20)
+    budget = [row % 20 for row in flat(order(how=Batching(4, {"text": 1e18}, 5), shuffle=False, shards=scattered))]
+    assert sorted(budget) == sorted(np.arange(400) % 20)
+    assert max(budget[:100]) <= 9  # by length within, but still one after the other
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("shards", [None, SHARDS])
+def test_a_mixture(world: int, shards: Shards | None) -> None:
+    orders = [order(how=Batching(8), rank=rank, world=world, mixture=MIXTURE, shards=shards) for rank in range(world)]
+    totals: Counter[int] = Counter()
+    for epoch in range(4):
+        for one in orders:
+            one.set_epoch(epoch)
+        draws = [draw for one in orders for batch in one for draw in batch if draw.row >= 0]
+        assert len(draws) == 400
+        assert len({draw.seed for draw in draws}) == 400  # drawn twice, it is augmented in two ways
+        assert np.bincount(SOURCE[[draw.row for draw in draws]]).tolist() == [100, 150, 150]
+        totals += Counter(draw.row for draw in draws)
+    assert {totals[row] for row in range(40)} == {10}  # 400 draws of 40 rows
+    assert {totals[row] for row in range(40, 340)} == {2}  # 600 of 300
+    assert {totals[row] for row in range(340, 400)} == {10}
+    mixed = [np.bincount(SOURCE[batch], minlength=3) for batch in rows(orders[0])]
+    assert shards or sum((found > 0).all() for found in mixed[:-1]) > len(mixed) / 2
+
+
+def test_a_file_that_comes_round_again_has_a_new_order() -> None:
+    one = order(mixture=Mixture(np.repeat([0, 1], [10, 390]), [30, 370], one_source=False))
+    places, before = one.mixture.draw(0, one.turn)
+    assert before[:30].tolist() == [0] * 10 + [1] * 10 + [2] * 10
+    turns = [places[i : i + 10].tolist() for i in (0, 10, 20)]
+    assert all(sorted(turn) == list(range(10)) for turn in turns)
+    assert turns[0] != turns[1] != turns[2] != turns[0]
+
+
+def test_a_small_file_that_is_drawn_often_is_spread_over_the_epoch() -> None:
+    source = np.repeat([0, 1], [20, 380])  # one shard, and nineteen
+    drawn = flat(order(shards=SHARDS, mixture=Mixture(source, [200, 200], one_source=False)))
+    parts = [np.mean(source[drawn[i : i + 100]] == 0) for i in range(0, 400, 100)]
+    assert min(parts) > 0.1
+
+
+@pytest.mark.parametrize("how", [PLAIN, BUDGET])
+@pytest.mark.parametrize("world", [1, 2])
+def test_batches_of_one_source(how: Batching, world: int) -> None:
+    shares = [rows(order(how=how, rank=rank, world=world, mixture=APART)) for rank in range(world)]
+    assert sum(row >= 0 for share in shares for batch in share for row in batch) == 400
+    found = []
+    for step in zip(*shares):
+        (source,) = {SOURCE[row] for batch in step for row in batch if row >= 0}
+        found.append(source)
+    assert found != sorted(found)  # they take turns
 
 
 def test_seeds_belong_to_epoch_and_row() -> None:

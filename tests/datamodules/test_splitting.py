@@ -86,4 +86,4 @@ def test_what_can_not_be_split(split: Split, count: int, groups: np.ndarray | No
 def test_spellings_of_a_split_column() -> None:
     split, faults = check_split(["train", " Valid ", "dev", "validation", "", "TEST", "tets", "training"], "part")
     assert split.tolist() == ["train", "val", "val", "val", "", "test", "", "train"]
-    assert faults == [(6, "part", "split 'tets', wanted train, val, test or nothing", False)]
+    assert faults == [(6, "part", "split 'tets', wanted train, val, test or nothing", "")]

@@ -63,6 +63,9 @@ class Tokens:
         windows, cut = limit(body, self.max_length, self.too_long, self.overlap, "tokens", self.extra)
         return Read([torch.cat([self.start, w, self.end]) for w in windows], cut)
 
+    def finish(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
     def lengths(self, raw: Sequence[Any]) -> list[float]:
         texts = [x if isinstance(x, str) else "" for x in raw]
         if self.tokenizer is None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mm.transforms.augment import AugmentError, augmented
+from mm.transforms.stored import Stored
 from mm.types import Read
 
 MODES = {1: "L", 3: "RGB"}
@@ -22,7 +23,7 @@ BROKEN += (Image.DecompressionBombError, struct.error, zlib.error)
 
 
 class Pixels:
-    """Paths, PIL images or arrays -> normalised pixels (C, H, W) float32.
+    """Paths, Stored files, PIL images or arrays -> pixels (C, H, W) uint8, which `finish` normalises to float32.
 
     size: height, width; channels: 1 or 3; mean, std: per channel, of pixels in 0..1; fit: how an image of another shape
     becomes `size`: stretched, cropped at its centre, or padded with black. augment: torchvision v2 transforms, in
@@ -55,24 +56,32 @@ class Pixels:
         self.augment = list(augment or ())
         self.mean = torch.tensor([0.5] * channels if mean is None else [*mean]).view(-1, 1, 1)
         self.std = torch.tensor([0.5] * channels if std is None else [*std]).view(-1, 1, 1)
-        self.filler = torch.zeros(channels, self.height, self.width)
+        self.scale, self.shift = 1 / (255 * self.std), self.mean / self.std  # of bytes, in one pass each
+        self.filler = torch.zeros(channels, self.height, self.width, dtype=torch.uint8)
         self.multiple = 1
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and (1, *raw.shape) == tuple(self.filler.shape):
             pixels = torch.tensor(raw).unsqueeze(0)  # already as wanted
         else:
-            image = self._resize(flatten(open_image(raw), MODES[self.channels]))
+            # At least twice the size: what is beyond that, a JPEG's decoder leaves out faster than resizing does.
+            image = open_image(raw, 2 * max(self.height, self.width))
+            image = self._resize(flatten(image, MODES[self.channels]))
             pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).view(self.height, self.width, self.channels)
-            pixels = pixels.permute(2, 0, 1).contiguous()
+            pixels = pixels.permute(2, 0, 1)
         if train and self.augment:
-            pixels = augmented(self.augment, pixels)
+            pixels = augmented(self.augment, pixels.contiguous())
             if pixels.shape != self.filler.shape or pixels.dtype != torch.uint8:
                 raise AugmentError(
                     f"the augmentations gave {pixels.dtype} of shape {tuple(pixels.shape)}, wanted uint8 as before, of "
                     f"{tuple(self.filler.shape)}; the size is set by `size`, normalising by `mean` and `std`"
                 )
-        return Read([(pixels.float() / 255 - self.mean) / self.std], False)
+        return Read([pixels.contiguous()], False)
+
+    def finish(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.uint8:
+            return x
+        return x.float().mul_(self.scale.to(x.device)).sub_(self.shift.to(x.device))
 
     def lengths(self, raw: Sequence[Any]) -> list[float]:
         return [0.0 if x is None else 1.0 for x in raw]
@@ -88,20 +97,27 @@ class Pixels:
         return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
-def open_image(raw: Any) -> Image.Image:
-    """A path, a PIL image or an array -> a PIL image, upright. Errors: ValueError where it is none, or broken."""
+def open_image(raw: Any, least: int | None = None) -> Image.Image:
+    """A path, a PIL image or an array -> a PIL image, upright. Errors: ValueError where it is none, or broken.
+
+    least: pixels of height and width that are enough: a JPEG file twice as large, or more, is decoded at a fraction.
+    """
     if isinstance(raw, np.ndarray):
         return from_array(raw)
     if isinstance(raw, Tensor):
         return from_array((raw.detach().float() if raw.is_floating_point() else raw).cpu().numpy())
-    if not isinstance(raw, str | Path | Image.Image):
+    if not isinstance(raw, str | Path | Stored | Image.Image):
         raise ValueError(f"got {type(raw).__name__}, wanted an image: a path, a PIL image or an array")
+    file: Any = raw.open() if isinstance(raw, Stored) else raw
     try:
         if isinstance(raw, Image.Image):
             return ImageOps.exif_transpose(raw)
-        with Image.open(raw) as image:
+        with Image.open(file) as image:
+            if least is not None:
+                image.draft(None, (least, least))
             image.load()
-            return ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
     except BROKEN as error:
         raise ValueError(f"can't read the image {raw}: {error or type(error).__name__}") from None
 

@@ -158,3 +158,8 @@ def test_too_long() -> None:
     assert windows[1].tolist() == WAVE[400:900].tolist()
     with pytest.raises(ValueError, match="2000 samples are too long, at most 500"):
         Waveform(16_000, 500, "refuse")(WAVE)
+
+
+def test_a_sum_that_overflows_is_no_infinite_sample():
+    huge = np.full(100, 3e38, dtype=np.float32)
+    assert torch.equal(Waveform(8000)(huge).windows[0], torch.from_numpy(huge))

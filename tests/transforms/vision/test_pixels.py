@@ -13,10 +13,19 @@ COLOUR = RNG.integers(0, 256, (6, 8, 3)).astype(np.uint8)
 GREY = COLOUR[:, :, 0]
 
 
+def finished(transform: Pixels, raw: object) -> torch.Tensor:
+    """As the encoder reads it. (C, H, W)"""
+    pixels = transform(raw).windows[0]
+    assert pixels.dtype == torch.uint8
+    out = transform.finish(pixels.unsqueeze(0))
+    assert torch.equal(transform.finish(out), out)  # what is finished stays
+    return out[0]
+
+
 def read(raw: object, size: tuple[int, int] = (6, 8), channels: int = 3, **how: object) -> np.ndarray:
     """-> (H, W, C) in 0..255"""
     plain = {"mean": [0.0] * channels, "std": [1.0] * channels}
-    out = Pixels(size, channels, **plain | how)(raw).windows[0]
+    out = finished(Pixels(size, channels, **plain | how), raw)
     assert out.dtype == torch.float32
     assert out.shape == (channels, *size)
     return (out.permute(1, 2, 0) * 255).numpy()
@@ -85,9 +94,9 @@ def test_wrong_arguments(how: dict, message: str) -> None:
 def test_normalising_as_torchvision_does() -> None:
     mean, std = (0.1, 0.4, 0.7), (0.2, 0.5, 0.3)
     expected = F.normalize(torch.from_numpy(COLOUR.transpose(2, 0, 1) / 255).float(), list(mean), list(std))
-    torch.testing.assert_close(Pixels((6, 8), 3, mean, std)(COLOUR).windows[0], expected)
-    assert Pixels((6, 8), 3)(np.full((6, 8), 255, np.uint8)).windows[0].eq(1).all()  # to -1..1 where nothing is said
-    assert Pixels((6, 8), 1, [0.0], [1.0])(np.full((6, 8), 255, np.uint8)).windows[0].eq(1).all()
+    torch.testing.assert_close(finished(Pixels((6, 8), 3, mean, std), COLOUR), expected)
+    assert finished(Pixels((6, 8), 3), np.full((6, 8), 255, np.uint8)).eq(1).all()  # to -1..1 where nothing is said
+    assert finished(Pixels((6, 8), 1, [0.0], [1.0]), np.full((6, 8), 255, np.uint8)).eq(1).all()
 
 
 def test_fits_against_torchvision() -> None:
@@ -202,7 +211,22 @@ def test_fuzzed_files_are_read_or_refused(tmp_path: Path) -> None:
                 data[rng.integers(0, min(len(data), 200))] = rng.integers(256)
             path.write_bytes(data)
             try:
-                assert transform(path).windows[0].isfinite().all()
+                assert finished(transform, path).isfinite().all()
             except ValueError:
                 refused += 1
         assert refused
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction(tmp_path):
+    """To what it gives whole: smooth pictures lose nothing by it, whatever way up they are saved."""
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8))
+    photo = coarse.resize((1600, 1200), Image.Resampling.BICUBIC)
+    upright = Image.Exif()
+    upright[0x0112] = 6  # turned by a quarter
+    photo.save(tmp_path / "turned.jpg", quality=95, exif=upright)
+    assert open_image(tmp_path / "turned.jpg").size == (1200, 1600)
+    assert open_image(tmp_path / "turned.jpg", least=128).size == (150, 200)
+    for fit in ("stretch", "crop", "pad"):
+        transform = Pixels([64, 64], 3, mean=[0.0] * 3, std=[1.0] * 3, fit=fit)
+        whole = finished(transform, open_image(tmp_path / "turned.jpg"))
+        assert (finished(transform, tmp_path / "turned.jpg") - whole).abs().max() < 4 / 255

@@ -1,0 +1,274 @@
+"""Rows of a table file -> shards: tar files as WebDataset has them, and an index that says where each row lies."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from datamodules.cells import Cells
+from datamodules.columns import Part, read_part, target_columns
+from datamodules.manifest import ManifestDataModule
+from datamodules.shards import FORMAT, INDEX, OWN, About, Shard
+from datamodules.table import SPLITS, Fault, Table
+from datamodules.targets import text_of, undecodable
+from mm.transforms.audio.waveform import open_sound
+from mm.transforms.stored import Stored
+from mm.transforms.text.tokens import Tokens
+from mm.transforms.vision.pixels import open_image
+
+BLOCK = 512  # bytes: members of a tar file begin at whole ones
+
+
+class Packed(NamedTuple):
+    """One row, read."""
+
+    row: int
+    inputs: dict[str, tuple[bytes, float]]  # those that are there -> their bytes, and a sound's seconds
+    cells: dict[str, Any]  # of targets, id, split and group
+    faults: list[Fault]
+
+
+def write(module: ManifestDataModule, out: Path, size: int, seed: int) -> tuple[About, Table]:
+    """A file's rows into the folder `out`, which appears when it is whole. -> what its index says, the rows of the file
+
+    size: bytes of a shard, about; seed: of the order in which training rows are written.
+    Every picture and sound is decoded once, to see that it can be; its bytes are written as they are. Rows in no split
+    are left out.
+    Errors: ValueError where `out` is not empty, or, under on_error=raise, for the first row that can't be read.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"out: {out} is not empty; choose another folder, or delete it")
+    if len(module.sources) > 1:
+        raise ValueError("datamodule.path: mm shard takes one file; datamodule=shards then takes several folders")
+    (source,) = module.sources
+    cells, columns = module.cells(source), module.columns_of(source)
+    module.labels |= {name: [] for name in target_columns(cells, columns)}  # all are wanted, whatever they hold
+    part = read_part(cells, Path(source.path), columns, module)
+    module.table = part.table  # whose rows it names
+    module.settle(part.table)
+    if part.roles["id"] is None and "id" not in cells:  # rows keep their name where others are left out
+        part = part._replace(roles=part.roles | {"id": "id"})
+        cells["id"] = list(part.table.ids)
+    folder = out.with_name(f"{out.name}.part")
+    shutil.rmtree(folder, ignore_errors=True)  # of a call that was killed
+    folder.mkdir(parents=True)
+    try:
+        about = write_part(part, cells, columns, module, folder, size, seed)
+        os.replace(folder, out)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return about, part.table
+
+
+def write_part(
+    part: Part, cells: Cells, columns: Mapping[str, Any], module: ManifestDataModule, folder: Path, size: int, seed: int
+) -> About:
+    """Shards, then the index: a folder without one is not whole."""
+    table, inputs = part.table, part.table.spec.inputs
+    others = [column for column, _, _ in part.targets.values()] + [c for c in part.roles.values() if c is not None]
+    others = list(dict.fromkeys(others))
+    places: dict[str, np.ndarray] = {"shard": np.full(len(table.ids), -1, dtype=np.int32)}
+    for name, data in inputs.items():
+        places |= {f"{what}.{name}": np.full(len(table.ids), -1, dtype=np.int64) for what in ("offset", "size")}
+        if data.modality == "audio":
+            places[f"seconds.{name}"] = np.zeros(len(table.ids), dtype=np.float32)
+    read = partial(pack, table, {column: cells[column] for column in others})
+    with Tar(folder, size) as tar:
+        for packed in ahead(read, order(table, part.roles["split"] is not None, seed), max(1, module.num_workers)):
+            for fault in packed.faults:
+                module.record(fault, table)
+            if packed.faults and module.on_error == "drop":
+                continue
+            row = packed.row
+            places["shard"][row] = tar.begin()
+            tar.add(f"{row:09d}.json", json.dumps(packed.cells, default=str).encode())
+            for column, cell in packed.cells.items():
+                cells[column][row] = cell
+            for name, (data, seconds) in packed.inputs.items():
+                suffix = ".txt" if inputs[name].modality == "text" else Path(table.inputs[name][row]).suffix.lower()
+                places[f"offset.{name}"][row] = tar.add(f"{row:09d}.{name}{suffix}", data)
+                places[f"size.{name}"][row] = len(data)
+                if inputs[name].modality == "audio":
+                    places[f"seconds.{name}"][row] = seconds
+        shards = tar.close()
+    kept = np.flatnonzero(places["shard"] >= 0)
+    for name in inputs:
+        if not (places[f"size.{name}"][kept] >= 0).any():
+            raise ValueError(f"{table.source}: no row has the input '{name}'; leave it out with datamodule.inputs")
+    about = About(
+        format=FORMAT,
+        source=table.source,
+        columns={key: value for key, value in columns.items() if value is not None},
+        inputs={name: {"column": table.columns[name]} | asdict(data) for name, data in inputs.items()},
+        shards=[list(shard) for shard in shards],
+        digest=tar.digest.hexdigest(),
+    )
+    media = [table.columns[name] for name, data in inputs.items() if data.modality != "text"]
+    told = {column: [cells[column][row] for row in kept.tolist()] for column in dict.fromkeys([*others, *media])}
+    write_index(folder / INDEX, about, told, {name: x[kept] for name, x in places.items()})
+    return about
+
+
+def order(table: Table, splits: bool, seed: int) -> list[int]:
+    """Rows as they are written: split by split where they have any, those for training shuffled once and for all."""
+    rng = np.random.default_rng(seed)
+    if not splits:
+        return rng.permutation(np.flatnonzero(table.split != "")).tolist()
+    rows = {name: np.flatnonzero(table.split == name) for name in SPLITS}
+    rows["train"] = rng.permutation(rows["train"])
+    return np.concatenate([*rows.values()]).tolist()
+
+
+def ahead(read: Callable[[int], Packed], rows: Sequence[int], threads: int) -> Iterator[Packed]:
+    """Rows read by some threads (decoding holds no lock), a few of them ahead of the one that writes."""
+    step = 32 * threads
+    with ThreadPoolExecutor(threads) as pool:
+        coming = pool.map(read, rows[:step])
+        for begin in range(step, len(rows) + step, step):
+            now, coming = list(coming), pool.map(read, rows[begin : begin + step])
+            yield from now
+
+
+def pack(table: Table, cells: Cells, row: int) -> Packed:
+    """Read one row, and see that all of it can be."""
+    inputs: dict[str, tuple[bytes, float]] = {}
+    faults = []
+    told = {column: values[row] for column, values in cells.items()}
+    for column, cell in told.items():
+        if undecodable(text_of(cell)):
+            faults.append(Fault(row, column, "the cell is not valid UTF-8; save the file as UTF-8"))
+            told[column] = None
+    for name, data in table.spec.inputs.items():
+        raw = table.inputs[name][row]
+        if raw is None or (isinstance(raw, str) and not raw):
+            continue
+        try:
+            inputs[name] = CHECKED[data.modality](raw)
+        except ValueError as error:
+            faults.append(Fault(row, table.columns[name], str(error)))
+    return Packed(row, inputs, told, faults)
+
+
+def text_bytes(raw: Any) -> tuple[bytes, float]:
+    """Errors: ValueError where it is no text."""
+    Tokens("bytes")(raw)
+    return raw.encode(), 0.0
+
+
+def image_bytes(raw: str) -> tuple[bytes, float]:
+    """Errors: ValueError where it is no image."""
+    data = file_bytes(raw)
+    open_image(Stored(raw, lambda: data))
+    return data, 0.0
+
+
+def sound_bytes(raw: str) -> tuple[bytes, float]:
+    """Errors: ValueError where it is no sound."""
+    data = file_bytes(raw)
+    wave, rate = open_sound(Stored(raw, lambda: data), 1)
+    if not len(wave) or not wave.isfinite().all():
+        raise ValueError("the sound is empty, or holds NaN or infinite samples")
+    return data, len(wave) / rate
+
+
+def file_bytes(path: str) -> bytes:
+    """Errors: ValueError where it can't be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror}") from None
+
+
+CHECKED = {"text": text_bytes, "vision": image_bytes, "audio": sound_bytes}
+
+
+class Tar:
+    """Members into one tar file after the other, each of about `size` bytes."""
+
+    def __init__(self, folder: Path, size: int):
+        self.folder = folder
+        self.size = size
+        self.shards: list[Shard] = []
+        self.digest = hashlib.blake2b(digest_size=16)
+        self.tar: tarfile.TarFile | None = None
+        self.rows = 0
+        self.opened = ExitStack()
+
+    def __enter__(self) -> "Tar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.opened.close()
+
+    def begin(self) -> int:
+        """A row. -> the number of its shard"""
+        if self.tar is not None and self.tar.offset >= self.size:
+            self.end()
+        if self.tar is None:
+            tar = tarfile.open(self.folder / self.name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+            self.tar = self.opened.enter_context(tar)
+        self.rows += 1
+        return len(self.shards)
+
+    @property
+    def name(self) -> str:
+        """Of the current shard."""
+        return f"{len(self.shards):06d}.tar"
+
+    def add(self, name: str, data: bytes) -> int:
+        """A member of the current row. -> where its bytes begin"""
+        assert self.tar is not None
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self.tar.addfile(member, io.BytesIO(data))
+        self.digest.update(name.encode() + data)
+        return self.tar.offset - -(-len(data) // BLOCK) * BLOCK
+
+    def end(self) -> None:
+        """Of the current shard."""
+        self.opened.close()
+        path = self.folder / self.name
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        self.shards.append(Shard(self.name, path.stat().st_size, self.rows))
+        self.tar, self.rows = None, 0
+
+    def close(self) -> list[Shard]:
+        """-> all shards. Errors: ValueError where there is none."""
+        if self.tar is None:
+            raise ValueError("no row is left to write")
+        self.end()
+        return self.shards
+
+
+def write_index(path: Path, about: About, cells: Cells, places: Mapping[str, np.ndarray]) -> None:
+    """Columns of the rows as they were, and, named mm.*, where they lie."""
+    columns = {name: column(values) for name, values in cells.items()}
+    columns |= {f"{OWN}{name}": pyarrow.array(values) for name, values in places.items()}
+    table = pyarrow.table(columns).replace_schema_metadata({"mm": json.dumps(about._asdict())})
+    with path.open("wb") as file:
+        pyarrow.parquet.write_table(table, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def column(values: Sequence[Any]) -> pyarrow.Array:
+    """Cells as they are, or as text where they are of several kinds."""
+    try:
+        return pyarrow.array(values)
+    except pyarrow.ArrowException:
+        return pyarrow.array([text_of(value) for value in values])

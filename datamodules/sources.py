@@ -1,0 +1,157 @@
+"""One file, or several with their weights -> the Table of a datamodule."""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datamodules.base import DataModule, unlabelled
+from datamodules.columns import USUAL, Part
+from datamodules.table import Origin, Table
+from datamodules.targets import encode, labels_of, nearest
+from mm.types import MODALITIES, DataSpec, Identified, InputData
+
+
+class Source(NamedTuple):
+    """One entry of datamodule.path."""
+
+    path: str
+    columns: Mapping[str, Any] | None = None  # its own
+    weight: float = 1.0
+
+
+def sources(path: Any, *more: str) -> list[Source]:
+    """datamodule.path -> its entries. more: what one may say beside path and weight.
+
+    Errors: ValueError where one is none.
+    """
+    found = []
+    for entry in path if isinstance(path, list | tuple) else [path]:
+        full = entry if isinstance(entry, Mapping) else {"path": entry}
+        known = ("path", "weight", *more)
+        for key in full:
+            if key not in known:
+                raise ValueError(
+                    f"datamodule.path: '{key}' of {dict(full)}: nothing reads it, wanted {', '.join(known)}"
+                    f"{nearest(str(key), known)}"
+                )
+        weight = full.get("weight", 1.0)
+        if not isinstance(full.get("path"), str) or isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ValueError(f"datamodule.path: got {entry}, wanted a path, or {{path: ..., weight: 2.0}}")
+        if not 0 < weight < np.inf:
+            raise ValueError(f"datamodule.path: got weight {weight} for {full['path']}, wanted a number above 0")
+        found.append(Source(full["path"], full.get("columns"), float(weight)))
+    if not found:
+        raise ValueError("datamodule.path: got an empty list, wanted at least one path")
+    return found
+
+
+def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModule) -> Table:
+    """The rows of all parts, one after the other; their targets are encoded together, so that classes are the union.
+
+    An input or a target that a part lacks is absent or unlabelled in its rows.
+    """
+    targets: dict[str, dict[int, tuple[str, str, Sequence[Any]]]] = {}  # name -> part -> column, separator, cells
+    for number, part in enumerate(parts):
+        for name, found in part.targets.items():
+            targets.setdefault(name, {})[number] = found
+    table = parts[0].table if len(parts) == 1 else join([part.table for part in parts], given)
+    for name, found in targets.items():
+        add_target(table, name, found, [len(part.table.ids) for part in parts], module)
+    return table
+
+
+def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
+    """Of several files, still without targets."""
+    names = [table.source for table in tables]
+    if len(set(names)) < len(names):
+        names = [source.path for source in given]
+    if len(set(names)) < len(names):
+        raise ValueError(f"datamodule.path: a file is named twice in {', '.join(names)}; give it a weight instead")
+    sizes = [len(table.ids) for table in tables]
+    firsts = [0, *accumulate(sizes)]
+    spec = join_specs([table.spec.inputs for table in tables], names)
+    ordered = [name for name in MODALITIES if name in spec] + [name for name in spec if name not in MODALITIES]
+    inputs = {name: [t.inputs.get(name, [None] * n) for t, n in zip(tables, sizes)] for name in ordered}
+    sharded = any(table.shard is not None for table in tables)
+    shards = [np.zeros(n, dtype=np.int64) if t.shard is None else t.shard for t, n in zip(tables, sizes)]
+    ends = [0, *accumulate(int(shard.max()) + 1 for shard in shards)]
+    return Table(
+        inputs={name: Joined(raw) if sharded else [x for one in raw for x in one] for name, raw in inputs.items()},
+        targets={},
+        ids=[f"{name}:{one}" for name, table in zip(names, tables) for one in table.ids],
+        split=np.concatenate([table.split for table in tables]),
+        spec=DataSpec(inputs=spec, targets={}),
+        source=" + ".join(names),
+        faults=[f._replace(row=f.row + first) for table, first in zip(tables, firsts) for f in table.faults],
+        origins=[Origin(n, f, t.columns, s.weight) for n, f, t, s in zip(names, firsts, tables, given)],
+        shard=np.concatenate([shard + end for shard, end in zip(shards, ends)]) if sharded else None,
+    )
+
+
+def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -> dict[str, InputData]:
+    """What all files together say of each input. Errors: ValueError where two are of different modalities."""
+    found: dict[str, InputData] = {}
+    first: dict[str, str] = {}
+    for spec, source in zip(specs, names):
+        for name, data in spec.items():
+            known = found.setdefault(name, data)
+            first.setdefault(name, source)
+            if known.modality != data.modality:
+                raise ValueError(
+                    f"the input '{name}' is {known.modality} in {first[name]}, but {data.modality} in {source}; give "
+                    "one another name with columns.inputs"
+                )
+            found[name] = InputData(
+                modality=data.modality,
+                size=known.size if data.size in (known.size, None) else data.size if known.size is None else USUAL,
+                channels=max(filter(None, (known.channels, data.channels)), default=None),
+                sample_rate=max(filter(None, (known.sample_rate, data.sample_rate)), default=None),
+            )
+    return found
+
+
+class Joined(Sequence[Any]):
+    """Inputs in shards, or absent, one file's after the other's, nothing copied."""
+
+    def __init__(self, parts: Sequence[Sequence[Any]]):
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.identity = " ".join(p.identity if isinstance(p, Identified) else f"{len(p)} absent" for p in parts)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, row: Any) -> Any:
+        part = int(np.searchsorted(self.ends, row, side="right"))
+        return self.parts[part][row - (int(self.ends[part - 1]) if part else 0)]
+
+
+def add_target(
+    table: Table,
+    name: str,
+    found: Mapping[int, tuple[str, str, Sequence[Any]]],
+    sizes: Sequence[int],
+    module: DataModule,
+) -> None:
+    """Encode one target into the table. found: part -> column, separator, cells; sizes: rows of every part."""
+    kind = module.kinds.get(name, "class")
+    cells: list[Any] = []
+    for number, size in enumerate(sizes):
+        _, separator, mine = found.get(number, ("", "", [None] * size))
+        cells += [labels_of(cell, separator) for cell in mine] if kind == "labels" and separator else mine
+    train, known = table.split == "train", module.labels.get(name)
+    column = next(iter(found.values()))[0]
+    values, data, faults = encode(kind, column, cells, train, known)
+    if len(sizes) > 1:
+        columns = np.repeat([found.get(number, ("",))[0] for number in range(len(sizes))], sizes)
+        faults = [f._replace(column=str(columns[f.row])) for f in faults]
+    faults = [f for f in faults if table.split[f.row] != ""]
+    if module.on_error == "drop":
+        table.split[[f.row for f in faults]] = ""
+    for fault in faults:
+        values[fault.row] = unlabelled(values[:1])[0]
+    table.targets[name] = values
+    table.spec.targets[name] = data
+    table.faults += faults

@@ -1,0 +1,37 @@
+"""Write a table file's rows and the media they name into shards."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm.cli._app import launch, leave_nothing, shown
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(argv: list[str]) -> None:
+    launch("shard", argv, job)
+
+
+def job(cfg: "DictConfig", folder: Path) -> None:
+    from datamodules.manifest import ManifestDataModule
+    from datamodules.packing import write
+    from mm.cli import _finish
+
+    if not isinstance(cfg.size, int | float) or isinstance(cfg.size, bool) or not cfg.size > 0:
+        raise ValueError(f"size: got {cfg.size}, wanted MB above 0")
+    module = _finish.build_datamodule(cfg, whole=True)
+    if not isinstance(module, ManifestDataModule):
+        raise ValueError("mm shard: wanted a table file or a folder: datamodule=manifest, text, vision or audio")
+    out = Path(cfg.out).absolute()
+    about, table = write(module, out, round(cfg.size * 1e6), cfg.seed)
+    if module.faults:
+        module.write_errors(folder / "errors.csv")
+        wrong = len({row for row, _ in module.faults})
+        print(f"rows that could not be read as a whole: {wrong}, told in {shown(folder / 'errors.csv')}")
+    rows, size = sum(shard[2] for shard in about.shards), sum(shard[1] for shard in about.shards)
+    what = f"{rows} of {len(table.ids)} rows ({', '.join(about.inputs)})"
+    print(f"{table.source}: {what} in {len(about.shards)} shards, {size / 1e6:.1f} MB")
+    print(f"next:\n  mm train datamodule=shards datamodule.path={shown(out)}")
+    print(shown(out))
+    leave_nothing(folder)
