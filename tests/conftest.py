@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,8 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
 PITCH = {"red": 300, "green": 900, "blue": 2000}  # Hz
 
 torch.set_num_threads(1)
+# In the background of a shell it is ignored, here and in whatever the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_manifest(folder: Path, rows: int = 60, **changed: Callable[[int, dict], None]) -> Path:
