@@ -192,9 +192,7 @@ def newest_first(folder: Path, pattern: str = "*.ckpt") -> list[Path]:
 
 
 def usable(path: Path) -> bool:
-    """Whether a checkpoint is whole: every part of the file has the checksum that it was written with."""
-    if path.is_dir():  # of a sharded model; these two are written last
-        return (path / ".metadata").is_file() and (path / "meta.pt").is_file()
+    """Whether a checkpoint file is whole: every part of it has the checksum that it was written with."""
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None

@@ -234,7 +234,8 @@ def newest(folder: Path) -> str:
             if is_first_process():
                 print(f"going on from {shown(path)}")
             return str(path)
-        print(f"{shown(path)} is torn or damaged: the one before it is used", file=sys.stderr)
+        if is_first_process():
+            print(f"{shown(path)} is torn or damaged: the one before it is used", file=sys.stderr)
     raise ValueError(f"resume=true: {shown(folder)} holds no checkpoint yet; start it anew under another run=NAME")
 
 

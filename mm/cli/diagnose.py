@@ -94,7 +94,7 @@ def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:
     from mm.cli._app import shown
     from mm.explain.influence import dead, influence
 
-    path = next((p for p in newest_first(folder / "checkpoints") if usable(p) and p.is_file()), None)
+    path = next((p for p in newest_first(folder / "checkpoints") if p.is_file() and usable(p)), None)
     if path is None:
         print(f"{shown(folder)} holds no checkpoint: what its inputs are worth can't be said")
         return
