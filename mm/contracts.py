@@ -78,14 +78,25 @@ def absence(f: Features, present: Tensor) -> None:
 
 
 def gradients(module: nn.Module, loss: Callable[[Any], Tensor]) -> None:
-    """Fail unless every trainable parameter of a copy of `module` gets a gradient from three training losses."""
+    """Fail unless exactly the trainable parameters of a copy of `module` get a gradient from three training losses."""
     module = deepcopy(module).train()
+    trainable = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    module.requires_grad_(False)
+    demand(
+        not loss(module).requires_grad,
+        "a tensor that wants a gradient is no parameter, so that no optimizer would train it; make it an nn.Parameter "
+        "of the module, several an nn.ParameterList: a plain list hides them",
+    )
+    if not trainable:
+        return
+    for _, p in trainable:
+        p.requires_grad_(True)
     with torch.no_grad():
         for p in module.parameters():  # what starts at zero, such as a residual branch's last gain, stops the rest
             p.add_(torch.randn_like(p) * 0.01)
     for _ in range(3):
         loss(module).backward()
-    missing = [n for n, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    missing = [n for n, p in trainable if p.grad is None or not p.grad.any()]
     demand(not missing, f"no gradient reaches {', '.join(missing)}; drop what is unused when constructing")
 
 

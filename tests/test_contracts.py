@@ -10,7 +10,7 @@ from torch import nn
 
 import conf
 from mm.cli._finish import fill
-from mm.contracts import check_encoder, check_fusion, check_head
+from mm.contracts import check_encoder, check_fusion, check_head, random_features
 from mm.layers import masked_mean, time_position
 from mm.types import Features, InputSpec
 
@@ -48,6 +48,8 @@ VARIANTS = {
         "whisper": {"config": WHISPER},
         "ast": {"config": AST},
     },
+    "sum": {reduce: {"reduce": reduce} for reduce in ("sum", "mean", "max")},
+    "product_of_experts": {"mean": {}, "sample": {"sample": True}},
 }
 # (case, check) that can't hold, and why. A check that passes nevertheless is an error.
 IMPOSSIBLE = {
@@ -102,6 +104,19 @@ def test_encoder(case, file, overrides):
 @pytest.mark.parametrize(("case", "file", "overrides"), cases("fusion"))
 def test_fusion(case, file, overrides, count):
     judge(case, check_fusion(build(file, overrides, inputs=NAMES[:count]), NAMES[:count], WIDTH))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("case", "file", "overrides"), cases("fusion"))
+def test_pooled_reaches_every_parameter_of_a_fusion(case, file, overrides, count):
+    """A head that reads the pooled vector alone leaves none for DDP to wait for, also where a batch lacks an input."""
+    fusion = build(file, overrides, inputs=NAMES[:count]).train()
+    nobody = torch.zeros(4, dtype=torch.bool)
+    features = {n: random_features(4, 3, WIDTH, nobody if i else None) for i, n in enumerate(NAMES[:count])}
+    pooled = fusion(features).pooled
+    if list(fusion.parameters()):
+        pooled.sum().backward()
+    assert not [name for name, p in fusion.named_parameters() if p.grad is None]
 
 
 @pytest.mark.parametrize(("case", "file", "overrides"), cases("heads"))

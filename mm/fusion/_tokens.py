@@ -1,4 +1,4 @@
-"""What token-level fusions share: which input a token is of, and where in it."""
+"""What fusions share: which inputs a row has; which input a token is of, and where in it."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,11 @@ from torch import Tensor, nn
 
 from mm.layers import sinusoid
 from mm.types import Features
+
+
+def presence(features: dict[str, Features], inputs: Sequence[str]) -> Tensor:
+    """Which of the N inputs each row has. -> (B, N) bool"""
+    return torch.stack([features[name].mask.any(1) for name in inputs], dim=1)
 
 
 class TokenEmbedding(nn.Module):

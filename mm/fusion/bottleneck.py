@@ -1,0 +1,89 @@
+"""Bottleneck transformer: the inputs exchange what fits into a few tokens."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.fusion._tokens import TokenEmbedding, presence
+from mm.fusion.sum import reduce_present
+from mm.layers import TransformerBlock
+from mm.types import Features
+
+
+class BottleneckLayer(nn.Module):
+    """A transformer block per input, each on its own tokens and the bottleneck tokens."""
+
+    def __init__(self, inputs: int, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, dropout) for _ in range(inputs))
+
+    def forward(
+        self, tokens: list[Tensor], masks: list[Tensor], bottleneck: Tensor, present: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """N times (B, T, D), N times (B, T + K), (B, K, D), (B, N) -> tokens and bottleneck of the same shapes"""
+        after, written = [], []
+        for block, x, mask in zip(self.blocks, tokens, masks, strict=True):
+            x, update = block(torch.cat([x, bottleneck], dim=1), mask).split([x.shape[1], bottleneck.shape[1]], dim=1)
+            after.append(x)
+            written.append(update.flatten(1))  # (B, K D)
+        return after, reduce_present(torch.stack(written, dim=1), present, "mean").view_as(bottleneck)
+
+
+class BottleneckFusion(nn.Module):
+    """Each input has its own transformer, which sees of the others only the bottleneck tokens (MBT, Nagrani 2021).
+
+    Every layer of every input updates the bottleneck tokens; their mean over the inputs that are present is what the
+    next layer reads. The pooled vector is the mean of the present inputs' class tokens, the tokens are those of all
+    inputs, in their order.
+    inputs: their names, in order; embed_dim: width of the inputs and of the result; bottlenecks: how many tokens.
+    Errors: ValueError where `heads` does not divide `embed_dim`, or one layer is to exchange something.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[str],
+        embed_dim: int,
+        bottlenecks: int = 4,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if layers < 2:
+            raise ValueError(
+                f"model.fusion.layers: got {layers}, wanted 2 or more: a layer reads what the one before wrote "
+                "into the bottleneck"
+            )
+        self.inputs = list(inputs)
+        self.embedding = TokenEmbedding(self.inputs, embed_dim)
+        self.class_token = nn.Parameter(torch.randn(len(self.inputs), 1, 1, embed_dim) * 0.02)
+        self.bottleneck = nn.Parameter(torch.randn(1, bottlenecks, embed_dim) * 0.02)
+        n = len(self.inputs)
+        self.layers = nn.ModuleList(BottleneckLayer(n, embed_dim, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, sum of T, D)"""
+        embedded = self.embedding(features)
+        present = presence(features, self.inputs)  # (B, N)
+        rows = len(present)
+        x = [
+            torch.cat([token.expand(rows, -1, -1), embedded[name]], dim=1)  # (B, 1 + T, D)
+            for token, name in zip(self.class_token, self.inputs, strict=True)
+        ]
+        bottleneck = self.bottleneck.expand(rows, -1, -1)  # (B, K, D)
+        masks = [features[name].mask for name in self.inputs]
+        # Neither the class token nor the bottleneck tokens are ever absent.
+        attended = [F.pad(mask, (1, bottleneck.shape[1]), value=True) for mask in masks]
+        for layer in self.layers:
+            x, bottleneck = layer(x, attended, bottleneck, present)
+        x = [self.norm(y) for y in x]
+        return Features(
+            tokens=torch.cat([y[:, 1:] for y in x], dim=1),
+            mask=torch.cat(masks, dim=1),
+            pooled=reduce_present(torch.stack([y[:, 0] for y in x], dim=1), present, "mean"),
+            position=torch.cat([features[name].position for name in self.inputs], dim=1),
+        )

@@ -1,0 +1,70 @@
+"""FiLM: one input's features are scaled and shifted by what the others say."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mm.fusion._tokens import presence
+from mm.types import Features
+
+
+def modulate(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """Scale by 1 + gamma and shift by beta: the identity where both are zero. (B, T, D), (B, D), (B, D) -> (B, T, D)"""
+    return x * (1 + gamma.unsqueeze(1)) + beta.unsqueeze(1)
+
+
+class FilmBlock(nn.Module):
+    """The paper's residual block, modulated between norm and activation; linear layers for its convolutions."""
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.first = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)  # its gain and bias are gamma and beta
+        self.last = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, dim))
+
+    def forward(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """(B, T, D), (B, D), (B, D) -> (B, T, D)"""
+        return x + self.last(modulate(self.norm(self.first(x)), gamma, beta))
+
+
+class FilmFusion(nn.Module):
+    """The other inputs modulate the anchor's tokens and pooled vector (FiLM, Perez 2018).
+
+    Each other input that is present adds its own gamma and beta; without any, nothing is modulated. The pooled vector
+    goes through the blocks as one more token. Where the anchor is absent that token is zeros, so that what comes out is
+    what the others shift it to. The result has the anchor's tokens, mask and position.
+    inputs: their names, in order; embed_dim: width of the inputs and of the result; anchor: None is the first input.
+    Errors: ValueError where the anchor is no input.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[str],
+        embed_dim: int,
+        anchor: str | None = None,
+        layers: int = 2,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.inputs = list(inputs)
+        self.anchor = self.inputs[0] if anchor is None else anchor
+        if self.anchor not in self.inputs:
+            raise ValueError(f"model.fusion.anchor: got '{anchor}', wanted one of {', '.join(self.inputs)}")
+        self.others = [name for name in self.inputs if name != self.anchor]
+        self.generators = nn.ModuleList(nn.Linear(embed_dim, layers * 2 * embed_dim) for _ in self.others)
+        self.blocks = nn.ModuleList(FilmBlock(embed_dim, dropout) for _ in range(layers))
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, T of the anchor, D)"""
+        anchor = features[self.anchor]
+        change = anchor.pooled.new_zeros(len(anchor.pooled), 2 * len(self.blocks), anchor.pooled.shape[-1])
+        for name, generator in zip(self.others, self.generators, strict=True):
+            f = features[name]
+            change = change + (generator(f.pooled) * f.mask.any(1, keepdim=True)).view_as(change)
+        x = torch.cat([anchor.pooled.unsqueeze(1), anchor.tokens], dim=1)  # (B, 1 + T, D)
+        for i, block in enumerate(self.blocks):
+            x = block(x, change[:, 2 * i], change[:, 2 * i + 1])
+        pooled = x[:, 0] * presence(features, self.inputs).any(1, keepdim=True)
+        return Features(x[:, 1:], anchor.mask, pooled, anchor.position)

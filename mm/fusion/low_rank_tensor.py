@@ -1,0 +1,60 @@
+"""Low-rank tensor fusion: the outer product of all inputs, never written out."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.fusion._tokens import presence
+from mm.layers import single_token
+from mm.types import Features
+
+
+def low_rank(vectors: Sequence[Tensor], factors: Sequence[Tensor]) -> Tensor:
+    """A linear map of the outer product of the vectors with a 1 appended, where the map is a sum of R outer products.
+
+    N vectors (B, D), N factors (R, D + 1, E) -> (B, E)
+    """
+    product = torch.ones((), dtype=vectors[0].dtype, device=vectors[0].device)
+    for x, factor in zip(vectors, factors, strict=True):
+        product = product * torch.einsum("bd,rde->bre", F.pad(x, (0, 1), value=1.0), factor)  # (B, R, E)
+    return product.sum(1)
+
+
+class LowRankTensorFusion(nn.Module):
+    """Tensor fusion whose weight has a given rank, at a cost linear in the number of inputs (LMF, Liu 2018).
+
+    Of an absent input only the appended 1 remains, as in `tensor`.
+    inputs: their names, in order; embed_dim: width of the inputs and of the result; rank: of the weight.
+    """
+
+    factors: Sequence[nn.Parameter]  # an nn.ParameterList
+
+    def __init__(self, *, inputs: Sequence[str], embed_dim: int, rank: int = 4, dropout: float = 0.0):
+        super().__init__()
+        self.inputs = list(inputs)
+        # A ParameterList and no list: what is in a plain one belongs to no module, and no optimizer would see it.
+        self.factors = nn.ParameterList(torch.empty(rank, embed_dim + 1, embed_dim) for _ in self.inputs)  # type: ignore
+        self.bias = nn.Parameter(torch.empty(embed_dim))
+        self.drop = nn.Dropout(dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with products of 1 + w x, so that an absent input is the factor 1, not one near 0.
+
+        Each w x has variance 1 / N for x of variance 1, hence the result (1 + 1 / N) ** N - 1, below 1.72 for any N.
+        """
+        n = len(self.factors)
+        rank, rows, _ = self.factors[0].shape
+        scale = rank ** (-0.5 / n)  # R products of N factors: R * scale ** (2 N) = 1
+        for factor in self.factors:
+            nn.init.normal_(factor, std=scale * ((rows - 1) * n) ** -0.5)
+            nn.init.constant_(factor[:, -1], scale)
+        nn.init.constant_(self.bias, -(rank**0.5))  # takes the ones' own product, R * scale ** N, off
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        pooled = [features[name].pooled for name in self.inputs]  # zeros where absent
+        fused = low_rank(pooled, self.factors) + self.bias
+        return single_token(self.drop(fused), presence(features, self.inputs).any(1))

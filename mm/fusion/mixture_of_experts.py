@@ -1,0 +1,42 @@
+"""Mixture of experts: a network per input, and a gate that says how much each counts."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from mm.fusion._tokens import presence
+from mm.fusion.gated import gate
+from mm.layers import single_token
+from mm.types import Features
+
+
+class MixtureOfExpertsFusion(nn.Module):
+    """Average the experts' vectors by a softmax over the present inputs, computed from all (Jacobs 1991).
+
+    `gated` weighs each feature, this each input as a whole.
+    inputs: their names, in order; embed_dim: width of the inputs and of the result; hidden_dim: of the experts;
+    None: embed_dim.
+    """
+
+    def __init__(self, *, inputs: Sequence[str], embed_dim: int, hidden_dim: int | None = None, dropout: float = 0.0):
+        super().__init__()
+        self.inputs = list(inputs)
+        hidden_dim = hidden_dim or embed_dim
+        self.experts = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(embed_dim, hidden_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden_dim, embed_dim)
+            )
+            for _ in self.inputs
+        )
+        n = len(self.inputs)
+        # The softmax over one input is constant: its gate would never see a gradient.
+        self.gate = nn.Linear(n * embed_dim, n) if n > 1 else None
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        pooled = [features[name].pooled for name in self.inputs]
+        present = presence(features, self.inputs)  # (B, N)
+        values = torch.stack([expert(x) for expert, x in zip(self.experts, pooled, strict=True)], dim=1)  # (B, N, D)
+        logits = values.new_zeros(present.shape) if self.gate is None else self.gate(torch.cat(pooled, dim=-1))
+        return single_token(gate(values, logits.unsqueeze(-1), present), present.any(1))

@@ -1,0 +1,71 @@
+"""Crossmodal transformers: every input attends to each other one, then to itself."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.fusion._tokens import TokenEmbedding
+from mm.layers import TransformerBlock, masked_mean
+from mm.types import Features
+
+
+class Transformer(nn.Module):
+    """Blocks that attend to their own tokens, or to `context` where one is given."""
+
+    def __init__(self, dim: int, layers: int, heads: int, dropout: float):
+        super().__init__()
+        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, dropout) for _ in range(layers))
+
+    def forward(self, x: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """(B, T, D), mask of what is attended to (B, S), context (B, S, D) -> (B, T, D)"""
+        for block in self.blocks:
+            x = block(x, mask, context)
+        return x
+
+
+class MulTFusion(nn.Module):
+    """A transformer for each ordered pair of inputs, then one per input on what its pairs gave (MulT, Tsai 2019).
+
+    What the pairs of an input gave is put side by side, zeros for what is absent, projected and added to its tokens.
+    The result has the tokens of all inputs, in their order; the pooled vector is a projection of their means.
+    inputs: their names, in order; embed_dim: width of the inputs and of the result; layers: of each transformer.
+    Errors: ValueError where `heads` does not divide `embed_dim`.
+    """
+
+    def __init__(self, *, inputs: Sequence[str], embed_dim: int, layers: int = 2, heads: int = 4, dropout: float = 0.0):
+        super().__init__()
+        self.inputs = list(inputs)
+        n = len(self.inputs)
+        shape = (embed_dim, layers, heads, dropout)
+        self.embedding = TokenEmbedding(self.inputs, embed_dim)
+        self.pairs = [(target, source) for target in range(n) for source in range(n) if source != target]
+        self.crossmodal = nn.ModuleList(Transformer(*shape) for _ in self.pairs)
+        merged = range(n if self.pairs else 0)
+        self.merge = nn.ModuleList(nn.Linear((n - 1) * embed_dim, embed_dim) for _ in merged)
+        self.unimodal = nn.ModuleList(Transformer(*shape) for _ in self.inputs)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.out = nn.Linear(n * embed_dim, embed_dim)
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, sum of T, D)"""
+        embedded = self.embedding(features)
+        tokens = [embedded[name] for name in self.inputs]
+        masks = [features[name].mask for name in self.inputs]
+        tokens = self.exchange(tokens, masks) if self.pairs else tokens
+        tokens = [self.norm(own(x, mask)) for own, x, mask in zip(self.unimodal, tokens, masks, strict=True)]
+        mask = torch.cat(masks, dim=1)
+        means = [masked_mean(x, m) for x, m in zip(tokens, masks, strict=True)]  # N times (B, D)
+        pooled = self.out(torch.cat(means, dim=-1)) * mask.any(1, keepdim=True)
+        position = torch.cat([features[name].position for name in self.inputs], dim=1)
+        return Features(torch.cat(tokens, dim=1), mask, pooled, position)
+
+    def exchange(self, tokens: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        """Each input's tokens (B, T, D) with what they found in the others."""
+        contexts = [F.layer_norm(x, x.shape[-1:]) for x in tokens]
+        found: list[list[Tensor]] = [[] for _ in tokens]
+        for (target, source), cross in zip(self.pairs, self.crossmodal, strict=True):
+            x = cross(tokens[target], masks[source], contexts[source])
+            found[target].append(x * masks[source].any(1)[:, None, None])
+        return [x + merge(torch.cat(y, dim=-1)) for x, merge, y in zip(tokens, self.merge, found, strict=True)]

@@ -1,0 +1,48 @@
+"""Multiplicative interaction: a bilinear form of every pair of inputs."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from mm.fusion._tokens import presence
+from mm.layers import single_token
+from mm.types import Features
+
+
+def bilinear(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """x^T W_d y for every d. (B, P), (B, P), (D, P, P) -> (B, D)"""
+    return torch.einsum("bp,dpq,bq->bd", x, weight, y)
+
+
+class MultiplicativeFusion(nn.Module):
+    """x^T W y + U x + V y + b (Jayakumar 2020), with a W for each pair of inputs, which acts on their projections.
+
+    A pair of which one is absent adds nothing.
+    inputs: their names, in order; embed_dim: width of the inputs and of the result; projection_dim: of each input
+    before it is multiplied: W has embed_dim * projection_dim ** 2 weights.
+    """
+
+    def __init__(self, *, inputs: Sequence[str], embed_dim: int, projection_dim: int = 32, dropout: float = 0.0):
+        super().__init__()
+        self.inputs = list(inputs)
+        self.linear = nn.Linear(len(self.inputs) * embed_dim, embed_dim)
+        self.pairs = list(combinations(range(len(self.inputs)), 2))
+        # One input has no pair, and its projection would never see a gradient.
+        projected = self.inputs if self.pairs else []
+        self.projections = nn.ModuleList(nn.Linear(embed_dim, projection_dim) for _ in projected)
+        self.weights = nn.ParameterList(  # the standard deviation makes a sum of P ** 2 products one of variance one
+            torch.randn(embed_dim, projection_dim, projection_dim) / projection_dim for _ in self.pairs
+        )
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        pooled = [features[name].pooled for name in self.inputs]  # zeros where absent
+        present = presence(features, self.inputs)  # (B, N)
+        fused = self.linear(torch.cat(pooled, dim=-1))
+        small = [project(x) * present[:, i : i + 1] for i, (project, x) in enumerate(zip(self.projections, pooled))]
+        for (i, j), weight in zip(self.pairs, self.weights, strict=True):
+            fused = fused + bilinear(small[i], small[j], weight)
+        return single_token(self.drop(fused), present.any(1))

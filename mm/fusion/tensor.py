@@ -1,0 +1,57 @@
+"""Tensor fusion: the outer product of all inputs."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.fusion._tokens import presence
+from mm.layers import single_token
+from mm.types import Features
+
+LIMIT = 2**24  # weights of the layer that reads the product: 64 MiB in float32
+
+
+def outer(vectors: Sequence[Tensor]) -> Tensor:
+    """Outer product of vectors with a 1 appended: every product of entries of any subset of them.
+
+    N vectors (B, P) -> (B, (P + 1) ** N)
+    """
+    product = torch.ones_like(vectors[0][:, :1])  # (B, 1)
+    for x in vectors:
+        product = (product.unsqueeze(-1) * F.pad(x, (0, 1), value=1.0).unsqueeze(1)).flatten(1)
+    return product
+
+
+class TensorFusion(nn.Module):
+    """An MLP reads the outer product of the inputs, each projected and with a 1 appended (TFN, Zadeh 2017).
+
+    Of an absent input only the 1 remains: the products among the others stay as they are.
+    inputs: their names, in order; embed_dim: width of the inputs and of the result; projection_dim: of each input
+    before the product, whose size is (projection_dim + 1) ** inputs. Errors: ValueError where that is too much.
+    """
+
+    def __init__(self, *, inputs: Sequence[str], embed_dim: int, projection_dim: int = 16, dropout: float = 0.0):
+        super().__init__()
+        self.inputs = list(inputs)
+        n = len(self.inputs)
+        size = (projection_dim + 1) ** n
+        if size * embed_dim > LIMIT:
+            most = max(p for p in range(projection_dim) if (p + 1) ** n * embed_dim <= LIMIT)
+            raise ValueError(
+                f"model.fusion.projection_dim: got {projection_dim}, with which the product of {n} inputs has {size:,} "
+                f"entries and its layer {size * embed_dim:,} weights, wanted at most {LIMIT:,}; set it to {most}, or "
+                "choose model/fusion=low_rank_tensor"
+            )
+        self.projections = nn.ModuleList(nn.Linear(embed_dim, projection_dim) for _ in self.inputs)
+        self.mlp = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(size, embed_dim), nn.GELU(), nn.Linear(embed_dim, embed_dim)
+        )
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        present = presence(features, self.inputs)  # (B, N)
+        pooled = [project(features[name].pooled) for project, name in zip(self.projections, self.inputs, strict=True)]
+        product = outer([x * present[:, i : i + 1] for i, x in enumerate(pooled)])
+        return single_token(self.mlp(product), present.any(1))
