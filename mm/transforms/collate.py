@@ -22,7 +22,8 @@ class Sample(NamedTuple):
 
 def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> Batch:
     """Pad to the longest and mask. A sample of several windows gives as many rows, all with its `row` and targets."""
-    windows = [max((len(r.windows) for r in s.inputs.values() if r is not None), default=1) for s in samples]
+    # a row of which nothing was found is one row, too
+    windows = [max([1, *(len(r.windows) for r in s.inputs.values() if r is not None)]) for s in samples]
     inputs, masks = {}, {}
     for name, transform in transforms.items():
         items: list[Any] = []

@@ -67,3 +67,10 @@ def test_transforms_travel_to_workers() -> None:
     for transform in TRANSFORMS.values():
         again = pickle.loads(pickle.dumps(transform))
         assert torch.equal(again.filler, transform.filler)
+
+
+def test_a_row_of_which_nothing_was_found_is_a_row() -> None:
+    nothing = Read([], False)
+    batch = collate([Sample({"text": nothing, "audio": nothing}, {}, 3)], {n: TRANSFORMS[n] for n in ("text", "audio")})
+    assert batch.row.tolist() == [3]
+    assert not any(mask.any() for mask in batch.masks.values())

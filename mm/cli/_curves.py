@@ -1,0 +1,106 @@
+"""Curves over severity as files, numbers, a picture and a table."""
+
+import csv
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mm.cli._app import shown
+from mm.metrics import robustness
+
+MISSING = "missing"  # the corruption that takes an input away, from a part of the rows
+Curves = dict[tuple[str, str, str, str], list[float]]  # head, metric, input, corruption -> a value per severity
+
+
+def numbers(
+    severities: Sequence[float], ours: Curves, base: Curves, higher_is_better: Mapping[str, bool]
+) -> dict[str, float]:
+    """robustness[INPUT]/CORRUPTION/relative, .../effective where there is a baseline, and means.
+
+    Of an input over its corruptions, robustness[INPUT]/relative, and of the inputs, robustness/relative; taking inputs
+    away has a mean of its own, robustness/missing/relative. Of several heads: robustness[INPUT]/HEAD/...
+    """
+    several = len({head for head, *_ in ours}) > 1
+    found: dict[str, float] = {}
+    means: dict[str, list[float]] = {}
+    for (head, metric, name, corruption), values in ours.items():
+        part = f"/{head}" if several else ""
+        kinds = {"relative": robustness.relative(severities, values, higher_is_better[head])}
+        if base:
+            other = base[head, metric, name, corruption]
+            kinds["effective"] = robustness.effective(severities, values, other, higher_is_better[head])
+        for kind, value in kinds.items():
+            found[f"robustness[{name}]{part}/{corruption}/{kind}"] = value
+            mean = f"robustness{part}/{MISSING}/{kind}" if corruption == MISSING else f"robustness[{name}]{part}/{kind}"
+            means.setdefault(mean, []).append(value)
+    inner = {key: float(np.mean(values)) for key, values in means.items()}
+    whole: dict[str, list[float]] = {}
+    for key, value in inner.items():
+        if "[" in key:
+            whole.setdefault(f"robustness{key.partition(']')[2]}", []).append(value)
+    return found | inner | {key: float(np.mean(values)) for key, values in whole.items()}
+
+
+def write(path: Path, severities: Sequence[float], ours: Curves, base: Curves) -> None:
+    """A line per input, corruption, severity and metric, beside its name, then renamed."""
+    several = len({head for head, *_ in ours}) > 1
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["input", "corruption", "severity", "metric", "value", *(["baseline"] if base else [])])
+        for key, values in ours.items():
+            head, metric, name, corruption = key
+            for i, (severity, value) in enumerate(zip(severities, values, strict=True)):
+                told = f"{head}/{metric}" if several else metric
+                writer.writerow([name, corruption, severity, told, value, *([base[key][i]] if base else [])])
+    os.replace(part, path)
+
+
+def figure(severities: Sequence[float], ours: Curves, base: Curves) -> Any:
+    """A row of panels per head, a panel per input, a line per corruption; dotted: the baseline's."""
+    from matplotlib.figure import Figure  # slow to import, and seldom drawn
+
+    heads = list(dict.fromkeys((head, metric) for head, metric, *_ in ours))
+    inputs = list(dict.fromkeys(name for *_, name, _ in ours))
+    drawn = Figure(figsize=(1.5 + 3.6 * len(inputs), 0.8 + 3.6 * len(heads)), layout="constrained")
+    panels = drawn.subplots(len(heads), len(inputs), sharex=True, sharey="row", squeeze=False)
+    for row, (head, metric) in zip(panels, heads):
+        for axes, name in zip(row, inputs):
+            lines = {key[3]: values for key, values in ours.items() if key[:3] == (head, metric, name)}
+            for i, (corruption, values) in enumerate(lines.items()):
+                plain = corruption != MISSING
+                look: dict[str, Any] = {"color": f"C{i}"} if plain else {"color": "black", "linestyle": "--"}
+                axes.plot(severities, values, marker="o", markersize=3, label=corruption.replace("_", " "), **look)
+                if base:
+                    look["linestyle"] = ":"
+                    axes.plot(severities, base[head, metric, name, corruption], linewidth=1.2, **look)
+            axes.set_title(name)
+            axes.grid(alpha=0.3)
+            if (head, metric) == heads[0]:
+                axes.legend(fontsize=8, framealpha=0.7)
+        row[0].set_ylabel(f"{head}: {metric}" if len(heads) > 1 else metric)
+    for axes in panels[-1]:
+        axes.set_xlabel(f"severity ({MISSING}: part of the rows)")
+    if base:
+        drawn.suptitle("dotted: the baseline", fontsize=9)
+    return drawn
+
+
+def show(ours: Curves, results: Mapping[str, float], rows: int, path: Path) -> None:
+    """A line per curve: the value at the first and the last severity, relative and effective robustness; its file."""
+    from rich.console import Console
+    from rich.table import Table
+
+    several = len({head for head, *_ in ours}) > 1
+    kinds = [kind for kind in ("relative", "effective") if any(key.endswith(f"/{kind}") for key in results)]
+    table = Table("input", "corruption", "metric", "clean", "worst", *kinds, title=f"robustness, {rows} rows")
+    for (head, metric, name, corruption), values in ours.items():
+        place = f"robustness[{name}]{f'/{head}' if several else ''}/{corruption}"
+        told = [f"{values[0]:.4f}", f"{values[-1]:.4f}", *(f"{results[f'{place}/{kind}']:.4f}" for kind in kinds)]
+        table.add_row(name, corruption, f"{head}/{metric}" if several else metric, *told)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print(f"curves       {shown(path)}")

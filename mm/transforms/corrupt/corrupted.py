@@ -1,0 +1,92 @@
+"""A model's own transforms, reading rows that were corrupted, or taken away, before."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mm.transforms.audio.waveform import Waveform, open_sound
+from mm.transforms.vision.pixels import Pixels
+from mm.types import Features, Read, Transform
+
+NOTHING = Read([], False)
+
+
+class Corrupted:
+    """A transform whose raw input is the number of the row: reads that row of `raw`, corrupted.
+
+    modality: of the input; corruption: as in mm.transforms.corrupt.text, .vision or .audio; severity: 0..1; seed: what
+    is random follows from it and from the row.
+    Errors: ValueError where the model reads the input by a transform that the corruptions don't know.
+    """
+
+    filler: Tensor | Features
+    multiple: int
+
+    def __init__(
+        self,
+        transform: Transform,
+        raw: Sequence[Any],
+        modality: str,
+        corruption: Callable[..., Any],
+        severity: float,
+        seed: int,
+    ):
+        if not isinstance(transform, KNOWN.get(modality, object)):
+            raise ValueError(
+                f"corruptions of {modality} know {KNOWN[modality].__name__}, but the model reads it by "
+                f"{type(transform).__name__}; leave its corruptions out with robustness.only"
+            )
+        self.transform = transform
+        self.raw = raw
+        self.read = READERS[modality]
+        self.corruption = corruption
+        self.severity = severity
+        self.seed = seed
+        self.filler, self.multiple = transform.filler, transform.multiple
+        self.finish, self.lengths = transform.finish, transform.lengths
+
+    def __call__(self, raw: Any, train: bool = False) -> Read:
+        found = self.raw[raw]
+        if found is None or (isinstance(found, str) and not found):
+            return NOTHING
+        corrupt = partial(self.corruption, severity=self.severity, rng=np.random.default_rng([self.seed, raw]))
+        return self.read(self.transform, found, corrupt)
+
+
+class Without:
+    """A transform whose raw input is the number of the row, and that finds nothing in the rows of `lost`."""
+
+    filler: Tensor | Features
+    multiple: int
+
+    def __init__(self, transform: Transform, lost: Sequence[int]):
+        self.transform = transform
+        self.lost = frozenset(lost)
+        self.filler, self.multiple = transform.filler, transform.multiple
+        self.finish, self.lengths = transform.finish, transform.lengths
+
+    def __call__(self, raw: Any, train: bool = False) -> Read:
+        return NOTHING if raw in self.lost else self.transform(raw)
+
+
+def read_text(transform: Transform, raw: Any, corrupt: Callable[..., str]) -> Read:
+    """The text before it becomes tokens."""
+    return transform(corrupt(raw) if isinstance(raw, str) else raw)
+
+
+def read_pixels(transform: Transform, raw: Any, corrupt: Callable[..., Tensor]) -> Read:
+    """Pixels of the size that the encoder reads, still bytes."""
+    return Read([corrupt(x) for x in transform(raw).windows], False)
+
+
+def read_wave(transform: Any, raw: Any, corrupt: Callable[..., Tensor]) -> Read:
+    """The whole sound, at its own rate, before it is resampled and cut."""
+    wave, rate = open_sound(raw, transform.sample_rate)
+    return transform((corrupt(wave, rate) if len(wave) else wave, rate))
+
+
+READERS: dict[str, Callable[..., Read]] = {"text": read_text, "vision": read_pixels, "audio": read_wave}
+KNOWN = {"vision": Pixels, "audio": Waveform}
