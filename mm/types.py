@@ -12,6 +12,11 @@ from torch import Tensor
 
 # The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
 MODALITIES = ("text", "vision", "audio")
+SUFFIXES = {  # of files that hold one input of a modality
+    "text": (".txt", ".md"),
+    "vision": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    "audio": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"),
+}
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
 
 
@@ -41,6 +46,15 @@ class Output(NamedTuple):
     predictions: dict[str, Any]  # head name -> Tensor, or NamedTuple of tensors
     fused: Features
     features: dict[str, Features]  # per input, projected to the model's width
+
+
+class Embedded(NamedTuple):
+    """Unit vectors of a batch's N inputs, as contrastive losses compare them."""
+
+    vectors: Tensor  # (B, N, D), zeros where absent
+    present: Tensor  # (B, N) bool
+    row: Tensor  # (B,) as in Batch; rows of one number are one item
+    label: Tensor  # (B,) int64; IGNORE: none is known
 
 
 @dataclass(frozen=True, kw_only=True)

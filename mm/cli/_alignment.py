@@ -1,0 +1,139 @@
+"""What the vectors of an aligned model are good for: classes told by prompts, and linear probes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datamodules.targets import shown
+from mm.checkpoint import to_device
+from mm.cli._words import near
+from mm.metrics.zero_shot import COMBINE, class_vectors, zero_shot
+from mm.model import MultimodalModel
+from mm.tasks.contrastive import Contrastive
+from mm.tasks.supervised import section
+from mm.transforms.collate import Sample, collate
+from mm.types import TargetData, Transform
+
+PROMPTS = 256  # encoded at once
+Seen = tuple[Tensor, Tensor, Tensor]  # vectors (R, N, D), presence (R, N), row (R,)
+
+
+def check(task: Contrastive, datamodule: Any) -> None:
+    """Errors: ValueError for what would be found out only in training or after it."""
+    if task.label is not None:
+        known(datamodule, "task.label", task.label)
+    check_prompts(task.zero_shot, datamodule, task.model.inputs)
+
+
+def check_prompts(asked: Mapping[str, Any], datamodule: Any, inputs: Sequence[str]) -> None:
+    """Errors: ValueError where prompts are asked for that can't be written, or read."""
+    if asked.get("target") is None:
+        return
+    if asked["combine"] not in COMBINE:
+        raise ValueError(f"zero_shot.combine: got '{asked['combine']}', wanted one of {', '.join(COMBINE)}")
+    if not asked["templates"]:
+        raise ValueError("zero_shot.templates: got none, wanted at least one, such as '{}'")
+    for template in asked["templates"]:
+        if template.count("{}") != 1:
+            raise ValueError(f"zero_shot.templates: got '{template}', wanted one {{}} where the class stands")
+    classes = known(datamodule, "zero_shot.target", asked["target"]).classes
+    for name in asked["names"]:
+        if str(name) not in classes:
+            raise ValueError(f"zero_shot.names: no class '{name}' in '{asked['target']}', there are {shown(classes)}")
+    if not any(modality == "text" for modality in modalities(datamodule, inputs).values()):
+        raise ValueError(f"zero_shot: prompts are texts, but the inputs are {', '.join(inputs)}")
+
+
+def known(datamodule: Any, option: str, target: str) -> TargetData:
+    """What is known of a target of classes. Errors: ValueError where it is none."""
+    spec = datamodule.table.spec.targets
+    if target not in datamodule.table.targets:
+        raise ValueError(
+            f"{option}: got '{target}', the data has {', '.join(datamodule.table.targets) or 'no target'}"
+            f"{near(target, datamodule.table.targets)}"
+        )
+    if spec[target].kind != "class":
+        raise ValueError(f"{option}: '{target}' is no target of one class per row")
+    return spec[target]
+
+
+def modalities(datamodule: Any, inputs: Sequence[str]) -> dict[str, str]:
+    """Of the inputs that the data has."""
+    spec = datamodule.table.spec.inputs
+    return {name: spec[name].modality for name in inputs if name in spec}
+
+
+def told(task: Contrastive, datamodule: Any, asked: Mapping[str, Any], scale: float) -> dict[str, float]:
+    """Zero-shot accuracy of the last test, for every input, and for all that are no text together.
+
+    asked: target (None: nothing is), combine, templates, names; scale: of similarities, as learnt.
+    """
+    if asked.get("target") is None:
+        return {}
+    assert task.embedded is not None
+    vectors, present, row = task.embedded
+    inputs, kinds = task.model.inputs, modalities(datamodule, task.model.inputs)
+    about = known(datamodule, "zero_shot.target", asked["target"])
+    truth = datamodule.table.targets[asked["target"]][row]
+    names = {str(key): str(value) for key, value in asked["names"].items()}
+    prompts = [t.replace("{}", names.get(c, c)) for c in about.classes for t in asked["templates"]]
+    text = next(name for name, modality in kinds.items() if modality == "text")
+    read = embed_texts(task.model, datamodule.transforms[text], text, prompts)
+    classes = class_vectors(read.view(len(about.classes), len(asked["templates"]), -1))
+    found = {"test/zero_shot_chance": 1 / len(about.classes)}
+    for part in parts(inputs, [name for name, modality in kinds.items() if modality != "text"]):
+        index = [inputs.index(name) for name in part]
+        kept = present[:, index].any(1) & (truth >= 0)
+        if kept.any():
+            scores = zero_shot(vectors[kept][:, index], present[kept][:, index], classes, asked["combine"], scale)
+            right = (scores.argmax(1) == truth[kept]).double().mean()
+            found[f"{section('test', part, inputs)}/zero_shot_accuracy"] = float(right)
+    return found
+
+
+def parts(inputs: Sequence[str], together: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every input, and those together."""
+    return list(dict.fromkeys([*((name,) for name in inputs), *([tuple(together)] if together else [])]))
+
+
+@torch.no_grad()
+def embed_texts(model: MultimodalModel, transform: Transform, name: str, texts: Sequence[str]) -> Tensor:
+    """Unit vectors of texts, as that input reads them; of several windows the mean. -> (texts, D)"""
+    model.eval()
+    device, part = next(model.parameters()).device, model.share.get(name, name)
+    found = []
+    for start in range(0, len(texts), PROMPTS):
+        reads = [Sample({name: transform(text)}, {}, i) for i, text in enumerate(texts[start : start + PROMPTS])]
+        batch = to_device(collate(reads, {name: transform}), device)
+        # This encoder alone: beside prompts the others would read filler.
+        pooled = model.projections[part](model.encoders[part](batch.inputs[name], batch.masks[name]).pooled)  # type: ignore[arg-type]
+        unit = F.normalize(pooled, dim=-1)
+        summed = unit.new_zeros(len(reads), unit.shape[1]).index_add(0, batch.row, unit)
+        found.append(F.normalize(summed, dim=-1).cpu())
+    return torch.cat(found)
+
+
+def probe(train: Seen, test: Seen, datamodule: Any, target: str, inputs: list[str]) -> dict[str, float]:
+    """Accuracy of logistic regressions on what is frozen: on each input's vectors, and on all side by side."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    found = {}
+    for part in parts(inputs, inputs):
+        index = [inputs.index(name) for name in part]
+        sides = []
+        for vectors, present, row in (train, test):
+            truth = datamodule.table.targets[target][row]
+            kept = present[:, index].any(1) & (truth >= 0)
+            sides.append((vectors[kept][:, index].flatten(1).double().numpy(), truth[kept].numpy()))
+        (x, y), (unseen, truth) = sides
+        if len(np.unique(y)) < 2 or not len(truth):
+            continue
+        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, y)
+        found[f"{section('test', part, inputs)}/linear_probe_accuracy"] = float(regression.score(unseen, truth))
+    return found

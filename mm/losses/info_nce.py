@@ -1,0 +1,64 @@
+"""InfoNCE of pairs: each item finds its partner among all (van den Oord 2018; CLIP, Radford 2021)."""
+
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from mm.losses.contrast import Temperature, alike, check_options, contrast, in_blocks
+from mm.types import Embedded
+
+
+def info_nce(
+    mine: Embedded,
+    everyone: Embedded,
+    start: int,
+    pair: tuple[int, int],
+    scale: Tensor,
+    same_label: str = "exclude",
+    block: int = 1024,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of `mine` over `everyone`, mean of both directions -> its sum over the rows, their count.
+
+    A row that lacks a side is neither anchor nor negative. start: where mine begin among everyone's; same_label: rows
+    of one label are left out (exclude), or further positives (positive, as in SupCon); block: rows at once.
+    """
+    a, b = pair
+    there = everyone.present[:, a] & everyone.present[:, b]  # (G,)
+
+    def compute(part: Embedded, first: int) -> Tensor:
+        own, item, label = alike(part, everyone, start + first)
+        positive = own | (label & ~item & there) if same_label == "positive" else own
+        found = torch.stack(
+            [
+                contrast(scale * part.vectors[:, i] @ everyone.vectors[:, j].T, positive, ~label & there)
+                for i, j in ((a, b), (b, a))
+            ]
+        ).mean(0)
+        return torch.where(part.present[:, a] & part.present[:, b], found, 0.0).sum()
+
+    count = (mine.present[:, a] & mine.present[:, b]).sum()
+    return in_blocks(compute, mine, block), count.to(scale.dtype)
+
+
+class InfoNCE(nn.Module):
+    """Of every pair of inputs. scale: where the learnt temperature's inverse starts; the rest: see info_nce."""
+
+    def __init__(self, scale: float = 14.3, max_scale: float = 100.0, same_label: str = "exclude", block: int = 1024):
+        super().__init__()
+        check_options(same_label, block)
+        self.temperature = Temperature(scale, max_scale)
+        self.same_label = same_label
+        self.block = block
+
+    def groups(self, inputs: int) -> list[tuple[int, ...]]:
+        """Which of so many inputs are compared with one another."""
+        return list(combinations(range(inputs), 2))
+
+    def forward(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+        """-> group of inputs -> (sum over mine, count)"""
+        scale = self.temperature()
+        return {
+            (a, b): info_nce(mine, everyone, start, (a, b), scale, self.same_label, self.block)
+            for a, b in combinations(range(mine.present.shape[1]), 2)
+        }

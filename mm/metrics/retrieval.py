@@ -1,0 +1,88 @@
+"""How well one input of an item finds another among all items: recall@k and the median rank, for every ordered pair."""
+
+from collections.abc import Sequence
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+TIE = 1e-6  # similarities closer than this are equal: one item in two batches differs by rounding
+QUERIES = 1024  # at once
+
+
+def places(queries: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """How many items are closer to each query than its own, item i to query i, and how many others as close.
+
+    queries, items (Q, D) -> (Q,) int64 each
+    """
+    closer, equal = [], []
+    for start in range(0, len(queries), QUERIES):
+        similarity = queries[start : start + QUERIES] @ items.T  # (q, Q)
+        own = similarity.diagonal(start)[:, None]
+        closer.append((similarity > own + TIE).sum(1))
+        equal.append(((similarity - own).abs() <= TIE).sum(1) - 1)
+    return torch.cat(closer), torch.cat(equal)
+
+
+def recall(closer: Tensor, equal: Tensor, k: int) -> Tensor:
+    """Part of the queries whose item is among the first k; ties are broken by lot, and this is the expectation."""
+    return ((k - closer) / (equal + 1)).clamp(0, 1).double().mean()
+
+
+def median_rank(closer: Tensor, equal: Tensor) -> Tensor:
+    """From 1; of items that tie, each has the mean of their ranks. Of an even number, the mean of the middle two."""
+    return (closer + 1 + equal / 2).double().quantile(0.5)
+
+
+class Retrieval(Metric):
+    """recall@k, median_rank, the recalls of chance, and rows, of every ordered pair of N inputs.
+
+    Only rows that have both count, and they alone are what is searched. at: every k. update: vectors (B, N, D) of unit
+    length, present (B, N) bool, row (B,).
+    """
+
+    full_state_update = False
+    vectors: Any  # a list of tensors, or one, as torchmetrics has it
+    present: Any
+    row: Any
+
+    def __init__(self, at: Sequence[int] = (1, 5, 10), **kwargs: Any):
+        super().__init__(**kwargs)
+        if not at or min(at) < 1:
+            raise ValueError(f"task.retrieval.at: got {list(at)}, wanted numbers from 1")
+        self.at = list(at)
+        for name in ("vectors", "present", "row"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, vectors: Tensor, present: Tensor, row: Tensor) -> None:
+        self.vectors.append(vectors.detach())
+        self.present.append(present)
+        self.row.append(row)
+
+    def seen(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors, presence and rows of what this process has seen; of all of them within `sync_context`."""
+        return dim_zero_cat(self.vectors), dim_zero_cat(self.present), dim_zero_cat(self.row)
+
+    def compute(self) -> dict[tuple[int, int], dict[str, Tensor]]:
+        """Asked for by input a, searched among input b: (a, b) -> name -> value; pairs that no row has are left out."""
+        vectors, present, _ = self.seen()
+        found = {}
+        for a, b in permutations(range(present.shape[1]), 2):
+            both = present[:, a] & present[:, b]
+            if both.any():
+                found[a, b] = self.measure(*places(vectors[both, a], vectors[both, b]))
+        return found
+
+    def measure(self, closer: Tensor, equal: Tensor) -> dict[str, Tensor]:
+        """By name, of one ordered pair."""
+        count = torch.tensor(float(len(closer)), device=closer.device)
+        values = {f"recall@{k}": recall(closer, equal, k).float() for k in self.at}
+        values["median_rank"] = median_rank(closer, equal).float()
+        return values | {f"chance@{k}": (k / count).clamp(max=1) for k in self.at} | {"rows": count}
+
+    def names(self) -> dict[str, bool]:
+        """What is measured of each pair and tells how good it is -> whether higher is better."""
+        return {f"recall@{k}": True for k in self.at} | {"median_rank": False}

@@ -1,0 +1,277 @@
+"""Align inputs: those of one row lie close, those of different rows apart. Pairs with an absent side do not count."""
+
+from collections.abc import Mapping
+from itertools import permutations
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchmetrics import Metric
+
+from mm.model import MultimodalModel
+from mm.tasks.base import Task, mean_losses
+from mm.tasks.supervised import Mean
+from mm.types import IGNORE, Batch, Embedded, Features
+
+
+class Loss(Protocol):
+    """Compares the rows of this process with those of all."""
+
+    temperature: nn.Module
+
+    def groups(self, inputs: int) -> list[tuple[int, ...]]:
+        """Which of so many inputs are compared with one another."""
+        ...
+
+    def __call__(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+        """start: where mine begin among everyone's -> group of inputs -> (sum over mine, count)"""
+        ...
+
+
+class Contrastive(Task):
+    """Every group of inputs that the loss compares counts alike; validation and test measure retrieval.
+
+    retrieval: its metric, of which copies measure; loss: one of mm.losses, None for a task that only tests; label:
+    target whose equal classes are no negatives; chunk_size: rows encoded at once, each chunk a second time in the
+    backward pass with the same random state (GradCache, Gao 2021), so that memory follows the chunk and negatives the
+    batch; zero_shot: what the command line measures after the test.
+    Errors: ValueError where there is nothing to compare, or a part that the loss does not reach.
+    """
+
+    reads_heads = False
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        *args: Any,
+        retrieval: Metric,
+        loss: Loss | None = None,
+        label: str | None = None,
+        chunk_size: int | None = None,
+        zero_shot: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(model, *args, **kwargs)
+        check(model, chunk_size)
+        self.loss = loss
+        self.label = label
+        self.chunk_size = chunk_size
+        self.zero_shot = dict(zero_shot or {})
+        inputs = model.inputs
+        groups = loss.groups(len(inputs)) if loss is not None else []
+        self.names = {group: "+".join(inputs[i] for i in group) for group in groups}
+        self.means: Mapping[str, Mapping[str, Mean]] = nn.ModuleDict(  # type: ignore[assignment]
+            {split: nn.ModuleDict({name: Mean() for name in self.names.values()}) for split in ("val", "test")}
+        )
+        self.retrieval: Mapping[str, Any] = nn.ModuleDict(  # type: ignore[assignment]
+            {split: retrieval.clone() for split in ("val", "test")}
+        )
+        self.embedded: tuple[Tensor, Tensor, Tensor] | None = None  # of the last test: vectors, present, row of all
+        self.results: dict[str, float] = {}  # of the last test: name -> number
+        self.figures: dict[str, Any] = {}
+        self.decoded: dict[int, Any] = {}
+
+    def on_fit_start(self) -> None:
+        if self.trainer.accumulate_grad_batches > 1:
+            rank_zero_warn(
+                f"trainer.accumulate_grad_batches={self.trainer.accumulate_grad_batches} adds no negatives: rows are "
+                "compared within their own batch alone; raise datamodule.batch_size, and set task.chunk_size to the "
+                "rows that fit"
+            )
+
+    def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
+        return self.compare(self.embed(batch))
+
+    def compare(self, mine: Embedded) -> dict[str, tuple[Tensor, Tensor, float]]:
+        """The loss of this process's rows among those of all, in full precision."""
+        assert self.loss is not None
+        everyone, start = gather(mine, self.trainer.world_size, self.trainer.global_rank)
+        with torch.autocast(mine.vectors.device.type, enabled=False):
+            found = self.loss(mine, everyone, start)
+        return {self.names[group]: (*loss, 1 / len(found)) for group, loss in found.items()}
+
+    def embed(self, batch: Batch) -> Embedded:
+        """Filler is absent."""
+        label = torch.full_like(batch.row, IGNORE) if self.label is None else batch.targets[self.label]
+        vectors, present = self.encode(batch)
+        return Embedded(vectors, present & (batch.row >= 0)[:, None], batch.row, label)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """-> unit vectors (B, N, D) of the inputs, presence (B, N)"""
+        rows = len(batch.row)
+        if self.chunk_size is None:
+            return self.unit(batch.inputs, batch.masks)
+        parts = []
+        for i in range(0, rows, self.chunk_size):
+            chunk = slice(i, i + self.chunk_size)
+            inputs = {
+                n: Features(*(y[chunk] for y in x)) if isinstance(x, Features) else x[chunk]
+                for n, x in batch.inputs.items()
+            }
+            masks = {n: x[chunk] for n, x in batch.masks.items()}
+            # Nothing is kept of a chunk but its vectors. When their gradient is known, the backward pass takes one
+            # chunk after the other, the last first, and encodes it again from the random state of the first time.
+            again = torch.is_grad_enabled()
+            parts.append(
+                checkpoint(self.unit, inputs, masks, use_reentrant=False) if again else self.unit(inputs, masks)
+            )
+        vectors, present = zip(*parts, strict=True)
+        return torch.cat(vectors), torch.cat(present)
+
+    def unit(self, inputs: Mapping[str, Any], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """As encode, of all rows at once."""
+        features = self.model(inputs, masks).features
+        # bfloat16 has three digits: too few to tell close vectors apart
+        pooled = [f.pooled.to(torch.promote_types(f.pooled.dtype, torch.float32)) for f in features.values()]
+        present = [f.mask.any(1) for f in features.values()]
+        return F.normalize(torch.stack(pooled, 1), dim=-1), torch.stack(present, 1)
+
+    def train_losses(self) -> dict[str, Tensor]:
+        assert self.loss is not None
+        found = mean_losses("train", self._losses)
+        return found | {"train/scale": self.loss.temperature().detach().squeeze()} if found else {}
+
+    def kept(self) -> dict[str, Any]:
+        return {} if self.loss is None else {"scale": self.loss.temperature().item()}
+
+    def replay(self, batch: Batch) -> Any:
+        """Without the other processes, which need not be at fault as well."""
+        return self.encode(batch)
+
+    def meet_nonfinite(self, what: str, batch: Batch, batch_idx: int, mine: bool) -> None:
+        """Vectors reach the losses of all processes: at fault are those whose own are not finite, else the first."""
+        if what == "the loss" and self.trainer.world_size > 1:
+            self.on_train_batch_start(batch, batch_idx)
+            with torch.no_grad():
+                bad = (~self.encode(batch)[0].isfinite()).any()
+            anyone = self.trainer.strategy.reduce(bad.float(), reduce_op="sum")
+            mine = bool(bad) if anyone else self.trainer.is_global_zero
+        super().meet_nonfinite(what, batch, batch_idx, mine)
+
+    def val_names(self) -> dict[str, bool | None]:
+        measured: dict[str, bool] = self.retrieval["val"].names()
+        names: dict[str, bool | None] = {"val/loss": False}
+        names |= {f"val/{name}": up for name, up in measured.items() if up}
+        if len(self.names) > 1:
+            names |= {f"val/{name}/loss": False for name in self.names.values()}
+        pairs = [self.arrow(pair) for pair in permutations(range(len(self.model.inputs)), 2)]
+        return names | {f"val[{pair}]/{name}": up for pair in pairs for name, up in measured.items()}
+
+    def arrow(self, pair: tuple[int, ...]) -> str:
+        """text->vision: a text is asked for, pictures are searched."""
+        return "->".join(self.model.inputs[i] for i in pair)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.measure("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.measure("test", batch)
+
+    def measure(self, split: str, batch: Batch) -> None:
+        """Update the metrics of a split."""
+        mine = self.embed(batch)
+        if self.loss is not None:
+            for name, (total, count, _) in self.compare(mine).items():
+                self.means[split][name].update(total, count)
+        vectors, present, row = merge(mine)
+        self.retrieval[split].update(vectors, present, row)
+
+    def on_validation_epoch_end(self) -> None:
+        values = self.compute("val")
+        self.log_dict({n: v for n, v in values.items() if not n.endswith("/rows") and "chance@" not in n})
+
+    def on_test_epoch_start(self) -> None:
+        self.results, self.embedded = {}, None
+
+    def on_test_epoch_end(self) -> None:
+        retrieval = self.retrieval["test"]
+        with retrieval.sync_context():
+            vectors, present, row = (x.cpu() for x in retrieval.seen())
+        self.embedded = vectors, present, row
+        values = self.compute("test")
+        self.results = {name: float(value) for name, value in values.items()}
+        self.log_dict(values)
+
+    def compute(self, split: str) -> dict[str, Tensor]:
+        """Name -> value; then everything starts anew."""
+        values: dict[str, Tensor] = {}
+        means, retrieval = self.means[split], self.retrieval[split]
+        if means:
+            losses = {
+                name: (mean.compute(), torch.ones_like(mean.count), 1 / len(means)) for name, mean in means.items()
+            }
+            values |= mean_losses(split, losses)
+        pairs: dict[tuple[int, int], dict[str, Tensor]] = retrieval.compute()
+        for name, up in retrieval.names().items():
+            if pairs and up:
+                values[f"{split}/{name}"] = torch.stack([found[name] for found in pairs.values()]).mean()
+        for pair, found in pairs.items():
+            values |= {f"{split}[{self.arrow(pair)}]/{name}": value for name, value in found.items()}
+        for metric in (*means.values(), retrieval):
+            metric.reset()
+        return values
+
+
+def check(model: MultimodalModel, chunk_size: int | None) -> None:
+    """Errors: ValueError where this model can't be trained by comparing its inputs."""
+    if len(model.inputs) < 2:
+        raise ValueError(f"task=contrastive compares inputs, but there is only {', '.join(model.inputs)}")
+    fusion: Any = model.fusion
+    if any(p.requires_grad for p in fusion.parameters()):
+        raise ValueError(
+            f"task=contrastive compares inputs before they are fused: nothing would train {type(fusion).__name__}; "
+            "leave model/fusion out, or set model/fusion=sum"
+        )
+    if chunk_size is None:
+        return
+    if chunk_size < 1:
+        raise ValueError(f"task.chunk_size: got {chunk_size}, wanted at least 1 row, or null")
+    named = [n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if named:
+        raise ValueError(
+            f"task.chunk_size: {named[0]} is a batch norm, which would see single chunks, and each of them twice; "
+            "choose an encoder without, or leave task.chunk_size out"
+        )
+
+
+class Gather(torch.autograd.Function):
+    """Tensors of one shape of all processes, one after the other; the gradient of each goes back to its own process."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, world: int, rank: int) -> Tensor:
+        ctx.rows, ctx.rank = len(x), rank
+        found = [torch.empty_like(x) for _ in range(world)]
+        torch.distributed.all_gather(found, x.contiguous())
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        whole = gradients[0].contiguous()
+        torch.distributed.all_reduce(whole)
+        return whole[ctx.rank * ctx.rows :][: ctx.rows], None, None
+
+
+def gather(mine: Embedded, world: int, rank: int) -> tuple[Embedded, int]:
+    """The rows of all processes, and where mine begin; a process with fewer rows than others adds absent ones."""
+    if world == 1:
+        return mine, 0
+    most = torch.tensor(len(mine.row), device=mine.row.device)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    more = int(most) - len(mine.row)
+    vectors = Gather.apply(F.pad(mine.vectors, (0, 0, 0, 0, 0, more)), world, rank)
+    plain = torch.cat([mine.present.long(), mine.row[:, None] + 1, mine.label[:, None] - IGNORE], 1)  # padded with 0
+    plain = Gather.apply(F.pad(plain, (0, 0, 0, more)), world, rank)
+    assert isinstance(vectors, Tensor) and isinstance(plain, Tensor)
+    return Embedded(vectors, plain[:, :-2].bool(), plain[:, -2] - 1, plain[:, -1] + IGNORE), rank * int(most)
+
+
+def merge(mine: Embedded) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors, presence and numbers of the items: a row of several windows is one, of their mean; filler is none."""
+    row, group = mine.row.unique(return_inverse=True)
+    vectors = mine.vectors.new_zeros(len(row), *mine.vectors.shape[1:]).index_add(0, group, mine.vectors)
+    present = mine.present.new_zeros(len(row), mine.present.shape[1], dtype=torch.long)
+    present = present.index_add(0, group, mine.present.long()) > 0
+    return F.normalize(vectors[row >= 0], dim=-1), present[row >= 0], row[row >= 0]

@@ -1,0 +1,73 @@
+"""Recall and ranks against sorting; ties by lot; absent rows neither ask nor are found."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mm.metrics.retrieval import Retrieval, median_rank, places, recall
+
+
+def draw(rows=40, inputs=3, width=4, absent=0.0):
+    generator = torch.Generator().manual_seed(0)
+    vectors = F.normalize(torch.randn(rows, inputs, width, generator=generator), dim=-1)
+    vectors[:, 1] = F.normalize(vectors[:, 0] + 0.5 * vectors[:, 1], dim=-1)  # partners lie close
+    return vectors, torch.rand(rows, inputs, generator=generator) >= absent, torch.arange(rows)
+
+
+@pytest.mark.parametrize("absent", [0.0, 0.3])
+def test_ranks_are_those_of_sorting(absent):
+    vectors, present, row = draw(absent=absent)
+    metric = Retrieval(at=[1, 3, 10])
+    for part in row.split(7):
+        metric.update(vectors[part], present[part], part)
+    found = metric.compute()
+    assert sorted(found) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+    for (a, b), values in found.items():
+        both = (present[:, a] & present[:, b]).nonzero().flatten().tolist()
+        ranks = []
+        for i in both:
+            order = sorted(both, key=lambda j: -float(vectors[i, a] @ vectors[j, b]))
+            ranks.append(order.index(i) + 1)
+        assert values["rows"] == len(both)
+        for k in (1, 3, 10):
+            assert values[f"recall@{k}"].item() == pytest.approx(sum(r <= k for r in ranks) / len(ranks))
+            assert values[f"chance@{k}"].item() == pytest.approx(k / len(both))
+        assert values["median_rank"] == torch.tensor(ranks).double().quantile(0.5)
+    assert found[0, 1]["recall@10"] > 0.8 > found[0, 2]["recall@10"]
+
+
+def test_where_all_are_alike_it_is_chance():
+    same = F.normalize(torch.ones(30, 5), dim=-1) * (1 + 1e-7 * torch.rand(30, 1))  # rounding differs
+    closer, equal = places(same, same)
+    assert [recall(closer, equal, k).item() for k in (1, 5, 40)] == pytest.approx([1 / 30, 5 / 30, 1])
+    assert median_rank(closer, equal) == 15.5
+
+
+def test_of_two_equal_items_each_is_found_half_the_time():
+    items = torch.eye(4)[[0, 0, 1, 2]]
+    closer, equal = places(items, items)
+    assert closer.tolist() == [0, 0, 0, 0]
+    assert equal.tolist() == [1, 1, 0, 0]
+    assert recall(closer, equal, 1).item() == pytest.approx(0.75)
+    assert recall(closer, equal, 2).item() == 1
+
+
+def test_a_pair_that_no_row_has_is_left_out_and_reset_forgets():
+    vectors, present, row = draw()
+    present[:, 2] = False
+    metric = Retrieval()
+    metric.update(vectors, present, row)
+    assert sorted(metric.compute()) == [(0, 1), (1, 0)]
+    metric.reset()
+    metric.update(vectors[:3], present[:3], row[:3])
+    assert metric.compute()[0, 1]["rows"] == 3
+    assert metric.compute()[0, 1]["chance@5"] == 1
+    with pytest.raises(ValueError, match="task.retrieval.at"):
+        Retrieval(at=[0])
+
+
+def test_names_are_those_that_are_measured():
+    metric = Retrieval()
+    metric.update(*draw())
+    assert set(metric.names()) <= set(metric.compute()[0, 1])
+    assert metric.names() == {"recall@1": True, "recall@5": True, "recall@10": True, "median_rank": False}
