@@ -1,0 +1,57 @@
+"""The index of embeddings, against brute force."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mm.cli import _index
+from mm.cli._index import ALL, Embeddings, source_of
+from mm.transforms.stored import Stored
+
+
+def test_what_a_person_reads_of_an_item():
+    assert source_of("a cat") == "a cat"
+    assert source_of(Path("media/1.png")) == "media/1.png"
+    assert source_of(Stored("a.tar/1.png", bytes)) == "a.tar/1.png"
+    assert source_of("caf\udce9") == "caf\\udce9"
+    for raw in (None, "", np.zeros((2, 2)), (np.zeros(3), 8000)):
+        assert source_of(raw) is None
+
+
+def many(path: Path, count: int, width: int = 16) -> np.ndarray:
+    """A file of random unit vectors; every third row lacks the input."""
+    x = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    vector = pa.list_(pa.float32(), width)
+    columns = {
+        "id": pa.array([str(i) for i in range(count)]),
+        ALL: pa.array(x.tolist(), vector),
+        f"text/{ALL}": pa.array([None if i % 3 == 0 else row for i, row in enumerate(x.tolist())], vector),
+        "text/source": pa.array([f"row {i}" for i in range(count)]),
+    }
+    table = pa.table(columns).replace_schema_metadata({"model": "x"})
+    pq.write_table(table, path, row_group_size=100)
+    return x
+
+
+@pytest.mark.parametrize("exact", [1_000_000, 10])
+def test_nearest_of_many_groups(tmp_path, monkeypatch, exact):
+    """Exactly, and by the graph, which finds nearly all."""
+    monkeypatch.setattr(_index, "EXACT", exact)
+    x = many(tmp_path / "a.parquet", 1050)
+    embeddings = Embeddings(tmp_path / "a.parquet")
+    queries = np.random.default_rng(1).normal(size=(20, 16)).astype(np.float32)
+    right = 0
+    for _ in range(2):  # built, and read again
+        for query in queries / np.linalg.norm(queries, axis=1, keepdims=True):
+            near = x @ query
+            near[::3] = -2
+            wanted = np.argsort(-near)[:10]
+            found = embeddings.nearest(query, 10, ["text"])
+            right += len({hit.id for hit in found} & {str(i) for i in wanted})
+            assert all(hit.source == f"row {hit.id}" and hit.input == "text" for hit in found)
+            assert all(hit.similarity == pytest.approx(near[int(hit.id)], abs=1e-5) for hit in found)
+    assert right == 400 if exact > 1050 else right >= 380
