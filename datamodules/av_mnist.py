@@ -1,4 +1,7 @@
-"""AV-MNIST, rebuilt: MNIST images with most of their variance removed, and spoken digits that are often wrong."""
+"""AV-MNIST, rebuilt: MNIST images with most of their variance removed, and spoken digits that are often wrong.
+
+Texts that name the digit are our addition.
+"""
 
 import gzip
 import hashlib
@@ -12,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.base import DataModule
+from datamodules.digits import WORDS
 from datamodules.table import Table
 from datamodules.targets import encode
 from mm.transforms.audio.waveform import read_file
@@ -67,9 +71,12 @@ class AVMNISTDataModule(DataModule):
         snr: float,
         data_seed: int,
         cache: str,
+        text: Sequence[str] | None = None,
         **shared: Any,
     ):
         super().__init__(**shared)
+        if isinstance(text, str) or any("{}" not in template for template in text or ()):
+            raise ValueError(f"datamodule.text: got {text}, wanted templates such as ['the digit {{}}'], or null")
         if corruption not in CORRUPTIONS:
             raise ValueError(f"datamodule.corruption: got '{corruption}', wanted one of {', '.join(CORRUPTIONS)}")
         if not 1 <= components <= 784 or size < 1:
@@ -83,6 +90,7 @@ class AVMNISTDataModule(DataModule):
         self.snr = snr
         self.data_seed = data_seed
         self.cache = Path(cache)
+        self.text = list(text or ())
 
     def read(self) -> Table:
         built = self.cached()
@@ -93,13 +101,15 @@ class AVMNISTDataModule(DataModule):
         known = self.labels.get("target", [str(d) for d in range(10)])  # a trained model may have others
         kind = self.kinds.get("target", "class")
         targets, about, faults = encode(kind, "target", built.label.tolist(), split == "train", known)
+        texts = {"text": written(self.text, built.label, self.data_seed)} if self.text else {}
         return Table(
-            inputs={"vision": Indexed(built.images, rows), "audio": Indexed(built.clips, built.clip)},
+            inputs={"vision": Indexed(built.images, rows), "audio": Indexed(built.clips, built.clip), **texts},
             targets={"target": targets},
             ids=[str(row) for row in rows],
             split=split,
             spec=DataSpec(
                 inputs={
+                    **{name: InputData(modality="text") for name in texts},
                     "vision": InputData(modality="vision", size=(28, 28), channels=1),
                     # a picture of sound: a vision encoder reads it
                     "audio": InputData(modality="vision", size=(self.size, self.size), channels=1),
@@ -150,6 +160,13 @@ class AVMNISTDataModule(DataModule):
         clips = np.stack([spectrogram(file, self.size, snr, rng) for file in wavs])
         kept = project(images, 60_000 - VALIDATION, self.components)
         return Built(kept, clips, clip, label)
+
+
+def written(templates: Sequence[str], label: np.ndarray, seed: int) -> list[str]:
+    """For each row one of the templates, with its digit's name."""
+    texts = [[template.replace("{}", word) for word in WORDS] for template in templates]
+    which = np.random.default_rng([seed, len(templates)]).integers(len(templates), size=len(label))
+    return [texts[i][digit] for i, digit in zip(which.tolist(), label.tolist())]
 
 
 def clip_names() -> list[str]:

@@ -31,6 +31,9 @@ FIXES = {
 }
 
 
+FILLED = {"train": "lower datamodule.split.val or .test", "all": "there is no row to read"}  # an empty split's fix
+
+
 class RowRead(NamedTuple):
     """One row as a worker read it: the sample, what was wrong, and the inputs whose end was left out."""
 
@@ -219,14 +222,17 @@ class DataModule(LightningDataModule):
         return found
 
     def rows(self, split: str) -> np.ndarray:
-        """Rows of a split; "all": of every split. Errors: ValueError where there is none."""
+        """Rows of a split; "all": of every split. Errors: ValueError where there is none, or no such split."""
         table = self.table
+        if split not in (*SPLITS, "all"):
+            raise ValueError(f"split: got '{split}', wanted one of {', '.join(SPLITS)}, all")
         rows = np.flatnonzero(table.split != "" if split == "all" else table.split == split)
         if not len(rows):
             counts = ", ".join(f"{name} {int((table.split == name).sum())}" for name in SPLITS)
             raise ValueError(
-                f"{table.source}: the split '{split}' is empty (rows: {counts}); set datamodule.split.{split} above 0, "
-                f"or name the column of splits with datamodule.columns.split"
+                f"{table.source}: the split '{split}' is empty (rows: {counts}); "
+                f"{FILLED.get(split, f'set datamodule.split.{split} above 0')}"
+                f"{', or name the column of splits with datamodule.columns.split' if self.columns else ''}"
             )
         return rows
 
@@ -319,6 +325,13 @@ class DataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.begun = state_dict or None
+
+    def standing(self, state: Mapping[str, Any]) -> tuple[int, int, int]:
+        """-> the epoch of a `state_dict`, how many batches of it were trained, how many it has if it goes on now."""
+        order = self.loader("train", train=True).order
+        order.load_state_dict(state)
+        order.set_epoch(state["epoch"])
+        return order.epoch, sum(part.batches for part in order.done()), len(order)
 
     def val_dataloader(self) -> Loader:
         return self.loader("val")

@@ -9,14 +9,10 @@ from typing import Any
 from datamodules.splitting import spelt
 from datamodules.table import SPLITS
 from datamodules.targets import shown, undecodable
+from mm.types import SUFFIXES
 
 Cells = dict[str, list[Any]]  # column name -> its cells, by row
 
-SUFFIXES = {
-    "text": (".txt", ".md"),
-    "vision": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    "audio": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"),
-}
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor
 
 from mm.model import MultimodalModel
@@ -48,6 +48,8 @@ class LoadedModel:
         """
         if isinstance(samples, Mapping):
             return self.predict([samples])[0]
+        if not len(self.model.heads):
+            raise ValueError(f"{self.path}: this model predicts nothing: it was trained to align its inputs")
         if not samples:
             return []
         device = next(self.model.parameters()).device
@@ -99,11 +101,12 @@ def save(
     columns: dict[str, Any] | None,
     metrics: dict[str, Any],
     card: str,
+    task: dict[str, Any] | None = None,
 ) -> None:
     """Write a model directory, beside its name, and rename it; one that is there already is replaced.
 
     model_config, transform_configs: the finished configs that they were built from; columns: as the datamodule's;
-    metrics: the configs of each head's metrics; card: the text of its README.md.
+    metrics: the configs of each head's metrics; card: the text of its README.md; task: what is kept of the training.
     """
     part = path.with_name(path.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -131,6 +134,7 @@ def save(
         },
         "columns": columns,
         "metrics": metrics,
+        "task": task or {},
     }
     (part / "config.yaml").write_text(
         yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
@@ -188,6 +192,14 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
         targets={n: TargetData(**tuples(d), classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
     )
     return LoadedModel(model.to(device).eval(), transforms, spec, config, path)
+
+
+def weights(path: str | Path) -> dict[str, Tensor]:
+    """Of a model directory (or wandb:entity/project/name:version), by name. Errors: ValueError where it is none."""
+    file = fetch(path) / "model.safetensors"
+    if not file.is_file():
+        raise ValueError(f"no model directory at {path}: it has no {file.name}; a run leaves one as outputs/RUN/model")
+    return load_file(file)
 
 
 def build(node: Any, allow: Sequence[str] = ()) -> Any:

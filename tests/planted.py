@@ -25,6 +25,20 @@ class Kill(Callback):
             os.kill(os.getpid(), getattr(signal, self.how))
 
 
+class KillInTest(Callback):
+    """At the first batch of the test a signal to the own process."""
+
+    def __init__(self, how: str, rank: int = 0):
+        self.how = how
+        self.rank = rank
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *a: Any
+    ) -> None:
+        if batch_idx == 0 and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), getattr(signal, self.how))
+
+
 class Blow(Callback):
     """An infinite value in the first row of an input, in every epoch's batch of that number."""
 

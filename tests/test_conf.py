@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 ROOTS = [f.stem for f in CONF.glob("*.yaml")]
-# Arguments that the code passes; a yaml must not name them.
+# Arguments that the code passes, or takes out of a yaml before it is built.
 PASSED = {
     "callbacks",
     "logger",
@@ -27,7 +27,7 @@ PASSED = {
     "heads",
     "transforms",
 }
-PASSED |= {"params", "kinds", "labels", "whole"}
+PASSED |= {"params", "kinds", "labels", "whole", "init_from"}
 OTHERS = {"WandbLogger": "wandb.init"}  # whose further keywords go on to another function
 
 
@@ -130,8 +130,10 @@ def test_every_option_composes(group):
     if group.name in ("experiment", "hydra"):
         return
     key = str(group.relative_to(CONF))
+    root = "evaluate" if key in ("robustness", "prompts") else "train"
+    beside = ["task=contrastive"] if key == "task/loss" else []
     for file in group.glob("*.yaml"):
         choice = f"{key}=[{file.stem}]" if key == "callbacks" else f"{key}={file.stem}"
         with initialize_config_module("conf", version_base="1.3"):
-            cfg = compose("train", [choice, "paths.run=x"])
+            cfg = compose(root, [*beside, choice, "paths.run=x"])
             assert cfg is not None

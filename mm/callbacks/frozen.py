@@ -5,10 +5,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,17 +20,22 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from mm.types import Features, Identified, Read
+from mm.types import Batch, Features, Identified, Read
 
 DONE = "done.json"
+SAMPLE = 16  # rows by which the size is estimated, and stored Features are compared with what the encoder gives now
+WAIT = 60.0  # seconds between two words among processes while another run computes the same
+# How much of their norm Features of the same rows may differ by in other batches, and on other devices.
+SLACK, SLACK_HALF = 0.01, 0.05
 
 
 class FrozenFeatures(Callback):
     """Before the first epoch, for every encoder that is frozen as a whole and whose input is read without chance.
 
     Kept in `folder` under a key of the encoder's weights and settings, of the data, of how it is read and of the
-    precision, for all epochs and for later runs. described: input name -> settings of its encoder and its transform.
-    Errors: ValueError where the disk is too small.
+    precision, for all epochs and for later runs; of runs at the same time one computes. Where the encoder gives others
+    for a few rows, its code has changed: they are computed anew. described: input name -> settings of its encoder and
+    its transform. Errors: ValueError where the disk is too small.
     """
 
     def __init__(self, folder: str, described: Mapping[str, str]):
@@ -42,15 +49,30 @@ class FrozenFeatures(Callback):
             encoder = model.encoders[model.share.get(name, name)]
             if not is_frozen(encoder) or getattr(datamodule.transforms[name], "augment", None):
                 continue
-            path = self.folder / self.key(trainer, datamodule, name, encoder)
-            there = trainer.strategy.broadcast((path / DONE).exists())
-            if not there:
-                compute(trainer, datamodule, name, encoder, path)
+            sample = datamodule.batch(spread(np.flatnonzero(datamodule.table.split != "")), only=[name])
+            path = self.folder / self.key(trainer, datamodule, name, encoder, sample)
+            with alone(trainer, path.with_name(f"{path.name}.lock")):
+                path, there = self.find(trainer, name, encoder, path, sample)
+                if not there:
+                    compute(trainer, datamodule, name, encoder, path)
             if trainer.is_global_zero:
                 print(f"features of '{name}', whose encoder is frozen: {'read from' if there else 'kept in'} {path}")
             datamodule.stored[name] = StoredFeatures(path)
 
-    def key(self, trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module) -> str:
+    def find(self, trainer: Trainer, name: str, encoder: nn.Module, path: Path, sample: Batch) -> tuple[Path, bool]:
+        """The folder whose Features are those of the encoder as it is, and whether it is there already."""
+        for number in count(1):
+            there = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            if not trainer.strategy.broadcast((there / DONE).exists()):
+                return there, False
+            now = encode(trainer, encoder, name, sample)
+            if trainer.strategy.broadcast(same(StoredFeatures(there), sample.row, now, str(trainer.precision))):
+                return there, True
+            if trainer.is_global_zero:
+                print(f"features of '{name}' in {there} are not what the encoder gives now: its code has changed")
+        raise AssertionError
+
+    def key(self, trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, sample: Batch) -> str:
         """Of all that the Features follow from."""
         found = hashlib.blake2b(digest_size=16)
         settings = [self.described[name], type(encoder).__qualname__, str(trainer.precision), version("torch")]
@@ -59,44 +81,127 @@ class FrozenFeatures(Callback):
             found.update(part.encode() + data_of(x.full_tensor() if isinstance(x, DTensor) else x))
         rows = np.flatnonzero(datamodule.table.split != "")
         found.update(rows.tobytes())
-        for one in identities(datamodule.table.inputs[name]):
+        files = datamodule.table.spec.inputs[name].modality != "text"
+        for one in identities(datamodule.table.inputs[name], files):
             found.update(one)
-        sample = datamodule.batch(rows[:: len(rows) // 16 + 1].tolist(), only=[name])
         found.update(data_of(sample.inputs[name]))  # a tokenizer's words, say, which no setting tells
         return found.hexdigest()
 
 
+@contextmanager
+def alone(trainer: Trainer, lock: Path) -> Iterator[None]:
+    """While no other run holds the lock; the first process holds it for all."""
+    from filelock import FileLock, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+
+    def take() -> bool:
+        try:
+            held.acquire(timeout=WAIT)
+        except Timeout:
+            return False
+        return True
+
+    try:
+        # Word after word: processes that wait for one longer than some minutes give up.
+        while not trainer.strategy.broadcast(trainer.is_global_zero and take()):
+            if trainer.is_global_zero:
+                print(f"another run computes the same features: waiting for {lock}")
+        yield
+    finally:
+        held.release()
+
+
+def spread(rows: np.ndarray) -> list[int]:
+    """A few of them, from the first to the last."""
+    return rows[:: len(rows) // SAMPLE + 1].tolist()
+
+
 @torch.no_grad()
+def encode(trainer: Trainer, encoder: nn.Module, name: str, batch: Batch) -> Features:
+    """An input of a finished batch, on the device."""
+    batch = move_data_to_device(batch, trainer.strategy.root_device)
+    with trainer.precision_plugin.forward_context():
+        return encoder(trainer.precision_plugin.convert_input(batch.inputs[name]), batch.masks[name])
+
+
+def same(stored: "StoredFeatures", row: Tensor, now: Features, precision: str) -> bool:
+    """Whether what was stored of some rows is what an encoder gives for them now; row (B,) as in Batch."""
+    slack = SLACK_HALF if "16" in precision else SLACK
+    found: dict[int, list[Features]] = {}
+    for number, one in entries(row, now):
+        found.setdefault(number, []).append(one)
+    for number in {int(x) for x in row if x >= 0}:
+        before, after = stored.windows(number), found.get(number, [])
+        if [len(x.mask) for x in before] != [len(x.mask) for x in after]:
+            return False
+        for old, new in zip(before, after):
+            pairs = [(x.double(), y.double()) for x, y in zip(old, new)]
+            if any((x - y).norm() > slack * y.norm() + 1e-6 for x, y in pairs):
+                return False
+    return True
+
+
 def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, path: Path) -> None:
-    """Every process its share of all rows. Errors: ValueError where the disk is too small."""
-    loader, writer = datamodule.loader("all", only=[name]), Writer(path, trainer.global_rank)
-    shown = tqdm(loader, desc=f"features of {name}", leave=False, disable=not trainer.is_global_zero)
-    for number, batch in enumerate(shown):
+    """Every process its share of all rows; the folder appears whole. Errors: ValueError where the disk is too small."""
+    part = path.with_name(f"{path.name}.part")
+    if trainer.is_global_zero:
+        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+        part.mkdir(parents=True)
+    trainer.strategy.barrier()
+    try:
+        check_disk(trainer, datamodule, name, encoder, part)
+        about = write(trainer, datamodule, name, encoder, part)
+        everyone: list[Any] = [about]
+        if trainer.world_size > 1:
+            everyone = [None] * trainer.world_size
+            torch.distributed.all_gather_object(everyone, about)
+        if trainer.is_global_zero:
+            (part / DONE).write_text(json.dumps(everyone))
+            os.replace(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    trainer.strategy.barrier()
+
+
+def check_disk(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, folder: Path) -> None:
+    """Errors: ValueError where the Features of all rows, by those of a few, would not fit."""
+    rows = datamodule.rows("all")
+    few = spread(rows)
+    batch = datamodule.batch(few, only=[name])
+    there = entries(batch.row, encode(trainer, encoder, name, batch))
+    size = sum(x.numel() * x.element_size() for _, one in there for x in one)
+    lengths = datamodule.lengths([name])[name]  # (N,)
+    wanted, free = size * lengths[rows].sum() / max(lengths[few].sum(), 1), shutil.disk_usage(folder).free
+    if wanted > 0.9 * free:
+        raise ValueError(
+            f"the features of '{name}' would take {wanted / 1e9:.1f} GB, of {free / 1e9:.1f} GB that are free at "
+            f"{folder.parent}; set paths.cache to a larger disk, or cache_features=false"
+        )
+
+
+def write(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, folder: Path) -> dict[str, Any]:
+    """This process's share. -> what a reader must know of it."""
+    loader, writer = datamodule.loader("all", only=[name]), Writer(folder, trainer.global_rank)
+    for batch in tqdm(loader, desc=f"features of {name}", leave=False, disable=not trainer.is_global_zero):
         batch = datamodule.finish(move_data_to_device(batch, trainer.strategy.root_device))
-        x, mask = batch.inputs[name], batch.masks[name]
-        with trainer.precision_plugin.forward_context():
-            written = writer.add(batch.row, encoder(trainer.precision_plugin.convert_input(x), mask))
-        wanted, free = written * len(loader) * trainer.world_size, shutil.disk_usage(path).free
-        if number == 0 and wanted > 0.9 * free:
-            shutil.rmtree(path)
-            raise ValueError(
-                f"the features of '{name}' would take {wanted / 1e9:.1f} GB, of {free / 1e9:.1f} GB that are free at "
-                f"{path.parent}; set paths.cache to a larger disk, or cache_features=false"
-            )
+        writer.add(batch.row, encode(trainer, encoder, name, batch))
     table = datamodule.table
-    about = writer.close() | {
+    return writer.close() | {
         "faults": [[row, told] for (row, where), told in datamodule.faults.items() if where == table.column(name, row)],
         "cut": [row for row, what in datamodule.long if what == f"cut/{name}"],
     }
-    everyone: list[Any] = [about]
-    if trainer.world_size > 1:
-        everyone = [None] * trainer.world_size
-        torch.distributed.all_gather_object(everyone, about)
-    if trainer.is_global_zero:
-        part = path / f"{DONE}.part"
-        part.write_text(json.dumps(everyone))
-        os.replace(part, path / DONE)
-    trainer.strategy.barrier()
+
+
+def entries(row: Tensor, features: Features) -> Iterator[tuple[int, Features]]:
+    """(row, its Features up to the last token) of all that is there, in order; row (B,) as in Batch."""
+    features = Features(*(x.cpu() for x in features))
+    for i in features.mask.any(1).nonzero().flatten().tolist():
+        end = int(features.mask[i].nonzero()[-1]) + 1
+        token = {field: getattr(features, field)[i, :end] for field in ("tokens", "mask", "position")}
+        yield int(row[i]), Features(pooled=features.pooled[i], **token)
 
 
 class Writer:
@@ -112,14 +217,11 @@ class Writer:
 
     def add(self, row: Tensor, features: Features) -> int:
         """A batch, without what is absent; row (B,) as in Batch. -> bytes written"""
-        features = Features(*(x.cpu() for x in features))
         written = 0
-        for i in features.mask.any(1).nonzero().flatten().tolist():
-            count = int(features.mask[i].nonzero()[-1]) + 1
-            self.index.append((int(row[i]), count))
-            one = features._replace(pooled=features.pooled[:, None])
+        for number, one in entries(row, features):
+            self.index.append((number, len(one.mask)))
             for field, x in one._asdict().items():
-                written += self.files[field].write(data_of(x[i, :count]))
+                written += self.files[field].write(data_of(x))
         self.about = {
             "width": features.tokens.shape[2],
             "dtypes": {field: str(x.dtype).removeprefix("torch.") for field, x in features._asdict().items()},
@@ -132,6 +234,13 @@ class Writer:
             file.close()
         np.save(self.folder / "index.npy", np.array(self.index, dtype=np.int64).reshape(-1, 2))
         return self.about
+
+
+class Index(NamedTuple):
+    """Where every window lies."""
+
+    first: np.ndarray  # (N + 2,) of each row, its first window; the last two stand for all rows beyond
+    places: np.ndarray  # (M, 4), in the order of rows: which process wrote it, as its which, its tokens' begin and end
 
 
 class StoredFeatures:
@@ -151,37 +260,62 @@ class StoredFeatures:
         self.cut = {row for part in self.about for row in part["cut"]}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: x for name, x in vars(self).items() if name != "windows"}  # every worker maps the files itself
+        mapped = ("parts", "index")  # every worker maps the files itself
+        return {name: x for name, x in vars(self).items() if name not in mapped}
 
     @cached_property
-    def windows(self) -> dict[int, list[Features]]:
-        """Row -> the Features of its windows, mapped, not read."""
-        found: dict[int, list[Features]] = {}
+    def parts(self) -> list[dict[str, Tensor]]:
+        """Of each process that wrote: field -> its numbers, mapped, not read."""
+        found = []
         for i, about in enumerate(self.about):
-            index = np.load(self.path / f"part-{i}/index.npy")
+            index, wide = np.load(self.path / f"part-{i}/index.npy"), about["width"]
+            total = int(index[:, 1].sum())
+            shapes = {"tokens": (total, wide), "mask": (total,), "position": (total, 2), "pooled": (len(index), wide)}
+            found.append(
+                {
+                    field: mapped(self.path / f"part-{i}/{field}", shape, getattr(torch, about["dtypes"][field]))
+                    for field, shape in shapes.items()
+                }
+            )
+        return found
+
+    @cached_property
+    def index(self) -> Index:
+        rows, places = [], []
+        for i in range(len(self.about)):
+            index = np.load(self.path / f"part-{i}/index.npy")  # (M, 2): row, tokens
             ends = index[:, 1].cumsum()
-            total = int(ends[-1]) if len(ends) else 0
-            shapes = {"tokens": (total, about["width"]), "mask": (total,), "position": (total, 2)}
-            shapes["pooled"] = (len(index), about["width"])
-            part = {
-                field: mapped(self.path / f"part-{i}/{field}", shape, getattr(torch, about["dtypes"][field]))
-                for field, shape in shapes.items()
-            }
-            for number, ((row, count), end) in enumerate(zip(index.tolist(), ends.tolist())):
-                token = {field: part[field][end - count : end] for field in ("tokens", "mask", "position")}
-                found.setdefault(row, []).append(Features(pooled=part["pooled"][number], **token))
+            rows.append(index[:, 0])
+            places.append(np.stack([np.full(len(index), i), np.arange(len(index)), ends - index[:, 1], ends], axis=1))
+        row = np.concatenate(rows)
+        order = np.argsort(row, kind="stable")
+        beyond = int(row.max(initial=-1)) + 1
+        return Index(np.searchsorted(row[order], np.arange(beyond + 2)), np.concatenate(places)[order])
+
+    def windows(self, row: int) -> list[Features]:
+        """Those of a row, mapped, not read."""
+        first, places = self.index
+        row = min(row, len(first) - 2)
+        found = []
+        for part, number, begin, end in places[first[row] : first[row + 1]].tolist():
+            x = self.parts[part]
+            token = x["tokens"][begin:end], x["mask"][begin:end]
+            found.append(Features(*token, x["pooled"][number], x["position"][begin:end]))
         return found
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         if raw in self.faults:
             raise ValueError(self.faults[raw])
-        return Read(self.windows.get(raw, []), raw in self.cut)  # type: ignore[arg-type]
+        return Read(self.windows(raw), raw in self.cut)  # type: ignore[arg-type]
 
     def finish(self, x: Tensor) -> Tensor:
         return x
 
     def lengths(self, raw: Sequence[Any]) -> list[float]:
-        return [float(sum(len(f.mask) for f in self.windows.get(row, []))) for row in raw]
+        first, places = self.index
+        tokens = np.concatenate([[0], (places[:, 3] - places[:, 2]).cumsum()])  # before each window
+        row = np.minimum(raw, len(first) - 2)
+        return (tokens[first[row + 1]] - tokens[first[row]]).astype(float).tolist()
 
 
 def mapped(file: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -202,8 +336,11 @@ def data_of(x: Tensor) -> bytes:
     return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-def identities(raw: Sequence[Any]) -> Iterator[bytes]:
-    """What tells each raw input from another: a file by path, size and time, all else by its content."""
+def identities(raw: Sequence[Any], files: bool) -> Iterator[bytes]:
+    """What tells each raw input from another: a file by path, size and time, all else by its content.
+
+    files: whether a text is the path of one.
+    """
     if isinstance(raw, Identified):
         yield raw.identity.encode()
         return
@@ -212,7 +349,7 @@ def identities(raw: Sequence[Any]) -> Iterator[bytes]:
             yield data_of(torch.as_tensor(x))
             continue
         told = repr(x)
-        if isinstance(x, str) and os.sep in x and len(x) < 4096 and "\0" not in x and os.path.isfile(x):
+        if files and isinstance(x, str) and os.path.isfile(x):
             found = os.stat(x)
             told += f" {found.st_size} {found.st_mtime_ns}"
         yield told.encode(errors="replace")

@@ -36,7 +36,8 @@ class Resumable(Checkpoint):
     steps: optimizer steps after which one is saved as well, null for none. A signal is answered at the end of the step
     that it finds: save, then hand it on to whoever listened for it before; where nobody did, `Stopped` is raised. The
     same signal a second time ends the run at once. Nothing is saved within a window of accumulation, nor where
-    validation comes next, since Lightning would resume without it (2.6): its end is waited for.
+    validation comes next, since Lightning would resume without it (2.6): its end is waited for. A run that ends within
+    an epoch is saved at its last step, as one that goes on from there is.
     """
 
     def __init__(self, dirpath: str, minutes: float = 10.0, steps: int | None = None, keep: int = 2):
@@ -48,7 +49,7 @@ class Resumable(Checkpoint):
         self.minutes = minutes
         self.steps = steps
         self.keep = keep
-        self.heard = 0  # a signal that this process has received
+        self.heard: list[int] = []  # signals that this process has received and not answered yet
         self.signum = 0  # one that all have agreed to answer
         self.before: dict[int, Any] = {}  # who listened for each signal
         self.wanted = False  # a checkpoint, as soon as one can be saved
@@ -68,6 +69,11 @@ class Resumable(Checkpoint):
                 signal.signal(signum, self.hear)
         self.step, self.next_word = trainer.global_step, 0
         self.since, self.saved = (self.step, time.monotonic()), time.monotonic()
+        loop = trainer.fit_loop
+        if loop.restarted_on_epoch_end:  # under max_steps Lightning (2.6) would count an epoch without a batch
+            loop.epoch_progress.increment_completed()
+            loop.reset_restart_stage()
+            loop._restarting = loop.epoch_loop.restarting = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for signum, handler in self.before.items():
@@ -76,9 +82,9 @@ class Resumable(Checkpoint):
 
     def hear(self, signum: int, frame: Any) -> None:
         """The handler: take note, or, the second time, give up at once."""
-        if signum in (self.heard, self.signum):
+        if signum in self.heard:
             raise Stopped(signum)
-        self.heard = signum
+        self.heard.append(signum)
         name = signal.Signals(signum).name
         print(f"{name}: the step is finished and saved first; once more to stop at once", file=sys.stderr)
 
@@ -101,15 +107,18 @@ class Resumable(Checkpoint):
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         if not trainer.is_last_batch and not loop._should_check_val_fx(fetcher):
+            self.wanted = self.wanted or ends(trainer)
             self.save_wanted(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.is_last_batch and self.step == trainer.global_step:
+        if trainer.state.fn == "fit" and not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
+            self.wanted = self.wanted or ends(trainer)
             self.save_wanted(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.wanted = True
-        self.save_wanted(trainer)
+        if trainer.is_last_batch:  # by now Lightning counts the epoch as a whole one
+            self.wanted = True
+            self.save_wanted(trainer)
 
     def agree(self, trainer: Trainer) -> None:
         """What any process has heard, and what the clock of any says, all come to know: about once a second."""
@@ -121,10 +130,11 @@ class Resumable(Checkpoint):
         pace = (self.step - self.since[0]) / max(now - self.since[1], 1e-6)  # steps a second
         every = max(1, min(int(pace), self.steps or int(pace)))
         self.since = (self.step, now)
+        heard = self.heard[0] if self.heard else 0  # one that arrives from here on is for the next time
         if trainer.world_size > 1:
-            word = torch.tensor([self.heard, int(due), every], device=trainer.strategy.root_device)
-            self.heard, due, every = trainer.strategy.reduce(word, reduce_op="max").tolist()
-        self.signum, self.heard = self.heard or self.signum, 0
+            word = torch.tensor([heard, int(due), every], device=trainer.strategy.root_device)
+            heard, due, every = trainer.strategy.reduce(word, reduce_op="max").tolist()
+        self.signum = self.signum or heard
         self.next_word = self.step + every
         self.wanted = self.wanted or bool(due or self.signum)
 
@@ -143,11 +153,18 @@ class Resumable(Checkpoint):
         if not self.signum or self.saved_step != self.step:
             return
         signum, self.signum = self.signum, 0
+        if signum in self.heard:
+            self.heard.remove(signum)
         handler = self.before.get(signum)
         if callable(handler) and handler is not signal.default_int_handler:
             handler(signum, None)
         else:
             raise Stopped(signum)
+
+
+def ends(trainer: Trainer) -> bool:
+    """Whether the step is the run's last, wherever in its epoch."""
+    return trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
 
 
 class WholeFileIO(TorchCheckpointIO):

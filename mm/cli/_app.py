@@ -1,6 +1,7 @@
 """From a verb's arguments to its job, through Hydra: run folders, resuming, and what children of a job inherit."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,18 +34,13 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
     """Compose the verb's config and run its job, or, under -m, its jobs."""
     program = sys.argv[0]
     argv = [bare(arg) for arg in argv]
+    argv = [*remembered(argv), *argv]
     flags = config_flags(argv)
     rest = list(argv)
     for flag in flags:
         rest.remove(flag)
     # Hydra wants its flags first; they may be typed anywhere
-    sys.argv = [
-        program,
-        *flags,
-        *(a for a in rest if a[0] == "-"),
-        *remembered(argv),
-        *(a for a in rest if a[0] != "-"),
-    ]
+    sys.argv = [program, *flags, *(a for a in rest if a[0] == "-"), *(a for a in rest if a[0] != "-")]
     if {"-m", "--multirun"} & set(argv):
         from mm.cli import _launchers
 
@@ -149,10 +145,12 @@ def check_folder(folder: Path, resume: Any) -> None:
 
 
 def remember(folder: Path) -> None:
-    """Keep verb and overrides of a run that is about to start, for resuming and comparing."""
+    """Keep verb, config flags and overrides of a run that is about to start, for resuming and comparing."""
     state = HydraConfig.get()
     part = folder / f"{OVERRIDES}.part"
-    typed = yaml.safe_dump(list(state.overrides.task), allow_unicode=True)
+    flags = config_flags(sys.argv)
+    pairs = [f for f in flags if "=" in f] or [f"{name}={value}" for name, value in zip(flags[::2], flags[1::2])]
+    typed = yaml.safe_dump([*pairs, *state.overrides.task], allow_unicode=True)
     part.write_text(f"# mm {state.job.config_name}\n{typed}", encoding="utf-8")
     os.replace(part, folder / OVERRIDES)
 
@@ -176,7 +174,7 @@ def restore(before: dict[str, str | None]) -> None:
 
 
 def remembered(argv: list[str]) -> list[str]:
-    """For `run=NAME resume=true`, the overrides that NAME was started with, but those that are given anew."""
+    """For `run=NAME resume=true`, what NAME was started with, but what is given anew."""
     given = {key: value for arg in argv for key, value in [parse(arg)] if key}
     if given.get("resume") is not True or "run" not in given or {"-m", "--multirun"} & set(argv):
         return []
@@ -186,6 +184,13 @@ def remembered(argv: list[str]) -> list[str]:
     if not file.exists():
         raise ValueError(f"resume=true: there is no run in {file.parent}")
     return [o for o in yaml.safe_load(file.read_text(encoding="utf-8")) if parse(o)[0] not in given]
+
+
+def resume_command(cfg: DictConfig, folder: Path, *overrides: str) -> str:
+    """What to type to go on with a run."""
+    moved = [o for o in HydraConfig.get().overrides.task if parse(o)[0] == "paths.outputs"]
+    run = os.path.relpath(folder, cfg.paths.outputs)
+    return shlex.join(["mm", "train", f"run={run}", *moved, "resume=true", *overrides])
 
 
 def parse(arg: str) -> tuple[str, Any]:

@@ -1,6 +1,6 @@
 """What evaluate and predict share: a model directory over the rows of a datamodule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
 from mm.cli import _finish, _results, _run
 from mm.cli._app import remember
+from mm.types import TargetData
 
 
 def load(cfg: DictConfig) -> LoadedModel:
@@ -26,17 +27,21 @@ def load(cfg: DictConfig) -> LoadedModel:
     return checkpoint.load(cfg.checkpoint, list(cfg.allow))
 
 
-def datamodule(cfg: DictConfig, loaded: LoadedModel, labelled: bool) -> Any:
-    """The data, read with the model's column map where none is given, its label map and its transforms."""
-    targets = loaded.spec.targets if labelled else {}
+def datamodule(cfg: DictConfig, loaded: LoadedModel, labelled: bool, only: Sequence[str] | None = None) -> Any:
+    """The data, read with the model's column map where none is given, its label map and its transforms.
+
+    only: the targets to read, also those that the model does not know; None: those that it does.
+    """
+    known = loaded.spec.targets if labelled else {}
+    targets: dict[str, TargetData | None] = dict(known) if only is None else {name: known.get(name) for name in only}
     saved = loaded.config["columns"]
     if saved is not None and "columns" in cfg.datamodule:
         with open_dict(cfg):
             cfg.datamodule.columns = columns(saved, OmegaConf.to_container(cfg.datamodule.columns), labelled)
     built = _finish.build_datamodule(
         cfg,
-        kinds={name: data.kind for name, data in targets.items()},
-        labels={name: data.classes for name, data in targets.items()},
+        kinds={name: data.kind for name, data in targets.items() if data},
+        labels={name: data.classes if data else None for name, data in targets.items()},
         whole=True,
     )
     table = built.table
@@ -83,9 +88,14 @@ def test(cfg: DictConfig, loaded: LoadedModel, datamodule: Any, split: str, **mo
     """Every row of a split through the model."""
     task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=loaded.model, **more)
     trainer = _run.build_trainer(cfg, [Progress()], False)
+    again(trainer, task, datamodule, split)
+    return task, trainer
+
+
+def again(trainer: Trainer, task: Any, datamodule: Any, split: str) -> None:
+    """Every row of another split through the same task."""
     datamodule.test_dataloader = lambda: datamodule.loader(split)
     trainer.test(task, datamodule=datamodule, verbose=False)
-    return task, trainer
 
 
 def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], folder: Path, truth: bool) -> None:
@@ -97,4 +107,4 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
     results: Mapping[str, float] = task.results | _run.data_counts(datamodule) | {"data/rows": len(rows)}
     print(f"{datamodule.table.source}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error")
     saved = _results.save(folder, results, task, datamodule, rows, truth)
-    _results.print_results(results, list(task.model.heads), folder, saved, [])
+    _results.print_results(results, list(task.model.heads) or [""], folder, saved, [])

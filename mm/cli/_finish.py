@@ -44,9 +44,14 @@ def target_kinds(model: DictConfig) -> dict[str, str]:
 def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
     """Drop the parts of inputs and targets that the data lacks, and fill the rest from what it has.
 
-    Errors: ValueError where a dropped part was asked for, or an input or target of the data has no part.
+    Errors: ValueError where a dropped part was asked for, or an input or target of the data has no part; a task that
+    reads no head leaves targets without one.
     """
     model = cfg.model
+    task = get_class(cfg.task._target_)
+    reads_heads: bool = task.reads_heads  # type: ignore[attr-defined]
+    if model.heads and not reads_heads:
+        raise ValueError(f"model.heads.{next(iter(model.heads))}: {task.__name__} reads no head; leave it out")
     named = named_keys()
     restricted = cfg.datamodule.get("inputs") is not None  # leaving inputs out on purpose is no mistake
     share = dict(model.get("share") or {})
@@ -80,6 +85,8 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
                 )
             fill(model.encoders[name], {k: v for k, v in asdict(data).items() if v is not None})
         for name, data in spec.targets.items():
+            if name not in model.heads and not reads_heads:
+                continue
             if name not in model.heads:
                 raise ValueError(f"the target '{name}' has no head; add +model/heads@model.heads.{name}=classification")
             number = len(data.classes)
@@ -90,7 +97,7 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
                 "counts": list(data.counts),
             }
             fill(model.heads[name], about | {"mean": data.mean, "std": data.std})
-        if not model.heads:
+        if not model.heads and reads_heads:
             raise ValueError("the data has no target to learn; name its column with datamodule.columns.target=...")
         names = [n for n in spec.inputs if n not in share] + [n for n in spec.inputs if n in share]
         model.encoders = {n: model.encoders[n] for n in names if n not in share}

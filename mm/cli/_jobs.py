@@ -43,7 +43,8 @@ class Job:
         if not self.folder.is_dir() or not any(self.folder.iterdir()):
             return "new"
         file = self.folder / OVERRIDES
-        held = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else []
+        kept = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else []
+        held = [o for o in kept if not o.startswith("-")]  # Hydra's flags are the command's
         if what(held) != what(self.overrides):
             was, now = (" ".join(sorted(a - b)) for a, b in permutations((what(held), what(self.overrides))))
             raise ValueError(

@@ -34,7 +34,7 @@ def build(cfg: DictConfig, folder: Path) -> list[Any]:
             if not isinstance(error.__cause__, ModuleNotFoundError):
                 raise
             raise ValueError(
-                f"logger={name} needs a package that is not installed; install it with pip install 'mm[{name}]', "
+                f"logger={name} needs a package that is not installed; pip install {name}, "
                 f"or choose logger=csv"
             ) from None
     return built or [DummyLogger()]  # LearningRateMonitor wants one

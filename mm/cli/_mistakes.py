@@ -2,6 +2,9 @@
 
 import errno
 import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -18,8 +21,10 @@ def explain(error: BaseException, verb: str) -> str | None:
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         where = next(iter(re.findall(r"full_key: (\S+)", str(error))), "")
-        if isinstance(cause, ValueError):
-            return str(cause)
+        if isinstance(cause, ValueError):  # "pool: got 'x'" of several encoders says too little
+            argument = re.match(r"[a-z_]+(\.[a-z_]+)*: got ", str(cause))
+            named = not where or not argument or str(cause).startswith(where.split(".")[0])
+            return str(cause) if named else f"{where}.{cause}"
         if isinstance(cause, AssertionError):
             return None
         told = " ".join(str(cause or error).split("\n")[:2])
@@ -48,16 +53,19 @@ def suggest(message: str, verb: str) -> str:
         names = [line.strip() for line in options[2].splitlines() if line.strip()]
         return near(options[1].rpartition("/")[2], names, most=3, cutoff=0.5)
     if key := re.search(r"(?:Could not override|override|delete) '([^']+)'", message):
-        return near(key[1].split("@")[0], keys(verb), most=3, cutoff=0.5)
+        return near(key[1].split("@")[0], keys(verb, sys.argv[1:]), most=3, cutoff=0.5)
     return ""
 
 
-def keys(verb: str) -> list[str]:
-    """Every key of the verb's default config, and every group."""
+def keys(verb: str, typed: Sequence[str]) -> list[str]:
+    """Every key of the verb's config with the options that were chosen, and every group."""
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         config = compose(verb, return_hydra_config=True)
         groups = list(config.hydra.runtime.choices)
+        chosen = [arg for arg in typed if arg.partition("=")[0].lstrip("+") in groups]
+        with suppress(HydraException):  # one of them is a mistake as well, or an option from the user's own folder
+            config = compose(verb, chosen, return_hydra_config=True)
     return [*flat(config), *groups]
 
 

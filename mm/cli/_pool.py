@@ -162,7 +162,7 @@ def shares(configs: list[DictConfig], slots: int | None, gpus: Sequence[int | st
     if found and width > len(found):
         raise ValueError(f"a job wants {width} devices (trainer.devices), there are {len(found)}: {', '.join(found)}")
     groups = [",".join(found[i : i + width]) for i in range(0, len(found) - width + 1, width)]
-    count = slots or len(groups) or max(1, cores // width)
+    count = slots if slots is not None else len(groups) or max(1, cores // width)
     if count < 1:
         raise ValueError(f"hydra.launcher.slots: got {slots}, wanted 1 or more")
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // (count * width))))}

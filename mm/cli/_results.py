@@ -92,14 +92,14 @@ def print_results(
 ) -> None:
     """A table of the test, where everything was saved, what to type next; the last line is the run folder."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     for head in heads:
         rows = table_rows(results, f"{head}/" if len(heads) > 1 else "")
         if rows:
             metrics = list(dict.fromkeys(m for row in rows.values() for m in row))
-            table = Table("" if len(heads) == 1 else head, *metrics)
+            table = Table(Column("" if len(heads) == 1 else head, no_wrap=True), *metrics)
             for place, row in rows.items():
                 table.add_row(place.replace("[", r"\["), *(number(row.get(m)) for m in metrics))
             console.print(table)
@@ -119,6 +119,7 @@ def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, A
         place, _, metric = name.partition("/")
         metric = metric.removeprefix(prefix)
         many = "/" in metric or (metric.endswith(("_macro", "_micro", "_weighted")) and metric != "f1_macro")
+        many |= metric.startswith("chance@") and metric != "chance@1"  # k / rows, which stand beside it
         if place.startswith("test") and name == f"{place}/{prefix}{metric}" and not many:
             rows.setdefault(place, {})[metric] = value
     return rows
@@ -137,13 +138,17 @@ def model_card(command: str, source: str, counts: Mapping[str, int], results: Ma
     packages = ", ".join(f"{name} {version(name)}" for name in ("mm", "torch", "lightning", "transformers", "timm"))
     parameters = sum(p.numel() for p in model.parameters())
     inputs = ", ".join(model.inputs)
-    return f"""# {", ".join(model.heads)} from {inputs}
+    example = ", ".join(f'"{name}": ...' for name in model.inputs)
+    title, use = f"{', '.join(model.heads)} from {inputs}", f"predict({{{example}}})  # any subset of the inputs"
+    if not len(model.heads):
+        title, use = f"{inputs}, aligned", "model.encode(inputs, masks)  # input -> Features, of which `pooled` counts"
+    return f"""# {title}
 
 A multimodal model of {parameters:,} parameters, trained by `mm`.
 
     import mm
     model = mm.load("this/folder")
-    model.predict({{{", ".join(f'"{name}": ...' for name in model.inputs)}}})  # any subset of the inputs
+    model.{use}
 
 Data: {source}; rows: {rows}.
 

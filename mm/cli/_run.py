@@ -1,7 +1,6 @@
 """The steps of a training run, in the order of the house: data, finished config, model, transforms, task, trainer."""
 
 import logging
-import os
 import shlex
 import sys
 import time
@@ -15,6 +14,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
@@ -22,11 +22,16 @@ from omegaconf import DictConfig, OmegaConf
 from mm import checkpoint
 from mm.callbacks.frozen import FrozenFeatures
 from mm.callbacks.resumable import Stopped, WholeFileIO, newest_first, usable
-from mm.cli import _finish, _loggers, _results
-from mm.cli._app import is_first_process, remember, shown
+from mm.cli import _alignment, _finish, _loggers, _results, _teachers, _weights
+from mm.cli._app import is_first_process, remember, resume_command, shown
 from mm.cli._launcher import watched
+from mm.cli._signals import Ends
 from mm.cli._words import near
+from mm.tasks.contrastive import Contrastive
 from mm.tasks.sharding import Sharded, complete
+
+# Of the datamodule, what may change while a run goes on: how rows are fed, not which they are.
+FREE = ("batch_size", "budget", "buckets", "num_workers", "shuffle", "on_error", "transforms", "cache")
 
 
 @dataclass
@@ -68,8 +73,10 @@ def prepare(cfg: DictConfig) -> Run:
         counts = ", ".join(f"{name} {count}" for name, count in split_counts(datamodule).items())
         print(f"{datamodule.table.source}: {counts} rows")
     _finish.finish_model(cfg, spec)
-    metrics = _finish.cut_metrics(cfg)
+    metrics, sources = _finish.cut_metrics(cfg), _weights.cut_sources(cfg)
     model = instantiate(cfg.model, _convert_="all")
+    if not cfg.get("resume"):
+        _weights.take(sources, model)
     needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
     _finish.finish_transforms(cfg, spec, needs)
     datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
@@ -79,7 +86,9 @@ def prepare(cfg: DictConfig) -> Run:
         model.compile()
     built = {head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in metrics.items()}
     try:
-        task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=model, metrics=built)
+        teachers = _teachers.load(cfg, datamodule.transforms)
+        parts = teachers | ({"metrics": built} if built else {})
+        task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=model, **parts)
         task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
     except (TypeError, ValueError) as error:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
@@ -95,6 +104,8 @@ def prepare(cfg: DictConfig) -> Run:
             "trainer.max_steps, or choose task/scheduler=constant"
         )
     settle_monitor(cfg, task.val_names())
+    if isinstance(task, Contrastive):
+        _alignment.check(task, datamodule)
     return Run(datamodule, task, metrics)
 
 
@@ -112,22 +123,11 @@ def settle_monitor(cfg: DictConfig, known: dict[str, bool | None]) -> None:
 def check_resumed(cfg: DictConfig, folder: Path) -> None:
     """Say what has changed since the run was started. Errors: ValueError where that is its model or its data."""
     before, now = (flat(OmegaConf.to_container(c, resolve=True)) for c in (OmegaConf.load(folder / "config.yaml"), cfg))
-    fixed = (
-        "model.",
-        "datamodule.path",
-        "datamodule.columns",
-        "datamodule.split",
-        "datamodule.inputs",
-        "datamodule.mix",
-        "datamodule.temperature",
-        "datamodule.one_source",
-        "datamodule.window",
-        "datamodule._t",
-    )
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) == now.get(key) or key == "resume":
             continue
-        if key.startswith(fixed):
+        room, _, rest = key.partition(".")
+        if room == "model" or (room == "datamodule" and rest.split(".")[0] not in FREE):
             raise ValueError(
                 f"resume=true: {key} was {before.get(key)}, now it is {now.get(key)}; a run keeps its model and its "
                 "data: leave it out, or start another run=NAME"
@@ -153,6 +153,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     sharded = isinstance(trainer.strategy, Sharded)
     if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
+    if sharded and isinstance(run.task, Contrastive):
+        raise ValueError("task=contrastive: trainer=fsdp would not share out its temperature; use trainer=ddp")
     if not sharded and resume and Path(resume).is_dir():
         raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
     if is_first_process():
@@ -168,12 +170,17 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {error}") from error
     except BaseException as end:
-        if is_first_process():
-            print(farewell(cfg, trainer, folder, end), file=sys.stderr)
-        elif isinstance(end, Stopped):
-            end.code = 0  # the first process tells
+        tell_end(cfg, trainer, folder, end)
         raise
     return trainer
+
+
+def tell_end(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> None:
+    """Of a run that ends before its time: the first process tells."""
+    if is_first_process():
+        print(farewell(cfg, trainer, folder, end), file=sys.stderr)
+    elif isinstance(end, Stopped):
+        end.code = 0
 
 
 def build_callbacks(cfg: DictConfig, model: Any) -> list[Callback]:
@@ -196,7 +203,7 @@ def farewell(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException
     """What is said of a run that ends before its time."""
     how = f"stopped by {end.signal}" if isinstance(end, Stopped) else "the run ended"
     kept = newest_first(folder / "checkpoints")
-    go_on = f"go on with: mm train run={os.path.relpath(folder, cfg.paths.outputs)} resume=true"
+    go_on = f"go on with: {resume_command(cfg, folder)}"
     return (
         f"{how} after step {trainer.global_step}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
     )
@@ -216,8 +223,13 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Tr
     # Lightning would add a checkpoint callback of its own, which watches nothing.
     keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
     build = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    plugins: list[Any] = [WholeFileIO()]
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        # Its own handlers would save a checkpoint that a later run in the same folder takes for its own, and requeue.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    own = {"default_root_dir": HydraConfig.get().runtime.output_dir, "enable_checkpointing": keeps, "plugins": plugins}
     try:
-        return watched(build(callbacks=callbacks, logger=logger, enable_checkpointing=keeps, plugins=[WholeFileIO()]))
+        return watched(build(callbacks=[*callbacks, Ends()], logger=logger, **own))
     except (TypeError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
 
@@ -252,13 +264,19 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
             score = results[cfg.monitor.metric] = float(kept.best_model_score)
     tested = bool((datamodule.table.split == "test").any()) and cfg.trainer.limit_test_batches != 0
     if tested:
-        trainer.test(task, datamodule=datamodule, verbose=False)
+        try:
+            trainer.test(task, datamodule=datamodule, verbose=False)
+        except Stopped as end:
+            tell_end(cfg, trainer, folder, end)
+            raise
     results |= task.results | {"train/seconds": round(time.time() - run.started, 3)}
     gather(trainer, task, datamodule)
     if isinstance(trainer.strategy, Sharded):
         task.model = trainer.strategy.whole(task.model)
     if not trainer.is_global_zero:
         return score
+    if isinstance(task, Contrastive) and tested:
+        results |= _alignment.told(task, datamodule, task.zero_shot, task.kept()["scale"])
     if task.nonfinite is not None and task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
@@ -266,19 +284,19 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     rows = datamodule.rows("test").tolist() if tested else []
     saved |= _results.save(folder, results, task, datamodule, rows, truth=True)
     _loggers.finish(trainer, task, results, saved)
-    _results.print_results(results, list(task.model.heads), folder, saved, next_commands(cfg, folder))
+    _results.print_results(results, list(task.model.heads) or [""], folder, saved, next_commands(cfg, folder))
     return score
 
 
 def next_commands(cfg: DictConfig, folder: Path) -> list[str]:
     """What one may want to type now."""
     model = shown(folder / "model")
-    run = os.path.relpath(folder, cfg.paths.outputs)
     length = "max_epochs" if (cfg.trainer.max_epochs or 0) > 0 else "max_steps"
+    predict = [f"mm predict checkpoint={model} datamodule=manifest datamodule.path=new.csv"] if cfg.model.heads else []
     return [
         f"mm evaluate checkpoint={model} datamodule={HydraConfig.get().runtime.choices.get('datamodule')} ...",
-        f"mm predict checkpoint={model} datamodule=manifest datamodule.path=new.csv",
-        f"mm train run={run} resume=true trainer.{length}={2 * max(1, cfg.trainer[length])}",
+        *predict,
+        resume_command(cfg, folder, f"trainer.{length}={2 * max(1, cfg.trainer[length])}"),
     ]
 
 
@@ -321,5 +339,6 @@ def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path)
         dict(run.datamodule.columns) or None,
         run.metrics,
         _results.model_card(command, table.source, split_counts(run.datamodule), results, run.task.model),
+        run.task.kept(),
     )
     return path

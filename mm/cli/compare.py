@@ -70,7 +70,7 @@ def results(folder: Path) -> Iterable[Result]:
         if not metrics.exists():
             continue
         text = file.read_text(encoding="utf-8")
-        overrides = dict(o.lstrip("+~").split("=", 1) for o in yaml.safe_load(text) if "=" in o)
+        overrides = dict(o.lstrip("+~-").split("=", 1) for o in yaml.safe_load(text) if "=" in o)
         config = file.with_name("config.yaml")  # a training run leaves it
         data = yaml.safe_load(config.read_text(encoding="utf-8"))["datamodule"] if config.exists() else None
         verb = text.splitlines()[0].removeprefix("# mm ") if text.startswith("# mm ") else "train"

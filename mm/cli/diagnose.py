@@ -1,24 +1,36 @@
 """Look into a run: which batches were not finite and where, and which inputs its model does without.
 
-mm diagnose run=NAME [outputs=outputs] [rows=256]: rows of the training split on which inputs are weighed.
+mm diagnose run=NAME [paths.outputs=outputs] [rows=256]: NAME may be the run's folder as well; rows: how many of the
+training split inputs are weighed on.
 """
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mm.types import Batch
 
-DEFAULTS = {"run": "", "outputs": "outputs", "rows": "256"}
+DEFAULTS = {"run": "", "paths.outputs": "outputs", "rows": "256"}
+USAGE = "usage: mm diagnose run=NAME [paths.outputs=outputs] [rows=256]"
 
 
 def main(argv: list[str]) -> None:
+    from mm.cli._words import near
+
     given = DEFAULTS | {key: value for key, _, value in (a.lstrip("-").partition("=") for a in argv)}
-    if set(given) != set(DEFAULTS) or not given["run"] or not given["rows"].isdigit() or not int(given["rows"]):
-        raise ValueError("usage: mm diagnose run=NAME [outputs=outputs] [rows=256]")
-    folder = Path(given["outputs"]) / given["run"]
+    for key in given:
+        if key not in DEFAULTS:
+            raise ValueError(f"mm diagnose: no key '{key}'{near(key, DEFAULTS)}; {USAGE}")
+    if not given["run"] or not given["rows"].isdigit() or not int(given["rows"]):
+        raise ValueError(USAGE)
+    folder = Path(given["paths.outputs"]) / given["run"]
+    if (Path(given["run"]) / "config.yaml").is_file():
+        folder = Path(given["run"])
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"there is no run in {folder}: it has no config.yaml")
+    sys.path.insert(0, os.getcwd())  # a user's own package lies where the command is typed
     datamodule, model = rebuild(folder)
     for path in sorted((folder / "nonfinite").glob("*.pt")):
         replay(path, datamodule, model)
@@ -90,16 +102,24 @@ def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mm import checkpoint
     from mm.callbacks.resumable import newest_first, usable
     from mm.cli._app import shown
     from mm.explain.influence import dead, influence
 
+    if not len(model.heads):
+        print("the model predicts nothing, so what its inputs are worth to it can't be said")
+        return
     path = next((p for p in newest_first(folder / "checkpoints") if p.is_file() and usable(p)), None)
-    if path is None:
+    if path is not None:
+        saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        weights = {name.removeprefix("model."): x for name, x in saved.items() if name.startswith("model.")}
+    elif (folder / "model").is_dir():  # a sharded run's checkpoints are folders, which only its processes read
+        path, weights = folder / "model", checkpoint.weights(folder / "model")
+    else:
         print(f"{shown(folder)} holds no checkpoint: what its inputs are worth can't be said")
         return
-    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): x for name, x in saved.items() if name.startswith("model.")})
+    model.load_state_dict(weights)
     rows = datamodule.rows("train")
     found = influence(model, datamodule.batch(rows[:: max(1, len(rows) // count)][:count].tolist()))
     table = Table("input", "rows", "part of the gradient", "predictions change without it", "loss rises without it")
@@ -109,5 +129,7 @@ def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
     for name, why in dead(found).items():
         print(f"'{name}' looks dead: {why}. Is its column right, its encoder frozen, its learning rate too small?")
-    if not dead(found):
+    if not any(one.rows for one in found.values()):
+        print("none of these rows has two inputs: what one is worth beside the others can't be said")
+    elif not dead(found):
         print("every input is alive")

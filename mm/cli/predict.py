@@ -17,6 +17,8 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     from mm.cli import _apply
 
     loaded = _apply.load(cfg)
+    if not len(loaded.model.heads):
+        raise ValueError("this model predicts nothing: it was trained to align its inputs; use mm evaluate")
     datamodule = _apply.datamodule(cfg, loaded, labelled=False)
     task, trainer = _apply.test(cfg, loaded, datamodule, "all")
     # Rows that were left out while the table was read are in no split, but have their line too.

@@ -2,12 +2,13 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
@@ -15,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from mm.model import MultimodalModel
 from mm.tasks import parameters
 from mm.tasks.nonfinite import NonFinite
-from mm.tasks.schedule import Schedule
+from mm.tasks.schedule import Course, Schedule
 from mm.tasks.sharding import Sharded, checkpoint_activations, share_statistics
 from mm.types import Batch
 
@@ -25,6 +26,23 @@ def positive(count: Tensor) -> Tensor:
     return torch.where(count > 0, count, 1)
 
 
+def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Of all their gradients together, over all processes that share them out."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def mean_losses(
+    place: str, losses: Mapping[str, tuple[Tensor, Tensor, float]], what: str = "loss"
+) -> dict[str, Tensor]:
+    """Means, by the names under which they are logged: place/what of all and, of several, place/name/what of each."""
+    means = {name: total / positive(count) for name, (total, count, _) in losses.items()}
+    found = {f"{place}/{name}/{what}": mean for name, mean in means.items()} if len(means) > 1 else {}
+    if means:
+        found[f"{place}/{what}"] = torch.stack([losses[name][2] * mean for name, mean in means.items()]).sum()
+    return found
+
+
 class Task(LightningModule):
     """A model and how it is trained. A child gives `losses`.
 
@@ -32,6 +50,8 @@ class Task(LightningModule):
     layer_decay: see mm.tasks.parameters; activation_checkpointing: see mm.tasks.sharding; nonfinite: what is done
     about a loss or a gradient that is not finite, None for a task that only tests.
     """
+
+    reads_heads = True  # whether it trains the model's heads, and every target has to have one
 
     def __init__(
         self,
@@ -54,13 +74,28 @@ class Task(LightningModule):
         self.layer_decay = layer_decay
         self.nonfinite = nonfinite
         self.seed = torch.initial_seed()
+        self.course = Course(1, 1, 1, 1)  # of the run at work
         parameters.freeze(model, freeze)
         for encoder in model.encoders.values():
             if not any(p.requires_grad for p in encoder.parameters()):  # type: ignore[attr-defined]
                 encoder.eval()  # type: ignore[attr-defined]
         checkpoint_activations(model, activation_checkpointing)
         self._losses: dict[str, tuple[Tensor, Tensor, float]] = {}  # of the last batch: name -> total, count, weight
+        self.unimodal_weight: dict[
+            str, float
+        ] = {}  # input -> of its own heads' gradient, what goes on into its encoder
+        self._only: int | None = None  # which of these losses alone reaches the model
         self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
+
+    def kept(self) -> dict[str, Any]:
+        """Plain data that the model directory keeps of the task."""
+        return {}
+
+    def setup(self, stage: str) -> None:
+        """Before a checkpoint is loaded, which may replace the course; the optimizers come before it or after."""
+        if stage == "fit":
+            epoch, run = self.epoch_steps(), self.total_steps()
+            self.course = Course(epoch, epoch, run, run)
 
     def configure_model(self) -> None:
         """Every process has built the same model; under trainer=fsdp each keeps its part."""
@@ -85,6 +120,10 @@ class Task(LightningModule):
     def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
         """Name -> (sum over this process's labelled rows, how many they are, weight)."""
 
+    def probes(self) -> set[str]:
+        """Names of the losses whose gradient reaches nothing but `clipped_apart`."""
+        return set()
+
     @abstractmethod
     def val_names(self) -> dict[str, bool | None]:
         """What validation logs, known before it has run -> whether higher is better; one of them is monitored."""
@@ -92,9 +131,9 @@ class Task(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The loss whose gradient, averaged over processes and accumulation, is that of the mean over labelled rows.
 
-        With accumulation the counts of later micro-batches are not known yet. One head: each is divided by the first
-        one's, and the gradient is put right before the optimizer's step, which is exact. Several: a single factor can't
-        put them right; the step takes the mean of the micro-batches' means, each exact over processes.
+        With accumulation the counts of later micro-batches are not known yet. One loss, besides probes: each is divided
+        by the first one's, and the gradient is put right before the optimizer's step, which is exact. Several: a single
+        factor can't put them right; the step takes the mean of the micro-batches' means, each exact over processes.
         """
         skipping = self.nonfinite is not None and self.nonfinite.policy == "skip"
         buffers = {n: b.clone() for n, b in self.model.named_buffers()} if skipping else {}
@@ -113,18 +152,19 @@ class Task(LightningModule):
             return None  # in all processes at once: none waits for another's gradients
         counts = counts[:-1]
         self._seen.append(counts)
-        share = positive(self._seen[0] if len(losses) == 1 else counts)
+        probes = self.probes()
+        reaching = [i for i, name in enumerate(losses) if name not in probes]
+        self._only = reaching[0] if len(reaching) == 1 else None
+        share = positive(counts)
+        if self._only is not None and len(self._seen) > 1:
+            share[self._only] = positive(self._seen[0])[self._only]
         parts = torch.stack([weight * total for total, _, weight in losses.values()]) / share
         self._losses = {n: (total.detach(), count.detach(), weight) for n, (total, count, weight) in losses.items()}
         return parts.sum() * world
 
     def train_losses(self) -> dict[str, Tensor]:
         """Of the last batch, for loggers and bar: train/loss and, of several heads, each one's. Nothing if skipped."""
-        means = {name: total / positive(count) for name, (total, count, _) in self._losses.items()}
-        found = {f"train/{name}/loss": mean for name, mean in means.items()} if len(means) > 1 else {}
-        if means:
-            found["train/loss"] = torch.stack([self._losses[name][2] * mean for name, mean in means.items()]).sum()
-        return found
+        return mean_losses("train", self._losses)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the losses of steps that the loggers take: more often nobody sees it, and it costs 0.3 ms."""
@@ -151,13 +191,17 @@ class Task(LightningModule):
         Lightning has divided every micro-batch by the accumulation, also where an epoch's last window is shorter.
         """
         if self.trainer.accumulate_grad_batches > 1 and self._seen:
-            seen = torch.stack(self._seen)  # (micro-batches, heads)
-            part = positive(seen[0]) / positive(seen.sum(0)) if seen.shape[1] == 1 else seen.new_ones(1) / len(seen)
-            right = (part * self.trainer.accumulate_grad_batches).squeeze()  # one number, also for sharded gradients
+            seen = torch.stack(self._seen)  # (micro-batches, losses)
+            means = seen.new_tensor(self.trainer.accumulate_grad_batches / len(seen))
+            right = means
+            if self._only is not None:
+                first, total = positive(seen[0, self._only]), positive(seen[:, self._only].sum())
+                right = first / total * self.trainer.accumulate_grad_batches
+            apart = {id(p) for p in self.clipped_apart()}
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        parameter.grad.mul_(right)
+                        parameter.grad.mul_(means if id(parameter) in apart else right)
         self._seen = []
 
     def configure_gradient_clipping(
@@ -170,21 +214,39 @@ class Task(LightningModule):
         given = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not given:  # the step was skipped
             return
-        norm = torch.nn.utils.get_total_norm([p.grad for p in given])
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        apart = {id(p) for p in self.clipped_apart()}
+        sides = [[p for p in given if (id(p) in apart) == there] for there in (False, True)]
+        sides = [side for side in sides if side]
+        norms = [grad_norm(side) for side in sides]
         if (
-            not norm.isfinite() and getattr(self.trainer.precision_plugin, "scaler", None) is None
+            not all(norm.isfinite() for norm in norms)
+            and getattr(self.trainer.precision_plugin, "scaler", None) is None
         ):  # a scaler skips such steps itself
             self.meet_nonfinite("the gradient", *self._last, mine=True)
             optimizer.zero_grad()
             return
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every == 0:  # logging costs a tenth of a millisecond
-            self.log("train/grad_norm", norm)
+            self.log_dict({"train/grad_norm": norms[0]} | self.encoder_norms())
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
-            torch.nn.utils.clip_grads_with_norm_(given, gradient_clip_val, norm)
+            for side, norm in zip(sides, norms):
+                torch.nn.utils.clip_grads_with_norm_(side, gradient_clip_val, norm)
+
+    def clipped_apart(self) -> Iterable[nn.Parameter]:
+        """Parameters that have a norm of their own, so that they do not shorten the model's steps."""
+        return ()
+
+    def encoder_norms(self) -> dict[str, Tensor]:
+        """Where there are several encoders, the norm of each one's gradient, its projection's included."""
+        model = self.model
+        parts = {name: [model.encoders[name], model.projections[name]] for name in model.encoders}
+        given = {
+            name: [p for part in pair for p in part.parameters() if p.grad is not None]  # type: ignore[attr-defined]
+            for name, pair in parts.items()
+        }
+        return {f"train[{n}]/grad_norm": grad_norm(of) for n, of in given.items() if of} if len(parts) > 1 else {}
 
     def meet_nonfinite(self, what: str, batch: Batch, batch_idx: int, mine: bool) -> None:
         """Tell of this process's batch; mine: it is at fault. Errors: ValueError or DistError to stop the run."""
@@ -192,7 +254,7 @@ class Task(LightningModule):
 
         def again() -> Any:
             self.on_train_batch_start(batch, batch_idx)
-            return self.losses(batch)
+            return self.replay(batch)
 
         if not mine:
             if isinstance(self.trainer.strategy, Sharded):  # no process computes alone
@@ -206,16 +268,26 @@ class Task(LightningModule):
         names = [table.ids[row] for row in batch.row.tolist() if row >= 0]
         warnings.warn(self.nonfinite.meet(self.model, batch, self.global_step, what, names, again), stacklevel=2)
 
+    def replay(self, batch: Batch) -> Any:
+        """Compute once more what the losses follow from, in this process alone."""
+        return self.losses(batch)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["skipped_steps"] = 0 if self.nonfinite is None else self.nonfinite.skipped
+        checkpoint["course"] = asdict(self.course)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.nonfinite is not None:
             self.nonfinite.skipped = checkpoint["skipped_steps"]
+        now, self.course = self.course, Course(**checkpoint["course"])
+        if (now.epoch, now.run) != (self.course.epoch, self.course.run):
+            step = checkpoint["global_step"]
+            left = self.steps_left(step, checkpoint[type(self.trainer.datamodule).__qualname__])  # type: ignore[attr-defined]
+            self.course = self.course.going_on(step, now.epoch, now.run, *left)
 
     def configure_optimizers(self) -> Any:
         """Groups by the rules, and the schedule over all steps of the run."""
-        schedule, total = self.scheduler, self.total_steps()
+        schedule = self.scheduler
         assert self.optimizer is not None
         assert schedule is not None
         defaults = self.optimizer([torch.nn.Parameter(torch.zeros(1, 1))]).defaults
@@ -226,9 +298,10 @@ class Task(LightningModule):
             self.lr_scale,
             self.no_decay,
             self.layer_decay,
+            [(name, p) for name, p in self.named_parameters() if not name.startswith("model.")],
         )
         optimizer = self.optimizer(groups)
-        scheduler = LambdaLR(optimizer, lambda step: schedule(step, total))
+        scheduler = LambdaLR(optimizer, lambda step: schedule(self.course(step), self.course.total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def total_steps(self) -> int:
@@ -239,8 +312,25 @@ class Task(LightningModule):
         trainer = self.trainer
         if trainer.max_epochs in (None, -1):
             return max(1, trainer.max_steps)
-        batches = len(trainer.datamodule.loader("train", train=True))  # type: ignore[attr-defined]
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        steps = -(-batches // trainer.accumulate_grad_batches) * trainer.max_epochs
+        steps = self.epoch_steps() * trainer.max_epochs
         return max(1, steps if trainer.max_steps == -1 else min(steps, trainer.max_steps))
+
+    def epoch_steps(self) -> int:
+        """Optimizer steps of a whole epoch."""
+        return max(1, self.steps_of(len(self.trainer.datamodule.loader("train", train=True))))  # type: ignore[attr-defined]
+
+    def steps_of(self, batches: int, gone: int = 0) -> int:
+        """Optimizer steps of an epoch of so many batches, after those that are gone."""
+        limit = self.trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return max(0, -(-(batches - gone) // self.trainer.accumulate_grad_batches))
+
+    def steps_left(self, step: int, state: Mapping[str, Any]) -> tuple[int, bool]:
+        """Optimizer steps after `step`, and whether epochs end the run. state: the datamodule's at that step."""
+        trainer: Any = self.trainer
+        most = max(0, trainer.max_steps - step)
+        if trainer.max_epochs in (None, -1):
+            return most, False
+        epoch, gone, batches = trainer.datamodule.standing(state)
+        left = self.steps_of(batches, gone) + max(0, trainer.max_epochs - epoch - 1) * self.epoch_steps()
+        return (left, True) if trainer.max_steps == -1 or left <= most else (most, False)

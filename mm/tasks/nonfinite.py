@@ -1,5 +1,6 @@
 """Where a loss or a gradient is not finite: the batch is kept, the place is named, the run stops or skips the step."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ class NonFinite:
             if any(isinstance(x, DTensor) for x in weights.values()):
                 weights = None  # shared out between processes; the checkpoints have them
             torch.save({"what": what, "batch": pack(batch), "weights": weights}, path)
-            told += f"; the batch is kept in {path}; replay it with: mm diagnose run={self.folder.parent.name}"
+            run = os.path.relpath(self.folder.parent)
+            told += f"; the batch is kept in {path}; replay it with: mm diagnose run={run}"
         if self.policy == "raise":
             raise ValueError(f"{told}. Lower task.optimizer.lr, mend the rows, or set task.nonfinite.policy=skip")
         return told

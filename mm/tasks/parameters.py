@@ -24,14 +24,15 @@ def groups(
     lr_scale: Mapping[str, float],
     no_decay: Sequence[str],
     layer_decay: float = 1.0,
+    more: Iterable[tuple[str, nn.Parameter]] = (),
 ) -> list[dict[str, Any]]:
     """Groups for a torch optimizer, of the parameters that train.
 
     lr_scale: regex -> factor on the learning rate; no_decay: regexes, besides which no bias and no norm decays;
-    layer_decay: factor per encoder layer counted from its last (Clark 2020). Errors: ValueError where a rule finds no
-    parameter, or nothing trains.
+    layer_decay: factor per encoder layer counted from its last (Clark 2020); more: named parameters besides the
+    model's. Errors: ValueError where a rule finds no parameter, or nothing trains.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    named = [(name, p) for name, p in (*model.named_parameters(), *more) if p.requires_grad]
     if not named:
         raise ValueError("task.freeze: every parameter is frozen; narrow its rules")
     names = [name for name, _ in named]

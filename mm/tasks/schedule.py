@@ -1,6 +1,7 @@
-"""Learning-rate schedules, as factors on the optimizer's own rate."""
+"""Learning-rate schedules, as factors on the optimizer's own rate, and how far a run is on its way."""
 
 import math
+from dataclasses import dataclass
 
 
 class Schedule:
@@ -19,7 +20,7 @@ class Schedule:
         self.warmup = warmup
         self.end = end
 
-    def __call__(self, step: int, total: int) -> float:
+    def __call__(self, step: float, total: float) -> float:
         """Factor for optimizer step `step` of `total`."""
         warmup = self.warmup if self.warmup >= 1 else self.warmup * total
         if step < warmup:
@@ -29,3 +30,27 @@ class Schedule:
         part = min(1.0, (step - warmup) / max(1.0, total - warmup))
         factor = (1 + math.cos(math.pi * part)) / 2 if self.shape == "cosine" else 1 - part
         return self.end + (1 - self.end) * factor
+
+
+@dataclass(frozen=True)
+class Course:
+    """Optimizer step -> how far the run is on its way to `total`, both in steps like those that it was begun with.
+
+    Of more processes, or larger batches, an epoch has fewer steps: each of them counts for more.
+    """
+
+    begun: int  # steps of an epoch when the run was begun
+    epoch: int  # steps of an epoch,
+    run: int  # and of the whole run, as it is set now
+    total: float
+    step: int = 0  # since which it goes on so,
+    place: float = 0.0  # how far it was then,
+    rate: float = 1.0  # what every step counts for since
+
+    def __call__(self, step: int) -> float:
+        return self.place + (step - self.step) * self.rate
+
+    def going_on(self, step: int, epoch: int, run: int, left: int, by_epochs: bool) -> "Course":
+        """From `step` on with epochs and a run of other lengths. left: steps; by_epochs: they are what ends the run."""
+        rate = self.begun / epoch if by_epochs else 1.0
+        return Course(self.begun, epoch, run, self(step) + left * rate, step, self(step), rate)

@@ -71,6 +71,12 @@ class Sharded(ModelParallelStrategy):
         for method in ("encode", "predict"):  # the doors besides forward
             register_fsdp_forward_method(model, method)
 
+    def shard_heads(self, heads: nn.ModuleDict) -> None:
+        """Heads besides the model's, each by itself; they stay on the device."""
+        for head in heads.values():
+            if not isinstance(head, FSDPModule):  # as it is in a second stage
+                fully_shard(head, mesh=self.device_mesh["data_parallel"])
+
     def whole(self, model: MultimodalModel) -> MultimodalModel:
         """The same model with all its weights, in main memory, for rank zero; every process has to call it."""
         state: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))

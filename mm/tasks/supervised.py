@@ -1,7 +1,7 @@
 """Learn labelled targets; measure them for the whole model and for every subset of its inputs."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
 
 from mm.model import MultimodalModel
-from mm.tasks.base import Task, positive
+from mm.tasks.base import Task, mean_losses, positive
+from mm.tasks.sharding import Sharded
+from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
 from mm.types import Batch, Drawn, Features, Output, mask_inputs
 
 Scores = Mapping[str, Mapping[str, Metric]]
+Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
 
 
 class Supervised(Task):
@@ -22,7 +25,11 @@ class Supervised(Task):
 
     metrics: head name -> metric name -> torchmetrics Metric, fed by the head's `score`; modality_dropout: probability
     that a present input of a training row is taken as absent, never all of a row's; val_subsets: whether validation,
-    like the test, also measures every subset of the inputs.
+    like the test, also measures every subset of the inputs; unimodal_weight: None, or each input, or those that are
+    named, has heads of its own, which always learn, and of whose gradient this part goes on into the input's encoder:
+    at 0 they are probes; teachers: input -> a trained model whose projected vector of this input the model's is drawn
+    to, by teacher_weight times their squared distance (UMT, Du 2021).
+    Errors: ValueError where a number is out of range, an input is unknown or a teacher has another width.
     """
 
     scores: Mapping[str, Scores]  # section, such as test[audio] -> head name -> metric name -> metric
@@ -34,6 +41,9 @@ class Supervised(Task):
         metrics: Mapping[str, Mapping[str, Metric]],
         modality_dropout: float = 0.0,
         val_subsets: bool = False,
+        unimodal_weight: float | Mapping[str, float] | None = None,
+        teachers: Mapping[str, MultimodalModel] | None = None,
+        teacher_weight: float = 1.0,
         **kwargs: Any,
     ):
         super().__init__(model, *args, **kwargs)
@@ -49,29 +59,109 @@ class Supervised(Task):
                 for part in parts
             }
         )
+        self.unimodal_weight = settle_weights(unimodal_weight, model.inputs)
+        self.fused_weight = 1.0  # of the whole model's losses; callbacks.gradient_blending sets both
+        self.unimodal: Mapping[str, nn.ModuleDict] = own_heads(model, list(self.unimodal_weight))  # type: ignore
+        plain = {h: {n: x for n, x in m.items() if not isinstance(x, Drawn)} for h, m in metrics.items()}
+        self.unimodal_scores: Mapping[str, Scores] = nn.ModuleDict(  # type: ignore[assignment]
+            {
+                section(split, (name,), model.inputs): nn.ModuleDict({head: scores(m) for head, m in plain.items()})
+                for split in self.parts
+                for name in self.unimodal_weight
+            }
+        )
+        self.alone: dict[str, tuple[Output, dict[str, Tensor]]] = {}  # of the last batch: input -> its heads', truth
+        if not 0 <= teacher_weight < float("inf"):
+            raise ValueError(f"task.teacher_weight: got {teacher_weight}, wanted 0 or more")
+        self.teacher_weight = teacher_weight
+        self.teachers = dict(teachers or {})  # no modules of the task: neither saved nor trained
+        for name, teacher in self.teachers.items():
+            check_teacher(name, teacher, model)
+            teacher.requires_grad_(False).eval()
         self.results: dict[str, float] = {}  # of the last test: name -> number
         self.figures: dict[str, Any] = {}  # of the last test: name -> matplotlib Figure
         self.decoded: dict[int, dict[str, dict[str, Any]]] = {}  # row -> head -> what its decode gave
 
-    def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
+    def probes(self) -> set[str]:
+        return {f"{name}/{head}" for name, w in self.unimodal_weight.items() if not w for head in self.model.heads}
+
+    def clipped_apart(self) -> Iterator[nn.Parameter]:
+        for heads in self.unimodal.values():
+            yield from heads.parameters()
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        if isinstance(self.trainer.strategy, Sharded):
+            for heads in self.unimodal.values():
+                self.trainer.strategy.shard_heads(heads)
+
+    def on_fit_start(self) -> None:
+        for teacher in self.teachers.values():
+            teacher.to(self.device, self.dtype)  # type: ignore[arg-type]
+
+    def losses(self, batch: Batch) -> Losses:
         masks = batch.masks
-        if self.modality_dropout:
+        if self.modality_dropout and self.training:
             masks = drop_inputs(masks, self.modality_dropout)
         output = self.model(batch.inputs, masks, batch.targets)
+        found = self.head_losses(output, batch.targets, self.fused_weight)
+        self.alone = {
+            name: read_alone(heads, output.features[name], batch.targets, self.unimodal_weight[name])
+            for name, heads in self.unimodal.items()
+        }
+        for name, (own, targets) in self.alone.items():
+            found |= {f"{name}/{head}": loss for head, loss in self.head_losses(own, targets).items()}
+        for name, teacher in self.teachers.items():
+            loss = teacher_loss(teacher, name, batch.inputs[name], batch.masks[name], output.features[name])
+            found[f"teacher of {name}"] = (*loss, self.teacher_weight)
+        return found
+
+    def head_losses(self, output: Output, targets: Mapping[str, Tensor], weight: float = 1.0) -> Losses:
+        """Of every head, or of its like that reads one input alone."""
         return {
-            name: (*head.loss(output.predictions[name], batch.targets[name], output.fused), head.weight)
+            name: (*head.loss(output.predictions[name], targets[name], output.fused), weight * head.weight)
             for name, head in self.model.heads.items()
         }
 
+    def by_input(self, losses: Losses) -> dict[str, Losses]:
+        """Of the whole model, under "", and of each input's own heads; all with the heads' own weights."""
+        heads = self.model.heads
+        parts = {"": "", **{name: f"{name}/" for name in self.unimodal}}
+        return {
+            part: {name: (*losses[f"{prefix}{name}"][:2], head.weight) for name, head in heads.items()}
+            for part, prefix in parts.items()
+        }
+
+    def train_losses(self) -> dict[str, Tensor]:
+        if not self._losses:  # the step was skipped
+            return {}
+        parts = self.by_input(self._losses)
+        found = mean_losses("train", parts.pop(""))
+        for name, part in parts.items():
+            found |= mean_losses(section("train", (name,), self.model.inputs), part, "unimodal_loss")
+        for name in self.teachers:
+            total, count, _ = self._losses[f"teacher of {name}"]
+            found[f"{section('train', (name,), self.model.inputs)}/teacher_loss"] = total / positive(count)
+        return found
+
     def val_names(self) -> dict[str, bool | None]:
         names: dict[str, bool | None] = {"val/loss": False}
-        for place, heads in self.scores.items():
-            for head, measured in heads.items() if place.startswith("val") else ():
-                prefix = place if len(heads) == 1 else f"{place}/{head}"
+        for place, mark, heads in self.measured("val"):
+            names |= {f"{place}/{mark}loss": False} if mark else {}
+            for head, measured in heads.items():
+                prefix = f"{place if len(heads) == 1 else f'{place}/{head}'}/{mark}"
                 for name, metric in measured.items():
-                    if name not in ("loss", "rows") or (name == "loss" and place == "val"):
-                        names |= {f"{prefix}/{n}": metric.higher_is_better for n in metric_names(name, metric)}
+                    if name not in ("loss", "rows") or (name == "loss" and (mark or place == "val")):
+                        names |= {f"{prefix}{n}": metric.higher_is_better for n in metric_names(name, metric)}
         return names
+
+    def measured(self, split: str) -> Iterator[tuple[str, str, Scores]]:
+        """Section, prefix of its names, metrics: of every subset, then of each input's own heads."""
+        inputs = self.model.inputs
+        for place in (section(split, part, inputs) for part in self.parts[split]):
+            yield place, "", self.scores[place]
+        for place in (section(split, (name,), inputs) for name in self.unimodal):
+            yield place, "unimodal_", self.unimodal_scores[place]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
@@ -100,6 +190,10 @@ class Supervised(Task):
             # A row that has none of a subset's inputs says nothing of it. The whole model answers for every row.
             seen = None if output is whole else torch.stack([features[n].mask.any(1) for n in part]).any(0)
             self._update(measured, output, batch, seen)
+        for name, heads in self.unimodal.items():
+            own, targets = read_alone(heads, features[name], batch.targets)
+            measured = self.unimodal_scores[section(split, (name,), self.model.inputs)]
+            self._update(measured, own, batch._replace(targets=targets), None)
         assert whole is not None
         return whole
 
@@ -136,18 +230,17 @@ class Supervised(Task):
         """Name -> value, and the pictures of the whole model's metrics; then everything starts anew."""
         values: dict[str, Tensor] = {}
         figures: dict[str, Any] = {}
-        for part in self.parts[split]:
-            place = section(split, part, self.model.inputs)
+        for place, mark, heads in self.measured(split):
             losses = []
-            for head, measured in self.scores[place].items():
-                prefix = place if len(self.model.heads) == 1 else f"{place}/{head}"
+            for head, measured in heads.items():
+                prefix = f"{place if len(self.model.heads) == 1 else f'{place}/{head}'}/{mark}"
                 found, drawn = read_scores(measured, draw=place == "test")
-                values |= {f"{prefix}/{name}": value for name, value in found.items()}
-                figures |= {f"{prefix}/{name}": figure for name, figure in drawn.items()}
+                values |= {f"{prefix}{n}": value for n, value in found.items() if not (mark and n == "rows")}
+                figures |= {f"{prefix}{name}": figure for name, figure in drawn.items()}
                 if "loss" in found:
                     losses.append(self.model.heads[head].weight * found["loss"])
             if losses and len(self.model.heads) > 1:
-                values[f"{place}/loss"] = torch.stack(losses).sum()
+                values[f"{place}/{mark}loss"] = torch.stack(losses).sum()
         return values, figures
 
 

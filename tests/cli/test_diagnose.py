@@ -13,7 +13,7 @@ def test_a_loss_that_is_not_finite_stops_and_is_replayed(mm, manifest):
     assert "Traceback" not in run.err
     assert "the loss of step 2 is not finite; the rows of its batch: r" in run.err
     assert "first in model.encoders.vision." in run.err
-    assert "mm diagnose run=bad" in run.err
+    assert "mm diagnose run=outputs/bad" in run.err
     said = mm("diagnose", "run=bad")
     assert said.status == 0, said.err
     assert "first in model.encoders.vision." in said.out

@@ -1,6 +1,7 @@
 """`mm train`, as a user types it."""
 
 import json
+import shlex
 
 import pytest
 import yaml
@@ -142,7 +143,9 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["datamodule.on_error=skip"], "raise, drop, missing"),
         (["datamodule.inputs=[smell]"], "text, vision, audio"),
         (["task.freeze=[nothing_like_it]"], "finds no parameter"),
-        (["model.encoders.text.heads=3"], "divide"),
+        (["model.encoders.text.heads=3"], "model.encoders.text.heads: got 3, which does not divide"),
+        (["model.encoders.audio.pool=mena"], "model.encoders.audio.pool: got 'mena'"),
+        (["datamodule=manifest", "datamodule.colums.text=x"], "did you mean 'datamodule.columns.text'"),
         (["datamodule=manifest"], "datamodule.path"),
         (["trainer.max_epochs=two"], "trainer.max_epochs: got 'two'"),
         (["monitor.metric=val/acuracy"], "did you mean 'val/accuracy'"),
@@ -161,6 +164,27 @@ def test_a_mistake_is_one_message_and_status_2(mm, tmp_path, args, said):
     assert said in run.err
     assert "Traceback" not in run.err
     assert not (tmp_path / "outputs/wrong").exists()
+
+
+def test_a_run_goes_on_with_the_command_that_it_printed(mm, manifest, tmp_path):
+    """Its folder and its configs lie elsewhere."""
+    (tmp_path / "own/trainer").mkdir(parents=True)
+    (tmp_path / "own/trainer/short.yaml").write_text("defaults: [default]\nmax_epochs: 1\n")
+    args = [*COLUMNS, *TINY, f"datamodule.path={manifest}", "run=far", "paths.outputs=else where", "trainer=short"]
+    run = mm("train", "--config-dir", "own", *args)
+    assert run.status == 0, run.err
+    command = next(line for line in run.out.splitlines() if "resume=true" in line)
+    again = mm(*shlex.split(command)[1:])
+    assert again.status == 0, again.err
+    assert again.metrics["train/epochs"] == 2
+
+
+def test_the_data_of_a_run_stays(mm):
+    args = ["debug=fast", "trainer.accelerator=cpu", "run=kept", "trainer.max_epochs=1"]
+    assert mm("train", *args).status == 0
+    other = mm("train", "run=kept", "resume=true", "trainer.max_epochs=2", "datamodule.pixel_noise=0.5")
+    assert other.status == 2
+    assert "datamodule.pixel_noise was 0.3, now it is 0.5" in other.err
 
 
 def test_verbs(mm):

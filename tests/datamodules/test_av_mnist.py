@@ -144,9 +144,28 @@ def test_table_and_cache(
     assert "is damaged (its checksum differs)" in capsys.readouterr().out
 
 
+def test_texts_name_the_digit(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av_mnist, "spectrogram", lambda path, size, snr, rng: np.zeros((size, size), np.uint8))
+    monkeypatch.setattr(av_mnist, "project", lambda images, train, components: images)
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    plain = build(sources, tmp_path).table
+    table = build(sources, tmp_path, text=["the digit {}", "{}"]).table
+    texts = table.inputs["text"]
+    assert [text.removeprefix("the digit ") for text in texts] == [words[d] for d in LABEL]
+    for part in (slice(0, 55_000), slice(60_000, None)):
+        assert np.mean([text.startswith("the") for text in texts[part]]) == pytest.approx(0.5, abs=0.02)
+    assert list(build(sources, tmp_path, text=["the digit {}", "{}"], seed=7).table.inputs["text"]) == texts
+    assert build(sources, tmp_path, text=["the digit {}", "{}"], data_seed=1).table.inputs["text"] != texts
+    assert (table.targets["target"] == plain.targets["target"]).all()
+    assert list(plain.inputs) == ["vision", "audio"]
+    assert table.spec.inputs["text"].modality == "text"
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"text": "the digit {}"}, "datamodule.text: got the digit {}, wanted templates such as"),
+        ({"text": ["a digit"]}, "'a digit'], wanted templates"),
         ({"corruption": "noise"}, "datamodule.corruption: got 'noise', wanted one of wrong_clip, snr, clean"),
         ({"components": 0}, "got components=0"),
         ({"components": 785}, "wanted components in 1..784"),

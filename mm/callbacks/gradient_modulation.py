@@ -1,0 +1,109 @@
+"""OGM-GE: an encoder that is ahead of the others takes smaller steps, under noise (Peng 2022)."""
+
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+
+class GradientModulation(Callback):
+    """In every step, scales each encoder's gradient by how far ahead its inputs' own heads are; needs these heads.
+
+    alpha: how much; noise: also add Gaussian noise of each gradient's own deviation; from_epoch, to_epoch: first and
+    last epoch, the run's own where None. The paper compares two inputs; here each is compared with the mean of the
+    others. Errors: ValueError where there are no such heads, no class to tell, or nothing to compare.
+    """
+
+    def __init__(self, alpha: float = 0.3, noise: bool = True, from_epoch: int = 0, to_epoch: int | None = None):
+        if not alpha > 0:
+            raise ValueError(f"callbacks.gradient_modulation.alpha: got {alpha}, wanted more than 0")
+        self.alpha = alpha
+        self.noise = noise
+        self.from_epoch = from_epoch
+        self.to_epoch = to_epoch
+        self.seen: dict[str, Tensor] = {}  # encoder -> (score of the true class, rows) since the last step
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        task: Any = pl_module
+        if stage != "fit":
+            return
+        if set(task.unimodal_weight) != set(task.model.inputs):
+            raise ValueError(
+                "callbacks=gradient_modulation compares the inputs by heads of their own; set task.unimodal_weight to "
+                f"a number, 0 will do: it is {task.unimodal_weight or None}"
+            )
+        if not any(head.kind == "class" for head in task.model.heads.values()):
+            raise ValueError("callbacks=gradient_modulation compares the inputs by classes, and no head tells one")
+        if len(task.model.encoders) < 2:
+            raise ValueError("callbacks=gradient_modulation: there is one encoder, nothing to compare; leave it out")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if any(isinstance(p, DTensor) for p in pl_module.parameters()):
+            raise ValueError("callbacks=gradient_modulation: its noise needs whole gradients; use trainer=ddp")
+
+    def at_work(self, epoch: int) -> bool:
+        return self.from_epoch <= epoch and (self.to_epoch is None or epoch <= self.to_epoch)
+
+    @torch.no_grad()
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        task: Any = pl_module
+        if not self.at_work(trainer.current_epoch):
+            return
+        for name, (output, targets) in task.alone.items():
+            encoder = task.model.share.get(name, name)
+            for target, head in task.model.heads.items():
+                if head.kind == "class":
+                    score = true_score(*head.score(output.predictions[target], targets[target]))
+                    self.seen[encoder] = self.seen.get(encoder, 0) + score
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        task: Any = pl_module
+        if not self.seen:
+            return
+        seen = torch.stack(list(self.seen.values()))  # (encoders, 2)
+        if trainer.world_size > 1:
+            seen = trainer.strategy.reduce(seen, reduce_op="sum")
+        factors = dict(zip(self.seen, coefficients(seen[:, 0], seen[:, 1], self.alpha)))
+        self.seen = {}
+        # The same numbers in every process; on_train_batch_start seeds each with its own.
+        seed = hash((task.seed, trainer.global_step)) & 0xFFFFFFFF
+        generator = torch.Generator(task.device).manual_seed(seed)
+        for name, factor in factors.items():
+            for parameter in task.model.encoders[name].parameters():
+                if parameter.grad is not None:
+                    modulate(parameter.grad, factor, generator if self.noise else None)
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (trainer.global_step + 1) % every == 0:
+            task.log_dict({f"train[{name}]/gradient_factor": factor for name, factor in factors.items()})
+
+
+def true_score(probability: Tensor, truth: Tensor) -> Tensor:
+    """(N, C), (N,) -> (2,) sum of the true classes' probabilities, N"""
+    scores = probability.gather(1, truth.unsqueeze(1))
+    return torch.stack([scores.sum(), scores.new_tensor(len(truth))])
+
+
+def coefficients(score: Tensor, count: Tensor, alpha: float) -> Tensor:
+    """1 - tanh(alpha * ratio) where its ratio is above 1, else 1: (M,), (M,) -> (M,) of M encoders.
+
+    ratio: the mean score of an encoder over the mean of the others'. One that no row has takes no part.
+    """
+    there = count > 0
+    mean = score / torch.where(there, count, 1)  # 0 where there is none
+    others = (mean.sum() - mean) / (there.sum() - there.int()).clamp(min=1)
+    ahead = there & (others > 0) & (mean > others)
+    return torch.where(ahead, 1 - torch.tanh(alpha * mean / torch.where(ahead, others, 1)), 1.0)
+
+
+def modulate(gradient: Tensor, factor: Tensor, generator: torch.Generator | None) -> None:
+    """In place; with a generator, noise as large as the gradient's deviation before it is scaled is added."""
+    if generator is None:
+        gradient.mul_(factor)
+        return
+    noise = torch.randn(gradient.shape, generator=generator, device=gradient.device, dtype=gradient.dtype)
+    noise *= gradient.std(correction=0)
+    gradient.mul_(factor).add_(noise)

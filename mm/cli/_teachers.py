@@ -1,0 +1,48 @@
+"""Trained models that teach one input of another (task.teachers)."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mm import checkpoint
+from mm.cli._words import near
+from mm.model import MultimodalModel
+from mm.transforms.text.tokens import Tokens
+from mm.types import Transform
+
+# Keys of a transform that say how it is read in training, and not what the encoder then sees.
+FREE = ("augment", "pad_multiple", "too_long", "overlap", "tokenizer")
+
+
+def load(cfg: DictConfig, transforms: dict[str, Transform]) -> dict[str, Any]:
+    """The task's argument `teachers`, built; nothing where there are none.
+
+    Errors: ValueError for an unknown input, a path that is no model directory, or a teacher that reads in another way.
+    """
+    chosen: dict[str, str] = dict(cfg.task.get("teachers") or {})
+    found: dict[str, MultimodalModel] = {}
+    for name, path in chosen.items():
+        if name not in transforms:
+            raise ValueError(
+                f"task.teachers: there is no input '{name}', only {', '.join(transforms)}{near(name, transforms)}"
+            )
+        loaded = checkpoint.load(path, list(cfg.allow))
+        if name not in loaded.transforms:
+            raise ValueError(f"task.teachers.{name}: {path} reads {', '.join(loaded.transforms)}, not {name}")
+        ours: Any = OmegaConf.to_container(cfg.datamodule.transforms[name], resolve=True)
+        theirs = loaded.config["transforms"][name]
+        for key in dict.fromkeys([*ours, *theirs]):
+            if key not in FREE and ours.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"task.teachers.{name}: it was trained with {key}={theirs.get(key)}, this run reads {name} with "
+                    f"{ours.get(key)}; set datamodule.transforms.{name}.{key}, or train it anew"
+                )
+        if vocabulary(transforms[name]) != vocabulary(loaded.transforms[name]):
+            raise ValueError(f"task.teachers.{name}: its tokenizer is another one; train it anew with this run's")
+        found[name] = loaded.model
+    return {"teachers": found} if found else {}
+
+
+def vocabulary(transform: Transform) -> dict[str, int] | None:
+    """Token -> id; None for bytes, and for what is no text."""
+    return transform.tokenizer.get_vocab() if isinstance(transform, Tokens) and transform.tokenizer else None

@@ -1,0 +1,82 @@
+"""What a model begins with: the weights of models trained before."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mm import checkpoint
+from mm.cli._app import is_first_process
+from mm.cli._words import near
+from mm.model import MultimodalModel
+
+
+def cut_sources(cfg: DictConfig) -> list[dict[str, Any]]:
+    """Take model.init_from out of the config: the run uses it once, the model not at all. -> {path, only} of each
+
+    Errors: ValueError where an entry has another form.
+    """
+    given: Any = OmegaConf.to_container(cfg.model, resolve=True)["init_from"]  # type: ignore[index]
+    with open_dict(cfg):
+        del cfg.model["init_from"]
+    if given is None:
+        return []
+    sources = []
+    for entry in given if isinstance(given, list) else [given]:
+        source = {"path": entry} if isinstance(entry, str) else entry
+        if not isinstance(source, Mapping) or not isinstance(source.get("path"), str):
+            raise ValueError(f"model.init_from: got {entry}, wanted a model directory, or {{path: DIR, only: [regex]}}")
+        for key in source:
+            if key not in ("path", "only"):
+                raise ValueError(f"model.init_from: no key '{key}', wanted path and only{near(key, ['path', 'only'])}")
+        only = source.get("only", "")
+        sources.append({"path": source["path"], "only": [only] if isinstance(only, str) else list(only)})
+    return sources
+
+
+def take(sources: list[dict[str, Any]], model: MultimodalModel) -> None:
+    """Load what fits by name and shape, in turn, and print what was taken, left and new.
+
+    Errors: ValueError where nothing fits, or a regex matches no weight of its source.
+    """
+    wanted = model.state_dict()
+    taken: dict[str, str] = {}  # weight -> where from
+    for source in sources:
+        weights = checkpoint.weights(source["path"])
+        for regex in source["only"]:
+            if not any(re.search(regex, name) for name in weights):
+                raise ValueError(f"model.init_from.only: '{regex}' matches no weight of {source['path']}")
+        chosen = {n: x for n, x in weights.items() if any(re.search(regex, n) for regex in source["only"])}
+        fitting = {n: x for n, x in chosen.items() if n in wanted and x.shape == wanted[n].shape}
+        if not fitting:
+            raise ValueError(
+                f"model.init_from: nothing of {source['path']} fits this model, such as "
+                f"{next((misfit(n, x, wanted) for n, x in chosen.items()), 'an empty file')}"
+            )
+        model.load_state_dict(fitting, strict=False)
+        taken |= dict.fromkeys(fitting, source["path"])
+        if is_first_process():
+            print(f"model.init_from: {len(fitting)} weights of {source['path']} taken: {parts(fitting)}")
+            for name in [n for n in chosen if n not in fitting]:
+                print(f"  left: {misfit(name, chosen[name], wanted)}")
+    new = [name for name in wanted if name not in taken]
+    if sources and new and is_first_process():
+        print(f"  new: {parts(new)}")
+
+
+def misfit(name: str, found: Any, wanted: Mapping[str, Any]) -> str:
+    """Why a weight was left."""
+    if name not in wanted:
+        return f"{name}, which this model has not"
+    return f"{name}, of shape {tuple(found.shape)}, here {tuple(wanted[name].shape)}"
+
+
+def parts(names: Any) -> str:
+    """encoders.text (12), fusion (3): the parts of the model that these weights are of."""
+    found: dict[str, int] = {}
+    for name in names:
+        words = name.split(".")
+        part = words[0] if words[0] == "fusion" else ".".join(words[:2])
+        found[part] = found.get(part, 0) + 1
+    return ", ".join(f"{part} ({count})" for part, count in found.items())

@@ -1,0 +1,109 @@
+"""What one input tells alone: heads of its own, read as a probe or learnt with, and teachers that read nothing else."""
+
+import copy
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from mm.model import MultimodalModel
+from mm.types import IGNORE, Features, Output
+
+
+@runtime_checkable
+class Redrawn(Protocol):
+    """A layer whose weights can be drawn anew, as those of torch."""
+
+    def reset_parameters(self) -> None: ...
+
+
+def settle_weights(given: float | Mapping[str, float] | None, inputs: list[str]) -> dict[str, float]:
+    """As it is typed -> input -> weight. Errors: ValueError for an unknown input, or a weight below 0."""
+    found: dict[str, float] = dict.fromkeys(inputs, given) if isinstance(given, int | float) else dict(given or {})
+    for name, weight in found.items():
+        check_input("unimodal_weight", name, inputs)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            raise ValueError(f"task.unimodal_weight: got {weight} for '{name}', wanted 0 or more, or null")
+    return found
+
+
+def check_input(option: str, name: str, inputs: list[str]) -> None:
+    """Errors: ValueError where there is no such input."""
+    if name not in inputs:
+        meant = "".join(f"; did you mean '{x}'?" for x in get_close_matches(name, inputs, n=1))
+        raise ValueError(f"task.{option}: there is no input '{name}', only {', '.join(inputs)}{meant}")
+
+
+def fresh(head: nn.Module) -> nn.Module:
+    """A copy that has learnt nothing."""
+    found = copy.deepcopy(head)
+    for layer in found.modules():
+        if isinstance(layer, Redrawn):
+            layer.reset_parameters()
+    return found
+
+
+def own_heads(model: MultimodalModel, inputs: list[str]) -> nn.ModuleDict:
+    """Input -> target -> a head that reads this input alone."""
+    return nn.ModuleDict(
+        {name: nn.ModuleDict({target: fresh(head) for target, head in model.heads.items()}) for name in inputs}  # type: ignore[arg-type]
+    )
+
+
+def read_alone(
+    heads: nn.ModuleDict, features: Features, targets: Mapping[str, Tensor], weight: float = 0.0
+) -> tuple[Output, dict[str, Tensor]]:
+    """What an input's own heads make of its projected Features; the targets, unlabelled where the row lacks it.
+
+    weight: factor on the gradient that goes on into the Features; the heads' own is whole.
+    """
+    features = features._replace(tokens=scale(features.tokens, weight), pooled=scale(features.pooled, weight))
+    present = features.mask.any(1)
+    targets = {name: unlabel(targets[name], present) for name in heads}
+    return Output({name: head(features, targets[name]) for name, head in heads.items()}, features, {}), targets
+
+
+def scale(x: Tensor, weight: float) -> Tensor:
+    """The same numbers, whose gradient is multiplied by the weight; at 0 none is computed."""
+    return torch.lerp(x.detach(), x, weight) if weight else x.detach()
+
+
+def unlabel(target: Tensor, present: Tensor) -> Tensor:
+    """(B, ...), (B,) -> the target of the rows that are present; the others are unlabelled."""
+    away = ~present.view(-1, *[1] * (target.ndim - 1))
+    return target.masked_fill(away, torch.nan if target.is_floating_point() else IGNORE)
+
+
+def check_teacher(name: str, teacher: MultimodalModel, model: MultimodalModel) -> None:
+    """Errors: ValueError where it can't teach the model's input of that name."""
+    check_input("teachers", name, model.inputs)
+    if name not in teacher.inputs:
+        raise ValueError(f"task.teachers.{name}: the teacher has no such input, only {', '.join(teacher.inputs)}")
+    theirs, ours = (m.projections[m.share.get(name, name)].out_features for m in (teacher, model))
+    if theirs != ours:
+        raise ValueError(
+            f"task.teachers.{name}: its model.embed_dim is {theirs}, this model's is {ours}; train one of them anew "
+            "with the other's"
+        )
+
+
+def teacher_loss(
+    teacher: MultimodalModel, name: str, x: Tensor | Features, mask: Tensor, student: Features
+) -> tuple[Tensor, Tensor]:
+    """Squared distance of the projected pooled vectors (UMT, Du 2021) -> its sum over the rows, their count.
+
+    x, mask: as in Batch; student: the model's Features of that input, whose mask says which rows count.
+    """
+    if isinstance(x, Features):
+        raise ValueError(
+            f"task.teachers.{name}: the encoder that it teaches is frozen and computed once, so that there is nothing "
+            "for the teacher to read; set cache_features=false, or leave the teacher out"
+        )
+    part = teacher.share.get(name, name)
+    with torch.no_grad():
+        goal = teacher.projections[part](teacher.encoders[part](x, mask).pooled)
+    present = student.mask.any(1)
+    distance = (student.pooled.float() - goal.float()).square().mean(1)  # (B,)
+    return (distance * present).sum(), present.sum().float()
