@@ -33,7 +33,7 @@ class Built(NamedTuple):
     """The whole set, as it is cached."""
 
     images: np.ndarray  # (70000, 28, 28) uint8
-    clips: np.ndarray  # (2000, size, size) uint8 log-spectrograms
+    clips: np.ndarray  # (2000, size, size) uint8 log-spectrograms; under corruption=snr (70000, size, size)
     clip: np.ndarray  # (70000,) index into clips
     label: np.ndarray  # (70000,)
 
@@ -57,8 +57,8 @@ class AVMNISTDataModule(DataModule):
 
     path: a folder with MNIST's idx files in mnist/ and the Free Spoken Digit Dataset in fsdd/recordings/; components:
     of a PCA of the training images, kept in every image; size: of the log-spectrograms; corruption: wrong_clip (a clip
-    of a random digit, with probability 0.644), snr (white noise at `snr` dB, once per clip) or clean; data_seed: of
-    which clip goes with which image; cache: folder that keeps the built set.
+    of a random digit, with probability 0.644), snr (white noise at `snr` dB, each row its own) or clean; data_seed: of
+    which clip goes with which image, and of the noise; cache: folder that keeps the built set.
     Errors: ValueError where a source is missing or an argument is none of its values.
     """
 
@@ -156,8 +156,11 @@ class AVMNISTDataModule(DataModule):
         label = np.concatenate([read_idx(sources[1]), read_idx(sources[3])]).astype(np.int64)
         rng = np.random.default_rng(self.data_seed)
         clip = choose_clips(label, self.corruption, rng)
-        snr = self.snr if self.corruption == "snr" else None
-        clips = np.stack([spectrogram(file, self.size, snr, rng) for file in wavs])
+        if self.corruption == "snr":  # by clip, the noise of 2,000 would be learnt by heart
+            clips = np.stack([spectrogram(wavs[i], self.size, self.snr, rng) for i in clip])
+            clip = np.arange(len(label))
+        else:
+            clips = np.stack([spectrogram(file, self.size, None, rng) for file in wavs])
         kept = project(images, 60_000 - VALIDATION, self.components)
         return Built(kept, clips, clip, label)
 

@@ -129,12 +129,15 @@ def test_table_and_cache(
     again = build(sources, tmp_path, seed=5).table
     assert not drawn  # from the cache
     assert all((again.inputs["audio"][row] == table.inputs["audio"][row]).all() for row in range(0, 70_000, 997))
-    build(sources, tmp_path, corruption="snr", snr=3.0).cached()
+    noisy = build(sources, tmp_path, corruption="snr", snr=3.0).cached()
     assert {snr for _, snr in drawn} == {3.0}
+    assert len(drawn) == 70_000  # each row has noise of its own
+    assert [int(name[0]) for name, _ in drawn] == LABEL.tolist()
+    assert (noisy.clips[noisy.clip][:, 0, 0] == LABEL).all()
     assert len(list(tmp_path.glob("av_mnist-*"))) == 2
 
     drawn.clear()
-    clips = next(f for f in tmp_path.glob("av_mnist-*/clip.npy") if "damaged" not in str(f))
+    clips = min(tmp_path.glob("av_mnist-*/clips.npy"), key=lambda f: f.stat().st_size)
     data = bytearray(clips.read_bytes())
     data[-1] ^= 1
     clips.write_bytes(data)
