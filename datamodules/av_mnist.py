@@ -27,6 +27,7 @@ VALIDATION = 5_000  # of the 60,000 training images, the last
 WRONG = 0.644  # probability of another clip: with it sound alone can be right in at most 0.42 of the rows
 MNIST = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 CORRUPTIONS = ("wrong_clip", "snr", "clean")
+VERSION = 2  # of how the set is built: one that was built otherwise is not taken from the cache
 
 
 class Built(NamedTuple):
@@ -132,6 +133,7 @@ class AVMNISTDataModule(DataModule):
                     "MM_DATA=FOLDER"
                 )
         recipe = {k: getattr(self, k) for k in ("components", "size", "corruption", "snr", "data_seed")}
+        recipe["version"] = VERSION
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
         for file in [*sources, *wavs]:
             key.update(f"{file.name} {file.stat().st_size}".encode())
