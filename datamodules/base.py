@@ -142,7 +142,7 @@ class DataModule(LightningDataModule):
         labels: Mapping[str, Sequence[str]] | None = None,
         kinds: Mapping[str, str] | None = None,
         whole: bool = False,
-        budget: Mapping[str, float] | None = None,
+        budget: Mapping[str, float | None] | None = None,
         buckets: int = 16,
         mix: str = "size",
         temperature: float = 2.0,
@@ -154,7 +154,7 @@ class DataModule(LightningDataModule):
             raise ValueError(f"datamodule.on_error: got '{on_error}', wanted one of {', '.join(ON_ERROR)}")
         if window < 1:
             raise ValueError(f"datamodule.window: got {window}, wanted at least 1 shard")
-        self.batching = Batching(batch_size, dict(budget or {}), buckets)
+        self.batching = Batching(batch_size, limits(budget), buckets)
         self.mixing = Mixing(mix, temperature, one_source)
         self.window = window
         self.num_workers = num_workers
@@ -208,7 +208,8 @@ class DataModule(LightningDataModule):
             if found[row] > most:
                 raise ValueError(
                     f"{self.table.name(row)}: its {name} is {found[row]:g} long, more than "
-                    f"datamodule.budget.{name}={most:g}; raise it, or set datamodule.transforms.{name}.max_length"
+                    f"datamodule.budget.{name}={most:g} (windows and padding count); raise it, or set "
+                    f"datamodule.transforms.{name}.max_length and .too_long=truncate"
                 )
         return {name: self._lengths[name] for name in names}
 
@@ -373,6 +374,13 @@ class DataModule(LightningDataModule):
             for (row, column), message in sorted(self.faults.items()):
                 writer.writerow([row, self.table.ids[row], self.table.split[row], column, message])
         os.replace(part, path)
+
+
+def limits(budget: Any) -> dict[str, float]:
+    """Those of the inputs that have one. Errors: ValueError where there are no inputs."""
+    if not isinstance(budget, Mapping | None):
+        raise ValueError(f"datamodule.budget: got {budget}, wanted an input's name with its own, as {{text: 4096}}")
+    return {name: most for name, most in (budget or {}).items() if most is not None}
 
 
 def join(rows: Sequence[RowRead], transforms: Mapping[str, Transform]) -> Loaded:

@@ -25,7 +25,7 @@ class Batching:
     """How rows become batches.
 
     batch_size: most rows per process and step; budget: input name -> most tokens (text) or seconds (audio) per process
-    and step, padding included, null for no limit; buckets: of rows of similar length, per input with a budget.
+    and step, windows and padding included; buckets: of rows of similar length, per input with a budget.
     """
 
     batch_size: int
@@ -38,7 +38,7 @@ class Batching:
         if self.buckets < 1:
             raise ValueError(f"datamodule.buckets: got {self.buckets}, wanted at least 1")
         for name, most in self.budget.items():
-            if not most > 0:
+            if not isinstance(most, int | float) or not most > 0:
                 raise ValueError(f"datamodule.budget.{name}: got {most}, wanted tokens or seconds above 0")
 
     def assign(self, rows: np.ndarray, lengths: Lengths, world: int) -> tuple[np.ndarray, list[int]]:

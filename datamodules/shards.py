@@ -1,5 +1,6 @@
 """Rows in shards, as `mm shard` writes them: read from a disk or an object store, a few shards at a time."""
 
+import hashlib
 import json
 import mmap
 import os
@@ -68,13 +69,16 @@ class ShardsDataModule(DataModule):
         cells, about, places = read_index(source.path)
         self.columns = self.columns or about.columns
         shards = [Shard(*shard) for shard in about.shards]
-        store = Store(source.path, shards, self.cache / about.digest, 2 * self.window)
+        # Not by the digest alone: the same rows may have been divided into other shards.
+        divided = hashlib.blake2b(f"{about.digest} {json.dumps(about.shards)}".encode(), digest_size=16).hexdigest()
+        store = Store(source.path, shards, self.cache / divided, 2 * self.window)
         inputs, raw, spec = {}, {}, {}
         for name, known in about.inputs.items():
             data: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in known.items()}
             inputs[name] = data.pop("column"), data["modality"]
             spec[name] = InputData(**data)
-            raw[name] = Column(store, name, places, cells.get(known["column"]), f"{about.digest} {name}")
+            names = None if data["modality"] == "text" else cells[known["column"]]
+            raw[name] = Column(store, name, places, names, f"{about.digest} {name}")
         kept = Kept(inputs, raw, spec, places["shard"])
         return read_part(cells, Path(source.path.rstrip("/")), about.columns, self, kept)
 

@@ -131,7 +131,10 @@ class Transform(Protocol):
         ...
 
     def lengths(self, raw: Sequence[Any]) -> list[float]:
-        """Of each, nothing decoded: tokens of a text, seconds of a sound, 1 of an image; 0 where there is none."""
+        """Of each, nothing decoded: tokens of a text, seconds of a sound, 1 of an image; 0 where there is none.
+
+        Of all its windows together, each padded to whole multiples.
+        """
         ...
 
 

@@ -64,3 +64,20 @@ class Record(Callback):
         self.folder.mkdir(exist_ok=True)
         with (self.folder / f"{trainer.global_rank}.jsonl").open("a") as file:
             file.write(json.dumps([trainer.current_epoch, batch.row.tolist()]) + "\n")
+
+
+class Burst(Callback):
+    """An infinite gradient of a head in one batch of the first epoch."""
+
+    def __init__(self, batch: int, rank: int = 0):
+        self.batch = batch
+        self.rank = rank
+        self.on = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        head: Any = next(iter(pl_module.model.heads.children()))  # type: ignore[union-attr]
+        next(head.parameters()).register_hook(lambda gradient: gradient * float("inf") if self.on else gradient)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        here = trainer.current_epoch == 0 and trainer.global_rank == self.rank
+        self.on = here and batch_idx == self.batch

@@ -52,25 +52,12 @@ class FrozenFeatures(Callback):
             sample = datamodule.batch(spread(np.flatnonzero(datamodule.table.split != "")), only=[name])
             path = self.folder / self.key(trainer, datamodule, name, encoder, sample)
             with alone(trainer, path.with_name(f"{path.name}.lock")):
-                path, there = self.find(trainer, name, encoder, path, sample)
+                path, there = find(trainer, name, encoder, path, sample)
                 if not there:
                     compute(trainer, datamodule, name, encoder, path)
             if trainer.is_global_zero:
                 print(f"features of '{name}', whose encoder is frozen: {'read from' if there else 'kept in'} {path}")
             datamodule.stored[name] = StoredFeatures(path)
-
-    def find(self, trainer: Trainer, name: str, encoder: nn.Module, path: Path, sample: Batch) -> tuple[Path, bool]:
-        """The folder whose Features are those of the encoder as it is, and whether it is there already."""
-        for number in count(1):
-            there = path if number == 1 else path.with_name(f"{path.name}-{number}")
-            if not trainer.strategy.broadcast((there / DONE).exists()):
-                return there, False
-            now = encode(trainer, encoder, name, sample)
-            if trainer.strategy.broadcast(same(StoredFeatures(there), sample.row, now, str(trainer.precision))):
-                return there, True
-            if trainer.is_global_zero:
-                print(f"features of '{name}' in {there} are not what the encoder gives now: its code has changed")
-        raise AssertionError
 
     def key(self, trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, sample: Batch) -> str:
         """Of all that the Features follow from."""
@@ -84,8 +71,22 @@ class FrozenFeatures(Callback):
         files = datamodule.table.spec.inputs[name].modality != "text"
         for one in identities(datamodule.table.inputs[name], files):
             found.update(one)
-        found.update(data_of(sample.inputs[name]))  # a tokenizer's words, say, which no setting tells
+        found.update(data_of(sample.inputs[name]))  # type: ignore[arg-type]  # a tokenizer's words, say, which no setting tells
         return found.hexdigest()
+
+
+def find(trainer: Trainer, name: str, encoder: nn.Module, path: Path, sample: Batch) -> tuple[Path, bool]:
+    """The folder whose Features are those of the encoder as it is, and whether it is there already."""
+    for number in count(1):
+        there = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        if not trainer.strategy.broadcast((there / DONE).exists()):
+            return there, False
+        now = encode(trainer, encoder, name, sample)
+        if trainer.strategy.broadcast(same(StoredFeatures(there), sample.row, now, str(trainer.precision))):
+            return there, True
+        if trainer.is_global_zero:
+            print(f"features of '{name}' in {there} are not what its encoder gives now: others are kept beside them")
+    raise AssertionError
 
 
 @contextmanager
@@ -151,7 +152,7 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
         part.mkdir(parents=True)
     trainer.strategy.barrier()
     try:
-        check_disk(trainer, datamodule, name, encoder, part)
+        check_disk(trainer, datamodule, name, encoder, path.parent)
         about = write(trainer, datamodule, name, encoder, part)
         everyone: list[Any] = [about]
         if trainer.world_size > 1:
@@ -159,6 +160,7 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
             torch.distributed.all_gather_object(everyone, about)
         if trainer.is_global_zero:
             (part / DONE).write_text(json.dumps(everyone))
+            shutil.rmtree(path, ignore_errors=True)  # without its last file: of a version that computed in place
             os.replace(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -178,18 +180,20 @@ def check_disk(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module,
     if wanted > 0.9 * free:
         raise ValueError(
             f"the features of '{name}' would take {wanted / 1e9:.1f} GB, of {free / 1e9:.1f} GB that are free at "
-            f"{folder.parent}; set paths.cache to a larger disk, or cache_features=false"
+            f"{folder}; set paths.cache to a larger disk, or cache_features=false"
         )
 
 
 def write(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, folder: Path) -> dict[str, Any]:
     """This process's share. -> what a reader must know of it."""
-    loader, writer = datamodule.loader("all", only=[name]), Writer(folder, trainer.global_rank)
-    for batch in tqdm(loader, desc=f"features of {name}", leave=False, disable=not trainer.is_global_zero):
-        batch = datamodule.finish(move_data_to_device(batch, trainer.strategy.root_device))
-        writer.add(batch.row, encode(trainer, encoder, name, batch))
-    table = datamodule.table
-    return writer.close() | {
+    loader, table = datamodule.loader("all", only=[name]), datamodule.table
+    shown = tqdm(loader, desc=f"features of {name}", leave=False, disable=not trainer.is_global_zero)
+    with Writer(folder, trainer.global_rank) as writer:
+        for batch in shown:
+            batch = datamodule.finish(move_data_to_device(batch, trainer.strategy.root_device))
+            writer.add(batch.row, encode(trainer, encoder, name, batch))
+        about = writer.close()
+    return about | {
         "faults": [[row, told] for (row, where), told in datamodule.faults.items() if where == table.column(name, row)],
         "cut": [row for row, what in datamodule.long if what == f"cut/{name}"],
     }
@@ -215,6 +219,13 @@ class Writer:
         self.index: list[tuple[int, int]] = []  # row, tokens
         self.about: dict[str, Any] = {}
 
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self.files.values():
+            file.close()
+
     def add(self, row: Tensor, features: Features) -> int:
         """A batch, without what is absent; row (B,) as in Batch. -> bytes written"""
         written = 0
@@ -230,8 +241,7 @@ class Writer:
 
     def close(self) -> dict[str, Any]:
         """-> what a reader must know of this part."""
-        for file in self.files.values():
-            file.close()
+        self.__exit__()
         np.save(self.folder / "index.npy", np.array(self.index, dtype=np.int64).reshape(-1, 2))
         return self.about
 

@@ -3,12 +3,13 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -75,11 +76,12 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         state.run.dir = str(folder)
     try:
         check_groups(cfg, state.runtime.choices)
+        check_values(command[1], state.overrides.task, state.runtime.choices)
         check_beside(state.overrides)
         if any(int(os.environ.get(name, 0)) for name in RESTARTS):
             go_on(cfg, folder)
         elif is_first_process():
-            check_folder(folder, cfg.get("resume", False))
+            check_folder(folder, cfg.get("resume"))
         with joint(command[1]):
             result = job(cfg, folder)
     except Exception:
@@ -98,6 +100,9 @@ def is_first_process() -> bool:
 
 def check_groups(cfg: DictConfig, choices: Any) -> None:
     """Errors: ValueError where an option was chosen with a dot, or a key was added that nothing reads."""
+    launcher = choices.get("hydra/launcher")
+    if HydraConfig.get().mode == RunMode.RUN and launcher not in (None, "basic"):
+        raise ValueError(f"hydra/launcher={launcher} launches the jobs of a sweep: type -m as well")
     for group in choices:
         chosen = OmegaConf.select(cfg, group.replace("/", "."), throw_on_missing=False)
         if isinstance(chosen, str):
@@ -107,6 +112,20 @@ def check_groups(cfg: DictConfig, choices: Any) -> None:
     for root in {key.split(".")[0] for o in HydraConfig.get().overrides.task for key in [parse(o)[0]] if o[0] == "+"}:
         if root.split("/")[0].split("@")[0] not in roots:
             raise ValueError(f"+{root}: nothing reads it; the keys are {', '.join(cfg)}{near(root, map(str, cfg))}")
+
+
+def check_values(verb: str, overrides: Sequence[str], choices: Any) -> None:
+    """Errors: ValueError where a text was typed for what is true, false or a number: it would count as true."""
+    typed = {key: value for key, value in map(parse, overrides) if isinstance(value, str) and key not in choices}
+    if not typed:
+        return
+    chosen = [o for o in overrides if parse(o)[0] in choices]
+    default = GlobalHydra.instance().config_loader().load_configuration(verb, chosen, RunMode.RUN)
+    for key, value in typed.items():
+        usual = OmegaConf.select(default, key, throw_on_missing=False)
+        if isinstance(usual, bool | int | float) and "${" not in value:
+            wanted = "true or false" if isinstance(usual, bool) else f"a number, such as {usual}"
+            raise ValueError(f"{key}: got '{value}', wanted {wanted}")
 
 
 def check_beside(overrides: Any) -> None:
@@ -132,14 +151,15 @@ def go_on(cfg: DictConfig, folder: Path) -> None:
 
 
 def check_folder(folder: Path, resume: Any) -> None:
-    """Errors: ValueError where a new run would write into an old one's folder, or there is nothing to resume."""
-    if not isinstance(resume, bool):
+    """Errors: ValueError where a new run would write into an old one's folder, or there is nothing to resume.
+
+    resume: None where the verb has no such key.
+    """
+    if not isinstance(resume, bool | None):
         raise ValueError(f"resume: got '{resume}', wanted true or false")
     if any(folder.iterdir()) and not resume:
-        raise ValueError(
-            f"the run folder {shown(folder)} is not empty; choose another run=NAME, "
-            "go on with resume=true, or delete it"
-        )
+        again = "" if resume is None else "go on with resume=true, "
+        raise ValueError(f"the run folder {shown(folder)} is not empty; choose another run=NAME, {again}or delete it")
     if resume and not (folder / OVERRIDES).exists():
         raise ValueError(f"resume=true: there is no run in {shown(folder)}; name one with run=NAME")
 

@@ -56,8 +56,9 @@ class Slurm(_slurm.Request, Processes):
 class LocalPool(Processes):
     """Jobs on this machine, each on devices of its own.
 
-    gpus: the GPUs' ids, all that are visible where null; slots: jobs at once, where null one per GPU (of a job of
-    several GPUs: per so many), or without GPUs one per core; retries: how often a job that fails is tried again
+    gpus: as torch counts them, or their ids, all that are visible where null; slots: jobs at once, where null one per
+    GPU (of a job of several GPUs: per so many), or without GPUs one per core; retries: how often a job that fails is
+    tried again
     """
 
     def __init__(self, slots: int | None, gpus: Sequence[int | str] | None, retries: int):

@@ -18,6 +18,7 @@ from mm.cli._jobs import Job, tail
 
 GRACE = 60  # seconds that a job has to save its checkpoint after Ctrl-C, before it is killed
 PROGRAM = [sys.executable, "-m", "mm"]
+WITHOUT = ("embed", "shard")  # verbs that leave no metrics.json, without which a job of another is not finished
 MISTAKE = 2  # exit status of a user's mistake, which a second try would repeat
 
 
@@ -75,17 +76,17 @@ class Pool:
             job.say(f"{'goes on' if state == 'begun' else 'starts'}{where}")
             status = self.wait(start(job, share, log))
             seconds = f"{time.monotonic() - begun:.0f} s"
-            if status == 0:
+            if status == 0 and (job.command[0] in WITHOUT or (job.folder / "metrics.json").exists()):
                 job.say(f"finished in {seconds}")
                 return ""
             if self.stopped:
                 job.say(f"stopped after {seconds}")
                 return ""
             again = left > 0 and status != MISTAKE
-            job.say(f"failed with status {status} after {seconds}{', once more' if again else ''}")
+            job.say(f"{how(status)} after {seconds}{', once more' if again else ''}")
             if not again:
                 break
-        return f"failed with status {status}; the end of {shown(job.log)}:\n{tail(job.log)}"
+        return f"{how(status)}; the end of {shown(job.log)}:\n{tail(job.log)}"
 
     def wait(self, process: subprocess.Popen) -> int:
         """Its exit status, once it and what it started are gone."""
@@ -135,6 +136,11 @@ def start(job: Job, share: dict[str, str], log: IO[bytes]) -> subprocess.Popen:
     )
 
 
+def how(status: int) -> str:
+    """A job that is not finished has ended."""
+    return f"failed with status {status}" if status else "ended without metrics.json"
+
+
 def kill_group(process: subprocess.Popen) -> None:
     """End every process of the job that is still there."""
     try:
@@ -155,7 +161,7 @@ def shares(configs: list[DictConfig], slots: int | None, gpus: Sequence[int | st
                 f"trainer.devices={devices}: hydra/launcher=local_pool hands out devices; give their number"
             )
     on_cpu = all(OmegaConf.select(config, "trainer.accelerator") == "cpu" for config in configs)
-    found = [str(gpu) for gpu in gpus] if gpus is not None else [] if on_cpu else visible_gpus()
+    found = chosen_gpus(gpus) if gpus is not None else [] if on_cpu else visible_gpus()
     every = [len(found) if devices in (-1, "auto") else devices for devices in wanted]
     width = max(1, *every)  # devices of a job
     cores = len(os.sched_getaffinity(0))
@@ -169,10 +175,30 @@ def shares(configs: list[DictConfig], slots: int | None, gpus: Sequence[int | st
     return [threads | ({"CUDA_VISIBLE_DEVICES": groups[i % len(groups)]} if groups else {}) for i in range(count)]
 
 
+def listed_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES names."""
+    return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+
+
+def chosen_gpus(gpus: Sequence[int | str]) -> list[str]:
+    """Ids of those that were typed: a number counts those that this process sees, as torch does.
+
+    Errors: ValueError where CUDA_VISIBLE_DEVICES has not so many.
+    """
+    ids = listed_gpus()
+    for gpu in gpus:
+        if ids and isinstance(gpu, int) and not 0 <= gpu < len(ids):
+            raise ValueError(
+                f"hydra.launcher.gpus: got {gpu}, wanted 0 to {len(ids) - 1}: numbers count the GPUs of "
+                f"CUDA_VISIBLE_DEVICES={','.join(ids)}"
+            )
+    return [ids[gpu] if ids and isinstance(gpu, int) else str(gpu) for gpu in gpus]
+
+
 def visible_gpus() -> list[str]:
     """Ids of the GPUs that this process may use."""
     import torch
 
-    ids = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    ids = listed_gpus()
     count = torch.cuda.device_count()  # asks the driver, and takes no memory on any
     return ids[:count] if ids else [str(i) for i in range(count)]

@@ -14,7 +14,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
@@ -30,8 +31,8 @@ from mm.cli._words import near
 from mm.tasks.contrastive import Contrastive
 from mm.tasks.sharding import Sharded, complete
 
-# Of the datamodule, what may change while a run goes on: how rows are fed, not which they are.
-FREE = ("batch_size", "budget", "buckets", "num_workers", "shuffle", "on_error", "transforms", "cache")
+# Of the datamodule, what may change while a run goes on: how rows are fed, not which they are, nor their order.
+FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transforms", "cache")
 
 
 @dataclass
@@ -121,16 +122,16 @@ def settle_monitor(cfg: DictConfig, known: dict[str, bool | None]) -> None:
 
 
 def check_resumed(cfg: DictConfig, folder: Path) -> None:
-    """Say what has changed since the run was started. Errors: ValueError where that is its model or its data."""
+    """Say what has changed since the run was started. Errors: ValueError where that is its model, data or seed."""
     before, now = (flat(OmegaConf.to_container(c, resolve=True)) for c in (OmegaConf.load(folder / "config.yaml"), cfg))
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) == now.get(key) or key == "resume":
             continue
         room, _, rest = key.partition(".")
-        if room == "model" or (room == "datamodule" and rest.split(".")[0] not in FREE):
+        if room in ("model", "seed") or (room == "datamodule" and rest.split(".")[0] not in FREE):
             raise ValueError(
                 f"resume=true: {key} was {before.get(key)}, now it is {now.get(key)}; a run keeps its model and its "
-                "data: leave it out, or start another run=NAME"
+                "data, and the seed of both: leave it out, or start another run=NAME"
             )
         print(f"changed since the run began: {key} was {before.get(key)}, now it is {now.get(key)}")
 

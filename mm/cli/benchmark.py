@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
 
 def job(cfg: "DictConfig", folder: Path) -> None:
     """A training run of warmup + warmup + steps batches, without validation, test and checkpoints."""
-    from lightning.pytorch.callbacks import Checkpoint
+    from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
     from omegaconf import OmegaConf
 
     from mm.callbacks.throughput import counter
@@ -35,7 +35,8 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     check(cfg)
     run = _run.prepare(cfg)
     built = _run.build_callbacks(cfg, run.task.model)
-    callbacks = [callback for callback in built if not isinstance(callback, Checkpoint)]
+    left_out = (Checkpoint, EarlyStopping)  # which wait for a validation
+    callbacks = [callback for callback in built if not isinstance(callback, left_out)]
     trainer: Any = _run.build_trainer(cfg, callbacks, _loggers.build(cfg, folder))
     device = trainer.strategy.root_device
     clock = _speed.Clock(device)

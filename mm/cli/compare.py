@@ -46,8 +46,8 @@ def main(argv: list[str]) -> None:
 
 def arguments(argv: list[str]) -> tuple[Path, list[str]]:
     """`outputs/SWEEP [metrics=test/accuracy,val/loss]`; the first metric ranks, losses and errors ascending."""
-    folders = [a for a in argv if "=" not in a]
-    options = dict(a.split("=", 1) for a in argv if "=" in a)
+    folders = [a for a in argv if "=" not in a or Path(a).is_dir()]  # a sweep's folder may be called lr=0.1
+    options = dict(a.split("=", 1) for a in argv if a not in folders)
     unknown = set(options) - {"metrics"}
     if len(folders) != 1 or unknown:
         raise ValueError("usage: mm compare outputs/SWEEP [metrics=test/accuracy,val/loss]")

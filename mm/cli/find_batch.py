@@ -122,14 +122,15 @@ def trains(cfg: "DictConfig", run: Any, bucket: Bucket, rows: int) -> bool:
     import gc
 
     import torch
-    from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+    from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
     from lightning.pytorch.loggers.logger import DummyLogger
 
     from mm.callbacks.frozen import FrozenFeatures
     from mm.cli import _run
 
     built = _run.build_callbacks(cfg, run.task.model)
-    left_out = (Checkpoint, ProgressBar, FrozenFeatures)  # a frozen encoder counts as if it ran at every step
+    # a frozen encoder counts as if it ran at every step
+    left_out = (Checkpoint, EarlyStopping, ProgressBar, FrozenFeatures)
     callbacks = [callback for callback in built if not isinstance(callback, left_out)]
     try:
         batch = tiled(bucket, rows)

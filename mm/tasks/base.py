@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mm.model import MultimodalModel
 from mm.tasks import parameters
-from mm.tasks.nonfinite import NonFinite
+from mm.tasks.nonfinite import NonFinite, listed
 from mm.tasks.schedule import Course, Schedule
 from mm.tasks.sharding import Sharded, checkpoint_activations, share_statistics
 from mm.types import Batch
@@ -86,6 +86,7 @@ class Task(LightningModule):
         ] = {}  # input -> of its own heads' gradient, what goes on into its encoder
         self._only: int | None = None  # which of these losses alone reaches the model
         self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
+        self._bad: tuple[Batch, int] | None = None  # the first of these batches whose gradient is not finite
 
     def kept(self) -> dict[str, Any]:
         """Plain data that the model directory keeps of the task."""
@@ -149,7 +150,7 @@ class Task(LightningModule):
             for name, buffer in self.model.named_buffers():  # batch norm has taken the batch in
                 buffer.copy_(buffers[name])
             self._losses = {}
-            return None  # in all processes at once: none waits for another's gradients
+            return self.nothing() if world > 1 else None
         counts = counts[:-1]
         self._seen.append(counts)
         probes = self.probes()
@@ -161,6 +162,11 @@ class Task(LightningModule):
         parts = torch.stack([weight * total for total, _, weight in losses.values()]) / share
         self._losses = {n: (total.detach(), count.detach(), weight) for n, (total, count, weight) in losses.items()}
         return parts.sum() * world
+
+    def nothing(self) -> Tensor:
+        """A loss of 0, with a gradient of 0 for every weight that learns: processes wait for each other's."""
+        learning = [p for p in self.parameters() if p.requires_grad]
+        return torch.stack([(p.to_local() if isinstance(p, DTensor) else p).sum() * 0 for p in learning]).sum()
 
     def train_losses(self) -> dict[str, Tensor]:
         """Of the last batch, for loggers and bar: train/loss and, of several heads, each one's. Nothing if skipped."""
@@ -174,6 +180,7 @@ class Task(LightningModule):
 
     def on_after_backward(self) -> None:
         """Errors: ValueError for what DDP says a step later, without a name."""
+        self.note_gradient()
         wrapped = self.trainer.strategy.model
         if self.global_step or not isinstance(wrapped, DistributedDataParallel) or wrapped.find_unused_parameters:
             return
@@ -185,12 +192,26 @@ class Task(LightningModule):
                 "trainer.strategy=ddp_find_unused_parameters_true"
             )
 
+    def note_gradient(self) -> None:
+        """Of what is accumulated, the first that is not finite; the last is met when it is clipped.
+
+        By then processes have added their gradients up, and whose it was is lost.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # which skips such steps itself
+        if self.nonfinite is None or scaled or self._bad or not self.trainer.fit_loop._should_accumulate():
+            return
+        given = [p for p in self.parameters() if p.grad is not None]
+        if not all(grad_norm(side).isfinite() for side in self.sides(given)):
+            self._bad = self._last
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Put the accumulated gradient right, before it is clipped.
 
         Lightning has divided every micro-batch by the accumulation, also where an epoch's last window is shorter.
         """
-        if self.trainer.accumulate_grad_batches > 1 and self._seen:
+        if not self._seen:  # all were skipped: with gradients of 0 the weights would still decay
+            optimizer.zero_grad()
+        elif self.trainer.accumulate_grad_batches > 1:
             seen = torch.stack(self._seen)  # (micro-batches, losses)
             means = seen.new_tensor(self.trainer.accumulate_grad_batches / len(seen))
             right = means
@@ -211,18 +232,20 @@ class Task(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm of all gradients, which is logged; where it is not finite, no weight changes."""
+        bad, self._bad = self._bad, None
         given = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not given:  # the step was skipped
             return
-        apart = {id(p) for p in self.clipped_apart()}
-        sides = [[p for p in given if (id(p) in apart) == there] for there in (False, True)]
-        sides = [side for side in sides if side]
+        sides = self.sides(given)
         norms = [grad_norm(side) for side in sides]
         if (
             not all(norm.isfinite() for norm in norms)
             and getattr(self.trainer.precision_plugin, "scaler", None) is None
         ):  # a scaler skips such steps itself
-            self.meet_nonfinite("the gradient", *self._last, mine=True)
+            known = torch.tensor(bad is not None, device=self.device).float()
+            if self.trainer.world_size > 1:
+                known = self.trainer.strategy.reduce(known, reduce_op="sum")
+            self.meet_nonfinite("the gradient", *(bad or self._last), mine=bad is not None or not known)
             optimizer.zero_grad()
             return
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -233,6 +256,12 @@ class Task(LightningModule):
         elif gradient_clip_val:
             for side, norm in zip(sides, norms):
                 torch.nn.utils.clip_grads_with_norm_(side, gradient_clip_val, norm)
+
+    def sides(self, given: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+        """The model's and those that are clipped apart, as far as there are any."""
+        apart = {id(p) for p in self.clipped_apart()}
+        sides = [[p for p in given if (id(p) in apart) == there] for there in (False, True)]
+        return [side for side in sides if side]
 
     def clipped_apart(self) -> Iterable[nn.Parameter]:
         """Parameters that have a norm of their own, so that they do not shorten the model's steps."""
@@ -249,8 +278,16 @@ class Task(LightningModule):
         return {f"train[{n}]/grad_norm": grad_norm(of) for n, of in given.items() if of} if len(parts) > 1 else {}
 
     def meet_nonfinite(self, what: str, batch: Batch, batch_idx: int, mine: bool) -> None:
-        """Tell of this process's batch; mine: it is at fault. Errors: ValueError or DistError to stop the run."""
+        """Tell of this process's batch; mine: it may be at fault. Errors: ValueError or DistError to stop the run."""
         assert self.nonfinite is not None
+        self.nonfinite.skipped += 1
+        table = self.trainer.datamodule.table  # type: ignore[attr-defined]
+        rows = listed([table.ids[row] for row in batch.row.tolist() if row >= 0])
+        process = self.trainer.global_rank if self.trainer.world_size > 1 else None
+        if process is not None:
+            everyone: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(everyone, f"{rows} (process {process})" if mine else "")
+            rows = ", ".join(said for said in everyone if said)
 
         def again() -> Any:
             self.on_train_batch_start(batch, batch_idx)
@@ -264,9 +301,8 @@ class Task(LightningModule):
                 # Of this type, so that what is told is the other's message.
                 raise torch.distributed.DistError(f"{what} of step {self.global_step} is not finite in another process")
             return
-        table = self.trainer.datamodule.table  # type: ignore[attr-defined]
-        names = [table.ids[row] for row in batch.row.tolist() if row >= 0]
-        warnings.warn(self.nonfinite.meet(self.model, batch, self.global_step, what, names, again), stacklevel=2)
+        told = self.nonfinite.meet(self.model, batch, self.global_step, what, rows, again, process)
+        warnings.warn(told, stacklevel=2)
 
     def replay(self, batch: Batch) -> Any:
         """Compute once more what the losses follow from, in this process alone."""

@@ -1,7 +1,7 @@
 """Where a loss or a gradient is not finite: the batch is kept, the place is named, the run stops or skips the step."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +29,26 @@ class NonFinite:
         self.skipped = 0  # steps
 
     def meet(
-        self, model: nn.Module, batch: Batch, step: int, what: str, names: list[str], again: Callable[[], Any]
+        self,
+        model: nn.Module,
+        batch: Batch,
+        step: int,
+        what: str,
+        rows: str,
+        again: Callable[[], Any],
+        process: int | None = None,
     ) -> str:
         """Keep the batch. -> what a person is told. Errors: ValueError under policy=raise.
 
-        what: the loss or the gradient; names: of the rows; again: computes the losses once more.
+        what: the loss or the gradient; rows: as `listed`; again: computes the losses once more; process: that of
+        several which met it.
         """
-        self.skipped += 1
         place = first_nonfinite(model, again)
-        rows = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
         told = f"{what} of step {step} is not finite; the rows of its batch: {rows}; "
         told += f"first in {place}" if place else "every module's output is finite, so it is the gradient alone"
         if self.skipped <= self.keep:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"step-{step:09d}.pt"
+            path = self.folder / f"step-{step:09d}{'' if process is None else f'-process-{process}'}.pt"
             weights = model.state_dict()
             if any(isinstance(x, DTensor) for x in weights.values()):
                 weights = None  # shared out between processes; the checkpoints have them
@@ -52,6 +58,11 @@ class NonFinite:
         if self.policy == "raise":
             raise ValueError(f"{told}. Lower task.optimizer.lr, mend the rows, or set task.nonfinite.policy=skip")
         return told
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of them."""
+    return ", ".join(names[:20]) + ", ..." * (len(names) > 20)
 
 
 def first_nonfinite(model: nn.Module, compute: Callable[[], Any]) -> str:

@@ -26,9 +26,19 @@ def check_multiple(pad_multiple: int) -> int:
     return pad_multiple
 
 
-def shortened(count: int, max_length: int | None, too_long: str) -> int:
-    """What `limit` leaves of a length; windows are rows of their own, each as long as one may be, all in one batch."""
-    return count if max_length is None or too_long == "window" else min(count, max_length)
+def room(count: int, max_length: int | None, too_long: str, overlap: float, multiple: int, extra: int = 0) -> int:
+    """What a length takes in a batch: each of the windows that `limit` makes of it, padded to whole multiples."""
+    kept = count if max_length is None else min(count, max_length)
+    windows = 1
+    if kept < count and too_long == "window":
+        windows = len(starts(count - extra, kept - extra, overlap))
+    return windows * -(-kept // multiple) * multiple
+
+
+def starts(count: int, length: int, overlap: float) -> range:
+    """Where the windows of a longer sequence start."""
+    step = max(1, round(length * (1 - overlap)))
+    return range(0, count - length + step, step)
 
 
 def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit: str, extra: int = 0) -> Read:
@@ -46,6 +56,4 @@ def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit
     length = max_length - extra
     if too_long == "truncate":
         return Read([x[:length]], True)
-    step = max(1, round(length * (1 - overlap)))
-    starts = range(0, len(x) - length + step, step)
-    return Read([x[s : s + length] for s in starts], False)
+    return Read([x[s : s + length] for s in starts(len(x), length, overlap)], False)

@@ -1,13 +1,22 @@
 """Training on stored Features is training on the frozen encoders themselves."""
 
+import csv
 import json
+import shutil
+import threading
+import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
 
+import filelock
 import pytest
 import torch
 from conftest import COLUMNS, TINY, write_manifest
 from safetensors.torch import load_file
 
+from mm.callbacks import frozen
 from mm.callbacks.frozen import StoredFeatures, Writer
+from mm.encoders.text.transformer import TextTransformer
 from mm.types import Features
 
 ARGS = [
@@ -106,3 +115,134 @@ def test_what_is_written_is_read(tmp_path):
     with pytest.raises(ValueError, match="can't read it"):
         stored(9)
     assert stored.lengths([7, 8, 2, 0]) == [4, 0, 5, 0]
+
+
+def test_a_row_takes_little_memory(tmp_path):
+    rows, one = 4000, Features(torch.ones(4, 1, 2), torch.ones(4, 1).bool(), torch.ones(4, 2), torch.ones(4, 1, 2))
+    writer = Writer(tmp_path, 0)
+    for row in range(0, rows, 4):
+        writer.add(torch.arange(row, row + 4), one)
+    (tmp_path / "done.json").write_text(json.dumps([writer.close() | {"faults": [], "cut": []}]))
+    stored = StoredFeatures(tmp_path)
+    stored(0)  # imports, and the like
+    del stored
+    tracemalloc.start()
+    stored = StoredFeatures(tmp_path)
+    assert len(stored(rows - 1).windows) == 1
+    assert stored(rows).windows == []
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100 * rows
+
+
+ONE = [*ARGS, "trainer.max_epochs=1", "model/fusion=concat"]
+ONE = [arg for arg in ONE if not arg.startswith("model.fusion") and arg != "model/fusion=transformer"]
+TEXT = ["task.freeze=['^encoders\\.text']"]
+
+
+def told(run) -> str:
+    assert run.status == 0, run.err
+    return next(line for line in run.out.splitlines() if "whose encoder is frozen" in line)
+
+
+def test_a_file_beside_the_table_that_has_changed(mm, tmp_path):
+    path = write_manifest(tmp_path / "data")
+    lines = list(csv.DictReader(path.read_text().splitlines()))
+    for line in lines:  # no path has a folder in it
+        for column in ("photo", "sound"):
+            shutil.copy(path.parent / line[column], tmp_path)
+            line[column] = Path(line[column]).name
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    args = [*ONE, "datamodule.path=rows.csv", "task.freeze=['^encoders\\.vision']", f"paths.cache={tmp_path / 'cache'}"]
+    first = told(mm("train", *args, "run=a"))
+    (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes())
+    second = told(mm("train", *args, "run=b"))
+    assert "kept in" in first
+    assert "kept in" in second
+    assert first != second
+    assert told(mm("train", *args, "run=c")) == second.replace("kept in", "read from")
+
+
+def test_an_encoder_whose_code_has_changed_is_computed_anew(mm, manifest, tmp_path, monkeypatch):
+    args = [*ONE, *TEXT, f"datamodule.path={manifest}", f"paths.cache={tmp_path / 'cache'}"]
+    first = told(mm("train", *args, "run=a"))
+    forward = TextTransformer.forward
+
+    def other(self, x, mask):
+        features = forward(self, x, mask)
+        return features._replace(pooled=1.1 * features.pooled)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextTransformer, "forward", other)
+        run = mm("train", *args, "run=b")
+        assert "are not what its encoder gives now" in run.out
+        assert told(run) == f"{first}-2"
+        assert told(mm("train", *args, "run=c")) == f"{first}-2".replace("kept in", "read from")
+    assert told(mm("train", *args, "run=d")) == first.replace("kept in", "read from")
+
+
+def test_of_two_runs_one_computes_and_the_other_waits_and_reads(mm, manifest, tmp_path, monkeypatch):
+    args = [*ONE, *TEXT, f"datamodule.path={manifest}", f"paths.cache={tmp_path / 'cache'}"]
+    path = Path(told(mm("train", *args, "run=a")).split("kept in ")[1])
+    path.rename(tmp_path / "computed")
+    waits, held = threading.Event(), threading.Event()
+
+    class Told(filelock.FileLock):
+        def _acquire(self):
+            waits.set()
+            super()._acquire()
+
+    def compute() -> None:
+        with lock(f"{path}.lock"):
+            held.set()
+            waits.wait(20)
+            (tmp_path / "computed").rename(path)
+
+    lock = filelock.FileLock
+    monkeypatch.setattr(filelock, "FileLock", Told)
+    monkeypatch.setattr(frozen, "WAIT", 0.05)
+    other = threading.Thread(target=compute)
+    other.start()
+    held.wait()
+    run = mm("train", *args, "run=b")
+    other.join()
+    assert told(run).endswith(f"read from {path}")
+
+
+def test_a_computation_that_fails_leaves_nothing(mm, manifest, tmp_path, monkeypatch):
+    args = [*ONE, *TEXT, f"datamodule.path={manifest}", f"paths.cache={tmp_path / 'cache'}", "datamodule.batch_size=4"]
+    add, calls = Writer.add, []
+
+    def broken(self, row, features):
+        calls.append(row)
+        if len(calls) == 3:
+            raise RuntimeError("planted")
+        return add(self, row, features)
+
+    monkeypatch.setattr(Writer, "add", broken)
+    with pytest.raises(RuntimeError, match="planted"):
+        mm("train", *args, "run=a")
+    assert [f.suffix for f in (tmp_path / "cache/features").iterdir()] == [".lock"]
+
+
+def test_the_disk_is_measured_by_rows_of_all_lengths(mm, tmp_path, monkeypatch):
+    with (tmp_path / "rows.csv").open("w") as file:
+        file.write("text,target,split\n")
+        for i in range(400):  # one in seven is long
+            file.write(f"{'x' * (200 if i % 7 == 3 else 2 + i % 3)},{i % 2},{('train', 'val', 'test')[i % 3]}\n")
+    tiny = [arg for arg in TINY if "audio" not in arg and "vision" not in arg]
+    args = ["datamodule=manifest", "datamodule.path=rows.csv", "datamodule.columns.text=text", *TEXT, *tiny]
+    args += ["datamodule.columns.target=target", "trainer.max_epochs=1", f"paths.cache={tmp_path / 'cache'}"]
+    path = Path(told(mm("train", *args, "run=whole")).split("kept in ")[1])
+    size = sum(file.stat().st_size for file in path.glob("part-*/*") if file.suffix != ".npy")
+    shutil.rmtree(path)
+    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0.8 * size))
+    full = mm("train", *args, "run=full")
+    assert full.status == 2
+    assert "set paths.cache to a larger disk" in full.err
+    assert [f.suffix for f in path.parent.iterdir()] == [".lock"]
+    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1.6 * size))
+    assert "kept in" in told(mm("train", *args, "run=room"))

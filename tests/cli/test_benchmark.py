@@ -41,6 +41,11 @@ def test_measures_any_configuration(mm, manifest):
     assert (run.folder / "report.txt").read_text() in run.out
 
 
+def test_what_waits_for_a_validation_is_left_out(mm, manifest):
+    run = mm("benchmark", *SMALL, f"datamodule.path={manifest}", "callbacks=[default,early_stopping]")
+    assert run.status == 0, run.err
+
+
 def test_a_slow_transform_is_named(mm, manifest, monkeypatch):
     read = Pixels.__call__
     monkeypatch.setattr(Pixels, "__call__", lambda *args, **how: [time.sleep(0.01), read(*args, **how)][1])

@@ -67,3 +67,11 @@ def test_a_runs_own_folder_will_do(mm, where):
     write(Path("outputs/0"), ["seed=0"], {"test/accuracy": 0.25})
     ran = mm("compare", where)
     assert rows(ran.out)[0][1:] == ["1: 0", "0.2500"]
+
+
+def test_a_folder_may_have_an_equals_sign(mm):
+    write(Path("outputs/lr=0.1/0"), ["seed=0"], {"test/accuracy": 0.5})
+    ran = mm("compare", "outputs/lr=0.1", "metrics=test/accuracy")
+    assert ran.status == 0, ran.err
+    assert [row[1] for row in rows(ran.out)] == ["1: 0"]
+    assert "usage: mm compare" in mm("compare", "outputs/lr=0.1", "metric=test/accuracy").err

@@ -1,7 +1,11 @@
 """`mm diagnose` finds the planted fault."""
 
+import json
+
 import pytest
-from conftest import COLUMNS, TINY
+import torch
+from conftest import COLUMNS, ROOT, TINY
+from safetensors.torch import load_file
 
 SMALL = [*COLUMNS, *TINY, "trainer.max_epochs=1", "datamodule.batch_size=4", "seed=1"]
 BLOW = ["+callbacks.blow._target_=planted.Blow", "+callbacks.blow.batch=2", "+callbacks.blow.name=vision"]
@@ -39,3 +43,52 @@ def test_mistakes(mm):
     assert mm("diagnose").status == 2
     assert "there is no run in outputs/none" in mm("diagnose", "run=none").err
     assert "usage" in mm("diagnose", "rum=none").err
+
+
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "task.nonfinite.policy=skip"]
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_has_a_batch_that_both_skip(mm_process, manifest, tmp_path):
+    args = [
+        *SMALL,
+        f"datamodule.path={manifest}",
+        "trainer.max_epochs=-1",
+        "trainer.max_steps=1",
+        "task/scheduler=constant",
+    ]
+    blow = [*BLOW, "callbacks.blow.batch=0"]
+    runs = {
+        "one": ["task.nonfinite.policy=skip"],
+        "two": [*TWO, "+callbacks.blow.rank=1"],
+        "accumulated": [*TWO, "+callbacks.blow.rank=1", "trainer.accumulate_grad_batches=2"],
+    }
+    weights = {}
+    for name, more in runs.items():
+        run = mm_process("train", *args, *blow, *more, f"run={name}", PYTHONPATH=str(ROOT / "tests"))
+        assert run.returncode == 0, run.stderr
+        folder = tmp_path / "outputs" / name
+        assert json.loads((folder / "metrics.json").read_text())["train/skipped_steps"] == 1
+        assert run.stderr.count("the loss of step 0 is not finite") == 1
+        kept = [file.name for file in (folder / "nonfinite").iterdir()]
+        assert kept == ["step-000000000.pt" if name == "one" else "step-000000000-process-1.pt"]
+        weights[name] = load_file(folder / "model/model.safetensors")
+    same = {n: all(torch.equal(x, weights["one"][k]) for k, x in w.items()) for n, w in weights.items()}
+    assert same == {"one": True, "two": True, "accumulated": False}  # the other micro-batch is learnt from
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_gradient_of_one_of_two_processes_is_kept(mm_process, manifest, tmp_path, accumulate):
+    rank = {"PYTHONPATH": str(ROOT / "tests")}
+    args = [*SMALL, *TWO, f"datamodule.path={manifest}", f"trainer.accumulate_grad_batches={accumulate}", "run=a"]
+    args += [f"+callbacks.burst.{key}={x}" for key, x in {"_target_": "planted.Burst", "batch": 0, "rank": 1}.items()]
+    args += ["+callbacks.record._target_=planted.Record", f"+callbacks.record.folder={tmp_path / 'rows'}"]
+    run = mm_process("train", *args, **rank)
+    assert run.returncode == 0, run.stderr
+    seen = [json.loads((tmp_path / f"rows/{i}.jsonl").read_text().splitlines()[0])[1] for i in (0, 1)]
+    told = [", ".join(f"r{row}" for row in rows) + f" (process {i})" for i, rows in enumerate(seen)]
+    wanted = told[1:] if accumulate > 1 else told  # processes add up the gradients of a window's last batch
+    assert f"the gradient of step 0 is not finite; the rows of its batch: {', '.join(wanted)};" in run.stderr
+    kept = sorted(file.name for file in (tmp_path / "outputs/a/nonfinite").iterdir())
+    assert kept == [f"step-000000000-process-{i}.pt" for i in ((1,) if accumulate > 1 else (0, 1))]

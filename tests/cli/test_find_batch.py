@@ -49,6 +49,11 @@ def test_every_bucket_has_its_own(mm, manifest, monkeypatch):
     assert 'datamodule.batch_size=9 "datamodule.budget={text: 98}"' in run.out  # 9 * 11 = 99, 7 * 14 = 98
 
 
+def test_what_waits_for_a_validation_is_left_out(mm, manifest):
+    run = mm("find_batch", *SMALL, f"datamodule.path={manifest}", "most=2", "callbacks=[default,early_stopping]")
+    assert run.status == 0, run.err
+
+
 def test_more_rows_than_there_are_help_nobody(mm, manifest, monkeypatch):
     seen = plant(monkeypatch, lambda rows, text, audio: True)
     run = mm("find_batch", *SMALL, f"datamodule.path={manifest}")

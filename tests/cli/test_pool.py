@@ -30,6 +30,8 @@ if how == "hang":
     print("hanging", flush=True)
     time.sleep(60)
 time.sleep(0.1)
+if how == "leave":
+    sys.exit(0)
 if how == "mistake":
     print("mm: seed: got 'x'")
     sys.exit(2)
@@ -105,6 +107,14 @@ def test_failures_leave_the_others_are_tried_once_more_and_told(sweep, capfd):
     assert "not finished: 1, 3" in shown.out  # below the table
 
 
+def test_a_job_without_metrics_is_not_finished(sweep, monkeypatch):
+    (job,) = sweep("leave")
+    (error,) = Pool(slots("0"), retries=0).run([job])
+    assert error.startswith("ended without metrics.json")
+    monkeypatch.setattr(_pool, "WITHOUT", (job.command[0],))  # as mm embed
+    assert Pool(slots("0"), retries=0).run([job]) == [""]
+
+
 def test_the_same_again_runs_only_what_is_left(sweep, capfd):
     Pool(slots("0"), retries=0).run(sweep("fine", "fail"))
     times = [said(job) for job in sweep("fine")]
@@ -168,7 +178,8 @@ def _free(log: str) -> bool:
 
 
 def test_slots_follow_devices(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
 
     def gpus(devices, accelerator="auto", **changed) -> list[tuple[str | None, str]]:
@@ -185,6 +196,9 @@ def test_slots_follow_devices(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     assert gpus(1) == [("4", "8"), ("6", "8")]
+    assert gpus(1, gpus=[1, "GPU-a"]) == [("6", "8"), ("GPU-a", "8")]
+    with pytest.raises(ValueError, match="got 4, wanted 0 to 1: numbers count the GPUs of CUDA_VISIBLE_DEVICES=4,6"):
+        gpus(1, gpus=[4])
     with pytest.raises(ValueError, match="a job wants 4 devices .*, there are 2: 4, 6"):
         gpus(4)
     with pytest.raises(ValueError, match="give their number"):

@@ -89,6 +89,50 @@ def test_from_the_end_of_an_epoch(mm, manifest, tmp_path):
     assert done.metrics["val/loss"] == whole.metrics["val/loss"]  # of the best epoch
 
 
+@pytest.mark.filterwarnings("ignore:.ModelCheckpoint.monitor")  # not validated before the fifth step
+@pytest.mark.parametrize("step", [5, 9])  # within an epoch and at its end
+def test_more_steps_than_before(mm, manifest, tmp_path, step):
+    args = [*SMALL, f"datamodule.path={manifest}", "trainer.max_epochs=-1", "task/scheduler=constant"]
+    args += ["task.scheduler.warmup=0", "+callbacks.record._target_=planted.Record"]
+    whole = mm("train", *args, "trainer.max_steps=24", "run=whole", "+callbacks.record.folder=whole")
+    assert whole.status == 0, whole.err
+    cut = mm("train", *args, f"trainer.max_steps={step}", "run=cut", "+callbacks.record.folder=cut")
+    assert cut.status == 0, cut.err
+    done = mm("train", "run=cut", "resume=true", "trainer.max_steps=24")
+    assert done.status == 0, done.err
+    assert (tmp_path / "whole/0.jsonl").read_text() == (tmp_path / "cut/0.jsonl").read_text()
+    assert same_weights(tmp_path / "outputs/whole", tmp_path / "outputs/cut")
+    for name in ("train/epochs", "train/steps", "val/loss"):
+        assert done.metrics[name] == whole.metrics[name], name
+
+
+def rates(folder: Path) -> list[float]:
+    """Of every step, in all versions of a run's csv."""
+    found = {step: float(x) for (step, name), x in curve(folder).items() if name == "lr-AdamW/pg1"}
+    return [found[step] for step in sorted(found)]
+
+
+def test_the_rate_falls_to_the_end_with_batches_of_another_size(mm, manifest, tmp_path):
+    args = [*SMALL, f"datamodule.path={manifest}", "trainer.max_epochs=4"]  # of 9 steps each
+    cut = mm("train", *args, "run=cut", *kill(13, "SIGTERM"))
+    assert cut.status == 143
+    done = mm("train", "run=cut", "resume=true", "datamodule.batch_size=8", *kill(-1, "raise"))
+    assert done.status == 0, done.err
+    found = rates(tmp_path / "outputs/cut")[13:]  # of the second epoch 20 rows are left, then 36 each
+    assert len(found) == 3 + 5 + 5
+    assert found == sorted(found, reverse=True)
+    assert found[-1] > 0
+    assert found[-1] < 0.1 * found[0]
+
+
+def test_the_order_of_rows_is_kept(mm, manifest):
+    assert mm("train", *SMALL, f"datamodule.path={manifest}", "trainer.max_epochs=1", "run=a").status == 0
+    for key, was, value in (("seed", 0, 1), ("datamodule.seed", 0, 1), ("datamodule.shuffle", True, False)):
+        wrong = mm("train", "run=a", "resume=true", "trainer.max_epochs=2", f"{key}={value}")
+        assert wrong.status == 2
+        assert f"{key} was {was}, now it is {value}; a run keeps its model and its data" in wrong.err
+
+
 def test_a_torn_checkpoint_is_recognised_and_the_one_before_it_used(mm, manifest, tmp_path):
     args = [*SMALL, f"datamodule.path={manifest}"]
     whole = mm("train", *args, "run=whole")

@@ -38,7 +38,7 @@ def test_loaders(make: Callable[..., DataModule]) -> None:
     assert isinstance(test, Batch)
     assert test.inputs["text"].tolist() == [[ord("y") + 1]]
     assert test.targets["target"].tolist() == [1]
-    with pytest.raises(ValueError, match=r"the split 'dev' is empty \(rows: train 21, val 1, test 1\)"):
+    with pytest.raises(ValueError, match="split: got 'dev', wanted one of train, val, test, all"):
         module.rows("dev")
     assert len(module.rows("all")) == 23
 
@@ -235,8 +235,25 @@ def test_rows_travel_to_spawned_workers(make: Callable[..., DataModule]) -> None
     assert one.tolist() == two.tolist()
 
 
+@pytest.mark.parametrize("tokens", [Tokens("bytes", pad_multiple=64), Tokens("bytes", 128, too_long="window")])
+def test_a_budget_holds_padding_and_windows(make: Callable[..., DataModule], tokens: Tokens) -> None:
+    lengths = np.random.default_rng(0).integers(60, 140, 200)
+    rows = "".join(f"{'a' * n},a,train\n" for n in lengths.tolist())
+    module = make("a.csv", "text,target,split\n" + rows, text="text", batch_size=64, budget={"text": 1024})
+    module.use({"text": tokens})
+    sizes = [batch.inputs["text"].numel() for batch in module.train_dataloader()]
+    assert 512 < max(sizes) <= 1024
+
+
+def test_no_budget(make: Callable[..., DataModule]) -> None:
+    one, other = (make("a.csv", TEXTS, text="text", budget=budget) for budget in ({"text": None}, None))
+    assert one.batching == other.batching
+
+
 def test_wrong_settings(make: Callable[..., DataModule]) -> None:
     with pytest.raises(ValueError, match=r"datamodule.on_error: got 'skip', wanted one of raise, drop, missing"):
         make("a.csv", TEXTS, text="text", on_error="skip")
     with pytest.raises(ValueError, match=r"datamodule.inputs: got 'vision', wanted some of text"):
         make("a.csv", TEXTS, text="text", inputs=["vision"])
+    with pytest.raises(ValueError, match=r"datamodule.budget: got 4096, wanted an input's name with its own"):
+        make("a.csv", TEXTS, text="text", budget=4096)

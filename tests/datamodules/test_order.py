@@ -258,6 +258,10 @@ def test_wrong_settings() -> None:
         ({"batch_size": 0}, "datamodule.batch_size: got 0, wanted at least 1"),
         ({"batch_size": 1, "buckets": 0}, "datamodule.buckets: got 0"),
         ({"batch_size": 1, "budget": {"text": -5}}, "datamodule.budget.text: got -5"),
+        (
+            {"batch_size": 1, "budget": {"text": "4k"}},
+            "datamodule.budget.text: got 4k, wanted tokens or seconds above 0",
+        ),
     ):
         with pytest.raises(ValueError, match=said):
             Batching(**wrong)

@@ -139,6 +139,18 @@ def test_by_url(packed, stream, tmp_path: Path, workers: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(read(local, [0, 30, 59]), read(far, [0, 30, 59])))
 
 
+def test_one_file_in_shards_of_two_sizes_by_url(packed, stream) -> None:
+    for name, size in (("large", 120_000), ("small", 60_000)):
+        folder = packed(name, size)
+        fetched, there = (read(stream(path), list(range(60))) for path in (f"file://{folder}", str(folder)))
+        assert all(torch.equal(x, y) for x, y in zip(fetched, there, strict=True))
+
+
+def test_a_text_that_is_a_group_as_well_stays_a_text(packed, stream) -> None:
+    module = stream(str(packed(columns=COLUMNS | {"group": "words"})))
+    assert module.table.inputs["text"][4] == "it is green"
+
+
 def test_each_shard_is_fetched_once_an_epoch(packed, stream) -> None:
     folder = packed(size=20_000)
     memory = fsspec.filesystem("memory")

@@ -56,6 +56,16 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path):
     assert all(torch.equal(after[n], x) for n, x in before.items())
 
 
+def test_the_micro_batch_is_named_whose_gradient_it_was(tmp_path):
+    task = build_task(build_model(), nonfinite=NonFinite("raise", str(tmp_path / "nonfinite")))
+    counts = iter([torch.inf, 1, 1, 1])
+    next(task.model.heads["digit"].parameters()).register_hook(lambda gradient: gradient * next(counts))
+    with pytest.raises(ValueError, match=r"the gradient of step 0 .* rows of its batch: id0, id1, id2;"):
+        fit(task, data([3, 3, 3]), accumulate_grad_batches=3)
+    kept = torch.load(tmp_path / "nonfinite/step-000000000.pt", weights_only=True)
+    assert unpack(kept["batch"]).row.tolist() == [0, 1, 2]
+
+
 def test_batch_norm_forgets_a_skipped_batch(tmp_path):
     model = build_model()
     model.encoders["left"].blocks.append(torch.nn.BatchNorm2d(4))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mm.transforms.windows import check_limit, limit
+from mm.transforms.windows import check_limit, limit, room
 
 
 @pytest.mark.parametrize("length", [5, 6, 7, 10, 11, 12, 40])
@@ -54,3 +54,16 @@ def test_special_tokens_take_their_place() -> None:
 def test_wrong_arguments(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_limit(*arguments)
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "window"])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("extra", [0, 2])
+def test_room_is_what_windows_and_their_padding_take(too_long: str, overlap: float, extra: int) -> None:
+    for length in range(1, 40):
+        for most in (None, 5, 8):
+            for multiple in (1, 4):
+                windows = limit(torch.arange(length), most, too_long, overlap, "tokens", extra).windows
+                longest = max(len(w) for w in windows) + extra
+                padded = next(n for n in range(longest, 1000) if n % multiple == 0)
+                assert room(length + extra, most, too_long, overlap, multiple, extra) == len(windows) * padded

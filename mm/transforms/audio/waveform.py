@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mm.transforms.augment import AugmentError, augmented
 from mm.transforms.stored import Stored
-from mm.transforms.windows import check_limit, check_multiple, limit, shortened
+from mm.transforms.windows import check_limit, check_multiple, limit, room
 from mm.types import Read
 
 LARGEST_KERNEL = 100_000_000  # floats of a resampling kernel, 400 MB: 11127 -> 16000 Hz, but no broken header
@@ -62,8 +62,10 @@ class Waveform:
         return x
 
     def lengths(self, raw: Sequence[Any]) -> list[float]:
-        counts = [round(seconds(x, self.sample_rate) * self.sample_rate) for x in raw]
-        return [shortened(count, self.max_length, self.too_long) / self.sample_rate for count in counts]
+        # rounded up, as resampling does; a duration is a quotient, and may come out a little above a whole sample
+        counts = [ceil(seconds(x, self.sample_rate) * self.sample_rate - 1e-3) for x in raw]
+        how = self.max_length, self.too_long, self.overlap, self.multiple
+        return [room(count, *how) / self.sample_rate for count in counts]
 
 
 def seconds(raw: Any, sample_rate: int) -> float:

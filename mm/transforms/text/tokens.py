@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mm.transforms.windows import check_limit, check_multiple, limit, shortened
+from mm.transforms.windows import check_limit, check_multiple, limit, room
 from mm.types import Read
 
 
@@ -75,7 +75,8 @@ class Tokens:
             counts = [
                 len(x) if text else 0 for x, text in zip(self.tokenizer(texts, verbose=False)["input_ids"], texts)
             ]
-        return [float(shortened(count, self.max_length, self.too_long)) for count in counts]
+        how = self.max_length, self.too_long, self.overlap, self.multiple, self.extra
+        return [float(room(count, *how)) for count in counts]
 
     def _ids(self, text: str, **how: Any) -> torch.Tensor:
         return torch.tensor(self.tokenizer(text, verbose=False, **how)["input_ids"], dtype=torch.long)
