@@ -195,14 +195,16 @@ class DataModule(LightningDataModule):
     def use(self, transforms: Mapping[str, Transform]) -> None:
         """Read these inputs by these transforms; one that the data lacks is absent from every row."""
         self.transforms, self.stored, self._lengths = dict(transforms), {}, {}
+        for name in self.batching.budget:
+            if name not in self.transforms or self.table.spec.inputs[name].modality == "vision":
+                timed = [n for n, data in self.table.spec.inputs.items() if data.modality != "vision"]
+                raise ValueError(f"datamodule.budget.{name}: the inputs that have a length are {', '.join(timed)}")
         for name in self.transforms:
             self.table.inputs.setdefault(name, [None] * len(self.table.ids))
 
     def lengths(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Of every row, for some inputs. Errors: ValueError where there is no such input, or one row has no room."""
         for name in [n for n in names if n not in self._lengths]:
-            if name not in self.transforms:
-                raise ValueError(f"datamodule.budget.{name}: the inputs are {', '.join(self.transforms)}")
             self._lengths[name] = found = self.measure(name)
             row, most = int(found.argmax()), self.batching.budget.get(name, np.inf)
             if found[row] > most:

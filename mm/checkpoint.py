@@ -197,6 +197,8 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
 def weights(path: str | Path) -> dict[str, Tensor]:
     """Of a model directory (or wandb:entity/project/name:version), by name. Errors: ValueError where it is none."""
     file = fetch(path) / "model.safetensors"
+    if (file.parent / "model" / "config.yaml").is_file():
+        raise ValueError(f"{path} is a run folder; its model directory is {path}/model")
     if not file.is_file():
         raise ValueError(f"no model directory at {path}: it has no {file.name}; a run leaves one as outputs/RUN/model")
     return load_file(file)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.targets import shown
 from mm.checkpoint import to_device
+from mm.cli._app import is_first_process
 from mm.cli._words import near
 from mm.metrics.zero_shot import COMBINE, class_vectors, zero_shot
 from mm.model import MultimodalModel
@@ -81,6 +82,8 @@ def told(task: Contrastive, datamodule: Any, asked: Mapping[str, Any], scale: fl
     truth = datamodule.table.targets[asked["target"]][row]
     names = {str(key): str(value) for key, value in asked["names"].items()}
     prompts = [t.replace("{}", names.get(c, c)) for c in about.classes for t in asked["templates"]]
+    if is_first_process():
+        print(f"zero-shot: each class told by {len(asked['templates'])} prompts, the first '{prompts[0]}'")
     text = next(name for name, modality in kinds.items() if modality == "text")
     read = embed_texts(task.model, datamodule.transforms[text], text, prompts)
     classes = class_vectors(read.view(len(about.classes), len(asked["templates"]), -1))

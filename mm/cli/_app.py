@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,8 +85,8 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
             check_folder(folder, cfg.get("resume"))
         with joint(command[1]):
             result = job(cfg, folder)
-    except Exception:
-        leave_nothing(folder)
+    except Exception as error:
+        leave_nothing(folder, error)
         raise
     finally:
         sys.argv = outer
@@ -175,10 +176,17 @@ def remember(folder: Path) -> None:
     os.replace(part, folder / OVERRIDES)
 
 
-def leave_nothing(folder: Path) -> None:
-    """Remove the folder of a job that failed before it wrote anything, so that its name is free again."""
-    if is_first_process() and not any(folder.iterdir()):
-        folder.rmdir()
+def leave_nothing(folder: Path, error: Exception) -> None:
+    """Remove the folder of a job that failed before it made anything, so that its name is free again.
+
+    Of a mistake that was found when training began, how it began is all that the folder holds.
+    """
+    if not is_first_process():
+        return
+    begun = {"config.yaml", OVERRIDES, "csv"} if isinstance(error, ValueError) else set()
+    made = {path.name for path in folder.iterdir() if not path.is_dir() or any(path.rglob("*.*"))}
+    if made <= begun and not any(folder.glob("csv/*/metrics.csv")):
+        shutil.rmtree(folder)
 
 
 def restore(before: dict[str, str | None]) -> None:

@@ -104,7 +104,15 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
     if not trainer.is_global_zero:
         return
     remember(folder)
+    for row in rows if len(task.model.heads) else ():
+        if row not in task.decoded and not any(row == at for at, _ in datamodule.faults):
+            datamodule.faults[row, "inputs"] = "the row has no input that the model reads"
     results: Mapping[str, float] = task.results | _run.data_counts(datamodule) | {"data/rows": len(rows)}
-    print(f"{datamodule.table.source}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error")
+    every = truth and bool((datamodule.table.split == "test").all())
+    hint = "; the data names no split: all are measured, also those that a model may have been trained on"
+    print(
+        f"{datamodule.table.source}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error"
+        f"{hint if every else ''}"
+    )
     saved = _results.save(folder, results, task, datamodule, rows, truth)
     _results.print_results(results, list(task.model.heads) or [""], folder, saved, [])

@@ -34,8 +34,7 @@ def build(cfg: DictConfig, folder: Path) -> list[Any]:
             if not isinstance(error.__cause__, ModuleNotFoundError):
                 raise
             raise ValueError(
-                f"logger={name} needs a package that is not installed; pip install {name}, "
-                f"or choose logger=csv"
+                f"logger={name} needs a package that is not installed; pip install {name}, or choose logger=csv"
             ) from None
     return built or [DummyLogger()]  # LearningRateMonitor wants one
 

@@ -103,6 +103,8 @@ def print_results(
             for place, row in rows.items():
                 table.add_row(place.replace("[", r"\["), *(number(row.get(m)) for m in metrics))
             console.print(table)
+    for line in notes(results):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for what, path in saved.items():
         console.print(f"{what:12} {shown(path)}", highlight=False, soft_wrap=True)
     if commands:
@@ -110,6 +112,18 @@ def print_results(
         for command in commands:
             console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
     print(shown(folder))
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+    """What a user must know of the rows: those that could not be read, and inputs whose end was left out."""
+    found = []
+    if results.get("data/faulty_rows"):
+        found.append(f"{results['data/faulty_rows']} rows are not as they should be: see errors.csv")
+    for name, count in results.items():
+        if name.startswith("data/cut/") and count:
+            what = name.removeprefix("data/cut/")
+            found.append(f"{what}: of {count} rows the end was cut, at datamodule.transforms.{what}.max_length")
+    return found
 
 
 def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:

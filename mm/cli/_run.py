@@ -214,7 +214,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Tr
     """Lightning's Trainer, from its yaml. Errors: ValueError where it refuses a value, or would trip over a text."""
     hints = get_type_hints(Trainer.__init__)
     for key, value in cfg.trainer.items():
-        if isinstance(value, str) and key in hints and not {str, value} & set(members(hints[key])):
+        if isinstance(value, str | float) and key in hints and not {type(value), value} & set(members(hints[key])):
             raise ValueError(f"trainer.{key}: got '{value}', wanted {str(hints[key]).replace('typing.', '')}")
     if str(cfg.trainer.precision) in ("bf16-true", "16-true"):
         raise ValueError(

@@ -172,9 +172,11 @@ class Supervised(Task):
         fused = Features(*(x[first] for x in output.fused))
         meta = {name: x[first] for name, x in batch.meta.items()}
         rows = batch.row[first].tolist()
+        present = torch.stack([f.mask.any(1) for f in output.features.values()]).any(0)
+        told = set(batch.row[present].tolist()) - {-1}  # of a row without any input nothing is said
         for name, head in self.model.heads.items():
             for row, answer in zip(rows, head.decode(predictions[name], fused, meta), strict=True):
-                if row >= 0:
+                if row in told:
                     self.decoded.setdefault(row, {})[name] = answer
 
     def measure(self, split: str, batch: Batch) -> Output:
