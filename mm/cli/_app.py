@@ -176,8 +176,8 @@ def remember(folder: Path) -> None:
     os.replace(part, folder / OVERRIDES)
 
 
-def leave_nothing(folder: Path, error: Exception) -> None:
-    """Remove the folder of a job that failed before it made anything, so that its name is free again.
+def leave_nothing(folder: Path, error: Exception | None = None) -> None:
+    """Remove the folder of a job that made nothing in it, as it failed, so that its name is free again.
 
     Of a mistake that was found when training began, how it began is all that the folder holds.
     """

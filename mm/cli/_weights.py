@@ -24,7 +24,7 @@ def cut_sources(cfg: DictConfig) -> list[dict[str, Any]]:
         return []
     sources = []
     for entry in given if isinstance(given, list) else [given]:
-        source = {"path": entry} if isinstance(entry, str) else entry
+        source: Any = {"path": entry} if isinstance(entry, str) else entry
         if not isinstance(source, Mapping) or not isinstance(source.get("path"), str):
             raise ValueError(f"model.init_from: got {entry}, wanted a model directory, or {{path: DIR, only: [regex]}}")
         for key in source:
@@ -41,7 +41,7 @@ def take(sources: list[dict[str, Any]], model: MultimodalModel) -> None:
     Errors: ValueError where nothing fits, or a regex matches no weight of its source.
     """
     wanted = model.state_dict()
-    taken: dict[str, str] = {}  # weight -> where from
+    taken: set[str] = set()
     for source in sources:
         weights = checkpoint.weights(source["path"])
         for regex in source["only"]:
@@ -55,7 +55,7 @@ def take(sources: list[dict[str, Any]], model: MultimodalModel) -> None:
                 f"{next((misfit(n, x, wanted) for n, x in chosen.items()), 'an empty file')}"
             )
         model.load_state_dict(fitting, strict=False)
-        taken |= dict.fromkeys(fitting, source["path"])
+        taken.update(fitting)
         if is_first_process():
             print(f"model.init_from: {len(fitting)} weights of {source['path']} taken: {parts(fitting)}")
             for name in [n for n in chosen if n not in fitting]:
