@@ -82,8 +82,9 @@ def gradients(module: nn.Module, loss: Callable[[Any], Tensor]) -> None:
     module = deepcopy(module).train()
     trainable = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
     module.requires_grad_(False)
+    once, again = leaves(loss(module)), leaves(loss(module))
     demand(
-        not loss(module).requires_grad,
+        not any(x is y for x in once for y in again),  # what is made anew in each pass is no weight
         "a tensor that wants a gradient is no parameter, so that no optimizer would train it; make it an nn.Parameter "
         "of the module, several an nn.ParameterList: a plain list hides them",
     )
@@ -98,6 +99,20 @@ def gradients(module: nn.Module, loss: Callable[[Any], Tensor]) -> None:
         loss(module).backward()
     missing = [n for n, p in trainable if p.grad is None or not p.grad.any()]
     demand(not missing, f"no gradient reaches {', '.join(missing)}; drop what is unused when constructing")
+
+
+def leaves(total: Tensor) -> list[Tensor]:
+    """The tensors at the ends of its graph, which want a gradient."""
+    todo, seen, found = [total.grad_fn], set(), []
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+        leaf = getattr(node, "variable", None)  # only nodes that accumulate have one
+        found += [] if leaf is None else [leaf]
+    return found
 
 
 def flat(result: Any) -> list[Tensor]:

@@ -135,7 +135,7 @@ def test_a_picture_of_sound_is_corrupted_as_a_picture():
         (["robustness.baseline=nowhere"], "no model directory at nowhere"),
         (["robustness.baseline=ONE"], "ONE reads text, vision, but the model text, vision, audio"),
         (["robustness.baseline=TWO"], "TWO does not predict 'target' with the model's classes"),
-        (["robustness.corruptions.vision.jpeg.quality=x"], "Jpeg: got quality=x, wanted a number in 1..100"),
+        (["robustness.corruptions.vision.jpeg.quality=x"], "quality: got 'x', wanted a number"),
         (["robustness.corruptions.text.typos.part=2"], "Typos: got part=2, wanted a number in 0..1"),
         (["robustness=all"], "robustness/all"),
     ],
