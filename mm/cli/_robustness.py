@@ -16,7 +16,8 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from mm import checkpoint
-from mm.callbacks.frozen import StoredFeatures, compute
+from mm.callbacks.frozen import compute
+from mm.callbacks.stored import StoredFeatures
 from mm.checkpoint import LoadedModel
 from mm.cli import _curves
 from mm.cli._curves import MISSING, Curves

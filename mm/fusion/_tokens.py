@@ -1,4 +1,4 @@
-"""What fusions share: which inputs a row has; which input a token is of, and where in it."""
+"""What fusions share: which inputs a row has, which is the anchor, an MLP; of a token its input and place."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,18 @@ from mm.types import Features
 def presence(features: dict[str, Features], inputs: Sequence[str]) -> Tensor:
     """Which of the N inputs each row has. -> (B, N) bool"""
     return torch.stack([features[name].mask.any(1) for name in inputs], dim=1)
+
+
+def anchor_of(inputs: Sequence[str], anchor: str | None) -> str:
+    """The input whose tokens are kept, the first where none is named. Errors: ValueError where it is no input."""
+    if anchor is not None and anchor not in inputs:
+        raise ValueError(f"model.fusion.anchor: got '{anchor}', wanted one of {', '.join(inputs)}")
+    return inputs[0] if anchor is None else anchor
+
+
+def mlp(wide: int, hidden_dim: int, embed_dim: int, dropout: float) -> nn.Sequential:
+    """(..., wide) -> (..., embed_dim)"""
+    return nn.Sequential(nn.Linear(wide, hidden_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden_dim, embed_dim))
 
 
 class TokenEmbedding(nn.Module):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mm.fusion._tokens import mlp, presence
 from mm.layers import single_token
 from mm.types import Features
 
@@ -19,16 +20,9 @@ class ConcatFusion(nn.Module):
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, hidden_dim: int | None = None, dropout: float = 0.0):
         super().__init__()
         self.inputs = list(inputs)
-        hidden_dim = hidden_dim or embed_dim
-        self.mlp = nn.Sequential(
-            nn.Linear(len(self.inputs) * embed_dim, hidden_dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_dim, embed_dim),
-        )
+        self.mlp = mlp(len(self.inputs) * embed_dim, hidden_dim or embed_dim, embed_dim, dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
         """input name -> (B, T, D) -> tokens (B, 1, D)"""
         pooled = torch.cat([features[name].pooled for name in self.inputs], dim=-1)  # (B, inputs * D)
-        present = torch.stack([features[name].mask.any(1) for name in self.inputs]).any(0)  # (B,)
-        return single_token(self.mlp(pooled), present)
+        return single_token(self.mlp(pooled), presence(features, self.inputs).any(1))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mm.fusion._tokens import TokenEmbedding
+from mm.fusion._tokens import TokenEmbedding, anchor_of
 from mm.layers import Attention, TransformerBlock, masked_mean
 from mm.types import Features
 
@@ -31,9 +31,7 @@ class CrossAttentionFusion(nn.Module):
     ):
         super().__init__()
         self.inputs = list(inputs)
-        self.anchor = self.inputs[0] if anchor is None else anchor
-        if self.anchor not in self.inputs:
-            raise ValueError(f"model.fusion.anchor: got '{anchor}', wanted one of {', '.join(self.inputs)}")
+        self.anchor = anchor_of(self.inputs, anchor)
         self.others = [name for name in self.inputs if name != self.anchor] or [self.anchor]
         self.embedding = TokenEmbedding(self.inputs, embed_dim)
         self.blocks = nn.ModuleList(TransformerBlock(embed_dim, heads, dropout) for _ in range(layers))

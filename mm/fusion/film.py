@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mm.fusion._tokens import presence
+from mm.fusion._tokens import anchor_of, presence
 from mm.types import Features
 
 
@@ -49,9 +49,7 @@ class FilmFusion(nn.Module):
     ):
         super().__init__()
         self.inputs = list(inputs)
-        self.anchor = self.inputs[0] if anchor is None else anchor
-        if self.anchor not in self.inputs:
-            raise ValueError(f"model.fusion.anchor: got '{anchor}', wanted one of {', '.join(self.inputs)}")
+        self.anchor = anchor_of(self.inputs, anchor)
         self.others = [name for name in self.inputs if name != self.anchor]
         self.generators = nn.ModuleList(nn.Linear(embed_dim, layers * 2 * embed_dim) for _ in self.others)
         self.blocks = nn.ModuleList(FilmBlock(embed_dim, dropout) for _ in range(layers))

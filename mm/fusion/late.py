@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mm.fusion._tokens import presence
+from mm.fusion._tokens import mlp, presence
 from mm.fusion.gated import gate
 from mm.types import Features
 
@@ -23,13 +23,7 @@ class LateFusion(nn.Module):
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, hidden_dim: int | None = None, dropout: float = 0.0):
         super().__init__()
         self.inputs = list(inputs)
-        hidden_dim = hidden_dim or embed_dim
-        self.networks = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(embed_dim, hidden_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden_dim, embed_dim)
-            )
-            for _ in self.inputs
-        )
+        self.networks = nn.ModuleList(mlp(embed_dim, hidden_dim or embed_dim, embed_dim, dropout) for _ in self.inputs)
         n = len(self.inputs)
         self.log_temperature = nn.Parameter(torch.zeros(n))  # the logarithm: a temperature stays positive
         # The softmax over one input is constant: its weight would never see a gradient.

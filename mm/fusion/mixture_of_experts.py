@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mm.fusion._tokens import presence
+from mm.fusion._tokens import mlp, presence
 from mm.fusion.gated import gate
 from mm.layers import single_token
 from mm.types import Features
@@ -22,13 +22,7 @@ class MixtureOfExpertsFusion(nn.Module):
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, hidden_dim: int | None = None, dropout: float = 0.0):
         super().__init__()
         self.inputs = list(inputs)
-        hidden_dim = hidden_dim or embed_dim
-        self.experts = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(embed_dim, hidden_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden_dim, embed_dim)
-            )
-            for _ in self.inputs
-        )
+        self.experts = nn.ModuleList(mlp(embed_dim, hidden_dim or embed_dim, embed_dim, dropout) for _ in self.inputs)
         n = len(self.inputs)
         # The softmax over one input is constant: its gate would never see a gradient.
         self.gate = nn.Linear(n * embed_dim, n) if n > 1 else None

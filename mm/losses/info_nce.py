@@ -51,7 +51,7 @@ class InfoNCE(nn.Module):
         self.same_label = same_label
         self.block = block
 
-    def groups(self, inputs: int) -> list[tuple[int, ...]]:
+    def groups(self, inputs: int) -> list[tuple[int, int]]:
         """Which of so many inputs are compared with one another."""
         return list(combinations(range(inputs), 2))
 
@@ -59,6 +59,6 @@ class InfoNCE(nn.Module):
         """-> group of inputs -> (sum over mine, count)"""
         scale = self.temperature()
         return {
-            (a, b): info_nce(mine, everyone, start, (a, b), scale, self.same_label, self.block)
-            for a, b in combinations(range(mine.present.shape[1]), 2)
+            pair: info_nce(mine, everyone, start, pair, scale, self.same_label, self.block)
+            for pair in self.groups(mine.present.shape[1])
         }

@@ -55,7 +55,7 @@ class SigLIP(nn.Module):
         self.same_label = same_label
         self.block = block
 
-    def groups(self, inputs: int) -> list[tuple[int, ...]]:
+    def groups(self, inputs: int) -> list[tuple[int, int]]:
         """Which of so many inputs are compared with one another."""
         return list(combinations(range(inputs), 2))
 
@@ -63,6 +63,6 @@ class SigLIP(nn.Module):
         """-> group of inputs -> (sum over mine, count)"""
         scale = self.temperature()
         return {
-            (a, b): siglip(mine, everyone, start, (a, b), scale, self.bias, self.same_label, self.block)
-            for a, b in combinations(range(mine.present.shape[1]), 2)
+            pair: siglip(mine, everyone, start, pair, scale, self.bias, self.same_label, self.block)
+            for pair in self.groups(mine.present.shape[1])
         }

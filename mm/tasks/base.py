@@ -81,9 +81,7 @@ class Task(LightningModule):
                 encoder.eval()  # type: ignore[attr-defined]
         checkpoint_activations(model, activation_checkpointing)
         self._losses: dict[str, tuple[Tensor, Tensor, float]] = {}  # of the last batch: name -> total, count, weight
-        self.unimodal_weight: dict[
-            str, float
-        ] = {}  # input -> of its own heads' gradient, what goes on into its encoder
+        self.unimodal_weight: dict[str, float] = {}  # input -> what goes on into its encoder of its own heads' gradient
         self._only: int | None = None  # which of these losses alone reaches the model
         self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
         self._bad: tuple[Batch, int] | None = None  # the first of these batches whose gradient is not finite

@@ -1,6 +1,6 @@
 """Align inputs: those of one row lie close, those of different rows apart. Pairs with an absent side do not count."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ class Loss(Protocol):
 
     temperature: nn.Module
 
-    def groups(self, inputs: int) -> list[tuple[int, ...]]:
+    def groups(self, inputs: int) -> Sequence[tuple[int, ...]]:
         """Which of so many inputs are compared with one another."""
         ...
 

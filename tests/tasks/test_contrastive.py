@@ -1,7 +1,5 @@
 """The contrastive task: two processes learn what one does, chunks what the whole batch does, retrieval is measured."""
 
-import os
-import socket
 import warnings
 from functools import partial
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning import LightningDataModule, Trainer
+from processes import run_two
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -149,12 +148,8 @@ CASES = {
 }
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
+def worker(rank: int, folder: Path) -> None:
     """One of two processes: every case."""
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ["NODE_RANK"] = "0"
     for name, case in CASES.items():
         share = [rows(case.batch, slice(*step)) for step in case.shares[rank]]
         found = learn(build_task(case.loss(), **case.more), share, strategy="ddp", devices=2, **case.options)
@@ -170,18 +165,12 @@ def worker(rank: int, port: int, folder: Path) -> None:
         raise AssertionError("the loss was taken")
     except (ValueError, torch.distributed.DistError) as error:
         torch.save(str(error), folder / f"end {rank}")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes learnt: a file per case."""
-    folder = tmp_path_factory.mktemp("together")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, (port, folder), nprocs=2)
-    return folder
+    return run_two(worker, tmp_path_factory.mktemp("together"))
 
 
 @pytest.mark.slow

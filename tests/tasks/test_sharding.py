@@ -1,7 +1,5 @@
 """Two processes learn what one does, under DDP and FSDP2; blocks, plain copies and activation checkpointing."""
 
-import os
-import socket
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,6 +11,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint
 from lightning import LightningDataModule, Trainer
+from processes import run_two
 from timm.optim import Lion, Muon
 from timm.optim.muon import zeropower_via_newtonschulz
 from torch import nn
@@ -182,12 +181,8 @@ def learn(case: Case, share: list[list[int]], strategy: Any = "auto", devices: i
     return {name: x.detach().clone() for name, x in model.state_dict().items()}, task.results
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
+def worker(rank: int, folder: Path) -> None:
     """One of two processes: every case, under DDP and FSDP2."""
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ["NODE_RANK"] = "0"
     for name, case in CASES.items():
         for kind in ("ddp", "fsdp"):
             strategy = kind if kind == "ddp" else Sharded(cpu_offload=name == "adamw", save_distributed_checkpoint=True)
@@ -204,18 +199,12 @@ def worker(rank: int, port: int, folder: Path) -> None:
         raise AssertionError("DDP was let wait")
     except ValueError as error:
         torch.save((norm.running_mean, str(error)), folder / f"end {rank}")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes learnt: a file per case and strategy."""
-    folder = tmp_path_factory.mktemp("together")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, (port, folder), nprocs=2)
-    return folder
+    return run_two(worker, tmp_path_factory.mktemp("together"))
 
 
 @pytest.mark.slow

@@ -1,8 +1,6 @@
 """Heads of one input alone: what flows back is what was asked for; teachers pull, and stay as they are."""
 
 import copy
-import os
-import socket
 import warnings
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cli.test_resume import SMALL, curve, kill, same_weights
+from processes import run_two
 from sklearn.metrics import accuracy_score
 from tasks.test_sharding import Case, halves, learn
 from tasks.test_sharding import build_model as build_other
@@ -241,12 +240,8 @@ def cases() -> dict[str, Case]:
 KINDS = {name: ("ddp",) if name == "modulated" else ("ddp", "fsdp") for name in cases()}
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
+def worker(rank: int, folder: Path) -> None:
     """One of two processes: every case."""
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ["NODE_RANK"] = "0"
     for name in cases():
         for kind in KINDS[name]:
             case, strategy = cases()[name], "ddp"
@@ -255,7 +250,6 @@ def worker(rank: int, port: int, folder: Path) -> None:
             found = learn(case, case.shares[rank], strategy, devices=2)
             if rank == 0:
                 torch.save((*found, blended(case)), folder / f"{kind} {name}")
-    torch.distributed.destroy_process_group()
 
 
 def blended(case: Case) -> dict[str, float]:
@@ -265,10 +259,7 @@ def blended(case: Case) -> dict[str, float]:
 @pytest.mark.slow
 def test_two_processes_learn_and_measure_what_one_does(tmp_path, recwarn):
     warnings.filterwarnings("ignore")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, (port, tmp_path), nprocs=2)
+    run_two(worker, tmp_path)
     for name, case in cases().items():
         weights, results = learn(case, case.alone())
         assert any((weights[n] - x).abs().max() > 1e-3 for n, x in case.model().state_dict().items())
