@@ -17,7 +17,7 @@ import numpy as np
 from datamodules.base import DataModule
 from datamodules.digits import WORDS
 from datamodules.table import Table
-from datamodules.targets import encode
+from datamodules.targets import add_target
 from mm.transforms.audio.waveform import read_file
 from mm.types import DataSpec, InputData
 
@@ -99,13 +99,10 @@ class AVMNISTDataModule(DataModule):
         split = np.full(len(rows), "train", dtype=object)
         split[60_000 - VALIDATION : 60_000] = "val"
         split[60_000:] = "test"
-        known = self.labels.get("target", [str(d) for d in range(10)])  # a trained model may have others
-        kind = self.kinds.get("target", "class")
-        targets, about, faults = encode(kind, "target", built.label.tolist(), split == "train", known)
         texts = {"text": written(self.text, built.label, self.data_seed)} if self.text else {}
-        return Table(
+        table = Table(
             inputs={"vision": Indexed(built.images, rows), "audio": Indexed(built.clips, built.clip), **texts},
-            targets={"target": targets},
+            targets={},
             ids=[str(row) for row in rows],
             split=split,
             spec=DataSpec(
@@ -115,11 +112,12 @@ class AVMNISTDataModule(DataModule):
                     # a picture of sound: a vision encoder reads it
                     "audio": InputData(modality="vision", size=(self.size, self.size), channels=1),
                 },
-                targets={"target": about},
+                targets={},
             ),
             source="av_mnist",
-            faults=faults,
         )
+        add_target(table, "target", ["target"] * len(rows), built.label.tolist(), self)
+        return table
 
     def cached(self) -> Built:
         """The set from the cache, whose checksum is compared, or built and kept."""

@@ -22,7 +22,8 @@ from datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.stored import StoredError
-from mm.types import IGNORE, MODALITIES, Batch, Read, Transform
+from mm.transforms.target.classes import Classes
+from mm.types import IGNORE, MODALITIES, Batch, Read, TargetData, TargetTransform, Transform
 
 # What to do where no row is at fault, which then is told whatever on_error says.
 FIXES = {
@@ -124,9 +125,10 @@ class DataModule(LightningDataModule):
 
     batch_size, budget, buckets: see Batching; shuffle: training rows, anew each epoch; inputs: those of the data's to
     use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has
-    none; labels: target -> its known classes; kinds: target -> how its column is read, as in TargetData; whole: rows
-    without a split column are all for testing; mix, temperature, one_source: of several files, see Mixing; window: how
-    many shards the rows of a moment are from, where they lie in shards.
+    none; readers: target -> how its cells are read, as classes where it has none; known: to a trained model, of each
+    target; whole: rows without a split column are all for testing, and other targets are not read; mix, temperature,
+    one_source: of several files, see Mixing; window: how many shards the rows of a moment are from, where they lie in
+    shards.
     Errors: ValueError naming row, id, column and fix.
     """
 
@@ -139,8 +141,8 @@ class DataModule(LightningDataModule):
         seed: int,
         inputs: Sequence[str] | None = None,
         shuffle: bool = True,
-        labels: Mapping[str, Sequence[str]] | None = None,
-        kinds: Mapping[str, str] | None = None,
+        readers: Mapping[str, TargetTransform] | None = None,
+        known: Mapping[str, TargetData | None] | None = None,
         whole: bool = False,
         budget: Mapping[str, float | None] | None = None,
         buckets: int = 16,
@@ -163,8 +165,8 @@ class DataModule(LightningDataModule):
         self.seed = seed
         self.wanted = inputs
         self.shuffle = shuffle
-        self.labels = dict(labels or {})
-        self.kinds = dict(kinds or {})
+        self.readers = dict(readers or {})
+        self.known = dict(known or {})
         self.whole = whole
         self.columns: Mapping[str, Any] = {}  # as in conf/datamodule/manifest.yaml; kept with a trained model
         self.transforms: dict[str, Transform] = {}
@@ -178,6 +180,14 @@ class DataModule(LightningDataModule):
     @abstractmethod
     def read(self) -> Table:
         """All rows."""
+
+    def reader(self, name: str) -> TargetTransform:
+        """What reads the cells of a target."""
+        return self.readers.get(name) or Classes()
+
+    def truth(self, name: str, row: int) -> Any:
+        """A row's target, as a person writes it; None where unlabelled."""
+        return self.reader(name).readable(self.table.targets[name][row], self.table.spec.targets[name])
 
     @cached_property
     def table(self) -> Table:

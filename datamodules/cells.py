@@ -8,7 +8,8 @@ from typing import Any
 
 from datamodules.splitting import spelt
 from datamodules.table import SPLITS
-from datamodules.targets import shown, undecodable
+from mm.messages import listing
+from mm.transforms.target.cells import undecodable
 from mm.types import SUFFIXES
 
 Cells = dict[str, list[Any]]  # column name -> its cells, by row
@@ -71,7 +72,7 @@ def ragged(
 ) -> str:
     """What to say of a line with too many or too few fields."""
     if header is not None:
-        return f"{len(cells)} fields, but datamodule.header names {len(names)}: {shown(names)}"
+        return f"{len(cells)} fields, but datamodule.header names {len(names)}: {listing(names)}"
     fix = 'put a field that holds the delimiter in "quotes"' if quotes else "a field must not hold the delimiter"
     if len(names) == 1 and delimiter not in names[0]:
         fix = f"is '{'tab' if delimiter != ',' else ','}' the delimiter? .csv files have commas, .tsv files tabs"

@@ -15,7 +15,8 @@ from datamodules.base import DataModule
 from datamodules.cells import Cells
 from datamodules.splitting import check_split, make_split
 from datamodules.table import Fault, Table
-from datamodules.targets import labels_of, nearest, shown, text_of, undecodable
+from mm.messages import listing, near
+from mm.transforms.target.cells import text_of, undecodable
 from mm.transforms.vision.pixels import BROKEN
 from mm.types import MODALITIES, DataSpec, InputData
 
@@ -37,7 +38,7 @@ class Part(NamedTuple):
     """The rows of one file, and the cells of its targets, which are encoded once those of all files are known."""
 
     table: Table
-    targets: dict[str, tuple[str, str, Sequence[Any]]]  # target name -> column, separator, cells
+    targets: dict[str, tuple[str, Sequence[Any]]]  # target name -> column, cells
     roles: dict[str, str | None]  # id, split, group -> column
 
 
@@ -53,13 +54,13 @@ def read_part(
     # Columns of inputs that are not wanted need not be there.
     inputs = {n: found for n, found in inputs.items() if module.wanted is None or n in module.wanted} or inputs
     if module.whole:  # what a trained model does not predict need not be read
-        targets = {name: target for name, target in targets.items() if name in module.labels}
-    roles = find_roles(cells, columns, {column for column, _ in (*inputs.values(), *targets.values())})
+        targets = {name: column for name, column in targets.items() if name in module.known}
+    roles = find_roles(cells, columns, {*(column for column, _ in inputs.values()), *targets.values()})
     for role in ("split", "group"):
         if roles[role] != named(columns, role) and kept is None:
             print(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
     read = [] if kept is not None else [column for column, _ in inputs.values()]
-    used = [*read, *(c for c, _ in targets.values()), *filter(None, roles.values())]
+    used = [*read, *targets.values(), *filter(None, roles.values())]
     check_columns(cells, used, source, module.whole)
     count = len(next(iter(cells.values())))
     id_column = roles["id"] or "id"
@@ -90,8 +91,7 @@ def read_part(
     leave_out(table, id_column, module.on_error)
     for name, (_, modality) in inputs.items():
         table.spec.inputs[name] = look(raw[name], modality, source, module.whole) if kept is None else kept.spec[name]
-    found: dict[str, Any] = {name: (column, separator, cells[column]) for name, (column, separator) in targets.items()}
-    return Part(table, found, roles)
+    return Part(table, {name: (column, cells[column]) for name, column in targets.items()}, roles)
 
 
 def find_roles(cells: Cells, columns: Mapping[str, Any], taken: set[str]) -> dict[str, str | None]:
@@ -108,14 +108,14 @@ def check_columns(cells: Cells, used: Sequence[str], source: Path, whole: bool) 
     for column in used:
         if column not in cells:
             names = list(cells)
-            close = nearest(column, names)
+            close = near(column, names)
             headless = (
                 ""
                 if close or source.suffix.lower() not in (".csv", ".tsv")
                 else ("; if the first line is a row already, name the columns with datamodule.header=[...]")
             )
             fewer = "; to do without an input, say datamodule.inputs=[...]" if whole else ""
-            raise ValueError(f"{source}: no column '{column}'; there are {shown(names, 30)}{close}{headless}{fewer}")
+            raise ValueError(f"{source}: no column '{column}'; there are {listing(names, 30)}{close}{headless}{fewer}")
 
 
 def leave_out(table: Table, id_column: str, on_error: str) -> None:
@@ -150,25 +150,20 @@ def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[s
     if not found:
         raise ValueError(
             "datamodule.columns: no input column is named; set datamodule.columns.text, .vision or .audio to one of "
-            f"{shown(list(cells), 30)}"
+            f"{listing(list(cells), 30)}"
         )
     return found
 
 
-def target_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Target name -> column, separator of several labels."""
+def target_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, str]:
+    """Target name -> column."""
     target = named(columns, "target")
-    found = {"target": (target, "|")} if target else {}
-    for name, full in (columns.get("targets") or {}).items():
-        if isinstance(full, str | int) and not isinstance(full, bool):
-            found[name] = (str(full), "|")
-        elif isinstance(full, Mapping) and (column := named(full, "column")) and full.get("separator", "|"):
-            found[name] = (column, str(full.get("separator", "|")))
-        else:
-            raise ValueError(
-                f"datamodule.columns.targets.{name}: got {full}, wanted a column, or {{column: ..., separator: ...}}"
-            )
-    return found or ({"target": ("target", "|")} if "target" in cells else {})
+    found = {"target": target} if target else {}
+    for name, column in (columns.get("targets") or {}).items():
+        if not isinstance(column, str | int) or isinstance(column, bool):
+            raise ValueError(f"datamodule.columns.targets.{name}: got {column}, wanted the name of a column")
+        found[name] = str(column)
+    return found or ({"target": "target"} if "target" in cells else {})
 
 
 def read_input(cells: Sequence[Any], modality: str, root: Path) -> list[Any]:
@@ -199,24 +194,24 @@ def missing_files(paths: Sequence[str | None], cells: Sequence[Any], column: str
         if path is not None and not isinstance(cell, str):
             faults.append(Fault(row, column, f"got {type(cell).__name__}, wanted the path of a file as text"))
         elif path is not None and not os.path.isfile(path):
-            faults.append(Fault(row, column, f"no file {shown([path], longest=300)}"))
+            faults.append(Fault(row, column, f"no file {listing([path], longest=300)}"))
     return faults
 
 
 def find_split(
-    cells: Cells, roles: Mapping[str, str | None], targets: Mapping[str, tuple[str, str]], module: DataModule
+    cells: Cells, roles: Mapping[str, str | None], targets: Mapping[str, str], module: DataModule
 ) -> tuple[np.ndarray, list[Fault]]:
     """From the split column; else, or where it names no validation rows, made. -> (N,) of str, cells that name none"""
     count = len(next(iter(cells.values())))
     if module.whole and roles["split"] is None:
         return np.full(count, "test", dtype=object), []
     labels, groups = None, None
-    kinds = {name: module.kinds.get(name, "class") for name in targets}
-    for kind in ("labels", "class"):  # by the first class target, else by the first of several labels
-        for column, separator in [targets[name] for name in reversed(list(kinds)) if kinds[name] == kind]:
+    strata = [[module.reader(name).strata(cell) for cell in cells[column]] for name, column in targets.items()]
+    for found in sorted(strata, key=lambda found: not isinstance(found[0], str)):  # one name a row before several
+        if labels is None and found[0] is not None:
             labels = np.empty(count, dtype=object)
-            for row, cell in enumerate(cells[column]):
-                labels[row] = (labels_of(cell, separator) or []) if kind == "labels" else text_of(cell)
+            for row, names in enumerate(found):  # at once, lists would make a table
+                labels[row] = names
     if roles["group"]:  # a row without a group is one of its own
         groups = np.array([text_of(c) or f"\0{row}" for row, c in enumerate(cells[roles["group"]])])
     if roles["split"] is None:

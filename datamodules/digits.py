@@ -7,7 +7,7 @@ import numpy as np
 from datamodules.base import DataModule
 from datamodules.splitting import make_split
 from datamodules.table import Table
-from datamodules.targets import encode
+from datamodules.targets import add_target
 from mm.types import DataSpec, InputData
 
 RATE = 8000  # Hz
@@ -62,11 +62,9 @@ class DigitsDataModule(DataModule):
             images.append((data.images[row] / 16 + noise).clip(0, 1).astype(np.float32))
             sounds.append(tones(digit, self.seconds, self.snr, rng))
         split = make_split(len(digits), self.split, data.target)
-        known = self.labels.get("target", [str(d) for d in range(10)])  # a trained model may have others
-        targets, about, faults = encode(self.kinds.get("target", "class"), "target", digits, split == "train", known)
-        return Table(
+        table = Table(
             inputs={"text": texts, "vision": images, "audio": sounds},
-            targets={"target": targets},
+            targets={},
             ids=[str(row) for row in range(len(digits))],
             split=split,
             spec=DataSpec(
@@ -75,11 +73,12 @@ class DigitsDataModule(DataModule):
                     "vision": InputData(modality="vision", size=(8, 8), channels=1),
                     "audio": InputData(modality="audio", sample_rate=RATE),
                 },
-                targets={"target": about},
+                targets={},
             ),
             source="digits",
-            faults=faults,
         )
+        add_target(table, "target", ["target"] * len(digits), digits, self)
+        return table
 
 
 def tones(digit: int, seconds: float, snr: float, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ from datamodules.cells import Cells, read_any, read_cells
 from datamodules.columns import read_part
 from datamodules.sources import Source, make_table, sources
 from datamodules.table import Table
-from datamodules.targets import nearest, shown
+from mm.messages import listing, near
 
 
 class ManifestDataModule(DataModule):
@@ -55,6 +55,6 @@ class ManifestDataModule(DataModule):
             if role not in self.columns:
                 raise ValueError(
                     f"datamodule.path: columns.{role} of {source.path}: nothing reads it, wanted some of "
-                    f"{shown(list(self.columns))}{nearest(str(role), list(self.columns))}"
+                    f"{listing(list(self.columns))}{near(str(role), self.columns)}"
                 )
         return dict.fromkeys(self.columns) | dict(source.columns)

@@ -10,7 +10,8 @@ from datamodules.base import DataModule
 from datamodules.cells import Cells, read_cells
 from datamodules.splitting import make_split
 from datamodules.table import Table
-from datamodules.targets import encode, nearest
+from datamodules.targets import add_target
+from mm.messages import near
 from mm.types import DataSpec, InputData
 
 TEXTS = ("en", "en_keywords", "de", "fr")
@@ -44,7 +45,7 @@ class NotoEmojiDataModule(DataModule):
         for column in text or ():
             if column not in TEXTS:
                 raise ValueError(
-                    f"datamodule.text: got '{column}', wanted some of {', '.join(TEXTS)}{nearest(column, TEXTS)}"
+                    f"datamodule.text: got '{column}', wanted some of {', '.join(TEXTS)}{near(column, TEXTS)}"
                 )
         if target not in ("group", None):
             raise ValueError(f"datamodule.target: got '{target}', wanted group or null")
@@ -63,28 +64,24 @@ class NotoEmojiDataModule(DataModule):
         training = {name for name, where in zip(families, split) if where == "train"}
         if self.skin_tones:
             split[tone & np.array([name in training for name in families])] = "train"
-        targets, about, faults = {}, {}, []
-        if self.target:
-            kind, known = self.kinds.get("target", "class"), self.labels.get("target")
-            targets["target"], about["target"], faults = encode(
-                kind, self.target, cells[self.target], split == "train", known
-            )
         inputs: dict[str, Any] = {"vision": [str(self.path / "png" / name) for name in cells["file"]]}
         spec = {"vision": InputData(modality="vision", size=(72, 72), channels=3)}
         if self.text:
             parts = [[cell.replace("|", ", ") for cell in cells[column]] for column in self.text]
             inputs["text"] = [self.join.join(filter(None, row)) for row in zip(*parts)]
             spec["text"] = InputData(modality="text")
-        return Table(
+        table = Table(
             inputs=inputs,
-            targets=targets,
+            targets={},
             ids=[name.removesuffix(".png") for name in cells["file"]],
             split=split,
-            spec=DataSpec(inputs=spec, targets=about),
+            spec=DataSpec(inputs=spec, targets={}),
             source="noto_emoji",
             columns={"vision": "file", "text": "+".join(self.text)},
-            faults=faults,
         )
+        if self.target:
+            add_target(table, "target", [self.target] * len(tone), cells[self.target], self)
+        return table
 
     def cells(self) -> Cells:
         """Of names.tsv. Errors: ValueError where it is not there, or lacks a column."""

@@ -23,9 +23,9 @@ from datamodules.columns import Part, read_part, target_columns
 from datamodules.manifest import ManifestDataModule
 from datamodules.shards import FORMAT, INDEX, OWN, About, Shard
 from datamodules.table import SPLITS, Fault, Table
-from datamodules.targets import text_of, undecodable
 from mm.transforms.audio.waveform import open_sound
 from mm.transforms.stored import Stored
+from mm.transforms.target.cells import text_of, undecodable
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import open_image
 
@@ -55,7 +55,7 @@ def write(module: ManifestDataModule, out: Path, size: int, seed: int) -> tuple[
         raise ValueError("datamodule.path: mm shard takes one file; datamodule=shards then takes several folders")
     (source,) = module.sources
     cells, columns = module.cells(source), module.columns_of(source)
-    module.labels |= {name: [] for name in target_columns(cells, columns)}  # all are wanted, whatever they hold
+    module.known |= dict.fromkeys(target_columns(cells, columns))  # all are wanted, whatever they hold
     part = read_part(cells, Path(source.path), columns, module)
     module.table = part.table  # whose rows it names
     module.settle(part.table)
@@ -79,7 +79,7 @@ def write_part(
 ) -> About:
     """Shards, then the index: a folder without one is not whole."""
     table, inputs = part.table, part.table.spec.inputs
-    others = [column for column, _, _ in part.targets.values()] + [c for c in part.roles.values() if c is not None]
+    others = [column for column, _ in part.targets.values()] + [c for c in part.roles.values() if c is not None]
     others = list(dict.fromkeys(others))
     places: dict[str, np.ndarray] = {"shard": np.full(len(table.ids), -1, dtype=np.int32)}
     for name, data in inputs.items():

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.base import DataModule, unlabelled
+from datamodules.base import DataModule
 from datamodules.columns import USUAL, Part
 from datamodules.table import Origin, Table
-from datamodules.targets import encode, labels_of, nearest
+from datamodules.targets import add_target
+from mm.messages import near
 from mm.types import MODALITIES, DataSpec, Identified, InputData
 
 
@@ -34,7 +35,7 @@ def sources(path: Any, *more: str) -> list[Source]:
             if key not in known:
                 raise ValueError(
                     f"datamodule.path: '{key}' of {dict(full)}: nothing reads it, wanted {', '.join(known)}"
-                    f"{nearest(str(key), known)}"
+                    f"{near(str(key), known)}"
                 )
         weight = full.get("weight", 1.0)
         if not isinstance(full.get("path"), str) or isinstance(weight, bool) or not isinstance(weight, int | float):
@@ -52,13 +53,17 @@ def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModul
 
     An input or a target that a part lacks is absent or unlabelled in its rows.
     """
-    targets: dict[str, dict[int, tuple[str, str, Sequence[Any]]]] = {}  # name -> part -> column, separator, cells
-    for number, part in enumerate(parts):
-        for name, found in part.targets.items():
-            targets.setdefault(name, {})[number] = found
     table = parts[0].table if len(parts) == 1 else join([part.table for part in parts], given)
-    for name, found in targets.items():
-        add_target(table, name, found, [len(part.table.ids) for part in parts], module)
+    for name in dict.fromkeys(name for part in parts for name in part.targets):
+        columns: list[str] = []
+        cells: list[Any] = []
+        usual = next(part.targets[name][0] for part in parts if name in part.targets)
+        for part in parts:
+            rows = len(part.table.ids)
+            column, found = part.targets.get(name, (usual, [None] * rows))
+            columns += [column] * rows
+            cells += found
+        add_target(table, name, columns, cells, module)
     return table
 
 
@@ -126,32 +131,3 @@ class Joined(Sequence[Any]):
     def __getitem__(self, row: Any) -> Any:
         part = int(np.searchsorted(self.ends, row, side="right"))
         return self.parts[part][row - (int(self.ends[part - 1]) if part else 0)]
-
-
-def add_target(
-    table: Table,
-    name: str,
-    found: Mapping[int, tuple[str, str, Sequence[Any]]],
-    sizes: Sequence[int],
-    module: DataModule,
-) -> None:
-    """Encode one target into the table. found: part -> column, separator, cells; sizes: rows of every part."""
-    kind = module.kinds.get(name, "class")
-    cells: list[Any] = []
-    for number, size in enumerate(sizes):
-        _, separator, mine = found.get(number, ("", "", [None] * size))
-        cells += [labels_of(cell, separator) for cell in mine] if kind == "labels" and separator else mine
-    train, known = table.split == "train", module.labels.get(name)
-    column = next(iter(found.values()))[0]
-    values, data, faults = encode(kind, column, cells, train, known)
-    if len(sizes) > 1:
-        columns = np.repeat([found.get(number, ("",))[0] for number in range(len(sizes))], sizes)
-        faults = [f._replace(column=str(columns[f.row])) for f in faults]
-    faults = [f for f in faults if table.split[f.row] != ""]
-    if module.on_error == "drop":
-        table.split[[f.row for f in faults]] = ""
-    for fault in faults:
-        values[fault.row] = unlabelled(values[:1])[0]
-    table.targets[name] = values
-    table.spec.targets[name] = data
-    table.faults += faults

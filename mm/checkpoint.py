@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,12 +17,13 @@ import yaml
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor
 
+from mm.messages import near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.text.tokens import Tokens
-from mm.types import Batch, DataSpec, Features, InputData, Rebuilt, TargetData, Transform
+from mm.types import Batch, DataSpec, Features, InputData, Rebuilt, TargetData, TargetTransform, Transform
 
-FORMAT = 1
+FORMAT = 2
 # Whose classes may be built on loading; nothing else of a config is ever called.
 ALLOWED = ("mm.", "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
 OPTIONAL = ("timm", "transformers", "torchaudio", "torchvision")  # packages that only some models need
@@ -35,6 +35,7 @@ class LoadedModel:
 
     model: MultimodalModel
     transforms: dict[str, Transform]
+    readers: dict[str, TargetTransform]
     spec: DataSpec
     config: dict[str, Any]  # plain data, as in the directory's config.yaml, with the label map filled in
     path: Path
@@ -68,8 +69,7 @@ class LoadedModel:
             for name in sample:
                 if name not in self.transforms:
                     raise ValueError(
-                        f"no input '{name}'; this model reads {', '.join(self.transforms)}"
-                        f"{close(name, self.transforms)}"
+                        f"no input '{name}'; this model reads {', '.join(self.transforms)}{near(name, self.transforms)}"
                     )
             reads = {n: None if sample.get(n) is None else t(sample[n]) for n, t in self.transforms.items()}
             if not any(reads.values()):
@@ -97,6 +97,7 @@ def save(
     model_config: dict[str, Any],
     transforms: Mapping[str, Transform],
     transform_configs: dict[str, Any],
+    reader_configs: dict[str, Any],
     spec: DataSpec,
     columns: dict[str, Any] | None,
     metrics: dict[str, Any],
@@ -105,7 +106,8 @@ def save(
 ) -> None:
     """Write a model directory, beside its name, and rename it; one that is there already is replaced.
 
-    model_config, transform_configs: the finished configs that they were built from; columns: as the datamodule's;
+    model_config, transform_configs, reader_configs: the finished configs that they, and what reads the targets, were
+    built from; columns: as the datamodule's;
     metrics: the configs of each head's metrics; card: the text of its README.md; task: what is kept of the training.
     """
     part = path.with_name(path.name + ".part")
@@ -128,6 +130,7 @@ def save(
         "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
         "model": model_config,
         "transforms": transform_configs,
+        "readers": reader_configs,
         "spec": {
             "inputs": {name: asdict(data) for name, data in spec.inputs.items()},
             "targets": {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()},
@@ -187,11 +190,12 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     model = build(config["model"], allow)
     load_model(model, str(path / "model.safetensors"), device=str(device))
     transforms = {name: build(node, allow) for name, node in config["transforms"].items()}
+    readers = {name: build(node, allow) for name, node in config["readers"].items()}
     spec = DataSpec(
         inputs={n: InputData(**tuples(d)) for n, d in config["spec"]["inputs"].items()},
-        targets={n: TargetData(**tuples(d), classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
+        targets={n: TargetData(**d, classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
     )
-    return LoadedModel(model.to(device).eval(), transforms, spec, config, path)
+    return LoadedModel(model.to(device).eval(), transforms, readers, spec, config, path)
 
 
 def weights(path: str | Path) -> dict[str, Tensor]:
@@ -279,9 +283,3 @@ def plain(node: Any) -> Any:
 def tuples(data: dict[str, Any]) -> dict[str, Any]:
     """Lists become tuples, as in the frozen types."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-
-
-def close(name: str, names: Any) -> str:
-    """What was perhaps meant, for the end of a message."""
-    found = get_close_matches(name, list(names), n=1)
-    return f"; did you mean '{found[0]}'?" if found else ""

@@ -7,11 +7,12 @@ from copy import deepcopy
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.types import IGNORE, Features, InputSpec
+from mm.types import Features, InputSpec, TargetRead, TargetTransform
 
 Result = tuple[str, str | None]  # name of the check, and why it failed or None
 
@@ -292,41 +293,19 @@ def check_fusion(fusion: Any, inputs: Sequence[str], embed_dim: int) -> list[Res
 # Heads ---------------------------------------------------------------------------------------------------------------
 
 
-def class_target(rows: int, classes: int) -> Tensor:
-    """(rows,) the second one unlabelled"""
-    target = torch.randint(classes, (rows,))
-    target[1] = IGNORE
-    return target
+def examples(reads: TargetTransform) -> TargetRead:
+    """What is learnt of its own examples, the second of ROWS rows unlabelled."""
+    cells = [reads.examples[i % len(reads.examples)] for i in range(ROWS)]
+    cells[1] = None
+    return reads.learn(cells, np.ones(ROWS, dtype=bool), None)
 
 
-def labels_target(rows: int, classes: int) -> Tensor:
-    """(rows, classes) the second row unlabelled, the first in part"""
-    target = torch.randint(2, (rows, classes))
-    target[1] = IGNORE
-    target[0, 0] = IGNORE
-    return target
-
-
-def number_target(rows: int, classes: int) -> Tensor:
-    """(rows,) the second one unlabelled"""
-    target = torch.randn(rows)
-    target[1] = torch.nan
-    return target
-
-
-TARGETS: dict[str, Callable[[int, int], Tensor]] = {
-    "class": class_target, "labels": labels_target, "number": number_target
-}  # fmt: skip
-
-
-def check_head(head: Any, embed_dim: int, classes: int = 3) -> list[Result]:
-    """All checks of a head whose target is of a kind in TARGETS, with so many classes."""
-    if head.kind not in TARGETS:
-        raise ValueError(f"kind: got '{head.kind}', for which there is no random target; wanted {', '.join(TARGETS)}")
+def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result]:
+    """All checks of a head. reads: what its target's cells are read by, which the head was built for."""
     torch.manual_seed(0)
     head.eval()
     fused = random_features(ROWS, 5, embed_dim, torch.tensor([True] * (ROWS - 1) + [False]))
-    target = TARGETS[head.kind](ROWS, classes)
+    target = examples(reads).values
     none = target[1:2].expand_as(target)
 
     def loss() -> None:
@@ -374,7 +353,7 @@ def check_head(head: Any, embed_dim: int, classes: int = 3) -> list[Result]:
         )
 
     def random_loss(copy: Any) -> Tensor:
-        f, t = random_features(ROWS, 5, embed_dim), TARGETS[head.kind](ROWS, classes)
+        f, t = random_features(ROWS, 5, embed_dim), examples(reads).values
         return copy.loss(copy(f, t), t, f)[0]
 
     def finite() -> None:

@@ -4,9 +4,10 @@ B batch   T tokens or time steps   D width   C classes or channels   H, W height
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,20 +86,9 @@ class InputData:
 class TargetData:
     """What the data says of one of its targets."""
 
-    kind: str  # "class": one of `classes`; "labels": any of `classes`; "number"
-    classes: tuple[str, ...] = ()
-    counts: tuple[int, ...] = ()  # training rows of each class
-    mean: float = 0.0  # of the training rows of a number
-    std: float = 1.0
-
-    def readable(self, target: Tensor) -> Any:
-        """One row's target as a person writes it; None where unlabelled."""
-        if self.kind == "number":
-            return None if target.isnan() else float(target)
-        if self.kind == "class":
-            return self.classes[int(target)] if int(target) >= 0 else None
-        on = target.tolist()
-        return None if min(on) < 0 else [name for name, yes in zip(self.classes, on, strict=True) if yes]
+    kind: str  # of the TargetTransform that has read it, such as "class"
+    classes: tuple[str, ...] = ()  # where there are any: the label map
+    facts: dict[str, Any] = field(default_factory=dict)  # plain data, by the names of the head's arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +128,37 @@ class Transform(Protocol):
         ...
 
 
+class TargetRead(NamedTuple):
+    """A target's column, read."""
+
+    values: Tensor  # (N, ...), unlabelled as in Batch
+    data: TargetData
+    faults: dict[int, str]  # row, unlabelled -> why its cell could not be read
+
+
+class TargetTransform(Protocol):
+    """Cells of one target's column -> tensors, and back to what a person writes."""
+
+    kind: str
+
+    @property
+    def examples(self) -> Sequence[Any]:
+        """Cells, as a person writes them."""
+        ...
+
+    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+        """Cells of any type, of all rows. train: (N,) bool, the rows that may be learnt from; known: to a model."""
+        ...
+
+    def strata(self, cell: Any) -> str | list[str] | None:
+        """What rows are alike in when they are split: a name, or several; None: no matter."""
+        ...
+
+    def readable(self, target: Tensor, data: TargetData) -> Any:
+        """One row's target as a person writes it; None where unlabelled."""
+        ...
+
+
 class Encoder(Protocol):
     """Raw tensors of one input -> Features. Padding and absent rows (mask all False) have no influence."""
 
@@ -156,7 +177,6 @@ class Fusion(Protocol):
 class Head(Protocol):
     """The fused Features -> prediction of one target."""
 
-    kind: str  # the kind of TargetData that it reads
     weight: float  # of its loss among those of several heads
 
     def __call__(self, fused: Features, target: Tensor | None = None) -> Any: ...

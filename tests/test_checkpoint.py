@@ -118,7 +118,7 @@ def test_what_it_requires_is_told(copy):
 
 def test_an_unknown_format_is_refused(copy):
     change(copy, lambda c: c.update(format=99))
-    with pytest.raises(ValueError, match="got format 99, this mm reads 1"):
+    with pytest.raises(ValueError, match="got format 99, this mm reads 2"):
         mm.load(copy)
 
 

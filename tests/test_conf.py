@@ -22,12 +22,13 @@ PASSED = {
     "optimizer",
     "scheduler",
     "metrics",
+    "reads",
     "encoders",
     "fusion",
     "heads",
     "transforms",
 }
-PASSED |= {"params", "kinds", "labels", "whole", "init_from"}
+PASSED |= {"params", "readers", "known", "whole", "init_from"}
 OTHERS = {"WandbLogger": "wandb.init"}  # whose further keywords go on to another function
 
 

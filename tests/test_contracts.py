@@ -10,17 +10,14 @@ from torch import nn
 
 import conf
 from mm.cli._finish import fill
-from mm.contracts import check_encoder, check_fusion, check_head, random_features
+from mm.contracts import check_encoder, check_fusion, check_head, examples, random_features
 from mm.layers import masked_mean, time_position
 from mm.types import Features, InputSpec
 
 MODEL = Path(conf.__file__).parent / "model"
 WIDTH = 32
 NAMES = ["text", "vision", "audio"]
-DATA = {
-    "channels": 3, "size": [32, 32], "sample_rate": 8000, "classes": ["zero", "one", "two"], "counts": [3, 2, 1],
-    "num_classes": 3, "num_labels": 3, "mean": 1.0, "std": 2.0,
-}  # fmt: skip
+DATA = {"channels": 3, "size": [32, 32], "sample_rate": 8000}
 
 BERT = {"model_type": "bert", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 BERT |= {"intermediate_size": 37, "max_position_embeddings": 40}
@@ -78,7 +75,8 @@ def build(file: Path, overrides: dict, **data) -> nn.Module:
     node = OmegaConf.merge(cfg.model.part, overrides)
     cfg.model.part = node
     fill(cfg, DATA | data)
-    cfg.model.part.pop("metrics", None)
+    for name in ("metrics", "reads"):
+        cfg.model.part.pop(name, None)
     torch.manual_seed(0)
     return instantiate(cfg.model.part, _convert_="all")
 
@@ -121,7 +119,9 @@ def test_pooled_reaches_every_parameter_of_a_fusion(case, file, overrides, count
 
 @pytest.mark.parametrize(("case", "file", "overrides"), cases("heads"))
 def test_head(case, file, overrides):
-    judge(case, check_head(build(file, overrides), WIDTH))
+    reads = instantiate(OmegaConf.load(file)["reads"])
+    known = examples(reads).data
+    judge(case, check_head(build(file, overrides, classes=list(known.classes), **known.facts), reads, WIDTH))
 
 
 class Careless(nn.Module):

@@ -23,6 +23,7 @@ class GradientModulation(Callback):
         self.noise = noise
         self.from_epoch = from_epoch
         self.to_epoch = to_epoch
+        self.heads: list[str] = []  # those that tell a class
         self.seen: dict[str, Tensor] = {}  # encoder -> (score of the true class, rows) since the last step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -34,7 +35,10 @@ class GradientModulation(Callback):
                 "callbacks=gradient_modulation compares the inputs by heads of their own; set task.unimodal_weight to "
                 f"a number, 0 will do: it is {task.unimodal_weight or None}"
             )
-        if not any(head.kind == "class" for head in task.model.heads.values()):
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        targets = datamodule.table.spec.targets
+        self.heads = [name for name in task.model.heads if targets[name].kind == "class"]
+        if not self.heads:
             raise ValueError("callbacks=gradient_modulation compares the inputs by classes, and no head tells one")
         if len(task.model.encoders) < 2:
             raise ValueError("callbacks=gradient_modulation: there is one encoder, nothing to compare; leave it out")
@@ -53,10 +57,10 @@ class GradientModulation(Callback):
             return
         for name, (output, targets) in task.alone.items():
             encoder = task.model.share.get(name, name)
-            for target, head in task.model.heads.items():
-                if head.kind == "class":
-                    score = true_score(*head.score(output.predictions[target], targets[target]))
-                    self.seen[encoder] = self.seen.get(encoder, 0) + score
+            for target in self.heads:
+                head = task.model.heads[target]
+                score = true_score(*head.score(output.predictions[target], targets[target]))
+                self.seen[encoder] = self.seen.get(encoder, 0) + score
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer

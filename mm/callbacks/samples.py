@@ -66,8 +66,7 @@ class Samples(Callback):
             columns[f"{name}/prediction"] = [cell(answer["prediction"]) for answer in said]
             if any("probability" in answer for answer in said):
                 columns[f"{name}/probability"] = [probability(answer) for answer in said]
-            data = table.spec.targets[name]
-            columns[f"{name}/truth"] = [cell(data.readable(table.targets[name][row])) for row in rows]
+            columns[f"{name}/truth"] = [cell(datamodule.truth(name, row)) for row in rows]
         return columns
 
 

@@ -27,7 +27,7 @@ def main() -> None:
         sys.argv.insert(1, verb)
     verb, argv = sys.argv[1], sys.argv[2:]
     if verb not in known:
-        from mm.cli._words import near
+        from mm.messages import near
 
         sys.exit(fail(f"no verb '{verb}', there are {', '.join(known)}{near(verb, known)}"))
     if {"-h", "--help"} & set(argv) and not (Path(__file__).parents[2] / f"conf/{verb}.yaml").exists():

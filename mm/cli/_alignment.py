@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.targets import shown
 from mm.checkpoint import to_device
 from mm.cli._app import is_first_process
-from mm.cli._words import near
+from mm.messages import listing, near
 from mm.metrics.zero_shot import COMBINE, class_vectors, zero_shot
 from mm.model import MultimodalModel
 from mm.tasks.contrastive import Contrastive
@@ -44,7 +43,7 @@ def check_prompts(asked: Mapping[str, Any], datamodule: Any, inputs: Sequence[st
     classes = known(datamodule, "zero_shot.target", asked["target"]).classes
     for name in asked["names"]:
         if str(name) not in classes:
-            raise ValueError(f"zero_shot.names: no class '{name}' in '{asked['target']}', there are {shown(classes)}")
+            raise ValueError(f"zero_shot.names: no class '{name}' in '{asked['target']}', there are {listing(classes)}")
     if not any(modality == "text" for modality in modalities(datamodule, inputs).values()):
         raise ValueError(f"zero_shot: prompts are texts, but the inputs are {', '.join(inputs)}")
 

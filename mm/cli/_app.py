@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.cli._processes import joint
-from mm.cli._words import near
+from mm.messages import near
 
 Job = Callable[[DictConfig, Path], Any]
 

@@ -38,12 +38,7 @@ def datamodule(cfg: DictConfig, loaded: LoadedModel, labelled: bool, only: Seque
     if saved is not None and "columns" in cfg.datamodule:
         with open_dict(cfg):
             cfg.datamodule.columns = columns(saved, OmegaConf.to_container(cfg.datamodule.columns), labelled)
-    built = _finish.build_datamodule(
-        cfg,
-        kinds={name: data.kind for name, data in targets.items() if data},
-        labels={name: data.classes if data else None for name, data in targets.items()},
-        whole=True,
-    )
+    built = _finish.build_datamodule(cfg, readers=loaded.readers, known=targets, whole=True)
     table = built.table
     for name in [n for n in table.targets if n not in targets]:
         del table.targets[name]

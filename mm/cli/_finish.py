@@ -29,16 +29,26 @@ def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def build_datamodule(cfg: DictConfig, **known: Any) -> Any:
-    """The datamodule, still without transforms; how it reads its targets is what the heads say."""
+    """The datamodule, still without transforms. known: its readers, known, whole."""
     config = cfg.copy()
     with open_dict(config):
         del config.datamodule["transforms"]
-    return instantiate(config.datamodule, _convert_="all", **known)
+    OmegaConf.to_container(config.datamodule, throw_on_missing=True)  # a partial would leave out what is missing
+    # Not among the arguments of instantiate, which makes plain dicts of dataclasses.
+    return instantiate(config.datamodule, _partial_=True, _convert_="all")(**known)
 
 
-def target_kinds(model: DictConfig) -> dict[str, str]:
-    """Target name -> the kind that its head reads."""
-    return {name: get_class(head._target_).kind for name, head in model.heads.items()}  # type: ignore[attr-defined]
+def cut_readers(cfg: DictConfig) -> None:
+    """How a target's cells are read goes from its head to the datamodule. Errors: ValueError for a head without."""
+    with open_dict(cfg):
+        cfg.datamodule.readers = {}
+        for name, head in cfg.model.heads.items():
+            if "reads" not in head:
+                raise ValueError(
+                    f"model.heads.{name}: its yaml lacks `reads`, how the target's cells are read, such as "
+                    "{_target_: mm.transforms.target.classes.Classes}"
+                )
+            cfg.datamodule.readers[name] = head.pop("reads")
 
 
 def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
@@ -89,14 +99,7 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
                 continue
             if name not in model.heads:
                 raise ValueError(f"the target '{name}' has no head; add +model/heads@model.heads.{name}=classification")
-            number = len(data.classes)
-            about = {
-                "num_classes": number,
-                "num_labels": number,
-                "classes": list(data.classes),
-                "counts": list(data.counts),
-            }
-            fill(model.heads[name], about | {"mean": data.mean, "std": data.std})
+            fill(model.heads[name], {"classes": list(data.classes), **data.facts})
         if not model.heads and reads_heads:
             raise ValueError("the data has no target to learn; name its column with datamodule.columns.target=...")
         names = [n for n in spec.inputs if n not in share] + [n for n in spec.inputs if n in share]

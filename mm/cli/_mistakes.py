@@ -13,7 +13,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mm.cli._words import near
+from mm.messages import near
 
 
 def explain(error: BaseException, verb: str) -> str | None:

@@ -31,23 +31,16 @@ def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
     return paths
 
 
-def write_predictions(
-    path: Path,
-    table: Any,
-    rows: list[int],
-    decoded: Mapping[int, Any],
-    faults: Mapping[tuple[int, str], str],
-    truth: bool,
-) -> None:
+def write_predictions(path: Path, datamodule: Any, rows: list[int], decoded: Mapping[int, Any], truth: bool) -> None:
     """One line per row as Parquet: id, row, error where there was one; per head prediction, probabilities, truth."""
     import pyarrow
     import pyarrow.parquet
 
     errors: dict[int, list[str]] = {}
-    for (row, column), message in faults.items():
+    for (row, column), message in datamodule.faults.items():
         errors.setdefault(row, []).append(f"{column}: {message}")
     columns: dict[str, list[Any]] = {
-        "id": [table.ids[row] for row in rows],
+        "id": [datamodule.table.ids[row] for row in rows],
         "row": rows,
         "error": ["; ".join(errors[row]) if row in errors else None for row in rows],
     }
@@ -55,8 +48,8 @@ def write_predictions(
     names = {(head, key): None for a in answers if a for head, answer in a.items() for key in flat(answer)}
     for head, key in names:
         columns[f"{head}/{key}"] = [None if a is None else flat(a[head]).get(key) for a in answers]
-    for name, target in table.targets.items() if truth else ():
-        columns[f"{name}/truth"] = [table.spec.targets[name].readable(target[row]) for row in rows]
+    for name in datamodule.table.targets if truth else ():
+        columns[f"{name}/truth"] = [datamodule.truth(name, row) for row in rows]
     part = path.with_name(path.name + ".part")
     pyarrow.parquet.write_table(pyarrow.table(columns), part)
     os.replace(part, path)
@@ -69,7 +62,7 @@ def save(
     saved = {}
     if rows:
         saved["predictions"] = folder / "predictions.parquet"
-        write_predictions(saved["predictions"], datamodule.table, rows, task.decoded, datamodule.faults, truth)
+        write_predictions(saved["predictions"], datamodule, rows, task.decoded, truth)
     saved |= {path.stem: path for path in write_figures(folder, task.figures)}
     if datamodule.faults:
         saved["errors"] = folder / "errors.csv"

@@ -21,7 +21,7 @@ from mm.callbacks.stored import StoredFeatures
 from mm.checkpoint import LoadedModel
 from mm.cli import _curves
 from mm.cli._curves import MISSING, Curves
-from mm.cli._words import near
+from mm.messages import near
 from mm.tasks.sharding import Sharded
 from mm.transforms.corrupt.corrupted import Corrupted, Without
 from mm.types import Drawn

@@ -27,7 +27,7 @@ from mm.cli import _alignment, _finish, _loggers, _results, _teachers, _weights
 from mm.cli._app import is_first_process, remember, resume_command, shown
 from mm.cli._launcher import watched
 from mm.cli._signals import Ends
-from mm.cli._words import near
+from mm.messages import near
 from mm.tasks.contrastive import Contrastive
 from mm.tasks.sharding import Sharded, complete
 
@@ -66,7 +66,8 @@ def prepare(cfg: DictConfig) -> Run:
     """Data, finished config, model and task; writes nothing yet."""
     quiet()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    datamodule = _finish.build_datamodule(cfg, kinds=_finish.target_kinds(cfg.model))
+    _finish.cut_readers(cfg)
+    datamodule = _finish.build_datamodule(cfg)
     spec = datamodule.table.spec
     for split in ("train", *(["val"] if cfg.trainer.limit_val_batches else [])):
         datamodule.rows(split)  # an empty split is told before anything is built
@@ -336,6 +337,7 @@ def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path)
         OmegaConf.to_container(cfg.model, resolve=True),  # type: ignore[arg-type]
         run.datamodule.transforms,
         OmegaConf.to_container(cfg.datamodule.transforms, resolve=True),  # type: ignore[arg-type]
+        OmegaConf.to_container(cfg.datamodule.readers, resolve=True),  # type: ignore[arg-type]
         table.spec,
         dict(run.datamodule.columns) or None,
         run.metrics,

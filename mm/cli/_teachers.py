@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
-from mm.cli._words import near
+from mm.messages import near
 from mm.model import MultimodalModel
 from mm.transforms.text.tokens import Tokens
 from mm.types import Transform

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
 from mm.cli._app import is_first_process
-from mm.cli._words import near
+from mm.messages import near
 from mm.model import MultimodalModel
 
 

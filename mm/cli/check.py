@@ -3,14 +3,15 @@
 import importlib
 import inspect
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from torch import nn
 
-from mm.contracts import Result, check_encoder, check_fusion, check_head
+from mm.contracts import Result, check_encoder, check_fusion, check_head, examples
+from mm.messages import near
+from mm.transforms.target.classes import Classes
 
 USAGE = "usage: mm check my_pkg.MyEncoder [argument=value ...], from the folder that holds my_pkg"
 EMBED_DIM = 32
@@ -21,10 +22,6 @@ FILL: dict[str, Any] = {
     "channels": 3,
     "size": (32, 32),
     "sample_rate": 8000,
-    "classes": ["zero", "one", "two"],
-    "counts": [3, 2, 1],
-    "mean": 0.0,
-    "std": 1.0,
 }
 
 
@@ -47,7 +44,7 @@ def arguments(words: list[str]) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.from_dotlist(words))  # type: ignore[return-value]
 
 
-def find(path: str) -> type[nn.Module]:
+def find(path: str, base: type = nn.Module) -> type[Any]:
     """The class of a dotted path, from the current folder or what is installed."""
     module_name, _, name = path.rpartition(".")
     if not module_name:
@@ -59,29 +56,38 @@ def find(path: str) -> type[nn.Module]:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # an import inside the module: its traceback says where
         raise ValueError(f"no module '{error.name}' in {Path.cwd()} or installed; {USAGE}") from error
-    modules = {k: v for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, nn.Module)}
-    if name not in modules:
-        near = get_close_matches(name, modules, n=1) or sorted(modules)
-        raise ValueError(f"no torch.nn.Module '{name}' in {module_name}; it has {', '.join(near) or 'none'}")
-    return modules[name]
+    classes = {k: v for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, base)}
+    if name not in classes:
+        what = "torch.nn.Module" if base is nn.Module else "class"
+        own = ", ".join(sorted(k for k, v in classes.items() if v.__module__ == module_name)) or "none"
+        raise ValueError(f"no {what} '{name}' in {module_name}; it has {own}{near(name, classes)}")
+    return classes[name]
 
 
 def check(kind: type[nn.Module], given: dict[str, Any]) -> list[Result]:
-    """Build with the given arguments and FILL, see which of the three it is, and run its checks."""
+    """Build with the given arguments and FILL, see which of the three it is, and run its checks.
+
+    Of a head, `reads` among the arguments is the class that reads its target's cells, Classes where it is left out.
+    """
+    head, given = "decode" in dir(kind), dict(given)
+    reads = find(given.pop("reads"), object)() if head and "reads" in given else Classes()
+    known = examples(reads).data
     parameters = inspect.signature(kind).parameters
-    fill = {k: v for k, v in FILL.items() if k in parameters and parameters[k].default is inspect.Parameter.empty}
+    usual = FILL | ({"classes": list(known.classes), **known.facts} if head else {})
+    fill = {k: v for k, v in usual.items() if k in parameters and parameters[k].default is inspect.Parameter.empty}
     kwargs = {**fill, **given}
     try:
         inspect.signature(kind).bind(**kwargs)
     except TypeError as error:
+        hint = "; a target that is no class is read by reads=..., such as reads=mm.transforms.target.number.Number"
         raise ValueError(
-            f"{kind.__name__}: {error}; it takes {', '.join(parameters)}, given as argument=value"
+            f"{kind.__name__}: {error}; it takes {', '.join(parameters)}, given as argument=value{hint if head else ''}"
         ) from error
     part = kind(**kwargs)
     attributes = dir(part)
     if "input" in attributes:
         return check_encoder(part)
     width = kwargs.get("embed_dim", EMBED_DIM)
-    if "kind" in attributes:
-        return check_head(part, width, len(kwargs.get("classes", FILL["classes"])))
+    if head:
+        return check_head(part, reads, width)
     return check_fusion(part, kwargs.get("inputs", FILL["inputs"]), width)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from mm.cli._words import near
+from mm.messages import near
 
 IGNORED = ("seed", "run", "resume", "paths.outputs")  # overrides in which runs of one row may differ
 

@@ -17,7 +17,7 @@ USAGE = "usage: mm diagnose run=NAME [paths.outputs=outputs] [rows=256]"
 
 
 def main(argv: list[str]) -> None:
-    from mm.cli._words import near
+    from mm.messages import near
 
     given = DEFAULTS | {key: value for key, _, value in (a.lstrip("-").partition("=") for a in argv)}
     for key in given:
@@ -46,7 +46,7 @@ def rebuild(folder: Path) -> tuple[Any, Any]:
 
     _run.quiet()
     cfg: Any = OmegaConf.load(folder / "config.yaml")
-    datamodule = _finish.build_datamodule(cfg, kinds=_finish.target_kinds(cfg.model))
+    datamodule = _finish.build_datamodule(cfg)
     datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
     return datamodule, instantiate(cfg.model, _convert_="all")
 

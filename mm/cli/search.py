@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._words import near
+from mm.messages import near
 
 if TYPE_CHECKING:
     from mm.checkpoint import LoadedModel

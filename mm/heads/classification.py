@@ -41,10 +41,8 @@ class ClassificationHead(nn.Module):
 
     classes: their names; embed_dim: width of the fused features; class_weights: None, "balanced" by `counts` (training
     rows of each class) or one number per class; weight: of this head's loss among those of several heads.
-    Errors: ValueError where the class weights don't match the classes.
+    Errors: ValueError where the class weights don't match the classes, or a number is out of range.
     """
-
-    kind = "class"
 
     def __init__(
         self,
@@ -59,6 +57,10 @@ class ClassificationHead(nn.Module):
         weight: float = 1.0,
     ):
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: got {label_smoothing}, wanted a part from 0 to below 1")
+        if not focal_gamma >= 0:
+            raise ValueError(f"focal_gamma: got {focal_gamma}, wanted 0 or more")
         self.classes = list(classes)
         self.label_smoothing = label_smoothing
         self.focal_gamma = focal_gamma

@@ -14,9 +14,8 @@ class MultilabelHead(nn.Module):
 
     classes: names of the labels; embed_dim: width of the fused features; threshold: the probability from which a label
     is predicted; weight: of this head's loss among those of several heads. A row may be labelled in part.
+    Errors: ValueError for a threshold that is no probability.
     """
-
-    kind = "labels"
 
     def __init__(
         self,
@@ -28,6 +27,8 @@ class MultilabelHead(nn.Module):
         weight: float = 1.0,
     ):
         super().__init__()
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold: got {threshold}, wanted a probability")
         self.classes = list(classes)
         self.threshold = threshold
         self.weight = weight

@@ -19,8 +19,6 @@ class RegressionHead(nn.Module):
     Errors: ValueError for another criterion, or a target that does not vary.
     """
 
-    kind = "number"
-
     def __init__(
         self,
         *,

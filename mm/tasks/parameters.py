@@ -30,8 +30,13 @@ def groups(
 
     lr_scale: regex -> factor on the learning rate; no_decay: regexes, besides which no bias and no norm decays;
     layer_decay: factor per encoder layer counted from its last (Clark 2020); more: named parameters besides the
-    model's. Errors: ValueError where a rule finds no parameter, or nothing trains.
+    model's. Errors: ValueError where a rule finds no parameter, a factor is out of range, or nothing trains.
     """
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"task.layer_decay: got {layer_decay}, wanted a factor above 0, at most 1")
+    for rule, factor in lr_scale.items():
+        if not 0 <= factor < float("inf"):
+            raise ValueError(f"task.lr_scale: got {factor} for '{rule}', wanted 0 or more; task.freeze stops it whole")
     named = [(name, p) for name, p in (*model.named_parameters(), *more) if p.requires_grad]
     if not named:
         raise ValueError("task.freeze: every parameter is frozen; narrow its rules")

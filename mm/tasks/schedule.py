@@ -14,8 +14,10 @@ class Schedule:
     def __init__(self, shape: str, warmup: float = 0.0, end: float = 0.0):
         if shape not in ("cosine", "linear", "constant"):
             raise ValueError(f"task.scheduler.shape: got '{shape}', wanted cosine, linear or constant")
-        if warmup < 0 or not 0 <= end <= 1:
-            raise ValueError(f"task.scheduler: got warmup={warmup}, end={end}, wanted warmup of 0 or more, end in 0..1")
+        if warmup < 0 or (warmup > 1 and warmup != int(warmup)):
+            raise ValueError(f"task.scheduler.warmup: got {warmup}, wanted whole steps, or a part of all, below 1")
+        if not 0 <= end <= 1:
+            raise ValueError(f"task.scheduler.end: got {end}, wanted a factor from 0 to 1")
         self.shape = shape
         self.warmup = warmup
         self.end = end

@@ -2,12 +2,12 @@
 
 import copy
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from mm.messages import near
 from mm.model import MultimodalModel
 from mm.types import IGNORE, Features, Output
 
@@ -32,8 +32,7 @@ def settle_weights(given: float | Mapping[str, float] | None, inputs: list[str])
 def check_input(option: str, name: str, inputs: list[str]) -> None:
     """Errors: ValueError where there is no such input."""
     if name not in inputs:
-        meant = "".join(f"; did you mean '{x}'?" for x in get_close_matches(name, inputs, n=1))
-        raise ValueError(f"task.{option}: there is no input '{name}', only {', '.join(inputs)}{meant}")
+        raise ValueError(f"task.{option}: there is no input '{name}', only {', '.join(inputs)}{near(name, inputs)}")
 
 
 def fresh(head: nn.Module) -> nn.Module:

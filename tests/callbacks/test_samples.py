@@ -16,6 +16,9 @@ from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.transforms.audio.waveform import Waveform
 from mm.transforms.collate import Sample, collate, finish
+from mm.transforms.target.classes import Classes
+from mm.transforms.target.labels import Labels
+from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 from mm.types import DataSpec, Features, InputData, TargetData
@@ -84,7 +87,12 @@ def trainer():
             samples.append(Sample(reads, {name: values[row] for name, values in targets.items()}, row))
         return finish(collate(samples, transforms), transforms)
 
-    datamodule = SimpleNamespace(table=table, transforms=transforms, batch=batch)
+    readers = {"kind": Classes(), "traits": Labels(), "age": Number()}
+
+    def truth(name, row):
+        return readers[name].readable(targets[name][row], spec.targets[name])
+
+    datamodule = SimpleNamespace(table=table, transforms=transforms, batch=batch, truth=truth)
     return SimpleNamespace(
         datamodule=datamodule,
         precision_plugin=Precision(),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.base import DataModule, Rows
 from datamodules.order import Draw
+from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 from mm.types import IGNORE, Batch
@@ -219,7 +220,7 @@ def test_absent_cells_and_inputs(make: Callable[..., DataModule]) -> None:
 
 
 def test_filler_rows(make: Callable[..., DataModule]) -> None:
-    table = make("a.csv", "text,target,score,split\nx,a,1,train\nv,a,2,val\n", text="text", kinds={"score": "number"},
+    table = make("a.csv", "text,target,score,split\nx,a,1,train\nv,a,2,val\n", text="text", readers={"score": Number()},
                  targets={"target": "target", "score": "score"}).table  # fmt: skip
     read = Rows(table, {"text": Tokens("bytes")}, "raise", True)[Draw(-1, 0)]
     assert read.sample.row == -1

@@ -13,10 +13,20 @@ from PIL import Image
 
 from datamodules.base import DataModule
 from datamodules.manifest import ManifestDataModule
+from mm.transforms.target.classes import Classes
+from mm.transforms.target.labels import Labels
 from mm.transforms.text.tokens import Tokens
+from mm.types import TargetData
 
 NONE = {"val": 0.0, "test": 0.0}
 Make = Callable[..., DataModule]
+
+
+def known(*classes: str) -> dict[str, TargetData]:
+    """As a trained model knows them."""
+    return {"target": TargetData(kind="class", classes=classes)}
+
+
 ROWS = "text,target,split\n" + "".join(f"w{k},{'ab'[k % 2]},{('train', 'val', 'test')[k % 3]}\n" for k in range(12))
 
 
@@ -50,7 +60,7 @@ def test_inputs_in_full_that_are_not(make: Make, full: object) -> None:
         ({"target": "q", "text": "text"}, "no column 'q'"),
         ({"text": "text", "split_column": "part"}, "no column 'part'"),
         ({"text": "text", "id": "key"}, "no column 'key'"),
-        ({"text": "text", "targets": {"y": 1.5}}, r"columns.targets.y: got 1.5, wanted a column"),
+        ({"text": "text", "targets": {"y": 1.5}}, r"columns.targets.y: got 1.5, wanted the name of a column"),
     ],
 )
 def test_wrong_columns(make: Make, chosen: dict, message: str) -> None:
@@ -83,8 +93,8 @@ def test_parquet(make: Make, tmp_path: Path) -> None:
         }
     )
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    targets = {"grade": "grade", "floats": "floats", "tags": {"column": "tags", "separator": ","}}
-    module = make("a.parquet", text="text", targets=targets, kinds={"tags": "labels"})
+    targets = {"grade": "grade", "floats": "floats", "tags": "tags"}
+    module = make("a.parquet", text="text", targets=targets, readers={"tags": Labels()})
     spec = module.table.spec.targets
     assert spec["grade"].classes == spec["floats"].classes == ("3", "9", "10")
     assert module.table.targets["tags"].tolist() == [[1, 1], [0, 0], [-100, -100], [1, 0]]
@@ -108,7 +118,7 @@ def test_wrong_ids_and_splits(make: Make, policy: str) -> None:
         (2, "id"): "the id 'i0' is also that of row 0",
         (3, "split"): "split 'trian', wanted train, val, test or nothing",
     }
-    assert module.table.spec.targets["target"].counts == (1,)
+    assert module.table.spec.targets["target"].facts["counts"] == [1]
 
 
 def test_dropped_rows_bring_no_class(make: Make) -> None:
@@ -127,10 +137,10 @@ def test_validation_is_made_of_training_rows(make: Make) -> None:
     assert Counter(split[10:].tolist()) == {"train": 32, "val": 8}
 
 
-@pytest.mark.parametrize("kinds", [{}, {"target": "class"}])
-def test_made_splits_are_stratified_and_grouped(make: Make, kinds: dict) -> None:
+@pytest.mark.parametrize("readers", [{}, {"target": Classes()}])
+def test_made_splits_are_stratified_and_grouped(make: Make, readers: dict) -> None:
     text = "text,target,group\n" + "".join(f"w{k},{'a' if k % 5 else 'b'},g{k // 4}\n" for k in range(100))
-    plain = make("a.csv", text.replace(",group", ",other"), text="text", target="target", kinds=kinds).table
+    plain = make("a.csv", text.replace(",group", ",other"), text="text", target="target", readers=readers).table
     for name, count in (("train", 60), ("val", 20), ("test", 20)):
         rows = plain.split == name
         assert rows.sum() == count
@@ -180,11 +190,11 @@ class TestWhole:
         assert [bool(batch.masks[n].any()) for n in ("text", "vision", "audio")] == [True, False, False]
 
     def test_labels(self, make: Make) -> None:
-        module = make("a.csv", ROWS, text="text", target="target", whole=True, labels={"target": ("b", "a", "c")})
+        module = make("a.csv", ROWS, text="text", target="target", whole=True, known=known("b", "a", "c"))
         assert module.table.targets["target"][:2].tolist() == [1, 0]
         assert (module.table.split == "test").sum() == 4  # it has a column of splits
         with pytest.raises(ValueError, match="row 0 .*unknown label 'a'; the model knows b, c"):
-            make("a.csv", ROWS, text="text", target="target", whole=True, labels={"target": ("b", "c")})
+            make("a.csv", ROWS, text="text", target="target", whole=True, known=known("b", "c"))
 
     def test_a_flat_folder(self, make: Make, tmp_path: Path) -> None:
         (tmp_path / "notes").mkdir()

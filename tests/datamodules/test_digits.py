@@ -4,6 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from datamodules.digits import RATE, DigitsDataModule, tones, written
+from mm.types import TargetData
 
 # ITU-T Q.23, written down anew: key -> low, high tone in Hz
 Q23 = {1: (697, 1209), 2: (697, 1336), 3: (697, 1477), 4: (770, 1209), 5: (770, 1336), 6: (770, 1477),
@@ -80,7 +81,7 @@ def test_splits_are_stratified(digits: DigitsDataModule) -> None:
         counts = torch.bincount(table.targets["target"][rows], minlength=10)
         whole = torch.bincount(table.targets["target"], minlength=10)
         assert (counts - whole * part).abs().max() <= 1.5
-    assert table.spec.targets["target"].counts == tuple(
+    assert table.spec.targets["target"].facts["counts"] == (
         torch.bincount(table.targets["target"][table.split == "train"], minlength=10).tolist()
     )
 
@@ -98,10 +99,10 @@ def test_noise_belongs_to_the_row(digits: DigitsDataModule) -> None:
 
 def test_labels_of_a_trained_model_win() -> None:
     classes = tuple("9876543210")
-    table = build(labels={"target": classes}).table
+    table = build(known={"target": TargetData(kind="class", classes=classes)}).table
     assert table.targets["target"].tolist() == [9 - d for d in load_digits().target.tolist()]
     with pytest.raises(ValueError, match=r"digits: row 0 .*unknown label '0'; the model knows zero, one"):
-        _ = build(labels={"target": ("zero", "one")}).table
+        _ = build(known={"target": TargetData(kind="class", classes=("zero", "one"))}).table
 
 
 @pytest.mark.parametrize("changed", [{"seconds": 0.0}, {"typos": 1.5}, {"pixel_noise": -1.0}])

@@ -51,7 +51,7 @@ def test_what_a_file_lacks_is_absent(mix) -> None:
     assert table.spec.inputs["audio"].sample_rate == 8000
     assert table.inputs["audio"][:30] == [None] * 30
     assert table.spec.targets["target"].classes == ("a", "b", "c", "d")  # of both
-    assert table.spec.targets["target"].counts == (8, 8, 13, 5)
+    assert table.spec.targets["target"].facts["counts"] == [8, 8, 13, 5]
     assert Counter(table.split) == {"train": 34, "val": 6}
     batch = mix().batch([1, 30])
     assert batch.masks["audio"].any(1).tolist() == [False, True]

@@ -63,9 +63,11 @@ def test_balanced_is_scikit_learn_s():
         ({"class_weights": "balance"}, "wanted null, balanced"),
         ({"class_weights": "balanced"}, "got 0 counts, wanted one for each of 3"),
         ({"class_weights": [1.0, 2.0]}, "got 2 numbers, wanted 3, in the order zero, one, two"),
+        ({"label_smoothing": 3}, "label_smoothing: got 3, wanted a part from 0"),
+        ({"focal_gamma": -1}, "focal_gamma: got -1, wanted 0 or more"),
     ],
 )
-def test_wrong_class_weights_are_refused(kwargs, message):
+def test_wrong_numbers_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         head(**kwargs)
 

@@ -35,6 +35,11 @@ def test_decode_by_threshold():
     assert head().decode(logits, None, {})[0]["probability"] == pytest.approx({"a": 0.9, "b": 0.4, "c": 0.6, "d": 0.1})
 
 
+def test_a_threshold_is_a_probability():
+    with pytest.raises(ValueError, match="threshold: got 2, wanted a probability"):
+        head(threshold=2)
+
+
 def test_merge_is_the_mean_of_log_odds():
     logits = torch.randn(3, 4)
     merged = head().merge(logits, torch.tensor([0, 1, 0]), 2)

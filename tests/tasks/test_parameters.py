@@ -76,6 +76,10 @@ def test_frozen_parameters_are_left_out():
 
 
 def test_a_rule_that_finds_nothing_is_an_error():
+    with pytest.raises(ValueError, match=r"task.layer_decay: got -3, wanted a factor above 0"):
+        groups(Model(), 1.0, 0.0, {}, [], layer_decay=-3)
+    with pytest.raises(ValueError, match=r"task.lr_scale: got -1.0 for '.', wanted 0 or more"):
+        groups(Model(), 1.0, 0.0, {".": -1.0}, [])
     with pytest.raises(ValueError, match=r"task.lr_scale: 'decoder' finds no parameter"):
         groups(Model(), 1.0, 0.0, {"decoder": 0.1}, [])
     with pytest.raises(ValueError, match=r"task.freeze: '\(' is no regular expression"):

@@ -39,8 +39,11 @@ def test_the_end_is_kept_after_the_last_step():
 def test_mistakes():
     with pytest.raises(ValueError, match="wanted cosine, linear or constant"):
         Schedule("step")
-    with pytest.raises(ValueError, match="warmup of 0 or more"):
-        Schedule("cosine", warmup=-1)
+    for warmup in (-1, 2.5):
+        with pytest.raises(ValueError, match=f"task.scheduler.warmup: got {warmup}, wanted whole steps, or a part"):
+            Schedule("cosine", warmup=warmup)
+    with pytest.raises(ValueError, match="task.scheduler.end: got 1.5"):
+        Schedule("cosine", end=1.5)
 
 
 def test_a_run_goes_on_with_epochs_of_other_lengths():

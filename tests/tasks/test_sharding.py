@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -38,7 +38,7 @@ from mm.tasks.sharding import (
     units,
 )
 from mm.tasks.supervised import Supervised
-from mm.types import IGNORE, Batch
+from mm.types import IGNORE, Batch, DataSpec, TargetData
 
 ROWS = 12
 # Muon computes in bfloat16, whose rounding is another one for a matrix in two parts.
@@ -144,6 +144,10 @@ CASES["no gradient in places"] = UNREACHED
 
 class Data(LightningDataModule):
     """Batches of one process."""
+
+    table = SimpleNamespace(
+        spec=DataSpec(inputs={}, targets={"digit": TargetData(kind="class"), "size": TargetData(kind="number")})
+    )
 
     def __init__(self, batches: list[Batch]):
         super().__init__()

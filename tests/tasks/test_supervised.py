@@ -1,5 +1,7 @@
 """The supervised task: the loss is the global mean, metrics are scikit-learn's, subsets are absences."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning import LightningDataModule, Trainer
@@ -14,7 +16,7 @@ from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.tasks.schedule import Schedule
 from mm.tasks.supervised import Supervised, drop_inputs, section, subsets
-from mm.types import IGNORE, Batch
+from mm.types import IGNORE, Batch, DataSpec, TargetData
 
 
 def build_model(two_heads=False) -> MultimodalModel:
@@ -48,8 +50,13 @@ def make_batch(rows=12, seed=1, unlabelled=()) -> Batch:
     return Batch(images, masks, {"digit": digit, "size": size}, torch.arange(rows), {})
 
 
+TARGETS = {"digit": TargetData(kind="class"), "size": TargetData(kind="number")}
+
+
 class Data(LightningDataModule):
     """Batches of given sizes out of one."""
+
+    table = SimpleNamespace(spec=DataSpec(inputs={}, targets=TARGETS))
 
     def __init__(self, batch, sizes):
         super().__init__()

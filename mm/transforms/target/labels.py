@@ -1,0 +1,59 @@
+"""Any number of several labels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mm.transforms.target.cells import text_of
+from mm.transforms.target.classes import find, known_classes, told
+from mm.types import IGNORE, TargetData, TargetRead
+
+
+class Labels:
+    """A cell is the names of the labels that a row has, separated, or a list of them; an empty one is unlabelled.
+
+    A lone separator, or a list without elements, says that the row has none of the labels.
+    Errors: ValueError for an empty separator.
+    """
+
+    kind = "labels"
+    examples = ("zero|one", "one", "|", "two|zero", "two", "one|two")
+
+    def __init__(self, separator: str = "|"):
+        if not separator:
+            raise ValueError("reads.separator: got an empty text, wanted what stands between labels, such as '|'")
+        self.separator = separator
+
+    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+        """-> (N, C) int64, 1 where the row has the label"""
+        rows = [self.names(cell) for cell in cells]
+        classes, of = known_classes(known, [rows[row] or [] for row in np.flatnonzero(train)])
+        index = {name: i for i, name in enumerate(classes)}
+        targets, faults = torch.full((len(rows), len(classes)), IGNORE), {}
+        for row, names in enumerate(rows):
+            try:
+                if names is not None:
+                    chosen = [find(name, index, of) for name in names]
+                    targets[row] = 0
+                    targets[row, chosen] = 1
+            except ValueError as error:
+                faults[row] = str(error)
+        counts = (targets[torch.from_numpy(train)] == 1).sum(0)
+        return TargetRead(targets, told(self.kind, classes, counts), faults)
+
+    def names(self, cell: Any) -> list[str] | None:
+        """None where the cell is empty."""
+        if isinstance(cell, list | tuple):
+            return [text_of(name) for name in cell if text_of(name)]
+        text = text_of(cell)
+        return [name.strip() for name in text.split(self.separator) if name.strip()] if text else None
+
+    def strata(self, cell: Any) -> list[str]:
+        return self.names(cell) or []
+
+    def readable(self, target: Tensor, data: TargetData) -> list[str] | None:
+        on = target.tolist()
+        return None if min(on) < 0 else [name for name, yes in zip(data.classes, on, strict=True) if yes]

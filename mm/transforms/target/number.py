@@ -1,0 +1,52 @@
+"""A number."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mm.transforms.target.cells import text_of
+from mm.types import TargetData, TargetRead
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Number:
+    """A cell is a number; an empty one is unlabelled. `mean` and `std` are those of the training rows."""
+
+    kind = "number"
+    examples = ("0.5", "-1", "2", "1.25", "0", "3")
+
+    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+        """-> (N,) float32, NaN where unlabelled"""
+        values, faults = np.full(len(cells), np.nan, dtype=np.float32), {}
+        for row, cell in enumerate(cells):
+            try:
+                values[row] = value_of(text_of(cell))
+            except ValueError as error:
+                faults[row] = str(error)
+        seen = values[train & np.isfinite(values)].astype(np.float64)
+        std = float(seen.std()) if len(seen) else 0.0
+        facts = {"mean": float(seen.mean()) if len(seen) else 0.0, "std": std if std > 0 else 1.0}
+        return TargetRead(torch.from_numpy(values), TargetData(kind=self.kind, facts=facts), faults)
+
+    def strata(self, cell: Any) -> None:
+        return None
+
+    def readable(self, target: Tensor, data: TargetData) -> float | None:
+        return None if target.isnan() else float(target)
+
+
+def value_of(text: str) -> float:
+    """NaN of nothing. Errors: ValueError where it is no finite number."""
+    try:
+        value = float(text) if text else math.nan
+    except ValueError:
+        hint = "; write a decimal point" if text.replace(",", "", 1).lstrip("-").isdigit() else ""
+        raise ValueError(f"got '{text}', wanted a number{hint}") from None
+    if text and not abs(value) <= LARGEST:  # NaN is not, either
+        raise ValueError(f"got '{text}', wanted a finite number")
+    return value

@@ -1,0 +1,40 @@
+import re
+
+import pytest
+
+from mm.cli.check import main
+
+NUMBER = "mm.transforms.target.number.Number"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mm.heads.classification.ClassificationHead"],
+        ["mm.heads.regression.RegressionHead", f"reads={NUMBER}"],
+        ["mm.fusion.sum.SumFusion", "reduce=max"],
+    ],
+)
+def test_a_part_that_keeps_its_contract(words, capsys):
+    main(words)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) > 5
+    assert all(line.startswith("ok ") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "usage: mm check"),
+        (["RegressionHead"], "wanted module.Class"),
+        (["mm.heads.regresion.RegressionHead"], "no module 'mm.heads.regresion'"),
+        (["mm.heads.regression.RegressionHed"], "it has RegressionHead; did you mean 'RegressionHead'?"),
+        (["mm.heads.regression.RegressionHead"], f"missing a required argument: 'mean'.*such as reads={NUMBER}"),
+        (["mm.heads.regression.RegressionHead", f"reads={NUMBER}s"], "no class 'Numbers' .*it has Number; did you"),
+        (["mm.fusion.sum.SumFusion", "reduc=max"], "got an unexpected keyword argument 'reduc'"),
+        (["mm.fusion.sum.SumFusion", "max"], "got 'max', wanted argument=value"),
+    ],
+)
+def test_mistakes(words, message):
+    with pytest.raises(ValueError, match=re.compile(message)):
+        main(words)

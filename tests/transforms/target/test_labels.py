@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from mm.transforms.target.labels import Labels
+from mm.types import IGNORE
+
+ALL = np.ones(4, dtype=bool)
+
+
+@pytest.mark.parametrize(("separator", "cell"), [("|", "a | b"), (";", "a;b"), (",", ["a", "b"]), ("|", ("b", "a"))])
+def test_several_labels(separator: str, cell: object) -> None:
+    reads = Labels(separator)
+    targets, data, faults = reads.learn([cell, "c", "", None], ALL, None)
+    assert targets.tolist() == [[1, 1, 0], [0, 0, 1], [IGNORE] * 3, [IGNORE] * 3]
+    assert data.classes == ("a", "b", "c")
+    assert data.facts["counts"] == [1, 1, 1]
+    assert not faults
+    assert [reads.readable(target, data) for target in targets] == [["a", "b"], ["c"], None, None]
+
+
+def test_none_of_the_labels_is_not_unlabelled() -> None:
+    targets = Labels().learn([["a", 3.0, None], [], "|", None], ALL, None).values
+    assert targets.tolist() == [[1, 1], [0, 0], [0, 0], [IGNORE] * 2]
+
+
+def test_one_unknown_of_several_labels() -> None:
+    targets, _, faults = Labels().learn(["a|z", "a", "b", "a|b"], np.array([False, True, True, True]), None)
+    assert targets.tolist() == [[IGNORE] * 2, [1, 0], [0, 1], [1, 1]]
+    assert "unknown label 'z'" in faults[0]
+
+
+def test_an_empty_separator_is_refused() -> None:
+    with pytest.raises(ValueError, match="reads.separator: got an empty text"):
+        Labels("")

@@ -1,0 +1,20 @@
+import numpy as np
+import pytest
+
+from mm.transforms.target.number import Number
+
+
+def test_numbers() -> None:
+    cells = ["1.5", "2", "", "nan", "-inf", "1,5", "x", "1e39", 3.5, None]
+    targets, data, faults = Number().learn(cells, np.array([True] * 9 + [False]), None)
+    assert targets[[0, 1, 8]].tolist() == [1.5, 2, 3.5]
+    assert targets.isnan().sum() == 7
+    assert list(faults) == [3, 4, 5, 6, 7]
+    assert "write a decimal point" in faults[5]
+    assert "decimal" not in faults[6]
+    assert data.facts == {"mean": pytest.approx(np.mean([1.5, 2, 3.5])), "std": pytest.approx(np.std([1.5, 2, 3.5]))}
+    assert [Number().readable(target, data) for target in targets[:3]] == [1.5, 2.0, None]
+
+
+def test_a_number_that_does_not_vary_has_a_deviation_to_divide_by() -> None:
+    assert Number().learn(["4"] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 1
