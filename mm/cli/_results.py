@@ -11,6 +11,8 @@ from typing import Any
 
 from mm.cli._app import shown
 
+WIDE = 250  # columns of a table in a file
+
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Beside its name, then renamed."""
@@ -87,12 +89,13 @@ def print_results(
     from rich.console import Console
     from rich.table import Column, Table
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     for head in heads:
         rows = table_rows(results, f"{head}/" if len(heads) > 1 else "")
         if rows:
             metrics = list(dict.fromkeys(m for row in rows.values() for m in row))
-            table = Table(Column("" if len(heads) == 1 else head, no_wrap=True), *metrics)
+            folded = [Column(metric, overflow="fold") for metric in metrics]  # nothing is cut on a narrow terminal
+            table = Table(Column("" if len(heads) == 1 else head, no_wrap=True), *folded)
             for place, row in rows.items():
                 table.add_row(place.replace("[", r"\["), *(number(row.get(m)) for m in metrics))
             console.print(table)

@@ -99,6 +99,9 @@ def prepare(cfg: DictConfig) -> Run:
             "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of "
             "gradients only after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
         )
+    for key in ("max_epochs", "max_steps"):
+        if cfg.trainer[key] == 0:
+            raise ValueError(f"trainer.{key}: got 0, which trains nothing; wanted 1 or more, or -1 for no end")
     endless = cfg.trainer.max_epochs in (None, -1) and cfg.trainer.max_steps == -1
     if endless and task.scheduler.shape != "constant":
         raise ValueError(

@@ -39,7 +39,11 @@ def main(argv: list[str]) -> None:
         if len(kinds) > 1:
             print(f"{kind}:")
         show(alike, [name for name in metrics if any(name in run.metrics for run in alike)] or default_metrics(alike))
-    left = [shown(file.parent, folder) for file in begun(folder) if not (file.parent / "metrics.json").exists()]
+    left = [
+        shown(file.parent, folder)
+        for file in begun(folder)
+        if not file.with_name("metrics.json").exists() and verb_of(file.read_text(encoding="utf-8")) != "embed"
+    ]
     if left:
         print(f"not finished: {', '.join(left)}")
 
@@ -73,14 +77,19 @@ def results(folder: Path) -> Iterable[Result]:
         overrides = dict(o.lstrip("+~-").split("=", 1) for o in yaml.safe_load(text) if "=" in o)
         config = file.with_name("config.yaml")  # a training run leaves it
         data = yaml.safe_load(config.read_text(encoding="utf-8"))["datamodule"] if config.exists() else None
-        verb = text.splitlines()[0].removeprefix("# mm ") if text.startswith("# mm ") else "train"
         kept = tuple(o for o in yaml.safe_load(text) if o.split("=", 1)[0].lstrip("+~") not in IGNORED)
+        read = about(data) if data else overrides.get("datamodule.path") or overrides.get("datamodule")
         yield Result(
             shown(file.parent, folder),
-            f"{verb} on {about(data) if data else overrides.get('datamodule.path') or overrides.get('datamodule')}",
+            f"{verb_of(text)} on {read}",
             kept,
             json.loads(metrics.read_text()),
         )
+
+
+def verb_of(overrides: str) -> str:
+    """The first line of an overrides.yaml says it; `embed` alone leaves no metrics."""
+    return overrides.splitlines()[0].removeprefix("# mm ") if overrides.startswith("# mm ") else "train"
 
 
 def about(data: dict[str, Any]) -> str:

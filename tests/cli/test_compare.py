@@ -29,6 +29,7 @@ def test_seeds_are_one_row_with_their_runs(mm):
         overrides = ["datamodule=manifest", f"model/fusion={fusion}", f"seed={seed}", f"run='s/{job}'"]
         write(Path(f"outputs/s/{job}"), overrides, {"test/accuracy": value, "test/loss": 1 - value})
     write(Path("outputs/s/4"), ["seed=3"], None)
+    write(Path("outputs/s/vectors"), ["checkpoint=outputs/s/0/model"], None, verb="embed")  # has none to leave
     ran = mm("compare", "outputs/s")
     assert ran.status == 0, ran.err
     mean, deviation = statistics.mean([0.8, 0.9]), statistics.stdev([0.8, 0.9])
