@@ -56,10 +56,7 @@ class LoadedModel:
         device = next(self.model.parameters()).device
         batch = finish(to_device(self.read(samples), device), self.transforms)
         output = self.model(batch.inputs, batch.masks)
-        predictions, first = self.model.merge(output.predictions, batch.row)
-        fused = Features(*(x[first] for x in output.fused))
-        meta = {name: x[first] for name, x in batch.meta.items()}
-        answers = {name: head.decode(predictions[name], fused, meta) for name, head in self.model.heads.items()}
+        answers = self.model.decode(self.model.merge(output, batch))
         return [{name: rows[i] for name, rows in answers.items()} for i in range(len(samples))]
 
     def read(self, samples: Sequence[Mapping[str, Any]]) -> Batch:

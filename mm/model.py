@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mm.types import Encoder, Features, Fusion, Head, Output
+from mm.types import Batch, Encoder, Features, Fusion, Head, Merged, Output, pick
 
 
 class MultimodalModel(nn.Module):
@@ -72,15 +72,23 @@ class MultimodalModel(nn.Module):
         """inputs, masks, targets as in Batch."""
         return self.predict(self.encode(inputs, masks), targets)
 
-    def merge(self, predictions: Mapping[str, Any], row: Tensor) -> tuple[dict[str, Any], Tensor]:
-        """Predictions (B, ...) of windows -> one per row of the source, ascending; the index of its first window.
+    def merge(self, output: Output, batch: Batch) -> Merged:
+        """Predictions of windows -> one per row of the source, ascending.
 
-        row: (B,) as in Batch. Where every row has one window the predictions stay as they are, in their order.
+        Where every row has one window all stays as it is, in its order.
         """
+        row, predictions = batch.row, output.predictions
+        first = torch.arange(len(row), device=row.device)
         rows, group = row.unique(return_inverse=True)
         if len(rows) == len(row):
-            return dict(predictions), torch.arange(len(row), device=row.device)
-        first = torch.full_like(rows, len(row)).scatter_reduce(
-            0, group, torch.arange(len(row), device=row.device), "amin"
-        )
-        return {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}, first
+            return Merged(predictions, output.fused, batch.targets, batch.meta, row, first)
+        first = torch.full_like(rows, len(row)).scatter_reduce(0, group, first, "amin")
+        merged = {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}
+        targets, meta = ({name: x[first] for name, x in part.items()} for part in (batch.targets, batch.meta))
+        return Merged(merged, pick(output.fused, first), targets, meta, rows, first)
+
+    def decode(self, merged: Merged) -> dict[str, list[dict[str, Any]]]:
+        """Head name -> what a person reads of each row."""
+        return {
+            name: head.decode(merged.predictions[name], merged.fused, merged.meta) for name, head in self.heads.items()
+        }

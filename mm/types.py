@@ -49,6 +49,17 @@ class Output(NamedTuple):
     features: dict[str, Features]  # per input, projected to the model's width
 
 
+class Merged(NamedTuple):
+    """An Output and its Batch, where the windows of a row are one."""
+
+    predictions: dict[str, Any]
+    fused: Features  # this, targets and meta: of each row's first window
+    targets: dict[str, Tensor]
+    meta: dict[str, Tensor]
+    row: Tensor  # (R,) as in Batch
+    first: Tensor  # (R,) index of each row's first window
+
+
 class Embedded(NamedTuple):
     """Unit vectors of a batch's N inputs, as contrastive losses compare them."""
 
@@ -223,6 +234,11 @@ class Rebuilt(Protocol):
     """A part that was built from a source of weights or a folder, and says how to build it without."""
 
     architecture: dict[str, Any]  # constructor arguments that replace those it was built with; plain data
+
+
+def pick(x: Any, rows: Any) -> Any:
+    """Some rows of a Tensor, or of a NamedTuple of tensors."""
+    return x[rows] if isinstance(x, Tensor) else type(x)(*(pick(part, rows) for part in x))
 
 
 def mask_inputs(features: dict[str, Features], keep: Sequence[str]) -> dict[str, Features]:

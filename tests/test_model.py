@@ -8,7 +8,7 @@ from mm.encoders.vision.conv import VisionConv
 from mm.fusion.concat import ConcatFusion
 from mm.heads.classification import ClassificationHead
 from mm.model import MultimodalModel
-from mm.types import mask_inputs
+from mm.types import Batch, Features, Output, mask_inputs
 
 
 def build(names=("left", "right"), share=None) -> MultimodalModel:
@@ -75,21 +75,31 @@ def test_shared_encoder_must_exist():
         build(share={"right": "middle"})
 
 
+def merge(logits, row):
+    """By a model with one head, of three windows that are numbered in fused, targets and meta."""
+    number = torch.arange(3)
+    fused = Features(torch.zeros(3, 1, 4), torch.ones(3, 1).bool(), number[:, None].expand(3, 4), torch.zeros(3, 1, 2))
+    batch = Batch({}, {}, {"digit": number}, torch.tensor(row), {"text/places": number + 10})
+    return build().merge(Output({"digit": logits}, fused, {}), batch)
+
+
 def test_windows_of_a_row_are_merged():
-    model = build()
     logits = torch.tensor([[2.0, 0, 0], [0, 3.0, 0], [0, 0, 1.0]])
-    merged, first = model.merge({"digit": logits}, torch.tensor([7, 7, 3]))
-    assert first.tolist() == [2, 0]  # rows 3, 7 in ascending order
-    torch.testing.assert_close(merged["digit"][0].softmax(0), logits[2].softmax(0))
+    merged = merge(logits, [7, 7, 3])
+    assert merged.row.tolist() == [3, 7]
+    assert merged.first.tolist() == merged.targets["digit"].tolist() == merged.fused.pooled[:, 0].tolist() == [2, 0]
+    assert merged.meta["text/places"].tolist() == [12, 10]
+    torch.testing.assert_close(merged.predictions["digit"][0].softmax(0), logits[2].softmax(0))
     by_hand = (logits[0].log_softmax(0) + logits[1].log_softmax(0)) / 2
-    torch.testing.assert_close(merged["digit"][1].softmax(0), by_hand.softmax(0))
+    torch.testing.assert_close(merged.predictions["digit"][1].softmax(0), by_hand.softmax(0))
 
 
 def test_rows_of_one_window_stay_in_their_order():
     logits = torch.randn(3, 3)
-    merged, first = build().merge({"digit": logits}, torch.tensor([9, 2, 5]))
-    assert first.tolist() == [0, 1, 2]
-    torch.testing.assert_close(merged["digit"], logits)
+    merged = merge(logits, [9, 2, 5])
+    assert merged.row.tolist() == [9, 2, 5]
+    assert merged.first.tolist() == merged.targets["digit"].tolist() == [0, 1, 2]
+    torch.testing.assert_close(merged.predictions["digit"], logits)
 
 
 def test_only_modules_are_parameters():

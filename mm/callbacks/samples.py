@@ -83,15 +83,13 @@ def predict(trainer: Trainer, task: LightningModule, batch: Batch) -> tuple[list
         with precision.forward_context(), torch.compiler.set_stance("force_eager"):
             model.to(device).eval()
             output = model(moved.inputs, moved.masks)
-            predictions, first = model.merge(output.predictions, moved.row)
-            fused = Features(*(x[first] for x in output.fused))
-            meta = {name: x[first] for name, x in moved.meta.items()}
-            answers = {name: head.decode(predictions[name], fused, meta) for name, head in model.heads.items()}
+            merged = model.merge(output, moved)
+            answers = model.decode(merged)
     finally:
         model.to(home)
         for module, mode in modes.items():
             module.training = mode
-    return first.tolist(), answers
+    return merged.first.tolist(), answers
 
 
 def picture(x: Tensor, mask: Tensor, transform: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mm.types import Batch, mask_inputs
+from mm.types import Batch, mask_inputs, pick
 
 DEAD = 0.01  # of the whole: less than this, and training or predicting goes on as if the input were not there
 
@@ -41,7 +41,7 @@ def influence(model: Any, batch: Batch) -> dict[str, Influence]:
             without = model.predict(mask_inputs(features, others))
             change, more = [], []
             for head in model.heads:
-                one, two = output.predictions[head][rows], without.predictions[head][rows]
+                one, two = (values(pick(x.predictions[head], rows)) for x in (output, without))
                 change.append(float((one - two).norm() / one.norm().clamp(min=1e-12)))
                 more.append((head_loss(model, without, batch, head) - head_loss(model, output, batch, head))[rows])
             found[name] = Influence(
@@ -56,13 +56,13 @@ def influence(model: Any, batch: Batch) -> dict[str, Influence]:
 def head_loss(model: Any, output: Any, batch: Batch, name: str) -> Tensor:
     """Loss of each row (B,), 0 where it is unlabelled."""
     head, prediction, target = model.heads[name], output.predictions[name], batch.targets[name]
-    parts = [
-        head.loss(prediction[i : i + 1], target[i : i + 1], type(output.fused)(*(x[i : i + 1] for x in output.fused)))[
-            0
-        ]
-        for i in range(len(target))
-    ]
-    return torch.stack(parts)
+    rows = [slice(i, i + 1) for i in range(len(target))]
+    return torch.stack([head.loss(pick(prediction, i), target[i], pick(output.fused, i))[0] for i in rows])
+
+
+def values(prediction: Any) -> Tensor:
+    """All numbers of a Tensor, or of a NamedTuple of tensors."""
+    return prediction.flatten() if isinstance(prediction, Tensor) else torch.cat([values(x) for x in prediction])
 
 
 def dead(found: dict[str, Influence]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from mm.model import MultimodalModel
 from mm.tasks.base import Task, mean_losses, positive
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
-from mm.types import Batch, Drawn, Features, Output, mask_inputs
+from mm.types import Batch, Drawn, Output, mask_inputs, pick
 
 Scores = Mapping[str, Mapping[str, Metric]]
 Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
@@ -168,14 +168,11 @@ class Supervised(Task):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         output = self.measure("test", batch)
-        predictions, first = self.model.merge(output.predictions, batch.row)
-        fused = Features(*(x[first] for x in output.fused))
-        meta = {name: x[first] for name, x in batch.meta.items()}
-        rows = batch.row[first].tolist()
+        merged = self.model.merge(output, batch)
         present = torch.stack([f.mask.any(1) for f in output.features.values()]).any(0)
         told = set(batch.row[present].tolist()) - {-1}  # of a row without any input nothing is said
-        for name, head in self.model.heads.items():
-            for row, answer in zip(rows, head.decode(predictions[name], fused, meta), strict=True):
+        for name, answers in self.model.decode(merged).items():
+            for row, answer in zip(merged.row.tolist(), answers, strict=True):
                 if row in told:
                     self.decoded.setdefault(row, {})[name] = answer
 
@@ -200,14 +197,13 @@ class Supervised(Task):
         return whole
 
     def _update(self, measured: Scores, output: Output, batch: Batch, seen: Tensor | None) -> None:
-        predictions, first = self.model.merge(output.predictions, batch.row)
+        merged = self.model.merge(output, batch)
         for name, head in self.model.heads.items():
             scores = measured[name]
-            target = batch.targets[name]
             if seen is None:
-                scores["loss"].update(*head.loss(output.predictions[name], target, output.fused))
-            keep = slice(None) if seen is None else seen[first]
-            prediction, target = head.score(predictions[name][keep], target[first][keep])
+                scores["loss"].update(*head.loss(output.predictions[name], batch.targets[name], output.fused))
+            keep = slice(None) if seen is None else seen[merged.first]
+            prediction, target = head.score(pick(merged.predictions[name], keep), merged.targets[name][keep])
             scores["rows"].update(len(target))
             if len(target):
                 for metric_name, metric in scores.items():

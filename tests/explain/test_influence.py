@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import pytest
 import torch
 from tasks.test_supervised import build_model, make_batch
@@ -34,3 +36,31 @@ def test_an_input_that_nothing_reads_is_dead():
     found = influence(model, labelled())
     assert found["right"].gradient < 1e-6
     assert list(dead(found)) == ["right"]
+
+
+class Halves(NamedTuple):
+    one: torch.Tensor
+    other: torch.Tensor
+
+
+class TwoTensors(torch.nn.Module):
+    """A head whose prediction is told in two tensors."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, fused, target=None):
+        logits = self.head(fused, target)
+        return Halves(logits[:, :1], logits[:, 1:])
+
+    def loss(self, prediction, target, fused):
+        return self.head.loss(torch.cat(prediction, 1), target, fused)
+
+
+def test_predictions_of_several_tensors_count_as_one():
+    model, batch = build_model().eval(), labelled()
+    wanted = influence(model, batch)
+    model.heads["digit"] = TwoTensors(model.heads["digit"])
+    for name, found in influence(model, batch).items():
+        assert found == pytest.approx(wanted[name], rel=1e-5)
