@@ -23,7 +23,7 @@ from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.stored import StoredError
 from mm.transforms.target.classes import Classes
-from mm.types import IGNORE, MODALITIES, Batch, Read, TargetData, TargetTransform, Transform
+from mm.types import IGNORE, MODALITIES, Aligned, Batch, Read, TargetData, TargetTransform, Transform
 
 # What to do where no row is at fault, which then is told whatever on_error says.
 FIXES = {
@@ -65,13 +65,17 @@ class Rows(Dataset[RowRead]):
         on_error: str,
         train: bool,
         stored: Mapping[str, Transform] | None = None,
+        readers: Mapping[str, TargetTransform] | None = None,
     ):
         self.table = table
         self.stored = {name: t for name, t in (stored or {}).items() if name in transforms}
         self.transforms = {**transforms, **self.stored}
         self.on_error = on_error
         self.train = train
-        self.blank = {name: unlabelled(t[:1])[0] for name, t in table.targets.items()}
+        self.own = transforms
+        known = {name: reader for name, reader in (readers or {}).items() if name in table.targets}
+        self.aligned = {name: reader for name, reader in known.items() if isinstance(reader, Aligned)}
+        self.blank: dict[str, Any] = {name: unlabelled(t[0]) for name, t in table.targets.items()}
 
     def __len__(self) -> int:
         return len(self.table.ids)
@@ -92,13 +96,27 @@ class Rows(Dataset[RowRead]):
                 inputs[name] = transform(raw, self.train)
             except ValueError as error:
                 faults.append(Fault(row, self.table.column(name, row), str(error), FIXES.get(type(error), "")))
+        targets: dict[str, Any] = {name: values[row] for name, values in self.table.targets.items()}
+        for name, reader in self.aligned.items():
+            try:
+                targets[name] = self.align(row, targets[name], reader, inputs[reader.input])
+            except ValueError as error:
+                faults.append(Fault(row, self.table.column(name, row), str(error)))
+                targets[name] = unlabelled(targets[name])
         if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
             return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
-        targets = {name: values[row] for name, values in self.table.targets.items()}
         reads = {name: read for name, read in inputs.items() if read is not None}
         long = [f"cut/{name}" for name, read in reads.items() if read.cut]
         long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
         return RowRead(Sample(inputs, targets, row), faults, long)
+
+    def align(self, row: int, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:
+        """Of each window; unlabelled where the input is absent."""
+        if read is None:
+            return [unlabelled(target[:1])]
+        if reader.input in self.stored:  # computed before, and without what it was computed from
+            read = self.own[reader.input](self.table.inputs[reader.input][row])
+        return reader.align(target, read)
 
 
 class Loader(DataLoader[Any]):
@@ -312,7 +330,7 @@ class DataModule(LightningDataModule):
     def dataset(self, train: bool, only: Sequence[str] | None, stored: Mapping[str, Transform] | None = None) -> Rows:
         """All rows, of which a loader draws."""
         transforms = {name: t for name, t in self.transforms.items() if only is None or name in only}
-        return Rows(self.table, transforms, self.on_error, train, stored)
+        return Rows(self.table, transforms, self.on_error, train, stored, self.readers)
 
     def train_dataloader(self) -> Loader:
         loader = self.loader("train", train=True)

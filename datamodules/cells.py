@@ -15,6 +15,7 @@ from mm.types import SUFFIXES
 Cells = dict[str, list[Any]]  # column name -> its cells, by row
 
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
+READERS |= {".conll": "conll", ".bio": "conll"}
 
 
 def read_cells(path: Path, quotes: bool | None = None, header: Sequence[str] | None = None) -> Cells:
@@ -28,12 +29,14 @@ def read_cells(path: Path, quotes: bool | None = None, header: Sequence[str] | N
     how = READERS.get(path.suffix.lower())
     if how is None:
         raise ValueError(f"datamodule.path: got {path.name}, wanted a file ending in {', '.join(READERS)}")
-    if how in ("json", "parquet") and header is not None:
+    if how in ("json", "parquet", "conll") and header is not None:
         raise ValueError(f"datamodule.header: {path.name} names its columns itself; leave it out")
     if how == "parquet":
         cells = read_parquet(path)
     elif how == "json":
         cells = read_jsonl(path)
+    elif how == "conll":
+        cells = read_conll(path)
     else:
         cells = read_delimited(path, how, how == "," if quotes is None else quotes, header)
     if not cells or not next(iter(cells.values())):
@@ -113,6 +116,23 @@ def read_jsonl(path: Path) -> Cells:
             rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
+
+
+def read_conll(path: Path) -> Cells:
+    """A word a line, its tag last, an empty line after each text -> columns text and target, a list of tags."""
+    check_encoding(path)
+    texts: list[list[list[str]]] = [[]]
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, 1):
+            words = line.split()
+            if not words or words[0] == "-DOCSTART-":
+                texts.append([])
+            elif len(words) == 1:
+                raise ValueError(f"{path}: line {number}: got '{words[0]}' alone, wanted a word and its tag")
+            else:
+                texts[-1].append(words)
+    found = [text for text in texts if text]
+    return {"text": [" ".join(w[0] for w in x) for x in found], "target": [[w[-1] for w in x] for x in found]}
 
 
 def read_parquet(path: Path) -> Cells:

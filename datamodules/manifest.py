@@ -13,12 +13,12 @@ from mm.messages import listing, near
 
 
 class ManifestDataModule(DataModule):
-    """Rows of CSV, TSV, JSONL or Parquet files; media paths are relative to them.
+    """Rows of CSV, TSV, JSONL, Parquet or CoNLL files; media paths are relative to them.
 
-    path: a file, or several: each a path, or {path: ..., columns: ..., weight: ...}, where columns are all of its own;
-    folder: a modality, where a path may also be a folder of such files: CLASS/FILE, or SPLIT/CLASS/FILE; columns: as in
-    conf/datamodule/manifest.yaml; quotes: whether fields may be quoted (null: in CSV yes, in TSV no); header: the
-    columns' names, where a CSV or TSV file has no line of them.
+    path: a file, or several: each a path, or {path: ..., columns: ..., weight: ..., split: ...}, where columns are all
+    of its own, and split is that of all its rows; folder: a modality, where a path may also be a folder of such files:
+    CLASS/FILE, or SPLIT/CLASS/FILE; columns: as in conf/datamodule/manifest.yaml; quotes: whether fields may be quoted
+    (null: in CSV yes, in TSV no); header: the columns' names, where a CSV or TSV file has no line of them.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ManifestDataModule(DataModule):
         **shared: Any,
     ):
         super().__init__(**shared)
-        self.sources = sources(path, "columns")
+        self.sources = sources(path, "columns", "split")
         self.columns = columns
         self.folder = folder
         self.quotes = quotes
@@ -42,19 +42,26 @@ class ManifestDataModule(DataModule):
         return make_table(parts, self.sources, self)
 
     def cells(self, source: Source) -> Cells:
-        """Of one file, or of a folder."""
+        """Of one file, or of a folder. Errors: ValueError where its split is told twice."""
         if self.folder is None:
-            return read_cells(Path(source.path), self.quotes, self.header)
-        return read_any(Path(source.path), self.folder, self.quotes, self.header, flat=self.whole)
+            cells = read_cells(Path(source.path), self.quotes, self.header)
+        else:
+            cells = read_any(Path(source.path), self.folder, self.quotes, self.header, flat=self.whole)
+        if source.split is not None:
+            if "split" in cells:
+                raise ValueError(f"datamodule.path: {source.path} has a column 'split' already; leave out its split")
+            cells["split"] = [source.split] * len(next(iter(cells.values())))
+        return cells
 
     def columns_of(self, source: Source) -> Mapping[str, Any]:
         """Those of one file. Errors: ValueError where it names one that there is none of."""
+        own = {} if source.split is None else {"split": "split"}
         if source.columns is None:
-            return self.columns
+            return {**self.columns, **own}
         for role in source.columns:
             if role not in self.columns:
                 raise ValueError(
                     f"datamodule.path: columns.{role} of {source.path}: nothing reads it, wanted some of "
                     f"{listing(list(self.columns))}{near(str(role), self.columns)}"
                 )
-        return dict.fromkeys(self.columns) | dict(source.columns)
+        return dict.fromkeys(self.columns) | dict(source.columns) | own

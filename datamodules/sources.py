@@ -8,7 +8,7 @@ import numpy as np
 
 from datamodules.base import DataModule
 from datamodules.columns import USUAL, Part
-from datamodules.table import Origin, Table
+from datamodules.table import SPLITS, Origin, Table
 from datamodules.targets import add_target
 from mm.messages import near
 from mm.types import MODALITIES, DataSpec, Identified, InputData
@@ -20,6 +20,7 @@ class Source(NamedTuple):
     path: str
     columns: Mapping[str, Any] | None = None  # its own
     weight: float = 1.0
+    split: str | None = None  # of all its rows
 
 
 def sources(path: Any, *more: str) -> list[Source]:
@@ -42,7 +43,10 @@ def sources(path: Any, *more: str) -> list[Source]:
             raise ValueError(f"datamodule.path: got {entry}, wanted a path, or {{path: ..., weight: 2.0}}")
         if not 0 < weight < np.inf:
             raise ValueError(f"datamodule.path: got weight {weight} for {full['path']}, wanted a number above 0")
-        found.append(Source(full["path"], full.get("columns"), float(weight)))
+        split = full.get("split")
+        if split not in (None, *SPLITS):
+            raise ValueError(f"datamodule.path: got split '{split}' for {full['path']}, wanted {', '.join(SPLITS)}")
+        found.append(Source(full["path"], full.get("columns"), float(weight), split))
     if not found:
         raise ValueError("datamodule.path: got an empty list, wanted at least one path")
     return found

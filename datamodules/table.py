@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from mm.types import DataSpec
 
@@ -37,12 +36,12 @@ class Table:
     """Rows of raw inputs and encoded targets."""
 
     inputs: dict[str, Any]  # input name -> a sequence by row: a text, a path, an array; None or "": absent
-    targets: dict[str, Tensor]  # target name -> (N, ...), unlabelled as in Batch
+    targets: dict[str, Any]  # target name -> (N, ...), or a list of tensors, as in TargetRead
     ids: Sequence[str]
     split: np.ndarray  # (N,) of str: train, val, test; "": in no split
     spec: DataSpec
     source: str  # the file or set that errors name
-    columns: dict[str, str] = field(default_factory=dict)  # input name -> the column that errors name
+    columns: dict[str, str] = field(default_factory=dict)  # input or target name -> the column that errors name
     faults: list[Fault] = field(default_factory=list)  # found while reading, under on_error=drop or missing
     origins: list[Origin] = field(default_factory=list)  # of a mixture: its files, at least two
     shard: np.ndarray | None = None  # (N,) the shard that each row lies in; None: all rows are equally at hand
@@ -59,5 +58,5 @@ class Table:
         return f"{origin.source}: row {row - origin.first} (id '{self.ids[row].removeprefix(f'{origin.source}:')}')"
 
     def column(self, name: str, row: int) -> str:
-        """The column of an input, as an error names it."""
+        """The column of an input or a target, as an error names it."""
         return self.origin(row).columns.get(name, name)

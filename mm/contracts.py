@@ -11,14 +11,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from mm.types import Features, InputSpec, TargetRead, TargetTransform
+from mm.types import IGNORE, Aligned, Features, InputSpec, TargetRead, TargetTransform
 
 Result = tuple[str, str | None]  # name of the check, and why it failed or None
 
 EXTRA = {"text": 7, "audio": 1007}  # steps of padding that must not change anything; no multiple of a hop
 TOLERANCE = 1e-4
 ROWS = 4
+TOKENS = 5
 
 
 def run(checks: dict[str, Callable[[], None]]) -> list[Result]:
@@ -300,12 +302,26 @@ def examples(reads: TargetTransform) -> TargetRead:
     return reads.learn(cells, np.ones(ROWS, dtype=bool), None)
 
 
+def tokens_of(reads: TargetTransform) -> tuple[Tensor, dict[str, Tensor]]:
+    """Targets of the examples, and the meta of texts whose every token is a word."""
+    values = examples(reads).values
+    if not isinstance(reads, Aligned):
+        return torch.as_tensor(values), {}
+    target = pad_sequence(list(values), batch_first=True, padding_value=IGNORE)
+    target = F.pad(target, (0, TOKENS - target.shape[1]), value=IGNORE)
+    characters = torch.tensor([ord(letter) for letter in "a " * TOKENS]).expand(ROWS, -1)
+    return target, {
+        f"{reads.input}/words": torch.arange(TOKENS).expand(ROWS, -1),
+        f"{reads.input}/characters": characters,
+    }
+
+
 def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result]:
     """All checks of a head. reads: what its target's cells are read by, which the head was built for."""
     torch.manual_seed(0)
     head.eval()
-    fused = random_features(ROWS, 5, embed_dim, torch.tensor([True] * (ROWS - 1) + [False]))
-    target = examples(reads).values
+    fused = random_features(ROWS, TOKENS, embed_dim, torch.tensor([True] * (ROWS - 1) + [False]))
+    target, meta = tokens_of(reads)
     none = target[1:2].expand_as(target)
 
     def loss() -> None:
@@ -323,7 +339,9 @@ def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result
             not total.any() and not count.any(),
             f"sum {float(total)}, count {float(count)}, wanted 0 and 0 without any label",
         )
-        other = Features(*(torch.where(_row(t, 1), u, t) for t, u in zip(fused, random_features(ROWS, 5, embed_dim))))
+        other = Features(
+            *(torch.where(_row(t, 1), u, t) for t, u in zip(fused, random_features(ROWS, TOKENS, embed_dim)))
+        )
         same(
             head.loss(head(other), target, other)[0], head.loss(head(fused), target, fused)[0], "unlabelled row changed"
         )
@@ -342,18 +360,18 @@ def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result
 
     def decode() -> None:
         prediction = head(fused)
-        rows = head.decode(prediction, fused, {})
+        rows = head.decode(prediction, fused, meta)
         demand(len(rows) == ROWS, f"decode: {len(rows)} rows, wanted {ROWS}")
         demand(next(iter(rows[0])) == "prediction", f"decode: first key '{next(iter(rows[0]))}', wanted 'prediction'")
         json.dumps(rows)  # raises where something isn't plain data
-        merged = head.decode(head.merge(prediction, torch.arange(ROWS), ROWS), fused, {})
+        merged = head.decode(head.merge(prediction, torch.arange(ROWS), ROWS), fused, meta)
         demand(
             [row["prediction"] for row in merged] == [row["prediction"] for row in rows],
             "merge: one window per row changes the prediction",
         )
 
     def random_loss(copy: Any) -> Tensor:
-        f, t = random_features(ROWS, 5, embed_dim), examples(reads).values
+        f, t = random_features(ROWS, TOKENS, embed_dim), target
         return copy.loss(copy(f, t), t, f)[0]
 
     def finite() -> None:
@@ -364,7 +382,7 @@ def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result
     checks: dict[str, Callable[[], None]] = {
         "shapes": finite, "loss": loss, "unlabelled": unlabelled, "precision": precision, "score": score,
         "decode": decode,
-        "export": lambda: exports(head, (fused,), (random_features(ROWS, 5, embed_dim),)),
+        "export": lambda: exports(head, (fused,), (random_features(ROWS, TOKENS, embed_dim),)),
         "compile": lambda: compiles(head, (fused,)),
     }  # fmt: skip
     with torch.no_grad():

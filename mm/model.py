@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mm.types import Batch, Encoder, Features, Fusion, Head, Merged, Output, pick
+from mm.types import IGNORE, Batch, Encoder, Features, Fusion, Head, Merged, Output, pick, side_by_side
 
 
 class MultimodalModel(nn.Module):
@@ -84,7 +84,14 @@ class MultimodalModel(nn.Module):
             return Merged(predictions, output.fused, batch.targets, batch.meta, row, first)
         first = torch.full_like(rows, len(row)).scatter_reduce(0, group, first, "amin")
         merged = {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}
-        targets, meta = ({name: x[first] for name, x in part.items()} for part in (batch.targets, batch.meta))
+
+        def joined(x: Tensor, of: str | None, fill: int) -> Tensor:
+            """of: an input, if x tells something of its tokens."""
+            return x[first] if of is None else side_by_side(x, group, len(rows), batch.masks[of].shape[1], fill)
+
+        targets = {name: joined(x, self.heads[name].input, IGNORE) for name, x in batch.targets.items()}
+        owners = {key: None if key.endswith("/characters") else key.partition("/")[0] for key in batch.meta}
+        meta = {key: joined(x, owners[key], -1) for key, x in batch.meta.items()}
         return Merged(merged, pick(output.fused, first), targets, meta, rows, first)
 
     def decode(self, merged: Merged) -> dict[str, list[dict[str, Any]]]:

@@ -38,7 +38,9 @@ class Batch(NamedTuple):
     masks: dict[str, Tensor]  # input name -> (B, T_in) bool on that input's own time axis; (B, 1) for an image
     targets: dict[str, Tensor]  # target name -> (B, ...); unlabelled: IGNORE in integers, NaN in floats
     row: Tensor  # (B,) int64 row of the source; -1: filler that evens out the processes
-    meta: dict[str, Tensor]  # what decoding needs, such as "text/offsets"; never read by the model
+    # For decoding, never read by the model: of a text (B, T, 2) "text/places", (B, T) "text/words", and, the same for
+    # all windows of a row, (B, L) "text/characters"; see mm/transforms/text/tokens.py
+    meta: dict[str, Tensor]
 
 
 class Output(NamedTuple):
@@ -53,8 +55,8 @@ class Merged(NamedTuple):
     """An Output and its Batch, where the windows of a row are one."""
 
     predictions: dict[str, Any]
-    fused: Features  # this, targets and meta: of each row's first window
-    targets: dict[str, Tensor]
+    fused: Features  # of each row's first window
+    targets: dict[str, Tensor]  # of the first window; what has a token axis: of all, side by side, and so in meta
     meta: dict[str, Tensor]
     row: Tensor  # (R,) as in Batch
     first: Tensor  # (R,) index of each row's first window
@@ -115,12 +117,14 @@ class Read(NamedTuple):
 
     windows: list[Any]  # tensors, or Features of one row (T, D); nearly always exactly one
     cut: bool  # True where it was too long and its end was left out
+    meta: Sequence[dict[str, Tensor]] = ()  # of each window what decoding needs, as in Transform.meta
 
 
 class Transform(Protocol):
     """Raw input -> tensors, one object for training, evaluation and serving."""
 
     filler: Tensor | Features  # what stands in for an absent input
+    meta: dict[str, Tensor]  # and for what decoding needs of it; usually nothing
     multiple: int  # batches are padded to whole ones of it: few different shapes, for what is compiled
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
@@ -142,7 +146,7 @@ class Transform(Protocol):
 class TargetRead(NamedTuple):
     """A target's column, read."""
 
-    values: Tensor  # (N, ...), unlabelled as in Batch
+    values: Tensor | list[Tensor]  # (N, ...), unlabelled as in Batch; a list where rows have lengths of their own
     data: TargetData
     faults: dict[int, str]  # row, unlabelled -> why its cell could not be read
 
@@ -170,6 +174,17 @@ class TargetTransform(Protocol):
         ...
 
 
+@runtime_checkable
+class Aligned(Protocol):
+    """A TargetTransform whose targets follow from how an input was read, such as a tag per token."""
+
+    input: str  # whose Transform gives the meta that it needs
+
+    def align(self, target: Tensor, read: Read) -> list[Tensor]:
+        """A row's target -> one for each window."""
+        ...
+
+
 class Encoder(Protocol):
     """Raw tensors of one input -> Features. Padding and absent rows (mask all False) have no influence."""
 
@@ -189,6 +204,8 @@ class Head(Protocol):
     """The fused Features -> prediction of one target."""
 
     weight: float  # of its loss among those of several heads
+    # Whose every token it tells something of, so that each window has a target of its own; None: it tells of the row.
+    input: str | None
 
     def __call__(self, fused: Features, target: Tensor | None = None) -> Any: ...
 
@@ -239,6 +256,17 @@ class Rebuilt(Protocol):
 def pick(x: Any, rows: Any) -> Any:
     """Some rows of a Tensor, or of a NamedTuple of tensors."""
     return x[rows] if isinstance(x, Tensor) else type(x)(*(pick(part, rows) for part in x))
+
+
+def side_by_side(x: Tensor, group: Tensor, count: int, length: int, fill: float) -> Tensor:
+    """Tokens of all windows of a row, one window after the other. (B, T, ...), (B,) -> (count, W length, ...)
+
+    `fill` after the T tokens of each window, and where a row has fewer than the W windows of the longest.
+    """
+    place = (group.unsqueeze(1) == group).tril(-1).sum(1)  # which of its row's windows each is
+    whole = x.new_full((count, int(place.max()) + 1, length, *x.shape[2:]), fill)
+    whole[group, place, : x.shape[1]] = x
+    return whole.flatten(1, 2)
 
 
 def mask_inputs(features: dict[str, Features], keep: Sequence[str]) -> dict[str, Features]:

@@ -45,7 +45,7 @@ VARIANTS = {
         "whisper": {"config": WHISPER},
         "ast": {"config": AST},
     },
-    "sum": {reduce: {"reduce": reduce} for reduce in ("sum", "mean", "max")},
+    "sum": {reduce: {"reduce": reduce} for reduce in ("sum", "mean", "max")} | {"anchor": {"anchor": "text"}},
     "product_of_experts": {"mean": {}, "sample": {"sample": True}},
 }
 # (case, check) that can't hold, and why. A check that passes nevertheless is an error.
@@ -119,7 +119,8 @@ def test_pooled_reaches_every_parameter_of_a_fusion(case, file, overrides, count
 
 @pytest.mark.parametrize(("case", "file", "overrides"), cases("heads"))
 def test_head(case, file, overrides):
-    reads = instantiate(OmegaConf.load(file)["reads"])
+    node = OmegaConf.load(file)["reads"]
+    reads = instantiate(node, **({"input": "text"} if "input" in node else {}))
     known = examples(reads).data
     judge(case, check_head(build(file, overrides, classes=list(known.classes), **known.facts), reads, WIDTH))
 

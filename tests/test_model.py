@@ -79,7 +79,9 @@ def merge(logits, row):
     """By a model with one head, of three windows that are numbered in fused, targets and meta."""
     number = torch.arange(3)
     fused = Features(torch.zeros(3, 1, 4), torch.ones(3, 1).bool(), number[:, None].expand(3, 4), torch.zeros(3, 1, 2))
-    batch = Batch({}, {}, {"digit": number}, torch.tensor(row), {"text/places": number + 10})
+    masks = {"text": torch.ones(3, 2, dtype=torch.bool)}
+    meta = {"text/characters": number[:, None] + 10, "text/words": torch.stack([number, number + 3], 1)}
+    batch = Batch({}, masks, {"digit": number}, torch.tensor(row), meta)
     return build().merge(Output({"digit": logits}, fused, {}), batch)
 
 
@@ -88,7 +90,8 @@ def test_windows_of_a_row_are_merged():
     merged = merge(logits, [7, 7, 3])
     assert merged.row.tolist() == [3, 7]
     assert merged.first.tolist() == merged.targets["digit"].tolist() == merged.fused.pooled[:, 0].tolist() == [2, 0]
-    assert merged.meta["text/places"].tolist() == [12, 10]
+    assert merged.meta["text/characters"].tolist() == [[12], [10]]
+    assert merged.meta["text/words"].tolist() == [[2, 5, -1, -1], [0, 3, 1, 4]]  # of all windows
     torch.testing.assert_close(merged.predictions["digit"][0].softmax(0), logits[2].softmax(0))
     by_hand = (logits[0].log_softmax(0) + logits[1].log_softmax(0)) / 2
     torch.testing.assert_close(merged.predictions["digit"][1].softmax(0), by_hand.softmax(0))

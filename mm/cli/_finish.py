@@ -48,7 +48,15 @@ def cut_readers(cfg: DictConfig) -> None:
                     f"model.heads.{name}: its yaml lacks `reads`, how the target's cells are read, such as "
                     "{_target_: mm.transforms.target.classes.Classes}"
                 )
-            cfg.datamodule.readers[name] = head.pop("reads")
+            reads = head.pop("reads")
+            if "input" in reads:  # its head tells something of each token
+                reads.input = cfg.model.fusion.get("anchor")
+                if reads.input is None:
+                    raise ValueError(
+                        f"model.heads.{name} tells something of each token: set model.fusion.anchor to the input whose "
+                        "tokens these are, with model/fusion=sum, cross_attention or film"
+                    )
+            cfg.datamodule.readers[name] = reads
 
 
 def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
@@ -137,6 +145,9 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
         template = templates[name] if name in templates and name not in MODALITIES else templates[data.modality]
         transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
         fill(transform, asdict(need) | {k: v for k, v in asdict(data).items() if asdict(need).get(k) is None})
+        for reads in cfg.datamodule.readers.values():
+            if reads.get("input") == name:
+                transform.places = True
         longest = transform.get("max_length")
         if need.max_length is not None and (longest is None or longest > need.max_length):
             raise ValueError(

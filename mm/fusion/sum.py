@@ -1,11 +1,11 @@
-"""Sum, mean or maximum of the pooled vectors: no parameters."""
+"""Sum, mean or maximum of the pooled vectors, or of an anchor's tokens and the others: no parameters."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mm.fusion._tokens import presence
+from mm.fusion._tokens import anchor_of, presence
 from mm.layers import single_token
 from mm.types import Features
 
@@ -28,19 +28,32 @@ def reduce_present(values: Tensor, present: Tensor, reduce: str) -> Tensor:
 class SumFusion(nn.Module):
     """Add the pooled vectors of the inputs that are present, or take their mean or maximum.
 
-    The mean is as long for one input as for all. inputs: their names; reduce: sum, mean or max.
-    Errors: ValueError for another `reduce`.
+    With an anchor the result has its tokens, mask and position: each of its tokens is so added to the pooled vectors of
+    the others, and of one input alone nothing changes. The mean is as long for one input as for all.
+    inputs: their names; reduce: sum, mean or max; anchor: an input, or None.
+    Errors: ValueError for another `reduce`, or an anchor that is no input.
     """
 
-    def __init__(self, *, inputs: Sequence[str], reduce: str = "sum"):
+    def __init__(self, *, inputs: Sequence[str], reduce: str = "sum", anchor: str | None = None):
         super().__init__()
         if reduce not in REDUCTIONS:
             raise ValueError(f"model.fusion.reduce: got '{reduce}', wanted one of {', '.join(REDUCTIONS)}")
         self.inputs = list(inputs)
         self.reduce = reduce
+        self.anchor = None if anchor is None else anchor_of(self.inputs, anchor)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        """input name -> (B, T, D) -> tokens (B, 1, D), or those of the anchor (B, T, D)"""
         present = presence(features, self.inputs)
         values = torch.stack([features[name].pooled for name in self.inputs], dim=1)  # (B, N, D)
-        return single_token(reduce_present(values, present, self.reduce), present.any(1))
+        pooled = reduce_present(values, present, self.reduce)
+        if self.anchor is None:
+            return single_token(pooled, present.any(1))
+        anchor = features[self.anchor]
+        place = self.inputs.index(self.anchor)
+        length = anchor.tokens.shape[1]
+        each = values.unsqueeze(1).repeat(1, length, 1, 1)  # (B, T, N, D)
+        each[:, :, place] = anchor.tokens
+        there = present.unsqueeze(1).expand(-1, length, -1)  # (B, T, N)
+        tokens = reduce_present(each.flatten(0, 1), there.flatten(0, 1), self.reduce).unflatten(0, (-1, length))
+        return Features(tokens, anchor.mask, pooled, anchor.position)

@@ -44,6 +44,8 @@ class ClassificationHead(nn.Module):
     Errors: ValueError where the class weights don't match the classes, or a number is out of range.
     """
 
+    input = None
+
     def __init__(
         self,
         *,

@@ -17,6 +17,8 @@ class MultilabelHead(nn.Module):
     Errors: ValueError for a threshold that is no probability.
     """
 
+    input = None
+
     def __init__(
         self,
         *,

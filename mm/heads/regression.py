@@ -19,6 +19,8 @@ class RegressionHead(nn.Module):
     Errors: ValueError for another criterion, or a target that does not vary.
     """
 
+    input = None
+
     def __init__(
         self,
         *,

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
-from mm.types import Batch, Features, Read, Transform
+from mm.types import IGNORE, Batch, Features, Read, Transform
 
 
 class Sample(NamedTuple):
     """One row, read."""
 
     inputs: dict[str, Read | None]  # None: absent
-    targets: dict[str, Tensor]
+    targets: dict[str, Tensor | list[Tensor]]  # a list: one for each window
     row: int
 
 
@@ -24,10 +24,11 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
     """Pad to the longest and mask. A sample of several windows gives as many rows, all with its `row` and targets."""
     # a row of which nothing was found is one row, too
     windows = [max([1, *(len(r.windows) for r in s.inputs.values() if r is not None)]) for s in samples]
-    inputs, masks = {}, {}
+    inputs, masks, meta = {}, {}, {}
     for name, transform in transforms.items():
         items: list[Any] = []
         present: list[bool] = []
+        described: list[Mapping[str, Tensor]] = []
         for sample, count in zip(samples, windows, strict=True):
             read = sample.inputs[name]
             parts = [] if read is None else read.windows
@@ -36,16 +37,28 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
                 here = bool(parts) and (len(parts) == 1 or k < len(parts))
                 items.append(parts[k if len(parts) > 1 else 0] if here else transform.filler)
                 present.append(here)
+                told = read.meta if read is not None and here and transform.meta else None
+                described.append(transform.meta if told is None else told[k if len(parts) > 1 else 0])
         features = isinstance(transform.filler, Features)
         padded = join_features(items) if features else pad(items, torch.tensor(present), transform.multiple)
         inputs[name], masks[name] = padded
-    repeat = torch.tensor(windows)
-    targets = {
-        name: torch.stack([s.targets[name] for s in samples]).repeat_interleave(repeat, 0)
-        for name in samples[0].targets
-    }
-    row = torch.tensor([s.row for s in samples]).repeat_interleave(repeat)
-    return Batch(inputs, masks, targets, row, {})
+        for key in transform.meta:
+            meta[f"{name}/{key}"] = pad_sequence([one[key] for one in described], batch_first=True)
+    targets = {name: join_targets([s.targets[name] for s in samples], windows) for name in samples[0].targets}
+    row = torch.tensor([s.row for s in samples]).repeat_interleave(torch.tensor(windows))
+    return Batch(inputs, masks, targets, row, meta)
+
+
+def join_targets(targets: Sequence[Tensor | list[Tensor]], windows: Sequence[int]) -> Tensor:
+    """Of rows with so many windows each; those of their own length are padded, and unlabelled there. -> (B, ...)"""
+    if all(isinstance(target, Tensor) for target in targets):
+        return torch.stack(targets).repeat_interleave(torch.tensor(windows), 0)  # type: ignore[arg-type]
+    parts: list[Tensor] = []
+    for target, count in zip(targets, windows, strict=True):
+        own = target if isinstance(target, list) else [target]
+        # another input may have more windows: they say nothing of this target
+        parts += [*own, *(torch.full_like(own[0], IGNORE) for _ in range(count - len(own)))]
+    return pad_sequence(parts, batch_first=True, padding_value=IGNORE)
 
 
 def finish(batch: Batch, transforms: Mapping[str, Transform]) -> Batch:

@@ -147,3 +147,12 @@ def test_a_flat_folder_is_for_prediction_only(tmp_path: Path) -> None:
     assert set(read_folder(root, "text", flat=True)) == {"text", "id"}
     with pytest.raises(ValueError, match=re.escape("lies in no class folder")):
         read_folder(root, "text")
+
+
+def test_conll(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("-DOCSTART- O\n\nAnn NNP B-who\nruns VBZ O\n\n\nRome\tB-place\n")
+    cells = read_cells(tmp_path / "a.conll")
+    assert cells == {"text": ["Ann runs", "Rome"], "target": [["B-who", "O"], ["B-place"]]}
+    (tmp_path / "a.conll").write_text("Ann O\nruns\n")
+    with pytest.raises(ValueError, match="line 2: got 'runs' alone, wanted a word and its tag"):
+        read_cells(tmp_path / "a.conll")

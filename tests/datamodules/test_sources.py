@@ -179,3 +179,14 @@ def test_a_file_that_would_never_be_drawn(mix) -> None:
     module = mix({"path": "a.csv"}, {"path": "b.csv", "columns": OWN, "weight": 1e-4})
     with pytest.raises(ValueError, match=r"b.csv would make up none of the 34 rows of an epoch; raise its weight"):
         module.train_dataloader()
+
+
+def test_a_file_may_be_of_one_split(mix, tmp_path: Path) -> None:
+    for name in "cd":
+        (tmp_path / f"{name}.csv").write_text("words,colour\n" + f"{name},a\n" * 3)
+    table = mix({"path": "c.csv", "split": "test"}, {"path": "d.csv", "split": "train"}).table
+    assert table.split.tolist() == ["test"] * 3 + ["train"] * 3
+    with pytest.raises(ValueError, match=r"got split 'dev' for .*c.csv, wanted train, val, test"):
+        mix({"path": "c.csv", "split": "dev"}, use=False)
+    with pytest.raises(ValueError, match=r"a.csv has a column 'split' already; leave out its split"):
+        mix({"path": "a.csv", "split": "val"})

@@ -29,6 +29,24 @@ def test_by_hand(reduce, wanted):
     assert fused.mask.squeeze(1).tolist() == [True, True, True, False]
 
 
+def test_an_anchor_keeps_its_tokens_and_the_others_are_added():
+    torch.manual_seed(0)
+    text, mask = torch.randn(4, 3, 2), torch.tensor([[True, True, False]]) & PRESENT[:, :1]
+    other = torch.randn(4, 2) * PRESENT[:, 1:]
+    features = {
+        "a": Features(text, mask, torch.randn(4, 2) * PRESENT[:, :1], torch.rand(4, 3, 2)),
+        "b": Features(other[:, None], PRESENT[:, 1:], other, torch.rand(4, 1, 2)),
+    }
+    fused = SumFusion(inputs=["a", "b"], anchor="a")(features)
+    torch.testing.assert_close(fused.tokens[:2], (text + other[:, None])[:2])
+    assert torch.equal(fused.mask, mask)
+    assert torch.equal(fused.position, features["a"].position)
+    alone = SumFusion(inputs=["a"], anchor="a")({"a": features["a"]})
+    assert torch.equal(alone.tokens[:2], text[:2])
+    with pytest.raises(ValueError, match="model.fusion.anchor: got 'c', wanted one of a, b"):
+        SumFusion(inputs=["a", "b"], anchor="c")
+
+
 def test_has_no_parameters():
     assert not list(SumFusion(inputs=["a", "b", "c"]).parameters())
 

@@ -43,6 +43,7 @@ class Waveform:
         self.augment = list(augment or ())
         self.multiple = check_multiple(pad_multiple)
         self.filler = torch.zeros(sample_rate // 10)  # convolutions of an encoder need some length
+        self.meta: dict[str, Tensor] = {}
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         wave, rate = open_sound(raw, self.sample_rate)

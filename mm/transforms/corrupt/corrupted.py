@@ -45,7 +45,7 @@ class Corrupted:
         self.corruption = corruption
         self.severity = severity
         self.seed = seed
-        self.filler, self.multiple = transform.filler, transform.multiple
+        self.filler, self.multiple, self.meta = transform.filler, transform.multiple, transform.meta
         self.finish, self.lengths = transform.finish, transform.lengths
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
@@ -65,7 +65,7 @@ class Without:
     def __init__(self, transform: Transform, lost: Sequence[int]):
         self.transform = transform
         self.lost = frozenset(lost)
-        self.filler, self.multiple = transform.filler, transform.multiple
+        self.filler, self.multiple, self.meta = transform.filler, transform.multiple, transform.meta
         self.finish, self.lengths = transform.finish, transform.lengths
 
     def __call__(self, raw: Any, train: bool = False) -> Read:

@@ -59,6 +59,7 @@ class Pixels:
         self.scale, self.shift = 1 / (255 * self.std), self.mean / self.std  # of bytes, in one pass each
         self.filler = torch.zeros(channels, self.height, self.width, dtype=torch.uint8)
         self.multiple = 1
+        self.meta: dict[str, Tensor] = {}
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and (1, *raw.shape) == tuple(self.filler.shape):

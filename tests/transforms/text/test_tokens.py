@@ -93,3 +93,37 @@ def test_a_real_tokenizer_refuses(minilm: str) -> None:
     with pytest.raises(ValueError, match=r"max_length: got 2, wanted at least 3 \(2 are special tokens\)"):
         Tokens(minilm, 2)
     assert pickle.loads(pickle.dumps(tokens))("hello").windows[0].tolist() == tokens("hello").windows[0].tolist()
+
+
+WORDS = "café unbelievably\u00a0 d'accord, [SEP] x"
+
+
+def check_places(read, text: str) -> None:
+    for meta in read.meta:
+        assert "".join(map(chr, meta["characters"].tolist())) == text
+        starts = [text.index(word) for word in text.split()]
+        for (first, end), word in zip(meta["places"].tolist(), meta["words"].tolist(), strict=True):
+            assert (word == -1) or starts[word] == first < end
+
+
+def test_places_of_bytes() -> None:
+    read = Tokens("bytes", places=True)(WORDS)
+    check_places(read, WORDS)
+    assert read.meta[0]["places"][3:5].tolist() == [[3, 4], [3, 4]]  # two bytes of one letter
+    assert [w for w in read.meta[0]["words"].tolist() if w >= 0] == list(range(len(WORDS.split())))
+
+
+@pytest.mark.parametrize("length", [None, 8])
+def test_places_of_a_tokenizer(minilm: str, length: int | None) -> None:
+    tokens = Tokens(minilm, length, "window", 0.5, places=True)
+    read = tokens(WORDS)
+    check_places(read, WORDS)
+    assert [len(m["places"]) for m in read.meta] == [len(m["words"]) for m in read.meta] == [*map(len, read.windows)]
+    for window, meta in zip(read.windows, read.meta, strict=True):
+        assert meta["places"][0].tolist() == meta["places"][-1].tolist() == [0, 0]  # special tokens
+        for token, (first, end) in zip(window[1:-1].tolist(), meta["places"][1:-1].tolist(), strict=True):
+            piece = tokens.tokenizer.convert_ids_to_tokens(token).removeprefix("##")
+            assert piece.lower() in ("[unk]", WORDS[first:end].lower().replace("é", "e"))
+    told = {w for m in read.meta for w in m["words"].tolist() if w >= 0}
+    assert told == set(range(len(WORDS.split())))
+    assert not Tokens(minilm)(WORDS).meta

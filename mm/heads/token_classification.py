@@ -1,0 +1,122 @@
+"""A tag per word: named entities, parts of speech."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.heads.classification import class_loss
+from mm.types import IGNORE, Features, side_by_side
+
+
+def allowed(classes: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """By BIO: which tags may begin a text (C,), and which may follow which (C, C); an I- needs its B- or I- before."""
+    follows = [[not b.startswith("I-") or (a != "O" and a[2:] == b[2:]) for b in classes] for a in classes]
+    return torch.tensor([not tag.startswith("I-") for tag in classes]), torch.tensor(follows)
+
+
+def viterbi(scores: Tensor, begins: Tensor, follows: Tensor) -> Tensor:
+    """The most probable allowed tags (Viterbi 1967). (W, C) log-probabilities -> (W,)"""
+    if not len(scores):
+        return scores.new_zeros(0, dtype=torch.long)
+    best = scores[0].masked_fill(~begins, -torch.inf)
+    back = []
+    for score in scores[1:]:
+        total, before = (best.unsqueeze(1).masked_fill(~follows, -torch.inf)).max(0)
+        back.append(before)
+        best = total + score
+    path = [best.argmax()]
+    for before in reversed(back):
+        path.append(before[path[-1]])
+    return torch.stack(path[::-1])
+
+
+def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """(type, first word, last word) of what BIO tags name."""
+    found: list[tuple[str, int, int]] = []
+    for i, tag in enumerate(tags):
+        if tag.startswith("I-") and found and found[-1][0] == tag[2:] and found[-1][2] == i - 1:
+            found[-1] = (tag[2:], found[-1][1], i)
+        elif tag != "O":
+            found.append((tag[2:], i, i))
+    return found
+
+
+class TokenClassificationHead(nn.Module):
+    """Linear classifier of each of the anchor's tokens; a word is told by its first.
+
+    classes: the tags, by BIO; input: the anchor's name; embed_dim: width of the fused features; weight: of this head's
+    loss among those of several heads. Errors: ValueError for a dropout that is no probability.
+    """
+
+    def __init__(
+        self, *, classes: Sequence[str], input: str, embed_dim: int, dropout: float = 0.0, weight: float = 1.0
+    ):
+        super().__init__()
+        self.classes = list(classes)
+        self.input = input
+        self.weight = weight
+        self.drop = nn.Dropout(dropout)
+        self.linear = nn.Linear(embed_dim, len(self.classes))
+        begins, follows = allowed(self.classes)
+        self.register_buffer("begins", begins, persistent=False)
+        self.register_buffer("follows", follows, persistent=False)
+
+    def forward(self, fused: Features, target: Tensor | None = None) -> Tensor:
+        """tokens (B, T, D) -> logits (B, T, C)"""
+        return self.linear(self.drop(fused.tokens))
+
+    def loss(self, prediction: Tensor, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
+        """(B, T, C), (B, up to T) -> sum over labelled words, their count"""
+        return class_loss(prediction.flatten(0, 1), fit(target, prediction).flatten())
+
+    def score(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """-> the best allowed tags (N, T) and truth (N, T) of the N labelled rows; IGNORE at what begins no word"""
+        target = fit(target, prediction)
+        rows = (target != IGNORE).any(1)
+        told = torch.full_like(target, IGNORE)
+        for row in rows.nonzero().flatten().tolist():
+            words = target[row] != IGNORE
+            told[row, words] = self.tags(prediction[row, words])
+        return told[rows], target[rows]
+
+    def tags(self, logits: Tensor) -> Tensor:
+        """Of the words of a text (W, C) -> (W,)"""
+        return viterbi(logits.float().log_softmax(-1), self.begins, self.follows)  # type: ignore[arg-type]
+
+    def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """-> per row {"prediction": [{"type", "text", "start", "end"}], "tags": of each word}
+
+        start, end: characters of the text. A word that several windows have is told by their mean.
+        """
+        rows = []
+        for logits, words, characters in zip(
+            prediction, meta[f"{self.input}/words"], meta[f"{self.input}/characters"], strict=True
+        ):
+            words = F.pad(words, (0, logits.shape[0] - len(words)), value=-1)
+            text = "".join(map(chr, characters.tolist()))
+            places = [found.span() for found in re.finditer(r"[^\s\0]+", text)]
+            first = words >= 0
+            number = words[first].long()
+            count = int(number.max()) + 1 if len(number) else 0
+            member = F.one_hot(number, count).T.float()  # (words, tokens)
+            scores = member @ logits[first].float().log_softmax(-1) / member.sum(1, keepdim=True).clamp(min=1)
+            tags = [self.classes[i] for i in self.tags(scores).tolist()]
+            found = [
+                {"type": kind, "text": text[places[a][0] : places[b][1]], "start": places[a][0], "end": places[b][1]}
+                for kind, a, b in entities(tags)
+            ]
+            rows.append({"prediction": found, "tags": tags})
+        return rows
+
+    def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:
+        """The windows' tokens side by side. (B, T, C), (B,) -> (count, W T, C)"""
+        return side_by_side(prediction, group, count, prediction.shape[1], 0.0)
+
+
+def fit(target: Tensor, prediction: Tensor) -> Tensor:
+    """As long as the tokens are. (B, up to T), (B, T, C) -> (B, T)"""
+    return F.pad(target, (0, prediction.shape[1] - target.shape[1]), value=IGNORE)

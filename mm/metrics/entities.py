@@ -1,0 +1,83 @@
+"""Precision, recall and F1 of whole entities, as seqeval counts them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from mm.types import IGNORE
+
+
+class Entities(Metric):
+    """seqeval's classification_report: an entity counts where type and both ends are right (Tjong Kim Sang 2003).
+
+    update: tags (N, T), truth (N, T), IGNORE where there is no word. Its names: precision, recall and f1, all
+    micro, f1_macro, word_accuracy, and "f1/<type>", "precision/<type>", "recall/<type>", "support/<type>".
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    tags: list[Tensor]
+    truth: list[Tensor]
+    ends: list[Tensor]
+
+    def __init__(self, classes: Sequence[str], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.classes = list(classes)
+        self.types = sorted({tag[2:] for tag in self.classes if tag != "O"})
+        for name in ("tags", "truth", "ends"):  # of all texts one after the other; how long each is
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        words = target != IGNORE
+        self.tags.append(preds[words])
+        self.truth.append(target[words])
+        self.ends.append(words.sum(1))
+
+    def compute(self) -> dict[str, Tensor]:
+        from seqeval.metrics import classification_report  # slow to import, needed by this metric only
+
+        lengths = dim_zero_cat(self.ends).tolist()
+        told, truth = (
+            [[self.classes[int(i)] for i in text] for text in dim_zero_cat(x).split(lengths)]
+            for x in (self.tags, self.truth)
+        )
+        right = (dim_zero_cat(self.tags) == dim_zero_cat(self.truth)).float().mean()
+        # Of no entity at all seqeval can't make a table.
+        some = any(tag != "O" for text in (*told, *truth) for tag in text)
+        how: Any = {"output_dict": True, "zero_division": 0}
+        report: Any = classification_report(truth, told, **how) if some else {}
+        nothing = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0}
+        micro = report.get("micro avg", nothing)
+        found = {"precision": micro["precision"], "recall": micro["recall"], "f1": micro["f1-score"]}
+        found["f1_macro"] = report.get("macro avg", nothing)["f1-score"]
+        for kind in self.types:
+            row = report.get(kind, nothing)
+            found |= {f"{name}/{kind}": row[name] for name in ("precision", "recall", "support")}
+            found[f"f1/{kind}"] = row["f1-score"]
+        return {name: torch.tensor(float(value)) for name, value in found.items()} | {"word_accuracy": right}
+
+    def names(self) -> list[str]:
+        each = [f"{name}/{kind}" for kind in self.types for name in ("precision", "recall", "support", "f1")]
+        return ["precision", "recall", "f1", "f1_macro", *each, "word_accuracy"]
+
+    def figure(self) -> Any:
+        """Precision, recall and F1 of each type, and how many there are."""
+        from matplotlib.figure import Figure  # slow to import, and seldom drawn
+
+        found = self.compute()
+        drawn = Figure(figsize=(6.5, 1.2 + 0.5 * len(self.types)), layout="constrained")
+        axes = drawn.add_subplot()
+        for i, name in enumerate(("precision", "recall", "f1")):
+            places = [row + 0.25 * (i - 1) for row in range(len(self.types))]
+            axes.barh(places, [float(found[f"{name}/{kind}"]) for kind in self.types], height=0.22, label=name)
+        labels = [f"{kind} ({int(found[f'support/{kind}'])})" for kind in self.types]
+        axes.set_yticks(range(len(self.types)), labels)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.grid(axis="x", alpha=0.3)
+        axes.legend(fontsize=8)
+        return drawn

@@ -1,0 +1,98 @@
+"""A tag per word, such as those of named entities."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mm.messages import listing
+from mm.transforms.target.cells import text_of
+from mm.transforms.target.classes import find
+from mm.types import IGNORE, Read, TargetData, TargetRead
+
+SCHEMES = ("bio", "iob1", "bioes")
+
+
+class Tags:
+    """A cell is a tag for each word of a text, words being what lies between blanks: a list, or separated by blanks.
+
+    input: whose words; scheme: bio, iob1 (B- only where an entity of the same type went before) or bioes (E- ends one,
+    S- is one of a single word); all become bio. Errors: ValueError for another scheme.
+    """
+
+    kind = "tags"
+    examples = ("B-place O O B-person I-person", "O O", "O B-person O", "B-place I-place", "O O O")
+
+    def __init__(self, input: str, scheme: str = "bio"):
+        if scheme not in SCHEMES:
+            raise ValueError(f"reads.scheme: got '{scheme}', wanted one of {', '.join(SCHEMES)}")
+        self.input = input
+        self.scheme = scheme
+
+    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+        """-> of every row (words,) int64; one IGNORE where unlabelled"""
+        rows: list[list[str]] = []
+        faults: dict[int, str] = {}
+        for row, cell in enumerate(cells):
+            try:
+                rows.append(to_bio(words_of(cell), self.scheme))
+            except ValueError as error:
+                rows.append([])
+                faults[row] = str(error)
+        if known is None:
+            types = {tag[2:] for row in np.flatnonzero(train) for tag in rows[row] if tag != "O"}
+            classes, of = ["O", *(f"{x}-{kind}" for kind in sorted(types) for x in "BI")], "training rows have"
+        else:
+            classes, of = list(known.classes), "the model knows"
+        index = {tag: i for i, tag in enumerate(classes)}
+        values = []
+        for row, tags in enumerate(rows):
+            try:
+                found = [find(tag, index, of) for tag in tags]
+            except ValueError as error:
+                faults[row], found = str(error), []
+            values.append(torch.tensor(found or [IGNORE]))
+        counts = torch.zeros(len(classes), dtype=torch.long)
+        for row in np.flatnonzero(train):
+            counts += torch.bincount(values[row][values[row] != IGNORE], minlength=len(classes))
+        facts = {"counts": counts.tolist(), "input": self.input}
+        return TargetRead(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
+
+    def align(self, target: Tensor, read: Read) -> list[Tensor]:
+        """(words,) -> of every window (T,): its word's tag at a word's first token, IGNORE elsewhere.
+
+        Errors: ValueError where the text has more words, or fewer.
+        """
+        if (target == IGNORE).all():
+            return [torch.full((len(meta["words"]),), IGNORE) for meta in read.meta]
+        words = int(max(meta["words"].max() for meta in read.meta)) + 1
+        if words > len(target) or (words < len(target) and not read.cut):
+            raise ValueError(f"{len(target)} tags, but the text has {words} words (what lies between blanks)")
+        return [torch.where(m["words"] >= 0, target[m["words"].clamp(min=0).long()], IGNORE) for m in read.meta]
+
+    def strata(self, cell: Any) -> None:
+        return None
+
+    def readable(self, target: Tensor, data: TargetData) -> list[str] | None:
+        return None if (target == IGNORE).all() else [data.classes[int(tag)] for tag in target]
+
+
+def words_of(cell: Any) -> list[str]:
+    """The tags of a cell, none where it is empty."""
+    return [text_of(tag) for tag in cell] if isinstance(cell, list | tuple) else text_of(cell).split()
+
+
+def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
+    """Errors: ValueError for what is no tag of the scheme."""
+    letters = "BIOES" if scheme == "bioes" else "BIO"
+    found: list[str] = []
+    for tag in tags:
+        letter, _, kind = tag.partition("-")
+        if tag != "O" and (letter not in letters or letter == "O" or not kind):
+            wanted = listing(["O", *(f"{x}-TYPE" for x in letters.replace("O", ""))])
+            raise ValueError(f"got the tag '{tag}', wanted {wanted}; its scheme is model.heads.NAME.reads.scheme")
+        begins = letter in "BS" or (scheme == "iob1" and not (found and found[-1][2:] == kind))
+        found.append(tag if tag == "O" else f"{'B' if begins else 'I'}-{kind}")
+    return found

@@ -1,0 +1,102 @@
+"""Decoding is the best of all allowed sequences, words of several windows are told by their mean, and it learns."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from mm.heads.token_classification import TokenClassificationHead, allowed, entities, viterbi
+from mm.transforms.collate import Sample, collate
+from mm.transforms.target.tags import Tags
+from mm.transforms.text.tokens import Tokens
+from mm.types import IGNORE, Features, side_by_side
+
+CLASSES = ["O", "B-a", "I-a", "B-b", "I-b"]
+
+
+def head() -> TokenClassificationHead:
+    torch.manual_seed(0)
+    return TokenClassificationHead(classes=CLASSES, input="text", embed_dim=8)
+
+
+def legal(tags: list[str]) -> bool:
+    return all(not b.startswith("I-") or a[1:] == b[1:] for a, b in zip(["O", *tags], tags))
+
+
+@pytest.mark.parametrize("words", [0, 1, 4])
+def test_decoding_is_the_best_of_all_allowed_sequences(words):
+    for seed in range(20):
+        scores = torch.randn(words, 5, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+        every = [path for path in product(range(5), repeat=words) if legal([CLASSES[i] for i in path])]
+        best = max(every, key=lambda path: sum(float(scores[i, tag]) for i, tag in enumerate(path)))
+        assert viterbi(scores, *allowed(CLASSES)).tolist() == list(best)
+
+
+def test_entities_of_tags():
+    assert entities(["B-a", "I-a", "B-a", "O", "B-b", "I-b", "O"]) == [("a", 0, 1), ("a", 2, 2), ("b", 4, 5)]
+    assert entities([]) == entities(["O"]) == []
+
+
+def read(texts: list[str], **how) -> tuple:
+    """A batch, and logits that are certain of a tag per word: its number modulo the classes."""
+    tokens = Tokens("bytes", places=True, **how)
+    rows = [Sample({"text": tokens(text)}, {}, row) for row, text in enumerate(texts)]
+    batch = collate(rows, {"text": tokens})
+    tag = batch.meta["text/words"].clamp(min=0) % 3
+    return batch, torch.nn.functional.one_hot(tag.long(), 5) * 20.0
+
+
+def test_decode_gives_words_and_characters():
+    batch, logits = read(["it is  Zoë now", "a"])
+    first, second = head().decode(logits, None, batch.meta)
+    assert first["tags"] == ["O", "B-a", "I-a", "O"]
+    assert first["prediction"] == [{"type": "a", "text": "is  Zoë", "start": 3, "end": 10}]
+    assert second == {"prediction": [], "tags": ["O"]}
+
+
+def test_windows_say_what_the_whole_text_does():
+    text = "one two three four five six seven"
+    whole = head().decode(*read([text])[1:], None, read([text])[0].meta)
+    batch, logits = read([text, "a b"], max_length=9, too_long="window", overlap=0.5)
+    assert len(batch.row) > 3
+    group = batch.row.unique(return_inverse=True)[1]
+    length = batch.masks["text"].shape[1]
+    words = side_by_side(batch.meta["text/words"], group, 2, length, -1)
+    meta = {"text/words": words, "text/characters": batch.meta["text/characters"][[0, -1]]}
+    found = head().decode(head().merge(logits, group, 2), None, meta)
+    assert found[0] == whole[0]
+    assert found[1]["tags"] == ["O", "B-a"]
+
+
+def test_side_by_side_by_hand():
+    x = torch.tensor([[1, 2], [3, 4], [5, 6]])
+    wanted = [[1, 2, 0, 5, 6, 0], [3, 4, 0, 0, 0, 0]]
+    assert side_by_side(x, torch.tensor([0, 1, 0]), 2, 3, 0).tolist() == wanted
+
+
+def test_it_learns_by_heart():
+    tokens, reads = Tokens("bytes", places=True), Tags("text")
+    texts, cells = ["Ann met Bob Lee in Rome", "so it goes"], ["B-a O B-a I-a O B-b", "O O O"]
+    values, data, _ = reads.learn(cells, torch.ones(2, dtype=torch.bool).numpy(), None)
+    reads_ = [tokens(text) for text in texts]
+    rows = [Sample({"text": r}, {"t": reads.align(v, r)}, i) for i, (r, v) in enumerate(zip(reads_, values))]
+    batch = collate(rows, {"text": tokens})
+    torch.manual_seed(0)
+    made = TokenClassificationHead(classes=data.classes, input="text", embed_dim=32)
+    table = torch.nn.Embedding(2 * 32, 32)
+    number = torch.arange(batch.inputs["text"].numel()).view_as(batch.inputs["text"])
+    optimizer = torch.optim.Adam([*made.parameters(), *table.parameters()], lr=0.1)
+    for _ in range(60):
+        mask = batch.masks["text"]
+        fused = Features(table(number), mask, torch.zeros(2, 32), torch.zeros(*mask.shape, 2))
+        prediction = made(fused)
+        total, count = made.loss(prediction, batch.targets["t"], fused)
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()
+    assert count == 9
+    assert total < 0.01
+    told, truth = made.score(prediction, batch.targets["t"])
+    assert torch.equal(told, truth)
+    assert (truth != IGNORE).sum() == 9
+    assert [row["tags"] for row in made.decode(prediction, fused, batch.meta)] == [cell.split() for cell in cells]

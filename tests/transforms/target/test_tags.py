@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+
+from mm.transforms.target.tags import Tags, to_bio
+from mm.transforms.text.tokens import Tokens
+from mm.types import IGNORE
+
+ALL = np.ones(3, dtype=bool)
+X = IGNORE
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags", "wanted"),
+    [
+        ("bio", "B-a I-a O B-b", "B-a I-a O B-b"),
+        # two entities of one type side by side; another type begins one by itself (Ramshaw and Marcus 1995)
+        ("iob1", "I-a I-a B-a I-b O I-b", "B-a I-a B-a B-b O B-b"),
+        ("bioes", "S-a B-b I-b E-b O S-b", "B-a B-b I-b I-b O B-b"),
+    ],
+)
+def test_schemes_become_bio(scheme, tags, wanted):
+    assert to_bio(tags.split(), scheme) == wanted.split()
+
+
+def test_classes_are_both_tags_of_every_type_of_training_rows():
+    cells = ["B-place O", None, ["O", "B-who", "I-who"]]
+    values, data, faults = Tags("text").learn(cells, ALL, None)
+    assert data.classes == ("O", "B-place", "I-place", "B-who", "I-who")
+    assert [x.tolist() for x in values] == [[1, 0], [X], [0, 3, 4]]
+    assert data.facts == {"counts": [2, 1, 0, 1, 1], "input": "text"}
+    assert not faults
+    assert [Tags("text").readable(x, data) for x in values] == [["B-place", "O"], None, ["O", "B-who", "I-who"]]
+
+
+def test_wrong_tags_are_named():
+    cells = ["B-place O", "E-place", "B-animal"]
+    values, _, faults = Tags("text").learn(cells, np.array([True, False, False]), None)
+    assert [x.tolist() for x in values] == [[1, 0], [X], [X]]
+    assert "got the tag 'E-place', wanted O, B-TYPE, I-TYPE" in faults[1]
+    assert "unknown label 'B-animal'" in faults[2]
+    with pytest.raises(ValueError, match="reads.scheme: got 'iob', wanted one of bio, iob1, bioes"):
+        Tags("text", "iob")
+
+
+def test_a_word_is_told_at_its_first_token():
+    read = Tokens("bytes", places=True)("ab c")
+    assert [x.tolist() for x in Tags("text").align(torch.tensor([3, 1]), read)] == [[3, X, X, 1]]
+    assert [x.tolist() for x in Tags("text").align(torch.tensor([X]), read)] == [[X] * 4]
+
+
+def test_every_window_has_the_tags_of_the_words_that_begin_in_it():
+    tokens = Tokens("bytes", max_length=4, too_long="window", overlap=0.5, places=True)
+    read = tokens("ab cd ef")  # "ab c", " cd ", "d ef"
+    found = Tags("text").align(torch.tensor([1, 2, 3]), read)
+    assert [x.tolist() for x in found] == [[1, X, X, 2], [X, 2, X, X], [X, X, 3, X]]
+
+
+def test_words_and_tags_must_be_as_many():
+    read = Tokens("bytes", places=True)("a b")
+    for tags in ([1], [1, 1, 1]):
+        with pytest.raises(ValueError, match=f"{len(tags)} tags, but the text has 2 words"):
+            Tags("text").align(torch.tensor(tags), read)
+    cut = Tokens("bytes", max_length=3, places=True)("a b c d")
+    assert Tags("text").align(torch.tensor([1, 2, 3, 4]), cut)[0].tolist() == [1, X, 2]
