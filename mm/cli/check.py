@@ -67,10 +67,15 @@ def find(path: str, base: type = nn.Module) -> type[Any]:
 def check(kind: type[nn.Module], given: dict[str, Any]) -> list[Result]:
     """Build with the given arguments and FILL, see which of the three it is, and run its checks.
 
-    Of a head, `reads` among the arguments is the class that reads its target's cells, Classes where it is left out.
+    Of a head, `reads` among the arguments says what reads its target's cells, Classes where it is left out: a class, or
+    {_target_: class, argument: value}.
     """
     head, given = "decode" in dir(kind), dict(given)
-    reads = find(given.pop("reads"), object)() if head and "reads" in given else Classes()
+    reads: Any = Classes()
+    if head and "reads" in given:
+        chosen = given.pop("reads")
+        chosen = {"_target_": chosen} if isinstance(chosen, str) else dict(chosen)
+        reads = find(str(chosen.pop("_target_", "")), object)(**chosen)
     known = examples(reads).data
     parameters = inspect.signature(kind).parameters
     usual = FILL | ({"classes": list(known.classes), **known.facts} if head else {})
@@ -84,10 +89,9 @@ def check(kind: type[nn.Module], given: dict[str, Any]) -> list[Result]:
             f"{kind.__name__}: {error}; it takes {', '.join(parameters)}, given as argument=value{hint if head else ''}"
         ) from error
     part = kind(**kwargs)
-    attributes = dir(part)
-    if "input" in attributes:
-        return check_encoder(part)
     width = kwargs.get("embed_dim", EMBED_DIM)
     if head:
         return check_head(part, reads, width)
+    if "input" in dir(part):
+        return check_encoder(part)
     return check_fusion(part, kwargs.get("inputs", FILL["inputs"]), width)

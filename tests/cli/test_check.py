@@ -4,6 +4,7 @@ import pytest
 
 from mm.cli.check import main
 
+TAGS = "mm.transforms.target.tags.Tags"
 NUMBER = "mm.transforms.target.number.Number"
 
 
@@ -12,7 +13,13 @@ NUMBER = "mm.transforms.target.number.Number"
     [
         ["mm.heads.classification.ClassificationHead"],
         ["mm.heads.regression.RegressionHead", f"reads={NUMBER}"],
+        [
+            "mm.heads.token_classification.TokenClassificationHead",
+            "input=text",
+            f"reads={{_target_: {TAGS}, input: text}}",
+        ],
         ["mm.fusion.sum.SumFusion", "reduce=max"],
+        ["mm.encoders.text.bag.TextBag", "ngram=2", "buckets=16", "dropout=0.0", "max_length=null", "pool=mean"],
     ],
 )
 def test_a_part_that_keeps_its_contract(words, capsys):
