@@ -99,7 +99,7 @@ class Rows(Dataset[RowRead]):
         targets: dict[str, Any] = {name: values[row] for name, values in self.table.targets.items()}
         for name, reader in self.aligned.items():
             try:
-                targets[name] = self.align(row, targets[name], reader, inputs[reader.input])
+                targets[name] = self.align(row, targets[name], reader, inputs.get(reader.input))
             except ValueError as error:
                 faults.append(Fault(row, self.table.column(name, row), str(error)))
                 targets[name] = unlabelled(targets[name])
@@ -111,7 +111,7 @@ class Rows(Dataset[RowRead]):
         return RowRead(Sample(inputs, targets, row), faults, long)
 
     def align(self, row: int, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:
-        """Of each window; unlabelled where the input is absent."""
+        """Of each window; unlabelled where the input is absent, or not read."""
         if read is None:
             return [unlabelled(target[:1])]
         if reader.input in self.stored:  # computed before, and without what it was computed from

@@ -77,7 +77,7 @@ class NotoEmojiDataModule(DataModule):
             split=split,
             spec=DataSpec(inputs=spec, targets={}),
             source="noto_emoji",
-            columns={"vision": "file", "text": "+".join(self.text)},
+            columns={"vision": "file", "text": "+".join(self.text), "target": str(self.target)},
         )
         if self.target:
             add_target(table, "target", [self.target] * len(tone), cells[self.target], self)

@@ -65,6 +65,7 @@ def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModul
         for part in parts:
             rows = len(part.table.ids)
             column, found = part.targets.get(name, (usual, [None] * rows))
+            part.table.columns[name] = column
             columns += [column] * rows
             cells += found
         add_target(table, name, columns, cells, module)

@@ -24,6 +24,5 @@ def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[
     if module.on_error == "drop":
         table.split[[fault.row for fault in faults]] = ""
     table.targets[name] = values
-    table.columns.setdefault(name, columns[0])
     table.spec.targets[name] = data
     table.faults += faults

@@ -28,14 +28,14 @@ def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
             fill(child, values)
 
 
-def build_datamodule(cfg: DictConfig, **known: Any) -> Any:
-    """The datamodule, still without transforms. known: its readers, known, whole."""
+def build_datamodule(cfg: DictConfig, **more: Any) -> Any:
+    """The datamodule, still without transforms. more: its arguments that no config has."""
     config = cfg.copy()
     with open_dict(config):
         del config.datamodule["transforms"]
     OmegaConf.to_container(config.datamodule, throw_on_missing=True)  # a partial would leave out what is missing
     # Not among the arguments of instantiate, which makes plain dicts of dataclasses.
-    return instantiate(config.datamodule, _partial_=True, _convert_="all")(**known)
+    return instantiate(config.datamodule, _partial_=True, _convert_="all")(**more)
 
 
 def cut_readers(cfg: DictConfig) -> None:

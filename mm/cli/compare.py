@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         if len(kinds) > 1:
             print(f"{kind}:")
         show(alike, [name for name in metrics if any(name in run.metrics for run in alike)] or default_metrics(alike))
-    left = [
+    left = [  # embed leaves no metrics
         shown(file.parent, folder)
         for file in begun(folder)
         if not file.with_name("metrics.json").exists() and verb_of(file.read_text(encoding="utf-8")) != "embed"
@@ -88,7 +88,7 @@ def results(folder: Path) -> Iterable[Result]:
 
 
 def verb_of(overrides: str) -> str:
-    """The first line of an overrides.yaml says it; `embed` alone leaves no metrics."""
+    """The first line of an overrides.yaml says it."""
     return overrides.splitlines()[0].removeprefix("# mm ") if overrides.startswith("# mm ") else "train"
 
 
