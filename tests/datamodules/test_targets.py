@@ -5,7 +5,6 @@ from mm.transforms.audio.waveform import Waveform
 from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
 
-
 NONE = {"val": 0.0, "test": 0.0}
 
 
