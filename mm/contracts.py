@@ -163,6 +163,8 @@ def random_input(spec: InputSpec, rows: int = ROWS) -> tuple[Tensor, Tensor]:
     length[0] = longest
     mask = torch.arange(longest) < length.unsqueeze(1)
     x = torch.randint(1, 257, (rows, longest)) if spec.modality == "text" else torch.randn(rows, longest) * 0.1
+    for place, marker in enumerate((spec.markers or {}).values()):
+        x[:, place] = marker
     return x * mask, mask
 
 

@@ -77,6 +77,7 @@ class InputSpec:
 
     modality: str
     tokenizer: str | None = None  # text: "bytes", or a folder or hub name that holds a tokenizer
+    markers: dict[str, int] | None = None  # text: strings that are a token each, in every text, and their ids
     max_length: int | None = None  # text: tokens; audio: samples; longer input is handled by `too_long`
     size: tuple[int, int] | None = None  # vision: height, width in pixels
     channels: int | None = None  # vision

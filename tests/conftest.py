@@ -141,3 +141,20 @@ def mm(
         return Ran(status, out, err)
 
     return run
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> str:
+    """The folder of a tokenizer of whole words, which knows ten."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "dog", "bites", "sees", "a", "old", "big", "bird", "and"]
+    own = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    own.pre_tokenizer = pre_tokenizers.Whitespace()
+    own.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=own, **special).save_pretrained(tmp_path / "tokenizer")
+    return str(tmp_path / "tokenizer")

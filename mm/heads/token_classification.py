@@ -90,7 +90,8 @@ class TokenClassificationHead(nn.Module):
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """-> per row {"prediction": [{"type", "text", "start", "end"}], "tags": of each word}
 
-        start, end: characters of the text. A word that several windows have is told by their mean.
+        start, end: characters of the text. A word that several windows have is told by their mean; of one that no token
+        tells of, as it was cut off or the tokenizer drops it, the tag is None.
         """
         rows = []
         for logits, words, characters in zip(
@@ -100,16 +101,18 @@ class TokenClassificationHead(nn.Module):
             text = "".join(map(chr, characters.tolist()))
             places = [found.span() for found in re.finditer(r"[^\s\0]+", text)]
             first = words >= 0
-            number = words[first].long()
-            count = int(number.max()) + 1 if len(number) else 0
-            member = F.one_hot(number, count).T.float()  # (words, tokens)
+            member = F.one_hot(words[first].long(), len(places)).T.float()  # (words, tokens)
             scores = member @ logits[first].float().log_softmax(-1) / member.sum(1, keepdim=True).clamp(min=1)
+            untold = ~member.any(1)
+            scores[untold] = -torch.inf
+            scores[untold, self.classes.index("O")] = 0
             tags = [self.classes[i] for i in self.tags(scores).tolist()]
             found = [
                 {"type": kind, "text": text[places[a][0] : places[b][1]], "start": places[a][0], "end": places[b][1]}
                 for kind, a, b in entities(tags)
             ]
-            rows.append({"prediction": found, "tags": tags})
+            told = [None if nothing else tag for tag, nothing in zip(tags, untold.tolist(), strict=True)]
+            rows.append({"prediction": found, "tags": told})
         return rows
 
     def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:

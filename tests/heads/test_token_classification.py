@@ -54,6 +54,15 @@ def test_decode_gives_words_and_characters():
     assert second == {"prediction": [], "tags": ["O"]}
 
 
+def test_a_word_that_no_token_tells_of_has_no_tag():
+    batch, logits = read(["a b c d"], max_length=5)  # d is cut off
+    words = batch.meta["text/words"]
+    batch.meta["text/words"] = torch.where(words == 1, -1, words)  # as if b were no token
+    (found,) = head().decode(logits, None, batch.meta)
+    assert found["tags"] == ["O", None, "O", None]  # c's I- has lost its B-
+    assert found["prediction"] == []
+
+
 def test_windows_say_what_the_whole_text_does():
     text = "one two three four five six seven"
     whole = head().decode(*read([text])[1:], None, read([text])[0].meta)

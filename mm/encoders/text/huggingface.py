@@ -1,6 +1,6 @@
 """Any text model of transformers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,13 +22,31 @@ def longest(model: PreTrainedModel) -> int | None:
     return model.config.to_dict().get(field)
 
 
+class MarkerPool(nn.Module):
+    """What each marker has become, side by side, to one vector (Soares 2019). ids: the markers' tokens."""
+
+    def __init__(self, ids: Sequence[int], dim: int):
+        super().__init__()
+        self.ids = list(ids)
+        self.linear = nn.Linear(len(self.ids) * dim, dim)
+
+    def forward(self, tokens: Tensor, mask: Tensor, x: Tensor) -> Tensor:
+        """(B, T, D), (B, T), ids (B, T) -> (B, D), zeros where no token is real; of a marker the first."""
+        found = torch.stack([(x == i) & mask for i in self.ids], dim=1)  # (B, M, T)
+        first = found.int().argmax(2).unsqueeze(-1).expand(-1, -1, tokens.shape[2])
+        picked = tokens.gather(1, first) * found.any(2, keepdim=True)  # (B, M, D)
+        return self.linear(picked.flatten(1)) * mask.any(1, keepdim=True)
+
+
 class HuggingFaceText(nn.Module):
     """The last hidden state of any text model of transformers; of an encoder-decoder, of its encoder.
 
     pretrained, config, random_init: as in `huggingface_model`. Real tokens come first in a row, padding after.
     tokenizer: null: that of `pretrained`, or "bytes" with a `config`.
     max_length: in tokens; null: all that the model's positions allow.
-    Errors: ValueError where there is not exactly one source, or max_length is beyond the model's positions.
+    markers: strings that become tokens of their own, each in every text; pool=markers reads the text off at them.
+    Errors: ValueError where there is not exactly one source, max_length is beyond the model's positions, or markers
+    lack what goes with them.
     """
 
     def __init__(
@@ -39,6 +57,7 @@ class HuggingFaceText(nn.Module):
         tokenizer: str | None,
         max_length: int | None,
         pool: str,
+        markers: Sequence[str] = (),
     ):
         super().__init__()
         self.model, plain_config = huggingface_model(pretrained, config, random_init, "text")
@@ -46,8 +65,12 @@ class HuggingFaceText(nn.Module):
         if max_length and limit and max_length > limit:
             raise ValueError(f"max_length: got {max_length}, but the model has {limit} positions; set at most {limit}")
         self.embed_dim = self.model.config.hidden_size
+        tokenizer = tokenizer or pretrained or "bytes"
+        ids = self.add(markers, tokenizer)
+        if pool == "markers" and not ids:
+            raise ValueError("pool=markers: got no markers; set markers: ['<e1>', '</e1>', '<e2>', '</e2>'], say")
         self.input = InputSpec(
-            modality="text", tokenizer=tokenizer or pretrained or "bytes", max_length=max_length or limit
+            modality="text", tokenizer=tokenizer, max_length=max_length or limit, markers=ids or None
         )
         self.architecture = {
             "pretrained": None,
@@ -56,7 +79,20 @@ class HuggingFaceText(nn.Module):
             "tokenizer": self.input.tokenizer,
         }
         self.token_types = takes(self.model, "token_type_ids") and plain_config.get("type_vocab_size", 0) > 0
-        self.pool = Pool(pool, self.embed_dim)
+        self.marked = MarkerPool(list(ids.values()), self.embed_dim) if pool == "markers" else None
+        self.pool = Pool(pool, self.embed_dim) if self.marked is None else None
+
+    def add(self, markers: Sequence[str], tokenizer: str) -> dict[str, int]:
+        """Room for them behind the vocabulary. -> their ids"""
+        if not markers:
+            return {}
+        if tokenizer == "bytes":
+            raise ValueError("markers: bytes have none; name a tokenizer's folder with tokenizer=...")
+        if len(set(markers)) < len(markers) or not all(markers):
+            raise ValueError(f"markers: got {list(markers)}, wanted different strings, none of them empty")
+        first = self.model.get_input_embeddings().num_embeddings  # type: ignore[union-attr]
+        self.model.resize_token_embeddings(first + len(markers), mean_resizing=False)
+        return {marker: first + i for i, marker in enumerate(markers)}
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""
@@ -64,4 +100,5 @@ class HuggingFaceText(nn.Module):
         attended = mask | (first & ~mask.any(1, keepdim=True))  # attention to nothing is not finite in every kernel
         types = {"token_type_ids": torch.zeros_like(x)} if self.token_types else {}
         tokens = self.model(input_ids=x, attention_mask=attended.long(), **types).last_hidden_state
-        return Features(tokens, mask, self.pool(tokens, mask), time_position(mask))
+        pooled = self.pool(tokens, mask) if self.marked is None else self.marked(tokens, mask, x)
+        return Features(tokens, mask, pooled, time_position(mask))

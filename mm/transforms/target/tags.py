@@ -63,12 +63,13 @@ class Tags:
     def align(self, target: Tensor, read: Read) -> list[Tensor]:
         """(words,) -> of every window (T,): its word's tag at a word's first token, IGNORE elsewhere.
 
+        A word that is no token at all, such as a sign that the tokenizer drops, has no place.
         Errors: ValueError where the text has more words, or fewer.
         """
         if (target == IGNORE).all():
             return [torch.full((len(meta["words"]),), IGNORE) for meta in read.meta]
-        words = int(max(meta["words"].max() for meta in read.meta)) + 1
-        if words > len(target) or (words < len(target) and not read.cut):
+        words = len("".join(map(chr, read.meta[0]["characters"].tolist())).split())
+        if words != len(target):
             raise ValueError(f"{len(target)} tags, but the text has {words} words (what lies between blanks)")
         return [torch.where(m["words"] >= 0, target[m["words"].clamp(min=0).long()], IGNORE) for m in read.meta]
 

@@ -1,12 +1,13 @@
 """Text -> token ids."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from mm.messages import listing
 from mm.transforms.windows import check_limit, check_multiple, limit, room
 from mm.types import Read
 
@@ -18,9 +19,9 @@ class Tokens:
     pad_multiple: batches are padded to whole ones of so many tokens; places: also tell where each token lies in the
     text, as meta, all int32: `places` (T, 2), its first character and the one after its last, 0 and 0 of special
     tokens; `words` (T,), the number of the word that it begins, else -1, where words are what lies between blanks; and
-    `characters` (L,), the text's code points.
-    Errors: ValueError where the text is not a string, empty, or not valid UTF-8, or there is no such tokenizer, or it
-    can't tell places.
+    `characters` (L,), the text's code points; markers: strings that are a token each, and their ids.
+    Errors: ValueError where the text is not a string, empty, or not valid UTF-8, or a window of it lacks a marker; or
+    there is no such tokenizer, or it can't tell places.
     """
 
     def __init__(
@@ -31,14 +32,16 @@ class Tokens:
         overlap: float = 0.25,
         pad_multiple: int = 1,
         places: bool = False,
+        markers: Mapping[str, int] | None = None,
     ):
         self.max_length = max_length
         self.overlap = overlap
         self.filler = torch.zeros(1, dtype=torch.long)
         self.tokenizer: Any = None
         self.start = self.end = torch.zeros(0, dtype=torch.long)  # the special tokens around each window
+        self.markers = dict(markers or {})
         if tokenizer != "bytes":
-            self.tokenizer = load_tokenizer(tokenizer)
+            self.tokenizer = load_tokenizer(tokenizer, list(self.markers))
             # Not every tokenizer can say which special tokens it adds, but all add the same ones to any text.
             bare, whole = self._ids("a", add_special_tokens=False), self._ids("a")
             before = next(i for i in range(len(whole)) if torch.equal(whole[i : i + len(bare)], bare))
@@ -72,12 +75,21 @@ class Tokens:
         if not len(whole):
             raise ValueError("the tokenizer finds no token in the text")
         before, after = len(self.start), len(self.end)
+        for marker, known in self.markers.items():
+            if not (whole == known).any():
+                raise ValueError(f"the text has no {marker}; every text needs {listing(list(self.markers))}")
         if self.max_length is None or len(whole) <= self.max_length:
             read = Read([whole], False)
         else:
             body = self._ids(raw, add_special_tokens=False)
             read = limit(body, self.max_length, self.too_long, self.overlap, "tokens", self.extra)
             read = read._replace(windows=[torch.cat([self.start, w, self.end]) for w in read.windows])
+            for marker, known in self.markers.items():
+                if not all((window == known).any() for window in read.windows):
+                    raise ValueError(
+                        f"{marker} is not within {self.max_length} tokens of the text; raise max_length, up to what "
+                        "the encoder reads, or shorten the text"
+                    )
         if not self.places:
             return read
         told = self.tokenizer(raw, verbose=False, add_special_tokens=False, return_offsets_mapping=True)
@@ -109,7 +121,15 @@ class Tokens:
         return [float(room(count, *how)) for count in counts]
 
     def _ids(self, text: str, **how: Any) -> torch.Tensor:
-        return torch.tensor(self.tokenizer(text, verbose=False, **how)["input_ids"], dtype=torch.long)
+        ids = torch.tensor(self.tokenizer(text, verbose=False, **how)["input_ids"], dtype=torch.long)
+        if not self.markers:
+            return ids
+        # Their numbers in the tokenizer are other ones where the model's table has rows to spare.
+        told = self.tokenizer.convert_tokens_to_ids(list(self.markers))
+        swaps = [(ids == old, new) for old, new in zip(told, self.markers.values(), strict=True)]
+        for where, new in swaps:
+            ids[where] = new
+        return ids
 
 
 def word_begins(text: str, places: torch.Tensor) -> torch.Tensor:
@@ -128,14 +148,16 @@ def byte_places(text: str) -> torch.Tensor:
     return torch.stack([first, first + 1], dim=1)
 
 
-def load_tokenizer(name: str) -> Any:
-    """Errors: ValueError where there is none of that name."""
-    from transformers import AutoTokenizer  # slow to import, needed by some models only
+def load_tokenizer(name: str, markers: Sequence[str] = ()) -> Any:
+    """markers: strings that become tokens of it. Errors: ValueError where there is none of that name."""
+    from transformers import AddedToken, AutoTokenizer  # slow to import, needed by some models only
 
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().split("\n")[0]
         raise ValueError(
             f"tokenizer: got '{name}', wanted bytes, or a folder or hub name of a tokenizer: {first}"
         ) from None
+    found.add_tokens([AddedToken(marker, special=True, normalized=False) for marker in markers])
+    return found

@@ -4,7 +4,7 @@ import torch
 
 from mm.transforms.target.tags import Tags, to_bio
 from mm.transforms.text.tokens import Tokens
-from mm.types import IGNORE
+from mm.types import IGNORE, Read
 
 ALL = np.ones(3, dtype=bool)
 X = IGNORE
@@ -63,3 +63,10 @@ def test_words_and_tags_must_be_as_many():
             Tags("text").align(torch.tensor(tags), read)
     cut = Tokens("bytes", max_length=3, places=True)("a b c d")
     assert Tags("text").align(torch.tensor([1, 2, 3, 4]), cut)[0].tolist() == [1, X, 2]
+
+
+def test_a_word_that_is_no_token_keeps_its_tag_out():
+    """As a tokenizer drops a sign that it does not know."""
+    meta = {"words": torch.tensor([-1, 0, 2, -1]), "characters": torch.tensor([ord(x) for x in "a \ufe0f b \ufe0f"])}
+    found = Tags("text").align(torch.tensor([3, 0, 1, 0]), Read([torch.ones(4)], False, [meta]))
+    assert [x.tolist() for x in found] == [[X, 3, 1, X]]

@@ -1,0 +1,70 @@
+"""Precision, recall and F1 of relations that have a direction, as SemEval-2010 task 8 counts them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from mm.types import IGNORE
+
+
+class Relations(Metric):
+    """Macro F1 over relations, both directions of one together; the wrong one is an error (Hendrickx 2010).
+
+    classes: names such as Cause-Effect(e1,e2); other: the class of no relation, which the mean leaves out.
+    update: probabilities (N, C), classes (N,). Its names: f1, precision, recall, all macro, and "f1/<relation>".
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    right: Tensor
+    told: Tensor
+    truth: Tensor
+
+    def __init__(self, classes: Sequence[str], other: str = "Other", **kwargs: Any):
+        super().__init__(**kwargs)
+        kinds = [name.partition("(")[0] for name in classes]
+        self.kinds = sorted({kind for kind, name in zip(kinds, classes) if name != other})
+        if not self.kinds:
+            raise ValueError(f"other: got '{other}', which leaves no relation of {', '.join(classes)}")
+        # The class of no relation is counted in a last place that nobody reads.
+        self.kind = torch.tensor([self.kinds.index(k) if k in self.kinds else len(self.kinds) for k in kinds])
+        for name in ("right", "told", "truth"):
+            self.add_state(name, torch.zeros(len(self.kinds) + 1), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        told, kind = preds.argmax(1), self.kind.to(target.device)
+        keep = target != IGNORE
+        told, target = told[keep], target[keep]
+        size = len(self.right)
+        self.right += torch.bincount(kind[target[told == target]], minlength=size)
+        self.told += torch.bincount(kind[told], minlength=size)
+        self.truth += torch.bincount(kind[target], minlength=size)
+
+    def compute(self) -> dict[str, Tensor]:
+        precision = (self.right / self.told.clamp(min=1))[:-1]
+        recall = (self.right / self.truth.clamp(min=1))[:-1]
+        f1 = (2 * self.right / (self.told + self.truth).clamp(min=1))[:-1]
+        each = {f"f1/{kind}": value for kind, value in zip(self.kinds, f1)}
+        return {"f1": f1.mean(), "precision": precision.mean(), "recall": recall.mean()} | each
+
+    def names(self) -> list[str]:
+        return ["f1", "precision", "recall", *(f"f1/{kind}" for kind in self.kinds)]
+
+    def figure(self) -> Any:
+        """F1 of each relation, and how many there are."""
+        from matplotlib.figure import Figure  # slow to import, and seldom drawn
+
+        found = self.compute()
+        drawn = Figure(figsize=(6.5, 1 + 0.35 * len(self.kinds)), layout="constrained")
+        axes = drawn.add_subplot()
+        axes.barh(range(len(self.kinds)), [float(found[f"f1/{kind}"]) for kind in self.kinds])
+        labels = [f"{kind} ({int(count)})" for kind, count in zip(self.kinds, self.truth)]
+        axes.set_yticks(range(len(self.kinds)), labels)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("F1")
+        axes.grid(axis="x", alpha=0.3)
+        return drawn
