@@ -15,11 +15,11 @@ from mm.types import SUFFIXES
 Cells = dict[str, list[Any]]  # column name -> its cells, by row
 
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
-READERS |= {".conll": "conll", ".bio": "conll"}
+READERS |= {".conll": "conll", ".bio": "conll", ".json": "squad"}
 
 
 def read_cells(path: Path, quotes: bool | None = None, header: Sequence[str] | None = None) -> Cells:
-    """CSV, TSV, JSONL or Parquet -> columns. header: their names, where a CSV or TSV has no line of them.
+    """A table, or a file of a task's own format -> columns. header: their names, where a CSV or TSV has none.
 
     Errors: ValueError naming file and line.
     """
@@ -29,14 +29,10 @@ def read_cells(path: Path, quotes: bool | None = None, header: Sequence[str] | N
     how = READERS.get(path.suffix.lower())
     if how is None:
         raise ValueError(f"datamodule.path: got {path.name}, wanted a file ending in {', '.join(READERS)}")
-    if how in ("json", "parquet", "conll") and header is not None:
+    if how not in (",", "\t") and header is not None:
         raise ValueError(f"datamodule.header: {path.name} names its columns itself; leave it out")
-    if how == "parquet":
-        cells = read_parquet(path)
-    elif how == "json":
-        cells = read_jsonl(path)
-    elif how == "conll":
-        cells = read_conll(path)
+    if how in FORMATS:
+        cells = FORMATS[how](path)
     else:
         cells = read_delimited(path, how, how == "," if quotes is None else quotes, header)
     if not cells or not next(iter(cells.values())):
@@ -135,6 +131,27 @@ def read_conll(path: Path) -> Cells:
     return {"text": [" ".join(w[0] for w in x) for x in found], "target": [[w[-1] for w in x] for x in found]}
 
 
+def read_squad(path: Path) -> Cells:
+    """Questions of passages (SQuAD 1 or 2) -> columns id, title, question, context and answers, a list each.
+
+    Errors: ValueError where the file is none.
+    """
+    wanted = "as SQuAD has it: {data: [{title, paragraphs: [{context, qas: [{id, question, answers}]}]}]}"
+    check_encoding(path)
+    cells: Cells = {name: [] for name in ("id", "title", "question", "context", "answers")}
+    try:
+        for number, document in enumerate(json.loads(path.read_text("utf-8-sig"))["data"]):
+            for paragraph in document["paragraphs"]:
+                for one in paragraph["qas"]:
+                    answers = [] if one.get("is_impossible") else one["answers"]
+                    row = (one["id"], document.get("title") or str(number), one["question"], paragraph["context"])
+                    for name, cell in zip(cells, (*row, [dict(answer) for answer in answers])):
+                        cells[name].append(cell)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {type(error).__name__} {error}; wanted a file {wanted}") from None
+    return cells
+
+
 def read_parquet(path: Path) -> Cells:
     """Errors: ValueError where the file is none."""
     import pyarrow.parquet
@@ -145,6 +162,9 @@ def read_parquet(path: Path) -> Cells:
         return table.to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: can't be read as Parquet: {error}") from None
+
+
+FORMATS = {"json": read_jsonl, "conll": read_conll, "squad": read_squad, "parquet": read_parquet}
 
 
 def read_folder(path: Path, modality: str, flat: bool = False) -> Cells:

@@ -49,6 +49,7 @@ def read_part(
 
     Errors: ValueError where a column does not exist, or, under on_error=raise, for the first row that is wrong.
     """
+    cells, columns = join_pairs(cells, columns, source, module.whole)
     inputs = input_columns(cells, columns) if kept is None else kept.inputs
     targets = target_columns(cells, columns)
     # Columns of inputs that are not wanted need not be there.
@@ -92,6 +93,31 @@ def read_part(
     for name, (_, modality) in inputs.items():
         table.spec.inputs[name] = look(raw[name], modality, source, module.whole) if kept is None else kept.spec[name]
     return Part(table, {name: (column, cells[column]) for name, column in targets.items()}, roles)
+
+
+def join_pairs(cells: Cells, columns: Mapping[str, Any], source: Path, whole: bool) -> tuple[Cells, Mapping[str, Any]]:
+    """An input of two columns, such as text: [question, passage], becomes one of pairs, empty where both are."""
+    full = {name: one for name, one in (columns.get("inputs") or {}).items() if isinstance(one, Mapping)}
+    told = {m: columns.get(m) for m in MODALITIES} | {name: one.get("column") for name, one in full.items()}
+    pairs = {name: value for name, value in told.items() if isinstance(value, list | tuple)}
+    if not pairs:
+        return cells, columns
+    cells, columns = dict(cells), {**columns, "inputs": dict(columns.get("inputs") or {})}
+    for name, pair in pairs.items():
+        modality = full[name].get("modality") if name in full else name
+        if len(pair) != 2 or modality != "text":
+            raise ValueError(
+                f"datamodule.columns.{name}: got {list(pair)}, wanted a column, or two for a pair of texts"
+            )
+        check_columns(cells, [str(column) for column in pair], source, whole)
+        label = "+".join(map(str, pair))
+        both = [read_input(cells[str(column)], "text", source.parent) for column in pair]
+        cells[label] = [list(row) if any(row) else "" for row in zip(*both, strict=True)]
+        if name in full:
+            columns["inputs"][name] = {**full[name], "column": label}
+        else:
+            columns[name] = label
+    return cells, columns
 
 
 def find_roles(cells: Cells, columns: Mapping[str, Any], taken: set[str]) -> dict[str, str | None]:

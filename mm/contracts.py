@@ -1,6 +1,7 @@
 """What every encoder, fusion and head has to keep; the same checks serve our tests and `mm check`."""
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mm.types import IGNORE, Aligned, Features, InputSpec, TargetRead, TargetTransform
+from mm.types import IGNORE, Aligned, Features, InputSpec, Read, Spoken, TargetRead, TargetTransform
 
 Result = tuple[str, str | None]  # name of the check, and why it failed or None
 
@@ -305,17 +306,33 @@ def examples(reads: TargetTransform) -> TargetRead:
 
 
 def tokens_of(reads: TargetTransform) -> tuple[Tensor, dict[str, Tensor]]:
-    """Targets of the examples, and the meta of texts whose every token is a word."""
+    """Targets of the examples, and the meta of their texts, whose every token is a word."""
     values = examples(reads).values
     if not isinstance(reads, Aligned):
         return torch.as_tensor(values), {}
-    target = pad_sequence(list(values), batch_first=True, padding_value=IGNORE)
+    texts = [reads.texts[i % len(reads.texts)] for i in range(ROWS)]
+    words = [list(re.finditer(r"\S+", text)) for text in texts]
+    metas = [
+        {
+            "words": torch.arange(len(found)),
+            "places": torch.tensor([word.span() for word in found]),
+            "characters": torch.tensor([ord(letter) for letter in text]),
+        }
+        for text, found in zip(texts, words)
+    ]
+    targets = [reads.align(v, Read([meta["words"]], False, [meta]))[0] for v, meta in zip(values, metas)]
+    target = pad_sequence(targets, batch_first=True, padding_value=IGNORE)
     target = F.pad(target, (0, TOKENS - target.shape[1]), value=IGNORE)
-    characters = torch.tensor([ord(letter) for letter in "a " * TOKENS]).expand(ROWS, -1)
-    return target, {
-        f"{reads.input}/words": torch.arange(TOKENS).expand(ROWS, -1),
-        f"{reads.input}/characters": characters,
+    fill = {"words": -1, "places": 0, "characters": 0}
+    meta = {
+        f"{reads.input}/{key}": pad_sequence([one[key] for one in metas], batch_first=True, padding_value=fill[key])
+        for key in fill
     }
+    for key in ("words", "places"):
+        name = f"{reads.input}/{key}"
+        behind = [0, 0] * (meta[name].dim() - 2) + [0, TOKENS - meta[name].shape[1]]
+        meta[name] = F.pad(meta[name], behind, value=fill[key])
+    return target, meta
 
 
 def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result]:
@@ -355,7 +372,14 @@ def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result
         demand(total.dtype == torch.float32, f"loss under autocast: {total.dtype}, wanted torch.float32")
 
     def score() -> None:
-        got, truth = head.score(head(fused), target)
+        if isinstance(head, Spoken):
+            labelled = [row for row, t in enumerate(target) if (t != IGNORE).any()]
+            learnt = examples(reads)
+            said = head.decode(head(fused), fused, meta)
+            written = [reads.readable(learnt.values[row], learnt.data) for row in labelled]
+            got, truth = head.compare([said[row] for row in labelled], written)
+        else:
+            got, truth = head.score(head(fused), target)
         demand(
             len(got) == len(truth) == ROWS - 1, f"score: {len(got)} and {len(truth)} rows, wanted {ROWS - 1} labelled"
         )

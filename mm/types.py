@@ -180,6 +180,7 @@ class Aligned(Protocol):
     """A TargetTransform whose targets follow from how an input was read, such as a tag per token."""
 
     input: str  # whose Transform gives the meta that it needs
+    texts: Sequence[str]  # of the input, that its examples go with
 
     def align(self, target: Tensor, read: Read) -> list[Tensor]:
         """A row's target -> one for each window."""
@@ -214,16 +215,32 @@ class Head(Protocol):
         """(sum over labelled rows, how many they are)."""
         ...
 
-    def score(self, prediction: Any, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(prediction, truth) of the labelled rows, as torchmetrics reads them."""
-        ...
-
     def decode(self, prediction: Any, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """One dict per row of what a person reads; its first key is "prediction"."""
         ...
 
     def merge(self, prediction: Any, group: Tensor, count: int) -> Any:
         """The predictions (B, ...) of windows -> (count, ...), where window i belongs to `group[i]`."""
+        ...
+
+
+class Scored(Head, Protocol):
+    """A Head whose metrics compare tensors."""
+
+    def score(self, prediction: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(prediction, truth) of the labelled rows, as torchmetrics reads them."""
+        ...
+
+
+@runtime_checkable
+class Spoken(Head, Protocol):
+    """A Head whose metrics compare what a person reads with what a person wrote."""
+
+    def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[Any, Any]:
+        """What decode gave of labelled rows, and their targets as TargetTransform.readable gives them.
+
+        -> (prediction, truth), as torchmetrics reads them.
+        """
         ...
 
 

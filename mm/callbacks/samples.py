@@ -57,7 +57,7 @@ class Samples(Callback):
             x, mask = batch.inputs[name], batch.masks[name]
             if data.modality == "text":
                 raw = table.inputs[name]
-                columns[name] = [raw[row] if mask[i].any() else None for row, i in zip(rows, first, strict=True)]
+                columns[name] = [cell(raw[row]) if mask[i].any() else None for row, i in zip(rows, first, strict=True)]
             elif data.modality in MEDIA and not isinstance(x, Features):
                 show = MEDIA[data.modality]
                 transform = datamodule.transforms[name]
@@ -126,6 +126,6 @@ def cell(value: Any) -> Any:
     """What a table can hold and a person can read; a column keeps one type, so that lists become text."""
     if value is None or isinstance(value, str | int | float):
         return value
-    if isinstance(value, list) and all(isinstance(x, str) for x in value):
+    if isinstance(value, list | tuple) and all(isinstance(x, str) for x in value):
         return ", ".join(value)
     return json.dumps(value, ensure_ascii=False, default=str)

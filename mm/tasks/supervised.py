@@ -14,7 +14,7 @@ from mm.model import MultimodalModel
 from mm.tasks.base import Task, mean_losses, positive
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
-from mm.types import Batch, Drawn, Output, mask_inputs, pick
+from mm.types import IGNORE, Batch, Drawn, Merged, Output, Spoken, mask_inputs, pick
 
 Scores = Mapping[str, Mapping[str, Metric]]
 Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
@@ -23,12 +23,12 @@ Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
 class Supervised(Task):
     """Each head learns its target.
 
-    metrics: head name -> metric name -> torchmetrics Metric, fed by the head's `score`; modality_dropout: probability
-    that a present input of a training row is taken as absent, never all of a row's; val_subsets: whether validation,
-    like the test, also measures every subset of the inputs; unimodal_weight: None, or each input, or those that are
-    named, has heads of its own, which always learn, and of whose gradient this part goes on into the input's encoder:
-    at 0 they are probes; teachers: input -> a trained model whose projected vector of this input the model's is drawn
-    to, by teacher_weight times their squared distance (UMT, Du 2021).
+    metrics: head name -> metric name -> torchmetrics Metric, fed by the head's `score` or `compare`; modality_dropout:
+    probability that a present input of a training row is taken as absent, never all of a row's; val_subsets: whether
+    validation, like the test, also measures every subset of the inputs; unimodal_weight: None, or each input, or those
+    that are named, has heads of its own, which always learn, and of whose gradient this part goes on into the input's
+    encoder: at 0 they are probes; teachers: input -> a trained model whose projected vector of this input the model's
+    is drawn to, by teacher_weight times their squared distance (UMT, Du 2021).
     Errors: ValueError where a number is out of range, an input is unknown or a teacher has another width.
     """
 
@@ -60,6 +60,12 @@ class Supervised(Task):
             }
         )
         self.unimodal_weight = settle_weights(unimodal_weight, model.inputs)
+        for name, head in model.heads.items() if self.unimodal_weight else ():
+            if head.input is not None:
+                raise ValueError(
+                    f"task.unimodal_weight: the head '{name}' tells something of each token of '{head.input}', so that "
+                    "no other input can have one of its own; set it to null"
+                )
         self.fused_weight = 1.0  # of the whole model's losses; callbacks.gradient_blending sets both
         self.unimodal: Mapping[str, nn.ModuleDict] = own_heads(model, list(self.unimodal_weight))  # type: ignore
         plain = {h: {n: x for n, x in m.items() if not isinstance(x, Drawn)} for h, m in metrics.items()}
@@ -167,48 +173,78 @@ class Supervised(Task):
         self.measure("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        output = self.measure("test", batch)
-        merged = self.model.merge(output, batch)
+        output, merged, said = self.measure("test", batch)
         present = torch.stack([f.mask.any(1) for f in output.features.values()]).any(0)
         told = set(batch.row[present].tolist()) - {-1}  # of a row without any input nothing is said
-        for name, answers in self.model.decode(merged).items():
+        for name, answers in said.items():
             for row, answer in zip(merged.row.tolist(), answers, strict=True):
                 if row in told:
                     self.decoded.setdefault(row, {})[name] = answer
 
-    def measure(self, split: str, batch: Batch) -> Output:
-        """Update the metrics of a split; the encoders run once for all subsets. -> Output of the whole model"""
+    def measure(self, split: str, batch: Batch) -> tuple[Output, Merged, dict[str, list[dict[str, Any]]]]:
+        """Update the metrics of a split; the encoders run once for all subsets.
+
+        -> of the whole model; at a test also what it says, by head
+        """
         features = self.model.encode(batch.inputs, batch.masks)
-        whole: Output | None = None
+        whole: tuple[Output, Merged, dict[str, list[dict[str, Any]]]] | None = None
         for part in self.parts[split]:
             output = self.model.predict(mask_inputs(features, part), batch.targets)
-            whole = whole or output
+            merged = self.model.merge(output, batch)
             measured = self.scores[section(split, part, self.model.inputs)]
-            if not len(measured):
-                continue
             # A row that has none of a subset's inputs says nothing of it. The whole model answers for every row.
-            seen = None if output is whole else torch.stack([features[n].mask.any(1) for n in part]).any(0)
-            self._update(measured, output, batch, seen)
+            seen = None if whole is None else torch.stack([features[n].mask.any(1) for n in part]).any(0)
+            if whole is None:
+                whole = output, merged, self.model.decode(merged) if split == "test" else {}
+            if len(measured):
+                self._update(measured, output, merged, batch, seen, whole[2] if seen is None else {})
         for name, heads in self.unimodal.items():
             own, targets = read_alone(heads, features[name], batch.targets)
             measured = self.unimodal_scores[section(split, (name,), self.model.inputs)]
-            self._update(measured, own, batch._replace(targets=targets), None)
+            own_batch = batch._replace(targets=targets)
+            self._update(measured, own, self.model.merge(own, own_batch), own_batch, None, {})
         assert whole is not None
         return whole
 
-    def _update(self, measured: Scores, output: Output, batch: Batch, seen: Tensor | None) -> None:
-        merged = self.model.merge(output, batch)
+    def _update(
+        self,
+        measured: Scores,
+        output: Output,
+        merged: Merged,
+        batch: Batch,
+        seen: Tensor | None,
+        said: Mapping[str, list[dict[str, Any]]],
+    ) -> None:
+        """seen: windows that count, None: all; said: what is decoded already, by head."""
         for name, head in self.model.heads.items():
             scores = measured[name]
             if seen is None:
                 scores["loss"].update(*head.loss(output.predictions[name], batch.targets[name], output.fused))
-            keep = slice(None) if seen is None else seen[merged.first]
-            prediction, target = head.score(pick(merged.predictions[name], keep), merged.targets[name][keep])
+            keep = torch.ones_like(merged.first, dtype=torch.bool) if seen is None else seen[merged.first]
+            if isinstance(head, Spoken):
+                prediction, target = self.compare(name, head, merged, keep, said.get(name))
+            else:
+                part = slice(None) if seen is None else keep
+                prediction, target = head.score(pick(merged.predictions[name], part), merged.targets[name][part])  # type: ignore[attr-defined]
             scores["rows"].update(len(target))
             if len(target):
                 for metric_name, metric in scores.items():
                     if metric_name not in ("loss", "rows"):
                         metric.update(prediction, target)
+
+    def compare(
+        self, name: str, head: Spoken, merged: Merged, keep: Tensor, said: list[dict[str, Any]] | None
+    ) -> tuple[Any, Any]:
+        """What a head says of the labelled rows, and what was written. said: what it says of every row, where known."""
+        labelled = (merged.targets[name] != IGNORE).flatten(1).any(1)
+        rows = (keep & labelled & (merged.row >= 0)).nonzero().flatten()
+        if said is None:
+            meta = {key: x[rows] for key, x in merged.meta.items()}
+            answers = head.decode(pick(merged.predictions[name], rows), pick(merged.fused, rows), meta)
+        else:
+            answers = [said[i] for i in rows.tolist()]
+        written: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return head.compare(answers, [written.truth(name, row) for row in merged.row[rows].tolist()])
 
     def on_validation_epoch_end(self) -> None:
         values, _ = self.compute("val")

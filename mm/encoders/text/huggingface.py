@@ -79,8 +79,8 @@ class HuggingFaceText(nn.Module):
             "tokenizer": self.input.tokenizer,
         }
         self.token_types = takes(self.model, "token_type_ids") and plain_config.get("type_vocab_size", 0) > 0
-        self.marked = MarkerPool(list(ids.values()), self.embed_dim) if pool == "markers" else None
-        self.pool = Pool(pool, self.embed_dim) if self.marked is None else None
+        at = list(ids.values())
+        self.pool = MarkerPool(at, self.embed_dim) if pool == "markers" else Pool(pool, self.embed_dim)
 
     def add(self, markers: Sequence[str], tokenizer: str) -> dict[str, int]:
         """Room for them behind the vocabulary. -> their ids"""
@@ -90,7 +90,7 @@ class HuggingFaceText(nn.Module):
             raise ValueError("markers: bytes have none; name a tokenizer's folder with tokenizer=...")
         if len(set(markers)) < len(markers) or not all(markers):
             raise ValueError(f"markers: got {list(markers)}, wanted different strings, none of them empty")
-        first = self.model.get_input_embeddings().num_embeddings  # type: ignore[union-attr]
+        first: int = self.model.get_input_embeddings().num_embeddings  # type: ignore[union-attr, assignment]
         self.model.resize_token_embeddings(first + len(markers), mean_resizing=False)
         return {marker: first + i for i, marker in enumerate(markers)}
 
@@ -100,5 +100,5 @@ class HuggingFaceText(nn.Module):
         attended = mask | (first & ~mask.any(1, keepdim=True))  # attention to nothing is not finite in every kernel
         types = {"token_type_ids": torch.zeros_like(x)} if self.token_types else {}
         tokens = self.model(input_ids=x, attention_mask=attended.long(), **types).last_hidden_state
-        pooled = self.pool(tokens, mask) if self.marked is None else self.marked(tokens, mask, x)
+        pooled = self.pool(tokens, mask, x) if isinstance(self.pool, MarkerPool) else self.pool(tokens, mask)
         return Features(tokens, mask, pooled, time_position(mask))

@@ -73,7 +73,9 @@ class Without:
 
 
 def read_text(transform: Transform, raw: Any, corrupt: Callable[..., str]) -> Read:
-    """The text before it becomes tokens."""
+    """The text, or both of a pair, before it becomes tokens."""
+    if isinstance(raw, list | tuple):
+        return transform([corrupt(x) if isinstance(x, str) else x for x in raw])
     return transform(corrupt(raw) if isinstance(raw, str) else raw)
 
 

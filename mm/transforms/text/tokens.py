@@ -11,15 +11,19 @@ from mm.messages import listing
 from mm.transforms.windows import check_limit, check_multiple, limit, room
 from mm.types import Read
 
+SEPARATOR = 31  # "unit separator"
+
 
 class Tokens:
     """Strings -> ids (T,) int64, by bytes (id = byte + 1, 0 is padding) or by a tokenizer's folder or hub name.
 
+    Of a pair of strings, such as a question and a passage, the first stands before the second in every window, parted
+    as the tokenizer parts them (bytes: by one of 31).
     max_length: tokens, special ones included; too_long: truncate, refuse or window, windows overlapping by `overlap`;
     pad_multiple: batches are padded to whole ones of so many tokens; places: also tell where each token lies in the
-    text, as meta, all int32: `places` (T, 2), its first character and the one after its last, 0 and 0 of special
-    tokens; `words` (T,), the number of the word that it begins, else -1, where words are what lies between blanks; and
-    `characters` (L,), the text's code points; markers: strings that are a token each, and their ids.
+    text, of a pair in the second, as meta, all int32: `places` (T, 2), its first character and the one after its last,
+    0 and 0 of others; `words` (T,), the number of the word that it begins, else -1, where words are what lies between
+    blanks; and `characters` (L,), the text's code points; markers: strings that are a token each, and their ids.
     Errors: ValueError where the text is not a string, empty, or not valid UTF-8, or a window of it lacks a marker; or
     there is no such tokenizer, or it can't tell places.
     """
@@ -38,98 +42,135 @@ class Tokens:
         self.overlap = overlap
         self.filler = torch.zeros(1, dtype=torch.long)
         self.tokenizer: Any = None
-        self.start = self.end = torch.zeros(0, dtype=torch.long)  # the special tokens around each window
+        nothing = torch.zeros(0, dtype=torch.long)
+        # The special tokens around a text; and those around and between the two of a pair.
+        self.around, self.parting = (nothing, nothing), (nothing, torch.tensor([SEPARATOR + 1]), nothing)
         self.markers = dict(markers or {})
         if tokenizer != "bytes":
             self.tokenizer = load_tokenizer(tokenizer, list(self.markers))
             # Not every tokenizer can say which special tokens it adds, but all add the same ones to any text.
-            bare, whole = self._ids("a", add_special_tokens=False), self._ids("a")
-            before = next(i for i in range(len(whole)) if torch.equal(whole[i : i + len(bare)], bare))
-            self.start, self.end = whole[:before], whole[before + len(bare) :]
+            bare = self._ids("a")
+            before, after = cut_out(self._ids("a", add_special_tokens=True), bare)
+            first, rest = cut_out(self._ids("a", "a", add_special_tokens=True), bare)
+            self.around, self.parting = (before, after), (first, *cut_out(rest, bare))
             if places and not self.tokenizer.is_fast:
                 raise ValueError(f"tokenizer: '{tokenizer}' can't tell where its tokens lie in a text; use a fast one")
         self.places = places
-        nothing = torch.zeros(1, dtype=torch.int32)
-        blank = {"places": nothing.new_zeros(1, 2), "words": nothing - 1, "characters": nothing}
-        self.meta: dict[str, torch.Tensor] = blank if places else {}
-        self.extra = len(self.start) + len(self.end)
-        self.too_long = check_limit(max_length, too_long, overlap, self.extra)
+        blank = torch.zeros(1, dtype=torch.int32)
+        told = {"places": blank.new_zeros(1, 2), "words": blank - 1, "characters": blank}
+        self.meta: dict[str, torch.Tensor] = told if places else {}
+        self.too_long = check_limit(max_length, too_long, overlap, sum(map(len, self.around)))
         self.multiple = check_multiple(pad_multiple)
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
-        if not isinstance(raw, str):
-            raise ValueError(f"got {type(raw).__name__}, wanted a text")
-        if not raw:
-            raise ValueError("the text is empty")
-        try:
-            data = raw.encode()
-        except UnicodeEncodeError as error:  # bytes that were no UTF-8 arrive as lone surrogates
-            raise ValueError(
-                f"the text is not valid UTF-8 at character {error.start}; save the file as UTF-8"
-            ) from None
-        if self.tokenizer is None:
-            ids = torch.frombuffer(bytearray(data), dtype=torch.uint8).long() + 1
-            read = limit(ids, self.max_length, self.too_long, self.overlap, "bytes")
-            return self.placed(read, raw, byte_places(raw), 0, 0) if self.places else read
-        whole = self._ids(raw)
-        if not len(whole):
+        pair = isinstance(raw, list | tuple)
+        if pair and len(raw) != 2:
+            raise ValueError(f"got {len(raw)} texts, wanted one or a pair")
+        *before, text = [check_text(x) for x in raw] if pair else [check_text(raw)]
+        ahead, end = self.around
+        if before:
+            start, between, end = self.parting
+            ahead = torch.cat([start, self.ids(before[0]), between])
+        body = self.ids(text)
+        extra = len(ahead) + len(end)
+        if not extra and not len(body):
             raise ValueError("the tokenizer finds no token in the text")
-        before, after = len(self.start), len(self.end)
-        for marker, known in self.markers.items():
-            if not (whole == known).any():
-                raise ValueError(f"the text has no {marker}; every text needs {listing(list(self.markers))}")
-        if self.max_length is None or len(whole) <= self.max_length:
-            read = Read([whole], False)
-        else:
-            body = self._ids(raw, add_special_tokens=False)
-            read = limit(body, self.max_length, self.too_long, self.overlap, "tokens", self.extra)
-            read = read._replace(windows=[torch.cat([self.start, w, self.end]) for w in read.windows])
-            for marker, known in self.markers.items():
-                if not all((window == known).any() for window in read.windows):
-                    raise ValueError(
-                        f"{marker} is not within {self.max_length} tokens of the text; raise max_length, up to what "
-                        "the encoder reads, or shorten the text"
-                    )
+        if self.max_length is not None and extra >= self.max_length:
+            raise ValueError(f"the first text of the pair leaves none of {self.max_length} tokens for the second")
+        how = self.max_length, self.too_long, self.overlap, "bytes" if self.tokenizer is None else "tokens", extra
+        read = limit(body, *how)
+        windows = [torch.cat([ahead, window, end]) for window in read.windows]
+        self.check_markers(windows)
         if not self.places:
-            return read
-        told = self.tokenizer(raw, verbose=False, add_special_tokens=False, return_offsets_mapping=True)
-        return self.placed(read, raw, torch.tensor(told["offset_mapping"], dtype=torch.int32), before, after)
-
-    def placed(self, read: Read, text: str, places: torch.Tensor, before: int, after: int) -> Read:
-        """With the meta of its windows. places: (T, 2) of the whole text; before, after: special tokens of a window."""
-        characters = torch.tensor([ord(letter) for letter in text], dtype=torch.int32)
+            return Read(windows, read.cut)
+        places = self.lie(text)
         both = torch.cat([places, word_begins(text, places).unsqueeze(1)], dim=1)  # (T, 3)
-        parts = limit(both, self.max_length, self.too_long, self.overlap, "tokens", self.extra).windows
-        found = [F.pad(part[:, :2], (0, 0, before, after)) for part in parts]
-        words = [F.pad(part[:, 2], (before, after), value=-1) for part in parts]
+        parts = limit(both, *how).windows
+        around = len(ahead), len(end)
+        found = [F.pad(part[:, :2], (0, 0, *around)) for part in parts]
+        words = [F.pad(part[:, 2], around, value=-1) for part in parts]
+        characters = torch.tensor([ord(letter) for letter in text], dtype=torch.int32)
         each = zip(found, words, strict=True)
-        return read._replace(meta=[{"places": p, "words": w, "characters": characters} for p, w in each])
+        return Read(windows, read.cut, [{"places": p, "words": w, "characters": characters} for p, w in each])
+
+    def ids(self, text: str) -> torch.Tensor:
+        """Of a text, without special tokens. -> (T,)"""
+        if self.tokenizer is None:
+            return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).long() + 1
+        return self._ids(text)
+
+    def lie(self, text: str) -> torch.Tensor:
+        """Of each of its tokens the first character and the one after the last. -> (T, 2) int32"""
+        if self.tokenizer is None:
+            return byte_places(text)
+        told = self.tokenizer(text, verbose=False, add_special_tokens=False, return_offsets_mapping=True)
+        return torch.tensor(told["offset_mapping"], dtype=torch.int32).view(-1, 2)
+
+    def check_markers(self, windows: Sequence[torch.Tensor]) -> None:
+        """Errors: ValueError where one lacks one."""
+        for marker, known in self.markers.items():
+            here = [bool((window == known).any()) for window in windows]
+            if not any(here) and (len(here) > 1 or self.max_length is None or len(windows[0]) < self.max_length):
+                raise ValueError(f"the text has no {marker}; every text needs {listing(list(self.markers))}")
+            if not all(here):
+                raise ValueError(
+                    f"{marker} is not within {self.max_length} tokens of the text; raise max_length, up to what the "
+                    "encoder reads, or shorten the text"
+                )
 
     def finish(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
     def lengths(self, raw: Sequence[Any]) -> list[float]:
-        texts = [x if isinstance(x, str) else "" for x in raw]
-        if self.tokenizer is None:
-            counts = [len(text.encode(errors="replace")) for text in texts]
-        else:
-            texts = [text.encode(errors="replace").decode() for text in texts]
-            counts = [
-                len(x) if text else 0 for x, text in zip(self.tokenizer(texts, verbose=False)["input_ids"], texts)
-            ]
-        how = self.max_length, self.too_long, self.overlap, self.multiple, self.extra
-        return [float(room(count, *how)) for count in counts]
+        pairs = [x if isinstance(x, list | tuple) and len(x) == 2 else None for x in raw]
+        counts = self.count([x if pair is None else pair[1] for x, pair in zip(raw, pairs)])
+        ahead = self.count([None if pair is None else pair[0] for pair in pairs])
+        alone, parting = sum(map(len, self.around)), sum(map(len, self.parting))
+        found = []
+        for count, first, pair in zip(counts, ahead, pairs):
+            extra = alone if pair is None else parting + first
+            whole = count + extra if count else 0
+            found.append(float(room(whole, self.max_length, self.too_long, self.overlap, self.multiple, extra)))
+        return found
 
-    def _ids(self, text: str, **how: Any) -> torch.Tensor:
-        ids = torch.tensor(self.tokenizer(text, verbose=False, **how)["input_ids"], dtype=torch.long)
+    def count(self, texts: Sequence[Any]) -> list[int]:
+        """Tokens of each, without special ones; 0 of what is no text."""
+        known = [x.encode(errors="replace") if isinstance(x, str) else b"" for x in texts]
+        if self.tokenizer is None:
+            return [len(x) for x in known]
+        ids = self.tokenizer([x.decode() for x in known], verbose=False, add_special_tokens=False)["input_ids"]
+        return [len(x) for x in ids]
+
+    def _ids(self, *texts: str, add_special_tokens: bool = False) -> torch.Tensor:
+        told = self.tokenizer(*texts, verbose=False, add_special_tokens=add_special_tokens)["input_ids"]
+        ids = torch.tensor(told, dtype=torch.long)
         if not self.markers:
             return ids
         # Their numbers in the tokenizer are other ones where the model's table has rows to spare.
-        told = self.tokenizer.convert_tokens_to_ids(list(self.markers))
-        swaps = [(ids == old, new) for old, new in zip(told, self.markers.values(), strict=True)]
+        old = self.tokenizer.convert_tokens_to_ids(list(self.markers))
+        swaps = [(ids == one, new) for one, new in zip(old, self.markers.values(), strict=True)]
         for where, new in swaps:
             ids[where] = new
         return ids
+
+
+def check_text(raw: Any) -> str:
+    """Errors: ValueError where it is none, empty, or bytes that were no UTF-8, which arrive as lone surrogates."""
+    if not isinstance(raw, str):
+        raise ValueError(f"got {type(raw).__name__}, wanted a text")
+    if not raw:
+        raise ValueError("the text is empty")
+    try:
+        raw.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the text is not valid UTF-8 at character {error.start}; save the file as UTF-8") from None
+    return raw
+
+
+def cut_out(whole: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What lies before and behind the first time that a part is in it."""
+    begin = next(i for i in range(len(whole)) if torch.equal(whole[i : i + len(part)], part))
+    return whole[:begin], whole[begin + len(part) :]
 
 
 def word_begins(text: str, places: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ def test_bytes_too_long() -> None:
         Tokens("bytes", 3, "refuse")("abcdef")
 
 
-@pytest.mark.parametrize("raw", [5, None, b"ab", ["ab"], 0.5])
+@pytest.mark.parametrize("raw", [5, None, b"ab", {"ab"}, 0.5])
 def test_no_text(raw: object) -> None:
     with pytest.raises(ValueError, match=f"got {type(raw).__name__}, wanted a text"):
         Tokens("bytes")(raw)
@@ -148,3 +148,46 @@ def test_a_marker_that_is_lacking(tokenizer: str) -> None:
         Tokens(tokenizer, max_length=6, markers=markers)("<e1> the cat sees a <e2> dog")
     with pytest.raises(ValueError, match="<e1> is not within 6 tokens"):
         Tokens(tokenizer, max_length=6, too_long="window", markers=markers)("<e1> the cat sees a <e2> dog")
+
+
+def test_a_pair_is_read_as_its_tokenizer_reads_it(minilm: str) -> None:
+    from transformers import AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(minilm)
+    question, passage = "Who sleeps?", "The dog sleeps, the fox jumps and the bird, unbelievably, sings all day."
+    tokens = Tokens(minilm, places=True)
+    read = tokens([question, passage])
+    assert read.windows[0].tolist() == own(question, passage)["input_ids"]
+    found = {passage[a:b] for a, b in read.meta[0]["places"].tolist()}
+    assert found == {
+        "",
+        *(
+            passage[a:b]
+            for a, b in own(passage, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        ),
+    }
+    assert tokens.lengths([(question, passage), passage, None]) == [
+        len(own(question, passage)["input_ids"]),
+        len(own(passage)["input_ids"]),
+        0,
+    ]
+
+
+def test_every_window_of_a_pair_has_its_first(tokenizer: str) -> None:
+    tokens = Tokens(tokenizer, max_length=8, too_long="window", overlap=0.5, places=True)
+    read = tokens(("the cat", "a dog bites the bird"))
+    assert [x.tolist() for x in read.windows] == [
+        [2, 4, 5, 3, 9, 6, 7, 3],
+        [2, 4, 5, 3, 7, 4, 12, 3],
+    ]  # of 3, one after the other by 2
+    assert read.meta[1]["words"].tolist() == [-1, -1, -1, -1, 2, 3, 4, -1]
+    assert tokens.lengths([("the cat", "a dog bites the bird")]) == [16]
+    with pytest.raises(ValueError, match="the first text of the pair leaves none of 8 tokens"):
+        tokens(("the cat sees the old bird", "a dog"))
+
+
+def test_a_pair_of_bytes_and_mistakes() -> None:
+    assert Tokens("bytes")(("a", "b")).windows[0].tolist() == [98, 32, 99]
+    for raw, said in (([], "got 0 texts"), (["a"], "got 1 texts"), (("a", None), "NoneType"), (("", "a"), "empty")):
+        with pytest.raises(ValueError, match=said):
+            Tokens("bytes")(raw)

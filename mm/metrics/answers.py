@@ -1,0 +1,64 @@
+"""Answers in words, as SQuAD scores them: without articles, punctuation and capitals (Rajpurkar 2016)."""
+
+import re
+import string
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+def words(text: str) -> list[str]:
+    """As SQuAD's script takes a text apart."""
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+
+
+def overlap(told: str, truth: str) -> float:
+    """F1 of the words; where either has none, whether both have none, as in SQuAD 2."""
+    one, other = Counter(words(told)), Counter(words(truth))
+    if not one or not other:
+        return float(one == other)
+    return 2 * (one & other).total() / (one.total() + other.total())
+
+
+class _Answers(Metric):
+    """Mean over questions of the best over the answers that would be right. update: texts, lists of texts."""
+
+    full_state_update = False
+    higher_is_better = True
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def measure(self, told: str, right: str) -> float: ...
+
+    def update(self, preds: Sequence[str], target: Sequence[Sequence[str]]) -> None:
+        for told, right in zip(preds, target, strict=True):
+            self.total += max(self.measure(told, one) for one in right)
+            self.count += 1
+
+    def compute(self) -> Tensor:
+        return (self.total / self.count.clamp(min=1)).float()
+
+
+class ExactMatch(_Answers):
+    """Questions whose answer has the words of a right one, in their order."""
+
+    def measure(self, told: str, right: str) -> float:
+        return float(words(told) == words(right))
+
+
+class AnswerF1(_Answers):
+    """F1 of an answer's words."""
+
+    def measure(self, told: str, right: str) -> float:
+        return overlap(told, right)

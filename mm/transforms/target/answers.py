@@ -1,0 +1,109 @@
+"""Parts of a text that answer a question about it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mm.transforms.target.cells import text_of
+from mm.types import IGNORE, Read, TargetData, TargetRead
+
+NONE = -2  # in place of all answers: the text has none
+ANYWHERE = -3  # in place of its first character: where it first stands
+END = -1  # of an answer
+OUTSIDE, BEGIN, LAST = 0, 1, 2  # of tokens; both in one: 3
+
+
+class Answers:
+    """A cell is an answer, word for word as the text has it, or a list of such; an empty list: the text has none.
+
+    An answer is a text, or {"text": ..., "answer_start": its first character} (SQuAD, Rajpurkar 2016); without a start
+    it is where it first stands. input: whose text.
+    """
+
+    kind = "answers"
+    texts = ("the cat sees", "old birds", "a dog and cats", "it bites", "the old dog")
+    examples = ("cat", "birds", [], [{"text": "bites", "answer_start": 3}, "it"], ["old dog"])
+
+    def __init__(self, input: str):
+        self.input = input
+
+    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+        """-> of every row its answers, each its first character, its code points and END; or NONE, or IGNORE"""
+        values, faults = [], {}
+        for row, cell in enumerate(cells):
+            try:
+                values.append(torch.tensor(coded(cell)))
+            except ValueError as error:
+                values.append(torch.tensor([IGNORE]))
+                faults[row] = str(error)
+        return TargetRead(values, TargetData(kind=self.kind, facts={"input": self.input}), faults)
+
+    def align(self, target: Tensor, read: Read) -> list[Tensor]:
+        """-> of every window (T,): where an answer begins, where it ends, and where neither
+
+        Only in windows that have all of it. Errors: ValueError where it is not in the text, or cut off.
+        """
+        if (target == IGNORE).all():
+            return [torch.full((len(meta["words"]),), IGNORE) for meta in read.meta]
+        found = [torch.zeros(len(meta["words"]), dtype=torch.long) for meta in read.meta]
+        text = "".join(map(chr, read.meta[0]["characters"].tolist()))
+        for start, answer in decoded(target):
+            first = text.find(answer) if start == ANYWHERE else start
+            if first < 0 or text[first : first + len(answer)] != answer:
+                where = "" if start == ANYWHERE else f" at character {start}"
+                raise ValueError(f"the text has no '{answer}'{where}; an answer is a part of it, word for word")
+            here = [mark(flags, meta["places"], first, first + len(answer)) for flags, meta in zip(found, read.meta)]
+            if read.cut and not any(here):
+                raise ValueError(
+                    f"the answer '{answer}' lies behind what is read; set max_length, or too_long=window, of "
+                    f"datamodule.transforms.{self.input}"
+                )
+        return found
+
+    def strata(self, cell: Any) -> None:
+        return None
+
+    def readable(self, target: Tensor, data: TargetData) -> list[str] | None:
+        return None if (target == IGNORE).all() else [answer for _, answer in decoded(target)]
+
+
+def coded(cell: Any) -> list[int]:
+    """Errors: ValueError for what is no answer."""
+    if isinstance(cell, list | tuple) and not cell:
+        return [NONE]
+    found: list[int] = []
+    for one in cell if isinstance(cell, list | tuple) else [cell]:
+        start: Any = ANYWHERE
+        if isinstance(one, Mapping):
+            start, one = one.get("answer_start", ANYWHERE), one.get("text")
+        if one is not None and not isinstance(one, str):
+            one = text_of(one)
+        if not isinstance(start, int) or start < ANYWHERE or not one:
+            if cell is None or cell == "":
+                return [IGNORE]
+            raise ValueError(f"got {cell!r:.80}, wanted an answer: a text, or {{text: ..., answer_start: 12}}")
+        found += [start, *map(ord, one), END]
+    return found
+
+
+def decoded(target: Tensor) -> list[tuple[int, str]]:
+    """Its answers: first character, text."""
+    found, rest = [], target.tolist()
+    while rest and rest[0] != NONE:
+        end = rest.index(END)
+        found.append((rest[0], "".join(map(chr, rest[1:end]))))
+        rest = rest[end + 1 :]
+    return found
+
+
+def mark(flags: Tensor, places: Tensor, begin: int, end: int) -> bool:
+    """Mark the tokens with these characters (T,), where the window has them all. -> whether it has"""
+    here = ((places[:, 0] < end) & (places[:, 1] > begin)).nonzero().flatten()
+    if not len(here) or places[here[0], 0] > begin or places[here[-1], 1] < end:
+        return False
+    flags[here[0]] |= BEGIN
+    flags[here[-1]] |= LAST
+    return True

@@ -1,0 +1,120 @@
+"""Losses by hand, decoding beside a search of all spans, windows beside the whole, and learning by heart."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from mm.heads.span import FLOOR, SpanHead, Spans
+from mm.transforms.collate import Sample, collate
+from mm.transforms.target.answers import Answers
+from mm.transforms.text.tokens import Tokens
+from mm.types import IGNORE, Features, side_by_side
+
+
+def head(**how) -> SpanHead:
+    torch.manual_seed(0)
+    return SpanHead(input="text", embed_dim=8, **how)
+
+
+def test_loss_by_hand():
+    """No answer, and two tokens: thirds each. One answer, none, several that begin at either, and unlabelled."""
+    spans = Spans(torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(4, 2))
+    target = torch.tensor([[1, 2], [0, 0], [3, 3], [IGNORE, IGNORE]])
+    each = [head().loss(Spans(*(x[i : i + 1] for x in spans)), target[i : i + 1], None) for i in range(4)]
+    assert [float(total) for total, _ in each] == pytest.approx([math.log(3), math.log(3), math.log(3 / 2), 0])
+    total, count = head().loss(spans, target, None)
+    assert float(total) == pytest.approx(2 * math.log(3) + math.log(3 / 2))
+    assert int(count) == 3
+
+
+def batch_of(texts: list, **how):
+    tokens = Tokens("bytes", places=True, **how)
+    return collate([Sample({"text": tokens(text)}, {}, row) for row, text in enumerate(texts)], {"text": tokens})
+
+
+@pytest.mark.parametrize("longest", [1, 3, 20])
+def test_decoding_is_the_best_of_all_spans(longest):
+    text = "a cat sees"
+    batch = batch_of([("who?", text)])
+    count = len("who?") + 1
+    for seed in range(10):
+        begin, last = torch.randn(2, 1, count + len(text), generator=torch.Generator().manual_seed(seed))
+        nothing = torch.tensor([[-9.0, -9.0]])
+        scores = {
+            (i, j): float(begin[0, count + i] + last[0, count + j])
+            for i in range(len(text))
+            for j in range(i, min(len(text), i + longest))
+        }
+        (i, j), best = max(scores.items(), key=lambda one: one[1])
+        (row,) = head(longest=longest, best=2).decode(Spans(begin, last, nothing), None, batch.meta)
+        assert (row["start"], row["end"], row["prediction"]) == (i, j + 1, text[i : j + 1])
+        every = torch.tensor([*scores.values(), -18.0]).softmax(0)
+        assert row["probability"] == pytest.approx(float(every.max()), abs=1e-5)
+        assert [one["probability"] for one in row["best"]] == pytest.approx(
+            sorted(every[:-1].tolist(), reverse=True)[:2], abs=1e-5
+        )
+        (none,) = head().decode(Spans(begin, last, nothing + 9 + best), None, batch.meta)
+        assert (none["prediction"], none["start"]) == ("", None)
+        assert none["best"][0]["text"]
+
+
+def test_windows_find_what_the_whole_text_says():
+    text, other = "one two three four", "five"
+    batch = batch_of([text, other], max_length=8, too_long="window", overlap=0.5)
+    letters = batch.inputs["text"] - 1
+    begin = torch.where(letters == ord("h"), 9.0, 0.0).masked_fill(~batch.masks["text"], FLOOR)
+    last = torch.where(letters == ord("r"), 5.0, 0.0).masked_fill(~batch.masks["text"], FLOOR)
+    nothing = torch.zeros(len(letters), 2)
+    nothing[0] += 50  # the first window is certain that it has none, the others are not
+    group = batch.row.unique(return_inverse=True)[1]
+    merged = head(longest=3).merge(Spans(begin, last, nothing), group, 2)
+    places = side_by_side(batch.meta["text/places"], group, 2, batch.masks["text"].shape[1], -1)
+    meta = {"text/places": places, "text/characters": batch.meta["text/characters"][[0, -1]]}
+    first, second = head(longest=3).decode(merged, None, meta)
+    assert (first["prediction"], first["start"]) == ("hr", 9)
+    assert text[first["start"] : first["end"]] == "hr"
+    assert second["end"] <= len(other)
+
+
+def test_it_learns_by_heart():
+    texts = [("who?", "the old cat sees"), ("where?", "it is in Rome"), ("why?", "so it goes")]
+    cells = ["cat", [{"text": "Rome", "answer_start": 9}, "in Rome"], []]
+    tokens, reads = Tokens("bytes", places=True), Answers("text")
+    values = reads.learn(cells, torch.ones(3, dtype=torch.bool).numpy(), None)
+    read = [tokens(text) for text in texts]
+    rows = [Sample({"text": r}, {"t": reads.align(v, r)}, i) for i, (r, v) in enumerate(zip(read, values.values))]
+    batch = collate(rows, {"text": tokens})
+    torch.manual_seed(0)
+    made = SpanHead(input="text", embed_dim=32)
+    mask = batch.masks["text"]
+    table = torch.nn.Embedding(mask.numel(), 32)
+    number = torch.arange(mask.numel()).view_as(mask)
+    optimizer = torch.optim.Adam([*made.parameters(), *table.parameters()], lr=0.1)
+    for _ in range(60):
+        fused = Features(table(number), mask, table(number[:, 0]), torch.zeros(*mask.shape, 2))
+        prediction = made(fused)
+        total, count = made.loss(prediction, batch.targets["t"], fused)
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()
+    assert count == 3
+    assert total < 0.01
+    said = made.decode(Spans(*(x.detach() for x in prediction)), fused, batch.meta)
+    assert [row["prediction"] for row in said] in (["cat", "Rome", ""], ["cat", "in Rome", ""])
+    written = [reads.readable(v, values.data) for v in values.values]
+    assert made.compare(said, written)[1] == [["cat"], ["Rome", "in Rome"], [""]]
+
+
+def test_padding_is_no_place():
+    fused = Features(
+        torch.randn(2, 4, 8),
+        pad_sequence([torch.ones(4), torch.ones(2)], True).bool(),
+        torch.randn(2, 8),
+        torch.zeros(2, 4, 2),
+    )
+    found = head()(fused)
+    assert (found.begin[1, 2:] == FLOOR).all()
+    with pytest.raises(ValueError, match="longest: got 0, wanted at least 1"):
+        head(longest=0)

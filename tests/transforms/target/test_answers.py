@@ -1,0 +1,80 @@
+"""Answers by hand, on bytes: a token is a character."""
+
+import numpy as np
+import pytest
+import torch
+
+from mm.transforms.target.answers import Answers
+from mm.transforms.text.tokens import Tokens
+from mm.types import IGNORE, TargetRead
+
+X = IGNORE
+
+
+def learn(*cells) -> TargetRead:
+    return Answers("text").learn(cells, np.ones(len(cells), bool), None)
+
+
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        ("a cat", ["a cat"]),
+        ({"text": "a cat", "answer_start": 3}, ["a cat"]),
+        ([{"text": "a cat", "answer_start": 3}, "Zoë", 7], ["a cat", "Zoë", "7"]),
+        ([], []),
+        (None, None),
+        ("", None),
+    ],
+)
+def test_reads_what_a_person_writes_and_back(cell, wanted):
+    found = learn(cell)
+    assert not found.faults
+    assert Answers("text").readable(found.values[0], found.data) == wanted
+
+
+@pytest.mark.parametrize("cell", [[""], {"text": "a", "answer_start": "3"}, {"answer": "a"}, [None], {}])
+def test_what_is_no_answer(cell):
+    found = learn(cell)
+    assert found.values[0].tolist() == [X]
+    assert "wanted an answer: a text, or {text: ..., answer_start: 12}" in found.faults[0]
+
+
+def align(text: str, cell, **how) -> list[list[int]]:
+    read = Tokens("bytes", places=True, **how)(text)
+    return [x.tolist() for x in Answers("text").align(learn(cell).values[0], read)]
+
+
+def test_marks_where_an_answer_begins_and_ends():
+    assert align("a cat a cat", "cat") == [[0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0]]
+    assert align("a cat a cat", {"text": "cat", "answer_start": 8}) == [[0] * 8 + [1, 0, 2]]
+    assert align("abc", ["b", "bc"]) == [[0, 3, 2]]
+    assert align("é b", "é") == [[1, 2, 0, 0]]  # a letter of two bytes
+    assert align("abc", []) == [[0, 0, 0]]
+    assert align("abc", None) == [[X, X, X]]
+
+
+def test_only_windows_that_have_all_of_it():
+    window = {"max_length": 4, "too_long": "window", "overlap": 0.5}
+    assert align("abcdef", "cd", **window) == [[0, 0, 1, 2], [1, 2, 0, 0]]
+    assert align("abcdef", "ef", **window) == [[0, 0, 0, 0], [0, 0, 1, 2]]
+
+
+def test_a_pair_is_told_of_its_second():
+    assert align(("cat", "a cat"), "cat") == [[0, 0, 0, 0, 0, 0, 1, 0, 2]]
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match=r"the text has no 'dog'; an answer is a part of it, word for word"):
+        align("a cat", "dog")
+    with pytest.raises(ValueError, match=r"the text has no 'cat' at character 1;"):
+        align("a cat", {"text": "cat", "answer_start": 1})
+    with pytest.raises(
+        ValueError, match=r"the answer 'cat' lies behind what is read; set max_length, or too_long=window"
+    ):
+        align("a cat", "cat", max_length=4)
+
+
+def test_unlabelled_keeps_its_shape_in_a_batch():
+    found = learn([], "cat")
+    assert found.values[0].dim() == found.values[1].dim() == 1
+    assert torch.full_like(found.values[0][:1], IGNORE).tolist() == [X]
