@@ -146,7 +146,7 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
         transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
         fill(transform, asdict(need) | {k: v for k, v in asdict(data).items() if asdict(need).get(k) is None})
         for reads in cfg.datamodule.readers.values():
-            if reads.get("input") == name:
+            if reads.get("input") == name and data.modality == "text":
                 transform.places = True
         longest = transform.get("max_length")
         if need.max_length is not None and (longest is None or longest > need.max_length):

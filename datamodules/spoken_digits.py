@@ -1,0 +1,116 @@
+"""Connected digits: clips of the Free Spoken Digit Dataset one after the other, with gaps, and what they say."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.base import DataModule
+from datamodules.digits import WORDS
+from datamodules.table import SPLITS, Table
+from datamodules.targets import add_target
+from mm.messages import near
+from mm.transforms.audio.waveform import read_file
+from mm.types import DataSpec, InputData
+
+RATE = 8000  # Hz
+TAKES = {"test": range(5), "val": range(5, 10), "train": range(10, 50)}  # the first five are the set's own test
+EVERY = range(50)
+
+
+class SpokenDigitsDataModule(DataModule):
+    """Sequences of digits that one speaker says, drawn by a seed, and their words.
+
+    path: a folder with fsdd/recordings/; count: sequences of each split; digits: fewest and most of a sequence; gap:
+    shortest and longest silence between two, seconds; held_out: a speaker whom only the test hears, with all takes, or
+    None: test and validation have takes of their own of all speakers; data_seed: of what is drawn.
+    Errors: ValueError where the recordings are not there, or an argument is none of its values.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        count: Mapping[str, int],
+        digits: Sequence[int],
+        gap: Sequence[float],
+        held_out: str | None,
+        data_seed: int,
+        **shared: Any,
+    ):
+        super().__init__(**shared)
+        if len(digits) != 2 or not 1 <= digits[0] <= digits[1]:
+            raise ValueError(f"datamodule.digits: got {list(digits)}, wanted the fewest and the most, such as [3, 7]")
+        if len(gap) != 2 or not 0 <= gap[0] <= gap[1]:
+            raise ValueError(f"datamodule.gap: got {list(gap)}, wanted two lengths in seconds, such as [0.05, 0.3]")
+        if set(count) != set(SPLITS) or min(count.values()) < 0:
+            raise ValueError(f"datamodule.count: got {dict(count)}, wanted a number from 0 of {', '.join(SPLITS)}")
+        self.path = Path(path)
+        self.count = count
+        self.digits = digits
+        self.gap = gap
+        self.held_out = held_out
+        self.data_seed = data_seed
+
+    def read(self) -> Table:
+        clips = self.clips()
+        speakers = sorted({speaker for _, speaker, _ in clips})
+        if self.held_out is not None and self.held_out not in speakers:
+            raise ValueError(
+                f"datamodule.held_out: got '{self.held_out}', wanted one of {', '.join(speakers)}"
+                f"{near(self.held_out, speakers)}"
+            )
+        said, sounds, ids, split = [], [], [], []
+        for number, name in enumerate(SPLITS):
+            rng = np.random.default_rng([self.data_seed, number])
+            who, takes = speakers, TAKES[name]
+            if self.held_out is not None:
+                who = [self.held_out] if name == "test" else [one for one in speakers if one != self.held_out]
+                takes = EVERY if name == "test" else takes
+            for i in range(self.count[name]):
+                speaker = who[rng.integers(len(who))]
+                digits = rng.integers(0, 10, rng.integers(self.digits[0], self.digits[1] + 1)).tolist()
+                parts = [clips[digit, speaker, takes[rng.integers(len(takes))]] for digit in digits]
+                sounds.append((parts, [round(RATE * rng.uniform(self.gap[0], self.gap[1])) for _ in digits[1:]]))
+                said.append(" ".join(WORDS[digit] for digit in digits))
+                ids.append(f"{name}-{i}-{speaker}")
+                split.append(name)
+        table = Table(
+            inputs={"audio": Joined(sounds)},
+            targets={},
+            ids=ids,
+            split=np.array(split, dtype=object),
+            spec=DataSpec(inputs={"audio": InputData(modality="audio", sample_rate=RATE)}, targets={}),
+            source="spoken_digits",
+        )
+        add_target(table, "target", ["target"] * len(ids), said, self)
+        return table
+
+    def clips(self) -> dict[tuple[int, str, int], np.ndarray]:
+        """Digit, speaker, take -> waveform. Errors: ValueError where one is missing."""
+        folder = self.path / "fsdd" / "recordings"
+        speakers = sorted({file.stem.split("_")[1] for file in folder.glob("*_*_*.wav")})
+        if not speakers:
+            raise ValueError(
+                f"spoken_digits: no recordings in {folder}; put the Free Spoken Digit Dataset's into fsdd/recordings/ "
+                "of a folder, and name that with paths.data=FOLDER or MM_DATA=FOLDER"
+            )
+        keys = [(digit, speaker, take) for digit in range(10) for speaker in speakers for take in EVERY]
+        return {key: read_file(folder / f"{key[0]}_{key[1]}_{key[2]}.wav")[0].numpy() for key in keys}
+
+
+class Joined(Sequence[tuple[np.ndarray, int]]):
+    """Sounds by row, joined when they are asked for."""
+
+    def __init__(self, rows: Sequence[tuple[list[np.ndarray], list[int]]]):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        clips, gaps = self.rows[row]
+        parts = [clips[0]]
+        for gap, clip in zip(gaps, clips[1:], strict=True):
+            parts += [np.zeros(gap, dtype=np.float32), clip]
+        return np.concatenate(parts), RATE

@@ -1,0 +1,73 @@
+"""What is said, letter by letter or word by word."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mm.transforms.target.cells import text_of, undecodable
+from mm.transforms.target.classes import find
+from mm.types import IGNORE, Read, TargetData, TargetRead
+
+UNITS = {"letters": "", "words": " "}  # what stands between them
+
+
+class Spelling:
+    """A cell is a text; its letters, blanks among them, or its words are told one after the other.
+
+    input: what it is said in, such as audio; units: letters or words. The letters or words are those of the training
+    rows. Errors: ValueError for other units.
+    """
+
+    kind = "spelling"
+    texts = ("la", "la", "la", "la", "la")
+    examples = ("a", "b", "b", "a", "c")
+
+    def __init__(self, input: str, units: str = "letters"):
+        if units not in UNITS:
+            raise ValueError(f"reads.units: got '{units}', wanted one of {', '.join(UNITS)}")
+        self.input = input
+        self.units = units
+
+    def apart(self, cell: Any) -> list[str]:
+        """Its letters or words; runs of blanks count for one."""
+        words = text_of(cell).split()
+        return words if self.units == "words" else list(" ".join(words))
+
+    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+        """-> of every row (units,) int64; one IGNORE where unlabelled"""
+        rows = [self.apart(cell) for cell in cells]
+        if known is None:
+            found = {unit for row in np.flatnonzero(train) for unit in rows[row] if not undecodable(unit)}
+            classes, of = sorted(found), "training rows have"
+        else:
+            classes, of = list(known.classes), "the model knows"
+        index = {unit: i for i, unit in enumerate(classes)}
+        values, faults = [], {}
+        for row, units in enumerate(rows):
+            try:
+                numbers = [find(unit, index, of) for unit in units]
+            except ValueError as error:
+                numbers, faults[row] = [], str(error)
+            values.append(torch.tensor(numbers or [IGNORE]))
+        facts = {"input": self.input, "separator": UNITS[self.units]}
+        return TargetRead(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
+
+    def align(self, target: Tensor, read: Read) -> list[Tensor]:
+        """-> as it is. Errors: ValueError where only a part of the input is read: nobody knows what is said in it."""
+        if (len(read.windows) > 1 or read.cut) and not (target == IGNORE).all():
+            raise ValueError(
+                "is longer than what is read at once, and where its words are nobody knows; raise max_length of "
+                f"datamodule.transforms.{self.input}, or leave it out"
+            )
+        return [target]
+
+    def strata(self, cell: Any) -> None:
+        return None
+
+    def readable(self, target: Tensor, data: TargetData) -> str | None:
+        if (target == IGNORE).all():
+            return None
+        return UNITS[self.units].join(data.classes[int(unit)] for unit in target)

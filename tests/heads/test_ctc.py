@@ -1,0 +1,104 @@
+"""Losses and decoding beside a sum over all alignments, padding without influence, and learning by heart."""
+
+import itertools
+
+import pytest
+import torch
+
+from mm.heads.ctc import CTCHead, beam_search, greedy
+from mm.types import IGNORE, Features
+
+
+def head(**how) -> CTCHead:
+    torch.manual_seed(0)
+    return CTCHead(classes=["a", "b"], input="audio", separator="", embed_dim=8, **how)
+
+
+def collapse(path: tuple[int, ...], blank: int) -> tuple[int, ...]:
+    return tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != blank)
+
+
+def chances(scores: torch.Tensor) -> dict[tuple[int, ...], float]:
+    """Every sequence -> the sum of the probabilities of its alignments."""
+    found: dict[tuple[int, ...], float] = {}
+    blank = scores.shape[1] - 1
+    for path in itertools.product(range(blank + 1), repeat=len(scores)):
+        chance = float(scores[range(len(scores)), path].sum().exp())
+        found[collapse(path, blank)] = found.get(collapse(path, blank), 0) + chance
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_decoding_beside_all_alignments(seed):
+    scores = (2 * torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))).log_softmax(-1)
+    every = chances(scores)
+    assert sum(every.values()) == pytest.approx(1, abs=1e-5)
+    assert tuple(beam_search(scores, 200)) == max(every, key=every.__getitem__)
+    assert tuple(greedy(scores)) == collapse(tuple(scores.argmax(-1).tolist()), 2)
+
+
+def test_a_beam_finds_what_the_best_path_misses():
+    """Graves 2006: two blanks are the best path, 0.36, but `a` has three, 0.64."""
+    scores = torch.tensor([[0.4, 0.0, 0.6], [0.4, 0.0, 0.6]]).log()
+    assert greedy(scores) == []
+    assert beam_search(scores, 4) == [0]
+
+
+def fused(lengths: list[int], most: int) -> Features:
+    mask = torch.arange(most) < torch.tensor(lengths).unsqueeze(1)
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randn(len(lengths), 5, 8, generator=generator)
+    tokens = torch.cat([tokens, torch.full((len(lengths), most - 5, 8), 1e3)], dim=1)
+    return Features(tokens, mask, tokens[:, 0], torch.zeros(len(lengths), most, 2))
+
+
+def test_loss_is_the_sum_over_all_alignments():
+    made, target = (
+        head().requires_grad_(False),
+        torch.tensor([[0, 1, IGNORE], [1, 1, 0], [IGNORE] * 3, [0, IGNORE, IGNORE]]),
+    )
+    wanted = 0.0
+    for most in (5, 9):  # padding changes nothing
+        f = fused([5, 5, 5, 0], most)
+        prediction = made(f)
+        total, count = made.loss(prediction, target, f)
+        if not wanted:
+            scores = made.linear(f.tokens[:, :5]).detach().log_softmax(-1)
+            wanted = -sum(
+                torch.tensor(chances(scores[row])[units]).log() for row, units in ((0, (0, 1)), (1, (1, 1, 0)))
+            )
+        assert float(total) == pytest.approx(float(wanted), rel=1e-4)
+        assert int(count) == 5  # the third is unlabelled, and in the last nothing is heard
+    assert made.decode(prediction, f, {})[3]["prediction"] == ""
+
+
+def test_more_symbols_than_tokens():
+    f = fused([5, 2], 5)
+    with pytest.raises(ValueError, match=r"1 of 2 rows have fewer tokens of 'audio' than symbols to tell: 2 for 2;"):
+        head().loss(head()(f), torch.tensor([[0, 0], [1, 1]]), f)  # a blank is needed between
+    total, _ = head().loss(head()(f), torch.tensor([[0, 0], [1, 0]]), f)
+    assert total.isfinite()
+    with pytest.raises(ValueError, match="beam: got 0, wanted at least 1"):
+        head(beam=0)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_it_learns_by_heart(beam):
+    made = head(beam=beam)
+    f, target = fused([5, 5], 5), torch.tensor([[0, 1, 0], [1, 1, IGNORE]])
+    tokens = torch.nn.Parameter(f.tokens)
+    optimizer = torch.optim.Adam([*made.parameters(), tokens], lr=0.1)
+    for _ in range(100):
+        prediction = made(f._replace(tokens=tokens))
+        total, count = made.loss(prediction, target, f)
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()
+    assert total < 0.05
+    said = made.decode(prediction.detach(), f, {})
+    assert made.compare(said, ["aba", "bb"]) == (["aba", "bb"], ["aba", "bb"])
+
+
+def test_of_windows_of_another_input_the_first_counts():
+    prediction = torch.arange(6.0).view(3, 2, 1)
+    assert head().merge(prediction, torch.tensor([1, 0, 1]), 2).flatten().tolist() == [2, 3, 0, 1]
