@@ -28,6 +28,7 @@ from mm.cli._app import is_first_process, remember, resume_command, shown
 from mm.cli._launcher import watched
 from mm.cli._signals import Ends
 from mm.messages import near
+from mm.peft import adapters
 from mm.tasks.contrastive import Contrastive
 from mm.tasks.sharding import Sharded, complete
 
@@ -79,6 +80,7 @@ def prepare(cfg: DictConfig) -> Run:
     model = instantiate(cfg.model, _convert_="all")
     if not cfg.get("resume"):
         _weights.take(sources, model)
+    _weights.adapt(cfg, model)
     needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
     _finish.finish_transforms(cfg, spec, needs)
     datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
@@ -132,7 +134,7 @@ def check_resumed(cfg: DictConfig, folder: Path) -> None:
         if before.get(key) == now.get(key) or key == "resume":
             continue
         room, _, rest = key.partition(".")
-        if room in ("model", "seed") or (room == "datamodule" and rest.split(".")[0] not in FREE):
+        if room in ("model", "peft", "seed") or (room == "datamodule" and rest.split(".")[0] not in FREE):
             raise ValueError(
                 f"resume=true: {key} was {before.get(key)}, now it is {now.get(key)}; a run keeps its model and its "
                 "data, and the seed of both: leave it out, or start another run=NAME"
@@ -158,6 +160,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     sharded = isinstance(trainer.strategy, Sharded)
     if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
+    if sharded and cfg.get("peft") is not None:
+        raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
     if sharded and isinstance(run.task, Contrastive):
         raise ValueError("task=contrastive: trainer=fsdp would not share out its temperature; use trainer=ddp")
     if not sharded and resume and Path(resume).is_dir():
@@ -285,7 +289,12 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     if task.nonfinite is not None and task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
-    saved = {"model": save_model(cfg, run, results, folder), "config": folder / "config.yaml"}
+    saved = {}
+    if cfg.get("peft") is not None:
+        adapters.save(folder / "adapter", task.model, OmegaConf.to_container(cfg.peft.config, resolve=True))  # type: ignore[arg-type]
+        saved["adapter"] = folder / "adapter"
+        adapters.merge(task.model)
+    saved |= {"model": save_model(cfg, run, results, folder), "config": folder / "config.yaml"}
     rows = datamodule.rows("test").tolist() if tested else []
     saved |= _results.save(folder, results, task, datamodule, rows, truth=True)
     _loggers.finish(trainer, task, results, saved)

@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
 from mm.cli._app import is_first_process
-from mm.messages import near
+from mm.messages import listing, near
 from mm.model import MultimodalModel
+from mm.peft import adapters
 
 
 def cut_sources(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -63,6 +66,20 @@ def take(sources: list[dict[str, Any]], model: MultimodalModel) -> None:
     new = [name for name in wanted if name not in taken]
     if sources and new and is_first_process():
         print(f"  new: {parts(new)}")
+
+
+def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
+    """Adapters beside the encoders, as cfg.peft has them. Errors: ValueError where it names nothing to have one."""
+    if cfg.get("peft") is None:  # peft=bitfit and linear_probe are rules of the task
+        return
+    config = instantiate(cfg.peft.config, _convert_="all")
+    adapted = adapters.attach(model, config, list(cfg.peft.also))
+    if cfg.peft.start and not cfg.get("resume"):
+        adapters.load(Path(cfg.peft.start), model)
+    every = [(p.numel(), p.requires_grad) for name in sorted(adapted) for p in model.get_submodule(name).parameters()]
+    some, whole = sum(n for n, learns in every if learns), sum(n for n, _ in every)
+    if is_first_process():
+        print(f"peft: {some:,} of {whole:,} weights of {listing(sorted(adapted))} learn ({some / whole:.2%})")
 
 
 def misfit(name: str, found: Any, wanted: Mapping[str, Any]) -> str:

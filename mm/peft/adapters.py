@@ -1,0 +1,123 @@
+"""Adapters: small weights beside those of trained encoders, which stay as they are."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mm.messages import near
+
+
+def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
+    """Put adapters beside the modules that a config of the `peft` library names.
+
+    No other weight of the same encoders learns, but those of their own pooling, and those that a regex of `also` finds;
+    the rest of the model learns as before. -> names of the adapted encoders, such as encoders.text
+    Errors: ValueError where the config names no module, or one that can't have such an adapter, or a regex finds none.
+    """
+    from peft import inject_adapter_in_model  # slow to import, needed by such runs only
+
+    wanted = config.target_modules
+    try:
+        found = [name for name, _ in model.named_modules() if isinstance(wanted, str) and re.fullmatch(wanted, name)]
+    except re.error as error:
+        raise ValueError(f"peft.config.target_modules: '{wanted}' is no regular expression: {error}") from None
+    if isinstance(wanted, str) and not found:
+        linear = sorted({name.split(".")[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise ValueError(
+            f"peft.config.target_modules: '{wanted}' is no module's whole name; linear layers are called "
+            f"{', '.join(linear)}, such as {next(n for n, m in model.named_modules() if isinstance(m, nn.Linear))}"
+        )
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:
+        raise ValueError(f"peft.config: {error}") from error
+    own = {name for name, p in model.named_parameters() if p.requires_grad}
+    adapted = {".".join(name.split(".")[:2]) for name in own if name.startswith("encoders.")}
+    for rule in also:
+        if not any(re.search(rule, name) for name in before):
+            raise ValueError(f"peft.also: '{rule}' finds no parameter")
+    for name, parameter in model.named_parameters():
+        part, rest = ".".join(name.split(".")[:2]), name.split(".")[2:]
+        plain = name.replace(".base_layer.", ".")
+        if plain not in before or (name != plain and not any(re.search(rule, plain) for rule in also)):
+            continue  # of an adapter, or of what it stands beside
+        frozen = part in adapted and rest[:1] != ["pool"] and not any(re.search(rule, plain) for rule in also)
+        parameter.requires_grad_(before[plain] and not frozen)
+    return adapted
+
+
+def merge(model: nn.Module) -> None:
+    """Add every adapter to the weights that it stands beside, in place: a plain model that gives the same."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.get_base_layer())
+
+
+def base_names(model: nn.Module) -> list[str]:
+    """Parameters that don't learn."""
+    return sorted(name for name, p in model.named_parameters() if not p.requires_grad)
+
+
+def digest(model: nn.Module, names: Sequence[str]) -> str:
+    """sha256 of these parameters, with their names."""
+    parameters = dict(model.named_parameters())
+    found = hashlib.sha256()
+    for name in names:
+        found.update(name.encode())
+        found.update(parameters[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def save(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
+    """Write all but what does not learn, beside its name, and rename it. config: plain data of the adapters."""
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    names = base_names(model)
+    tensors = {n: x.detach().cpu().contiguous().clone() for n, x in model.state_dict().items() if n not in set(names)}
+    save_file(tensors, str(part / "adapter.safetensors"))
+    (part / "adapter.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
+    told = {"config": config, "base": {"names": names, "sha256": digest(model, names)}}
+    (part / "adapter.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(part, path)
+
+
+def load(path: Path, model: nn.Module) -> None:
+    """An adapter onto a model with such adapters. Errors: ValueError where it is none, or its base is another."""
+    if not (path / "adapter.json").is_file():
+        raise ValueError(
+            f"peft.start: no adapter at {path}: it has no adapter.json; a run leaves one as outputs/RUN/adapter"
+        )
+    base = json.loads((path / "adapter.json").read_text(encoding="utf-8"))["base"]
+    tensors: dict[str, Tensor] = load_file(path / "adapter.safetensors")
+    ours = model.state_dict()
+    for name in [*base["names"], *tensors]:
+        if name not in ours:
+            raise ValueError(f"peft.start: {path} has {name}, which this model has not{near(name, ours)}")
+    for name, x in tensors.items():
+        if x.shape != ours[name].shape:
+            raise ValueError(f"peft.start: {name} of {path} is {tuple(x.shape)}, here {tuple(ours[name].shape)}")
+    lacking = [name for name in ours if name not in tensors and name not in set(base["names"])]
+    if lacking:
+        raise ValueError(f"peft.start: {path} lacks {lacking[0]}, which this model has")
+    if digest(model, base["names"]) != base["sha256"]:
+        raise ValueError(
+            f"peft.start: {path} was trained beside other weights than this model's; begin with the same "
+            "model.encoders.*.pretrained and model.init_from"
+        )
+    model.load_state_dict(tensors, strict=False)

@@ -1,0 +1,109 @@
+"""Fine-tuning in part: what is left behind is a plain model, and a small adapter beside it."""
+
+import pytest
+import torch
+from conftest import write_manifest
+from safetensors.torch import load_file
+
+import mm as package
+
+BERT = "{model_type: bert, vocab_size: 260, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2"
+BERT += ", intermediate_size: 64, max_position_embeddings: 64, hidden_dropout_prob: 0.0}"
+ARGS = [
+    "datamodule=text",
+    "datamodule.columns.text=words",
+    "datamodule.columns.target=colour",
+    "datamodule.num_workers=0",
+]
+ARGS += ["model/encoders/text=huggingface", f"model.encoders.text.config={BERT}", "trainer.accelerator=cpu"]
+ARGS += ["datamodule.batch_size=8", "task.optimizer.lr=0.01", "trainer.max_epochs=4", "datamodule.columns.split=split"]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return f"datamodule.path={write_manifest(tmp_path)}"
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
+def test_a_plain_model_and_a_small_adapter(mm, rows, kind):
+    run = mm("train", *ARGS, rows, f"peft={kind}", "run=a")
+    assert run.status == 0, run.err
+    assert "weights of encoders.text learn" in run.out
+    loaded = package.load(run.folder / "model")
+    assert not any("lora" in n or "ia3" in n or "base_layer" in n for n, _ in loaded.model.named_parameters())
+    again = mm("evaluate", "checkpoint=outputs/a/model", "datamodule=text", rows, "datamodule.columns.split=split")
+    assert again.status == 0, again.err
+    assert again.metrics["test/loss"] == pytest.approx(run.metrics["test/loss"], abs=1e-5)
+    sizes = [
+        sum(x.numel() for x in load_file(run.folder / f).values())
+        for f in ("adapter/adapter.safetensors", "model/model.safetensors")
+    ]
+    assert sizes[0] < 0.7 * sizes[1]
+    more = mm(
+        "train",
+        *ARGS,
+        rows,
+        f"peft={kind}",
+        "run=b",
+        "peft.start=outputs/a/adapter",
+        "trainer.max_epochs=1",
+        "task.optimizer.lr=1e-9",
+    )
+    assert more.status == 0, more.err
+    assert more.metrics["test/loss"] == pytest.approx(run.metrics["test/loss"], abs=1e-4)
+    other = mm("train", *ARGS, rows, f"peft={kind}", "run=c", "peft.start=outputs/a/adapter", "seed=1")
+    assert other.status == 2
+    assert "was trained beside other weights" in other.err
+
+
+def test_it_goes_on_where_it_was(mm, rows):
+    whole = mm("train", *ARGS, rows, "peft=lora", "run=whole")
+    assert whole.status == 0, whole.err
+    first = mm("train", *ARGS, rows, "peft=lora", "run=parts", "trainer.max_epochs=2", "task/scheduler=constant")
+    assert first.status == 0, first.err
+    changed = mm(
+        "train", *ARGS, rows, "peft=lora", "run=parts", "resume=true", "peft.config.r=4", "task/scheduler=constant"
+    )
+    assert changed.status == 2
+    assert "peft.config.r was 8, now it is 4" in changed.err
+    second = mm("train", *ARGS, rows, "peft=lora", "run=parts", "resume=true", "task/scheduler=constant")
+    assert second.status == 0, second.err
+    assert second.metrics["train/epochs"] == 4
+
+
+def test_biases_or_nothing_of_the_encoders(mm, rows):
+    """Both begin with the same weights, which one epoch of each changes, or leaves."""
+    weights = {}
+    for kind in ("bitfit", "linear_probe", "all"):
+        part = [] if kind == "all" else [f"peft={kind}"]
+        run = mm("train", *ARGS, rows, *part, f"run={kind}", "trainer.max_epochs=1")
+        assert run.status == 0, run.err
+        weights[kind] = load_file(run.folder / "model/model.safetensors")
+        assert not (run.folder / "adapter").exists()
+    begun = weights["linear_probe"]
+    for name, value in weights["bitfit"].items():
+        if name.startswith("encoders."):
+            assert torch.equal(value, begun[name]) != name.endswith("bias"), name
+    assert not torch.equal(weights["all"]["projections.text.weight"], begun["projections.text.weight"])
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["peft=lora", "peft.config.target_modules=.*qeury"], "is no module's whole name"),
+        (["peft=lora", "peft.config.rank=4"], "rank"),
+        (["peft=lroa"], "did you mean 'lora'"),
+    ],
+)
+def test_mistakes(mm, rows, args, said):
+    run = mm("train", *ARGS, rows, *args)
+    assert run.status == 2
+    assert said in run.err
+    assert "Traceback" not in run.err
+
+
+def test_an_encoder_without_attention(mm, rows):
+    bag = [word for word in ARGS if "encoders" not in word]
+    run = mm("train", *bag, rows, "model/encoders/text=bag", "peft=lora")
+    assert run.status == 2
+    assert "is no module's whole name; linear layers are called" in run.err
