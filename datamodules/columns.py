@@ -40,6 +40,7 @@ class Part(NamedTuple):
     table: Table
     targets: dict[str, tuple[str, Sequence[Any]]]  # target name -> column, cells
     roles: dict[str, str | None]  # id, split, group -> column
+    drawn: np.ndarray  # training rows that validate, as the file has no others
 
 
 def read_part(
@@ -71,7 +72,7 @@ def read_part(
         raw = {name: kept.raw[name] for name in inputs}
     else:
         raw = {name: read_input(cells[column], modality, source.parent) for name, (column, modality) in inputs.items()}
-    split, unknown = find_split(cells, roles, targets, module)
+    split, unknown, drawn = find_split(cells, roles, targets, module)
     faults = wrong_ids(ids, id_column)
     for name, (column, modality) in inputs.items() if kept is None else ():
         faults += missing_files(raw[name], cells[column], column) if modality != "text" else []
@@ -92,7 +93,7 @@ def read_part(
     leave_out(table, id_column, module.on_error)
     for name, (_, modality) in inputs.items():
         table.spec.inputs[name] = look(raw[name], modality, source, module.whole) if kept is None else kept.spec[name]
-    return Part(table, {name: (column, cells[column]) for name, column in targets.items()}, roles)
+    return Part(table, {name: (column, cells[column]) for name, column in targets.items()}, roles, drawn)
 
 
 def join_pairs(cells: Cells, columns: Mapping[str, Any], source: Path, whole: bool) -> tuple[Cells, Mapping[str, Any]]:
@@ -226,11 +227,15 @@ def missing_files(paths: Sequence[str | None], cells: Sequence[Any], column: str
 
 def find_split(
     cells: Cells, roles: Mapping[str, str | None], targets: Mapping[str, str], module: DataModule
-) -> tuple[np.ndarray, list[Fault]]:
-    """From the split column; else, or where it names no validation rows, made. -> (N,) of str, cells that name none"""
+) -> tuple[np.ndarray, list[Fault], np.ndarray]:
+    """From the split column; else, or where it names no validation rows, made.
+
+    -> (N,) of str, cells that name none, training rows that validate as the column names none
+    """
     count = len(next(iter(cells.values())))
+    nothing = np.zeros(0, dtype=np.int64)
     if module.whole and roles["split"] is None:
-        return np.full(count, "test", dtype=object), []
+        return np.full(count, "test", dtype=object), [], nothing
     labels, groups = None, None
     strata = [[module.reader(name).strata(cell) for cell in cells[column]] for name, column in targets.items()]
     for found in sorted(strata, key=lambda found: not isinstance(found[0], str)):  # one name a row before several
@@ -241,14 +246,15 @@ def find_split(
     if roles["group"]:  # a row without a group is one of its own
         groups = np.array([text_of(c) or f"\0{row}" for row, c in enumerate(cells[roles["group"]])])
     if roles["split"] is None:
-        return make_split(count, module.split, labels, groups), []
+        return make_split(count, module.split, labels, groups), [], nothing
     split, faults = check_split([text_of(c) for c in cells[roles["split"]]], roles["split"])
     train = np.flatnonzero(split == "train")
     if len(train) and module.split.val and not module.whole and not (split == "val").any():
         part = replace(module.split, test=0)
         take = [None if x is None else x[train] for x in (labels, groups)]
         split[train] = make_split(len(train), part, *take)
-    return split, faults
+        return split, faults, train[split[train] == "val"]
+    return split, faults, nothing
 
 
 def look(raw: Sequence[Any], modality: str, source: Path, whole: bool) -> InputData:

@@ -55,8 +55,13 @@ def sources(path: Any, *more: str) -> list[Source]:
 def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModule) -> Table:
     """The rows of all parts, one after the other; their targets are encoded together, so that classes are the union.
 
-    An input or a target that a part lacks is absent or unlabelled in its rows.
+    An input or a target that a part lacks is absent or unlabelled in its rows. Where any part names validation rows, no
+    other draws them from its training rows.
     """
+    if any(len(np.setdiff1d(np.flatnonzero(part.table.split == "val"), part.drawn)) for part in parts):
+        for part in parts:
+            again = part.drawn[part.table.split[part.drawn] == "val"]  # others have left every split
+            part.table.split[again] = "train"
     table = parts[0].table if len(parts) == 1 else join([part.table for part in parts], given)
     for name in dict.fromkeys(name for part in parts for name in part.targets):
         columns: list[str] = []

@@ -190,3 +190,15 @@ def test_a_file_may_be_of_one_split(mix, tmp_path: Path) -> None:
         mix({"path": "c.csv", "split": "dev"}, use=False)
     with pytest.raises(ValueError, match=r"a.csv has a column 'split' already; leave out its split"):
         mix({"path": "a.csv", "split": "val"})
+
+
+def test_validation_rows_are_drawn_only_where_no_file_names_any(mix, tmp_path: Path) -> None:
+    for name in "cde":
+        (tmp_path / f"{name}.csv").write_text(
+            "id,words,colour\n" + "".join(f"{k},w{k},{'xy'[k % 2]}\n" for k in range(20))
+        )
+    part = {"val": 0.2, "test": 0.0, "seed": 0}
+    train, test, val = ({"path": f"{n}.csv", "split": split} for n, split in zip("cde", ("train", "test", "val")))
+    assert Counter(mix(train, test, val, split=part).table.split) == {"train": 20, "test": 20, "val": 20}
+    assert Counter(mix(val, train, split=part).table.split) == {"train": 20, "val": 20}
+    assert Counter(mix(train, test, split=part).table.split) == {"train": 16, "test": 20, "val": 4}
