@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.mixture import Mixing, Mixture
 from datamodules.order import Batching, Draw, Order, Shards
-from datamodules.splitting import Split
+from datamodules.splitting import Split, keep_some
 from datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate, finish
@@ -211,6 +211,7 @@ class DataModule(LightningDataModule):
     def table(self) -> Table:
         """All rows, with the inputs that are wanted, in the usual order; what is wrong was raised or recorded."""
         table = self.read()
+        keep_some(table.split, self.split)
         self.settle(table)
         names = sorted(table.spec.inputs, key=lambda n: MODALITIES.index(n) if n in MODALITIES else len(MODALITIES))
         for name in self.wanted or ():

@@ -14,11 +14,25 @@ SPELT = {"valid": "val", "validation": "val", "dev": "val", "training": "train",
 
 @dataclass(frozen=True)
 class Split:
-    """Parts of the rows that go to validation and test; the rest trains."""
+    """Parts of the rows that go to validation and test; the rest trains, or `rows` of it."""
 
     val: float = 0.1
     test: float = 0.1
     seed: int = 0
+    rows: int | None = None
+
+
+def keep_some(names: np.ndarray, split: Split) -> None:
+    """Of the training rows as many as are wanted, drawn by the split's seed, in place: the others are in no split.
+
+    Errors: ValueError where there are fewer.
+    """
+    train = np.flatnonzero(names == "train")
+    if split.rows is None or len(train) == split.rows:
+        return
+    if not 0 < split.rows < len(train):
+        raise ValueError(f"datamodule.split.rows: got {split.rows}, wanted from 1 to the {len(train)} training rows")
+    names[np.random.default_rng(split.seed).permutation(train)[split.rows :]] = ""
 
 
 def make_split(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.base import DataModule
+from datamodules.splitting import keep_some
 from datamodules.table import Fault, Table
 from mm.transforms.target.cells import text_of
 
@@ -15,6 +16,7 @@ def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[
 
     columns: of every row, as errors name it. Errors: ValueError where nothing can be learnt of it.
     """
+    keep_some(table.split, module.split)
     train, known = table.split == "train", module.known.get(name)
     if known is None and not any(text_of(cells[row]) for row in np.flatnonzero(train).tolist()):
         rows = "no training row is labelled" if train.any() else "there are no training rows to learn it from"

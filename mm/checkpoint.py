@@ -50,7 +50,7 @@ class LoadedModel:
         if isinstance(samples, Mapping):
             return self.predict([samples])[0]
         if not len(self.model.heads):
-            raise ValueError(f"{self.path}: this model predicts nothing: it was trained to align its inputs")
+            raise ValueError(f"{self.path}: this model predicts nothing: it has no head")
         if not samples:
             return []
         device = next(self.model.parameters()).device

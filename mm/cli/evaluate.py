@@ -42,6 +42,11 @@ def aligned(cfg: "DictConfig", loaded: "LoadedModel", folder: Path) -> None:
     from mm.cli import _alignment, _apply
     from mm.metrics.retrieval import Retrieval
 
+    if "scale" not in loaded.config["task"]:
+        raise ValueError(
+            f"{loaded.path}: nothing of this model can be measured by itself: it was trained on inputs without labels; "
+            "train it further, with model.init_from"
+        )
     if cfg.get("robustness") is not None:
         raise ValueError("robustness: this model predicts nothing: it was trained to align its inputs; leave it out")
     asked: Any = OmegaConf.to_container(cfg.zero_shot)

@@ -18,7 +18,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
 
     loaded = _apply.load(cfg)
     if not len(loaded.model.heads):
-        raise ValueError("this model predicts nothing: it was trained to align its inputs; use mm evaluate")
+        raise ValueError("this model predicts nothing: it has no head; use mm evaluate")
     datamodule = _apply.datamodule(cfg, loaded, labelled=False)
     task, trainer = _apply.test(cfg, loaded, datamodule, "all")
     # Rows that were left out while the table was read are in no split, but have their line too.

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from datamodules.splitting import Split, check_split, make_split
+from datamodules.splitting import Split, check_split, keep_some, make_split
 
 
 def counts(split: np.ndarray, labels: np.ndarray) -> dict[str, Counter]:
@@ -87,3 +87,20 @@ def test_spellings_of_a_split_column() -> None:
     split, faults = check_split(["train", " Valid ", "dev", "validation", "", "TEST", "tets", "training"], "part")
     assert split.tolist() == ["train", "val", "val", "val", "", "test", "", "train"]
     assert faults == [(6, "part", "split 'tets', wanted train, val, test or nothing", "")]
+
+
+def test_as_many_training_rows_as_are_wanted() -> None:
+    names = np.array(["train"] * 10 + ["val"] * 3, dtype=object)
+    kept = {}
+    for seed in (0, 1):
+        found = names.copy()
+        keep_some(found, Split(seed=seed, rows=4))
+        kept[seed] = np.flatnonzero(found == "train").tolist()
+        assert (found == "val").sum() == 3 and (found == "").sum() == 6
+        again = found.copy()
+        keep_some(again, Split(seed=seed, rows=4))
+        assert (again == found).all()  # once is enough
+    assert len(kept[0]) == len(kept[1]) == 4 and kept[0] != kept[1]
+    for rows in (0, 11):
+        with pytest.raises(ValueError, match=f"datamodule.split.rows: got {rows}, wanted from 1 to the 10"):
+            keep_some(names.copy(), Split(rows=rows))
