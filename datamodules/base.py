@@ -5,6 +5,7 @@ import os
 import random
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +69,7 @@ class Rows(Dataset[RowRead]):
         readers: Mapping[str, TargetTransform] | None = None,
     ):
         self.table = table
-        self.stored = {name: t for name, t in (stored or {}).items() if name in transforms}
+        self.stored = {name: described(t, transforms[name]) for name, t in (stored or {}).items() if name in transforms}
         self.transforms = {**transforms, **self.stored}
         self.on_error = on_error
         self.train = train
@@ -93,13 +94,18 @@ class Rows(Dataset[RowRead]):
                 raw = row if name in self.stored else self.table.inputs[name][row]
                 if raw is None or (isinstance(raw, str) and not raw):
                     continue
-                inputs[name] = transform(raw, self.train)
+                read = transform(raw, self.train)
+                if (
+                    transform.meta and read.windows and not read.meta
+                ):  # computed before, and without what decoding needs
+                    read = read._replace(meta=self.own[name](self.table.inputs[name][row]).meta)
+                inputs[name] = read
             except ValueError as error:
                 faults.append(Fault(row, self.table.column(name, row), str(error), FIXES.get(type(error), "")))
         targets: dict[str, Any] = {name: values[row] for name, values in self.table.targets.items()}
         for name, reader in self.aligned.items():
             try:
-                targets[name] = self.align(row, targets[name], reader, inputs.get(reader.input))
+                targets[name] = self.align(targets[name], reader, inputs.get(reader.input))
             except ValueError as error:
                 faults.append(Fault(row, self.table.column(name, row), str(error)))
                 targets[name] = unlabelled(targets[name])
@@ -110,13 +116,9 @@ class Rows(Dataset[RowRead]):
         long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
         return RowRead(Sample(inputs, targets, row), faults, long)
 
-    def align(self, row: int, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:
+    def align(self, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:
         """Of each window; unlabelled where the input is absent, or not read."""
-        if read is None:
-            return [unlabelled(target[:1])]
-        if reader.input in self.stored:  # computed before, and without what it was computed from
-            read = self.own[reader.input](self.table.inputs[reader.input][row])
-        return reader.align(target, read)
+        return [unlabelled(target[:1])] if read is None or not read.windows else reader.align(target, read)
 
 
 class Loader(DataLoader[Any]):
@@ -405,6 +407,13 @@ class DataModule(LightningDataModule):
             for (row, column), message in sorted(self.faults.items()):
                 writer.writerow([row, self.table.ids[row], self.table.split[row], column, message])
         os.replace(part, path)
+
+
+def described(stored: Transform, own: Transform) -> Transform:
+    """A copy that tells what decoding needs, as the transform does that it stands in for."""
+    stored = copy(stored)
+    stored.meta = own.meta
+    return stored
 
 
 def limits(budget: Any) -> dict[str, float]:

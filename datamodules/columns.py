@@ -50,7 +50,8 @@ def read_part(
 
     Errors: ValueError where a column does not exist, or, under on_error=raise, for the first row that is wrong.
     """
-    cells, columns = join_pairs(cells, columns, source, module.whole)
+    if kept is None:
+        cells, columns = join_pairs(cells, columns, source, module)
     inputs = input_columns(cells, columns) if kept is None else kept.inputs
     targets = target_columns(cells, columns)
     # Columns of inputs that are not wanted need not be there.
@@ -96,7 +97,9 @@ def read_part(
     return Part(table, {name: (column, cells[column]) for name, column in targets.items()}, roles, drawn)
 
 
-def join_pairs(cells: Cells, columns: Mapping[str, Any], source: Path, whole: bool) -> tuple[Cells, Mapping[str, Any]]:
+def join_pairs(
+    cells: Cells, columns: Mapping[str, Any], source: Path, module: DataModule
+) -> tuple[Cells, Mapping[str, Any]]:
     """An input of two columns, such as text: [question, passage], becomes one of pairs, empty where both are."""
     full = {name: one for name, one in (columns.get("inputs") or {}).items() if isinstance(one, Mapping)}
     told = {m: columns.get(m) for m in MODALITIES} | {name: one.get("column") for name, one in full.items()}
@@ -110,10 +113,11 @@ def join_pairs(cells: Cells, columns: Mapping[str, Any], source: Path, whole: bo
             raise ValueError(
                 f"datamodule.columns.{name}: got {list(pair)}, wanted a column, or two for a pair of texts"
             )
-        check_columns(cells, [str(column) for column in pair], source, whole)
         label = "+".join(map(str, pair))
-        both = [read_input(cells[str(column)], "text", source.parent) for column in pair]
-        cells[label] = [list(row) if any(row) else "" for row in zip(*both, strict=True)]
+        if module.wanted is None or name in module.wanted:
+            check_columns(cells, [str(column) for column in pair], source, module.whole)
+            both = [read_input(cells[str(column)], "text", source.parent) for column in pair]
+            cells[label] = [list(row) if any(row) else "" for row in zip(*both, strict=True)]
         if name in full:
             columns["inputs"][name] = {**full[name], "column": label}
         else:

@@ -165,6 +165,10 @@ def pack(table: Table, cells: Cells, row: int) -> Packed:
 
 def text_bytes(raw: Any) -> tuple[bytes, float]:
     """Errors: ValueError where it is no text."""
+    if isinstance(raw, list | tuple):
+        raise ValueError(
+            "is a pair of texts, which shards can't hold; name one column, or two inputs with columns.inputs"
+        )
     Tokens("bytes")(raw)
     return raw.encode(), 0.0
 
@@ -267,8 +271,14 @@ def write_index(path: Path, about: About, cells: Cells, places: Mapping[str, np.
 
 
 def column(values: Sequence[Any]) -> pyarrow.Array:
-    """Cells as they are, or as text where they are of several kinds."""
+    """Cells as they are, or as text where they are of several kinds. Errors: ValueError for lists among other cells."""
     try:
         return pyarrow.array(values)
     except pyarrow.ArrowException:
+        odd = next((value for value in values if isinstance(value, list | dict)), None)
+        if odd is not None:
+            raise ValueError(
+                f"a column has {odd!r:.60} beside cells of another kind, which shards can't keep apart; make all of "
+                "its cells lists of one kind"
+            ) from None
         return pyarrow.array([text_of(value) for value in values])

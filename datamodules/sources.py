@@ -58,7 +58,8 @@ def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModul
     An input or a target that a part lacks is absent or unlabelled in its rows. Where any part names validation rows, no
     other draws them from its training rows.
     """
-    if any(len(np.setdiff1d(np.flatnonzero(part.table.split == "val"), part.drawn)) for part in parts):
+    own = [part for part in parts if part.roles["split"] is not None]
+    if any(len(np.setdiff1d(np.flatnonzero(part.table.split == "val"), part.drawn)) for part in own):
         for part in parts:
             again = part.drawn[part.table.split[part.drawn] == "val"]  # others have left every split
             part.table.split[again] = "train"

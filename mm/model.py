@@ -87,7 +87,9 @@ class MultimodalModel(nn.Module):
 
         def joined(x: Tensor, of: str | None, fill: int) -> Tensor:
             """of: an input, if x tells something of its tokens."""
-            return x[first] if of is None else side_by_side(x, group, len(rows), batch.masks[of].shape[1], fill)
+            if of is None:
+                return x[first]
+            return side_by_side(x, group, len(rows), max(x.shape[1], batch.masks[of].shape[1]), fill)
 
         targets = {name: joined(x, self.heads[name].input, IGNORE) for name, x in batch.targets.items()}
         owners = {key: None if key.endswith("/characters") else key.partition("/")[0] for key in batch.meta}

@@ -181,6 +181,7 @@ class Aligned(Protocol):
 
     input: str  # whose Transform gives the meta that it needs
     texts: Sequence[str]  # of the input, that its examples go with
+    of_text: bool  # whether the input has to be a text, whose places it needs
 
     def align(self, target: Tensor, read: Read) -> list[Tensor]:
         """A row's target -> one for each window."""

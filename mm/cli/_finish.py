@@ -146,7 +146,12 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
         transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
         fill(transform, asdict(need) | {k: v for k, v in asdict(data).items() if asdict(need).get(k) is None})
         for reads in cfg.datamodule.readers.values():
-            if reads.get("input") == name and data.modality == "text":
+            if reads.get("input") == name and get_class(reads._target_).of_text:  # type: ignore[attr-defined]
+                if data.modality != "text":
+                    raise ValueError(
+                        f"model.fusion.anchor: got '{name}', which is {data.modality}, but a head tells of the words "
+                        "of a text; name an input of text"
+                    )
                 transform.places = True
         longest = transform.get("max_length")
         if need.max_length is not None and (longest is None or longest > need.max_length):

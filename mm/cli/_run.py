@@ -160,7 +160,7 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     sharded = isinstance(trainer.strategy, Sharded)
     if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
-    if sharded and cfg.get("peft") is not None:
+    if sharded and "config" in (cfg.get("peft") or {}):
         raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
     if sharded and isinstance(run.task, Contrastive):
         raise ValueError("task=contrastive: trainer=fsdp would not share out its temperature; use trainer=ddp")
@@ -290,7 +290,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
     saved = {}
-    if cfg.get("peft") is not None:
+    if "config" in (cfg.get("peft") or {}):
         adapters.save(folder / "adapter", task.model, OmegaConf.to_container(cfg.peft.config, resolve=True))  # type: ignore[arg-type]
         saved["adapter"] = folder / "adapter"
         adapters.merge(task.model)

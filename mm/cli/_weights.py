@@ -69,13 +69,27 @@ def take(sources: list[dict[str, Any]], model: MultimodalModel) -> None:
 
 
 def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
-    """Adapters beside the encoders, as cfg.peft has them. Errors: ValueError where it names nothing to have one."""
-    if cfg.get("peft") is None:  # peft=bitfit and linear_probe are rules of the task
+    """Adapters beside the encoders, or what of them is frozen, as cfg.peft has it.
+
+    Errors: ValueError where it names nothing, or leaves what is new unlearnt.
+    """
+    if cfg.get("peft") is None:
+        return
+    if "freeze" in cfg.peft:  # rules of the task, beside its own
+        cfg.task.freeze = [*cfg.task.freeze, *cfg.peft.freeze]
         return
     config = instantiate(cfg.peft.config, _convert_="all")
     adapted = adapters.attach(model, config, list(cfg.peft.also))
+    for name in sorted(adapted):
+        encoder: Any = model.get_submodule(name)
+        if encoder.input.markers and not encoder.model.get_input_embeddings().weight.requires_grad:
+            raise ValueError(
+                f"peft: the markers of {name} are new, and would never be learnt; let the embeddings learn as well, "
+                "with peft.also=[word_embeddings], or what the encoder calls them"
+            )
     if cfg.peft.start and not cfg.get("resume"):
-        adapters.load(Path(cfg.peft.start), model)
+        plain: Any = OmegaConf.to_container(cfg.peft.config, resolve=True)
+        adapters.load(Path(cfg.peft.start), model, plain)
     every = [(p.numel(), p.requires_grad) for name in sorted(adapted) for p in model.get_submodule(name).parameters()]
     some, whole = sum(n for n, learns in every if learns), sum(n for n, _ in every)
     if is_first_process():

@@ -53,7 +53,7 @@ class SpanHead(nn.Module):
     def loss(self, prediction: Spans, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
         """target (B, up to T) -> sum over labelled windows of the mean of both cross-entropies, their count"""
         target = fit(target, prediction.begin.unsqueeze(-1))
-        labelled = (target != IGNORE).any(1)
+        labelled = (target != IGNORE).any(1) & fused.mask.any(1)  # an absent text tells nothing
         flags = target.clamp(min=0)
         total = prediction.begin.new_zeros(len(target))
         for place, (logits, flag) in enumerate(((prediction.begin, BEGIN), (prediction.last, LAST))):

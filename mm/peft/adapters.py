@@ -24,7 +24,15 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
     Errors: ValueError where the config names no module, or one that can't have such an adapter, or a regex finds none.
     """
     from peft import inject_adapter_in_model  # slow to import, needed by such runs only
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
+    for rule in also:
+        try:
+            re.compile(rule)
+        except re.error as error:
+            raise ValueError(f"peft.also: '{rule}' is no regular expression: {error}") from None
+    if config.to_dict().get("bias", "none") != "none":
+        raise ValueError(f"peft.config.bias: got '{config.bias}'; leave it out, and say peft.also=['bias$']")
     wanted = config.target_modules
     try:
         found = [name for name, _ in model.named_modules() if isinstance(wanted, str) and re.fullmatch(wanted, name)]
@@ -41,8 +49,10 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
         inject_adapter_in_model(config, model)
     except ValueError as error:
         raise ValueError(f"peft.config: {error}") from error
-    own = {name for name, p in model.named_parameters() if p.requires_grad}
-    adapted = {".".join(name.split(".")[:2]) for name in own if name.startswith("encoders.")}
+    layers = [name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    adapted = {".".join(name.split(".")[:2]) for name in layers if name.startswith("encoders.")}
+    if not adapted:
+        raise ValueError(f"peft.config.target_modules: '{wanted}' names no module of an encoder, only {layers[0]}")
     for rule in also:
         if not any(re.search(rule, name) for name in before):
             raise ValueError(f"peft.also: '{rule}' finds no parameter")
@@ -97,13 +107,22 @@ def save(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     os.replace(part, path)
 
 
-def load(path: Path, model: nn.Module) -> None:
-    """An adapter onto a model with such adapters. Errors: ValueError where it is none, or its base is another."""
+def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
+    """An adapter onto a model with such adapters, which have this config.
+
+    Errors: ValueError where it is none, its config or its base is another.
+    """
     if not (path / "adapter.json").is_file():
         raise ValueError(
             f"peft.start: no adapter at {path}: it has no adapter.json; a run leaves one as outputs/RUN/adapter"
         )
-    base = json.loads((path / "adapter.json").read_text(encoding="utf-8"))["base"]
+    told = json.loads((path / "adapter.json").read_text(encoding="utf-8"))
+    base, saved = told["base"], told["config"]
+    for key in sorted({*saved, *config}):
+        if saved.get(key) != config.get(key):
+            raise ValueError(
+                f"peft.config.{key}: got {config.get(key)}, but {path} has {saved.get(key)}; set it to that"
+            )
     tensors: dict[str, Tensor] = load_file(path / "adapter.safetensors")
     ours = model.state_dict()
     for name in [*base["names"], *tensors]:

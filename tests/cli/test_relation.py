@@ -29,15 +29,21 @@ def rows(tmp_path):
 
 
 def test_learns_tells_and_serves(mm, rows, tokenizer, tmp_path):
-    run = mm(
-        "train", "datamodule=text", f"datamodule.path={rows}", "datamodule.columns.text=text", "run=relation",
+    args = [
+        "datamodule=text", f"datamodule.path={rows}", "datamodule.columns.text=text",
         "datamodule.columns.target=relation", "datamodule.num_workers=0", "datamodule.batch_size=8",
         "model/heads=relation", "model/encoders/text=huggingface", f"model.encoders.text.config={BERT}",
         f"model.encoders.text.tokenizer={tokenizer}", "model.encoders.text.pool=markers",
         "model.encoders.text.markers=['<e1>','</e1>','<e2>','</e2>']", "model.embed_dim=16", "monitor.metric=val/f1",
         "task.optimizer.lr=0.01", "trainer.max_epochs=8", "trainer.accelerator=cpu",
-    )  # fmt: skip
+    ]  # fmt: skip
+    frozen = mm("train", *args, "peft=lora")
+    assert frozen.status == 2
+    assert "the markers of encoders.text are new, and would never be learnt" in frozen.err
+    run = mm("train", *args, "run=relation")
     assert run.status == 0, run.err
+    learnt = mm("train", *args, "peft=lora", "peft.also=[word_embeddings]", "trainer.max_epochs=1", "run=lora")
+    assert learnt.status == 0, learnt.err
     assert run.metrics["test/f1"] == run.metrics["test/f1/Bite"] == 1
     assert (run.folder / "test_relations.png").exists()
     shutil.rmtree(tokenizer)

@@ -76,6 +76,47 @@ def test_a_table_of_questions(mm, tmp_path):
     assert "tells something of each token of 'text'" in probes.err
 
 
+BERT = "{model_type: bert, vocab_size: 260, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
+BERT += ", intermediate_size: 32, max_position_embeddings: 64}"
+
+
+@pytest.mark.parametrize("head", ["span", "token_classification"])
+def test_what_is_frozen_still_tells_where_its_words_are(mm, squad, tmp_path, head):
+    """Features that were computed before come without the text that they are of."""
+    args = [*ARGS, f"datamodule.path={squad}", "model/encoders/text=huggingface", f"model.encoders.text.config={BERT}"]
+    if head == "token_classification":
+        lines = [
+            {"text": f"{who} is in {where}", "tags": "B-a " + "O " * (who + where).count(" ") + "O O O"}
+            for who, where in zip(WHO * 8, WHERE * 8)
+        ]
+        (tmp_path / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        args = ["model/heads=token_classification" if a == "model/heads=span" else a for a in args]
+        args += [
+            f"datamodule.path={tmp_path}/t.jsonl",
+            "datamodule.columns.text=text",
+            "datamodule.columns.target=tags",
+            "datamodule.columns.group=null",
+        ]
+    run = mm("train", *args, "peft=linear_probe", "trainer.max_epochs=1", "run=frozen")
+    assert run.status == 0, run.err
+    assert "test/f1" in run.metrics
+
+
+def test_corrupted_words_are_no_words_to_tell_of(mm, squad):
+    run = mm("train", *ARGS, f"datamodule.path={squad}", "trainer.max_epochs=1", "run=a")
+    assert run.status == 0, run.err
+    given = ["checkpoint=outputs/a/model", "datamodule=text", f"datamodule.path={squad}", "robustness=default"]
+    refused = mm("evaluate", *given)
+    assert refused.status == 2
+    assert "leave them out with robustness.only" in refused.err
+
+
+def test_shards_refuse_pairs(mm, squad):
+    run = mm("shard", "datamodule=text", f"datamodule.path={squad}", *ARGS[-3:-1], "out=shards")
+    assert run.status == 2
+    assert "is a pair of texts, which shards can't hold" in run.err
+
+
 def test_a_file_that_is_none(mm, tmp_path):
     (tmp_path / "a.json").write_text('{"data": [{"paragraphs": [{"context": "x"}]}]}')
     run = mm("train", *ARGS, f"datamodule.path={tmp_path}/a.json")

@@ -202,3 +202,5 @@ def test_validation_rows_are_drawn_only_where_no_file_names_any(mix, tmp_path: P
     assert Counter(mix(train, test, val, split=part).table.split) == {"train": 20, "test": 20, "val": 20}
     assert Counter(mix(val, train, split=part).table.split) == {"train": 20, "val": 20}
     assert Counter(mix(train, test, split=part).table.split) == {"train": 16, "test": 20, "val": 4}
+    (tmp_path / "f.csv").write_text((tmp_path / "c.csv").read_text())  # which names no split
+    assert Counter(mix(train, {"path": "f.csv"}, split=part).table.split) == {"train": 32, "val": 8}

@@ -22,11 +22,18 @@ def test_loss_by_hand():
     """No answer, and two tokens: thirds each. One answer, none, several that begin at either, and unlabelled."""
     spans = Spans(torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(4, 2))
     target = torch.tensor([[1, 2], [0, 0], [3, 3], [IGNORE, IGNORE]])
-    each = [head().loss(Spans(*(x[i : i + 1] for x in spans)), target[i : i + 1], None) for i in range(4)]
+    here = Features(torch.zeros(4, 2, 8), torch.ones(4, 2, dtype=torch.bool), torch.zeros(4, 8), torch.zeros(4, 2, 2))
+    each = [
+        head().loss(Spans(*(x[i : i + 1] for x in spans)), target[i : i + 1], Features(*(x[i : i + 1] for x in here)))
+        for i in range(4)
+    ]
     assert [float(total) for total, _ in each] == pytest.approx([math.log(3), math.log(3), math.log(3 / 2), 0])
-    total, count = head().loss(spans, target, None)
+    total, count = head().loss(spans, target, here)
     assert float(total) == pytest.approx(2 * math.log(3) + math.log(3 / 2))
     assert int(count) == 3
+    here.mask[0] = False  # the text is absent, as modality_dropout makes it: it tells nothing
+    total, count = head().loss(head().requires_grad_(False)(here), target, here)
+    assert float(total) < 10 and int(count) == 2
 
 
 def batch_of(texts: list, **how):

@@ -103,13 +103,13 @@ def test_saved_alone_and_loaded_onto_its_base(kind, tmp_path):
     assert size < 0.7 * 4 * sum(p.numel() for p in model.parameters())
     again = build()
     adapters.attach(again, KINDS[kind]())
-    adapters.load(tmp_path / "adapter", again)
+    adapters.load(tmp_path / "adapter", again, {"r": 2})
     torch.testing.assert_close(logits(again), logits(model))
     other = build(seed=1)
     adapters.attach(other, KINDS[kind]())
     before = {name: x.clone() for name, x in other.state_dict().items()}
     with pytest.raises(ValueError, match="was trained beside other weights than this model's"):
-        adapters.load(tmp_path / "adapter", other)
+        adapters.load(tmp_path / "adapter", other, {"r": 2})
     assert all(torch.equal(x, before[name]) for name, x in other.state_dict().items())
 
 
@@ -122,14 +122,22 @@ def test_mistakes(tmp_path):
         adapters.attach(build(), LoraConfig(target_modules=".*LayerNorm"))
     with pytest.raises(ValueError, match="peft.also: 'nrom' finds no parameter"):
         adapters.attach(build(), KINDS["lora"](), ["nrom"])
+    with pytest.raises(ValueError, match=r"peft.also: '\(' is no regular expression"):
+        adapters.attach(build(), KINDS["lora"](), ["("])
+    with pytest.raises(ValueError, match="names no module of an encoder, only projections.text"):
+        adapters.attach(build(), LoraConfig(target_modules=r"projections\..*"))
+    with pytest.raises(ValueError, match="peft.config.bias: got 'all'; leave it out"):
+        adapters.attach(build(), LoraConfig(target_modules=ATTENTION, bias="all"))
     with pytest.raises(ValueError, match="no adapter at"):
-        adapters.load(tmp_path, build())
+        adapters.load(tmp_path, build(), {})
     model = build()
     adapters.attach(model, KINDS["lora"]())
     adapters.save(tmp_path / "a", model, {})
     with pytest.raises(ValueError, match="which this model has not"):
-        adapters.load(tmp_path / "a", build())
+        adapters.load(tmp_path / "a", build(), {})
+    with pytest.raises(ValueError, match="peft.config.lora_alpha: got 64, but .* has None; set it to that"):
+        adapters.load(tmp_path / "a", model, {"lora_alpha": 64})
     wider = build()
     adapters.attach(wider, LoraConfig(target_modules=ATTENTION, r=4))
     with pytest.raises(ValueError, match=r"is \(2, 16\), here \(4, 16\)"):
-        adapters.load(tmp_path / "a", wider)
+        adapters.load(tmp_path / "a", wider, {})

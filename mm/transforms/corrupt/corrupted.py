@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from mm.transforms.audio.waveform import Waveform, open_sound
+from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 from mm.types import Features, Read, Transform
 
@@ -38,6 +39,11 @@ class Corrupted:
             raise ValueError(
                 f"corruptions of {modality} know {KNOWN[modality].__name__}, but the model reads it by "
                 f"{type(transform).__name__}; leave its corruptions out with robustness.only"
+            )
+        if isinstance(transform, Tokens) and (transform.places or transform.markers):
+            raise ValueError(
+                "corruptions of text would change the words that a head tells of, or the markers that it looks for; "
+                "leave them out with robustness.only"
             )
         self.transform = transform
         self.raw = raw

@@ -19,11 +19,12 @@ OUTSIDE, BEGIN, LAST = 0, 1, 2  # of tokens; both in one: 3
 class Answers:
     """A cell is an answer, word for word as the text has it, or a list of such; an empty list: the text has none.
 
-    An answer is a text, or {"text": ..., "answer_start": its first character} (SQuAD, Rajpurkar 2016); without a start
-    it is where it first stands. input: whose text.
+    An answer is a text, or {"text": ..., "answer_start": its first character} (SQuAD, Rajpurkar 2016), both of which
+    may be lists; without a start it is where it first stands. input: whose text.
     """
 
     kind = "answers"
+    of_text = True
     texts = ("the cat sees", "old birds", "a dog and cats", "it bites", "the old dog")
     examples = ("cat", "birds", [], [{"text": "bites", "answer_start": 3}, "it"], ["old dog"])
 
@@ -50,16 +51,22 @@ class Answers:
             return [torch.full((len(meta["words"]),), IGNORE) for meta in read.meta]
         found = [torch.zeros(len(meta["words"]), dtype=torch.long) for meta in read.meta]
         text = "".join(map(chr, read.meta[0]["characters"].tolist()))
+        told = torch.zeros(len(text) + 1, dtype=torch.bool)  # characters that are of a token: blanks need not be
+        for meta in read.meta:
+            for begin, end in meta["places"].tolist():
+                told[begin:end] = True
         for start, answer in decoded(target):
             first = text.find(answer) if start == ANYWHERE else start
             if first < 0 or text[first : first + len(answer)] != answer:
                 where = "" if start == ANYWHERE else f" at character {start}"
                 raise ValueError(f"the text has no '{answer}'{where}; an answer is a part of it, word for word")
-            here = [mark(flags, meta["places"], first, first + len(answer)) for flags, meta in zip(found, read.meta)]
-            if read.cut and not any(here):
+            own = told[first : first + len(answer)].nonzero().flatten().tolist()
+            edges = (first + own[0], first + own[-1] + 1) if own else (first, first)
+            here = [mark(flags, meta["places"], *edges) for flags, meta in zip(found, read.meta)]
+            if not any(here) or (read.cut and edges[1] < first + len(answer.rstrip())):
                 raise ValueError(
-                    f"the answer '{answer}' lies behind what is read; set max_length, or too_long=window, of "
-                    f"datamodule.transforms.{self.input}"
+                    f"the answer '{answer}' is nowhere read as a whole; raise max_length or overlap, or set "
+                    f"too_long=window, of datamodule.transforms.{self.input}"
                 )
         return found
 
@@ -72,6 +79,12 @@ class Answers:
 
 def coded(cell: Any) -> list[int]:
     """Errors: ValueError for what is no answer."""
+    if isinstance(cell, Mapping) and isinstance(cell.get("text"), list):  # {text: [...], answer_start: [...]}
+        texts, starts = cell["text"], cell.get("answer_start")
+        if starts is not None and (not isinstance(starts, list) or len(starts) != len(texts)):
+            raise ValueError(f"got {cell!r:.80}, wanted as many answer_start as text")
+        every = [{"text": text} for text in texts]
+        cell = every if starts is None else [{**one, "answer_start": s} for one, s in zip(every, starts)]
     if isinstance(cell, list | tuple) and not cell:
         return [NONE]
     found: list[int] = []
@@ -81,7 +94,8 @@ def coded(cell: Any) -> list[int]:
             start, one = one.get("answer_start", ANYWHERE), one.get("text")
         if one is not None and not isinstance(one, str):
             one = text_of(one)
-        if not isinstance(start, int) or start < ANYWHERE or not one:
+        known = start == ANYWHERE or (type(start) is int and start >= 0)
+        if not known or not one or not one.strip():
             if cell is None or cell == "":
                 return [IGNORE]
             raise ValueError(f"got {cell!r:.80}, wanted an answer: a text, or {{text: ..., answer_start: 12}}")

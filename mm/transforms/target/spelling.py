@@ -22,6 +22,7 @@ class Spelling:
     """
 
     kind = "spelling"
+    of_text = False
     texts = ("la", "la", "la", "la", "la")
     examples = ("a", "b", "b", "a", "c")
 

@@ -129,6 +129,9 @@ class Tokens:
         found = []
         for count, first, pair in zip(counts, ahead, pairs):
             extra = alone if pair is None else parting + first
+            if pair is not None and self.max_length is not None and extra >= self.max_length:
+                found.append(float(self.max_length))  # it is refused when it is read
+                continue
             whole = count + extra if count else 0
             found.append(float(room(whole, self.max_length, self.too_long, self.overlap, self.multiple, extra)))
         return found

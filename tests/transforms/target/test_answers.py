@@ -21,6 +21,8 @@ def learn(*cells) -> TargetRead:
         ("a cat", ["a cat"]),
         ({"text": "a cat", "answer_start": 3}, ["a cat"]),
         ([{"text": "a cat", "answer_start": 3}, "Zoë", 7], ["a cat", "Zoë", "7"]),
+        ({"text": ["a", "b"], "answer_start": [1, 2]}, ["a", "b"]),
+        ({"text": [], "answer_start": []}, []),
         ([], []),
         (None, None),
         ("", None),
@@ -32,11 +34,27 @@ def test_reads_what_a_person_writes_and_back(cell, wanted):
     assert Answers("text").readable(found.values[0], found.data) == wanted
 
 
-@pytest.mark.parametrize("cell", [[""], {"text": "a", "answer_start": "3"}, {"answer": "a"}, [None], {}])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        [""],
+        [" "],
+        {"text": "a", "answer_start": "3"},
+        {"text": "a", "answer_start": -1},
+        {"text": "a", "answer_start": -2},
+        {"text": "a", "answer_start": True},
+        {"text": ["a"], "answer_start": [1, 2]},
+        {"answer": "a"},
+        [None],
+        {},
+    ],
+)
 def test_what_is_no_answer(cell):
     found = learn(cell)
     assert found.values[0].tolist() == [X]
-    assert "wanted an answer: a text, or {text: ..., answer_start: 12}" in found.faults[0]
+    assert (
+        "wanted an answer: a text, or {text: ..., answer_start: 12}" in found.faults[0] or "as many" in found.faults[0]
+    )
 
 
 def align(text: str, cell, **how) -> list[list[int]]:
@@ -68,9 +86,7 @@ def test_mistakes():
         align("a cat", "dog")
     with pytest.raises(ValueError, match=r"the text has no 'cat' at character 1;"):
         align("a cat", {"text": "cat", "answer_start": 1})
-    with pytest.raises(
-        ValueError, match=r"the answer 'cat' lies behind what is read; set max_length, or too_long=window"
-    ):
+    with pytest.raises(ValueError, match=r"the answer 'cat' is nowhere read as a whole; raise max_length"):
         align("a cat", "cat", max_length=4)
 
 
@@ -78,3 +94,16 @@ def test_unlabelled_keeps_its_shape_in_a_batch():
     found = learn([], "cat")
     assert found.values[0].dim() == found.values[1].dim() == 1
     assert torch.full_like(found.values[0][:1], IGNORE).tolist() == [X]
+
+
+def test_blanks_at_the_edges_need_no_token(tokenizer):
+    for cell in ("cat ", " cat", {"text": " cat ", "answer_start": 3}):
+        read = Tokens(tokenizer, places=True)("the cat sees")
+        assert Answers("text").align(learn(cell).values[0], read)[0].tolist() == [0, 0, 3, 0, 0]
+
+
+def test_an_answer_that_no_window_has_as_a_whole():
+    with pytest.raises(ValueError, match="the answer 'answer' is nowhere read as a whole; raise max_length or overlap"):
+        align("aaaaaaa answer bbbb", "answer", max_length=10, too_long="window", overlap=0)
+    with pytest.raises(ValueError, match="nowhere read as a whole"):
+        align("a cat", "a cat", max_length=4)
