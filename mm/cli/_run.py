@@ -28,7 +28,6 @@ from mm.cli._app import is_first_process, remember, resume_command, shown
 from mm.cli._launcher import watched
 from mm.cli._signals import Ends
 from mm.messages import near
-from mm.peft import adapters
 from mm.tasks.contrastive import Contrastive
 from mm.tasks.sharding import Sharded, complete
 
@@ -160,7 +159,7 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     sharded = isinstance(trainer.strategy, Sharded)
     if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
-    if sharded and "config" in (cfg.get("peft") or {}):
+    if sharded and _weights.has_adapters(cfg):
         raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
     if sharded and isinstance(run.task, Contrastive):
         raise ValueError("task=contrastive: trainer=fsdp would not share out its temperature; use trainer=ddp")
@@ -289,11 +288,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     if task.nonfinite is not None and task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
-    saved = {}
-    if "config" in (cfg.get("peft") or {}):
-        adapters.save(folder / "adapter", task.model, OmegaConf.to_container(cfg.peft.config, resolve=True))  # type: ignore[arg-type]
-        saved["adapter"] = folder / "adapter"
-        adapters.merge(task.model)
+    saved = _weights.leave_adapter(cfg, task.model, folder)
     saved |= {"model": save_model(cfg, run, results, folder), "config": folder / "config.yaml"}
     rows = datamodule.rows("test").tolist() if tested else []
     saved |= _results.save(folder, results, task, datamodule, rows, truth=True)

@@ -75,7 +75,7 @@ def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
     """
     if cfg.get("peft") is None:
         return
-    if "freeze" in cfg.peft:  # rules of the task, beside its own
+    if not has_adapters(cfg):  # rules of the task, beside its own
         cfg.task.freeze = [*cfg.task.freeze, *cfg.peft.freeze]
         return
     config = instantiate(cfg.peft.config, _convert_="all")
@@ -94,6 +94,21 @@ def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
     some, whole = sum(n for n, learns in every if learns), sum(n for n, _ in every)
     if is_first_process():
         print(f"peft: {some:,} of {whole:,} weights of {listing(sorted(adapted))} learn ({some / whole:.2%})")
+
+
+def has_adapters(cfg: DictConfig) -> bool:
+    """Whether cfg.peft puts some beside the encoders; else it only freezes, or there is none."""
+    return cfg.get("peft") is not None and "config" in cfg.peft
+
+
+def leave_adapter(cfg: DictConfig, model: MultimodalModel, folder: Path) -> dict[str, Path]:
+    """Save the adapters alone, and merge them into the model. -> where they are, by what, if there are any"""
+    if not has_adapters(cfg):
+        return {}
+    config: Any = OmegaConf.to_container(cfg.peft.config, resolve=True)
+    adapters.save(folder / "adapter", model, config)
+    adapters.merge(model)
+    return {"adapter": folder / "adapter"}
 
 
 def misfit(name: str, found: Any, wanted: Mapping[str, Any]) -> str:

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MeanMetric
 
 
 def words(text: str) -> list[str]:
@@ -25,29 +24,17 @@ def overlap(told: str, truth: str) -> float:
     return 2 * (one & other).total() / (one.total() + other.total())
 
 
-class _Answers(Metric):
+class _Answers(MeanMetric):
     """Mean over questions of the best over the answers that would be right. update: texts, lists of texts."""
 
-    full_state_update = False
     higher_is_better = True
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     @abstractmethod
     def measure(self, told: str, right: str) -> float: ...
 
-    def update(self, preds: Sequence[str], target: Sequence[Sequence[str]]) -> None:
-        for told, right in zip(preds, target, strict=True):
-            self.total += max(self.measure(told, one) for one in right)
-            self.count += 1
-
-    def compute(self) -> Tensor:
-        return (self.total / self.count.clamp(min=1)).float()
+    def update(self, preds: Sequence[str], target: Sequence[Sequence[str]]) -> None:  # type: ignore[override]
+        best = [max(self.measure(told, one) for one in right) for told, right in zip(preds, target, strict=True)]
+        super().update(torch.tensor(best))
 
 
 class ExactMatch(_Answers):

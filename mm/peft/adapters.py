@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from mm.messages import near
 
+ATTENTION = r"encoders\.\w+\.(?!pool\.).*\b(query|key|value|q_proj|k_proj|v_proj|q_lin|k_lin|v_lin|qkv|key_value)"
+
 
 def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
-    """Put adapters beside the modules that a config of the `peft` library names.
+    """Put adapters beside the modules that a config of the `peft` library names, or beside ATTENTION.
 
     No other weight of the same encoders learns, but those of their own pooling, and those that a regex of `also` finds;
     the rest of the model learns as before. -> names of the adapted encoders, such as encoders.text
@@ -33,7 +35,7 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
             raise ValueError(f"peft.also: '{rule}' is no regular expression: {error}") from None
     if config.to_dict().get("bias", "none") != "none":
         raise ValueError(f"peft.config.bias: got '{config.bias}'; leave it out, and say peft.also=['bias$']")
-    wanted = config.target_modules
+    config.target_modules = wanted = ATTENTION if config.target_modules is None else config.target_modules
     try:
         found = [name for name, _ in model.named_modules() if isinstance(wanted, str) and re.fullmatch(wanted, name)]
     except re.error as error:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -14,7 +14,7 @@ from mm.model import MultimodalModel
 from mm.tasks.base import Task, mean_losses, positive
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
-from mm.types import IGNORE, Batch, Drawn, Merged, Output, Spoken, mask_inputs, pick
+from mm.types import IGNORE, Batch, Drawn, Merged, Output, Scored, Spoken, mask_inputs, pick
 
 Scores = Mapping[str, Mapping[str, Metric]]
 Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
@@ -225,7 +225,8 @@ class Supervised(Task):
                 prediction, target = self.compare(name, head, merged, keep, said.get(name))
             else:
                 part = slice(None) if seen is None else keep
-                prediction, target = head.score(pick(merged.predictions[name], part), merged.targets[name][part])  # type: ignore[attr-defined]
+                scored = cast(Scored, head)
+                prediction, target = scored.score(pick(merged.predictions[name], part), merged.targets[name][part])
             scores["rows"].update(len(target))
             if len(target):
                 for metric_name, metric in scores.items():

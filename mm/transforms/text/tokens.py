@@ -49,9 +49,9 @@ class Tokens:
         if tokenizer != "bytes":
             self.tokenizer = load_tokenizer(tokenizer, list(self.markers))
             # Not every tokenizer can say which special tokens it adds, but all add the same ones to any text.
-            bare = self._ids("a")
-            before, after = cut_out(self._ids("a", add_special_tokens=True), bare)
-            first, rest = cut_out(self._ids("a", "a", add_special_tokens=True), bare)
+            bare = self.tokenize("a")
+            before, after = cut_out(self.tokenize("a", add_special_tokens=True), bare)
+            first, rest = cut_out(self.tokenize("a", "a", add_special_tokens=True), bare)
             self.around, self.parting = (before, after), (first, *cut_out(rest, bare))
             if places and not self.tokenizer.is_fast:
                 raise ValueError(f"tokenizer: '{tokenizer}' can't tell where its tokens lie in a text; use a fast one")
@@ -83,7 +83,7 @@ class Tokens:
         self.check_markers(windows)
         if not self.places:
             return Read(windows, read.cut)
-        places = self.lie(text)
+        places = self.offsets(text)
         both = torch.cat([places, word_begins(text, places).unsqueeze(1)], dim=1)  # (T, 3)
         parts = limit(both, *how).windows
         around = len(ahead), len(end)
@@ -97,9 +97,9 @@ class Tokens:
         """Of a text, without special tokens. -> (T,)"""
         if self.tokenizer is None:
             return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).long() + 1
-        return self._ids(text)
+        return self.tokenize(text)
 
-    def lie(self, text: str) -> torch.Tensor:
+    def offsets(self, text: str) -> torch.Tensor:
         """Of each of its tokens the first character and the one after the last. -> (T, 2) int32"""
         if self.tokenizer is None:
             return byte_places(text)
@@ -144,7 +144,8 @@ class Tokens:
         ids = self.tokenizer([x.decode() for x in known], verbose=False, add_special_tokens=False)["input_ids"]
         return [len(x) for x in ids]
 
-    def _ids(self, *texts: str, add_special_tokens: bool = False) -> torch.Tensor:
+    def tokenize(self, *texts: str, add_special_tokens: bool = False) -> torch.Tensor:
+        """A text, or a pair, by the tokenizer. -> (T,)"""
         told = self.tokenizer(*texts, verbose=False, add_special_tokens=add_special_tokens)["input_ids"]
         ids = torch.tensor(told, dtype=torch.long)
         if not self.markers:
