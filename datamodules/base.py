@@ -95,9 +95,7 @@ class Rows(Dataset[RowRead]):
                 if raw is None or (isinstance(raw, str) and not raw):
                     continue
                 read = transform(raw, self.train)
-                if (
-                    transform.meta and read.windows and not read.meta
-                ):  # computed before, and without what decoding needs
+                if transform.meta and read.windows and not read.meta:  # computed before, without what decoding needs
                     read = read._replace(meta=self.own[name](self.table.inputs[name][row]).meta)
                 inputs[name] = read
             except ValueError as error:

@@ -19,6 +19,7 @@ SUFFIXES = {  # of files that hold one input of a modality
     "audio": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"),
 }
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
+BEGIN, LAST = 1, 2  # the tokens of an answer's ends, in targets of spans; added where they are one, 0 elsewhere
 
 
 class Features(NamedTuple):

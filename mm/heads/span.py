@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mm.heads.token_classification import fit
-from mm.types import IGNORE, Features, side_by_side
+from mm.types import BEGIN, IGNORE, LAST, Features, side_by_side
 
-BEGIN, LAST = 1, 2  # of a target's tokens, added where both
 FLOOR = -1e9  # of what can't be
 CANDIDATES = 20  # begins and ends that are put together
 

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from mm.transforms.target.cells import text_of
-from mm.types import IGNORE, Read, TargetData, TargetRead
+from mm.types import BEGIN, IGNORE, LAST, Read, TargetData, TargetRead
 
 NONE = -2  # in place of all answers: the text has none
 ANYWHERE = -3  # in place of its first character: where it first stands
 END = -1  # of an answer
-OUTSIDE, BEGIN, LAST = 0, 1, 2  # of tokens; both in one: 3
 
 
 class Answers:
