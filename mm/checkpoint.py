@@ -20,7 +20,7 @@ from torch import Tensor
 from mm.messages import near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import Tokens, load_tokenizer
 from mm.types import Batch, DataSpec, Features, InputData, Rebuilt, TargetData, TargetTransform, Transform
 
 FORMAT = 2
@@ -122,6 +122,13 @@ def save(
             transform_configs[name]["tokenizer"] = f"tokenizer/{name}"
             if "tokenizer" in model_config["encoders"].get(name, {}):  # what it was trained from may move
                 model_config["encoders"][name]["tokenizer"] = f"tokenizer/{name}"
+    targets = {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()}
+    reader_configs = json.loads(json.dumps(reader_configs))
+    for name, target in targets.items():
+        written = target["facts"].get("tokenizer")
+        if written is not None:
+            load_tokenizer(written).save_pretrained(part / "labels" / name)
+            use_tokenizer(f"labels/{name}", model_config["heads"][name], reader_configs[name], target["facts"])
     config = {
         "format": FORMAT,
         "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
@@ -130,7 +137,7 @@ def save(
         "readers": reader_configs,
         "spec": {
             "inputs": {name: asdict(data) for name, data in spec.inputs.items()},
-            "targets": {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()},
+            "targets": targets,
         },
         "columns": columns,
         "metrics": metrics,
@@ -184,6 +191,10 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     for name, transform in config["transforms"].items():
         if (path / "tokenizer" / name).is_dir():
             transform["tokenizer"] = str(path / "tokenizer" / name)
+    for name, target in config["spec"]["targets"].items():
+        if (path / "labels" / name).is_dir():
+            own = config["model"]["heads"][name], config["readers"][name], target["facts"]
+            use_tokenizer(str(path / "labels" / name), *own)
     model = build(config["model"], allow)
     load_model(model, str(path / "model.safetensors"), device=str(device))
     transforms = {name: build(node, allow) for name, node in config["transforms"].items()}
@@ -193,6 +204,12 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
         targets={n: TargetData(**d, classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
     )
     return LoadedModel(model.to(device).eval(), transforms, readers, spec, config, path)
+
+
+def use_tokenizer(folder: str, *nodes: dict[str, Any]) -> None:
+    """Every part of a target that is written by tokens has the same."""
+    for node in nodes:
+        node["tokenizer"] = folder
 
 
 def weights(path: str | Path) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from mm import checkpoint
 from mm.callbacks.frozen import FrozenFeatures
 from mm.callbacks.resumable import Stopped, WholeFileIO, newest_first, usable
-from mm.cli import _alignment, _finish, _loggers, _results, _teachers, _weights
+from mm.cli import _alignment, _finish, _loggers, _results, _teachers, _tokenizers, _weights
 from mm.cli._app import is_first_process, remember, resume_command, shown
 from mm.cli._launcher import watched
 from mm.cli._signals import Ends
@@ -76,8 +76,10 @@ def prepare(cfg: DictConfig) -> Run:
         print(f"{datamodule.table.source}: {counts} rows")
     _finish.finish_model(cfg, spec)
     metrics, sources = _finish.cut_metrics(cfg), _weights.cut_sources(cfg)
+    _tokenizers.finish_tokenizers(cfg, datamodule)
     model = instantiate(cfg.model, _convert_="all")
     if not cfg.get("resume"):
+        _tokenizers.check_sources(cfg, sources)
         _weights.take(sources, model)
     _weights.adapt(cfg, model)
     needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}

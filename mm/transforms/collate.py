@@ -52,7 +52,10 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
 def join_targets(targets: Sequence[Tensor | list[Tensor]], windows: Sequence[int]) -> Tensor:
     """Of rows with so many windows each; those of their own length are padded, and unlabelled there. -> (B, ...)"""
     if all(isinstance(target, Tensor) for target in targets):
-        return torch.stack(targets).repeat_interleave(torch.tensor(windows), 0)  # type: ignore[arg-type]
+        plain: Any = list(targets)
+        alike = len({target.shape for target in plain}) == 1
+        rows = torch.stack(plain) if alike else pad_sequence(plain, batch_first=True, padding_value=IGNORE)
+        return rows.repeat_interleave(torch.tensor(windows), 0)
     parts: list[Tensor] = []
     for target, count in zip(targets, windows, strict=True):
         own = target if isinstance(target, list) else [target]

@@ -1,4 +1,4 @@
-"""LSTM or GRU over bytes."""
+"""LSTM or GRU over bytes or tokens."""
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,10 @@ def reverse(x: Tensor, length: Tensor) -> Tensor:
 
 
 class TextRecurrent(nn.Module):
-    """LSTM or GRU over bytes (Hochreiter 1997, Cho 2014); real tokens come first in a row, padding after.
+    """LSTM or GRU (Hochreiter 1997, Cho 2014); real tokens come first in a row, padding after.
 
     The backward direction reads each row reversed within its length, so no padding is ever read before a token.
-    embed_dim: of both directions together. max_length: in bytes, what the data is cut or windowed to.
+    embed_dim: of both directions together; tokenizer, vocabulary, max_length: as in mm.encoders.text.transformer.
     `torch.compile(fullgraph=True)` needs `torch._dynamo.config.allow_rnn = True`.
     Errors: ValueError where the cell is unknown or the width is odd and bidirectional.
     """
@@ -36,6 +36,8 @@ class TextRecurrent(nn.Module):
         dropout: float,
         max_length: int | None,
         pool: str,
+        tokenizer: str = "bytes",
+        vocabulary: int = 0,
     ):
         super().__init__()
         if cell not in CELLS:
@@ -43,8 +45,8 @@ class TextRecurrent(nn.Module):
         if bidirectional and embed_dim % 2:
             raise ValueError(f"embed_dim: got {embed_dim}, wanted an even width for two directions; {embed_dim + 1} is")
         self.embed_dim = embed_dim
-        self.input = InputSpec(modality="text", tokenizer="bytes", max_length=max_length)
-        self.embed = nn.Embedding(BYTES, embed_dim)
+        self.input = InputSpec(modality="text", tokenizer=tokenizer, max_length=max_length)
+        self.embed = nn.Embedding(BYTES if tokenizer == "bytes" else vocabulary, embed_dim)
         self.drop = nn.Dropout(dropout)
 
         def direction() -> nn.ModuleList:

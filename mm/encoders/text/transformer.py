@@ -1,4 +1,4 @@
-"""A small transformer over bytes, from scratch."""
+"""A small transformer over bytes or tokens, from scratch."""
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,27 @@ BYTES = 257  # 256 bytes, and 0 for padding
 
 
 class TextTransformer(nn.Module):
-    """Pre-norm transformer over bytes with sinusoidal positions (Vaswani 2017, Xiong 2020).
+    """Pre-norm transformer with sinusoidal positions (Vaswani 2017, Xiong 2020).
 
-    max_length: in bytes, what the data is cut or windowed to; the model itself takes any length.
+    tokenizer: bytes, or a tokenizer's folder or hub name, which has `vocabulary` tokens; max_length: in tokens, what
+    the data is cut or windowed to; the model itself takes any length.
     """
 
-    def __init__(self, embed_dim: int, layers: int, heads: int, dropout: float, max_length: int | None, pool: str):
+    def __init__(
+        self,
+        embed_dim: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        max_length: int | None,
+        pool: str,
+        tokenizer: str = "bytes",
+        vocabulary: int = 0,
+    ):
         super().__init__()
         self.embed_dim = embed_dim
-        self.input = InputSpec(modality="text", tokenizer="bytes", max_length=max_length)
-        self.embed = nn.Embedding(BYTES, embed_dim)
+        self.input = InputSpec(modality="text", tokenizer=tokenizer, max_length=max_length)
+        self.embed = nn.Embedding(BYTES if tokenizer == "bytes" else vocabulary, embed_dim)
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList([TransformerBlock(embed_dim, heads, dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(embed_dim)

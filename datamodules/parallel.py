@@ -1,0 +1,61 @@
+"""Lines of files that go together, such as sentences and their translations."""
+
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datamodules.base import DataModule
+from datamodules.cells import Cells
+from datamodules.columns import read_part
+from datamodules.sources import Source, make_table
+from datamodules.table import Table
+from mm.types import MODALITIES
+
+
+class ParallelDataModule(DataModule):
+    """A row is the same line of several files, which .gz files may hold; an empty line is an empty cell.
+
+    path: split -> column -> file, such as {train: {text: train.en, target: train.de}}; columns that bear a modality's
+    name are inputs, the others targets. Errors: ValueError where files of a split differ in length.
+    """
+
+    def __init__(self, path: Mapping[str, Mapping[str, str]], **shared: Any):
+        super().__init__(**shared)
+        self.path = path
+
+    def read(self) -> Table:
+        if not isinstance(self.path, Mapping) or not all(isinstance(files, Mapping) for files in self.path.values()):
+            raise ValueError(
+                f"datamodule.path: got {self.path}, wanted files by split and column, such as "
+                "{train: {text: train.en, target: train.de}, test: {text: test.en, target: test.de}}"
+            )
+        names = list(dict.fromkeys(name for files in self.path.values() for name in files))
+        cells: Cells = {name: [] for name in (*names, "split")}
+        for split, files in self.path.items():
+            lines = {name: read_lines(Path(file)) for name, file in files.items()}
+            counts = {name: len(found) for name, found in lines.items()}
+            if len(set(counts.values())) > 1:
+                told = ", ".join(f"{files[name]} {count}" for name, count in counts.items())
+                raise ValueError(f"datamodule.path.{split}: files that go together differ in lines: {told}")
+            count = max(counts.values(), default=0)
+            for name in names:
+                cells[name] += lines.get(name, [""] * count)
+            cells["split"] += [split] * count
+        targets = {name: name for name in names if name not in MODALITIES}
+        columns = {name: name for name in names if name in MODALITIES} | {"targets": targets, "split": "split"}
+        first = Path(next(iter(next(iter(self.path.values())).values())))
+        return make_table([read_part(cells, first, columns, self)], [Source(str(first))], self)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Of a text file, .gz or not; bytes that are no UTF-8 are kept as surrogates: reading the row names it."""
+    if not path.is_file():
+        raise ValueError(f"datamodule.path: no file {path}")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            text = file.read().decode("utf-8-sig", errors="surrogateescape")
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"datamodule.path: {path} can't be unpacked: {error}") from None
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
