@@ -118,9 +118,10 @@ def test_pooled_reaches_every_parameter_of_a_fusion(case, file, overrides, count
 
 
 @pytest.mark.parametrize(("case", "file", "overrides"), cases("heads"))
-def test_head(case, file, overrides):
+def test_head(case, file, overrides, tmp_path):
     node = OmegaConf.load(file)["reads"]
-    reads = instantiate(node, **({"input": "text"} if "input" in node else {}))
+    own = {"input": "text", "folder": str(tmp_path)}
+    reads = instantiate(node, **{key: value for key, value in own.items() if key in node})
     known = examples(reads).data
     judge(case, check_head(build(file, overrides, classes=list(known.classes), **known.facts), reads, WIDTH))
 

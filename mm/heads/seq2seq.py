@@ -110,7 +110,7 @@ class Seq2SeqHead(nn.Module):
         first = torch.full((len(prediction.memory), 1), self.begin, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(0)
-            written = self.decoder.generate(
+            written = self.decoder.generate(  # type: ignore[attr-defined]
                 first,
                 attention_mask=torch.ones_like(first),
                 encoder_hidden_states=prediction.memory,

@@ -1,0 +1,141 @@
+"""The loss beside torch's, what is read beside what is not, writing by heart, and beams beside all texts."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mm.heads.seq2seq import Seq2SeqHead
+from mm.transforms.text.vocabulary import train_tokenizer
+from mm.types import IGNORE, Features
+
+BEGIN, END = 2, 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(["a dog runs", "two cats sleep"], "wordpiece", 40).save_pretrained(path)
+    return str(path)
+
+
+def head(folder: str, vocabulary: int = 30, longest: int = 8, **how) -> Seq2SeqHead:
+    torch.manual_seed(0)
+    ends = {"begin": BEGIN, "end": END, "longest": longest, "dropout": 0.0}
+    return Seq2SeqHead(tokenizer=folder, vocabulary=vocabulary, embed_dim=16, layers=2, heads=2, **ends, **how)
+
+
+def fused(lengths: list[int], most: int = 4) -> Features:
+    mask = torch.arange(most) < torch.tensor(lengths).unsqueeze(1)
+    tokens = torch.randn(len(lengths), 4, 16, generator=torch.Generator().manual_seed(1))
+    tokens = torch.cat([tokens, torch.full((len(lengths), most - 4, 16), 1e3)], dim=1)
+    return Features(tokens, mask, tokens[:, 0], torch.zeros(len(lengths), most, 2))
+
+
+def test_loss_is_of_each_next_token_after_those_before(folder):
+    made = head(folder, label_smoothing=0.1).eval().requires_grad_(False)
+    target = torch.tensor([[7, 8, END], [9, END, IGNORE], [IGNORE] * 3, [5, END, IGNORE]])
+    f = fused([4, 2, 4, 0])
+    total, count = made.loss(made(f, target), target, f)
+    wanted = 0.0
+    for row in (0, 1):  # the third is unlabelled, and of the fourth there is nothing to read
+        ids = [BEGIN, *target[row][target[row] != IGNORE].tolist()]
+        for i in range(1, len(ids)):
+            told = made.decoder(
+                input_ids=torch.tensor([ids[:i]]), encoder_hidden_states=f.tokens[row : row + 1, : f.mask[row].sum()]
+            ).logits[0, -1]
+            wanted += float(F.cross_entropy(told, torch.tensor(ids[i])))
+    assert float(total) == pytest.approx(wanted, rel=1e-4)
+    assert int(count) == 5
+    wider = fused([4, 2, 4, 0], 7)
+    assert float(made.loss(made(wider, target), target, wider)[0]) == pytest.approx(wanted, rel=1e-4)
+    made.train()
+    assert float(made.loss(made(f, target), target, f)[0]) != pytest.approx(wanted, rel=1e-3)  # smoothed
+
+
+def test_writes_by_heart(folder):
+    made = head(folder, vocabulary=40, longest=12)
+    tokenizer = made.tokenizer
+    texts = ["a dog runs", "two cats sleep", "a cat"]
+    ids = [[*tokenizer(text, add_special_tokens=False).input_ids, END] for text in texts]
+    target = torch.nn.utils.rnn.pad_sequence([torch.tensor(x) for x in ids], True, IGNORE)
+    f = fused([4, 3, 1])
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+    for _ in range(60):
+        total, count = made.loss(made(f, target), target, f)
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()
+    assert total / count < 0.05
+    made.eval()
+    for beams in (1, 3):
+        made.how["num_beams"] = beams
+        said = made.decode(made(f), f, {})
+        assert made.compare(said, texts) == (texts, [[text] for text in texts])
+    alone = made.decode(made(fused([4, 3, 1], 9)), f, {})  # padding changes nothing, nor what else is in the batch
+    assert alone == said
+
+
+class Written:
+    """Stands for a tokenizer, and keeps what it is to read."""
+
+    def batch_decode(self, ids, **_) -> list[str]:
+        self.ids = ids[0, 1:].tolist()
+        return [""]
+
+
+def test_a_beam_finds_the_most_probable_text(folder):
+    """Of all texts of up to three tokens, by brute force; greedy misses it for some seed."""
+    missed = 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        made = head(folder, vocabulary=7, longest=4, beams=49, length_penalty=0.0).eval()
+        made.tokenizer = written = Written()
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.4)
+        f = fused([4])
+        best, chance = [], -torch.inf
+        alphabet = [i for i in range(7) if i != END]
+        for length in range(4):
+            texts = list(itertools.product(alphabet, repeat=length))
+            ids = torch.tensor([[*text, END] for text in texts])[:, :3]  # one that is cut has no end
+            scores = made(Features(*(x.expand(len(ids), *x.shape[1:]) for x in f)), ids).logits.log_softmax(-1)
+            found, where = scores.detach().gather(2, ids.unsqueeze(-1)).sum((1, 2)).max(0)
+            best, chance = (ids[where].tolist(), found) if found > chance else (best, chance)
+        made.decode(made(f), f, {})
+        assert written.ids[: len(best)] == best
+        made.how = {"num_beams": 1, "do_sample": False}
+        made.decode(made(f), f, {})
+        missed += written.ids[: len(best)] != best
+    assert missed
+
+
+def test_sampling_is_the_same_at_each_call(folder):
+    made = head(folder, sample=True, top_p=0.9).eval()
+    f = fused([4] * 6)
+    state = torch.random.get_rng_state()
+    first = made.decode(made(f), f, {})
+    assert made.decode(made(f), f, {}) == first
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert len({row["prediction"] for row in first}) > 1
+
+
+def test_all_windows_of_a_row_are_read(folder):
+    made = head(folder).eval()
+    f = fused([4, 3, 2])
+    merged = made.merge(made(f), torch.tensor([0, 1, 0]), 2)
+    assert merged.mask.tolist() == [[True] * 6 + [False] * 2, [True] * 3 + [False] * 5]
+    assert torch.equal(merged.memory[0, 4:6], f.tokens[2, :2])
+    assert torch.equal(merged.logits, made(f).logits[:2])
+
+
+def test_numbers_out_of_range(folder):
+    for how, said in (
+        ({"beams": 0}, "beams: got 0"),
+        ({"beams": 2, "sample": True}, "and 1 where sample=true"),
+        ({"temperature": 0.0}, "got temperature=0.0"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            head(folder, **how)

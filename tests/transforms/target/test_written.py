@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+import torch
+
+from mm.transforms.target.written import Written
+from mm.types import IGNORE
+
+TRAIN = np.array([True, True, True, False])
+
+
+def test_tokens_of_the_training_rows_and_back(tmp_path):
+    reads = Written("bpe", 300, 16, str(tmp_path))
+    found = reads.learn(["a dog", "", "two dogs", "ein Hund"], TRAIN, None)
+    facts = found.data.facts
+    assert (facts["begin"], facts["end"], facts["longest"]) == (2, 3, 16)
+    assert all(values[-1] == 3 for values in (found.values[0], found.values[2], found.values[3]))
+    assert found.values[1].tolist() == [IGNORE]
+    assert [reads.readable(v, found.data) for v in found.values] == ["a dog", None, "two dogs", "ein Hund"]
+    assert len(found.values[0]) < len(found.values[3])  # of letters that no training row has merged
+    again = Written(facts["tokenizer"], 300, 16).learn(["two dogs"], np.ones(1, bool), found.data)
+    assert torch.equal(again.values[0], found.values[2])
+    assert again.data == found.data
+
+
+def test_what_is_too_long_or_no_text_is_told(tmp_path):
+    reads = Written("bpe", 300, 6, str(tmp_path))
+    found = reads.learn(["a dog", "a dog", "\udcff", "xyzxyzxyz"], TRAIN, None)
+    assert "has 9 tokens and an end, at most 6 are written; raise reads.max_length" in found.faults[3]
+    assert "not valid UTF-8" in found.faults[2]
+    assert [values.tolist() for values in found.values[2:]] == [[IGNORE], [IGNORE]]
+    with pytest.raises(ValueError, match="reads.max_length: got 1, wanted at least 2"):
+        Written("bpe", 300, 1)

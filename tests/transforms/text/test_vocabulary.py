@@ -1,0 +1,58 @@
+"""Trained tokenizers beside the library's own, what they give back, and where they lie."""
+
+import pytest
+
+from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.vocabulary import SPECIAL, train_tokenizer, trained
+
+TEXTS = ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "naïve café – 東京"] * 3
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
+def test_special_tokens_stand_around_a_text_and_between_two(kind):
+    tokenizer = train_tokenizer(TEXTS, kind, 300)
+    assert [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL.values()] == [0, 1, 2, 3, 4]
+    assert tokenizer.pad_token_id == 0
+    one, two = tokenizer("the cat").input_ids, tokenizer("a dog").input_ids
+    assert (one[0], one[-1]) == (2, 3)
+    assert tokenizer("the cat", "a dog").input_ids == [*one, *two[1:]]
+    assert tokenizer.decode(one, skip_special_tokens=True) == "the cat"
+    assert len(tokenizer) <= 300
+
+
+def test_bytes_give_back_what_was_never_seen():
+    tokenizer = train_tokenizer(TEXTS, "bpe", 270)
+    for text in ("  two blanks\n", "Привет 🙂", "x" * 50):
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
+
+
+def test_pairs_that_come_often_are_merged_first():
+    """By hand: of `ababab` the pair ab, then ab+ab."""
+    tokenizer = train_tokenizer(["ababab"], "bpe", 263)
+    assert tokenizer.tokenize("abab") == ["abab"]
+    assert tokenizer.tokenize("ab") == ["ab"]
+
+
+def test_is_made_once(tmp_path):
+    first = trained(TEXTS, "bpe", 280, tmp_path)
+    file = first / "tokenizer.json"
+    stamp = file.stat().st_mtime_ns
+    assert trained(TEXTS, "bpe", 280, tmp_path) == first
+    assert file.stat().st_mtime_ns == stamp
+    others = {trained(TEXTS[1:], "bpe", 280, tmp_path), trained(TEXTS, "bpe", 281, tmp_path)}
+    assert len(others | {first}) == 3
+    read = Tokens(str(first))("the cat")
+    assert read.windows[0][[0, -1]].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind", "size", "said"),
+    [
+        (TEXTS, "bytepair", 300, "tokenizer: got 'bytepair', wanted one of bpe, wordpiece, unigram, bytes"),
+        (TEXTS, "bpe", 100, "vocabulary: got 100, wanted at least 261 tokens for tokenizer=bpe"),
+        (["", ""], "wordpiece", 300, "there is no text to train it on"),
+    ],
+)
+def test_mistakes(texts, kind, size, said):
+    with pytest.raises(ValueError, match=said):
+        train_tokenizer(texts, kind, size)
