@@ -1,6 +1,7 @@
 """Files and folders -> columns of cells."""
 
 import csv
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from mm.types import SUFFIXES
 Cells = dict[str, list[Any]]  # column name -> its cells, by row
 
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
-READERS |= {".conll": "conll", ".bio": "conll", ".json": "squad"}
+READERS |= {".txt": "lines", ".gz": "lines", ".conll": "conll", ".bio": "conll", ".json": "squad"}
 
 
 def read_cells(path: Path, quotes: bool | None = None, header: Sequence[str] | None = None) -> Cells:
@@ -164,7 +165,26 @@ def read_parquet(path: Path) -> Cells:
         raise ValueError(f"{path}: can't be read as Parquet: {error}") from None
 
 
-FORMATS = {"json": read_jsonl, "conll": read_conll, "squad": read_squad, "parquet": read_parquet}
+def read_lines(path: Path) -> list[str]:
+    """Of a text file, .gz or not; bytes that are no UTF-8 are kept as surrogates: reading the row names it."""
+    if not path.is_file():
+        raise ValueError(f"datamodule.path: no file {path}")
+    check_encoding(path)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            text = file.read().decode("utf-8-sig", errors="surrogateescape")
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"datamodule.path: {path} can't be unpacked: {error}") from None
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_texts(path: Path) -> Cells:
+    """A text a line -> column text; empty lines are none."""
+    return {"text": [line for line in read_lines(path) if line.strip()]}
+
+
+FORMATS = {"lines": read_texts, "json": read_jsonl, "conll": read_conll, "squad": read_squad, "parquet": read_parquet}
 
 
 def read_folder(path: Path, modality: str, flat: bool = False) -> Cells:

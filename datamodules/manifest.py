@@ -13,12 +13,12 @@ from mm.messages import listing, near
 
 
 class ManifestDataModule(DataModule):
-    """Rows of CSV, TSV, JSONL, Parquet or CoNLL files; media paths are relative to them.
+    """Rows of CSV, TSV, JSONL, Parquet, CoNLL or plain text files, a text a line; media paths are relative to them.
 
-    path: a file, or several: each a path, or {path: ..., columns: ..., weight: ..., split: ...}, where columns are all
-    of its own, and split is that of all its rows; folder: a modality, where a path may also be a folder of such files:
-    CLASS/FILE, or SPLIT/CLASS/FILE; columns: as in conf/datamodule/manifest.yaml; quotes: whether fields may be quoted
-    (null: in CSV yes, in TSV no); header: the columns' names, where a CSV or TSV file has no line of them.
+    path: a file, or several: each a path, or {path: ..., columns: ..., weight: ..., split: ..., header: ...}, where
+    columns are all of its own, and split is that of all its rows; folder: a modality, where a path may also be a folder
+    of such files: CLASS/FILE, or SPLIT/CLASS/FILE, or, without labels, FILE; columns: as in
+    conf/datamodule/manifest.yaml; quotes: whether fields may be quoted (null: in CSV yes, in TSV no); header: the columns' names, where a CSV or TSV file has no line of them.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ManifestDataModule(DataModule):
         **shared: Any,
     ):
         super().__init__(**shared)
-        self.sources = sources(path, "columns", "split")
+        self.sources = sources(path, "columns", "split", "header")
         self.columns = columns
         self.folder = folder
         self.quotes = quotes
@@ -43,10 +43,12 @@ class ManifestDataModule(DataModule):
 
     def cells(self, source: Source) -> Cells:
         """Of one file, or of a folder. Errors: ValueError where its split is told twice."""
+        header = self.header if source.header is None else source.header
         if self.folder is None:
-            cells = read_cells(Path(source.path), self.quotes, self.header)
+            cells = read_cells(Path(source.path), self.quotes, header)
         else:
-            cells = read_any(Path(source.path), self.folder, self.quotes, self.header, flat=self.whole)
+            unlabelled = self.whole or not self.readers
+            cells = read_any(Path(source.path), self.folder, self.quotes, header, flat=unlabelled)
         if source.split is not None:
             if "split" in cells:
                 raise ValueError(f"datamodule.path: {source.path} has a column 'split' already; leave out its split")

@@ -1,12 +1,11 @@
 """Lines of files that go together, such as sentences and their translations."""
 
-import gzip
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datamodules.base import DataModule
-from datamodules.cells import Cells
+from datamodules.cells import Cells, read_lines
 from datamodules.columns import read_part
 from datamodules.sources import Source, make_table
 from datamodules.table import Table
@@ -46,16 +45,3 @@ class ParallelDataModule(DataModule):
         columns = {name: name for name in names if name in MODALITIES} | {"targets": targets, "split": "split"}
         first = Path(next(iter(next(iter(self.path.values())).values())))
         return make_table([read_part(cells, first, columns, self)], [Source(str(first))], self)
-
-
-def read_lines(path: Path) -> list[str]:
-    """Of a text file, .gz or not; bytes that are no UTF-8 are kept as surrogates: reading the row names it."""
-    if not path.is_file():
-        raise ValueError(f"datamodule.path: no file {path}")
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            text = file.read().decode("utf-8-sig", errors="surrogateescape")
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"datamodule.path: {path} can't be unpacked: {error}") from None
-    lines = text.replace("\r\n", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines

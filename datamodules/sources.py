@@ -21,6 +21,7 @@ class Source(NamedTuple):
     columns: Mapping[str, Any] | None = None  # its own
     weight: float = 1.0
     split: str | None = None  # of all its rows
+    header: Sequence[str] | None = None  # its own
 
 
 def sources(path: Any, *more: str) -> list[Source]:
@@ -46,7 +47,7 @@ def sources(path: Any, *more: str) -> list[Source]:
         split = full.get("split")
         if split not in (None, *SPLITS):
             raise ValueError(f"datamodule.path: got split '{split}' for {full['path']}, wanted {', '.join(SPLITS)}")
-        found.append(Source(full["path"], full.get("columns"), float(weight), split))
+        found.append(Source(full["path"], full.get("columns"), float(weight), split, full.get("header")))
     if not found:
         raise ValueError("datamodule.path: got an empty list, wanted at least one path")
     return found

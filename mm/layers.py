@@ -80,14 +80,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Ten
 
 
 class Attention(nn.Module):
-    """Multi-head attention of queries over keys, of which only the real ones count (Vaswani 2017)."""
+    """Multi-head attention of queries over keys, of which only the real ones count (Vaswani 2017).
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0):
+    causal: each query sees the keys up to its own place.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, causal: bool = False):
         super().__init__()
         if dim % heads:
             raise ValueError(f"heads: got {heads}, which does not divide the width {dim}; choose a divisor of {dim}")
         self.heads = heads
         self.dropout = dropout
+        self.causal = causal
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
@@ -97,18 +101,21 @@ class Attention(nn.Module):
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, T, D / heads)
         k, v = self.key_value(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         present = mask.any(1)[:, None, None, None]  # (B, 1, 1, 1)
+        seen = mask[:, None, None, :]
+        if self.causal:
+            seen = seen & torch.ones(x.shape[1], context.shape[1], dtype=torch.bool, device=x.device).tril()
         # A row without any key would divide zero by zero: it attends everywhere, and the result is dropped.
-        y = attend(q, k, v, mask[:, None, None, :] | ~present, self.dropout if self.training else 0.0)
+        y = attend(q, k, v, seen | ~present, self.dropout if self.training else 0.0)
         return self.out((y * present).transpose(1, 2).flatten(2))
 
 
 class TransformerBlock(nn.Module):
     """Pre-norm attention and MLP; attends to itself, or to `context` where one is given (Xiong 2020)."""
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0, expansion: int = 4):
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, expansion: int = 4, causal: bool = False):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads, dropout)
+        self.attention = Attention(dim, heads, dropout, causal)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(
             nn.Linear(dim, expansion * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(expansion * dim, dim)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
 MODALITIES = ("text", "vision", "audio")
@@ -145,6 +145,14 @@ class Transform(Protocol):
         ...
 
 
+class Vocabulary(NamedTuple):
+    """The tokens that a Transform of texts gives."""
+
+    mask: int | None  # stands for a hidden one
+    special: Tensor  # (S,) those that are no part of a text
+    begins: Tensor  # (V,) bool, those with which a word begins
+
+
 class TargetRead(NamedTuple):
     """A target's column, read."""
 
@@ -196,6 +204,14 @@ class Encoder(Protocol):
     input: InputSpec
 
     def __call__(self, x: Tensor, mask: Tensor) -> Features: ...
+
+
+@runtime_checkable
+class TokenEncoder(Protocol):
+    """An Encoder that looks its tokens up in a table."""
+
+    @property
+    def token_embedding(self) -> nn.Embedding: ...
 
 
 class Fusion(Protocol):

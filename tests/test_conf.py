@@ -132,9 +132,10 @@ def test_every_option_composes(group):
         return
     key = str(group.relative_to(CONF))
     root = "evaluate" if key in ("robustness", "prompts") else "train"
-    beside = ["task=contrastive"] if key == "task/loss" else []
+    beside = {"task/loss": ["task=contrastive"], "task/objectives": ["task=pretraining"]}.get(key, [])
     for file in group.glob("*.yaml"):
         choice = f"{key}=[{file.stem}]" if key == "callbacks" else f"{key}={file.stem}"
+        choice = choice.replace("task/objectives=", "+task/objectives@task.objectives.one=")
         with initialize_config_module("conf", version_base="1.3"):
             cfg = compose(root, [*beside, choice, "paths.run=x"])
             assert cfg is not None

@@ -3,7 +3,7 @@
 import pytest
 
 ARGS = ["datamodule.inputs=[vision]", "trainer.accelerator=cpu", "model.encoders.vision.widths=[16,32]"]
-MASKED = [*ARGS, "task=masked_patch", "task.patch=2", "task.optimizer.lr=0.003"]
+MASKED = [*ARGS, "task=masked_patch", "task.objectives.masked_patch.patch=2", "task.optimizer.lr=0.003"]
 
 
 def test_learns_without_labels_and_is_a_beginning(mm):
@@ -36,10 +36,10 @@ def test_learns_without_labels_and_is_a_beginning(mm):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["task=masked_patch"], "hides blocks of pictures, but the input 'text' is text; leave it out"),
+        (["task=masked_patch"], "none learns of the input 'text', which is text; leave it out"),
         ([*MASKED, "model/fusion=gated"], "nothing would train model.fusion"),
         ([*MASKED, "task.freeze=['^encoders']"], "the encoder of 'vision' is frozen"),
-        ([*MASKED, "task.ratio=1"], "wanted a patch from 1 and a ratio in 0..1"),
+        ([*MASKED, "task.objectives.masked_patch.ratio=1"], "wanted a patch from 1 and a ratio in 0..1"),
         (
             [*ARGS, "datamodule.split.rows=5000"],
             "split.rows: got 5000, wanted from 1 to the 1437 training rows",

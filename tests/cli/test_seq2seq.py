@@ -10,7 +10,12 @@ import mm as package
 WORDS = {"1": "one", "2": "two"}
 ARGS = ["datamodule=text", "model/heads=seq2seq", "model/fusion=sum", "model.fusion.anchor=text", "run=written"]
 ARGS += ["datamodule.columns.text=text", "datamodule.columns.target=said", "trainer.accelerator=cpu"]
-ARGS += ["model.embed_dim=32", "model.encoders.text.embed_dim=32", "model.heads.target.layers=1", "model.heads.target.dropout=0"]
+ARGS += [
+    "model.embed_dim=32",
+    "model.encoders.text.embed_dim=32",
+    "model.heads.target.layers=1",
+    "model.heads.target.dropout=0",
+]
 ARGS += ["datamodule.batch_size=16", "task.optimizer.lr=0.003", "datamodule.num_workers=0", "monitor.metric=val/bleu"]
 ARGS += ["model.heads.target.reads.vocabulary=300", "model.heads.target.reads.max_length=16"]
 

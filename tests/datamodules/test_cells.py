@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 from pathlib import Path
@@ -156,3 +157,14 @@ def test_conll(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text("Ann O\nruns\n")
     with pytest.raises(ValueError, match="line 2: got 'runs' alone, wanted a word and its tag"):
         read_cells(tmp_path / "a.conll")
+
+
+def test_plain_texts_are_lines(tmp_path):
+    (tmp_path / "a.txt").write_text("one two\n\nthree, four\n")
+    with gzip.open(tmp_path / "a.en.gz", "wt") as file:
+        file.write("one two\n \nthree, four")
+    for name in ("a.txt", "a.en.gz"):
+        assert read_cells(tmp_path / name) == {"text": ["one two", "three, four"]}
+    (tmp_path / "b.txt").write_text("\n\n")
+    with pytest.raises(ValueError, match="has no rows"):
+        read_cells(tmp_path / "b.txt")

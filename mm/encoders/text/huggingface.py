@@ -94,6 +94,10 @@ class HuggingFaceText(nn.Module):
         self.model.resize_token_embeddings(first + len(markers), mean_resizing=False)
         return {marker: first + i for i, marker in enumerate(markers)}
 
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        return self.model.get_input_embeddings()  # type: ignore[return-value]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""
         first = torch.arange(x.shape[1], device=x.device) == 0

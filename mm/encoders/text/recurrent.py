@@ -57,6 +57,10 @@ class TextRecurrent(nn.Module):
         self.back = direction() if bidirectional else None
         self.pool = Pool(pool, embed_dim)
 
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        return self.embed
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""
         length = mask.sum(1)

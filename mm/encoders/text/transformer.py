@@ -13,7 +13,7 @@ class TextTransformer(nn.Module):
     """Pre-norm transformer with sinusoidal positions (Vaswani 2017, Xiong 2020).
 
     tokenizer: bytes, or a tokenizer's folder or hub name, which has `vocabulary` tokens; max_length: in tokens, what
-    the data is cut or windowed to; the model itself takes any length.
+    the data is cut or windowed to; the model itself takes any length; causal: no token sees those to come.
     """
 
     def __init__(
@@ -26,15 +26,20 @@ class TextTransformer(nn.Module):
         pool: str,
         tokenizer: str = "bytes",
         vocabulary: int = 0,
+        causal: bool = False,
     ):
         super().__init__()
         self.embed_dim = embed_dim
         self.input = InputSpec(modality="text", tokenizer=tokenizer, max_length=max_length)
         self.embed = nn.Embedding(BYTES if tokenizer == "bytes" else vocabulary, embed_dim)
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList([TransformerBlock(embed_dim, heads, dropout) for _ in range(layers)])
+        self.blocks = nn.ModuleList([TransformerBlock(embed_dim, heads, dropout, causal=causal) for _ in range(layers)])
         self.norm = nn.LayerNorm(embed_dim)
         self.pool = Pool(pool, embed_dim)
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        return self.embed
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from mm.messages import listing
 from mm.transforms.windows import check_limit, check_multiple, limit, room
-from mm.types import Read
+from mm.types import Read, Vocabulary
 
 SEPARATOR = 31  # "unit separator"
 
@@ -118,6 +118,17 @@ class Tokens:
                     "encoder reads, or shorten the text"
                 )
 
+    def vocabulary(self) -> Vocabulary:
+        """Of bytes, padding stands for what is hidden, and words begin at blanks."""
+        around = torch.cat([*self.around, *self.parting, torch.tensor([0, *self.markers.values()])])
+        if self.tokenizer is None:
+            begins = torch.zeros(257, dtype=torch.bool)
+            begins[[ord(blank) + 1 for blank in " \n\t"]] = True
+            return Vocabulary(0, around.unique(), begins)
+        special = torch.tensor(self.tokenizer.all_special_ids, dtype=torch.long)
+        known = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
+        return Vocabulary(self.tokenizer.mask_token_id, torch.cat([around, special]).unique(), word_starts(known))
+
     def finish(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
@@ -156,6 +167,13 @@ class Tokens:
         for where, new in swaps:
             ids[where] = new
         return ids
+
+
+def word_starts(tokens: Sequence[str]) -> torch.Tensor:
+    """Whether words begin with these: where others continue with ##, those without; else those that hold a blank."""
+    if any(token.startswith("##") for token in tokens):
+        return torch.tensor([not token.startswith("##") for token in tokens])
+    return torch.tensor([token.startswith(("\u2581", "\u0120")) for token in tokens])
 
 
 def check_text(raw: Any) -> str:

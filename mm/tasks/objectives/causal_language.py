@@ -1,0 +1,64 @@
+"""Each token of a text is told from those before it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.model import MultimodalModel
+from mm.tasks.objectives.masked_language import table_of, token_decoders
+from mm.tasks.pretraining import chosen
+from mm.types import Batch, Features
+
+
+class CausalLanguage(nn.Module):
+    """The next token (Bengio 2003, Radford 2018), by an encoder that sees none to come.
+
+    inputs: null for all texts.
+    Errors: ValueError where there is no text, its encoder has no table of tokens, or sees tokens to come.
+    """
+
+    def __init__(self, model: MultimodalModel, inputs: Sequence[str] | None = None, weight: float = 1.0):
+        super().__init__()
+        self.inputs = chosen(model, "text", inputs, "causal_language")
+        self.weight = weight
+        self.decoders = token_decoders(model, self.inputs, "causal_language")
+        self.tables = [table_of(model, name, "causal_language") for name in self.inputs]  # no modules of its own
+        for name in self.inputs:
+            check_causal(model.encoders[model.share.get(name, name)], name)
+
+    def prepare(self, transforms: Mapping[str, Any]) -> None:
+        pass
+
+    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor]]:
+        """All is shown; hidden are the tokens that another stands before. -> ids (B, T), (B, T - 1)"""
+        parts: dict[str, Any] = {name: batch.inputs[name] for name in self.inputs}
+        masks = {name: batch.masks[name] for name in self.inputs}
+        return {name: (x, masks[name][:, 1:] & masks[name][:, :-1]) for name, x in parts.items()}
+
+    def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """-> sum of the cross-entropies of the tokens that follow another, their count"""
+        x: Any = batch.inputs[name]
+        logits = self.decoders[name](features.tokens[:, :-1][hidden], self.tables[self.inputs.index(name)])
+        return F.cross_entropy(logits, x[:, 1:][hidden], reduction="sum"), hidden.sum()
+
+
+@torch.no_grad()
+def check_causal(encoder: Any, name: str) -> None:
+    """Errors: ValueError where a token changes what the encoder makes of those before it."""
+    mode = encoder.training
+    encoder.eval()
+    ids = torch.arange(1, 9, device=next(encoder.parameters()).device).unsqueeze(0)
+    other = ids.clone()
+    other[0, -1] = 9
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    before, after = (encoder(x, mask).tokens[:, :-1] for x in (ids, other))
+    encoder.train(mode)
+    if not torch.allclose(before, after, atol=1e-4):
+        raise ValueError(
+            f"task.objectives: causal_language tells the next token, but the encoder of '{name}' sees those to come; "
+            f"set model.encoders.{name}.causal=true (transformer) or .bidirectional=false (recurrent), or choose a "
+            "decoder of transformers, such as gpt2"
+        )

@@ -1,0 +1,121 @@
+"""Tokens of texts are hidden, and told from those on both sides."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.model import MultimodalModel
+from mm.tasks.pretraining import chosen
+from mm.types import Batch, Features, TokenEncoder, Vocabulary
+
+MASKED, OTHER = 0.8, 0.1  # of the hidden tokens, those that become a mask, and those that become any other
+
+
+class TokenDecoder(nn.Module):
+    """Which token stands at a place, by the encoder's own table of them (Press 2017), as BERT does."""
+
+    def __init__(self, dim: int, table: nn.Embedding):
+        super().__init__()
+        norm = nn.LayerNorm(table.embedding_dim)
+        # Logits begin with a deviation of 1 at most: tables drawn with one of 1 would begin at a loss of 40.
+        spread = float(table.weight.detach().std()) * table.embedding_dim**0.5
+        nn.init.constant_(norm.weight, min(1.0, 1 / spread))
+        self.mlp = nn.Sequential(nn.Linear(dim, table.embedding_dim), nn.GELU(), norm)
+        self.bias = nn.Parameter(torch.zeros(table.num_embeddings))
+
+    def forward(self, tokens: Tensor, table: nn.Embedding) -> Tensor:
+        """(N, D) -> logits (N, V)"""
+        return F.linear(self.mlp(tokens), table.weight, self.bias).float()
+
+
+def table_of(model: MultimodalModel, name: str, what: str) -> nn.Embedding:
+    """Errors: ValueError where the encoder of an input has none."""
+    encoder: Any = model.encoders[model.share.get(name, name)]
+    if not isinstance(encoder, TokenEncoder):
+        raise ValueError(
+            f"task.objectives: {what} tells tokens, but {type(encoder).__name__} of '{name}' has no table of them; "
+            "choose model/encoders/text=transformer, recurrent or huggingface"
+        )
+    return encoder.token_embedding
+
+
+def token_decoders(model: MultimodalModel, inputs: Sequence[str], what: str) -> Mapping[str, TokenDecoder]:
+    """One for each input."""
+    widths = {name: model.projections[model.share.get(name, name)].out_features for name in inputs}
+    made = {name: TokenDecoder(width, table_of(model, name, what)) for name, width in widths.items()}
+    return nn.ModuleDict(made)  # type: ignore[return-value]
+
+
+def draw(x: Tensor, mask: Tensor, words: Vocabulary, ratio: float, whole: bool, generator: Any) -> Tensor:
+    """Which tokens are hidden: of each row this part of those that may be, at least one. (B, T), (B, T) -> (B, T) bool
+
+    whole: tokens of one word are hidden together; a word begins where its first token says so.
+    """
+    may = mask & ~torch.isin(x, words.special.to(x.device))
+    lot = torch.rand(x.shape, generator=generator).to(x.device)
+    word = (words.begins.to(x.device)[x] & may).cumsum(1)
+    if whole:
+        lot = lot.gather(1, word.clamp(max=x.shape[1] - 1))
+    count = (ratio * may.sum(1, keepdim=True)).round().clamp(min=1)
+    hidden = (lot.masked_fill(~may, torch.inf).argsort(1).argsort(1) < count) & may
+    if whole:
+        some = torch.zeros(len(x), x.shape[1] + 1, dtype=torch.int, device=x.device)
+        hidden = some.scatter_reduce(1, word, hidden.int(), "amax").gather(1, word).bool() & may
+    return hidden
+
+
+class MaskedLanguage(nn.Module):
+    """BERT (Devlin 2019): of the hidden tokens 80 % become the mask, 10 % any token, and 10 % stay.
+
+    ratio: part of a text's tokens that is hidden; whole_words: whether words are hidden as a whole; inputs: null for
+    all texts. Errors: ValueError where there is no text, its encoder has no table of tokens, or the ratio is none.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        ratio: float,
+        whole_words: bool,
+        inputs: Sequence[str] | None = None,
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        if not 0 < ratio < 1:
+            raise ValueError(f"task.objectives: got ratio={ratio}, wanted one in 0..1")
+        self.inputs = chosen(model, "text", inputs, "masked_language")
+        self.ratio = ratio
+        self.whole_words = whole_words
+        self.weight = weight
+        self.decoders = token_decoders(model, self.inputs, "masked_language")
+        self.tables = [table_of(model, name, "masked_language") for name in self.inputs]  # no modules of its own
+        self.words: dict[str, Vocabulary] = {}
+
+    def prepare(self, transforms: Mapping[str, Any]) -> None:
+        self.words = {name: transforms[name].vocabulary() for name in self.inputs}
+        for name, words in self.words.items():
+            if words.mask is None:
+                raise ValueError(
+                    f"task.objectives: the tokenizer of '{name}' has no mask token; choose another, or causal_language"
+                )
+
+    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: self.hide_tokens(name, batch, generator) for name in self.inputs}
+
+    def hide_tokens(self, name: str, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """-> ids (B, T), which are hidden (B, T)"""
+        x: Any = batch.inputs[name]
+        words = self.words[name]
+        hidden = draw(x, batch.masks[name], words, self.ratio, self.whole_words, generator)
+        how = torch.rand(x.shape, generator=generator).to(x.device)
+        other = torch.randint(len(words.begins), x.shape, generator=generator).to(x.device)
+        shown = torch.where(how < MASKED, words.mask, torch.where(how < MASKED + OTHER, other, x))
+        return torch.where(hidden, shown, x), hidden
+
+    def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """-> sum of the cross-entropies of the hidden tokens, their count"""
+        x: Any = batch.inputs[name]
+        logits = self.decoders[name](features.tokens[hidden], self.tables[self.inputs.index(name)])
+        return F.cross_entropy(logits, x[hidden], reduction="sum"), hidden.sum()

@@ -1,0 +1,104 @@
+"""Blocks of pictures are hidden, and told from the tokens of what is left."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.model import MultimodalModel
+from mm.tasks.pretraining import chosen
+from mm.types import Batch, Features
+
+
+def draw(rows: int, blocks: int, ratio: float, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """As many blocks of each row, at least one, and never all. -> (rows, blocks) bool"""
+    count = min(max(1, round(ratio * blocks)), blocks - 1)
+    lot = torch.rand(rows, blocks, generator=generator).to(device)
+    return lot.argsort(1).argsort(1) < count
+
+
+def centres(height: int, width: int, patch: int, down: int, across: int) -> Tensor:
+    """(y, x) of the blocks, 0..1 of a picture of so many pixels. -> (down * across, 2)"""
+    y = (torch.arange(down) + 0.5) * patch / height
+    x = (torch.arange(across) + 0.5) * patch / width
+    return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+class BlockDecoder(nn.Module):
+    """The pixels of each block, from the token that lies nearest and from where the block lies beside it."""
+
+    def __init__(self, dim: int, pixels: int):
+        super().__init__()
+        self.offset = nn.Linear(2, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, pixels))
+
+    def forward(self, features: Features, places: Tensor) -> Tensor:
+        """places (N, 2) -> (B, N, pixels)"""
+        distance = torch.cdist(places.expand(len(features.position), -1, -1).float(), features.position.float())
+        distance = distance.masked_fill(~features.mask.unsqueeze(1), torch.inf)
+        nearest = distance.argmin(2)  # (B, N)
+        tokens = features.tokens.gather(1, nearest.unsqueeze(-1).expand(-1, -1, features.tokens.shape[2]))
+        beside = places - features.position.gather(1, nearest.unsqueeze(-1).expand(-1, -1, 2))
+        return self.mlp(tokens + self.offset(beside.to(tokens.dtype)))
+
+
+class MaskedPatch(nn.Module):
+    """SimMIM (Xie 2022) with any encoder of pictures, spectrograms as pictures among them.
+
+    The mean absolute error of hidden blocks' pixels, as the encoder reads them, is made small; a hidden block is of the
+    mean colour. patch: pixels of a block's side; ratio: part of the blocks that is hidden; inputs: null for all.
+    Errors: ValueError where there is no picture, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        patch: int,
+        ratio: float,
+        inputs: Sequence[str] | None = None,
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        if patch < 1 or not 0 < ratio < 1:
+            raise ValueError(f"task: got patch={patch}, ratio={ratio}, wanted a patch from 1 and a ratio in 0..1")
+        self.inputs = chosen(model, "vision", inputs, "masked_patch")
+        self.patch = patch
+        self.ratio = ratio
+        self.weight = weight
+        decoders = {}
+        for name in self.inputs:
+            part = model.share.get(name, name)
+            channels = model.encoders[part].input.channels or 3
+            decoders[name] = BlockDecoder(model.projections[part].out_features, channels * patch**2)
+        self.decoders: Mapping[str, BlockDecoder] = nn.ModuleDict(decoders)  # type: ignore[assignment]
+
+    def prepare(self, transforms: Mapping[str, Any]) -> None:
+        pass
+
+    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: self.hide_blocks(name, batch.inputs[name], generator) for name in self.inputs}
+
+    def hide_blocks(self, name: str, x: Any, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> the same with blocks of it hidden, which they are (B, N)"""
+        down, across = x.shape[2] // self.patch, x.shape[3] // self.patch
+        if down * across < 2:
+            raise ValueError(
+                f"task.objectives: got patch={self.patch}, but the pictures of '{name}' are {x.shape[2]}x{x.shape[3]} "
+                "pixels, which has to be two blocks at least"
+            )
+        hidden = draw(len(x), down * across, self.ratio, generator, x.device)
+        away = F.interpolate(hidden.view(-1, 1, down, across).to(x.dtype), scale_factor=self.patch)
+        return x * (1 - F.pad(away, (0, x.shape[3] - away.shape[3], 0, x.shape[2] - away.shape[2]))), hidden
+
+    def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """-> sum over hidden blocks of the rows that have the input, their count"""
+        x: Any = batch.inputs[name]
+        height, width = x.shape[2:]
+        down, across = height // self.patch, width // self.patch
+        told = self.decoders[name](features, centres(height, width, self.patch, down, across).to(x.device))
+        truth = F.unfold(x[:, :, : down * self.patch, : across * self.patch].float(), self.patch, stride=self.patch)
+        distance = (told.float() - truth.transpose(1, 2)).abs().mean(2)  # (B, N)
+        counts = hidden & features.mask.any(1, keepdim=True)
+        return (distance * counts).sum(), counts.sum()
