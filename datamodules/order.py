@@ -54,7 +54,9 @@ class Batching:
                 batches = max(len(mine) / self.batch_size, lengths[name][rows[mine]].sum() / most)
                 count = max(1, min(self.buckets, int(batches // (4 * world))))
                 order = np.argsort(lengths[name][rows[mine]], kind="stable")
-                parts[mine[order]] = np.arange(len(mine)) * count // max(1, len(mine))
+                # As much in each: as many rows would put the few longest among others, and all go one by one.
+                sums = lengths[name][rows[mine[order]]].cumsum()
+                parts[mine[order]] = np.minimum(count - 1, (count * sums / sums[-1:].clip(1e-9)).astype(int))
             _, bucket = np.unique(bucket * self.buckets + parts, return_inverse=True)
         sizes = []
         for b in range(bucket.max(initial=0) + 1):

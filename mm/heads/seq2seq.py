@@ -1,23 +1,15 @@
 """A text that is written from what was read: translation, summary, caption, reply."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer, MBartConfig, MBartForCausalLM
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from mm.types import IGNORE, Features, side_by_side
-
-
-class Continued(NamedTuple):
-    """What comes next, and what was read, which writing goes on to need."""
-
-    logits: Tensor  # (B, U, V) of each next token, after the begin and the tokens before
-    memory: Tensor  # (B, T, D)
-    mask: Tensor  # (B, T) bool
+from mm.heads._writing import Continued, before, compare_texts, generation, merge_read, next_token_loss
+from mm.types import Features
 
 
 class Seq2SeqHead(nn.Module):
@@ -53,23 +45,16 @@ class Seq2SeqHead(nn.Module):
         weight: float = 1.0,
     ):
         super().__init__()
-        if beams < 1 or (sample and beams > 1):
-            raise ValueError(f"beams: got {beams}, wanted at least 1, and 1 where sample=true")
-        if temperature <= 0 or not 0 < top_p <= 1 or not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f"got temperature={temperature}, top_p={top_p}, label_smoothing={label_smoothing}, wanted a "
-                "temperature above 0, top_p in 0..1 and a smoothing below 1"
-            )
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: got {label_smoothing}, wanted it below 1")
         if embed_dim % heads:
             raise ValueError(f"heads: got {heads}, which does not divide the width {embed_dim}")
         self.weight = weight
-        self.begin, self.end, self.longest = begin, end, longest
+        self.begin, self.end = begin, end
         self.label_smoothing = label_smoothing
-        how = {"num_beams": beams, "do_sample": sample}
-        how |= {"temperature": temperature, "top_p": top_p, "top_k": 0} if sample else {}
-        self.how = how | ({"length_penalty": length_penalty} if beams > 1 else {})
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
-        self.decoder = MBartForCausalLM(
+        self.how = generation(beams, length_penalty, sample, temperature, top_p, longest)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        self.decoder: Any = MBartForCausalLM(
             MBartConfig(
                 vocab_size=vocabulary, d_model=embed_dim, decoder_layers=layers, decoder_attention_heads=heads,
                 decoder_ffn_dim=4 * embed_dim, dropout=dropout, max_position_embeddings=longest, scale_embedding=True,
@@ -80,11 +65,8 @@ class Seq2SeqHead(nn.Module):
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Continued:
         """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
-        before = torch.full((len(fused.tokens), 1), self.begin, device=fused.tokens.device)
-        if target is not None:
-            before = torch.cat([before, target[:, :-1].masked_fill(target[:, :-1] == IGNORE, self.end)], dim=1)
         told = self.decoder(
-            input_ids=before,
+            input_ids=before(target, self.begin, self.end, fused.tokens),
             encoder_hidden_states=fused.tokens,
             encoder_attention_mask=fused.mask.long(),
             use_cache=False,
@@ -93,30 +75,22 @@ class Seq2SeqHead(nn.Module):
 
     def loss(self, prediction: Continued, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
         """(B, U, V), (B, U) -> sum over the tokens of labelled rows that have something to read, their count"""
-        target = target.masked_fill(~fused.mask.any(1, keepdim=True), IGNORE)
-        smoothing = self.label_smoothing if self.training else 0.0
-        logits = prediction.logits.flatten(0, 1)
-        total = F.cross_entropy(
-            logits, target.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
-        )
-        return total, (target != IGNORE).sum()
+        return next_token_loss(prediction, target, fused, self.label_smoothing if self.training else 0.0)
 
     @torch.no_grad()
     def decode(self, prediction: Continued, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """-> per row {"prediction": text}"""
         if not len(prediction.memory):
             return []
-        device = prediction.memory.device
-        first = torch.full((len(prediction.memory), 1), self.begin, device=device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        first = before(None, self.begin, self.end, prediction.memory)
+        with torch.random.fork_rng(devices=[first.device] if first.device.type == "cuda" else []):
             torch.manual_seed(0)
-            written = self.decoder.generate(  # type: ignore[attr-defined]
+            written = self.decoder.generate(
                 first,
                 attention_mask=torch.ones_like(first),
                 encoder_hidden_states=prediction.memory,
                 encoder_attention_mask=prediction.mask.long(),
                 past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
-                max_new_tokens=self.longest - 1,
                 **self.how,
             )
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
@@ -124,13 +98,8 @@ class Seq2SeqHead(nn.Module):
 
     def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
         """-> what is written, and what would be right"""
-        return [row["prediction"] for row in said], [[text] for text in truth]
+        return compare_texts(said, truth)
 
     def merge(self, prediction: Continued, group: Tensor, count: int) -> Continued:
         """What all windows of a row have read, side by side; the next tokens after the first."""
-        length = prediction.memory.shape[1]
-        memory = side_by_side(prediction.memory, group, count, length, 0.0)
-        mask = side_by_side(prediction.mask, group, count, length, 0)
-        order = torch.arange(len(group), device=group.device)
-        first = torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
-        return Continued(prediction.logits[first], memory, mask)
+        return merge_read(prediction, group, count)

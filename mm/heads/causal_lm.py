@@ -1,0 +1,157 @@
+"""An answer that a language model writes after a prompt, in which stands what was read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from mm.heads._writing import Continued, before, compare_texts, generation, merge_read, next_token_loss
+from mm.layers import TransformerBlock
+from mm.types import Features
+
+PROJECTIONS = ("linear", "mlp", "queries")
+HERE = "{input}"  # where in the prompt the projected tokens stand
+
+
+class Projection(nn.Module):
+    """Fused tokens -> prefix tokens of the language model's width.
+
+    kind: linear or mlp, token by token (Liu 2023); queries: so many learnt tokens, which attend to all (Li 2023).
+    """
+
+    def __init__(self, kind: str, dim: int, width: int, queries: int):
+        super().__init__()
+        if kind not in PROJECTIONS:
+            raise ValueError(f"projection: got '{kind}', wanted one of {', '.join(PROJECTIONS)}")
+        self.queries = nn.Parameter(torch.randn(1, queries, dim) * 0.02) if kind == "queries" else None
+        self.block = TransformerBlock(dim, 1) if kind == "queries" else None
+        wide = [nn.Linear(dim, width)] if kind != "mlp" else [nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width)]
+        self.out = nn.Sequential(*wide)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, D), (B, T) -> (B, P, E), (B, P)"""
+        if self.block is not None and self.queries is not None:
+            tokens = self.block(self.queries.expand(len(tokens), -1, -1), mask, tokens)
+            mask = mask.any(1, keepdim=True).expand(-1, tokens.shape[1])
+        return self.out(tokens) * mask.unsqueeze(-1), mask
+
+
+class CausalLMHead(nn.Module):
+    """Any causal language model of transformers, which reads the fused tokens as a prefix (Frozen, Tsimpoukelli 2021).
+
+    pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`; prompt: what it
+    reads, the projected tokens where {input} stands; projection, queries: see Projection; the loss is of the answer
+    alone; tokenizer, vocabulary, begin, end, longest, beams, length_penalty, sample, temperature, top_p: as in
+    mm.heads.seq2seq, but that the end of the prompt stands for the begin.
+    Errors: ValueError where there is not exactly one source, the prompt has not exactly one {input}, the tokenizer is
+    not the pretrained model's, or a number is out of range.
+    """
+
+    input = None
+
+    def __init__(
+        self,
+        *,
+        tokenizer: str,
+        vocabulary: int,
+        begin: int,
+        end: int,
+        longest: int,
+        embed_dim: int,
+        pretrained: str | None,
+        config: Mapping[str, Any] | None,
+        prompt: str = HERE,
+        projection: str = "mlp",
+        queries: int = 16,
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        sample: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        if prompt.count(HERE) != 1:
+            raise ValueError(f"prompt: got '{prompt}', wanted one {HERE} in it, where what was read stands")
+        self.weight = weight
+        self.begin, self.end = begin, end
+        self.how = generation(beams, length_penalty, sample, temperature, top_p, longest)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        self.lm, self.architecture = language_model(pretrained, config, vocabulary, self.tokenizer)
+        self.project = Projection(projection, embed_dim, self.lm.get_input_embeddings().embedding_dim, queries)
+        around = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in prompt.split(HERE)]
+        self.ahead, self.behind = ([begin, *around[0]], [*around[1], begin])
+
+    def prompted(self, tokens: Tensor, mask: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+        """Prefix tokens (B, P, E), (B, P), ids that follow (B, U) -> the whole as vectors (B, S, E), (B, S)"""
+        look = self.lm.get_input_embeddings()
+        rows = len(tokens)
+        ahead, behind = (
+            look(torch.tensor(ids, device=more.device)).expand(rows, -1, -1) for ids in (self.ahead, self.behind[:-1])
+        )
+        whole = torch.cat([ahead.to(tokens), tokens, behind.to(tokens), look(more).to(tokens)], dim=1)
+        real = [mask.new_ones(rows, x.shape[1]) for x in (ahead, behind, more)]
+        return whole, torch.cat([real[0], mask, real[1], real[2]], dim=1)
+
+    def forward(self, fused: Features, target: Tensor | None = None) -> Continued:
+        """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
+        tokens, mask = self.project(fused.tokens, fused.mask)
+        more = before(target, self.begin, self.end, tokens)
+        whole, real = self.prompted(tokens, mask, more)
+        place = (real.cumsum(1) - 1).clamp(min=0)
+        told = self.lm(inputs_embeds=whole, attention_mask=real.long(), position_ids=place, use_cache=False)
+        return Continued(told.logits[:, -more.shape[1] :].float(), tokens, mask)
+
+    def loss(self, prediction: Continued, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
+        """(B, U, V), (B, U) -> sum over the tokens of labelled rows that have something to read, their count"""
+        return next_token_loss(prediction, target, fused, 0.0)
+
+    @torch.no_grad()
+    def decode(self, prediction: Continued, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """-> per row {"prediction": text}"""
+        if not len(prediction.memory):
+            return []
+        first = before(None, self.begin, self.end, prediction.memory)
+        whole, real = self.prompted(prediction.memory, prediction.mask, first)
+        with torch.random.fork_rng(devices=[first.device] if first.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            ends = {"eos_token_id": self.end, "pad_token_id": self.end}
+            written = self.lm.generate(inputs_embeds=whole, attention_mask=real.long(), **ends, **self.how)
+        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [{"prediction": text.strip()} for text in texts]
+
+    def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
+        """-> what is written, and what would be right"""
+        return compare_texts(said, truth)
+
+    def merge(self, prediction: Continued, group: Tensor, count: int) -> Continued:
+        """What all windows of a row have read, side by side; the next tokens after the first."""
+        return merge_read(prediction, group, count)
+
+
+def language_model(
+    pretrained: str | None, config: Mapping[str, Any] | None, vocabulary: int, tokenizer: Any
+) -> tuple[Any, dict[str, Any]]:
+    """-> the model, and the arguments that build it again without its source of weights"""
+    if (pretrained is None) == (config is None):
+        got = "neither" if pretrained is None else "both"
+        raise ValueError(
+            f"model.heads: got {got} of `pretrained` and `config` of the language model, wanted exactly one; set "
+            "pretrained=FOLDER, or config={model_type: llama, ...} for random weights"
+        )
+    if pretrained is not None:
+        model = AutoModelForCausalLM.from_pretrained(pretrained, dtype=torch.float32, trust_remote_code=False)
+        if AutoTokenizer.from_pretrained(pretrained, trust_remote_code=False).get_vocab() != tokenizer.get_vocab():
+            raise ValueError(
+                f"the language model of {pretrained} has a tokenizer of its own; write with it, as "
+                f"model.heads.target.reads.tokenizer={pretrained}"
+            )
+    else:
+        plain = json.loads(json.dumps(config, default=dict)) | {"vocab_size": vocabulary}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**plain), dtype=torch.float32)
+    kept = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    kept["vocab_size"] = vocabulary if pretrained is None else model.config.vocab_size
+    return model, {"pretrained": None, "config": kept}
