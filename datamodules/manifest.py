@@ -18,7 +18,8 @@ class ManifestDataModule(DataModule):
     path: a file, or several: each a path, or {path: ..., columns: ..., weight: ..., split: ..., header: ...}, where
     columns are all of its own, and split is that of all its rows; folder: a modality, where a path may also be a folder
     of such files: CLASS/FILE, or SPLIT/CLASS/FILE, or, without labels, FILE; columns: as in
-    conf/datamodule/manifest.yaml; quotes: whether fields may be quoted (null: in CSV yes, in TSV no); header: the columns' names, where a CSV or TSV file has no line of them.
+    conf/datamodule/manifest.yaml; quotes: whether fields may be quoted (null: in CSV yes, in TSV no); header: the
+    columns' names, where a CSV or TSV file has no line of them.
     """
 
     def __init__(

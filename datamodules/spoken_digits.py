@@ -53,7 +53,7 @@ class SpokenDigitsDataModule(DataModule):
         self.data_seed = data_seed
 
     def read(self) -> Table:
-        clips = self.clips()
+        clips = read_clips(self.path)
         speakers = sorted({speaker for _, speaker, _ in clips})
         if self.held_out is not None and self.held_out not in speakers:
             raise ValueError(
@@ -86,17 +86,18 @@ class SpokenDigitsDataModule(DataModule):
         add_target(table, "target", ["target"] * len(ids), said, self)
         return table
 
-    def clips(self) -> dict[tuple[int, str, int], np.ndarray]:
-        """Digit, speaker, take -> waveform. Errors: ValueError where one is missing."""
-        folder = self.path / "fsdd" / "recordings"
-        speakers = sorted({file.stem.split("_")[1] for file in folder.glob("*_*_*.wav")})
-        if not speakers:
-            raise ValueError(
-                f"spoken_digits: no recordings in {folder}; put the Free Spoken Digit Dataset's into fsdd/recordings/ "
-                "of a folder, and name that with paths.data=FOLDER or MM_DATA=FOLDER"
-            )
-        keys = [(digit, speaker, take) for digit in range(10) for speaker in speakers for take in EVERY]
-        return {key: read_file(folder / f"{key[0]}_{key[1]}_{key[2]}.wav")[0].numpy() for key in keys}
+
+def read_clips(path: Path) -> dict[tuple[int, str, int], np.ndarray]:
+    """Of a folder with fsdd/recordings/: digit, speaker, take -> waveform. Errors: ValueError where one is missing."""
+    folder = path / "fsdd" / "recordings"
+    speakers = sorted({file.stem.split("_")[1] for file in folder.glob("*_*_*.wav")})
+    if not speakers:
+        raise ValueError(
+            f"no recordings in {folder}; put the Free Spoken Digit Dataset's into fsdd/recordings/ of a folder, and "
+            "name that with paths.data=FOLDER or MM_DATA=FOLDER"
+        )
+    keys = [(digit, speaker, take) for digit in range(10) for speaker in speakers for take in EVERY]
+    return {key: read_file(folder / f"{key[0]}_{key[1]}_{key[2]}.wav")[0].numpy() for key in keys}
 
 
 class Joined(Sequence[tuple[np.ndarray, int]]):

@@ -82,7 +82,11 @@ def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
     adapted = adapters.attach(model, config, list(cfg.peft.also))
     for name in sorted(adapted):
         encoder: Any = model.get_submodule(name)
-        if encoder.input.markers and not encoder.model.get_input_embeddings().weight.requires_grad:
+        if (
+            name.startswith("encoders.")
+            and encoder.input.markers
+            and not encoder.model.get_input_embeddings().weight.requires_grad
+        ):
             raise ValueError(
                 f"peft: the markers of {name} are new, and would never be learnt; let the embeddings learn as well, "
                 "with peft.also=[word_embeddings], or what the encoder calls them"

@@ -83,18 +83,17 @@ class CausalLMHead(nn.Module):
         self.lm, self.architecture = language_model(pretrained, config, vocabulary, self.tokenizer)
         self.project = Projection(projection, embed_dim, self.lm.get_input_embeddings().embedding_dim, queries)
         around = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in prompt.split(HERE)]
-        self.ahead, self.behind = ([begin, *around[0]], [*around[1], begin])
+        self.ahead, self.behind = around
 
     def prompted(self, tokens: Tensor, mask: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
         """Prefix tokens (B, P, E), (B, P), ids that follow (B, U) -> the whole as vectors (B, S, E), (B, S)"""
         look = self.lm.get_input_embeddings()
         rows = len(tokens)
-        ahead, behind = (
-            look(torch.tensor(ids, device=more.device)).expand(rows, -1, -1) for ids in (self.ahead, self.behind[:-1])
-        )
-        whole = torch.cat([ahead.to(tokens), tokens, behind.to(tokens), look(more).to(tokens)], dim=1)
-        real = [mask.new_ones(rows, x.shape[1]) for x in (ahead, behind, more)]
-        return whole, torch.cat([real[0], mask, real[1], real[2]], dim=1)
+        ahead, behind = (more.new_tensor(ids).expand(rows, -1) for ids in (self.ahead, self.behind))
+        after = torch.cat([behind, more], dim=1)
+        whole = torch.cat([look(ahead).to(tokens), tokens, look(after).to(tokens)], dim=1)
+        real = torch.cat([torch.ones_like(ahead).bool(), mask, torch.ones_like(after).bool()], dim=1)
+        return whole, real
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Continued:
         """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""

@@ -22,7 +22,7 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
     """Put adapters beside the modules that a config of the `peft` library names, or beside ATTENTION.
 
     No other weight of the same encoders learns, but those of their own pooling, and those that a regex of `also` finds;
-    the rest of the model learns as before. -> names of the adapted encoders, such as encoders.text
+    the rest of the model learns as before. -> names of what is adapted, such as encoders.text or heads.target.lm
     Errors: ValueError where the config names no module, or one that can't have such an adapter, or a regex finds none.
     """
     from peft import inject_adapter_in_model  # slow to import, needed by such runs only
@@ -52,20 +52,30 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
     except ValueError as error:
         raise ValueError(f"peft.config: {error}") from error
     layers = [name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-    adapted = {".".join(name.split(".")[:2]) for name in layers if name.startswith("encoders.")}
+    adapted = {part for name in layers if (part := owner(name))}
     if not adapted:
-        raise ValueError(f"peft.config.target_modules: '{wanted}' names no module of an encoder, only {layers[0]}")
+        raise ValueError(
+            f"peft.config.target_modules: '{wanted}' names no module of an encoder or of a head's language model, only "
+            f"{layers[0]}"
+        )
     for rule in also:
         if not any(re.search(rule, name) for name in before):
             raise ValueError(f"peft.also: '{rule}' finds no parameter")
     for name, parameter in model.named_parameters():
-        part, rest = ".".join(name.split(".")[:2]), name.split(".")[2:]
+        part = owner(name)
+        rest = name.removeprefix(f"{part}.").split(".")
         plain = name.replace(".base_layer.", ".")
         if plain not in before or (name != plain and not any(re.search(rule, plain) for rule in also)):
             continue  # of an adapter, or of what it stands beside
         frozen = part in adapted and rest[:1] != ["pool"] and not any(re.search(rule, plain) for rule in also)
         parameter.requires_grad_(before[plain] and not frozen)
     return adapted
+
+
+def owner(name: str) -> str:
+    """What is adapted as a whole: encoders.text, or heads.target.lm; "" for the rest of a model."""
+    found = re.match(r"encoders\.\w+|heads\.\w+\.lm\b", name)
+    return found[0] if found else ""
 
 
 def merge(model: nn.Module) -> None:

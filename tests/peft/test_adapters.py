@@ -124,7 +124,9 @@ def test_mistakes(tmp_path):
         adapters.attach(build(), KINDS["lora"](), ["nrom"])
     with pytest.raises(ValueError, match=r"peft.also: '\(' is no regular expression"):
         adapters.attach(build(), KINDS["lora"](), ["("])
-    with pytest.raises(ValueError, match="names no module of an encoder, only projections.text"):
+    with pytest.raises(
+        ValueError, match="names no module of an encoder or of a head's language model, only projections.text"
+    ):
         adapters.attach(build(), LoraConfig(target_modules=r"projections\..*"))
     with pytest.raises(ValueError, match="peft.config.bias: got 'all'; leave it out"):
         adapters.attach(build(), LoraConfig(target_modules=ATTENTION, bias="all"))

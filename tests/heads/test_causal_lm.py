@@ -1,0 +1,116 @@
+"""The loss beside transformers' own on the same vectors, padding without influence, and answers by heart."""
+
+import pytest
+import torch
+
+from mm.heads.causal_lm import CausalLMHead
+from mm.transforms.text.vocabulary import train_tokenizer
+from mm.types import IGNORE, Features
+
+LLAMA = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+LLAMA |= {"num_attention_heads": 2}
+GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "resid_pdrop": 0, "embd_pdrop": 0}
+GPT2 |= {"attn_pdrop": 0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(["look here , the answer is yes no seven"] * 2, "wordpiece", 60).save_pretrained(path)
+    return str(path)
+
+
+def head(folder: str, config: dict | None = None, **how) -> CausalLMHead:
+    torch.manual_seed(0)
+    own = {"begin": 2, "end": 3, "longest": 6, "vocabulary": 60, "embed_dim": 8, "pretrained": None}
+    return CausalLMHead(tokenizer=folder, config=config or LLAMA, **(own | how))
+
+
+def fused(lengths: list[int], most: int = 4) -> Features:
+    mask = torch.arange(most) < torch.tensor(lengths).unsqueeze(1)
+    tokens = torch.randn(len(lengths), 4, 8, generator=torch.Generator().manual_seed(1))
+    tokens = torch.cat([tokens, torch.full((len(lengths), most - 4, 8), 1e3)], dim=1)
+    return Features(tokens, mask, tokens[:, 0], torch.zeros(len(lengths), most, 2))
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+@pytest.mark.parametrize("projection", ["linear", "mlp", "queries"])
+def test_loss_is_transformers_own_of_the_answer_alone(folder, config, projection):
+    made = head(folder, config, prompt="look here {input} the answer", projection=projection, queries=3)
+    made.eval().requires_grad_(False)
+    target = torch.tensor([[7, 8, 3], [9, 3, IGNORE], [IGNORE] * 3, [7, 3, IGNORE]])
+    wanted = 0.0
+    for row, length in ((0, 4), (1, 2)):  # the third is unlabelled, of the fourth there is nothing to read
+        f = fused([4, 2, 4, 0])
+        prefix, _ = made.project(f.tokens[row : row + 1, :length], torch.ones(1, length, dtype=torch.bool))
+        told = target[row][target[row] != IGNORE].unsqueeze(0)
+        look = made.lm.get_input_embeddings()
+        ahead, behind = (made.tokenizer(x, add_special_tokens=False).input_ids for x in ("look here", "the answer"))
+        after = torch.cat([torch.tensor([[*behind, 2]]), told], 1)
+        whole = torch.cat([look(torch.tensor([ahead])), prefix, look(after)], 1)
+        labels = torch.full(whole.shape[:2], IGNORE)
+        labels[0, -told.shape[1] :] = told
+        wanted += float(made.lm(inputs_embeds=whole, labels=labels).loss) * told.shape[1]
+    for most in (4, 9):
+        f = fused([4, 2, 4, 0], most)
+        total, count = made.loss(made(f, target), target, f)
+        assert float(total) == pytest.approx(wanted, rel=1e-4)
+        assert int(count) == 5
+
+
+def test_answers_by_heart(folder):
+    made = head(folder, prompt="{input} the answer is")
+    texts = ["yes", "no seven", "seven"]
+    ids = [[*made.tokenizer(text, add_special_tokens=False).input_ids, 3] for text in texts]
+    target = torch.nn.utils.rnn.pad_sequence([torch.tensor(x) for x in ids], True, IGNORE)
+    f = fused([4, 3, 1])
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+    for _ in range(60):
+        total, count = made.loss(made(f, target), target, f)
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()
+    assert total / count < 0.05
+    made.eval()
+    for beams in (1, 2):
+        made.how["num_beams"] = beams
+        for most in (4, 9):
+            wider = fused([4, 3, 1], most)
+            assert made.compare(made.decode(made(wider), wider, {}), texts) == (texts, [[text] for text in texts])
+
+
+def test_is_built_again_without_its_source(folder, tmp_path):
+    first = head(folder).eval()
+    first.lm.save_pretrained(tmp_path)
+    first.tokenizer.save_pretrained(tmp_path)
+    own = {"begin": 2, "end": 3, "longest": 6, "vocabulary": 60, "embed_dim": 8}
+    taken = CausalLMHead(tokenizer=folder, pretrained=str(tmp_path), config=None, **own).eval()
+    for name, x in first.lm.state_dict().items():
+        assert torch.equal(x, taken.lm.state_dict()[name]), name
+    again = CausalLMHead(tokenizer=folder, **(own | taken.architecture)).eval()
+    again.load_state_dict(taken.state_dict())
+    f = fused([4, 2])
+    assert torch.equal(again(f).logits, taken(f).logits)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"prompt": "tell"}, "prompt: got 'tell', wanted one {input} in it"),
+        ({"prompt": "{input}{input}"}, "wanted one {input} in it"),
+        ({"projection": "conv"}, "projection: got 'conv', wanted one of linear, mlp, queries"),
+        ({"pretrained": "somewhere"}, "got both of `pretrained` and `config`"),
+    ],
+)
+def test_mistakes(folder, how, said):
+    with pytest.raises(ValueError, match=said):
+        head(folder, **how)
+
+
+def test_another_tokenizer_than_the_models_is_refused(folder, tmp_path):
+    made = head(folder)
+    made.lm.save_pretrained(tmp_path)
+    train_tokenizer(["something else"], "wordpiece", 30).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has a tokenizer of its own; write with it"):
+        own = {"begin": 2, "end": 3, "longest": 6, "vocabulary": 60, "embed_dim": 8}
+        CausalLMHead(tokenizer=folder, pretrained=str(tmp_path), config=None, **own)
