@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import hypergeom
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -32,6 +34,20 @@ def recall(closer: Tensor, equal: Tensor, k: int) -> Tensor:
     return ((k - closer) / (equal + 1)).clamp(0, 1).double().mean()
 
 
+def recall_of(closer: Tensor, equal: Tensor, k: int, candidates: int) -> Tensor:
+    """As recall, where each query's item is searched among so many: it, and others drawn from all, in expectation.
+
+    Errors: ValueError where there are fewer items than that.
+    """
+    others = len(closer) - 1
+    if others < candidates - 1:
+        raise ValueError(f"task.retrieval.candidates: got {candidates}, but only {others + 1} items are searched")
+    chances = hypergeom.cdf(k - 1, others, np.arange(others + 1), candidates - 1).cumsum()
+    first, last = closer.cpu().numpy(), (closer + equal).cpu().numpy()
+    before = np.where(first > 0, chances[first - 1], 0.0)
+    return torch.tensor(((chances[last] - before) / (last - first + 1)).mean(), device=closer.device)
+
+
 def median_rank(closer: Tensor, equal: Tensor) -> Tensor:
     """From 1; of items that tie, each has the mean of their ranks. Of an even number, the mean of the middle two."""
     return (closer + 1 + equal / 2).double().quantile(0.5)
@@ -41,7 +57,7 @@ class Retrieval(Metric):
     """recall@k, median_rank, the recalls of chance, and rows, of every ordered pair of N inputs.
 
     Only rows that have both count, and they alone are what is searched. at: every k. update: vectors (B, N, D) of unit
-    length, present (B, N) bool, row (B,).
+    length, present (B, N) bool, row (B,); candidates: also measure recall@k where the item is searched among so many.
     """
 
     full_state_update = False
@@ -49,11 +65,15 @@ class Retrieval(Metric):
     present: Any
     row: Any
 
-    def __init__(self, at: Sequence[int] = (1, 5, 10), **kwargs: Any):
+    def __init__(self, at: Sequence[int] = (1, 5, 10), candidates: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
+        if candidates is not None and candidates < 2:
+            raise ValueError(f"task.retrieval.candidates: got {candidates}, wanted at least 2, or null")
         if not at or min(at) < 1:
             raise ValueError(f"task.retrieval.at: got {list(at)}, wanted numbers from 1")
         self.at = list(at)
+        self.candidates = candidates
+        self.of = {k: f"recall@{k}of{candidates}" for k in self.at if candidates is not None and k < candidates}
         for name in ("vectors", "present", "row"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
@@ -80,9 +100,11 @@ class Retrieval(Metric):
         """By name, of one ordered pair."""
         count = torch.tensor(float(len(closer)), device=closer.device)
         values = {f"recall@{k}": recall(closer, equal, k).float() for k in self.at}
+        for k, name in self.of.items():
+            values[name] = recall_of(closer, equal, k, self.candidates or 0).float()
         values["median_rank"] = median_rank(closer, equal).float()
         return values | {f"chance@{k}": (k / count).clamp(max=1) for k in self.at} | {"rows": count}
 
     def names(self) -> dict[str, bool]:
         """What is measured of each pair and tells how good it is -> whether higher is better."""
-        return {f"recall@{k}": True for k in self.at} | {"median_rank": False}
+        return {f"recall@{k}": True for k in self.at} | dict.fromkeys(self.of.values(), True) | {"median_rank": False}

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mm.metrics.retrieval import Retrieval, median_rank, places, recall
+from mm.metrics.retrieval import TIE, Retrieval, median_rank, places, recall, recall_of
 
 
 def draw(rows=40, inputs=3, width=4, absent=0.0):
@@ -71,3 +71,29 @@ def test_names_are_those_that_are_measured():
     metric.update(*draw())
     assert set(metric.names()) <= set(metric.compute()[0, 1])
     assert metric.names() == {"recall@1": True, "recall@5": True, "recall@10": True, "median_rank": False}
+
+
+def test_among_candidates_beside_drawing_them():
+    generator = torch.Generator().manual_seed(0)
+    queries, items = torch.randn(2, 30, 4, generator=generator)
+    items[5] = items[6]
+    closer, equal = places(queries, items)
+    similarity = queries @ items.T
+    wins = []
+    for query in range(30):
+        rest = torch.tensor([i for i in range(30) if i != query])
+        for _ in range(400):
+            drawn = rest[torch.randperm(29, generator=generator)[:9]]
+            gap = similarity[query, drawn] - similarity[query, query]
+            place = int((gap > TIE).sum()) + int(
+                torch.randint(int((gap.abs() <= TIE).sum()) + 1, (), generator=generator)
+            )
+            wins.append([place < 1, place < 5])
+    wanted = torch.tensor(wins).double().mean(0)
+    for k, mean in zip((1, 5), wanted.tolist(), strict=True):
+        assert float(recall_of(closer, equal, k, 10)) == pytest.approx(mean, abs=0.015)
+    assert float(recall_of(closer, equal, 5, 30)) == pytest.approx(float(recall(closer, equal, 5)))
+    with pytest.raises(ValueError, match="got 40, but only 30 items"):
+        recall_of(closer, equal, 1, 40)
+    metric = Retrieval(at=[1, 5], candidates=5)
+    assert metric.names() == {"recall@1": True, "recall@5": True, "recall@1of5": True, "median_rank": False}
