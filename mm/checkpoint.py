@@ -21,9 +21,20 @@ from mm.messages import near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.text.tokens import Tokens, load_tokenizer
-from mm.types import Batch, DataSpec, Features, InputData, Rebuilt, TargetData, TargetTransform, Transform
+from mm.types import (
+    Batch,
+    Calibration,
+    DataSpec,
+    Features,
+    InputData,
+    Rebuilt,
+    TargetData,
+    TargetTransform,
+    Transform,
+)
 
 FORMAT = 2
+CALIBRATED = "Calibration: "  # begins a line of the model card
 # Whose classes may be built on loading; nothing else of a config is ever called.
 ALLOWED = ("mm.", "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
 OPTIONAL = ("timm", "transformers", "torchaudio", "torchvision")  # packages that only some models need
@@ -100,15 +111,16 @@ def save(
     metrics: dict[str, Any],
     card: str,
     task: dict[str, Any] | None = None,
+    split: dict[str, Any] | None = None,
 ) -> None:
     """Write a model directory, beside its name, and rename it; one that is there already is replaced.
 
     model_config, transform_configs, reader_configs: the finished configs that they, and what reads the targets, were
     built from; columns: as the datamodule's;
-    metrics: the configs of each head's metrics; card: the text of its README.md; task: what is kept of the training.
+    metrics: the configs of each head's metrics; card: the text of its README.md; task: what is kept of the training;
+    split: how validation and test rows are drawn of data that names none.
     """
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = beside(path)
     part.mkdir(parents=True)
     labels = {name: list(t.classes) for name, t in spec.targets.items()}
     model_config = without_sources(model_config, model)
@@ -142,14 +154,47 @@ def save(
         "columns": columns,
         "metrics": metrics,
         "task": task or {},
+        "split": split or {},
     }
-    (part / "config.yaml").write_text(
-        yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    write_config(part, config)
     (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
     (part / "README.md").write_text(card, encoding="utf-8")
     save_model(model, str(part / "model.safetensors"))
     (part / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
+    put(part, path)
+
+
+def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> None:
+    """Give a model directory, beside its name and renamed, what was learnt of its heads' confidence, none of old.
+
+    told: the line of its README.md
+    """
+    path = path.resolve()  # the directory itself is renamed, not a link to it
+    part = beside(path)
+    shutil.copytree(path, part)
+    config = yaml.safe_load((part / "config.yaml").read_text(encoding="utf-8"))
+    write_config(part, config | {"calibration": {name: asdict(fitted) for name, fitted in calibration.items()}})
+    card = (part / "README.md").read_text(encoding="utf-8").splitlines()
+    kept = "\n".join(line for line in card if not line.startswith(CALIBRATED)).rstrip()
+    (part / "README.md").write_text(f"{kept}\n\n{CALIBRATED}{told}\n", encoding="utf-8")
+    put(part, path)
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """The config.yaml of a model directory."""
+    text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    (path / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def beside(path: Path) -> Path:
+    """Where what is to be a directory is written first; nothing is there."""
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    return part
+
+
+def put(part: Path, path: Path) -> None:
+    """Rename it; a directory that is there already is replaced."""
     if path.exists():
         old = path.with_name(path.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
@@ -197,6 +242,8 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
             use_tokenizer(str(path / "labels" / name), *own)
     model = build(config["model"], allow)
     load_model(model, str(path / "model.safetensors"), device=str(device))
+    known: dict[str, Any] = config.get("calibration", {})  # of models that mm calibrate has seen
+    model.calibration = {name: Calibration(**tuples(fitted)) for name, fitted in known.items()}
     transforms = {name: build(node, allow) for name, node in config["transforms"].items()}
     readers = {name: build(node, allow) for name, node in config["readers"].items()}
     spec = DataSpec(

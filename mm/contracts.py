@@ -14,7 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mm.types import IGNORE, Aligned, Features, InputSpec, Read, Spoken, TargetRead, TargetTransform
+from mm.types import (
+    IGNORE,
+    Aligned,
+    Calibrated,
+    Conformal,
+    Features,
+    InputSpec,
+    Read,
+    Spoken,
+    TargetRead,
+    TargetTransform,
+)
 
 Result = tuple[str, str | None]  # name of the check, and why it failed or None
 
@@ -395,6 +406,29 @@ def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result
             "merge: one window per row changes the prediction",
         )
 
+    def calibrated() -> None:
+        prediction = head(fused)
+        logits, truth = head.choices(prediction, target)
+        demand(
+            logits.dim() == 3 and logits.shape[:2] == truth.shape,
+            f"choices: logits {tuple(logits.shape)} and truth {tuple(truth.shape)}, wanted (N, G, C) and (N, G)",
+        )
+        possible = logits > -1e8
+        softer, _ = head.choices(head.tempered(prediction, 2.0), target)
+        same(softer[possible], logits[possible] / 2, "choices of what is tempered by 2, against half the logits")
+        demand(torch.equal(softer > -1e8, possible), "tempered: what can't be chosen, can")
+
+    def conformal() -> None:
+        prediction = head(fused)
+        scores = head.nonconformity(prediction, target)
+        demand(len(scores) == ROWS - 1, f"nonconformity: {len(scores)} rows, wanted {ROWS - 1} labelled")
+        limits = [float(column[~column.isnan()].max()) for column in scores.T]
+        rows, size = head.region(prediction, limits)
+        demand(len(rows) == len(size) == ROWS, f"region: {len(rows)} rows and {len(size)} sizes, wanted {ROWS}")
+        json.dumps(rows)
+        wider = head.region(prediction, [2 * x for x in limits])[1]
+        demand((wider >= size).all(), "region: smaller under larger quantiles")
+
     def random_loss(copy: Any) -> Tensor:
         f, t = random_features(ROWS, TOKENS, embed_dim), target
         return copy.loss(copy(f, t), t, f)[0]
@@ -410,6 +444,8 @@ def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result
         "export": lambda: exports(head, (fused,), (random_features(ROWS, TOKENS, embed_dim),)),
         "compile": lambda: compiles(head, (fused,)),
     }  # fmt: skip
+    more = {"calibrated": (Calibrated, calibrated), "conformal": (Conformal, conformal)}
+    checks |= {name: check for name, (kind, check) in more.items() if isinstance(head, kind)}
     with torch.no_grad():
         results = run(checks)
     return results + run({"gradients": lambda: gradients(head, random_loss)})

@@ -1,12 +1,26 @@
 """The centre: encoders, a fusion and heads, built outside and passed in."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from mm.types import IGNORE, Batch, Encoder, Features, Fusion, Head, Merged, Output, pick, side_by_side
+from mm.types import (
+    IGNORE,
+    Batch,
+    Calibrated,
+    Calibration,
+    Conformal,
+    Encoder,
+    Features,
+    Fusion,
+    Head,
+    Merged,
+    Output,
+    pick,
+    side_by_side,
+)
 
 
 class MultimodalModel(nn.Module):
@@ -39,6 +53,7 @@ class MultimodalModel(nn.Module):
         )
         self.fusion = fusion
         self.heads = nn.ModuleDict(heads)  # type: ignore
+        self.calibration: dict[str, Calibration] = {}  # of heads that mm calibrate has seen
 
     @property
     def inputs(self) -> list[str]:
@@ -73,7 +88,7 @@ class MultimodalModel(nn.Module):
         return self.predict(self.encode(inputs, masks), targets)
 
     def merge(self, output: Output, batch: Batch) -> Merged:
-        """Predictions of windows -> one per row of the source, ascending.
+        """Predictions of windows -> one per row of the source, ascending, calibrated where the head is.
 
         Where every row has one window all stays as it is, in its order.
         """
@@ -81,7 +96,7 @@ class MultimodalModel(nn.Module):
         first = torch.arange(len(row), device=row.device)
         rows, group = row.unique(return_inverse=True)
         if len(rows) == len(row):
-            return Merged(predictions, output.fused, batch.targets, batch.meta, row, first)
+            return Merged(self.temper(predictions), output.fused, batch.targets, batch.meta, row, first)
         first = torch.full_like(rows, len(row)).scatter_reduce(0, group, first, "amin")
         merged = {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}
 
@@ -94,10 +109,24 @@ class MultimodalModel(nn.Module):
         targets = {name: joined(x, self.heads[name].input, IGNORE) for name, x in batch.targets.items()}
         owners = {key: None if key.endswith("/characters") else key.partition("/")[0] for key in batch.meta}
         meta = {key: joined(x, owners[key], -1) for key, x in batch.meta.items()}
-        return Merged(merged, pick(output.fused, first), targets, meta, rows, first)
+        return Merged(self.temper(merged), pick(output.fused, first), targets, meta, rows, first)
+
+    def temper(self, predictions: Mapping[str, Any]) -> dict[str, Any]:
+        """By each calibrated head's temperature; of windows that are merged, as it was fitted to those."""
+        found = dict(predictions)
+        for name, fitted in self.calibration.items():
+            if fitted.temperature != 1:
+                found[name] = cast(Calibrated, self.heads[name]).tempered(found[name], fitted.temperature)
+        return found
 
     def decode(self, merged: Merged) -> dict[str, list[dict[str, Any]]]:
         """Head name -> what a person reads of each row."""
-        return {
+        found = {
             name: head.decode(merged.predictions[name], merged.fused, merged.meta) for name, head in self.heads.items()
         }
+        for name, fitted in self.calibration.items():
+            if fitted.quantiles:
+                head = cast(Conformal, self.heads[name])
+                regions, _ = head.region(merged.predictions[name], fitted.quantiles)
+                found[name] = [row | region for row, region in zip(found[name], regions, strict=True)]
+        return found

@@ -63,6 +63,15 @@ class Merged(NamedTuple):
     first: Tensor  # (R,) index of each row's first window
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What validation rows have taught of one head's confidence."""
+
+    temperature: float = 1.0  # by which its logits are divided
+    quantiles: tuple[float, ...] = ()  # of its nonconformity, for each of its questions; none: no regions are told
+    alpha: float | None = None  # the part of rows whose truth may lie outside
+
+
 class Embedded(NamedTuple):
     """Unit vectors of a batch's N inputs, as contrastive losses compare them."""
 
@@ -259,6 +268,38 @@ class Spoken(Head, Protocol):
 
         -> (prediction, truth), as torchmetrics reads them.
         """
+        ...
+
+
+@runtime_checkable
+class Calibrated(Head, Protocol):
+    """A Head whose probabilities are a softmax of logits: a temperature makes them true (Guo 2017)."""
+
+    def choices(self, prediction: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, G, C) logits of the N labelled rows' G questions, and the right choices (N, G); IGNORE may remain.
+
+        C = 1: of a yes, which is 1, no being 0. What can't be chosen has a logit below -1e8.
+        """
+        ...
+
+    def tempered(self, prediction: Any, temperature: float) -> Any:
+        """The same, its logits divided."""
+        ...
+
+
+@runtime_checkable
+class Conformal(Head, Protocol):
+    """A Head that tells, beside its prediction, what else may be true, and misses seldom (conformal prediction).
+
+    Predictions as Calibrated.tempered gives them, where the Head is one.
+    """
+
+    def nonconformity(self, prediction: Any, target: Tensor) -> Tensor:
+        """(N, G) how ill the truth of the N labelled rows fits; NaN where one of the G questions is unlabelled."""
+        ...
+
+    def region(self, prediction: Any, quantiles: Sequence[float]) -> tuple[list[dict[str, Any]], Tensor]:
+        """What fits no worse than the quantiles (G,). -> of each row {"set" or "interval": ...}, and how wide it is"""
         ...
 
 

@@ -27,18 +27,26 @@ def load(cfg: DictConfig) -> LoadedModel:
     return checkpoint.load(cfg.checkpoint, list(cfg.allow))
 
 
-def datamodule(cfg: DictConfig, loaded: LoadedModel, labelled: bool, only: Sequence[str] | None = None) -> Any:
+def datamodule(
+    cfg: DictConfig, loaded: LoadedModel, labelled: bool, only: Sequence[str] | None = None, drawn: bool = False
+) -> Any:
     """The data, read with the model's column map where none is given, its label map and its transforms.
 
-    only: the targets to read, also those that the model does not know; None: those that it does.
+    only: the targets to read, also those that the model does not know; None: those that it does; drawn: whether
+    validation and test rows are drawn, as they were for training, where the data names none.
     """
     known = loaded.spec.targets if labelled else {}
     targets: dict[str, TargetData | None] = dict(known) if only is None else {name: known.get(name) for name in only}
     saved = loaded.config["columns"]
     if saved is not None and "columns" in cfg.datamodule:
         with open_dict(cfg):
-            cfg.datamodule.columns = columns(saved, OmegaConf.to_container(cfg.datamodule.columns), labelled)
-    built = _finish.build_datamodule(cfg, readers=loaded.readers, known=targets, whole=True)
+            cfg.datamodule.columns = columns(saved, OmegaConf.to_container(cfg.datamodule.columns), labelled, drawn)
+    if drawn:
+        set_now = {key for key, _ in _finish.named_keys()}
+        for key, value in loaded.config.get("split", {}).items():  # older directories have none
+            if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
+                cfg.datamodule.split[key] = value
+    built = _finish.build_datamodule(cfg, readers=loaded.readers, known=targets, whole=not drawn)
     table = built.table
     for name in [n for n in table.targets if n not in targets]:
         del table.targets[name]
@@ -64,10 +72,14 @@ def datamodule(cfg: DictConfig, loaded: LoadedModel, labelled: bool, only: Seque
     return built
 
 
-def columns(saved: dict[str, Any], given: Any, labelled: bool) -> dict[str, Any]:
-    """The trained model's columns, under those that are given; how its file was split says nothing of this one."""
+def columns(saved: dict[str, Any], given: Any, labelled: bool, drawn: bool = False) -> dict[str, Any]:
+    """The trained model's columns, under those that are given; of another file its split and group say nothing.
+
+    drawn: this is the file that the model was trained on, or one like it.
+    """
     targets = ("target", "targets")
-    kept = {k: v for k, v in saved.items() if k not in ("split", "group") and (labelled or k not in targets)}
+    other = () if drawn else ("split", "group")
+    kept = {k: v for k, v in saved.items() if k not in other and (labelled or k not in targets)}
     set_now = {k: v for k, v in given.items() if v is not None}
     if not labelled:
         for name in targets:

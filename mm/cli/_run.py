@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -352,5 +352,6 @@ def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path)
         run.metrics,
         _results.model_card(command, table.source, split_counts(run.datamodule), results, run.task.model),
         run.task.kept(),
+        asdict(run.datamodule.split),
     )
     return path

@@ -36,6 +36,15 @@ def class_loss(
     return loss.sum(), count.sum()
 
 
+def misfit(logits: Tensor) -> Tensor:
+    """1 - probability of each class, as LAC has it (Sadinle 2019), but 0 of the best, so that no set is empty.
+
+    (B, C) -> (B, C)
+    """
+    p = logits.float().softmax(-1)
+    return (1 - p).scatter(1, p.argmax(1, keepdim=True), 0.0)
+
+
 class ClassificationHead(nn.Module):
     """Linear classifier of the pooled vector.
 
@@ -105,6 +114,27 @@ class ClassificationHead(nn.Module):
         labelled = target != IGNORE
         # Probabilities: torchmetrics would take logits that happen to lie in 0..1 for such.
         return prediction[labelled].float().softmax(-1), target[labelled]
+
+    def choices(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C), (B,) -> logits (N, 1, C) and classes (N, 1)"""
+        labelled = target != IGNORE
+        return prediction[labelled].float().unsqueeze(1), target[labelled].unsqueeze(1)
+
+    def tempered(self, prediction: Tensor, temperature: float) -> Tensor:
+        return prediction.float() / temperature
+
+    def nonconformity(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """-> of the true class (N, 1)"""
+        labelled = target != IGNORE
+        return misfit(prediction[labelled]).gather(1, target[labelled].unsqueeze(1))
+
+    def region(self, prediction: Tensor, quantiles: Sequence[float]) -> tuple[list[dict[str, Any]], Tensor]:
+        """-> {"set": [class, ...]} per row, the most probable first, and how many these are (B,)"""
+        worst = misfit(prediction)
+        size = (worst <= quantiles[0]).sum(1)
+        order = worst.argsort(1).tolist()
+        rows = [{"set": [self.classes[i] for i in best[:count]]} for best, count in zip(order, size.tolist())]
+        return rows, size
 
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """(B, C) -> {"prediction": class, "probability": {class: 0..1}} per row"""

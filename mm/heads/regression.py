@@ -1,5 +1,6 @@
 """A number."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,6 +61,17 @@ class RegressionHead(nn.Module):
         """(B,), (B,) -> values (N,) and truth (N,) of the N labelled rows"""
         labelled = ~target.isnan()
         return prediction[labelled].float(), target[labelled].float()
+
+    def nonconformity(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """-> absolute residuals (N, 1) (Lei 2018)"""
+        value, truth = self.score(prediction, target)
+        return (value - truth).abs().unsqueeze(1)
+
+    def region(self, prediction: Tensor, quantiles: Sequence[float]) -> tuple[list[dict[str, Any]], Tensor]:
+        """-> {"interval": [low, high]} per row, and its width (B,)"""
+        value, half = prediction.float(), quantiles[0]
+        rows = [{"interval": [v - half, v + half]} for v in value.tolist()]
+        return rows, torch.full_like(value, 2 * half)
 
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """(B,) -> {"prediction": value} per row"""

@@ -62,6 +62,24 @@ class SpanHead(nn.Module):
             total = total - every.masked_fill(~right, FLOOR).logsumexp(1) / 2
         return (total * labelled).sum(), labelled.sum()
 
+    def choices(self, prediction: Spans, target: Tensor) -> tuple[Tensor, Tensor]:
+        """-> logits (N, 2, 1 + T) of no answer and of each token, that it begins there, and ends; places (N, 2)
+
+        Of several answers that one counts as right which the head finds most likely.
+        """
+        target = fit(target, prediction.begin.unsqueeze(-1))
+        labelled = (target != IGNORE).any(1) & (prediction.begin > FLOOR / 2).any(1)  # an absent text tells nothing
+        flags = target[labelled].clamp(min=0)
+        tokens = torch.stack([prediction.begin, prediction.last], dim=1)[labelled]  # (N, 2, T)
+        here = torch.stack([flags & BEGIN, flags & LAST], dim=1) > 0
+        right = torch.cat([~here.any(-1, keepdim=True), here], dim=-1)
+        logits = torch.cat([prediction.nothing[labelled].unsqueeze(-1), tokens], dim=-1)
+        return logits, logits.masked_fill(~right, -torch.inf).argmax(-1)
+
+    def tempered(self, prediction: Spans, temperature: float) -> Spans:
+        """What can't be stays so."""
+        return Spans(*(torch.where(x > FLOOR / 2, x / temperature, FLOOR) for x in prediction))
+
     def decode(self, prediction: Spans, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """-> per row {"prediction": text, "" for none, "start", "end": its characters, "probability", "best"}
 

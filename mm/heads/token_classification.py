@@ -83,15 +83,24 @@ class TokenClassificationHead(nn.Module):
             told[row, words] = self.tags(prediction[row, words])
         return told[rows], target[rows]
 
+    def choices(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """-> logits (N, 1, C) and tags (N, 1) of the N labelled words of all rows"""
+        target = fit(target, prediction)
+        words = target != IGNORE
+        return prediction[words].float().unsqueeze(1), target[words].unsqueeze(1)
+
+    def tempered(self, prediction: Tensor, temperature: float) -> Tensor:
+        return prediction.float() / temperature
+
     def tags(self, logits: Tensor) -> Tensor:
         """Of the words of a text (W, C) -> (W,)"""
         return viterbi(logits.float().log_softmax(-1), self.begins, self.follows)  # type: ignore[arg-type]
 
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """-> per row {"prediction": [{"type", "text", "start", "end"}], "tags": of each word}
+        """-> per row {"prediction": [{"type", "text", "start", "end"}], "tags" of each word, "probability" of its tag}
 
         start, end: characters of the text. A word that several windows have is told by their mean; of one that no token
-        tells of, as it was cut off or the tokenizer drops it, the tag is None.
+        tells of, as it was cut off or the tokenizer drops it, the tag and its probability are None.
         """
         rows = []
         for logits, words, characters in zip(
@@ -106,13 +115,16 @@ class TokenClassificationHead(nn.Module):
             untold = ~member.any(1)
             scores[untold] = -torch.inf
             scores[untold, self.classes.index("O")] = 0
-            tags = [self.classes[i] for i in self.tags(scores).tolist()]
+            best = self.tags(scores)
+            tags = [self.classes[i] for i in best.tolist()]
+            chances = scores.softmax(-1).gather(1, best.unsqueeze(1)).squeeze(1).tolist()
             found = [
                 {"type": kind, "text": text[places[a][0] : places[b][1]], "start": places[a][0], "end": places[b][1]}
                 for kind, a, b in entities(tags)
             ]
             told = [None if nothing else tag for tag, nothing in zip(tags, untold.tolist(), strict=True)]
-            rows.append({"prediction": found, "tags": told})
+            chances = [None if tag is None else chance for tag, chance in zip(told, chances, strict=True)]
+            rows.append({"prediction": found, "tags": told, "probability": chances})
         return rows
 
     def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:

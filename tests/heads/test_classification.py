@@ -88,3 +88,25 @@ def test_merge_is_the_mean_of_log_probabilities():
     p = torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.2, 0.3, 0.5]])
     merged = head().merge(p.log() + 7, torch.tensor([1, 0, 1]), 2)  # a constant on logits changes nothing
     torch.testing.assert_close(merged, torch.stack([p[1].log(), (p[0].log() + p[2].log()) / 2]))
+
+
+P = torch.tensor([[0.5, 0.3, 0.2], [0.9, 0.06, 0.04], [0.2, 0.41, 0.39], [0.1, 0.6, 0.3], [0.6, 0.1, 0.3]])
+
+
+def test_choices_have_the_loss_of_the_head():
+    logits = torch.randn(5, 3)
+    found, truth = head().choices(logits, TARGET)
+    assert found.shape == (4, 1, 3) and truth.tolist() == [[0], [2], [1], [1]]
+    total, count = head().loss(logits, TARGET, None)
+    torch.testing.assert_close(F.cross_entropy(found[:, 0], truth[:, 0]), total / count)
+    torch.testing.assert_close(head().choices(head().tempered(logits, 2.0), TARGET)[0], found / 2)
+
+
+def test_sets_by_hand():
+    """The best is always in, others if 1 - p is no more than the quantile."""
+    scores = head().nonconformity(P.log(), TARGET)
+    torch.testing.assert_close(scores, torch.tensor([[0.0], [0.96], [0.0], [0.9]]))
+    rows, size = head().region(P.log(), [0.7001])
+    assert [row["set"] for row in rows] == [["zero", "one"], ["zero"], ["one", "two"], ["one", "two"], ["zero", "two"]]
+    assert size.tolist() == [2, 1, 2, 2, 2]
+    assert [row["set"] for row in head().region(P.log(), [0.0])[0]] == [["zero"], ["zero"], ["one"], ["one"], ["zero"]]

@@ -44,3 +44,31 @@ def test_merge_is_the_mean_of_log_odds():
     logits = torch.randn(3, 4)
     merged = head().merge(logits, torch.tensor([0, 1, 0]), 2)
     torch.testing.assert_close(merged, torch.stack([(logits[0] + logits[2]) / 2, logits[1]]))
+
+
+def test_choices_have_the_loss_of_the_head():
+    logits = torch.randn(3, 4)
+    found, truth = head().choices(logits, TARGET)
+    assert found.shape == (2, 4, 1) and torch.equal(truth, TARGET[:2])
+    known = truth != IGNORE
+    total, count = head().loss(logits, TARGET, None)
+    torch.testing.assert_close(
+        F.binary_cross_entropy_with_logits(found[known].squeeze(-1), truth[known].float()), total / count
+    )
+
+
+def test_sets_by_hand():
+    """Of each label what is predicted, and the other where its 1 - p is no more than the label's quantile."""
+    logits = torch.logit(torch.tensor([[0.9, 0.4, 0.6, 0.1], [0.3, 0.6, 0.5, 0.2], [0.5, 0.5, 0.5, 0.5]]))
+    scores = head().nonconformity(logits, TARGET)
+    torch.testing.assert_close(
+        scores, torch.tensor([[0.0, 0.0, 0.0, 0.0], [torch.nan, 0.0, torch.nan, 0.0]]), equal_nan=True
+    )
+    wrong = head().nonconformity(logits, torch.where(TARGET == IGNORE, IGNORE, 1 - TARGET))
+    torch.testing.assert_close(
+        wrong, torch.tensor([[0.9, 0.6, 0.6, 0.9], [torch.nan, 0.6, torch.nan, 0.8]]), equal_nan=True
+    )
+    rows, size = head().region(logits[:2], [0.8, 0.6001, 0.1, 0.95])
+    assert rows[0]["set"] == {"a": [True], "b": [False, True], "c": [True], "d": [False, True]}
+    assert rows[1]["set"] == {"a": [False, True], "b": [False, True], "c": [True], "d": [False, True]}
+    assert size.tolist() == [1.5, 1.75]

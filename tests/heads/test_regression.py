@@ -46,3 +46,11 @@ def test_score_decode_and_merge():
     assert (got.tolist(), truth.tolist()) == ([1.0, 6.0], [1.5, 5.0])
     assert head().decode(values, None, {})[2] == {"prediction": 6.0}
     assert head().merge(values, torch.tensor([0, 0, 1]), 2).tolist() == [1.5, 6.0]
+
+
+def test_intervals_by_hand():
+    prediction, target = torch.tensor([110.0, 60.0, 5.0]), torch.tensor([100.0, 100.0, torch.nan])
+    assert head().nonconformity(prediction, target).tolist() == [[10.0], [40.0]]
+    rows, size = head().region(prediction, [12.5])
+    assert [row["interval"] for row in rows] == [[97.5, 122.5], [47.5, 72.5], [-7.5, 17.5]]
+    assert size.tolist() == [25.0] * 3

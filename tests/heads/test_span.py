@@ -125,3 +125,31 @@ def test_padding_is_no_place():
     assert (found.begin[1, 2:] == FLOOR).all()
     with pytest.raises(ValueError, match="longest: got 0, wanted at least 1"):
         head(longest=0)
+
+
+def test_choices_have_the_loss_of_the_head():
+    """One answer, none, and an unlabelled row; padding can't be chosen."""
+    begin, last = torch.randn(2, 3, 4).masked_fill(torch.tensor([False, False, False, True]), FLOOR)
+    spans = Spans(begin, last, torch.randn(3, 2))
+    target = torch.tensor([[0, 1, 2], [0, 0, 0], [IGNORE] * 3])
+    found, truth = head().choices(spans, target)
+    assert found.shape == (2, 2, 5) and truth.tolist() == [[2, 3], [0, 0]]
+    mask = torch.tensor([[True, True, True, False]] * 3)
+    total, count = head().loss(spans, target, Features(torch.zeros(3, 4, 8), mask, torch.zeros(3, 8), mask))
+    torch.testing.assert_close(torch.nn.functional.cross_entropy(found.flatten(0, 1), truth.flatten()), total / count)
+    both = torch.tensor([[3, 0, 3, 0]])  # two answers of one token: the likelier counts
+    likelier = head().choices(Spans(*(x[:1] for x in spans)), both)[1]
+    assert likelier.tolist() == [[1 + 2 * int(x[0, 2] > x[0, 0]) for x in (begin, last)]]
+
+
+def test_a_temperature_changes_what_an_answer_is_worth_and_not_the_answer():
+    batch = batch_of([("who?", "a cat sees")])
+    begin, last = torch.randn(2, 1, batch.masks["text"].shape[1], generator=torch.Generator().manual_seed(1))
+    spans = Spans(begin.masked_fill(~batch.masks["text"], FLOOR), last, torch.full((1, 2), -9.0))
+    (before,) = head(best=100).decode(spans, None, batch.meta)
+    (after,) = head(best=100).decode(head().tempered(spans, 3.0), None, batch.meta)
+    assert [one["text"] for one in after["best"]] == [one["text"] for one in before["best"]]
+    odds = [math.log(row["best"][0]["probability"] / row["best"][-1]["probability"]) for row in (before, after)]
+    assert odds[1] == pytest.approx(odds[0] / 3, rel=1e-4)
+    nowhere = Spans(torch.full_like(begin, FLOOR), torch.full_like(last, FLOOR), torch.zeros(1, 2))
+    assert head().decode(head().tempered(nowhere, 3.0), None, batch.meta)[0]["best"] == []

@@ -51,7 +51,7 @@ def test_decode_gives_words_and_characters():
     first, second = head().decode(logits, None, batch.meta)
     assert first["tags"] == ["O", "B-a", "I-a", "O"]
     assert first["prediction"] == [{"type": "a", "text": "is  Zoë", "start": 3, "end": 10}]
-    assert second == {"prediction": [], "tags": ["O"]}
+    assert second == {"prediction": [], "tags": ["O"], "probability": [pytest.approx(1)]}
 
 
 def test_a_word_that_no_token_tells_of_has_no_tag():
@@ -109,3 +109,22 @@ def test_it_learns_by_heart():
     assert torch.equal(told, truth)
     assert (truth != IGNORE).sum() == 9
     assert [row["tags"] for row in made.decode(prediction, fused, batch.meta)] == [cell.split() for cell in cells]
+
+
+def test_choices_have_the_loss_of_the_head():
+    logits, target = torch.randn(2, 4, 5), torch.tensor([[0, IGNORE, 3], [IGNORE, 1, IGNORE]])
+    found, truth = head().choices(logits, target)
+    assert found.shape == (3, 1, 5) and truth.tolist() == [[0], [3], [1]]
+    total, count = head().loss(logits, target, None)
+    torch.testing.assert_close(torch.nn.functional.cross_entropy(found[:, 0], truth[:, 0]), total / count)
+
+
+def test_a_temperature_changes_what_a_tag_is_worth_and_not_the_tag():
+    batch, _ = read(["a b c d e f"])
+    logits = torch.randn(1, batch.masks["text"].shape[1], 5, generator=torch.Generator().manual_seed(0))
+    (before,) = head().decode(logits, None, batch.meta)
+    (after,) = head().decode(head().tempered(logits, 2.0), None, batch.meta)
+    assert after["tags"] == before["tags"]
+    told = batch.meta["text/words"][0] >= 0
+    worth = (logits[0, told] / 2).softmax(-1)
+    assert after["probability"] == pytest.approx([float(w[CLASSES.index(t)]) for w, t in zip(worth, after["tags"])])

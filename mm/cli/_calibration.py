@@ -1,0 +1,175 @@
+"""What `mm calibrate` learns of a model's heads, and how it tells of it."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils._pytree import tree_map_only
+from tqdm import tqdm
+
+from mm.checkpoint import to_device
+from mm.metrics import calibration as metrics
+from mm.model import MultimodalModel
+from mm.types import IGNORE, Calibrated, Calibration, Conformal, pick
+
+Pair = tuple[Tensor, Tensor]  # logits and truth, as in mm/metrics/calibration.py
+
+
+@dataclass
+class Seen:
+    """What one head says of some rows, not calibrated, and what is true."""
+
+    head: Any
+    batches: list[tuple[Any, Tensor]]
+
+    def tempered(self, temperature: float) -> Iterator[tuple[Any, Tensor]]:
+        """Predictions and targets of the labelled rows, batch by batch."""
+        for prediction, target in self.batches:
+            rows = ((target != IGNORE) & ~target.isnan()).view(len(target), -1).any(1)
+            if rows.any():
+                prediction = pick(prediction, rows)
+                yield prediction if temperature == 1 else self.head.tempered(prediction, temperature), target[rows]
+
+    def choices(self, temperature: float = 1.0) -> Pair:
+        """Where some rows have fewer choices than others, these can't be chosen. Errors: ValueError without labels."""
+        parts = [self.head.choices(*pair) for pair in self.tempered(temperature)]
+        if not parts:
+            raise ValueError(self.unlabelled())
+        most = max(logits.shape[-1] for logits, _ in parts)
+        logits = torch.cat([pad(x, (0, most - x.shape[-1]), value=10 * metrics.NEVER) for x, _ in parts])
+        return logits, torch.cat([truth for _, truth in parts])
+
+    def nonconformity(self, temperature: float) -> Tensor:
+        """(N, G). Errors: ValueError without labels."""
+        parts = [self.head.nonconformity(*pair) for pair in self.tempered(temperature)]
+        if not parts:
+            raise ValueError(self.unlabelled())
+        return torch.cat(parts)
+
+    def unlabelled(self) -> str:
+        return f"none of its {sum(len(target) for _, target in self.batches)} rows is labelled"
+
+
+def collect(model: MultimodalModel, datamodule: Any, split: str) -> dict[str, Seen]:
+    """Of every row, by head; of heads that can be calibrated."""
+    device = next(model.parameters()).device
+    seen = {name: Seen(head, []) for name, head in model.heads.items() if isinstance(head, Calibrated | Conformal)}
+    with torch.inference_mode():
+        for batch in tqdm(
+            datamodule.loader(split), desc=split, leave=False, disable=None
+        ):  # None: where nobody watches
+            batch = datamodule.finish(to_device(batch, device))
+            merged = model.merge(model(batch.inputs, batch.masks), batch)
+            for name, found in seen.items():
+                pair = (merged.predictions[name], merged.targets[name])
+                found.batches.append(tree_map_only(Tensor, Tensor.cpu, pair))
+    return seen
+
+
+def fit(
+    model: MultimodalModel, seen: Mapping[str, Seen], alpha: float | None
+) -> tuple[dict[str, Calibration], dict[str, str]]:
+    """-> what was learnt of each head, and why something was not.
+
+    Errors: ValueError where nothing can be learnt, or the rows are too few for alpha.
+    """
+    fitted: dict[str, Calibration] = {}
+    left: dict[str, str] = {}
+    for name, head in model.heads.items():
+        temperature, quantiles, why = None, (), []
+        if isinstance(head, Calibrated):
+            try:
+                temperature = metrics.fit_temperature(*seen[name].choices())
+            except ValueError as error:
+                why.append(f"no temperature: {error}")
+        else:
+            why.append(f"no temperature: a {type(head).__name__} tells no probability")
+        if alpha is not None and isinstance(head, Conformal):
+            quantiles = find_quantiles(name, seen[name], temperature or 1.0, alpha)
+        elif alpha is not None:
+            why.append(f"no sets: a {type(head).__name__} tells none")
+        elif isinstance(head, Conformal) and not isinstance(head, Calibrated):
+            why.append("conformal=0.1 would give it intervals")
+        if why:
+            left[name] = "; ".join(why)
+        if temperature is not None or quantiles:
+            kept = alpha if quantiles else None
+            fitted[name] = Calibration(temperature=temperature or 1.0, quantiles=quantiles, alpha=kept)
+    if not fitted:
+        raise ValueError(f"nothing can be calibrated: {', '.join(f'{name}: {why}' for name, why in left.items())}")
+    return fitted, left
+
+
+def find_quantiles(name: str, seen: Seen, temperature: float, alpha: float) -> tuple[float, ...]:
+    """Of the nonconformity, for each question.
+
+    On the rows that the temperature was fitted on: it is one number, so that coverage suffers little.
+    Errors: ValueError where rows are too few.
+    """
+    try:
+        scores = seen.nonconformity(temperature)
+        return tuple(metrics.quantile(scores[:, g], alpha) for g in range(scores.shape[1]))
+    except ValueError as error:
+        raise ValueError(f"conformal={alpha:g}: '{name}': {error}") from None
+
+
+def measure(seen: Seen, calibration: Calibration, tested: bool) -> tuple[dict[str, float], dict[str, Pair]]:
+    """-> name -> number, and the choices before and after; nothing where no row is labelled.
+
+    tested: whether these rows are others than those that it was fitted on, so that coverage tells something.
+    """
+    found: dict[str, float] = {"rows": sum(len(target) for _, target in seen.tempered(1.0))}
+    pairs: dict[str, Pair] = {}
+    if not found["rows"]:
+        return {}, {}
+    softmax = isinstance(seen.head, Calibrated)
+    if softmax:
+        found["temperature"] = calibration.temperature
+        pairs = {"before": seen.choices(), "after": seen.choices(calibration.temperature)}
+        for mark, pair in (("_before", pairs["before"]), ("", pairs["after"])):
+            found[f"calibration_error{mark}"] = metrics.calibration_error(*pair)
+            found[f"nll{mark}"] = metrics.negative_log_likelihood(*pair)
+    if tested and calibration.quantiles and calibration.alpha is not None:
+        scores = seen.nonconformity(calibration.temperature)
+        parts = metrics.coverage(scores, calibration.quantiles)
+        told = [seen.head.region(p, calibration.quantiles) for p, _ in seen.tempered(calibration.temperature)]
+        kind = next(iter(told[0][0][0]))  # set or interval
+        found |= {"coverage": sum(parts) / len(parts), "coverage_wanted": 1 - calibration.alpha}
+        found |= {"coverage_lowest": min(parts)} if len(parts) > 1 else {}
+        found[f"{kind}_size"] = float(torch.cat([size.double() for _, size in told]).mean())
+    return found, pairs
+
+
+def summary(fitted: Mapping[str, Calibration], results: Mapping[str, Mapping[str, float]], told: str) -> str:
+    """The line of the model card. results: of each head, on the best rows there are"""
+    parts = []
+    for name, calibration in fitted.items():
+        found = results[name]
+        part = f"{name}: temperature {calibration.temperature:.4g}"
+        if "calibration_error" in found:
+            before, after = found["calibration_error_before"], found["calibration_error"]
+            part += f", calibration error {before:.4f} before, {after:.4f} after"
+        if calibration.alpha is not None:
+            part += f", sets or intervals that hold the truth of {1 - calibration.alpha:.0%}"
+            part += f" (measured {found['coverage']:.4f})" if "coverage" in found else ""
+        parts.append(part)
+    return f"by {told}; {'; '.join(parts)}."
+
+
+def show(results: Mapping[str, Mapping[str, float]]) -> None:
+    """A line per head and split: place -> name -> number."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    names = list(dict.fromkeys(name for found in results.values() for name in found if not name.endswith("_before")))
+    heads = [Column(name.replace("_", " "), overflow="fold") for name in names]
+    table = Table(Column("", no_wrap=True), *heads)
+    for place, found in results.items():
+        cells = [f"{found[name]:.4g}" if name in found else "" for name in names]
+        before = [f"{found[f'{name}_before']:.4g} -> " if f"{name}_before" in found else "" for name in names]
+        table.add_row(place, *(b + cell for b, cell in zip(before, cells)))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

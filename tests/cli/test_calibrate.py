@@ -1,0 +1,247 @@
+"""A model directory before and after `mm calibrate`: how sure it is changes, and nothing else does."""
+
+import json
+import math
+import random
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pyarrow.parquet
+import pytest
+import yaml
+from conftest import COLUMNS, TINY
+from scipy.stats import betabinom
+
+import mm as package
+from mm.cli._calibration import fit
+from mm.heads.ctc import CTCHead
+
+WORDS = {"good": "up", "bad": "down", "odd": "side"}
+ARGS = ["datamodule=text", "datamodule.columns.text=text", "datamodule.num_workers=0", "trainer.accelerator=cpu"]
+ARGS += [f"model.{x}" for x in ("embed_dim=32", "encoders.text.embed_dim=32", "encoders.text.layers=1")]
+ARGS += ["task.optimizer.lr=0.01"]
+ONE = [*ARGS, "datamodule.columns.target=mood"]
+TARGETS = "datamodule.columns.targets={mood: mood, tags: tags, size: size, words: words}"
+SEVERAL = [*ARGS, "datamodule=manifest", TARGETS, "model/fusion=sum", "model.fusion.anchor=text"]
+SEVERAL += ["trainer.max_epochs=6"]
+KINDS = {"mood": "classification", "tags": "multilabel", "size": "regression", "words": "token_classification"}
+SEVERAL += [f"+model/heads@model.heads.{name}={kind}" for name, kind in KINDS.items()]
+SEVERAL += [f"datamodule.transforms.text.{x}" for x in ("max_length=24", "too_long=window", "overlap=0.5")]
+
+
+def write(folder, splits: str, name: str = "rows.jsonl") -> str:
+    """Three rows in ten are labelled by chance, some are not labelled. splits: a letter each, by turns; -: none."""
+    rng = random.Random(0)
+    lines = []
+    for row in range(400):
+        word = list(WORDS)[row % 3]
+        text = f"it is {word}" + " indeed" * rng.choice([0, 0, 4])
+        mood = rng.choice(list(WORDS.values())) if rng.random() < 0.3 else WORDS[word]
+        tags = "|".join(t for t in ("a", "b") if (rng.random() < 0.2) != (t == "a" and word == "good"))
+        line = {"id": str(row), "text": text, "mood": mood, "tags": tags or "|", "size": row % 3 + rng.gauss(0, 1)}
+        line["words"] = ["B-x" if w == word or rng.random() < 0.1 else "O" for w in text.split()]
+        if row % 11 == 0:
+            line["mood"] = ""
+        if row % 7 == 0:
+            line["tags"] = ""
+        if splits != "-":
+            line["split"] = {"t": "train", "v": "val", "e": "test"}[splits[row // 3 % len(splits)]]
+        lines.append(json.dumps(line))
+    path = folder / name
+    path.write_text("\n".join(lines))
+    return f"datamodule.path={path}"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("rows"), "ttvee")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("trained")
+    args = [*ONE, rows, "trainer.max_epochs=6", "model.heads.target.label_smoothing=0.4", f"paths.outputs={folder}"]
+    done = subprocess.run([sys.executable, "-m", "mm", "train", "run=r", *args], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "r/model"
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "model")
+
+
+def config_of(model) -> dict:
+    return yaml.safe_load((model / "config.yaml").read_text())
+
+
+def test_confidence_changes_and_nothing_else(mm, model, trained, rows):
+    texts = [{"text": f"it is {word}"} for word in WORDS]
+    before = [answer["target"] for answer in package.load(model).predict(texts)]
+    measured = mm("evaluate", f"checkpoint={model}", "datamodule=text", rows).metrics
+    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=c")
+    assert run.status == 0, run.err
+    found = run.metrics
+    assert "calibrated by 81 validation rows of rows.jsonl" in run.out
+    assert found["val/rows"] == 73 and found["test/rows"] == 142  # some are unlabelled
+    assert found["val/nll"] < found["val/nll_before"]  # it is fitted to that
+    assert found["test/coverage_wanted"] == 0.8
+    assert abs(found["test/coverage"] - 0.8) < 0.12
+    assert 1 <= found["test/set_size"] <= 3
+    assert {f.name for f in run.folder.iterdir()} >= {"test_reliability.png", "val_reliability.png", "metrics.json"}
+
+    changed = config_of(model)
+    calibration = changed.pop("calibration")
+    assert changed == config_of(trained)
+    assert calibration == {
+        "target": {
+            "temperature": found["test/temperature"],
+            "quantiles": [pytest.approx(calibration["target"]["quantiles"][0])],
+            "alpha": 0.2,
+        }
+    }
+    assert not list(model.parent.glob("model.*"))
+    for file in (f for f in trained.iterdir() if f.name not in ("config.yaml", "README.md")):
+        assert file.read_bytes() == (model / file.name).read_bytes()
+    card = (model / "README.md").read_text().splitlines()
+    assert [line for line in card if line not in (trained / "README.md").read_text().splitlines()] == [card[-1]]
+    assert card[-1].startswith("Calibration: by 81 validation rows of rows.jsonl")
+
+    after = [answer["target"] for answer in package.load(model).predict(texts)]
+    for old, new in zip(before, after):
+        assert new["prediction"] == old["prediction"] == new["set"][0]
+        powers = {c: p ** (1 / found["test/temperature"]) for c, p in old["probability"].items()}
+        wanted = {c: p / sum(powers.values()) for c, p in powers.items()}
+        assert new["probability"] == pytest.approx(wanted, abs=1e-4)
+    again = mm("evaluate", f"checkpoint={model}", "datamodule=text", rows)
+    assert again.metrics["test/accuracy"] == measured["test/accuracy"]
+    assert again.metrics["test/calibration_error"] == pytest.approx(found["test/calibration_error"], abs=1e-5)
+    assert measured["test/calibration_error"] == pytest.approx(found["test/calibration_error_before"], abs=1e-5)
+    lines = pyarrow.parquet.read_table(again.folder / "predictions.parquet").to_pylist()
+    told = [line for line in lines if line["target/truth"] is not None]
+    inside = sum(line["target/truth"] in line["target/set"] for line in told) / len(told)
+    assert inside == pytest.approx(found["test/coverage"])
+    assert sum(len(line["target/set"]) for line in told) / len(told) == pytest.approx(found["test/set_size"])
+
+
+def test_a_second_time_is_as_the_first_and_sets_go_with_it(mm, model, rows):
+    first = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=one")
+    second = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "run=two")
+    assert second.metrics == {k: v for k, v in first.metrics.items() if "coverage" not in k and "set_size" not in k}
+    assert (model / "README.md").read_text().count("Calibration: ") == 1
+    assert "set" not in package.load(model).predict({"text": "it is odd"})["target"]
+
+
+def test_several_heads_windows_and_what_is_not_labelled(mm, tmp_path, rows):
+    model = mm("train", *SEVERAL, rows, "run=r").folder / "model"
+    text = {"text": "it is good indeed indeed indeed indeed"}
+    before = package.load(model).predict(text)
+    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=c")
+    assert run.status == 0, run.err
+    assert "size: no temperature: a RegressionHead tells no probability" in run.out
+    assert "words: no sets: a TokenClassificationHead tells none" in run.out
+    assert list(config_of(model)["calibration"]) == ["mood", "tags", "size", "words"]
+    assert len(config_of(model)["calibration"]["tags"]["quantiles"]) == 2
+    found = run.metrics
+    for name in ("mood", "tags", "size"):  # of new rows those inside are beta-binomial: see tests/metrics
+        fitted, out = int(found[f"val/{name}/rows"]), int((found[f"val/{name}/rows"] + 1) * 0.2)
+        seen = int(found[f"test/{name}/rows"])
+        assert found[f"test/{name}/coverage"] >= betabinom(seen, fitted + 1 - out, out).ppf(1e-4) / seen
+    assert found["test/tags/coverage_lowest"] <= found["test/tags/coverage"]
+    assert found["test/size/interval_size"] == pytest.approx(
+        2 * config_of(model)["calibration"]["size"]["quantiles"][0]
+    )
+    for name in ("mood", "tags", "words"):
+        assert found[f"val/{name}/nll"] < found[f"val/{name}/nll_before"]
+        assert (run.folder / f"test_{name}_reliability.png").stat().st_size > 1000
+    after = package.load(model).predict(text)
+    assert {n: a["prediction"] for n, a in after.items()} == {n: a["prediction"] for n, a in before.items()}
+    low, high = after["size"]["interval"]
+    assert low < after["size"]["prediction"] < high
+    assert set(after["tags"]["set"]) == {"a", "b"}
+    logit = {t: [math.log(p / (1 - p)) for p in (x["tags"]["probability"]["a"],)] for t, x in ((0, before), (1, after))}
+    assert logit[0][0] / logit[1][0] == pytest.approx(found["val/tags/temperature"], rel=1e-3)
+    assert after["words"]["probability"] != before["words"]["probability"]
+
+
+def test_rows_are_those_that_training_drew(mm, tmp_path):
+    """A file that names no split: validation and test rows are drawn as for training, seed and parts included."""
+    path = write(tmp_path, "-")
+    split = "datamodule.split={val: 0.3, test: 0.2, seed: 5, rows: null}"
+    model = mm("train", *ONE, path, "trainer.max_epochs=1", split, "run=r").folder / "model"
+    args = [f"checkpoint={model}", "datamodule=text", path]
+    run = mm("calibrate", *args, "run=same")
+    assert "120 validation rows of rows.jsonl (drawn where it names none, with val=0.3, seed=5)" in run.out
+    trained = mm("evaluate", *args)  # measures all rows; those of the run's own test are known by their predictions
+    own = pyarrow.parquet.read_table(model.parent / "predictions.parquet").to_pylist()
+    assert run.metrics["test/rows"] == sum(line["target/truth"] is not None for line in own)
+    assert trained.metrics["test/rows"] > run.metrics["test/rows"]
+    other = mm("calibrate", *args, "datamodule.split.val=0.1", "run=other")
+    assert "40 validation rows" in other.out and "val=0.1, seed=5" in other.out
+    whole = mm("calibrate", *args, "split=all", "conformal=0.1", "run=whole")
+    assert whole.status == 0, whole.err
+    assert "400 rows of rows.jsonl, which the model must not have been trained on" in whole.out
+    assert not [name for name in whole.metrics if name.startswith("test/")]
+    assert config_of(model)["calibration"]["target"]["alpha"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("splits", "args", "said"),
+    [
+        ("ttvee", ["conformal=1.5"], "conformal: got 1.5, wanted a part of the rows between 0 and 1, such as 0.1"),
+        ("ttvee", ["conformal=some"], "conformal: got some, wanted a part"),
+        ("ttvee", ["conformal=0.01"], "conformal=0.01: 'target': 73 labelled rows, wanted at least 99"),
+        ("ttvee", ["split=train"], "split: got 'train', wanted val, or all"),
+        ("ttvee", ["split=all"], "split=all: rows.jsonl names training rows (train 162, val 81, test 157)"),
+        ("e", [], "rows.jsonl: has no validation rows (train 0, val 0, test 400)"),
+        ("-", ["datamodule.split.val=0"], "has no validation rows (train 360, val 0, test 40)"),
+        ("ttvee", ["checkpoint=wandb:a/b/c:v1"], "wanted a folder of your own"),
+        ("ttvee", ["datamodule.columns.target=id"], "column 'id'"),
+        ("ttvee", ["+temperature=2"], "+temperature: nothing reads it"),
+    ],
+)
+def test_mistakes(mm, model, tmp_path, splits, args, said):
+    path = write(tmp_path, splits)
+    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", path, *args)
+    assert run.status == 2
+    assert said in run.err
+    assert "Traceback" not in run.err
+    assert "calibration" not in config_of(model)
+    assert not list(model.parent.glob("model.*"))
+
+
+@pytest.mark.parametrize(
+    ("mood", "said"),
+    [
+        (["", ""], "nothing can be calibrated: target: no temperature: none of its 6 rows is labelled"),
+        (["up", "up"], "no temperature: all 6 labels are of one class, wanted at least two"),
+        (["up", "down"], "no temperature: all 6 labels are told right, so that none is low enough; give more rows"),
+        (["down", "up"], "no temperature: the 6 labels are told no better than by chance, so that none is high enough"),
+    ],
+)
+def test_rows_from_which_nothing_can_be_learnt(mm, model, tmp_path, mood, said):
+    lines = [{"text": f"it is {word}", "mood": m} for word, m in zip(("good", "bad"), mood)] * 3
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", f"datamodule.path={path}", "split=all")
+    assert run.status == 2
+    assert said in run.err
+
+
+def test_a_head_that_tells_no_probability_is_refused_by_name():
+    model = SimpleNamespace(heads={"said": CTCHead(classes=["a"], input="audio", separator="", embed_dim=4)})
+    with pytest.raises(ValueError, match="nothing can be calibrated: said: no temperature: a CTCHead tells no prob"):
+        fit(model, {}, None)
+    with pytest.raises(ValueError, match="a CTCHead tells no probability; no sets: a CTCHead tells none"):
+        fit(model, {}, 0.1)
+
+
+def test_a_model_without_heads_has_nothing_to_calibrate(mm, manifest):
+    args = [a for a in [*COLUMNS, *TINY] if "target" not in a]
+    args += [f"datamodule.path={manifest}", "task=contrastive", "trainer.max_epochs=1", "run=r"]
+    model = mm("train", *args).folder / "model"
+    run = mm("calibrate", f"checkpoint={model}", "datamodule=manifest", f"datamodule.path={manifest}")
+    assert run.status == 2
+    assert "it has no head whose confidence could be true" in run.err
