@@ -116,6 +116,23 @@ def test_what_it_requires_is_told(copy):
     assert list(requires) == ["mm", "torch", "torchaudio"]
 
 
+def test_what_is_known_of_its_confidence_comes_with_it(copy):
+    sample = {"text": "it is red"}
+    before = mm.load(copy).predict(sample)["target"]
+    change(copy, lambda c: c.pop("split"))  # directories of before there was either
+    assert mm.load(copy).predict(sample)["target"] == before
+    known = {"temperature": 4.0, "quantiles": [0.7], "alpha": 0.1}
+    change(copy, lambda c: c.update(calibration={"target": known}))
+    after = mm.load(copy).predict(sample)["target"]
+    weight = {name: p**0.25 for name, p in before["probability"].items()}
+    told = {name: w / sum(weight.values()) for name, w in weight.items()}
+    assert after["probability"] == pytest.approx(told, abs=1e-5)
+    assert after["prediction"] == before["prediction"]
+    assert set(after["set"]) == {name for name, p in told.items() if 1 - p <= 0.7 or name == before["prediction"]}
+    change(copy, lambda c: c["calibration"]["target"].update(quantiles=[], alpha=None))
+    assert "set" not in mm.load(copy).predict(sample)["target"]
+
+
 def test_an_unknown_format_is_refused(copy):
     change(copy, lambda c: c.update(format=99))
     with pytest.raises(ValueError, match="got format 99, this mm reads 2"):

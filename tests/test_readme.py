@@ -54,7 +54,7 @@ def test_commands_run(mm, manifest, tmp_path, monkeypatch):
             raise AssertionError(f"nothing runs {line}")
         ran.append(args[:2])
     verbs = {args[1] for args in ran if args[0] == "mm" and len(args) > 1}
-    assert verbs == {"train", "evaluate", "predict", "compare", "check", "diagnose"}
+    assert verbs == {"train", "evaluate", "predict", "calibrate", "compare", "check", "diagnose"}
 
 
 def test_tree_is_true():
