@@ -72,9 +72,10 @@ def test_what_can_not_be_chosen_is_of_no_account():
     logits, truth = drawn(300)
     more = torch.cat([logits, torch.full_like(logits, -1e9)], dim=-1)
     assert fit_temperature(more, truth) == pytest.approx(fit_temperature(logits, truth))
-    uniform = torch.where(more < -1e8, more, 0.0)
-    with pytest.raises(ValueError, match="no better than by chance"):
-        fit_temperature(uniform, truth)
+    wrong = torch.tensor([[[3.0, 2.0, -1e9, -1e9]], [[2.0, 3.0, -1e9, -1e9]]])
+    for bad, told in ((torch.where(more < -1e8, more, 0.0), truth), (wrong, torch.tensor([[1], [0]]))):
+        with pytest.raises(ValueError, match="no better than by chance"):
+            fit_temperature(bad, told)
 
 
 @pytest.mark.parametrize(
