@@ -174,10 +174,8 @@ def test_rows_are_those_that_training_drew(mm, tmp_path):
     args = [f"checkpoint={model}", "datamodule=text", path]
     run = mm("calibrate", *args, "run=same")
     assert "120 validation rows of rows.jsonl (drawn where it names none, with val=0.3, seed=5)" in run.out
-    trained = mm("evaluate", *args)  # measures all rows; those of the run's own test are known by their predictions
     own = pyarrow.parquet.read_table(model.parent / "predictions.parquet").to_pylist()
     assert run.metrics["test/rows"] == sum(line["target/truth"] is not None for line in own)
-    assert trained.metrics["test/rows"] > run.metrics["test/rows"]
     other = mm("calibrate", *args, "datamodule.split.val=0.1", "run=other")
     assert "40 validation rows" in other.out and "val=0.1, seed=5" in other.out
     whole = mm("calibrate", *args, "split=all", "conformal=0.1", "run=whole")
