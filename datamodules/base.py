@@ -6,6 +6,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,11 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.mixture import Mixing, Mixture
+from datamodules.mixture import Balance, Mixing, Mixture
 from datamodules.order import Batching, Draw, Order, Shards
 from datamodules.splitting import Split, keep_some
 from datamodules.table import ON_ERROR, SPLITS, Fault, Table
+from mm.messages import listing, near
 from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.stored import StoredError
@@ -146,7 +148,7 @@ class DataModule(LightningDataModule):
     none; readers: target -> how its cells are read, as classes where it has none; known: to a trained model, of each
     target; whole: rows without a split column are all for testing, and other targets are not read; mix, temperature,
     one_source: of several files, see Mixing; window: how many shards the rows of a moment are from, where they lie in
-    shards.
+    shards; balance, balance_power: a target by whose classes training rows are drawn, see Balance.
     Errors: ValueError naming row, id, column and fix.
     """
 
@@ -168,6 +170,8 @@ class DataModule(LightningDataModule):
         temperature: float = 2.0,
         one_source: bool = False,
         window: int = 8,
+        balance: str | None = None,
+        balance_power: float = 1.0,
     ):
         super().__init__()
         if on_error not in ON_ERROR:
@@ -176,6 +180,7 @@ class DataModule(LightningDataModule):
             raise ValueError(f"datamodule.window: got {window}, wanted at least 1 shard")
         self.batching = Batching(batch_size, limits(budget), buckets)
         self.mixing = Mixing(mix, temperature, one_source)
+        self.balance = Balance(balance, balance_power)
         self.window = window
         self.num_workers = num_workers
         self.on_error = on_error
@@ -213,6 +218,7 @@ class DataModule(LightningDataModule):
         table = self.read()
         keep_some(table.split, self.split)
         self.settle(table)
+        self.check_balance(table)
         names = sorted(table.spec.inputs, key=lambda n: MODALITIES.index(n) if n in MODALITIES else len(MODALITIES))
         for name in self.wanted or ():
             if name not in names:
@@ -299,8 +305,41 @@ class DataModule(LightningDataModule):
         loader.keep = self.keep
         return loader
 
+    def check_balance(self, table: Table) -> None:
+        """Errors: ValueError where training rows can't be drawn by the classes of a target, as it has none."""
+        name, targets = self.balance.target, table.spec.targets
+        if name is None or self.whole:
+            return
+        if name not in targets:
+            raise ValueError(
+                f"datamodule.balance: got '{name}', the data has {listing(list(targets)) or 'no target'}"
+                f"{near(name, targets)}"
+            )
+        if targets[name].kind != "class":
+            raise ValueError(
+                f"datamodule.balance: a row of '{name}' has no single class (it is a target of {targets[name].kind}); "
+                "wanted a target of one class per row"
+            )
+
     def mixture(self, rows: np.ndarray) -> Mixture | None:
-        """Of training rows. Errors: ValueError where a file would never be drawn."""
+        """Of training rows. Errors: ValueError where a file, or a class of one, would never be drawn."""
+        files = self.files(rows)
+        if self.balance.target is None:
+            return files
+        if files is None:
+            files = Mixture(np.zeros(len(rows), dtype=np.int64), [len(rows)], False)
+        label = self.table.targets[self.balance.target][rows].numpy()
+        stratum, counts = self.balance.strata(label, files.source, files.counts)
+        for row, count in zip(rows[np.unique(stratum, return_index=True)[1]].tolist(), counts, strict=True):
+            if not count:
+                raise ValueError(
+                    f"datamodule.balance: {self.table.origin(row).source} has so few rows of "
+                    f"'{self.truth(self.balance.target, row)}' that none of them is in an epoch; raise its weight"
+                )
+        return replace(files, counts=counts, stratum=stratum)
+
+    def files(self, rows: np.ndarray) -> Mixture | None:
+        """Of several files."""
         origins = self.table.origins
         if not origins:
             return None

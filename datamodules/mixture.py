@@ -1,4 +1,4 @@
-"""How much of a training epoch each of several files makes up, and which of its rows that takes."""
+"""How much of a training epoch each of several files, or classes, makes up, and which of its rows that takes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,23 +35,61 @@ class Mixing:
         return np.diff(ends, prepend=0).tolist()
 
 
+@dataclass(frozen=True)
+class Balance:
+    """Of n rows of a class, n ** (1 - power) parts of an epoch are.
+
+    target: whose classes, None: rows come as they are; power: 1: each class as often as any other, 0.5: by the inverse
+    square root of its frequency, 0: as they are.
+    """
+
+    target: str | None = None
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.power <= 1:
+            raise ValueError(f"datamodule.balance_power: got {self.power}, wanted from 0 (as they are) to 1 (equal)")
+
+    def strata(self, label: np.ndarray, source: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+        """The rows of a class that one file has are a stratum. -> (N,) which of them each row is of, rows of each
+
+        label: (N,) class of each row, below 0: unlabelled, which come as they would have; source, counts: as in
+        Mixture, by which the files of one class, and the unlabelled rows, keep their parts.
+        """
+        pairs, stratum, sizes = np.unique(np.stack([label, source]), axis=1, return_inverse=True, return_counts=True)
+        rate = np.array(counts) / np.maximum(1, np.bincount(source, minlength=len(counts)))
+        part = rate[pairs[1]] * sizes
+        classes, of = np.unique(pairs[0], return_inverse=True)
+        before = np.bincount(of, part)
+        labelled = classes >= 0
+        after = np.where(labelled, before ** (1 - self.power) * (before > 0), before)
+        after[labelled] *= before[labelled].sum() / max(after[labelled].sum(), 1e-300)
+        wanted = part * (after / np.maximum(before, 1e-300))[of]
+        found = np.floor(wanted + 1e-6).astype(int)
+        missing = sum(counts) - int(found.sum())
+        found[np.argsort(found - wanted, kind="stable")[:missing]] += 1  # the largest remainders
+        return stratum.reshape(-1), found.tolist()
+
+
 @dataclass
 class Mixture:
-    """Files of training rows, drawn at different rates.
+    """Files of training rows, or strata of them, drawn at different rates.
 
-    A file's rows are an endless sequence, all of them in one order, then all in another: an epoch takes as many as it
-    has to from where the epoch before it stopped.
+    A stratum's rows are an endless sequence, all of them in one order, then all in another: an epoch takes as many as
+    it has to from where the epoch before it stopped.
     """
 
     source: np.ndarray  # (N,) the file of each row
-    counts: Sequence[int]  # rows of each file in an epoch
+    counts: Sequence[int]  # rows of each stratum in an epoch
     one_source: bool
+    stratum: np.ndarray | None = None  # (N,) of each row; None: its file
 
     def draw(self, epoch: int, arrange: Arrange) -> tuple[np.ndarray, np.ndarray]:
         """-> (N,) places of rows that make up an epoch, and of each how often it is in the epoch before that."""
         places, before = [], []
+        of = self.source if self.stratum is None else self.stratum
         for s, count in enumerate(self.counts):
-            mine = np.flatnonzero(self.source == s)
+            mine = np.flatnonzero(of == s)
             begin, end = epoch * count, (epoch + 1) * count
             first = begin // max(1, len(mine))
             for turn in range(first, -(-end // max(1, len(mine)))):

@@ -95,7 +95,7 @@ class Order(Sampler[list[Draw]]):
     that n processes learn, step by step, what one with n times the batch would. An epoch is a pure function of seed,
     epoch and the parts already trained: one that was begun goes on where it was, in any number of processes.
     lengths: gives those of every row for the inputs with a budget; shards: where the rows lie, null where they are
-    equally at hand; mixture: how often rows of several files are drawn, null for each once.
+    equally at hand; mixture: how often rows of several files, or classes, are drawn, null for each once.
     """
 
     def __init__(
@@ -199,12 +199,11 @@ class Order(Sampler[list[Draw]]):
         if self.mixture is None or not self.mixture.one_source:
             return part.batching.assign(self.rows[drawn], lengths, part.world)
         bucket, sizes = np.zeros(len(drawn), dtype=np.int64), []
-        for source in range(len(self.mixture.counts)):
+        for source in np.unique(self.mixture.source[drawn]):
             mine = np.flatnonzero(self.mixture.source[drawn] == source)
-            if len(mine):
-                found, more = part.batching.assign(self.rows[drawn[mine]], lengths, part.world)
-                bucket[mine] = found + len(sizes)
-                sizes += more
+            found, more = part.batching.assign(self.rows[drawn[mine]], lengths, part.world)
+            bucket[mine] = found + len(sizes)
+            sizes += more
         return bucket, sizes
 
     def lying(self) -> np.ndarray:

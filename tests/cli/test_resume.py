@@ -27,6 +27,7 @@ EVERYTHING = [  # that has a state or is random
     "trainer.accumulate_grad_batches=2",
     "datamodule.budget={text: 60}",
     "datamodule.buckets=2",
+    "datamodule.balance=target",
 ]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 

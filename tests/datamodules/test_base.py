@@ -258,3 +258,30 @@ def test_wrong_settings(make: Callable[..., DataModule]) -> None:
         make("a.csv", TEXTS, text="text", inputs=["vision"])
     with pytest.raises(ValueError, match=r"datamodule.budget: got 4096, wanted an input's name with its own"):
         make("a.csv", TEXTS, text="text", budget=4096)
+
+
+def test_balanced_classes(make: Callable[..., DataModule], tmp_path: Path) -> None:
+    lines = [f"{i},{'rare' if i % 10 == 0 else 'common'},{i % 3},train" for i in range(60)]
+    text = "\n".join(["text,kind,size,split", *lines, "x,rare,1,val", "y,,2,train"])
+    built = make("rows.csv", text, text="text", targets={"kind": "kind", "size": "size"}, balance="kind")
+    seen = Counter(row for epoch in range(2) for row in drawn(built, epoch))
+    kinds: Counter[str | None] = Counter()
+    for row, count in seen.items():
+        kinds[built.truth("kind", row)] += count
+    assert kinds == {"rare": 60, "common": 60, None: 2}
+    assert {seen[row] for row in range(0, 60, 10)} == {10}  # 6 rows, 60 draws
+    assert sorted({seen[row] for row in range(60) if row % 10}) == [1, 2]  # 54 rows, 60 draws
+    assert len(list(built.val_dataloader())) == 1
+    with pytest.raises(ValueError, match=r"balance: got 'knid', the data has kind, size; did you mean 'kind'"):
+        make("rows.csv", text, text="text", targets={"kind": "kind", "size": "size"}, balance="knid")
+
+
+def test_only_classes_are_balanced(make: Callable[..., DataModule]) -> None:
+    with pytest.raises(ValueError, match=r"a row of 'target' has no single class \(it is a target of number\)"):
+        make("rows.csv", "a,b\n" + "x,1\n" * 20, text="a", target="b", readers={"target": Number()}, balance="target")
+
+
+def drawn(built: DataModule, epoch: int) -> list[int]:
+    loader = built.train_dataloader()
+    loader.order.set_epoch(epoch)
+    return [row for batch in loader for row in batch.row.tolist()]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules.mixture import Mixing, Mixture
+from datamodules.mixture import Balance, Mixing, Mixture
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,46 @@ def test_wrong_settings() -> None:
         Mixing("sizes")
     with pytest.raises(ValueError, match=r"datamodule.temperature: got 0, wanted a number above 0"):
         Mixing("temperature", 0)
+
+
+LABEL = np.repeat([0, 1, 2], [900, 90, 10])
+ONE = np.zeros(1000, dtype=np.int64)
+
+
+@pytest.mark.parametrize(
+    ("power", "wanted"),
+    [
+        (1.0, [334, 333, 333]),
+        (0.0, [900, 90, 10]),
+        (0.5, [1000 * x / (30 + 90**0.5 + 10**0.5) for x in (30, 90**0.5, 10**0.5)]),
+    ],
+)
+def test_classes_of_one_file(power: float, wanted: list[float]) -> None:
+    stratum, counts = Balance("target", power).strata(LABEL, ONE, [1000])
+    assert stratum.tolist() == LABEL.tolist()
+    assert sum(counts) == 1000
+    assert np.abs(np.array(counts) - wanted).max() <= 1
+
+
+def test_unlabelled_rows_come_as_often_as_without() -> None:
+    stratum, counts = Balance("target").strata(np.where(np.arange(1000) % 2, LABEL, -100), ONE, [1000])
+    assert counts[0] == 500  # half of them are unlabelled
+    assert sorted(counts[1:]) == [166, 167, 167]
+    assert (stratum[::2] == 0).all()
+
+
+def test_classes_of_several_files_are_even_whatever_their_weights() -> None:
+    """The first file has one class alone, and counts twice: of that class it has twice the part that its rows have."""
+    label, source = np.array([0] * 30 + [0] * 30 + [1] * 40), np.repeat([0, 1], [30, 70])
+    stratum, counts = Balance("target").strata(label, source, [45, 55])
+    drawn = {(int(label[s][0]), int(source[s][0])): n for n, s in ((n, stratum == i) for i, n in enumerate(counts))}
+    assert drawn[0, 0] + drawn[0, 1] == drawn[1, 1] == 50
+    assert drawn[0, 0] / drawn[0, 1] == pytest.approx((45 / 30) / (55 / 70), rel=0.05)
+
+
+def test_a_class_of_one_row_is_in_every_epoch() -> None:
+    for power in (0.0, 0.3, 1.0):
+        _, counts = Balance("target", power).strata(np.array([0] * 997 + [1, 2, 3]), ONE, [1000])
+        assert min(counts) >= 1
+    with pytest.raises(ValueError, match="datamodule.balance_power: got 2, wanted from 0"):
+        Balance("target", 2)

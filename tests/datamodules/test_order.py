@@ -15,7 +15,16 @@ SHARDS = Shards(np.arange(400) // 20, window=3)  # 20 of 20 rows each
 SOURCE = np.repeat([0, 1, 2], [40, 300, 60])
 MIXTURE = Mixture(SOURCE, [100, 150, 150], one_source=False)  # the first is gone through two and a half times
 APART = Mixture(SOURCE, [100, 150, 150], one_source=True)
-KINDS = [{"shards": SHARDS}, {"mixture": MIXTURE}, {"mixture": APART}, {"shards": SHARDS, "mixture": APART}]
+# By class within each file: 40 rows of the second are rare, and come five times.
+RARE = Mixture(SOURCE, [100, 100, 150, 50], one_source=True, stratum=np.repeat([0, 1, 2, 3], [40, 260, 40, 60]))
+KINDS = [
+    {"shards": SHARDS},
+    {"mixture": RARE},
+    {"shards": SHARDS, "mixture": RARE},
+    {"mixture": MIXTURE},
+    {"mixture": APART},
+    {"shards": SHARDS, "mixture": APART},
+]
 
 
 def order(rows: np.ndarray | int = 400, how: Batching = PLAIN, rank: int = 0, world: int = 1, **changed) -> Order:
@@ -242,6 +251,15 @@ def test_batches_of_one_source(how: Batching, world: int) -> None:
         (source,) = {SOURCE[row] for batch in step for row in batch if row >= 0}
         found.append(source)
     assert found != sorted(found)  # they take turns
+
+
+@pytest.mark.parametrize("how", [PLAIN, BUDGET])
+def test_classes_of_a_file_are_drawn_apart_and_share_batches(how: Batching) -> None:
+    batches = rows(order(how=how, mixture=RARE))
+    assert np.bincount(RARE.stratum[[r for batch in batches for r in batch]]).tolist() == [100, 100, 150, 50]
+    assert all(len({SOURCE[r] for r in batch}) == 1 for batch in batches)
+    both = [len({RARE.stratum[r] for r in batch}) for batch in batches if SOURCE[batch[0]] == 1]
+    assert max(both) == 2
 
 
 def test_seeds_belong_to_epoch_and_row() -> None:
