@@ -16,6 +16,35 @@ def balanced_weights(counts: Sequence[int]) -> Tensor:
     return torch.where(rows > 0, rows.sum() / (len(rows) * rows.clamp(min=1)), 1.0)
 
 
+def settle_weights(
+    weights: str | Sequence[float] | None, classes: Sequence[str], counts: Sequence[int]
+) -> Tensor | None:
+    """class_weights as they are typed -> (C,). Errors: ValueError where they don't match the classes."""
+    if weights is None:
+        return None
+    if isinstance(weights, str):
+        if weights != "balanced":
+            raise ValueError(f"class_weights: got '{weights}', wanted null, balanced or a list of numbers")
+        if len(counts) != len(classes):
+            raise ValueError(
+                f"class_weights=balanced: got {len(counts)} counts, wanted one for each of {len(classes)} classes"
+            )
+        return balanced_weights(counts)
+    if len(weights) != len(classes):
+        raise ValueError(
+            f"class_weights: got {len(weights)} numbers, wanted {len(classes)}, in the order {', '.join(classes)}"
+        )
+    return torch.tensor(list(weights), dtype=torch.float32)
+
+
+def check_loss(smoothing: float, gamma: float) -> None:
+    """Errors: ValueError where a number is out of range."""
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"label_smoothing: got {smoothing}, wanted a part from 0 to below 1")
+    if not gamma >= 0:
+        raise ValueError(f"focal_gamma: got {gamma}, wanted 0 or more")
+
+
 def class_loss(
     logits: Tensor, target: Tensor, weight: Tensor | None = None, smoothing: float = 0.0, gamma: float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -68,10 +97,7 @@ class ClassificationHead(nn.Module):
         weight: float = 1.0,
     ):
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: got {label_smoothing}, wanted a part from 0 to below 1")
-        if not focal_gamma >= 0:
-            raise ValueError(f"focal_gamma: got {focal_gamma}, wanted 0 or more")
+        check_loss(label_smoothing, focal_gamma)
         self.classes = list(classes)
         self.label_smoothing = label_smoothing
         self.focal_gamma = focal_gamma
@@ -80,26 +106,7 @@ class ClassificationHead(nn.Module):
         self.linear = nn.Linear(embed_dim, len(self.classes))
         # Not saved: the config has them, and only training reads them.
         self.class_weights: Tensor | None
-        self.register_buffer("class_weights", self._class_weights(class_weights, counts), persistent=False)
-
-    def _class_weights(self, weights: str | Sequence[float] | None, counts: Sequence[int]) -> Tensor | None:
-        if weights is None:
-            return None
-        if isinstance(weights, str):
-            if weights != "balanced":
-                raise ValueError(f"class_weights: got '{weights}', wanted null, balanced or a list of numbers")
-            if len(counts) != len(self.classes):
-                raise ValueError(
-                    f"class_weights=balanced: got {len(counts)} counts, wanted one for each of "
-                    f"{len(self.classes)} classes"
-                )
-            return balanced_weights(counts)
-        if len(weights) != len(self.classes):
-            raise ValueError(
-                f"class_weights: got {len(weights)} numbers, wanted {len(self.classes)}, in the order "
-                f"{', '.join(self.classes)}"
-            )
-        return torch.tensor(list(weights), dtype=torch.float32)
+        self.register_buffer("class_weights", settle_weights(class_weights, self.classes, counts), persistent=False)
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Tensor:
         """pooled (B, D) -> logits (B, C)"""

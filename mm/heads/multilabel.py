@@ -10,13 +10,35 @@ from torch import Tensor, nn
 from mm.types import IGNORE, Features
 
 
+def settle_weights(
+    weights: str | Sequence[float] | None, classes: Sequence[str], counts: Sequence[int], rows: int
+) -> Tensor | None:
+    """pos_weight as it is typed -> (C,); balanced: rows without the label / rows with it, 1 where none has it.
+
+    Errors: ValueError where it does not match the labels.
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, str) and weights != "balanced":
+        raise ValueError(f"pos_weight: got '{weights}', wanted null, balanced or a list of numbers")
+    given = list(counts) if isinstance(weights, str) else list(weights)
+    if len(given) != len(classes):
+        what = "counts" if isinstance(weights, str) else "numbers"
+        raise ValueError(
+            f"pos_weight: got {len(given)} {what}, wanted {len(classes)}, in the order {', '.join(classes)}"
+        )
+    found = torch.tensor(given, dtype=torch.float32)
+    return torch.where(found > 0, (rows - found) / found.clamp(min=1), 1.0) if isinstance(weights, str) else found
+
+
 class MultilabelHead(nn.Module):
     """One linear yes or no per label of the pooled vector.
 
-    classes: names of the labels; embed_dim: width of the fused features; threshold: the probability from which a label
-    is predicted, the calibrated one where there is; weight: of this head's loss among those of several heads. A row may
-    be labelled in part.
-    Errors: ValueError for a threshold that is no probability.
+    classes: names of the labels; embed_dim: width of the fused features; counts, rows: training rows that have each
+    label, and all that are labelled; threshold: the probability from which a label is predicted, the calibrated one
+    where there is; pos_weight: None, "balanced" or one number per label, a factor on the loss of what has the label;
+    focal_gamma: above 0, losses count by (1 - p)^gamma of the truth (Lin 2017); weight: of this head's loss among those
+    of several heads. A row may be labelled in part. Errors: ValueError for a threshold that is no probability, or weights that don't match the labels.
     """
 
     input = None
@@ -26,18 +48,28 @@ class MultilabelHead(nn.Module):
         *,
         classes: Sequence[str],
         embed_dim: int,
+        counts: Sequence[int] = (),
+        rows: int = 0,
         dropout: float = 0.0,
         threshold: float = 0.5,
+        pos_weight: str | Sequence[float] | None = None,
+        focal_gamma: float = 0.0,
         weight: float = 1.0,
     ):
         super().__init__()
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold: got {threshold}, wanted a probability")
+        if not focal_gamma >= 0:
+            raise ValueError(f"focal_gamma: got {focal_gamma}, wanted 0 or more")
         self.classes = list(classes)
         self.threshold = threshold
+        self.focal_gamma = focal_gamma
         self.weight = weight
         self.drop = nn.Dropout(dropout)
         self.linear = nn.Linear(embed_dim, len(self.classes))
+        # Not saved: the config has it, and only training reads it.
+        self.pos_weight: Tensor | None
+        self.register_buffer("pos_weight", settle_weights(pos_weight, self.classes, counts, rows), persistent=False)
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Tensor:
         """pooled (B, D) -> logits (B, C)"""
@@ -46,8 +78,13 @@ class MultilabelHead(nn.Module):
     def loss(self, prediction: Tensor, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
         """(B, C), (B, C) -> sum of the rows' mean cross-entropies, count; a row labelled by half counts a half"""
         labelled = target != IGNORE
-        truth = target.clamp(min=0).float()
-        loss = F.binary_cross_entropy_with_logits(prediction.float(), truth, reduction="none") * labelled
+        logits, truth = prediction.float(), target.clamp(min=0).float()
+        loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", pos_weight=self.pos_weight)
+        if self.focal_gamma:
+            true = F.logsigmoid(torch.where(truth > 0, logits, -logits))
+            # A probability of one has no derivative under a power below one.
+            loss = loss * (-torch.expm1(true)).clamp(min=1e-6) ** self.focal_gamma
+        loss = loss * labelled
         return loss.sum() / len(self.classes), labelled.sum() / len(self.classes)
 
     def score(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.ops import sigmoid_focal_loss
 
 from mm.heads.multilabel import MultilabelHead
 from mm.types import IGNORE
@@ -72,3 +73,41 @@ def test_sets_by_hand():
     assert rows[0]["set"] == {"a": [True], "b": [False, True], "c": [True], "d": [False, True]}
     assert rows[1]["set"] == {"a": [False, True], "b": [False, True], "c": [True], "d": [False, True]}
     assert size.tolist() == [1.5, 1.75]
+
+
+def test_weights_of_what_has_a_label_are_torch_s():
+    logits, truth = torch.randn(6, 4), torch.randint(2, (6, 4))
+    made = head(pos_weight=[1.0, 2.0, 0.5, 4.0])
+    wanted = F.binary_cross_entropy_with_logits(logits, truth.float(), pos_weight=torch.tensor([1.0, 2.0, 0.5, 4.0]))
+    total, count = made.loss(logits, truth, None)
+    torch.testing.assert_close(total / count, wanted)
+
+
+def test_balanced_weights_make_both_sides_as_heavy():
+    made = head(pos_weight="balanced", counts=[1, 5, 9, 0], rows=10)
+    assert made.pos_weight.tolist() == [9, 1, pytest.approx(1 / 9), 1]
+    truth = torch.zeros(10, 4)
+    truth[0, 0] = truth[:5, 1] = truth[:9, 2] = 1
+    mass = made.pos_weight * truth.sum(0)
+    torch.testing.assert_close(mass[:3], (1 - truth).sum(0)[:3])
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_is_torchvision_s(gamma):
+    logits, truth = torch.randn(6, 4) * 3, torch.randint(2, (6, 4))
+    total, count = head(focal_gamma=gamma).loss(logits, truth, None)
+    wanted = sigmoid_focal_loss(logits, truth.float(), alpha=-1, gamma=gamma, reduction="mean")
+    torch.testing.assert_close(total / count, wanted)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"pos_weight": "even"}, "pos_weight: got 'even', wanted null, balanced"),
+        ({"pos_weight": [1.0]}, "pos_weight: got 1 numbers, wanted 4, in the order a, b, c, d"),
+        ({"focal_gamma": -1}, "focal_gamma: got -1, wanted 0 or more"),
+    ],
+)
+def test_wrong_weights(kwargs, said):
+    with pytest.raises(ValueError, match=said):
+        head(**kwargs)

@@ -4,6 +4,7 @@ from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mm.heads.token_classification import TokenClassificationHead, allowed, entities, viterbi
 from mm.transforms.collate import Sample, collate
@@ -128,3 +129,16 @@ def test_a_temperature_changes_what_a_tag_is_worth_and_not_the_tag():
     told = batch.meta["text/words"][0] >= 0
     worth = (logits[0, told] / 2).softmax(-1)
     assert after["probability"] == pytest.approx([float(w[CLASSES.index(t)]) for w, t in zip(worth, after["tags"])])
+
+
+def test_weights_of_tags_are_torch_s():
+    made = TokenClassificationHead(
+        classes=["O", "B-a", "I-a"], input="text", embed_dim=4, counts=[8, 1, 1], class_weights="balanced"
+    )
+    logits, target = torch.randn(2, 4, 3), torch.tensor([[0, 1, IGNORE, 2], [0, 0, IGNORE, IGNORE]])
+    total, count = made.loss(logits, target, None)
+    wanted = F.cross_entropy(logits.flatten(0, 1), target.flatten(), torch.tensor([10 / 24, 10 / 3, 10 / 3]))
+    torch.testing.assert_close(total / count, wanted)
+    focal = TokenClassificationHead(classes=["O", "B-a", "I-a"], input="text", embed_dim=4, focal_gamma=2.0)
+    certain = 20 * F.one_hot(target.clamp(min=0), 3).float()
+    assert focal.loss(certain, target, None)[0] < 1e-6 < float(focal.loss(certain.flip(-1), target, None)[0])

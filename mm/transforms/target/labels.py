@@ -15,17 +15,18 @@ from mm.types import IGNORE, TargetData, TargetRead
 class Labels:
     """A cell is the names of the labels that a row has, separated, or a list of them; an empty one is unlabelled.
 
-    A lone separator, or a list without elements, says that the row has none of the labels.
-    Errors: ValueError for an empty separator.
+    A lone separator, or a list without elements, says that the row has none of the labels; unlabelled: how a cell may
+    say that it is, such as "(no genres listed)". Errors: ValueError for an empty separator.
     """
 
     kind = "labels"
     examples = ("zero|one", "one", "|", "two|zero", "two", "one|two")
 
-    def __init__(self, separator: str = "|"):
+    def __init__(self, separator: str = "|", unlabelled: str | None = None):
         if not separator:
             raise ValueError("reads.separator: got an empty text, wanted what stands between labels, such as '|'")
         self.separator = separator
+        self.unlabelled = unlabelled
 
     def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
         """-> (N, C) int64, 1 where the row has the label"""
@@ -41,15 +42,19 @@ class Labels:
                     targets[row, chosen] = 1
             except ValueError as error:
                 faults[row] = str(error)
-        counts = (targets[torch.from_numpy(train)] == 1).sum(0)
-        return TargetRead(targets, told(self.kind, classes, counts), faults)
+        own = targets[torch.from_numpy(train)]
+        data = told(self.kind, classes, (own == 1).sum(0))
+        data.facts["rows"] = int((own != IGNORE).any(1).sum())
+        return TargetRead(targets, data, faults)
 
     def names(self, cell: Any) -> list[str] | None:
         """None where the cell is empty."""
         if isinstance(cell, list | tuple):
             return [text_of(name) for name in cell if text_of(name)]
         text = text_of(cell)
-        return [name.strip() for name in text.split(self.separator) if name.strip()] if text else None
+        if text in ("", self.unlabelled):
+            return None
+        return [name.strip() for name in text.split(self.separator) if name.strip()]
 
     def strata(self, cell: Any) -> list[str]:
         return self.names(cell) or []

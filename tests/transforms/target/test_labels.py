@@ -14,6 +14,7 @@ def test_several_labels(separator: str, cell: object) -> None:
     assert targets.tolist() == [[1, 1, 0], [0, 0, 1], [IGNORE] * 3, [IGNORE] * 3]
     assert data.classes == ("a", "b", "c")
     assert data.facts["counts"] == [1, 1, 1]
+    assert data.facts["rows"] == 2
     assert not faults
     assert [reads.readable(target, data) for target in targets] == [["a", "b"], ["c"], None, None]
 
@@ -32,3 +33,10 @@ def test_one_unknown_of_several_labels() -> None:
 def test_an_empty_separator_is_refused() -> None:
     with pytest.raises(ValueError, match="reads.separator: got an empty text"):
         Labels("")
+
+
+def test_a_cell_may_say_that_it_is_unlabelled() -> None:
+    targets, data, _ = Labels(unlabelled="(none listed)").learn(["a", "(none listed)", "a|b", "b"], ALL, None)
+    assert targets.tolist() == [[1, 0], [IGNORE] * 2, [1, 1], [0, 1]]
+    assert data.classes == ("a", "b")
+    assert data.facts["rows"] == 3
