@@ -9,7 +9,7 @@ import numpy as np
 from datamodules.av_mnist import MNIST, Indexed, read_idx
 from datamodules.base import DataModule
 from datamodules.digits import WORDS
-from datamodules.spoken_digits import RATE, TAKES, Joined, read_clips
+from datamodules.fsdd import RATE, TAKES, Joined, read_clips
 from datamodules.table import SPLITS, Table
 from datamodules.targets import add_target
 from mm.types import DataSpec, InputData

@@ -8,15 +8,10 @@ import numpy as np
 
 from datamodules.base import DataModule
 from datamodules.digits import WORDS
+from datamodules.fsdd import EVERY, RATE, TAKES, check_speaker, read_clips, speakers
 from datamodules.table import SPLITS, Table
 from datamodules.targets import add_target
-from mm.messages import near
-from mm.transforms.audio.waveform import read_file
 from mm.types import DataSpec, InputData
-
-RATE = 8000  # Hz
-TAKES = {"test": range(5), "val": range(5, 10), "train": range(10, 50)}  # the first five are the set's own test
-EVERY = range(50)
 
 
 class SpokenDigitsDataModule(DataModule):
@@ -54,18 +49,14 @@ class SpokenDigitsDataModule(DataModule):
 
     def read(self) -> Table:
         clips = read_clips(self.path)
-        speakers = sorted({speaker for _, speaker, _ in clips})
-        if self.held_out is not None and self.held_out not in speakers:
-            raise ValueError(
-                f"datamodule.held_out: got '{self.held_out}', wanted one of {', '.join(speakers)}"
-                f"{near(self.held_out, speakers)}"
-            )
+        everybody = speakers(clips)
+        check_speaker(self.held_out, everybody)
         said, sounds, ids, split = [], [], [], []
         for number, name in enumerate(SPLITS):
             rng = np.random.default_rng([self.data_seed, number])
-            who, takes = speakers, TAKES[name]
+            who, takes = everybody, TAKES[name]
             if self.held_out is not None:
-                who = [self.held_out] if name == "test" else [one for one in speakers if one != self.held_out]
+                who = [self.held_out] if name == "test" else [one for one in everybody if one != self.held_out]
                 takes = EVERY if name == "test" else takes
             for i in range(self.count[name]):
                 speaker = who[rng.integers(len(who))]
@@ -85,19 +76,6 @@ class SpokenDigitsDataModule(DataModule):
         )
         add_target(table, "target", ["target"] * len(ids), said, self)
         return table
-
-
-def read_clips(path: Path) -> dict[tuple[int, str, int], np.ndarray]:
-    """Of a folder with fsdd/recordings/: digit, speaker, take -> waveform. Errors: ValueError where one is missing."""
-    folder = path / "fsdd" / "recordings"
-    speakers = sorted({file.stem.split("_")[1] for file in folder.glob("*_*_*.wav")})
-    if not speakers:
-        raise ValueError(
-            f"no recordings in {folder}; put the Free Spoken Digit Dataset's into fsdd/recordings/ of a folder, and "
-            "name that with paths.data=FOLDER or MM_DATA=FOLDER"
-        )
-    keys = [(digit, speaker, take) for digit in range(10) for speaker in speakers for take in EVERY]
-    return {key: read_file(folder / f"{key[0]}_{key[1]}_{key[2]}.wav")[0].numpy() for key in keys}
 
 
 class Joined(Sequence[tuple[np.ndarray, int]]):
