@@ -1,5 +1,6 @@
 """The embedded default: digits seen, heard and read, each badly; together they are clear."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from datamodules.base import DataModule
 from datamodules.splitting import make_split
 from datamodules.table import Table
 from datamodules.targets import add_target
+from mm.messages import near
 from mm.types import DataSpec, InputData
 
 RATE = 8000  # Hz
@@ -26,6 +28,8 @@ KEYS = {
 KEYS["0"] = (3, 1)
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PHRASES = ("{}", "the {}", "a {} here", "digit {}", "it says {}", "press {} now", "number {}")
+TOLD = ("digit", "heard", "parity", "sum", "tags")
+SOUNDS = ("same", "another")
 LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 
@@ -33,11 +37,31 @@ class DigitsDataModule(DataModule):
     """scikit-learn's 1,797 handwritten digits (8x8), each with its telephone tone pair and a written phrase.
 
     pixel_noise: standard deviation, of pixels in 0..1; snr: of the tones, dB; seconds: of tone; typos: probability that
-    a letter of the phrase is replaced; noise_seed: the noise of each row is fixed by it.
+    a letter of the phrase is replaced; noise_seed: the noise of each row is fixed by it; sound: of the same digit, or
+    of another, drawn at random; targets: target name -> what it tells: digit (that is seen and read), heard, parity (of
+    the digit), sum (of digit and heard), or tags (of the text's words: which is the digit).
     """
 
-    def __init__(self, pixel_noise: float, snr: float, seconds: float, typos: float, noise_seed: int, **shared: Any):
+    def __init__(
+        self,
+        pixel_noise: float,
+        snr: float,
+        seconds: float,
+        typos: float,
+        noise_seed: int,
+        sound: str = "same",
+        targets: Mapping[str, str] | None = None,
+        **shared: Any,
+    ):
         super().__init__(**shared)
+        if sound not in SOUNDS:
+            raise ValueError(f"datamodule.sound: got '{sound}', wanted one of {', '.join(SOUNDS)}")
+        self.told = dict(targets or {"target": "digit"})
+        for name, what in self.told.items():
+            if what not in TOLD:
+                raise ValueError(
+                    f"datamodule.targets.{name}: got '{what}', wanted one of {', '.join(TOLD)}{near(str(what), TOLD)}"
+                )
         if round(seconds * RATE) < 1 or pixel_noise < 0 or not 0 <= typos <= 1:
             raise ValueError(
                 f"datamodule: got seconds={seconds}, pixel_noise={pixel_noise}, typos={typos}, wanted seconds above 0, "
@@ -48,19 +72,22 @@ class DigitsDataModule(DataModule):
         self.seconds = seconds
         self.typos = typos
         self.noise_seed = noise_seed
+        self.sound = sound
 
     def read(self) -> Table:
         from sklearn.datasets import load_digits  # slow to import, needed by this set only
 
         data: Any = load_digits()
         digits = data.target.tolist()
-        texts, images, sounds = [], [], []
+        heard = digits if self.sound == "same" else others(len(digits), self.noise_seed)
+        phrases, texts, images, sounds = [], [], [], []
         for row, digit in enumerate(digits):
             rng = np.random.default_rng([self.noise_seed, row])
-            texts.append(written(digit, self.typos, rng))
+            phrases.append(PHRASES[rng.integers(len(PHRASES))])
+            texts.append(misspelt(phrases[-1].format(WORDS[digit]), self.typos, rng))
             noise = rng.normal(0, self.pixel_noise, (8, 8))
             images.append((data.images[row] / 16 + noise).clip(0, 1).astype(np.float32))
-            sounds.append(tones(digit, self.seconds, self.snr, rng))
+            sounds.append(tones(heard[row], self.seconds, self.snr, rng))
         split = make_split(len(digits), self.split, data.target)
         table = Table(
             inputs={"text": texts, "vision": images, "audio": sounds},
@@ -77,8 +104,25 @@ class DigitsDataModule(DataModule):
             ),
             source="digits",
         )
-        add_target(table, "target", ["target"] * len(digits), digits, self)
+        for name, what in self.told.items():
+            add_target(table, name, [name] * len(digits), cells(what, digits, heard, phrases), self)
         return table
+
+
+def others(count: int, seed: int) -> list[int]:
+    """Digits that have nothing to do with those of the rows."""
+    return np.random.default_rng([seed, count, len(SOUNDS)]).integers(0, 10, count).tolist()
+
+
+def cells(what: str, digits: Sequence[int], heard: Sequence[int], phrases: Sequence[str]) -> list[Any]:
+    """Of a target, one of TOLD, as a person would write them."""
+    if what == "tags":
+        return [["B-digit" if word == "{}" else "O" for word in phrase.split()] for phrase in phrases]
+    if what == "sum":
+        return [a + b for a, b in zip(digits, heard, strict=True)]
+    if what == "parity":
+        return [("even", "odd")[digit % 2] for digit in digits]
+    return list(digits if what == "digit" else heard)
 
 
 def tones(digit: int, seconds: float, snr: float, rng: np.random.Generator) -> np.ndarray:
@@ -91,9 +135,9 @@ def tones(digit: int, seconds: float, snr: float, rng: np.random.Generator) -> n
     return (wave / np.abs(wave).max()).astype(np.float32)
 
 
-def written(digit: int, typos: float, rng: np.random.Generator) -> str:
-    """A phrase with the digit's name, some of its letters replaced by others."""
-    text = np.array(list(PHRASES[rng.integers(len(PHRASES))].format(WORDS[digit])))
+def misspelt(said: str, typos: float, rng: np.random.Generator) -> str:
+    """A phrase, some of its letters replaced by others."""
+    text = np.array(list(said))
     wrong = (rng.random(len(text)) < typos) & (text != " ")
     text[wrong] = rng.choice(LETTERS, int(wrong.sum()))
     return "".join(text)

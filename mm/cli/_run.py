@@ -60,6 +60,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*recommended to use .self.log.*sync_dist=True.*")  # metrics are synced already
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*you set `weights_only=.*")
+    warnings.filterwarnings("ignore", "Metric `SpearmanCorrcoef` will save all.*")  # two numbers a row
 
 
 def prepare(cfg: DictConfig) -> Run:

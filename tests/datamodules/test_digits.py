@@ -3,7 +3,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from datamodules.digits import RATE, DigitsDataModule, tones, written
+from datamodules.digits import RATE, DigitsDataModule, misspelt, tones
+from mm.transforms.target.number import Number
+from mm.transforms.target.tags import Tags
 from mm.types import TargetData
 
 # ITU-T Q.23, written down anew: key -> low, high tone in Hz
@@ -56,11 +58,52 @@ def test_noise_is_as_loud_as_said() -> None:
 
 def test_phrases() -> None:
     rng = np.random.default_rng(0)
-    assert all("seven" in written(7, 0.0, rng) for _ in range(20))
-    wrong = written(7, 1.0, np.random.default_rng(3))
-    right = written(7, 0.0, np.random.default_rng(3))
-    assert [c == " " for c in wrong] == [c == " " for c in right]
-    assert wrong != right
+    assert misspelt("it says seven", 0.0, rng) == "it says seven"
+    wrong = misspelt("it says seven", 1.0, rng)
+    assert [c == " " for c in wrong] == [c == " " for c in "it says seven"]
+    assert wrong != "it says seven"
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    table = build(typos=0.0).table
+    assert all(names[digit] in text for digit, text in zip(load_digits().target, table.inputs["text"]))
+
+
+EVERY = {"digit": "digit", "ear": "heard", "odd": "parity", "total": "sum", "words": "tags"}
+
+
+def test_several_targets() -> None:
+    readers = {"total": Number(), "words": Tags("text")}
+    module = build(sound="another", targets=EVERY, readers=readers, typos=0.0)
+    table, seen = module.table, load_digits().target.tolist()
+    assert list(table.spec.targets) == list(EVERY)
+    spoken = []
+    for row in range(200):
+        wave = table.inputs["audio"][row]
+        digit, heard, odd, total, words = (module.truth(name, row) for name in EVERY)
+        assert digit == str(seen[row])
+        assert (odd == "odd") == seen[row] % 2
+        assert total == seen[row] + int(heard)
+        text = table.inputs["text"][row].split()
+        names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+        assert ["B-digit" if word == names[seen[row]] else "O" for word in text] == words
+        low, high = Q23[int(heard)]
+        others = [goertzel(wave, f) for f in {f for pair in Q23.values() for f in pair} - {low, high}]
+        spoken.append(min(goertzel(wave, low), goertzel(wave, high)) > max(others))
+    assert np.mean(spoken) > 0.9  # in noise
+    assert np.mean([a == int(module.truth("ear", row)) for row, a in enumerate(seen)]) == pytest.approx(0.1, abs=0.03)
+    same = build(typos=0.0).table
+    assert all(np.array_equal(same.inputs["vision"][row], table.inputs["vision"][row]) for row in (0, 7, 1796))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"targets": {"a": "digits"}}, r"datamodule.targets.a: got 'digits', wanted .*; did you mean 'digit'"),
+        ({"sound": "other"}, "datamodule.sound: got 'other', wanted one of same, another"),
+    ],
+)
+def test_unknown_targets(changed: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(**changed)
 
 
 def test_rows_are_those_of_scikit_learn(digits: DigitsDataModule) -> None:
