@@ -1,9 +1,8 @@
-"""What the vectors of an aligned model are good for: classes told by prompts, and linear probes."""
+"""Classes told by prompts: of an aligned model's inputs, and of what a text encoder gives."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,13 +78,8 @@ def told(task: Contrastive, datamodule: Any, asked: Mapping[str, Any], scale: fl
     inputs, kinds = task.model.inputs, modalities(datamodule, task.model.inputs)
     about = known(datamodule, "zero_shot.target", asked["target"])
     truth = datamodule.table.targets[asked["target"]][row]
-    names = {str(key): str(value) for key, value in asked["names"].items()}
-    prompts = [t.replace("{}", names.get(c, c)) for c in about.classes for t in asked["templates"]]
-    if is_first_process():
-        print(f"zero-shot: each class told by {len(asked['templates'])} prompts, the first '{prompts[0]}'")
     text = next(name for name, modality in kinds.items() if modality == "text")
-    read = embed_texts(task.model, datamodule.transforms[text], text, prompts)
-    classes = class_vectors(read.view(len(about.classes), len(asked["templates"]), -1))
+    classes = told_classes(task.model, datamodule, asked, text)
     found = {"test/zero_shot_chance": 1 / len(about.classes)}
     for part in parts(inputs, [name for name, modality in kinds.items() if modality != "text"]):
         index = [inputs.index(name) for name in part]
@@ -97,14 +91,32 @@ def told(task: Contrastive, datamodule: Any, asked: Mapping[str, Any], scale: fl
     return found
 
 
+def told_classes(
+    model: MultimodalModel, datamodule: Any, asked: Mapping[str, Any], name: str, projected: bool = True
+) -> Tensor:
+    """The unit vector of each class's prompts, as that text input reads them. -> (C, D)"""
+    about = known(datamodule, "zero_shot.target", asked["target"])
+    names = {str(key): str(value) for key, value in asked["names"].items()}
+    prompts = [t.replace("{}", names.get(c, c)) for c in about.classes for t in asked["templates"]]
+    if is_first_process():
+        print(f"zero-shot: each class told by {len(asked['templates'])} prompts, the first '{prompts[0]}'")
+    read = embed_texts(model, datamodule.transforms[name], name, prompts, projected)
+    return class_vectors(read.view(len(about.classes), len(asked["templates"]), -1))
+
+
 def parts(inputs: Sequence[str], together: Sequence[str]) -> list[tuple[str, ...]]:
     """Every input, and those together."""
     return list(dict.fromkeys([*((name,) for name in inputs), *([tuple(together)] if together else [])]))
 
 
 @torch.no_grad()
-def embed_texts(model: MultimodalModel, transform: Transform, name: str, texts: Sequence[str]) -> Tensor:
-    """Unit vectors of texts, as that input reads them; of several windows the mean. -> (texts, D)"""
+def embed_texts(
+    model: MultimodalModel, transform: Transform, name: str, texts: Sequence[str], projected: bool = True
+) -> Tensor:
+    """Unit vectors of texts, as that input reads them; of several windows the mean. -> (texts, D)
+
+    projected: to the model's width; else what the encoder itself gives.
+    """
     model.eval()
     device, part = next(model.parameters()).device, model.share.get(name, name)
     found = []
@@ -112,30 +124,8 @@ def embed_texts(model: MultimodalModel, transform: Transform, name: str, texts: 
         reads = [Sample({name: transform(text)}, {}, i) for i, text in enumerate(texts[start : start + PROMPTS])]
         batch = to_device(collate(reads, {name: transform}), device)
         # This encoder alone: beside prompts the others would read filler.
-        pooled = model.projections[part](model.encoders[part](batch.inputs[name], batch.masks[name]).pooled)  # type: ignore[arg-type]
-        unit = F.normalize(pooled, dim=-1)
+        pooled = model.encoders[part](batch.inputs[name], batch.masks[name]).pooled  # type: ignore[arg-type]
+        unit = F.normalize(model.projections[part](pooled) if projected else pooled, dim=-1)
         summed = unit.new_zeros(len(reads), unit.shape[1]).index_add(0, batch.row, unit)
         found.append(F.normalize(summed, dim=-1).cpu())
     return torch.cat(found)
-
-
-def probe(train: Seen, test: Seen, datamodule: Any, target: str, inputs: list[str]) -> dict[str, float]:
-    """Accuracy of logistic regressions on what is frozen: on each input's vectors, and on all side by side."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    found = {}
-    for part in parts(inputs, inputs):
-        index = [inputs.index(name) for name in part]
-        sides = []
-        for vectors, present, row in (train, test):
-            truth = datamodule.table.targets[target][row]
-            kept = present[:, index].any(1) & (truth >= 0)
-            sides.append((vectors[kept][:, index].flatten(1).double().numpy(), truth[kept].numpy()))
-        (x, y), (unseen, truth) = sides
-        if len(np.unique(y)) < 2 or not len(truth):
-            continue
-        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, y)
-        found[f"{section('test', part, inputs)}/linear_probe_accuracy"] = float(regression.score(unseen, truth))
-    return found

@@ -28,14 +28,20 @@ def load(cfg: DictConfig) -> LoadedModel:
 
 
 def datamodule(
-    cfg: DictConfig, loaded: LoadedModel, labelled: bool, only: Sequence[str] | None = None, drawn: bool = False
+    cfg: DictConfig,
+    loaded: LoadedModel,
+    labelled: bool,
+    only: Sequence[str] | None = None,
+    drawn: bool = False,
+    anew: bool = False,
 ) -> Any:
     """The data, read with the model's column map where none is given, its label map and its transforms.
 
     only: the targets to read, also those that the model does not know; None: those that it does; drawn: whether
-    validation and test rows are drawn, as they were for training, where the data names none.
+    validation and test rows are drawn, as they were for training, where the data names none; anew: classes are those of
+    the training rows, as if no head had learnt any.
     """
-    known = loaded.spec.targets if labelled else {}
+    known = loaded.spec.targets if labelled and not anew else {}
     targets: dict[str, TargetData | None] = dict(known) if only is None else {name: known.get(name) for name in only}
     saved = loaded.config["columns"]
     if saved is not None and "columns" in cfg.datamodule:
@@ -46,7 +52,7 @@ def datamodule(
         for key, value in loaded.config.get("split", {}).items():  # older directories have none
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
                 cfg.datamodule.split[key] = value
-    built = _finish.build_datamodule(cfg, readers=loaded.readers, known=targets, whole=not drawn)
+    built = _finish.build_datamodule(cfg, readers={} if anew else loaded.readers, known=targets, whole=not drawn)
     table = built.table
     for name in [n for n in table.targets if n not in targets]:
         del table.targets[name]

@@ -16,14 +16,22 @@ def main(argv: list[str]) -> None:
 
 
 def job(cfg: "DictConfig", folder: Path) -> None:
+    from omegaconf import OmegaConf
+
     from mm import checkpoint
-    from mm.cli import _apply, _robustness
+    from mm.cli import _apply, _frozen, _robustness
 
     loaded = _apply.load(cfg)
+    asked: Any = OmegaConf.to_container(cfg)
+    if "scale" in loaded.config["task"]:
+        return aligned(cfg, asked, loaded, folder)
+    if _frozen.wanted(asked):
+        return frozen(cfg, asked, loaded, folder)
     if not len(loaded.model.heads):
-        return aligned(cfg, loaded, folder)
-    if cfg.zero_shot.target is not None or cfg.linear_probe is not None:
-        raise ValueError("zero_shot and linear_probe are for models of task=contrastive; this one has heads")
+        raise ValueError(
+            f"{loaded.path}: nothing of this model can be measured by itself: it was trained on inputs without labels; "
+            "train it further, with model.init_from, or name a target with few_shot.target or linear_probe"
+        )
     datamodule = _apply.datamodule(cfg, loaded, labelled=True)
     metrics = {
         head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in loaded.config["metrics"].items()
@@ -35,33 +43,53 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     _apply.conclude(trainer, task, datamodule, datamodule.rows(cfg.split).tolist(), folder, truth=True)
 
 
-def aligned(cfg: "DictConfig", loaded: "LoadedModel", folder: Path) -> None:
-    """A model without heads: retrieval, and, of a target that is named, zero-shot classes and linear probes."""
-    from omegaconf import OmegaConf, open_dict
+def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -> None:
+    """A model of aligned inputs: retrieval, and, of targets that are named, what its vectors are good for."""
+    from omegaconf import open_dict
 
-    from mm.cli import _alignment, _apply
+    from mm.cli import _alignment, _apply, _frozen
     from mm.metrics.retrieval import Retrieval
 
-    if "scale" not in loaded.config["task"]:
-        raise ValueError(
-            f"{loaded.path}: nothing of this model can be measured by itself: it was trained on inputs without labels; "
-            "train it further, with model.init_from"
-        )
     if cfg.get("robustness") is not None:
         raise ValueError("robustness: this model predicts nothing: it was trained to align its inputs; leave it out")
-    asked: Any = OmegaConf.to_container(cfg.zero_shot)
-    wanted = dict.fromkeys(name for name in (asked["target"], cfg.linear_probe) if name is not None)
-    datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=list(wanted))
-    _alignment.check_prompts(asked, datamodule, loaded.model.inputs)
-    if cfg.linear_probe is not None:
-        _alignment.known(datamodule, "linear_probe", cfg.linear_probe)
+    datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked))
+    _frozen.check(asked, datamodule, loaded.model.inputs)
     with open_dict(cfg):
         cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive"}
     task, trainer = _apply.test(cfg, loaded, datamodule, cfg.split, retrieval=Retrieval())
-    results, seen = task.results, task.embedded
-    results |= _alignment.told(task, datamodule, asked, loaded.config["task"]["scale"])
-    if cfg.linear_probe is not None:
+    results, test, train = task.results, _frozen.of_aligned(task.embedded, loaded.model.inputs), None
+    results |= _alignment.told(task, datamodule, asked["zero_shot"], loaded.config["task"]["scale"])
+    if _frozen.trained_on(asked):
         _apply.again(trainer, task, datamodule, "train")
-        results |= _alignment.probe(task.embedded, seen, datamodule, cfg.linear_probe, loaded.model.inputs)
-    task.results = results
+        train = _frozen.of_aligned(task.embedded, loaded.model.inputs)
+    task.results = results | _frozen.measure(asked, train, test, datamodule, cfg.seed)
     _apply.conclude(trainer, task, datamodule, datamodule.rows(cfg.split).tolist(), folder, truth=True)
+
+
+def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -> None:
+    """Any other model: what its encoders give is good for, of targets that are named; its heads are left alone."""
+    from mm.cli import _apply, _frozen, _results, _run
+    from mm.cli._app import is_first_process, remember
+
+    if cfg.get("robustness") is not None:
+        raise ValueError(
+            "robustness measures heads; zero_shot, few_shot and linear_probe leave them out: ask in turn"
+        )
+    if not is_first_process():
+        return
+    datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked), anew=True)
+    _frozen.check(asked, datamodule, loaded.model.inputs)
+    test = _frozen.of_encoders(loaded, datamodule, cfg.split)
+    train = _frozen.of_encoders(loaded, datamodule, "train") if _frozen.trained_on(asked) else None
+    results: dict[str, float] = {}
+    if asked["zero_shot"]["target"] is not None:
+        results |= _frozen.zero_shot(loaded, test, datamodule, asked["zero_shot"])
+    results |= _frozen.measure(asked, train, test, datamodule, cfg.seed)
+    results |= _run.data_counts(datamodule) | {"data/rows": len(datamodule.rows(cfg.split))}
+    saved = {"metrics": folder / "metrics.json"}
+    if datamodule.faults:
+        saved["errors"] = folder / "errors.csv"
+        datamodule.write_errors(saved["errors"])
+    remember(folder)
+    _results.write_json(saved["metrics"], results)
+    _results.print_results(results, [""], folder, saved, [])
