@@ -72,9 +72,7 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
     from mm.cli._app import is_first_process, remember
 
     if cfg.get("robustness") is not None:
-        raise ValueError(
-            "robustness measures heads; zero_shot, few_shot and linear_probe leave them out: ask in turn"
-        )
+        raise ValueError("robustness measures heads; zero_shot, few_shot and linear_probe leave them out: ask in turn")
     if not is_first_process():
         return
     datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked), anew=True)
