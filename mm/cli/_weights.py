@@ -76,7 +76,8 @@ def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
     if cfg.get("peft") is None:
         return
     if not has_adapters(cfg):  # rules of the task, beside its own
-        cfg.task.freeze = [*cfg.task.freeze, *cfg.peft.freeze]
+        cfg.task.freeze = [*cfg.task.freeze, *cfg.peft.get("freeze", [])]
+        cfg.task.gradual_unfreeze = cfg.peft.get("gradual_unfreeze", cfg.task.gradual_unfreeze)
         return
     config = instantiate(cfg.peft.config, _convert_="all")
     adapted = adapters.attach(model, config, list(cfg.peft.also))

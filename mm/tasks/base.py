@@ -18,6 +18,7 @@ from mm.tasks import parameters
 from mm.tasks.nonfinite import NonFinite, listed
 from mm.tasks.schedule import Course, Schedule
 from mm.tasks.sharding import Sharded, checkpoint_activations, share_statistics
+from mm.tasks.unfreezing import Unfreezing, can_cut
 from mm.types import Batch
 
 
@@ -48,7 +49,8 @@ class Task(LightningModule):
 
     optimizer: partial that takes parameter groups, None for a task that only tests; freeze, lr_scale, no_decay,
     layer_decay: see mm.tasks.parameters; activation_checkpointing: see mm.tasks.sharding; nonfinite: what is done
-    about a loss or a gradient that is not finite, None for a task that only tests.
+    about a loss or a gradient that is not finite, None for a task that only tests; gradual_unfreeze: epochs after which
+    one block more of each encoder learns, see mm.tasks.unfreezing, None: all do from the start.
     """
 
     reads_heads = True  # whether it trains the model's heads, and every target has to have one
@@ -64,6 +66,7 @@ class Task(LightningModule):
         layer_decay: float = 1.0,
         activation_checkpointing: Sequence[str] = (),
         nonfinite: NonFinite | None = None,
+        gradual_unfreeze: int | None = None,
     ):
         super().__init__()
         self.model = model
@@ -79,6 +82,7 @@ class Task(LightningModule):
         for encoder in model.encoders.values():
             if not any(p.requires_grad for p in encoder.parameters()):  # type: ignore[attr-defined]
                 encoder.eval()  # type: ignore[attr-defined]
+        self.unfreezing = None if gradual_unfreeze is None else Unfreezing(model, gradual_unfreeze)
         checkpoint_activations(model, activation_checkpointing)
         self._losses: dict[str, tuple[Tensor, Tensor, float]] = {}  # of the last batch: name -> total, count, weight
         self.unimodal_weight: dict[str, float] = {}  # input -> what goes on into its encoder of its own heads' gradient
@@ -104,6 +108,10 @@ class Task(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """What is random in a step follows from seed, epoch, batch and process alone: a resumed run repeats it."""
         self._last = batch, batch_idx
+        if self.unfreezing is not None and self.unfreezing.epoch != self.current_epoch:
+            told = self.unfreezing.begin(self.current_epoch, can_cut(self.trainer.strategy.model))
+            if told and self.trainer.is_global_zero:
+                print(told)
         seed = hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) & 0xFFFFFFFF
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":  # torch.manual_seed asks every kind of device: 0.5 ms where there is none
@@ -207,6 +215,8 @@ class Task(LightningModule):
 
         Lightning has divided every micro-batch by the accumulation, also where an epoch's last window is shorter.
         """
+        if self.unfreezing is not None:
+            self.unfreezing.drop()
         if not self._seen:  # all were skipped: with gradients of 0 the weights would still decay
             optimizer.zero_grad()
         elif self.trainer.accumulate_grad_batches > 1:

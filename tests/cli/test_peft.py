@@ -1,5 +1,7 @@
 """Fine-tuning in part: what is left behind is a plain model, and a small adapter beside it."""
 
+import itertools
+
 import pytest
 import torch
 from conftest import write_manifest
@@ -107,3 +109,31 @@ def test_an_encoder_without_attention(mm, rows):
     run = mm("train", *bag, rows, "model/encoders/text=bag", "peft=lora")
     assert run.status == 2
     assert "is no module's whole name; linear layers are called" in run.err
+
+
+def test_encoders_learn_block_after_block_and_go_on_so(mm, rows):
+    args = [*ARGS, rows, "peft=gradual_unfreeze", "task/scheduler=constant", "task.scheduler.warmup=0"]
+    begun = mm("train", *ARGS, rows, "peft=linear_probe", "run=begun", "trainer.max_epochs=1")
+    assert begun.status == 0, begun.err
+    weights = [load_file(begun.folder / "model/model.safetensors")]
+    for epochs in (1, 2, 3, 4):  # the same run, told to go on
+        run = mm("train", *args, "run=parts", f"trainer.max_epochs={epochs}", f"resume={epochs > 1}")
+        assert run.status == 0, run.err
+        weights.append(last(run.folder))
+    blocks = ("encoder.layer.1.", "encoder.layer.0.", "embeddings.")
+    for epoch, (before, after) in enumerate(itertools.pairwise(weights)):
+        for place, block in enumerate(blocks):
+            names = [n for n in before if n.startswith("encoders.text.model.") and block in n and n.endswith("weight")]
+            assert names
+            for name in names:
+                assert torch.equal(before[name], after[name]) == (epoch <= place), (epoch, name)
+    whole = mm("train", *args, "run=whole", "trainer.max_epochs=4")
+    assert "epoch 3: 3 of 3 blocks of the encoders learn" in whole.out
+    assert all(torch.equal(x, last(whole.folder)[name]) for name, x in weights[-1].items())
+
+
+def last(folder):
+    """Weights of a run's newest checkpoint, by their names in the model."""
+    newest = max(folder.glob("checkpoints/last-*.ckpt"))
+    state = torch.load(newest, weights_only=True)["state_dict"]
+    return {name.removeprefix("model."): x for name, x in state.items() if name.startswith("model.")}

@@ -1,0 +1,57 @@
+"""Gradual unfreezing: encoders begin to learn block after block, the last first (Howard & Ruder 2018)."""
+
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from mm.tasks.parameters import depths, from_last
+
+
+class Unfreezing:
+    """Of every encoder one block more learns after each `every` epochs; all else learns from the first epoch on.
+
+    In the first epochs no block does, then the last one with what comes after it (a norm, a pooling), at the end the
+    embeddings; an encoder without numbered blocks is one block. What learns follows from the epoch alone, so that a run
+    that is resumed goes on as it was. Optimizers have all parameters from the start, and pass over those that have no
+    gradient. Errors: ValueError where nothing could be unfrozen.
+    """
+
+    def __init__(self, model: nn.Module, every: int):
+        if type(every) is not int or every < 1:
+            raise ValueError(f"task.gradual_unfreeze: got {every}, wanted whole epochs, 1 or more, or null")
+        self.every = every
+        learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        depth = depths(learning)
+        # parameter of an encoder -> how many blocks are opened before its own
+        self.blocks = {name: from_last(name, depth) for name in learning if name.startswith("encoders.")}
+        if not self.blocks:
+            raise ValueError("task.gradual_unfreeze: task.freeze leaves nothing of the encoders to unfreeze")
+        self.parameters = {name: learning[name] for name in self.blocks}
+        self.epoch = -1
+        self.closed: list[nn.Parameter] = []
+
+    def begin(self, epoch: int, cut: bool) -> str | None:
+        """What learns in an epoch; cut: nothing is computed for the rest. -> in words, where that has changed"""
+        self.epoch, before = epoch, len(self.closed)
+        opened = epoch // self.every
+        self.closed = [p for name, p in self.parameters.items() if self.blocks[name] >= opened]
+        if cut:
+            closed = {id(p) for p in self.closed}
+            for parameter in self.parameters.values():
+                parameter.requires_grad_(id(parameter) not in closed)
+        if len(self.closed) == before:
+            return None
+        learn = sum(p.numel() for p in self.parameters.values()) - sum(p.numel() for p in self.closed)
+        whole = max(self.blocks.values()) + 1
+        return f"epoch {epoch}: {min(opened, whole)} of {whole} blocks of the encoders learn, {learn:,} weights"
+
+    def drop(self) -> None:
+        """Forget the gradients of what does not learn yet: processes that wait for each other's had to compute them."""
+        for parameter in self.closed:
+            parameter.grad = None
+
+
+def can_cut(wrapped: nn.Module | None) -> bool:
+    """Whether gradients may be left out: not where processes share them, who have agreed on which there are."""
+    return not isinstance(wrapped, nn.parallel.DistributedDataParallel) and not any(
+        isinstance(p, DTensor) for p in (wrapped.parameters() if wrapped else ())
+    )
