@@ -144,6 +144,18 @@ def mm(
 
 
 @pytest.fixture
+def bert(tokenizer: str, tmp_path: Path) -> str:
+    """The folder of a tiny BERT of random weights, and its tokenizer."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=14, max_position_embeddings=160, **sizes)).save_pretrained(tmp_path / "bert")
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(tmp_path / "bert")
+    return str(tmp_path / "bert")
+
+
+@pytest.fixture
 def tokenizer(tmp_path: Path) -> str:
     """The folder of a tokenizer of whole words, which knows ten."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors

@@ -117,10 +117,11 @@ def test_experiment_opens_with_its_command_and_composes(name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_runs_a_batch(mm, name, tmp_path):
+def test_experiment_runs_a_batch(mm, name, bert):
     if "MM_DATA" not in os.environ:
         pytest.skip("needs MM_DATA, the folder with the data sets")
-    run = mm("train", f"experiment={name}", "debug=fast", "trainer.accelerator=cpu")
+    given = [f"model.encoders.text.pretrained={bert}"] if name.startswith("bert_") else []
+    run = mm("train", f"experiment={name}", *given, "debug=fast", "trainer.accelerator=cpu")
     assert run.status == 0, run.err
 
 

@@ -25,22 +25,22 @@ class Unfreezing:
         self.blocks = {name: from_last(name, depth) for name in learning if name.startswith("encoders.")}
         if not self.blocks:
             raise ValueError("task.gradual_unfreeze: task.freeze leaves nothing of the encoders to unfreeze")
-        self.parameters = {name: learning[name] for name in self.blocks}
+        self.model = model
         self.epoch = -1
         self.closed: list[nn.Parameter] = []
 
     def begin(self, epoch: int, cut: bool) -> str | None:
         """What learns in an epoch; cut: nothing is computed for the rest. -> in words, where that has changed"""
         self.epoch, before = epoch, len(self.closed)
-        opened = epoch // self.every
-        self.closed = [p for name, p in self.parameters.items() if self.blocks[name] >= opened]
+        opened, now = epoch // self.every, dict(self.model.named_parameters())
+        parameters = {name: now[name] for name in self.blocks}  # sharding puts others in the place of the first ones
+        self.closed = [p for name, p in parameters.items() if self.blocks[name] >= opened]
         if cut:
-            closed = {id(p) for p in self.closed}
-            for parameter in self.parameters.values():
-                parameter.requires_grad_(id(parameter) not in closed)
+            for name, parameter in parameters.items():
+                parameter.requires_grad_(self.blocks[name] < opened)
         if len(self.closed) == before:
             return None
-        learn = sum(p.numel() for p in self.parameters.values()) - sum(p.numel() for p in self.closed)
+        learn = sum(p.numel() for p in parameters.values()) - sum(p.numel() for p in self.closed)
         whole = max(self.blocks.values()) + 1
         return f"epoch {epoch}: {min(opened, whole)} of {whole} blocks of the encoders learn, {learn:,} weights"
 

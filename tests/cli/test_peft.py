@@ -137,3 +137,18 @@ def last(folder):
     newest = max(folder.glob("checkpoints/last-*.ckpt"))
     state = torch.load(newest, weights_only=True)["state_dict"]
     return {name.removeprefix("model."): x for name, x in state.items() if name.startswith("model.")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_two_processes_open_the_same_blocks(mm_process, rows, tmp_path, trainer):
+    args = ["train", *ARGS, rows, "peft=gradual_unfreeze", "task.optimizer.lr=1e-3"]
+    args[args.index("datamodule.batch_size=8")] = "datamodule.batch_size=12"
+    args = [arg.replace("prob: 0.0}", "prob: 0.0, attention_probs_dropout_prob: 0.0}") for arg in args]
+    one = mm_process(*args, "run=one")
+    assert one.returncode == 0, one.stderr
+    two = mm_process(*args, "run=two", f"trainer={trainer}", "trainer.devices=2", "datamodule.batch_size=6")
+    assert two.returncode == 0, two.stderr
+    assert "epoch 3: 3 of 3 blocks of the encoders learn" in two.stdout
+    weights = [load_file(tmp_path / f"outputs/{run}/model/model.safetensors") for run in ("one", "two")]
+    assert max(float((x - weights[1][name]).abs().max()) for name, x in weights[0].items()) < 1e-4
