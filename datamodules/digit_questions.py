@@ -9,7 +9,8 @@ import numpy as np
 from datamodules.av_mnist import MNIST, Indexed, read_idx
 from datamodules.base import DataModule
 from datamodules.digits import WORDS
-from datamodules.fsdd import RATE, TAKES, Joined, read_clips
+from datamodules.fsdd import RATE, TAKES, read_clips
+from datamodules.spoken_digits import Joined
 from datamodules.table import SPLITS, Table
 from datamodules.targets import add_target
 from mm.types import DataSpec, InputData
