@@ -38,7 +38,8 @@ class MultilabelHead(nn.Module):
     label, and all that are labelled; threshold: the probability from which a label is predicted, the calibrated one
     where there is; pos_weight: None, "balanced" or one number per label, a factor on the loss of what has the label;
     focal_gamma: above 0, losses count by (1 - p)^gamma of the truth (Lin 2017); weight: of this head's loss among those
-    of several heads. A row may be labelled in part. Errors: ValueError for a threshold that is no probability, or weights that don't match the labels.
+    of several heads. A row may be labelled in part. Errors: ValueError for a threshold that is no probability, or
+    weights that don't match the labels.
     """
 
     input = None
