@@ -26,7 +26,7 @@ from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.stored import StoredError
 from mm.transforms.target.classes import Classes
-from mm.types import IGNORE, MODALITIES, Aligned, Batch, Read, TargetData, TargetTransform, Transform
+from mm.types import MODALITIES, Aligned, Batch, Read, TargetData, TargetTransform, Transform, blank
 
 # What to do where no row is at fault, which then is told whatever on_error says.
 FIXES = {
@@ -481,4 +481,4 @@ def seed_all(seed: int) -> None:
 
 def unlabelled(targets: Tensor) -> Tensor:
     """Targets of the same shape that count for nothing."""
-    return torch.full_like(targets, torch.nan if targets.is_floating_point() else IGNORE)
+    return torch.full_like(targets, blank(targets))

@@ -17,12 +17,11 @@ from datamodules.splitting import check_split, make_split
 from datamodules.table import Fault, Table
 from mm.messages import listing, near
 from mm.transforms.target.cells import text_of, undecodable
-from mm.transforms.vision.pixels import BROKEN
+from mm.transforms.vision.pixels import BROKEN, ORIENTATION
 from mm.types import MODALITIES, DataSpec, InputData
 
 LARGEST = 256  # pixels; images of one size up to this are read at it, others at USUAL
 USUAL = (224, 224)
-EXIF_ORIENTATION = 0x0112  # 5 to 8: the picture is turned by a quarter
 
 
 class Kept(NamedTuple):
@@ -302,7 +301,7 @@ def image_sizes(paths: Sequence[str]) -> tuple[set[tuple[int, int]], bool]:
     sizes, grey = set(), []
     for path in paths:
         with suppress(*BROKEN), Image.open(path) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
             sizes.add(image.size if turned else image.size[::-1])
             grey.append(image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"))
     return sizes, bool(grey) and all(grey)

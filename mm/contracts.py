@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mm.types import (
-    IGNORE,
+    ONCE,
     Aligned,
     Calibrated,
     Conformal,
@@ -25,6 +25,8 @@ from mm.types import (
     Spoken,
     TargetRead,
     TargetTransform,
+    blank,
+    labelled,
 )
 
 Result = tuple[str, str | None]  # name of the check, and why it failed or None
@@ -316,34 +318,45 @@ def examples(reads: TargetTransform) -> TargetRead:
     return reads.learn(cells, np.ones(ROWS, dtype=bool), None)
 
 
+def of_text(text: str) -> dict[str, Tensor]:
+    """The meta of a text whose every token is a word."""
+    words = list(re.finditer(r"\S+", text))
+    return {
+        "words": torch.arange(len(words)),
+        "places": torch.tensor([word.span() for word in words]),
+        "characters": torch.tensor([ord(letter) for letter in text]),
+    }
+
+
+def of_picture() -> dict[str, Tensor]:
+    """The meta of a picture that is mirrored."""
+    return {"frame": torch.tensor([100.0, 0, 0, 60]), "size": torch.tensor([100.0, 60])}
+
+
 def tokens_of(reads: TargetTransform) -> tuple[Tensor, dict[str, Tensor]]:
-    """Targets of the examples, and the meta of their texts, whose every token is a word."""
+    """Targets of the examples, and the meta of the inputs that they go with."""
     values = examples(reads).values
     if not isinstance(reads, Aligned):
-        return pad_sequence(values, True, IGNORE) if isinstance(values, list) else values, {}
-    texts = [reads.texts[i % len(reads.texts)] for i in range(ROWS)]
-    words = [list(re.finditer(r"\S+", text)) for text in texts]
-    metas = [
-        {
-            "words": torch.arange(len(found)),
-            "places": torch.tensor([word.span() for word in found]),
-            "characters": torch.tensor([ord(letter) for letter in text]),
-        }
-        for text, found in zip(texts, words)
-    ]
-    targets = [reads.align(v, Read([meta["words"]], False, [meta]))[0] for v, meta in zip(values, metas)]
-    target = pad_sequence(targets, batch_first=True, padding_value=IGNORE)
-    target = F.pad(target, (0, TOKENS - target.shape[1]), value=IGNORE)
-    fill = {"words": -1, "places": 0, "characters": 0}
-    meta = {
-        f"{reads.input}/{key}": pad_sequence([one[key] for one in metas], batch_first=True, padding_value=fill[key])
-        for key in fill
-    }
-    for key in ("words", "places"):
-        name = f"{reads.input}/{key}"
-        behind = [0, 0] * (meta[name].dim() - 2) + [0, TOKENS - meta[name].shape[1]]
-        meta[name] = F.pad(meta[name], behind, value=fill[key])
+        return pad_sequence(values, True, blank(values[0])) if isinstance(values, list) else values, {}
+    pictures = reads.needs is not None and reads.needs[0] == "vision"
+    metas = [of_picture() if pictures else of_text(reads.texts[i % len(reads.texts)]) for i in range(ROWS)]
+    window = torch.zeros(1)
+    targets = [reads.align(v, Read([window], False, [meta]))[0] for v, meta in zip(values, metas)]
+    target = at_tokens(targets, blank(targets[0]))
+    meta = {}
+    for key in metas[0]:
+        found = [one[key] for one in metas]
+        once = key in ONCE
+        meta[f"{reads.input}/{key}"] = (
+            pad_sequence(found, batch_first=True) if once else at_tokens(found, -1 if key == "words" else 0)
+        )
     return target, meta
+
+
+def at_tokens(rows: Sequence[Tensor], fill: float) -> Tensor:
+    """Of each row (T', ...), padded -> (B, TOKENS, ...)"""
+    x = pad_sequence(list(rows), batch_first=True, padding_value=fill)
+    return F.pad(x, [0, 0] * (x.dim() - 2) + [0, TOKENS - x.shape[1]], value=fill)
 
 
 def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result]:
@@ -383,11 +396,11 @@ def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result
 
     def score() -> None:
         if isinstance(head, Spoken):
-            labelled = [row for row, t in enumerate(target) if (t != IGNORE).any()]
+            rows = labelled(target).nonzero().flatten().tolist()
             learnt = examples(reads)
             said = head.decode(head(fused), fused, meta)
-            written = [reads.readable(learnt.values[row], learnt.data) for row in labelled]
-            got, truth = head.compare([said[row] for row in labelled], written)
+            written = [reads.readable(learnt.values[row], learnt.data) for row in rows]
+            got, truth = head.compare([said[row] for row in rows], written)
         else:
             got, truth = head.score(head(fused), target)
         demand(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.types import (
-    IGNORE,
+    ONCE,
     Batch,
     Calibrated,
     Calibration,
@@ -18,6 +18,7 @@ from mm.types import (
     Head,
     Merged,
     Output,
+    blank,
     pick,
     side_by_side,
 )
@@ -100,14 +101,15 @@ class MultimodalModel(nn.Module):
         first = torch.full_like(rows, len(row)).scatter_reduce(0, group, first, "amin")
         merged = {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}
 
-        def joined(x: Tensor, of: str | None, fill: int) -> Tensor:
+        def joined(x: Tensor, of: str | None, fill: float) -> Tensor:
             """of: an input, if x tells something of its tokens."""
             if of is None:
                 return x[first]
             return side_by_side(x, group, len(rows), max(x.shape[1], batch.masks[of].shape[1]), fill)
 
-        targets = {name: joined(x, self.heads[name].input, IGNORE) for name, x in batch.targets.items()}
-        owners = {key: None if key.endswith("/characters") else key.partition("/")[0] for key in batch.meta}
+        targets = {name: joined(x, self.heads[name].input, blank(x)) for name, x in batch.targets.items()}
+        parts = {key: key.rpartition("/") for key in batch.meta}
+        owners = {key: None if what in ONCE else name for key, (name, _, what) in parts.items()}
         meta = {key: joined(x, owners[key], -1) for key, x in batch.meta.items()}
         return Merged(self.temper(merged), pick(output.fused, first), targets, meta, rows, first)
 

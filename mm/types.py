@@ -19,6 +19,7 @@ SUFFIXES = {  # of files that hold one input of a modality
     "audio": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"),
 }
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
+ONCE = ("characters", "frame", "size")  # of meta: the same for all windows of a row
 BEGIN, LAST = 1, 2  # the tokens of an answer's ends, in targets of spans; added where they are one, 0 elsewhere
 
 
@@ -40,7 +41,8 @@ class Batch(NamedTuple):
     targets: dict[str, Tensor]  # target name -> (B, ...); unlabelled: IGNORE in integers, NaN in floats
     row: Tensor  # (B,) int64 row of the source; -1: filler that evens out the processes
     # For decoding, never read by the model: of a text (B, T, 2) "text/places", (B, T) "text/words", and, the same for
-    # all windows of a row, (B, L) "text/characters"; see mm/transforms/text/tokens.py
+    # all windows of a row, (B, L) "text/characters"; of a picture (B, 4) "vision/frame", (B, 2) "vision/size"; see
+    # mm/transforms/text/tokens.py and mm/transforms/vision/pixels.py
     meta: dict[str, Tensor]
 
 
@@ -198,8 +200,10 @@ class Aligned(Protocol):
     """A TargetTransform whose targets follow from how an input was read, such as a tag per token."""
 
     input: str  # whose Transform gives the meta that it needs
-    texts: Sequence[str]  # of the input, that its examples go with
-    of_text: bool  # whether the input has to be a text, whose places it needs
+    texts: Sequence[str]  # of the input, where it is one, that its examples go with
+    # Modality that the input has to be of, and its Transform's argument that makes it tell the meta which `align` and
+    # decoding need; None: they need nothing.
+    needs: tuple[str, str] | None
 
     def align(self, target: Tensor, read: Read) -> list[Tensor]:
         """A row's target -> one for each window."""
@@ -333,6 +337,16 @@ class Rebuilt(Protocol):
 def pick(x: Any, rows: Any) -> Any:
     """Some rows of a Tensor, or of a NamedTuple of tensors."""
     return x[rows] if isinstance(x, Tensor) else type(x)(*(pick(part, rows) for part in x))
+
+
+def blank(x: Tensor) -> float:
+    """What stands for no label in targets like these."""
+    return torch.nan if x.is_floating_point() else IGNORE
+
+
+def labelled(target: Tensor) -> Tensor:
+    """Which rows have any label. (B, ...) -> (B,) bool"""
+    return (~target.isnan() if target.is_floating_point() else target != IGNORE).flatten(1).any(1)
 
 
 def side_by_side(x: Tensor, group: Tensor, count: int, length: int, fill: float) -> Tensor:

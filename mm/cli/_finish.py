@@ -146,13 +146,8 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
         transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
         fill(transform, asdict(need) | {k: v for k, v in asdict(data).items() if asdict(need).get(k) is None})
         for reads in cfg.datamodule.readers.values():
-            if reads.get("input") == name and get_class(reads._target_).of_text:  # type: ignore[attr-defined]
-                if data.modality != "text":
-                    raise ValueError(
-                        f"model.fusion.anchor: got '{name}', which is {data.modality}, but a head tells of the words "
-                        "of a text; name an input of text"
-                    )
-                transform.places = True
+            if reads.get("input") == name:
+                tell_places(transform, name, data.modality, get_class(reads._target_).needs)  # type: ignore[attr-defined]
         longest = transform.get("max_length")
         if need.max_length is not None and (longest is None or longest > need.max_length):
             raise ValueError(
@@ -167,6 +162,19 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
             raise ValueError(f"{by}: the data has no input that it would act on, only {', '.join(spec.inputs)}")
     with open_dict(cfg):
         cfg.datamodule.transforms = finished
+
+
+def tell_places(transform: DictConfig, name: str, modality: str, needs: tuple[str, str] | None) -> None:
+    """Turn on what a reader needs of its input. needs: as in Aligned. Errors: ValueError for another modality."""
+    if needs is None:
+        return
+    wanted, option = needs
+    if modality != wanted:
+        raise ValueError(
+            f"model.fusion.anchor: got '{name}', which is {modality}, but a head tells something of parts of {wanted}; "
+            f"name an input of {wanted}"
+        )
+    transform[option] = True
 
 
 def named_keys() -> list[tuple[str, str]]:

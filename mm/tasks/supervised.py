@@ -14,7 +14,7 @@ from mm.model import MultimodalModel
 from mm.tasks.base import Task, mean_losses, positive
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
-from mm.types import IGNORE, Batch, Drawn, Merged, Output, Scored, Spoken, mask_inputs, pick
+from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, labelled, mask_inputs, pick
 
 Scores = Mapping[str, Mapping[str, Metric]]
 Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
@@ -237,8 +237,7 @@ class Supervised(Task):
         self, name: str, head: Spoken, merged: Merged, keep: Tensor, said: list[dict[str, Any]] | None
     ) -> tuple[Any, Any]:
         """What a head says of the labelled rows, and what was written. said: what it says of every row, where known."""
-        labelled = (merged.targets[name] != IGNORE).flatten(1).any(1)
-        rows = (keep & labelled & (merged.row >= 0)).nonzero().flatten()
+        rows = (keep & labelled(merged.targets[name]) & (merged.row >= 0)).nonzero().flatten()
         if said is None:
             meta = {key: x[rows] for key, x in merged.meta.items()}
             answers = head.decode(pick(merged.predictions[name], rows), pick(merged.fused, rows), meta)

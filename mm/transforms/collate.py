@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
-from mm.types import IGNORE, Batch, Features, Read, Transform
+from mm.types import Batch, Features, Read, Transform, blank
 
 
 class Sample(NamedTuple):
@@ -54,14 +54,14 @@ def join_targets(targets: Sequence[Tensor | list[Tensor]], windows: Sequence[int
     if all(isinstance(target, Tensor) for target in targets):
         plain: Any = list(targets)
         alike = len({target.shape for target in plain}) == 1
-        rows = torch.stack(plain) if alike else pad_sequence(plain, batch_first=True, padding_value=IGNORE)
+        rows = torch.stack(plain) if alike else pad_sequence(plain, True, blank(plain[0]))
         return rows.repeat_interleave(torch.tensor(windows), 0)
     parts: list[Tensor] = []
     for target, count in zip(targets, windows, strict=True):
         own = target if isinstance(target, list) else [target]
         # another input may have more windows: they say nothing of this target
-        parts += [*own, *(torch.full_like(own[0], IGNORE) for _ in range(count - len(own)))]
-    return pad_sequence(parts, batch_first=True, padding_value=IGNORE)
+        parts += [*own, *(torch.full_like(own[0], blank(own[0])) for _ in range(count - len(own)))]
+    return pad_sequence(parts, batch_first=True, padding_value=blank(parts[0]))
 
 
 def finish(batch: Batch, transforms: Mapping[str, Transform]) -> Batch:

@@ -87,7 +87,8 @@ def read_text(transform: Transform, raw: Any, corrupt: Callable[..., str]) -> Re
 
 def read_pixels(transform: Transform, raw: Any, corrupt: Callable[..., Tensor]) -> Read:
     """Pixels of the size that the encoder reads, still bytes."""
-    return Read([corrupt(x) for x in transform(raw).windows], False)
+    read = transform(raw)
+    return read._replace(windows=[corrupt(x) for x in read.windows])
 
 
 def read_wave(transform: Any, raw: Any, corrupt: Callable[..., Tensor]) -> Read:

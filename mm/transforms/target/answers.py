@@ -23,7 +23,7 @@ class Answers:
     """
 
     kind = "answers"
-    of_text = True
+    needs = ("text", "places")
     texts = ("the cat sees", "old birds", "a dog and cats", "it bites", "the old dog")
     examples = ("cat", "birds", [], [{"text": "bites", "answer_start": 3}, "it"], ["old dog"])
 

@@ -22,7 +22,7 @@ class Spelling:
     """
 
     kind = "spelling"
-    of_text = False
+    needs = None
     texts = ("la", "la", "la", "la", "la")
     examples = ("a", "b", "b", "a", "c")
 

@@ -23,7 +23,7 @@ class Tags:
     """
 
     kind = "tags"
-    of_text = True
+    needs = ("text", "places")
     texts = ("Rome is near Ann Lee", "so what", "says Bob Lee", "New York", "it is raining")
     examples = ("B-place O O B-person I-person", "O O", "O B-person O", "B-place I-place", "O O O")
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import RandomHorizontalFlip
 from torchvision.transforms.v2 import functional as F
 
-from mm.transforms.vision.pixels import Pixels, open_image
+from mm.transforms.vision.pixels import ORIENTATION, Pixels, open_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -230,3 +231,47 @@ def test_a_large_jpeg_is_decoded_at_a_fraction(tmp_path):
         transform = Pixels([64, 64], 3, mean=[0.0] * 3, std=[1.0] * 3, fit=fit)
         whole = finished(transform, open_image(tmp_path / "turned.jpg"))
         assert (finished(transform, tmp_path / "turned.jpg") - whole).abs().max() < 4 / 255
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("size", [(30, 40), (40, 30), (36, 24)])
+@pytest.mark.parametrize("large", [False, True])
+def test_the_frame_says_where_pixels_are_from(tmp_path: Path, fit: str, size: tuple[int, int], large: bool) -> None:
+    """White squares of the original are found in the pixels where the frame puts them, also in a JPEG that is decoded
+    at a fraction, and turned upright."""
+    width, height = (480, 320) if large else (48, 32)
+    side, centres = width // 12, [(width // 2 - width // 8, height // 2), (width // 2, height // 2 + height // 8)]
+    array = np.zeros((height, width, 3), np.uint8)
+    for channel, (x, y) in enumerate(centres):
+        array[y - side // 2 : y + side // 2, x - side // 2 : x + side // 2, channel] = 255
+    image = Image.fromarray(array)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned by a quarter, clockwise
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    for raw in (image, tmp_path / "a.jpg"):
+        read = Pixels(size, 3, fit=fit, frame=True)(raw)
+        assert read.meta[0]["size"].tolist() == [width, height]
+        x0, y0, x1, y1 = read.meta[0]["frame"].tolist()
+        if fit == "crop":
+            assert x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height
+        if fit == "pad":
+            assert x0 <= 0 and y0 <= 0 and x1 >= width and y1 >= height
+        for channel, (x, y) in enumerate(centres):
+            weight = read.windows[0][channel].double()
+            weight = weight * (weight > 60)
+            across = float((weight.sum(0) * (torch.arange(size[1]) + 0.5)).sum() / weight.sum() / size[1])
+            down = float((weight.sum(1) * (torch.arange(size[0]) + 0.5)).sum() / weight.sum() / size[0])
+            assert [across, down] == pytest.approx([(x - x0) / (x1 - x0), (y - y0) / (y1 - y0)], abs=0.02)
+
+
+def test_a_frame_is_told_only_when_asked_for() -> None:
+    assert not Pixels((4, 4), 3)(COLOUR).meta
+    told = Pixels((6, 8), 3, frame=True, augment=[RandomHorizontalFlip(1)])
+    assert told(COLOUR, train=True).meta[0]["frame"].tolist() == [8, 0, 0, 6]
+    assert told(COLOUR).meta[0]["frame"].tolist() == [0, 0, 8, 6]
+    grey = Pixels((6, 8), 1, frame=True)(GREY)  # already as wanted
+    assert grey.meta[0]["frame"].tolist() == [0, 0, 8, 6] and grey.meta[0]["size"].tolist() == [8, 6]
+    wide = Pixels((10, 10), 3, fit="pad", frame=True)(np.zeros((5, 10, 3), np.uint8))
+    assert wide.meta[0]["frame"].tolist() == [0, -2, 10, 8]  # Pillow rounds the margin of 2.5 down
+    middle = Pixels((10, 10), 3, fit="crop", frame=True)(np.zeros((5, 10, 3), np.uint8))
+    assert middle.meta[0]["frame"].tolist() == [2.5, 0, 7.5, 5]
