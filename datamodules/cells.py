@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datamodules.detection import is_coco, is_voc, read_coco, read_voc
 from datamodules.splitting import spelt
 from datamodules.table import SPLITS
 from mm.messages import listing
@@ -16,14 +17,16 @@ from mm.types import SUFFIXES
 Cells = dict[str, list[Any]]  # column name -> its cells, by row
 
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
-READERS |= {".txt": "lines", ".gz": "lines", ".conll": "conll", ".bio": "conll", ".json": "squad"}
+READERS |= {".txt": "lines", ".gz": "lines", ".conll": "conll", ".bio": "conll", ".json": "whole"}
 
 
 def read_cells(path: Path, quotes: bool | None = None, header: Sequence[str] | None = None) -> Cells:
-    """A table, or a file of a task's own format -> columns. header: their names, where a CSV or TSV has none.
+    """A table, or a file or folder of a task's own format -> columns. header: their names, where a CSV or TSV has none.
 
     Errors: ValueError naming file and line.
     """
+    if is_voc(path):
+        return read_voc(path)
     if not path.is_file():
         what = "is a folder, wanted a file" if path.is_dir() else f"no such file (the current folder is {Path.cwd()})"
         raise ValueError(f"datamodule.path: {path}: {what}")
@@ -132,23 +135,32 @@ def read_conll(path: Path) -> Cells:
     return {"text": [" ".join(w[0] for w in x) for x in found], "target": [[w[-1] for w in x] for x in found]}
 
 
-def read_squad(path: Path) -> Cells:
+def read_whole(path: Path) -> Cells:
+    """A JSON file of COCO's or SQuAD's. Errors: ValueError where it is neither."""
+    check_encoding(path)
+    try:
+        document = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is no JSON ({error}); wanted a file of SQuAD's or COCO's") from None
+    return read_coco(path, document) if is_coco(document) else read_squad(path, document)
+
+
+def read_squad(path: Path, document: Any) -> Cells:
     """Questions of passages (SQuAD 1 or 2) -> columns id, title, question, context and answers, a list each.
 
     Errors: ValueError where the file is none.
     """
     wanted = "as SQuAD has it: {data: [{title, paragraphs: [{context, qas: [{id, question, answers}]}]}]}"
-    check_encoding(path)
     cells: Cells = {name: [] for name in ("id", "title", "question", "context", "answers")}
     try:
-        for number, document in enumerate(json.loads(path.read_text("utf-8-sig"))["data"]):
-            for paragraph in document["paragraphs"]:
+        for number, article in enumerate(document["data"]):
+            for paragraph in article["paragraphs"]:
                 for one in paragraph["qas"]:
                     answers = [] if one.get("is_impossible") else one.get("answers")  # of a blind test there are none
-                    row = (one["id"], document.get("title") or str(number), one["question"], paragraph["context"])
+                    row = (one["id"], article.get("title") or str(number), one["question"], paragraph["context"])
                     for name, cell in zip(cells, (*row, None if answers is None else [dict(x) for x in answers])):
                         cells[name].append(cell)
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: {type(error).__name__} {error}; wanted a file {wanted}") from None
     return cells
 
@@ -184,7 +196,7 @@ def read_texts(path: Path) -> Cells:
     return {"text": [line for line in read_lines(path) if line.strip()]}
 
 
-FORMATS = {"lines": read_texts, "json": read_jsonl, "conll": read_conll, "squad": read_squad, "parquet": read_parquet}
+FORMATS = {"lines": read_texts, "json": read_jsonl, "conll": read_conll, "whole": read_whole, "parquet": read_parquet}
 
 
 def read_folder(path: Path, modality: str, flat: bool = False) -> Cells:
@@ -226,4 +238,4 @@ def read_any(
     path: Path, modality: str, quotes: bool | None = None, header: Sequence[str] | None = None, flat: bool = False
 ) -> Cells:
     """A folder of files, or a table file."""
-    return read_folder(path, modality, flat) if path.is_dir() else read_cells(path, quotes, header)
+    return read_folder(path, modality, flat) if path.is_dir() and not is_voc(path) else read_cells(path, quotes, header)

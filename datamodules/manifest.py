@@ -15,6 +15,7 @@ from mm.messages import listing, near
 class ManifestDataModule(DataModule):
     """Rows of CSV, TSV, JSONL, Parquet, CoNLL or plain text files, a text a line; media paths are relative to them.
 
+    SQuAD's and COCO's JSON and VOC's folders are read as they are.
     path: a file, or several: each a path, or {path: ..., columns: ..., weight: ..., split: ..., header: ...}, where
     columns are all of its own, and split is that of all its rows; folder: a modality, where a path may also be a folder
     of such files: CLASS/FILE, or SPLIT/CLASS/FILE, or, without labels, FILE; columns: as in
