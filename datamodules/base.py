@@ -39,11 +39,11 @@ FILLED = {"train": "lower datamodule.split.val or .test", "all": "there is no ro
 
 
 class RowRead(NamedTuple):
-    """One row as a worker read it: the sample, what was wrong, and the inputs whose end was left out."""
+    """One row as a worker read it: the sample, what was wrong, and what else is told of its inputs."""
 
     sample: Sample
     faults: list[Fault]
-    long: list[str]  # of inputs that were too long, such as "cut/text" or "windowed/audio"
+    long: list[str]  # of inputs that were too long, such as "cut/text" or "windowed/audio"; and "unknown/tabular"
 
 
 class Loaded(NamedTuple):
@@ -114,6 +114,7 @@ class Rows(Dataset[RowRead]):
         reads = {name: read for name, read in inputs.items() if read is not None}
         long = [f"cut/{name}" for name, read in reads.items() if read.cut]
         long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
+        long += [f"unknown/{name}" for name, read in reads.items() if read.unknown]
         return RowRead(Sample(inputs, targets, row), faults, long)
 
     def align(self, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:

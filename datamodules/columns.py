@@ -15,10 +15,11 @@ from datamodules.base import DataModule
 from datamodules.cells import Cells
 from datamodules.splitting import check_split, make_split
 from datamodules.table import Fault, Table
+from datamodules.tabular import cut_tabular, rows_of
 from mm.messages import listing, near
 from mm.transforms.target.cells import text_of, undecodable
 from mm.transforms.vision.pixels import BROKEN, ORIENTATION
-from mm.types import MODALITIES, DataSpec, InputData
+from mm.types import MODALITIES, ColumnData, DataSpec, InputData
 
 LARGEST = 256  # pixels; images of one size up to this are read at it, others at USUAL
 USUAL = (224, 224)
@@ -49,6 +50,7 @@ def read_part(
 
     Errors: ValueError where a column does not exist, or, under on_error=raise, for the first row that is wrong.
     """
+    columns, tabular = cut_tabular(columns)
     if kept is None:
         cells, columns = join_pairs(cells, columns, source, module)
     inputs = input_columns(cells, columns) if kept is None else kept.inputs
@@ -57,12 +59,16 @@ def read_part(
     inputs = {n: found for n, found in inputs.items() if module.wanted is None or n in module.wanted} or inputs
     if module.whole:  # what a trained model does not predict need not be read
         targets = {name: column for name, column in targets.items() if name in module.known}
-    roles = find_roles(cells, columns, {*(column for column, _ in inputs.values()), *targets.values()})
+    tabular = {
+        name: tabular.get(name, (ColumnData(name=column),)) for name, (column, m) in inputs.items() if m == "tabular"
+    }
+    read = [column for column, modality in inputs.values() if modality != "tabular"]
+    read += [column.name for columns_of in tabular.values() for column in columns_of]
+    roles = find_roles(cells, columns, {*read, *targets.values()})
     for role in ("split", "group"):
         if roles[role] != named(columns, role) and kept is None:
             print(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
-    read = [] if kept is not None else [column for column, _ in inputs.values()]
-    used = [*read, *targets.values(), *filter(None, roles.values())]
+    used = [*(read if kept is None else ()), *targets.values(), *filter(None, roles.values())]
     check_columns(cells, used, source, module.whole)
     count = len(next(iter(cells.values())))
     id_column = roles["id"] or "id"
@@ -71,11 +77,14 @@ def read_part(
     if kept is not None:
         raw = {name: kept.raw[name] for name in inputs}
     else:
-        raw = {name: read_input(cells[column], modality, source.parent) for name, (column, modality) in inputs.items()}
+        raw = {name: rows_of(cells, columns_of) for name, columns_of in tabular.items()}
+        for name, (column, modality) in inputs.items():
+            if modality != "tabular":
+                raw[name] = read_input(cells[column], modality, source.parent)
     split, unknown, drawn = find_split(cells, roles, targets, module)
     faults = wrong_ids(ids, id_column)
     for name, (column, modality) in inputs.items() if kept is None else ():
-        faults += missing_files(raw[name], cells[column], column) if modality != "text" else []
+        faults += missing_files(raw[name], cells[column], column) if modality in ("vision", "audio") else []
     faults = [f for f in faults if split[f.row] != ""] + unknown
     table = Table(
         inputs=raw,
@@ -92,7 +101,12 @@ def read_part(
         module.settle(table)
     leave_out(table, id_column, module.on_error)
     for name, (_, modality) in inputs.items():
-        table.spec.inputs[name] = look(raw[name], modality, source, module.whole) if kept is None else kept.spec[name]
+        if name in tabular:  # what they hold is learnt once the rows of all files are known
+            table.spec.inputs[name] = InputData(modality="tabular", columns=tabular[name])
+        elif kept is None:
+            table.spec.inputs[name] = look(raw[name], modality, source, module.whole)
+        else:
+            table.spec.inputs[name] = kept.spec[name]
     return Part(table, {name: (column, cells[column]) for name, column in targets.items()}, roles, drawn)
 
 
@@ -172,14 +186,16 @@ def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[s
         column = named(full, "column") if isinstance(full, Mapping) else None
         if modality not in MODALITIES or not column:
             raise ValueError(
-                f"datamodule.columns.inputs.{name}: got {full}, wanted {{column: ..., modality: text|vision|audio}}"
+                f"datamodule.columns.inputs.{name}: got {full}, wanted {{column: ..., modality: "
+                f"{'|'.join(MODALITIES)}}}"
             )
         found[name] = (column, modality)
     if not found:  # no input is named: columns that bear a modality's name are taken
         found = {m: (m, m) for m in MODALITIES if m in columns and m in cells}
     if not found:
         raise ValueError(
-            "datamodule.columns: no input column is named; set datamodule.columns.text, .vision or .audio to one of "
+            f"datamodule.columns: no input column is named; set datamodule.columns.{', .'.join(MODALITIES[:-1])} or "
+            f".{MODALITIES[-1]} to one of "
             f"{listing(list(cells), 30)}"
         )
     return found

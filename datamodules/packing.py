@@ -57,6 +57,12 @@ def write(module: ManifestDataModule, out: Path, size: int, seed: int) -> tuple[
     cells, columns = module.cells(source), module.columns_of(source)
     module.known |= dict.fromkeys(target_columns(cells, columns))  # all are wanted, whatever they hold
     part = read_part(cells, Path(source.path), columns, module)
+    for name, data in part.table.spec.inputs.items():
+        if data.modality not in CHECKED:
+            raise ValueError(
+                f"the input '{name}' is {data.modality}, which shards can't hold yet; leave it out with "
+                f"datamodule.inputs, or train from the table itself with datamodule=manifest"
+            )
     module.table = part.table  # whose rows it names
     module.settle(part.table)
     if part.roles["id"] is None and "id" not in cells:  # rows keep their name where others are left out

@@ -9,6 +9,7 @@ import numpy as np
 from datamodules.base import DataModule
 from datamodules.columns import USUAL, Part
 from datamodules.table import SPLITS, Origin, Table
+from datamodules.tabular import learn_columns
 from datamodules.targets import add_target
 from mm.messages import near
 from mm.types import MODALITIES, DataSpec, Identified, InputData
@@ -65,6 +66,9 @@ def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModul
             again = part.drawn[part.table.split[part.drawn] == "val"]  # others have left every split
             part.table.split[again] = "train"
     table = parts[0].table if len(parts) == 1 else join([part.table for part in parts], given)
+    for name, data in list(table.spec.inputs.items()):
+        if data.modality == "tabular":
+            learn_columns(table, name, module)
     for name in dict.fromkeys(name for part in parts for name in part.targets):
         columns: list[str] = []
         cells: list[Any] = []
@@ -125,6 +129,7 @@ def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -
                 size=known.size if data.size in (known.size, None) else data.size if known.size is None else USUAL,
                 channels=max(filter(None, (known.channels, data.channels)), default=None),
                 sample_rate=max(filter(None, (known.sample_rate, data.sample_rate)), default=None),
+                columns=tuple(dict.fromkeys((*(known.columns or ()), *(data.columns or ())))) or None,
             )
     return found
 

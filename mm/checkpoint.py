@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -20,10 +21,12 @@ from torch import Tensor
 from mm.messages import near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish
+from mm.transforms.tabular.row import Row
 from mm.transforms.text.tokens import Tokens, load_tokenizer
 from mm.types import (
     Batch,
     Calibration,
+    ColumnData,
     DataSpec,
     Features,
     InputData,
@@ -55,8 +58,9 @@ class LoadedModel:
     def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
         """One sample, or a list of them -> target name -> what its head decodes to.
 
-        A sample is input name -> a text, an image (path, PIL image, array) or a sound (path, array, (array, rate)); any
-        subset of the inputs. Errors: ValueError for an unknown name, an unreadable input, or a sample without any.
+        A sample is input name -> a text, an image (path, PIL image, array), a sound (path, array, (array, rate)) or,
+        of a table, column -> cell; any subset of the inputs. A category that the training rows do not have is read as
+        "other", with a warning. Errors: ValueError for an unknown name, an unreadable input, or a sample without any.
         """
         if isinstance(samples, Mapping):
             return self.predict([samples])[0]
@@ -80,8 +84,10 @@ class LoadedModel:
                         f"no input '{name}'; this model reads {', '.join(self.transforms)}{near(name, self.transforms)}"
                     )
             reads = {n: None if sample.get(n) is None else t(sample[n]) for n, t in self.transforms.items()}
-            if not any(reads.values()):
+            if not any(read is not None and read.windows for read in reads.values()):
                 raise ValueError(f"sample {row} has no input; this model reads {', '.join(self.transforms)}")
+            for name in (name for name, read in reads.items() if read is not None and read.unknown):
+                warnings.warn(f"sample {row}: '{name}' names what the training rows do not have", stacklevel=3)
             rows.append(Sample(reads, {}, row))
         return collate(rows, self.transforms)
 
@@ -123,12 +129,17 @@ def save(
     part = beside(path)
     part.mkdir(parents=True)
     labels = {name: list(t.classes) for name, t in spec.targets.items()}
+    inputs = {name: asdict(data) for name, data in spec.inputs.items()}
+    for name, data in inputs.items():  # thousands of classes are read ten times as fast from JSON
+        labels |= {f"{name}/{column['name']}": column.pop("classes") for column in data["columns"] or ()}
     model_config = without_sources(model_config, model)
     for name in model_config["heads"]:
         if "classes" in model_config["heads"][name]:
             model_config["heads"][name]["classes"] = None  # they are in labels.json
     transform_configs = json.loads(json.dumps(transform_configs))
     for name, transform in transforms.items():
+        if isinstance(transform, Row):
+            transform_configs[name]["columns"] = None  # they are in the spec
         if isinstance(transform, Tokens) and transform.tokenizer is not None:
             transform.tokenizer.save_pretrained(part / "tokenizer" / name)
             transform_configs[name]["tokenizer"] = f"tokenizer/{name}"
@@ -148,7 +159,7 @@ def save(
         "transforms": transform_configs,
         "readers": reader_configs,
         "spec": {
-            "inputs": {name: asdict(data) for name, data in spec.inputs.items()},
+            "inputs": inputs,
             "targets": targets,
         },
         "columns": columns,
@@ -240,6 +251,10 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
         if (path / "labels" / name).is_dir():
             own = config["model"]["heads"][name], config["readers"][name], target["facts"]
             use_tokenizer(str(path / "labels" / name), *own)
+    inputs = {name: input_data(name, data, labels) for name, data in config["spec"]["inputs"].items()}
+    for name, node in config["transforms"].items():
+        if "columns" in node and node["columns"] is None:
+            node["columns"] = list(inputs[name].columns or ())
     model = build(config["model"], allow)
     load_model(model, str(path / "model.safetensors"), device=str(device))
     known: dict[str, Any] = config.get("calibration", {})  # of models that mm calibrate has seen
@@ -247,7 +262,7 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     transforms = {name: build(node, allow) for name, node in config["transforms"].items()}
     readers = {name: build(node, allow) for name, node in config["readers"].items()}
     spec = DataSpec(
-        inputs={n: InputData(**tuples(d)) for n, d in config["spec"]["inputs"].items()},
+        inputs=inputs,
         targets={n: TargetData(**d, classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
     )
     return LoadedModel(model.to(device).eval(), transforms, readers, spec, config, path)
@@ -339,6 +354,12 @@ def plain(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return [plain(x) for x in node]
     return str(node) if isinstance(node, Path) else node
+
+
+def input_data(name: str, data: dict[str, Any], labels: Mapping[str, Sequence[str]]) -> InputData:
+    """Of an input, as the directory has it."""
+    columns = [ColumnData(**c, classes=tuple(labels[f"{name}/{c['name']}"])) for c in data.get("columns") or ()]
+    return InputData(**{**tuples(data), "columns": tuple(columns) or None})
 
 
 def tuples(data: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 # The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
-MODALITIES = ("text", "vision", "audio")
+MODALITIES = ("text", "vision", "audio", "tabular")
 SUFFIXES = {  # of files that hold one input of a modality
     "text": (".txt", ".md"),
     "vision": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -35,7 +35,8 @@ class Features(NamedTuple):
 class Batch(NamedTuple):
     """What a datamodule yields."""
 
-    # input name -> token ids (B, T), pixels (B, C, H, W), a waveform (B, L), or Features computed before
+    # input name -> token ids (B, T), pixels (B, C, H, W), a waveform (B, L), cells of a table (B, T, 3) as in
+    # mm/transforms/tabular/row.py, or Features computed before
     inputs: dict[str, Tensor | Features]
     masks: dict[str, Tensor]  # input name -> (B, T_in) bool on that input's own time axis; (B, 1) for an image
     targets: dict[str, Tensor]  # target name -> (B, ...); unlabelled: IGNORE in integers, NaN in floats
@@ -96,6 +97,19 @@ class InputSpec:
     mean: tuple[float, ...] | None = None  # vision, per channel, of pixels in 0..1
     std: tuple[float, ...] | None = None
     sample_rate: int | None = None  # audio, Hz
+    sizes: tuple[int, ...] | None = None  # tabular: as in InputData
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnData:
+    """What the data says of one column of a tabular input."""
+
+    name: str
+    kind: str | None = None  # number, category or list (of categories); None: not found yet
+    separator: str | None = None  # of a list's elements in a text; None: the cells are lists
+    mean: float = 0.0  # of the training rows' numbers, as is std
+    std: float = 1.0
+    classes: tuple[str, ...] = ()  # of the training rows; the first has index 1, 0 is any other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +120,8 @@ class InputData:
     size: tuple[int, int] | None = None  # vision
     channels: int | None = None  # vision
     sample_rate: int | None = None  # audio, Hz
+    columns: tuple[ColumnData, ...] | None = None  # tabular
+    sizes: tuple[int, ...] | None = None  # tabular: how many classes each has, any other's included; 0 of a number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +147,7 @@ class Read(NamedTuple):
     windows: list[Any]  # tensors, or Features of one row (T, D); nearly always exactly one
     cut: bool  # True where it was too long and its end was left out
     meta: Sequence[dict[str, Tensor]] = ()  # of each window what decoding needs, as in Transform.meta
+    unknown: bool = False  # True where it names what the training rows do not have, and is read as "other"
 
 
 class Transform(Protocol):

@@ -17,7 +17,7 @@ from mm.types import Features, InputSpec
 MODEL = Path(conf.__file__).parent / "model"
 WIDTH = 32
 NAMES = ["text", "vision", "audio"]
-DATA = {"channels": 3, "size": [32, 32], "sample_rate": 8000}
+DATA = {"channels": 3, "size": [32, 32], "sample_rate": 8000, "sizes": [0, 5, 9, 0, 3]}
 
 BERT = {"model_type": "bert", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 BERT |= {"intermediate_size": 37, "max_position_embeddings": 40}
@@ -47,6 +47,9 @@ VARIANTS = {
     },
     "sum": {reduce: {"reduce": reduce} for reduce in ("sum", "mean", "max")} | {"anchor": {"anchor": "text"}},
     "product_of_experts": {"mean": {}, "sample": {"sample": True}},
+    "tabular/mlp": {pool: {"pool": pool} for pool in ("concat", "mean", "attention")}
+    | {"numbers": {"sizes": [0, 0]}, "categories": {"sizes": [4], "layers": 0, "pool": "mean"}},
+    "tabular/transformer": {"": {}, "mean": {"pool": "mean", "positions": False}, "list": {"sizes": [40]}},
 }
 # (case, check) that can't hold, and why. A check that passes nevertheless is an error.
 IMPOSSIBLE = {

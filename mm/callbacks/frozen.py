@@ -195,6 +195,7 @@ def write(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, fold
     return about | {
         "faults": [[row, told] for (row, where), told in datamodule.faults.items() if where == table.column(name, row)],
         "cut": [row for row, what in datamodule.long if what == f"cut/{name}"],
+        "unknown": [row for row, what in datamodule.long if what == f"unknown/{name}"],
     }
 
 

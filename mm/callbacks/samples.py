@@ -55,7 +55,7 @@ class Samples(Callback):
         columns: dict[str, list[Any]] = {"id": [table.ids[row] for row in rows]}
         for name, data in table.spec.inputs.items():
             x, mask = batch.inputs[name], batch.masks[name]
-            if data.modality == "text":
+            if data.modality in ("text", "tabular"):
                 raw = table.inputs[name]
                 columns[name] = [cell(raw[row]) if mask[i].any() else None for row, i in zip(rows, first, strict=True)]
             elif data.modality in MEDIA and not isinstance(x, Features):

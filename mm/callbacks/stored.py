@@ -77,6 +77,7 @@ class StoredFeatures:
         self.filler = Features(torch.zeros(1, wide), torch.zeros(1).bool(), torch.zeros(wide), torch.zeros(1, 2))
         self.faults = {row: told for part in self.about for row, told in part["faults"]}
         self.cut = {row for part in self.about for row in part["cut"]}
+        self.unknown = {row for part in self.about for row in part.get("unknown", ())}  # older ones have no tables
 
     def __getstate__(self) -> dict[str, Any]:
         mapped = ("parts", "index")  # every worker maps the files itself
@@ -125,7 +126,7 @@ class StoredFeatures:
     def __call__(self, raw: Any, train: bool = False) -> Read:
         if raw in self.faults:
             raise ValueError(self.faults[raw])
-        return Read(self.windows(raw), raw in self.cut)  # type: ignore[arg-type]
+        return Read(self.windows(raw), raw in self.cut, unknown=raw in self.unknown)  # type: ignore[arg-type]
 
     def finish(self, x: Tensor) -> Tensor:
         return x

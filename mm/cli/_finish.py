@@ -1,8 +1,8 @@
 """From the composed config to the finished one: what the data decides is filled in by name, never typed."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from mm.transforms.tabular.columns import plain
 from mm.types import MODALITIES, DataSpec, InputSpec
 
 
@@ -26,6 +27,16 @@ def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
             and not child._is_interpolation()
         ):
             fill(child, values)
+
+
+def fill_inputs(node: DictConfig, inputs: Sequence[str]) -> None:
+    """As `fill`, of a fusion: one that is nested in what names inputs of its own has these."""
+    if OmegaConf.is_missing(node, "inputs"):
+        node.inputs = list(inputs)
+    own = node.get("inputs") or inputs
+    for key in node:
+        if isinstance(child := node._get_node(key), DictConfig) and not child._is_none():
+            fill_inputs(child, own)
 
 
 def build_datamodule(cfg: DictConfig, **more: Any) -> Any:
@@ -101,7 +112,8 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
                     f"add +model/encoders/{data.modality}@model.encoders.{name}=..., "
                     f"or share one with +model.share.{name}=..., or leave it out with datamodule.inputs"
                 )
-            fill(model.encoders[name], {k: v for k, v in asdict(data).items() if v is not None})
+            has = asdict(replace(data, columns=None))
+            fill(model.encoders[name], {k: v for k, v in has.items() if v is not None})
         for name, data in spec.targets.items():
             if name not in model.heads and not reads_heads:
                 continue
@@ -112,7 +124,7 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
             raise ValueError("the data has no target to learn; name its column with datamodule.columns.target=...")
         names = [n for n in spec.inputs if n not in share] + [n for n in spec.inputs if n in share]
         model.encoders = {n: model.encoders[n] for n in names if n not in share}
-        fill(model.fusion, {"inputs": names})
+        fill_inputs(model.fusion, names)
 
 
 def cut_metrics(cfg: DictConfig) -> dict[str, Any]:
@@ -144,7 +156,8 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
         # An input may bear the name of one modality and be of another: a spectrogram is a picture of sound.
         template = templates[name] if name in templates and name not in MODALITIES else templates[data.modality]
         transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
-        fill(transform, asdict(need) | {k: v for k, v in asdict(data).items() if asdict(need).get(k) is None})
+        has = asdict(replace(data, columns=None)) | {"columns": [plain(c) for c in data.columns or ()]}
+        fill(transform, asdict(need) | {k: v for k, v in has.items() if asdict(need).get(k) is None})
         for reads in cfg.datamodule.readers.values():
             if reads.get("input") == name:
                 tell_places(transform, name, data.modality, get_class(reads._target_).needs)  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """Embeddings in a Parquet file, a row each, and the FAISS index of each input's, kept beside it."""
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,6 +112,8 @@ class Writer:
 def source_of(raw: Any) -> str | None:
     """What a person reads of a raw input: a text, a path, the place in a shard; of numbers nothing."""
     told = str(raw) if isinstance(raw, str | Path | Stored) else ""
+    if isinstance(raw, Mapping):  # of a table
+        told = json.dumps(raw, ensure_ascii=False, default=str)
     return told.encode(errors="backslashreplace").decode() or None  # bytes that were no UTF-8 are lone surrogates
 
 

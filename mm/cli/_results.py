@@ -111,14 +111,17 @@ def print_results(
 
 
 def notes(results: Mapping[str, Any]) -> list[str]:
-    """What a user must know of the rows: those that could not be read, and inputs whose end was left out."""
+    """What a user must know of the rows: those that could not be read, and inputs of which a part was left out."""
     found = []
     if results.get("data/faulty_rows"):
         found.append(f"{results['data/faulty_rows']} rows are not as they should be: see errors.csv")
     for name, count in results.items():
         if name.startswith("data/cut/") and count:
             what = name.removeprefix("data/cut/")
-            found.append(f"{what}: of {count} rows the end was cut, at datamodule.transforms.{what}.max_length")
+            found.append(f"{what}: of {count} rows a part was cut, at datamodule.transforms.{what}.max_length")
+        if name.startswith("data/unknown/") and count:
+            what = name.removeprefix("data/unknown/")
+            found.append(f"{what}: {count} rows name what the training rows do not have; it was read as another class")
     return found
 
 

@@ -33,6 +33,7 @@ from mm.tasks.sharding import Sharded, complete
 
 # Of the datamodule, what may change while a run goes on: how rows are fed, not which they are, nor their order.
 FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transforms", "cache")
+LONG = 600  # letters of a value that are printed as they are
 
 
 @dataclass
@@ -171,7 +172,7 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     if is_first_process():
         if cfg.resume:
             check_resumed(cfg, folder)
-        print(OmegaConf.to_yaml(cfg, resolve=True))
+        print(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         remember(folder)
@@ -184,6 +185,16 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
         tell_end(cfg, trainer, folder, end)
         raise
     return trainer
+
+
+def abridged(node: Any) -> Any:
+    """Plain data for a person: of texts of thousands of letters, such as all classes of a table, the beginning."""
+    if isinstance(node, dict):
+        return {key: abridged(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [abridged(value) for value in node]
+    long = isinstance(node, str) and len(node) > LONG
+    return f"{node[: LONG // 10]} ... ({len(node)} letters, in config.yaml)" if long else node
 
 
 def tell_end(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> None:

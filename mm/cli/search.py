@@ -1,14 +1,16 @@
-"""Find the rows nearest to a text, an image or a sound.
+"""Find the rows nearest to a text, an image, a sound or cells of a table.
 
 mm search checkpoint=DIR index=RUN query="smiling cat" [k=10] [among=vision,audio] [input=NAME] [outputs=outputs]
-[allow=my_pkg]: index is a run of mm embed, or the embeddings.parquet that it wrote; query a text, or the path of a file
-whose suffix tells what it is, else `input` does; among, the inputs of which items are wanted.
+[allow=my_pkg]: index is a run of mm embed, or the embeddings.parquet that it wrote; query a text, the path of a file
+whose suffix tells what it is, else `input` does, or a table's cells as JSON, {"age": 41}; among, the inputs of which
+items are wanted.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mm.messages import near
 
@@ -94,8 +96,8 @@ def check_model(loaded: "LoadedModel", embeddings: "Embeddings") -> None:
         )
 
 
-def read_query(query: str, name: str, loaded: "LoadedModel") -> tuple[str, str]:
-    """The input that a query is for, and its raw value: a text, or a path.
+def read_query(query: str, name: str, loaded: "LoadedModel") -> tuple[str, Any]:
+    """The input that a query is for, and its raw value: a text, a path, or a table's cells.
 
     Errors: ValueError where the model lacks such an input, has several, or there is no such file.
     """
@@ -107,17 +109,30 @@ def read_query(query: str, name: str, loaded: "LoadedModel") -> tuple[str, str]:
         raise ValueError(f"input={name}: the model reads {told}{near(name, inputs)}")
     suffix = Path(query).suffix.lower()
     by_suffix = next((modality for modality, known in SUFFIXES.items() if suffix in known), None)
-    modality = inputs[name] if name else by_suffix or "text"
+    modality = inputs[name] if name else by_suffix or ("tabular" if query.startswith("{") else "text")
     fitting = [name] if name else [known for known, other in inputs.items() if other == modality]
     if not fitting:
         raise ValueError(f"query={query}: is {modality}, but the model reads {told}; input=NAME says which is meant")
     if len(fitting) > 1:
         raise ValueError(f"query={query}: {' or '.join(fitting)}? input=NAME says which is meant")
+    if modality == "tabular":
+        return fitting[0], read_row(query)
     is_file = os.path.isfile(query)
     if not is_file and (modality != "text" or (by_suffix and not name)):
         hint = "" if name else "; a text that ends like that is meant with input=NAME"
         raise ValueError(f"query={query}: no such file{hint}")
     return fitting[0], read_text(query) if is_file and modality == by_suffix == "text" else query
+
+
+def read_row(query: str) -> dict[str, Any]:
+    """Errors: ValueError where it is no JSON object of columns and cells."""
+    try:
+        found = json.loads(query)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"""query={query}: wanted columns and their cells, such as '{{"age": 41}}'""")
+    return found
 
 
 def read_text(path: str) -> str:

@@ -77,13 +77,15 @@ def join_features(items: Sequence[Features]) -> tuple[Features, Tensor]:
 
 
 def pad(items: Sequence[Tensor], present: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
-    """Images (C, H, W) are stacked, sequences (T,) padded with zeros. -> (B, ...), mask (B, 1) or (B, T)
+    """Images (C, H, W) are stacked, sequences (T,) or (T, k) padded with zeros. -> (B, ...), mask (B, 1) or (B, T)
 
     T is the longest length, rounded up to a whole multiple.
     """
-    if items[0].dim() > 1:
+    if items[0].dim() == 3:
         return default_collate(list(items)), present.unsqueeze(1)  # a worker's, straight into memory that is shared
-    length = torch.tensor([len(x) for x in items])
-    whole = -(-int(length.max()) // multiple) * multiple
-    mask = torch.arange(whole) < (length * present).unsqueeze(1)
-    return default_collate([x if len(x) == whole else F.pad(x, (0, whole - len(x))) for x in items]), mask
+    lengths = [x.shape[0] for x in items]
+    whole = -(-max(lengths) // multiple) * multiple
+    mask = torch.arange(whole) < (torch.tensor(lengths) * present).unsqueeze(1)
+    ahead = (0, 0) * (items[0].dim() - 1)
+    padded = [x if n == whole else F.pad(x, (*ahead, 0, whole - n)) for x, n in zip(items, lengths)]
+    return default_collate(padded), mask

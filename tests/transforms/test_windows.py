@@ -11,7 +11,7 @@ from mm.transforms.windows import check_limit, limit, room
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 def test_windows_cover_everything_overlapping(length: int, most: int, overlap: float) -> None:
     x = torch.arange(length)
-    windows, cut, _ = limit(x, most, "window", overlap, "tokens")
+    windows, cut, *_ = limit(x, most, "window", overlap, "tokens")
     assert not cut
     if length <= most:
         assert len(windows) == 1
@@ -24,12 +24,12 @@ def test_windows_cover_everything_overlapping(length: int, most: int, overlap: f
 
 
 def test_truncate_counts_and_keeps_what_fits() -> None:
-    windows, cut, _ = limit(torch.arange(9), 4, "truncate", 0.25, "tokens")
+    windows, cut, *_ = limit(torch.arange(9), 4, "truncate", 0.25, "tokens")
     assert cut
     assert windows[0].tolist() == [0, 1, 2, 3]
     assert len(windows) == 1
     for most in (None, 9, 12):
-        windows, cut, _ = limit(torch.arange(9), most, "refuse", 0.25, "tokens")
+        windows, cut, *_ = limit(torch.arange(9), most, "refuse", 0.25, "tokens")
         assert not cut
         assert len(windows[0]) == 9
 

@@ -1,0 +1,56 @@
+"""An MLP over a table's cells."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mm.encoders.tabular._cells import Cells
+from mm.layers import Pool, time_position
+from mm.types import Features, InputSpec
+
+
+class TabularMLP(nn.Module):
+    """Each cell's vector through MLPs, then pooled; under `concat` the columns' means lie side by side in another.
+
+    sizes: how many classes each column has, 0 of a number; layers: MLPs, each added to what it reads; 0: the vectors
+    themselves; pool: concat, or as of any encoder.
+    """
+
+    def __init__(self, embed_dim: int, sizes: Sequence[int], layers: int, dropout: float, pool: str):
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.input = InputSpec(modality="tabular", sizes=tuple(sizes))
+        self.cells = Cells(sizes, embed_dim)
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList([mlp(embed_dim, embed_dim, dropout) for _ in range(layers)])
+        self.pool = Concat(len(sizes), embed_dim, dropout) if pool == "concat" else Pool(pool, embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Features:
+        """(B, T, 3) as mm.transforms.tabular.row has it, (B, T)"""
+        tokens = self.drop(self.cells(x))
+        for block in self.blocks:
+            tokens = tokens + block(tokens)
+        column = (x[..., 0].long(),) if isinstance(self.pool, Concat) else ()
+        return Features(tokens, mask, self.pool(tokens, mask, *column), time_position(mask))
+
+
+class Concat(nn.Module):
+    """The mean of each column's tokens, zeros where there is none, side by side, then an MLP."""
+
+    def __init__(self, columns: int, dim: int, dropout: float):
+        super().__init__()
+        self.columns = columns
+        self.mlp = mlp(columns * dim, dim, dropout)
+
+    def forward(self, tokens: Tensor, mask: Tensor, column: Tensor) -> Tensor:
+        """(B, T, D), (B, T), (B, T) -> (B, D), zeros where no token is real."""
+        member = F.one_hot(column, self.columns).to(tokens.dtype) * mask.unsqueeze(-1)  # (B, T, C)
+        means = torch.einsum("btc,btd->bcd", member, tokens) / member.sum(1).clamp(min=1).unsqueeze(-1)
+        return self.mlp(means.flatten(1)) * mask.any(1, keepdim=True)
+
+
+def mlp(into: int, dim: int, dropout: float) -> nn.Sequential:
+    """One hidden layer of the result's width."""
+    return nn.Sequential(nn.Linear(into, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, dim))

@@ -1,0 +1,59 @@
+"""A transformer over a table's cells."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mm.encoders.tabular._cells import Cells
+from mm.layers import Pool, TransformerBlock, sinusoid, time_position
+from mm.types import Features, InputSpec
+
+
+def places_behind(column: Tensor, mask: Tensor) -> Tensor:
+    """How many cells of its own column follow each one, which stand side by side. (B, T), (B, T) -> (B, T)"""
+    count = mask.shape[1]
+    column = torch.where(mask, column, -1).flip(1)
+    new = torch.cat([torch.ones_like(mask[:, :1]), column[:, 1:] != column[:, :-1]], dim=1)
+    order = torch.arange(count, device=mask.device)
+    return (order - torch.where(new, order, 0).cummax(1).values).flip(1)
+
+
+class TabularTransformer(nn.Module):
+    """Every cell attends to every other; a learnt class token is the pooled vector (FT-Transformer, Gorishniy 2021).
+
+    sizes: how many classes each column has, 0 of a number; positions: whether an element of a list tells how far from
+    the list's end it stands, as in a history; pool: token, the class token's, or as of any encoder.
+    """
+
+    def __init__(
+        self, embed_dim: int, sizes: Sequence[int], layers: int, heads: int, dropout: float, positions: bool, pool: str
+    ):
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.input = InputSpec(modality="tabular", sizes=tuple(sizes))
+        self.positions = positions
+        self.cells = Cells(sizes, embed_dim)
+        self.drop = nn.Dropout(dropout)
+        self.token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02) if pool == "token" else None
+        self.blocks = nn.ModuleList([TransformerBlock(embed_dim, heads, dropout) for _ in range(layers)])
+        self.norm = nn.LayerNorm(embed_dim)
+        self.pool = None if pool == "token" else Pool(pool, embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Features:
+        """(B, T, 3) as mm.transforms.tabular.row has it, (B, T)"""
+        tokens = self.cells(x)
+        if self.positions:
+            behind = places_behind(x[..., 0].long(), mask)
+            # As long as a cell's vector is at the start: sines of length 1 would drown it.
+            tokens = tokens + (sinusoid(behind, self.embed_dim) * self.embed_dim**-0.5).to(tokens.dtype)
+        tokens, attended = self.drop(tokens), mask
+        if self.token is not None:
+            tokens = torch.cat([self.token.expand(len(x), -1, -1).to(tokens.dtype), tokens], dim=1)
+            attended = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens, attended)
+        tokens = self.norm(tokens)
+        if self.pool is not None:
+            return Features(tokens, mask, self.pool(tokens, mask), time_position(mask))
+        return Features(tokens[:, 1:], mask, tokens[:, 0] * mask.any(1, keepdim=True), time_position(mask))

@@ -1,0 +1,89 @@
+"""What is found of a table's columns, beside numbers worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mm.transforms.tabular.columns import check_column, column_data, find_column, plain, told
+from mm.types import ColumnData
+
+AGE = ColumnData(name="age")
+
+
+def find(given, cells):
+    return find_column(given, cells, np.ones(len(cells), bool))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "classes"),
+    [
+        (["1", "2.5", "-3e1", ""], "number", ()),
+        ([1, 2, None, 4.0], "number", ()),
+        (["1", "2", "b"], "category", ("1", "2", "b")),
+        (["10", "9", "x9"], "category", ("10", "9", "x9")),
+        ([True, False], "category", ("False", "True")),
+        (["inf", "1"], "category", ("1", "inf")),
+        ([["b", "a"], ["b"], [], None], "list", ("a", "b")),
+        (['["b", 2]', "[10]", ""], "list", ("10", "2", "b")),
+        (["[1", "[2]"], "category", ("[1", "[2]")),
+        ([[10, 9.0]], "list", ("9", "10")),
+    ],
+)
+def test_kind_and_classes(cells, kind, classes):
+    found, faults = find(AGE, cells)
+    assert column_data(plain(found)) == found
+    assert not faults
+    assert (found.kind, found.classes) == (kind, classes)
+
+
+def test_mean_and_deviation():
+    found, _ = find(AGE, ["1", "2", "", "6"])
+    assert (found.mean, found.std) == (3.0, pytest.approx(math.sqrt(14 / 3)))
+    assert find(AGE, ["2", "2"])[0].std == 1.0
+
+
+def test_only_training_rows_are_learnt_from():
+    train = np.array([True, False, True])
+    assert find_column(AGE, ["a", "b", "c"], train)[0].classes == ("a", "c")
+    number, faults = find_column(AGE, ["1", "x", "3"], train)
+    assert (number.kind, number.mean, faults) == ("number", 2.0, {1: "got 'x', wanted a number"})
+
+
+def test_what_the_user_names_wins():
+    assert find(ColumnData(name="zip", kind="category"), ["10", "9"])[0].classes == ("9", "10")
+    assert find(ColumnData(name="likes", separator="|"), ["b|a", " c | a"])[0].classes == ("a", "b", "c")
+    number, faults = find(ColumnData(name="age", kind="number"), ["1", "x", "3"])
+    assert (number.mean, faults) == (2.0, {1: "got 'x', wanted a number"})
+    likes, faults = find(ColumnData(name="likes", kind="list"), ['["a"]', "b", ["\udcff"]])
+    assert likes.classes == ("a",)
+    assert "wanted a list; name what stands between" in faults[1]
+    assert "not valid UTF-8" in faults[2]
+
+
+def test_a_number_that_is_none_is_told():
+    cells = ["n/a", *map(str, range(20))]
+    assert "as 'n/a' is no number, though 20 of 21 cells are" in told(find(AGE, cells)[0], cells)
+    assert told(find(AGE, ["a", "b", "1"])[0], ["a", "b", "1"]) == "age is one of 3 classes"
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [(["", None, []], "no training row has a cell"), ([["a"], "b"], "has 'b' beside lists")],
+)
+def test_nothing_can_be_found(cells, said):
+    with pytest.raises(ValueError, match=said):
+        find(AGE, cells)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kind": "numbers"}, "got kind 'numbers' of 'a', wanted one of number, category, list; did you mean 'number'"),
+        ({"separator": ""}, "is for lists, and no empty text"),
+        ({"kind": "number", "separator": "|"}, "is for lists"),
+    ],
+)
+def test_what_the_user_can_not_name(given, said):
+    with pytest.raises(ValueError, match=said):
+        check_column(ColumnData(name="a", **given), "datamodule.columns.tabular")
