@@ -76,12 +76,13 @@ class Calibration:
 
 
 class Embedded(NamedTuple):
-    """Unit vectors of a batch's N inputs, as contrastive losses compare them."""
+    """Unit vectors of a batch's N inputs, or towers of inputs, as contrastive losses compare them."""
 
     vectors: Tensor  # (B, N, D), zeros where absent
     present: Tensor  # (B, N) bool
     row: Tensor  # (B,) as in Batch; rows of one number are one item
     label: Tensor  # (B,) int64; IGNORE: none is known
+    log_q: Tensor  # (B,) logarithm of the label's part of the training rows; 0 where nothing asks for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +249,13 @@ class Fusion(Protocol):
     """Features of each input -> Features, of the same width."""
 
     def __call__(self, features: dict[str, Features]) -> Features: ...
+
+
+@runtime_checkable
+class Towered(Protocol):
+    """A Fusion with towers of inputs: its tokens are theirs, none of which another tower's inputs reach."""
+
+    towers: Any  # an nn.ModuleDict: name -> what fuses its inputs, in the order of the tokens
 
 
 class Head(Protocol):

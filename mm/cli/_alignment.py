@@ -15,7 +15,7 @@ from mm.model import MultimodalModel
 from mm.tasks.contrastive import Contrastive
 from mm.tasks.supervised import section
 from mm.transforms.collate import Sample, collate
-from mm.types import TargetData, Transform
+from mm.types import TargetData, Towered, Transform
 
 PROMPTS = 256  # encoded at once
 Seen = tuple[Tensor, Tensor, Tensor]  # vectors (R, N, D), presence (R, N), row (R,)
@@ -25,10 +25,12 @@ def check(task: Contrastive, datamodule: Any) -> None:
     """Errors: ValueError for what would be found out only in training or after it."""
     if task.label is not None:
         known(datamodule, "task.label", task.label)
-    check_prompts(task.zero_shot, datamodule, task.model.inputs)
+    if task.group is not None:
+        known(datamodule, "task.group", task.group)
+    check_prompts(task.zero_shot, datamodule, task.model)
 
 
-def check_prompts(asked: Mapping[str, Any], datamodule: Any, inputs: Sequence[str]) -> None:
+def check_prompts(asked: Mapping[str, Any], datamodule: Any, model: MultimodalModel) -> None:
     """Errors: ValueError where prompts are asked for that can't be written, or read."""
     if asked.get("target") is None:
         return
@@ -43,8 +45,10 @@ def check_prompts(asked: Mapping[str, Any], datamodule: Any, inputs: Sequence[st
     for name in asked["names"]:
         if str(name) not in classes:
             raise ValueError(f"zero_shot.names: no class '{name}' in '{asked['target']}', there are {listing(classes)}")
-    if not any(modality == "text" for modality in modalities(datamodule, inputs).values()):
-        raise ValueError(f"zero_shot: prompts are texts, but the inputs are {', '.join(inputs)}")
+    if isinstance(model.fusion, Towered):
+        raise ValueError("zero_shot: the model aligns towers of inputs, and prompts are a text alone; leave it out")
+    if not any(modality == "text" for modality in modalities(datamodule, model.inputs).values()):
+        raise ValueError(f"zero_shot: prompts are texts, but the inputs are {', '.join(model.inputs)}")
 
 
 def known(datamodule: Any, option: str, target: str) -> TargetData:

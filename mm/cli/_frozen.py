@@ -14,6 +14,7 @@ from mm.cli import _alignment
 from mm.cli._app import is_first_process
 from mm.messages import listing
 from mm.metrics.few_shot import draw, nearest, prototypes
+from mm.model import MultimodalModel
 from mm.tasks.supervised import section
 
 # Inverse strength of the regularisation of unit vectors, whose parts are small.
@@ -194,9 +195,9 @@ def trained_on(asked: Mapping[str, Any]) -> bool:
     return asked["linear_probe"] is not None or asked["few_shot"]["target"] is not None
 
 
-def check(asked: Mapping[str, Any], datamodule: Any, inputs: Sequence[str]) -> None:
+def check(asked: Mapping[str, Any], datamodule: Any, model: MultimodalModel) -> None:
     """Errors: ValueError for what can't be measured."""
-    _alignment.check_prompts(asked["zero_shot"], datamodule, inputs)
+    _alignment.check_prompts(asked["zero_shot"], datamodule, model)
     if asked["linear_probe"] is not None:
         _alignment.known(datamodule, "linear_probe", asked["linear_probe"])
     if trained_on(asked):

@@ -53,15 +53,15 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
     if cfg.get("robustness") is not None:
         raise ValueError("robustness: this model predicts nothing: it was trained to align its inputs; leave it out")
     datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked))
-    _frozen.check(asked, datamodule, loaded.model.inputs)
+    _frozen.check(asked, datamodule, loaded.model)
     with open_dict(cfg):
         cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive"}
     task, trainer = _apply.test(cfg, loaded, datamodule, cfg.split, retrieval=Retrieval())
-    results, test, train = task.results, _frozen.of_aligned(task.embedded, loaded.model.inputs), None
+    results, test, train = task.results, _frozen.of_aligned(task.embedded, task.compared), None
     results |= _alignment.told(task, datamodule, asked["zero_shot"], loaded.config["task"]["scale"])
     if _frozen.trained_on(asked):
         _apply.again(trainer, task, datamodule, "train")
-        train = _frozen.of_aligned(task.embedded, loaded.model.inputs)
+        train = _frozen.of_aligned(task.embedded, task.compared)
     task.results = results | _frozen.measure(asked, train, test, datamodule, cfg.seed)
     _apply.conclude(trainer, task, datamodule, datamodule.rows(cfg.split).tolist(), folder, truth=True)
 
@@ -76,7 +76,7 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
     if not is_first_process():
         return
     datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked), anew=True)
-    _frozen.check(asked, datamodule, loaded.model.inputs)
+    _frozen.check(asked, datamodule, loaded.model)
     test = _frozen.of_encoders(loaded, datamodule, cfg.split)
     train = _frozen.of_encoders(loaded, datamodule, "train") if _frozen.trained_on(asked) else None
     results: dict[str, float] = {}

@@ -40,6 +40,8 @@ def siglip(
 class SigLIP(nn.Module):
     """Of every pair of inputs. scale, bias: where the learnt ones start, as in the paper; the rest: see siglip."""
 
+    popularity = False
+
     def __init__(
         self,
         scale: float = 10.0,

@@ -64,6 +64,8 @@ def symile(
 class Symile(nn.Module):
     """Of all inputs at once. scale: where the learnt temperature's inverse starts; the rest: see symile."""
 
+    popularity = False
+
     def __init__(
         self,
         scale: float = 14.3,

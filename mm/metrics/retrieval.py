@@ -86,6 +86,10 @@ class Retrieval(Metric):
         """Vectors, presence and rows of what this process has seen; of all of them within `sync_context`."""
         return dim_zero_cat(self.vectors), dim_zero_cat(self.present), dim_zero_cat(self.row)
 
+    def pairs(self, sides: int) -> list[tuple[int, int]]:
+        """What is asked for by what."""
+        return list(permutations(range(sides), 2))
+
     def compute(self) -> dict[tuple[int, int], dict[str, Tensor]]:
         """Asked for by input a, searched among input b: (a, b) -> name -> value; pairs that no row has are left out."""
         vectors, present, _ = self.seen()

@@ -1,9 +1,12 @@
-"""Align inputs: those of one row lie close, those of different rows apart. Pairs with an absent side do not count."""
+"""Align inputs: those of one row lie close, those of different rows apart. Pairs with an absent side do not count.
+
+Where the fusion has towers of inputs, these are aligned in place of the inputs.
+"""
 
 from collections.abc import Mapping, Sequence
-from itertools import permutations
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
@@ -14,13 +17,14 @@ from torchmetrics import Metric
 from mm.model import MultimodalModel
 from mm.tasks.base import Task, mean_losses
 from mm.tasks.supervised import Mean
-from mm.types import IGNORE, Batch, Embedded, Features
+from mm.types import IGNORE, Batch, Embedded, Features, Towered
 
 
 class Loss(Protocol):
     """Compares the rows of this process with those of all."""
 
     temperature: nn.Module
+    popularity: bool  # whether it reads Embedded.log_q
 
     def groups(self, inputs: int) -> Sequence[tuple[int, ...]]:
         """Which of so many inputs are compared with one another."""
@@ -31,11 +35,21 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
+class Ranks(Protocol):
+    """A metric of retrieval that has to know what all rows of the data are of, as mm.metrics.ranking.Ranking has."""
+
+    def about(self, label: Tensor, group: Tensor, before: Tensor) -> None:
+        """(N,) of every row: its label, its group, and whether it is of an earlier split than what is measured."""
+        ...
+
+
 class Contrastive(Task):
-    """Every group of inputs that the loss compares counts alike; validation and test measure retrieval.
+    """Every group of inputs, or of the fusion's towers, that the loss compares counts alike; retrieval is measured.
 
     retrieval: its metric, of which copies measure; loss: one of mm.losses, None for a task that only tests; label:
-    target whose equal classes are no negatives; chunk_size: rows encoded at once, each chunk a second time in the
+    target whose equal classes are no negatives, and one item in a ranking; group: target whose classes each have had
+    what a ranking leaves out, such as a user; chunk_size: rows encoded at once, each chunk a second time in the
     backward pass with the same random state (GradCache, Gao 2021), so that memory follows the chunk and negatives the
     batch; zero_shot: what the command line measures after the test.
     Errors: ValueError where there is nothing to compare, or a part that the loss does not reach.
@@ -50,6 +64,7 @@ class Contrastive(Task):
         retrieval: Metric,
         loss: Loss | None = None,
         label: str | None = None,
+        group: str | None = None,
         chunk_size: int | None = None,
         zero_shot: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -58,11 +73,13 @@ class Contrastive(Task):
         check(model, chunk_size)
         self.loss = loss
         self.label = label
+        self.group = group
+        self.log_q = torch.zeros(0)  # (classes,) of the label, where the loss reads it
         self.chunk_size = chunk_size
         self.zero_shot = dict(zero_shot or {})
-        inputs = model.inputs
-        groups = loss.groups(len(inputs)) if loss is not None else []
-        self.names = {group: "+".join(inputs[i] for i in group) for group in groups}
+        self.compared = list(model.fusion.towers) if isinstance(model.fusion, Towered) else model.inputs
+        groups = loss.groups(len(self.compared)) if loss is not None else []
+        self.names = {group: "+".join(self.compared[i] for i in group) for group in groups}
         self.means: Mapping[str, Mapping[str, Mean]] = nn.ModuleDict(  # type: ignore[assignment]
             {split: nn.ModuleDict({name: Mean() for name in self.names.values()}) for split in ("val", "test")}
         )
@@ -73,6 +90,26 @@ class Contrastive(Task):
         self.results: dict[str, float] = {}  # of the last test: name -> number
         self.figures: dict[str, Any] = {}
         self.decoded: dict[int, Any] = {}
+
+    def setup(self, stage: str) -> None:
+        """Errors: ValueError where loss or metric ask for a label, and none is named."""
+        super().setup(stage)
+        popularity = self.loss is not None and self.loss.popularity
+        if self.label is None:
+            if popularity or isinstance(self.retrieval["test"], Ranks):
+                what = "task.loss.popularity" if popularity else "task.retrieval"
+                raise ValueError(f"{what} counts items by their label: set task.label to the target that names them")
+            return
+        table = self.trainer.datamodule.table  # type: ignore[attr-defined]
+        if popularity:
+            counts = torch.tensor(table.spec.targets[self.label].facts["counts"]).clamp(min=1)
+            self.log_q = (counts / counts.sum()).log()
+        label = table.targets[self.label]
+        group = torch.full_like(label, IGNORE) if self.group is None else table.targets[self.group]
+        split = torch.from_numpy(np.select([table.split == name for name in ("train", "val", "test")], [0, 1, 2], 3))
+        for number, name in ((1, "val"), (2, "test")):
+            if isinstance(self.retrieval[name], Ranks):
+                self.retrieval[name].about(label, group, split < number)
 
     def on_fit_start(self) -> None:
         if self.trainer.accumulate_grad_batches > 1:
@@ -97,10 +134,13 @@ class Contrastive(Task):
         """Filler is absent."""
         label = torch.full_like(batch.row, IGNORE) if self.label is None else batch.targets[self.label]
         vectors, present = self.encode(batch)
-        return Embedded(vectors, present & (batch.row >= 0)[:, None], batch.row, label)
+        log_q = torch.zeros_like(label, dtype=vectors.dtype)
+        if len(self.log_q):  # without a label, as rare as can be
+            log_q = torch.where(label == IGNORE, self.log_q.min(), self.log_q.to(label.device)[label.clamp(min=0)])
+        return Embedded(vectors, present & (batch.row >= 0)[:, None], batch.row, label, log_q)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """-> unit vectors (B, N, D) of the inputs, presence (B, N)"""
+        """-> unit vectors (B, N, D) of the inputs, or towers, presence (B, N)"""
         rows = len(batch.row)
         if self.chunk_size is None:
             return self.unit(batch.inputs, batch.masks)
@@ -123,11 +163,14 @@ class Contrastive(Task):
 
     def unit(self, inputs: Mapping[str, Any], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """As encode, of all rows at once."""
-        features = self.model(inputs, masks).features
+        output = self.model(inputs, masks)
+        if isinstance(self.model.fusion, Towered):
+            vectors, present = output.fused.tokens, output.fused.mask
+        else:
+            vectors = torch.stack([f.pooled for f in output.features.values()], 1)
+            present = torch.stack([f.mask.any(1) for f in output.features.values()], 1)
         # bfloat16 has three digits: too few to tell close vectors apart
-        pooled = [f.pooled.to(torch.promote_types(f.pooled.dtype, torch.float32)) for f in features.values()]
-        present = [f.mask.any(1) for f in features.values()]
-        return F.normalize(torch.stack(pooled, 1), dim=-1), torch.stack(present, 1)
+        return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1), present
 
     def train_losses(self) -> dict[str, Tensor]:
         assert self.loss is not None
@@ -157,12 +200,12 @@ class Contrastive(Task):
         names |= {f"val/{name}": up for name, up in measured.items() if up}
         if len(self.names) > 1:
             names |= {f"val/{name}/loss": False for name in self.names.values()}
-        pairs = [self.arrow(pair) for pair in permutations(range(len(self.model.inputs)), 2)]
+        pairs = [self.arrow(pair) for pair in self.retrieval["val"].pairs(len(self.compared))]
         return names | {f"val[{pair}]/{name}": up for pair in pairs for name, up in measured.items()}
 
     def arrow(self, pair: tuple[int, ...]) -> str:
         """text->vision: a text is asked for, pictures are searched."""
-        return "->".join(self.model.inputs[i] for i in pair)
+        return "->".join(self.compared[i] for i in pair)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
@@ -217,10 +260,19 @@ class Contrastive(Task):
 
 def check(model: MultimodalModel, chunk_size: int | None) -> None:
     """Errors: ValueError where this model can't be trained by comparing its inputs."""
-    if len(model.inputs) < 2:
-        raise ValueError(f"task=contrastive compares inputs, but there is only {', '.join(model.inputs)}")
     fusion: Any = model.fusion
-    if any(p.requires_grad for p in fusion.parameters()):
+    towers: Any = model.fusion.towers if isinstance(model.fusion, Towered) else {}
+    sides = list(towers or model.inputs)
+    if len(sides) < 2:
+        raise ValueError(f"task=contrastive compares inputs, or towers, but there is only {', '.join(sides)}")
+    reached = {id(p) for tower in towers.values() for p in tower.parameters()}
+    missed = any(p.requires_grad and id(p) not in reached for p in fusion.parameters())
+    if missed and isinstance(fusion, Towered):
+        raise ValueError(
+            "task=contrastive compares towers before they are combined: nothing would train what combines them; leave "
+            "model.fusion.combine out"
+        )
+    if missed:
         raise ValueError(
             f"task=contrastive compares inputs before they are fused: nothing would train {type(fusion).__name__}; "
             "leave model/fusion out, or set model/fusion=sum"
@@ -264,8 +316,10 @@ def gather(mine: Embedded, world: int, rank: int) -> tuple[Embedded, int]:
     vectors = Gather.apply(F.pad(mine.vectors, (0, 0, 0, 0, 0, more)), world, rank)
     plain = torch.cat([mine.present.long(), mine.row[:, None] + 1, mine.label[:, None] - IGNORE], 1)  # padded with 0
     plain = Gather.apply(F.pad(plain, (0, 0, 0, more)), world, rank)
-    assert isinstance(vectors, Tensor) and isinstance(plain, Tensor)
-    return Embedded(vectors, plain[:, :-2].bool(), plain[:, -2] - 1, plain[:, -1] + IGNORE), rank * int(most)
+    log_q = Gather.apply(F.pad(mine.log_q, (0, more)), world, rank)
+    assert isinstance(vectors, Tensor) and isinstance(plain, Tensor) and isinstance(log_q, Tensor)
+    everyone = Embedded(vectors, plain[:, :-2].bool(), plain[:, -2] - 1, plain[:, -1] + IGNORE, log_q)
+    return everyone, rank * int(most)
 
 
 def merge(mine: Embedded) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,9 @@ def draw(rows: int = 7, inputs: int = 2, width: int = 5, seed: int = 0, absent: 
     vectors = torch.randn(rows, inputs, width, generator=generator, dtype=torch.float64)
     present = torch.rand(rows, inputs, generator=generator) >= absent
     vectors = torch.where(present[:, :, None], F.normalize(vectors, dim=-1), 100.0)
-    return Embedded(vectors.requires_grad_(), present, torch.arange(rows), torch.full((rows,), IGNORE))
+    return Embedded(
+        vectors.requires_grad_(), present, torch.arange(rows), torch.full((rows,), IGNORE), torch.zeros(rows)
+    )
 
 
 def parts(whole: Embedded, *cuts: int) -> list[tuple[Embedded, int]]:

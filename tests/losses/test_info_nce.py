@@ -27,7 +27,7 @@ def test_a_row_without_a_side_has_no_influence_at_all():
     total, count = info_nce(batch, batch, 0, (0, 2), SCALE)
     gradient = torch.autograd.grad(total, batch.vectors)[0]
     kept = batch._replace(vectors=batch.vectors[both], present=batch.present[both], row=batch.row[both])
-    kept = kept._replace(label=batch.label[both])
+    kept = kept._replace(label=batch.label[both], log_q=batch.log_q[both])
     wanted, rows = info_nce(kept, kept, 0, (0, 2), SCALE)
     assert 0 < rows < 20
     assert count == rows
@@ -101,3 +101,18 @@ def test_the_temperature_learns_and_stays_in_its_bounds():
 def test_values_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match="task.loss"):
         InfoNCE(**wrong)
+
+
+def test_what_is_in_batches_often_is_corrected_for():
+    """Yi 2019: of what is asked for, the logarithm of how often it is drawn is subtracted from every candidate."""
+    batch = draw(6)
+    log_q = torch.tensor([0.5, 0.2, 0.1, 0.1, 0.05, 0.05], dtype=torch.float64).log()
+    batch = batch._replace(log_q=log_q)
+    similarity = SCALE * batch.vectors[:, 0] @ batch.vectors[:, 1].T
+    asked = F.cross_entropy(similarity - log_q, torch.arange(6), reduction="sum")
+    back = F.cross_entropy(similarity.T, torch.arange(6), reduction="sum")
+    for symmetric, wanted in ((False, asked), (True, (asked + back) / 2)):
+        total, _ = info_nce(batch, batch, 0, (0, 1), SCALE, symmetric=symmetric, popularity=True, block=4)
+        torch.testing.assert_close(total, wanted)
+    plain, _ = info_nce(batch, batch, 0, (0, 1), SCALE, symmetric=False)
+    torch.testing.assert_close(plain, F.cross_entropy(similarity, torch.arange(6), reduction="sum"))

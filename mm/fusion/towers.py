@@ -1,0 +1,110 @@
+"""Towers: the inputs of each are fused by themselves, and meet at the end."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mm.fusion._tokens import mlp
+from mm.fusion.sum import reduce_present
+from mm.types import Features
+
+COMBINE = ("mean", "sum", "product", "mlp")
+
+
+class Tower(NamedTuple):
+    """The inputs of a tower, and what fuses them; None: there is only one."""
+
+    inputs: list[str]
+    fusion: nn.Module | None
+
+
+class Alone(nn.Module):
+    """A tower of one input is that input."""
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        (found,) = features.values()
+        return found
+
+
+class Towers(nn.Module):
+    """A token for each tower, the pooled vector of its own fusion; absent where all of its inputs are.
+
+    Nothing of one tower reaches another's token, so that items' can be computed once, and compared with any user's
+    (task=contrastive; Yi 2019). The pooled vector is for heads: the towers' mean, sum or product, of those
+    that are present, or (mlp) what an MLP makes of all side by side and, of two, their product (He 2017).
+    inputs: their names, in order; towers: name -> {inputs: some of these, fusion: a Fusion of them, which one input
+    alone can do without}; None: each input is one; combine: how the pooled vector is made.
+    Errors: ValueError where an input is in no tower, in two, or unknown, or an option is none of its values.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[str],
+        embed_dim: int,
+        towers: Mapping[str, Mapping[str, Any]] | None = None,
+        combine: str = "mean",
+    ):
+        super().__init__()
+        if combine not in COMBINE:
+            raise ValueError(f"model.fusion.combine: got '{combine}', wanted one of {', '.join(COMBINE)}")
+        found = check_towers(inputs, {name: {"inputs": [name]} for name in inputs} if towers is None else towers)
+        self.inputs = {name: tower.inputs for name, tower in found.items()}
+        self.towers = nn.ModuleDict({name: tower.fusion or Alone() for name, tower in found.items()})
+        self.combine = combine
+        self.mlp = (
+            mlp((len(found) + (len(found) == 2)) * embed_dim, embed_dim, embed_dim, 0.0) if combine == "mlp" else None
+        )
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """input name -> (B, T, D) -> tokens (B, towers, D)"""
+        each = [tower({n: features[n] for n in self.inputs[name]}) for name, tower in self.towers.items()]
+        mask = torch.stack([f.mask.any(1) for f in each], dim=1)  # (B, towers)
+        tokens = torch.stack([f.pooled for f in each], dim=1) * mask.unsqueeze(-1)
+        position = torch.full((*mask.shape, 2), 0.5, device=mask.device)
+        return Features(tokens, mask, self.pool(tokens, mask), position)
+
+    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, towers, D), (B, towers) -> (B, D), zeros where no tower is present."""
+        if self.combine == "product":
+            return product(tokens, mask)
+        if self.mlp is None:
+            return reduce_present(tokens, mask, self.combine)
+        both = [product(tokens, mask)] if tokens.shape[1] == 2 else []
+        return self.mlp(torch.cat([tokens.flatten(1), *both], dim=1)) * mask.any(1, keepdim=True)
+
+
+def product(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Of the towers that are present; zeros where there is none. (B, towers, D), (B, towers) -> (B, D)"""
+    return torch.where(mask.unsqueeze(-1), tokens, 1.0).prod(1) * mask.any(1, keepdim=True)
+
+
+def check_towers(inputs: Sequence[str], towers: Mapping[str, Mapping[str, Any]]) -> dict[str, Tower]:
+    """Errors: ValueError where they are none, or an input is not in exactly one of them."""
+    found = {}
+    for name, given in towers.items():
+        where = f"model.fusion.towers.{name}"
+        for key in given:
+            if key not in Tower._fields:
+                raise ValueError(f"{where}.{key}: nothing reads it, wanted inputs and fusion")
+        own = list(given.get("inputs") or [])
+        for one in own:
+            if one not in inputs:
+                raise ValueError(f"{where}.inputs: got '{one}', the data has {', '.join(inputs)}")
+        fusion = given.get("fusion")
+        if not own or (len(own) > 1 and fusion is None):
+            raise ValueError(
+                f"{where}: got the inputs {own} and fusion={fusion}, wanted at least one, and of several what fuses "
+                f"them, as in +model/fusion@{where}.fusion=concat"
+            )
+        found[name] = Tower(own, fusion)
+    for one in inputs:
+        count = sum(one in tower.inputs for tower in found.values())
+        if count != 1:
+            raise ValueError(
+                f"model.fusion.towers: the input '{one}' is in {count} of {', '.join(found)}, wanted one; leave inputs "
+                "out with datamodule.inputs"
+            )
+    return found
