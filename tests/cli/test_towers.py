@@ -32,7 +32,7 @@ def films(tmp_path):
 
 
 def test_learns_ranks_and_serves(mm, films):
-    run = mm("train", *SMALL, f"paths.data={films}", "run=towers", "trainer.max_epochs=8")
+    run = mm("train", *SMALL, f"paths.data={films}", "run=towers", "trainer.max_epochs=6", "task.optimizer.lr=0.03")
     assert run.status == 0, run.err
     # 20 films of a kind, of which 11 were had: one that knows the kind finds all among its first 10
     assert run.metrics["test[user->item]/rows"] == 60
