@@ -165,8 +165,9 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
         raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
     if sharded and _weights.has_adapters(cfg):
         raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
-    if sharded and isinstance(run.task, Contrastive):
-        raise ValueError("task=contrastive: trainer=fsdp would not share out its temperature; use trainer=ddp")
+    if sharded and run.task.unsharded:
+        name = type(run.task).__name__.lower()
+        raise ValueError(f"task={name}: trainer=fsdp would not share out {run.task.unsharded}; use trainer=ddp")
     if not sharded and resume and Path(resume).is_dir():
         raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
     if is_first_process():

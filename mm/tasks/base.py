@@ -53,6 +53,7 @@ class Task(LightningModule):
     one block more of each encoder learns, see mm.tasks.unfreezing, None: all do from the start.
     """
 
+    unsharded = ""  # weights of its own that trainer=fsdp would not share out
     reads_heads = True  # whether it trains the model's heads, and every target has to have one
 
     def __init__(

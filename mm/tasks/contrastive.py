@@ -56,6 +56,7 @@ class Contrastive(Task):
     """
 
     reads_heads = False
+    unsharded = "its temperature"
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class Pretraining(Task):
     """
 
     reads_heads = False
+    unsharded = "what tells the hidden parts"
 
     def __init__(
         self, model: MultimodalModel, *args: Any, objectives: Mapping[str, Callable[..., Objective]], **kwargs: Any
@@ -54,7 +55,7 @@ class Pretraining(Task):
                 "task.objectives: got none; add one, as +task/objectives@task.objectives.text=masked_language"
             )
         self.objectives: Mapping[str, Objective] = nn.ModuleDict(  # type: ignore[assignment]
-            {name: make(model=model) for name, make in objectives.items()}
+            {name: make(model=model) for name, make in objectives.items()}  # type: ignore[dict-item]
         )
         self.owners = owners(self.objectives, model)
         names = {
@@ -92,7 +93,7 @@ class Pretraining(Task):
 
     def val_names(self) -> dict[str, bool | None]:
         several = self.names.values() if len(self.names) > 1 else []
-        return {"val/loss": False} | {f"val/{name}/loss": False for name in several}
+        return dict.fromkeys(["val/loss", *(f"val/{name}/loss" for name in several)], False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.update("val", batch, batch_idx)

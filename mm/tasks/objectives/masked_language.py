@@ -108,6 +108,7 @@ class MaskedLanguage(nn.Module):
         """-> ids (B, T), which are hidden (B, T)"""
         x: Any = batch.inputs[name]
         words = self.words[name]
+        assert words.mask is not None
         hidden = draw(x, batch.masks[name], words, self.ratio, self.whole_words, generator)
         how = torch.rand(x.shape, generator=generator).to(x.device)
         other = torch.randint(len(words.begins), x.shape, generator=generator).to(x.device)
