@@ -13,5 +13,5 @@ class Bleu(SacreBLEUScore):
 
     def compute(self) -> Tensor:
         counts = [x.int().tolist() for x in (self.numerator, self.denominator)]
-        found = BLEU.compute_bleu(*counts, int(self.preds_len), int(self.target_len))
+        found = BLEU.compute_bleu(*counts, int(self.preds_len), int(self.target_len), smooth_method="exp")
         return tensor(found.score / 100, device=self.preds_len.device)
