@@ -191,7 +191,7 @@ def test_a_mixture_under_a_budget_is_resumed_exactly(mm, manifest, tmp_path, ste
     """Its epochs are of different lengths, as their rows are."""
     write_manifest(tmp_path / "other", rows=30, long=lambda row, line: line.update(words="x" * (row + 1)))
     args = [*COLUMNS, *TINY, f"datamodule.path=[{manifest},other/rows.csv]", "datamodule.mix=equal"]
-    args += ["datamodule.budget={text: 70}", "datamodule.buckets=2", "trainer.max_epochs=3"]
+    args += ["datamodule.budget={text: 60}", "datamodule.buckets=2", "trainer.max_epochs=3"]
     args += ["+callbacks.record._target_=planted.Record", f"+callbacks.record.folder={tmp_path}/rows"]
     whole = mm("train", *args, "run=whole")
     assert whole.status == 0, whole.err

@@ -202,7 +202,7 @@ class TestWhole:
         module = make("notes", kind=partial(ManifestDataModule, folder="text"), whole=True)
         assert module.table.ids == ["1.txt"]
         with pytest.raises(ValueError, match="lies in no class folder"):
-            make("notes", kind=partial(ManifestDataModule, folder="text"))
+            make("notes", kind=partial(ManifestDataModule, folder="text", readers={"target": Classes()}))
 
 
 def test_folders_of_each_modality(make: Make, tmp_path: Path) -> None:
