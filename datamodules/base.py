@@ -211,6 +211,8 @@ class DataModule(LightningDataModule):
 
     def truth(self, name: str, row: int) -> Any:
         """A row's target, as a person writes it; None where unlabelled."""
+        if name in self.table.written:
+            return self.table.written[name][row]
         return self.reader(name).readable(self.table.targets[name][row], self.table.spec.targets[name])
 
     @cached_property

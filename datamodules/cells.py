@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def read_cells(path: Path, quotes: bool | None = None, header: Sequence[str] | N
         what = "is a folder, wanted a file" if path.is_dir() else f"no such file (the current folder is {Path.cwd()})"
         raise ValueError(f"datamodule.path: {path}: {what}")
     how = READERS.get(path.suffix.lower())
+    if path.suffix.lower() == ".gz" and READERS.get(Path(path.stem).suffix.lower(), "lines") != "lines":
+        raise ValueError(f"datamodule.path: {path.name}: only plain texts are read packed; unpack it")
     if how is None:
         raise ValueError(f"datamodule.path: got {path.name}, wanted a file ending in {', '.join(READERS)}")
     if how not in (",", "\t") and header is not None:
@@ -185,7 +188,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read().decode("utf-8-sig", errors="surrogateescape")
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"datamodule.path: {path} can't be unpacked: {error}") from None
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines

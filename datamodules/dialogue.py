@@ -11,7 +11,7 @@ from datamodules.columns import check_columns, read_part
 from datamodules.sources import make_table, sources
 from datamodules.table import Table
 
-TURN = re.compile(r"^\s*([\w .'-]{1,30}):\s*(.*)$")
+TURN = re.compile(r"^\s*([^\W\d][\w .'-]{0,29}):(?:\s+(.*))?$")  # not 10:30, nor http://
 
 
 class DialogueDataModule(DataModule):
@@ -76,7 +76,7 @@ def split_turns(dialogue: str) -> list[tuple[str, str]]:
     for line in dialogue.splitlines():
         named = TURN.match(line)
         if named:
-            found.append((named[1].strip(), named[2].strip()))
+            found.append((named[1].strip(), (named[2] or "").strip()))
         elif line.strip() and found:
             speaker, text = found[-1]
             found[-1] = speaker, f"{text} {line.strip()}".strip()

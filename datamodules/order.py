@@ -44,7 +44,7 @@ class Batching:
     def assign(self, rows: np.ndarray, lengths: Lengths, world: int) -> tuple[np.ndarray, list[int]]:
         """-> (N,) the bucket of each of the rows; rows per process and step of each bucket.
 
-        Every bucket holds at least four global batches, as far as there are as many: one that is not full is waste.
+        So few that each has tokens or rows for four global batches and more: one that is not full is waste.
         """
         bucket = np.zeros(len(rows), dtype=np.int64)
         for name, most in self.budget.items():

@@ -24,12 +24,19 @@ class ParallelDataModule(DataModule):
         self.path = path
 
     def read(self) -> Table:
-        if not isinstance(self.path, Mapping) or not all(isinstance(files, Mapping) for files in self.path.values()):
+        files = list(self.path.values()) if isinstance(self.path, Mapping) else []
+        plain = [
+            isinstance(of, Mapping) and len(of) > 0 and all(isinstance(x, str) for x in of.values()) for of in files
+        ]
+        if not plain or not all(plain):
             raise ValueError(
                 f"datamodule.path: got {self.path}, wanted files by split and column, such as "
                 "{train: {text: train.en, target: train.de}, test: {text: test.en, target: test.de}}"
             )
         names = list(dict.fromkeys(name for files in self.path.values() for name in files))
+        for split, files in self.path.items():
+            if split in ("train", "val") and set(files) != set(names):
+                raise ValueError(f"datamodule.path.{split}: has {', '.join(files)}, wanted {', '.join(names)}")
         cells: Cells = {name: [] for name in (*names, "split")}
         for split, files in self.path.items():
             lines = {name: read_lines(Path(file)) for name, file in files.items()}

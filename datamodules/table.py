@@ -41,6 +41,7 @@ class Table:
     split: np.ndarray  # (N,) of str: train, val, test; "": in no split
     spec: DataSpec
     source: str  # the file or set that errors name
+    written: dict[str, Sequence[Any]] = field(default_factory=dict)  # target name -> as in TargetRead, of some
     columns: dict[str, str] = field(default_factory=dict)  # input or target name -> the column that errors name
     faults: list[Fault] = field(default_factory=list)  # found while reading, under on_error=drop or missing
     origins: list[Origin] = field(default_factory=list)  # of a mixture: its files, at least two

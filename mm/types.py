@@ -188,6 +188,8 @@ class TargetRead(NamedTuple):
     values: Tensor | list[Tensor]  # (N, ...), unlabelled as in Batch; a list where rows have lengths of their own
     data: TargetData
     faults: dict[int, str]  # row, unlabelled -> why its cell could not be read
+    # (N,) what a person wrote, None where unlabelled, where `readable` can't tell it from the values
+    written: Sequence[Any] | None = None
 
 
 class TargetTransform(Protocol):

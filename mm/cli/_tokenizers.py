@@ -11,8 +11,6 @@ from mm.cli._app import is_first_process, shown
 from mm.transforms.text.tokens import load_tokenizer
 from mm.transforms.text.vocabulary import KINDS, trained
 
-FILE = "tokenizer.json"
-
 
 def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
     """Train what is to be trained, and fill in how many tokens each has; those of bytes stay."""
@@ -42,19 +40,29 @@ def strings(raw: Any) -> list[str]:
 
 
 def check_sources(cfg: DictConfig, sources: list[dict[str, Any]]) -> None:
-    """Errors: ValueError where an encoder begins with weights of other tokens: alike in shape, not in meaning."""
+    """Errors: ValueError where an encoder, or a head, begins with weights of other tokens: alike in shape alone."""
     for source in sources:
         folder = checkpoint.fetch(source["path"])
-        for name, node in cfg.model.encoders.items():
-            theirs = folder / "tokenizer" / name / FILE
-            taken = any(re.search(regex, f"encoders.{name}.embed.weight") for regex in source["only"])
-            if node.get("vocabulary") is None or not taken or not (folder / "config.yaml").is_file():
-                continue
-            own = Path(node.tokenizer) / FILE
-            same = own.is_file() and theirs.is_file() and own.read_bytes() == theirs.read_bytes()
-            if not same and (own.is_file() or theirs.is_file()):
-                use = theirs.parent if theirs.is_file() else "bytes"
-                raise ValueError(
-                    f"model.init_from: {source['path']} reads the input '{name}' by another tokenizer, so that its "
-                    f"weights mean other tokens; set model.encoders.{name}.tokenizer={use}"
-                )
+        for group, kept in (("encoders", "tokenizer"), ("heads", "labels")):
+            for name, node in (cfg.model[group] or {}).items():
+                own, theirs = node.get("tokenizer"), folder / kept / name
+                taken = any(re.match(f"{group}[.]{name}[.]", weight) for weight in chosen(source))
+                if own is None or not taken:
+                    continue
+                use = str(theirs) if theirs.is_dir() else "bytes"
+                if tokens_of(own) != tokens_of(use):
+                    key = f"model.{group}.{name}{'.reads' if group == 'heads' else ''}.tokenizer"
+                    raise ValueError(
+                        f"model.init_from: {source['path']} has another tokenizer for '{name}', so that its weights "
+                        f"mean other tokens; set {key}={use}"
+                    )
+
+
+def chosen(source: dict[str, Any]) -> list[str]:
+    """Names of the weights that are taken of a source."""
+    return [name for name in checkpoint.weights(source["path"]) if any(re.search(rx, name) for rx in source["only"])]
+
+
+def tokens_of(tokenizer: str) -> Any:
+    """Its tokens and their numbers."""
+    return tokenizer if tokenizer == "bytes" else load_tokenizer(tokenizer).get_vocab()

@@ -27,7 +27,7 @@ def influence(model: Any, batch: Batch) -> dict[str, Influence]:
         n: f._replace(tokens=f.tokens.detach().requires_grad_(), pooled=f.pooled.detach().requires_grad_())
         for n, f in features.items()
     }
-    output = model.predict(leaves)
+    output = model.predict(leaves, batch.targets)
     total = torch.stack([head_loss(model, output, batch, name).sum() for name in model.heads]).sum()
     wanted = [x for f in leaves.values() for x in (f.tokens, f.pooled)]
     gradients = torch.autograd.grad(total, wanted, allow_unused=True)
@@ -38,7 +38,7 @@ def influence(model: Any, batch: Batch) -> dict[str, Influence]:
         for i, name in enumerate(features):
             rows = present[i] & (present.sum(0) > 1)
             others = [n for n in features if n != name]
-            without = model.predict(mask_inputs(features, others))
+            without = model.predict(mask_inputs(features, others), batch.targets)
             change, more = [], []
             for head in model.heads:
                 one, two = (values(pick(x.predictions[head], rows)) for x in (output, without))

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from mm.heads._writing import Continued, before, compare_texts, generation, merge_read, next_token_loss
 from mm.layers import TransformerBlock
+from mm.messages import near
 from mm.types import Features
 
 PROJECTIONS = ("linear", "mlp", "queries")
@@ -24,8 +26,10 @@ class Projection(nn.Module):
 
     def __init__(self, kind: str, dim: int, width: int, queries: int):
         super().__init__()
-        if kind not in PROJECTIONS:
-            raise ValueError(f"projection: got '{kind}', wanted one of {', '.join(PROJECTIONS)}")
+        if kind not in PROJECTIONS or queries < 1:
+            raise ValueError(
+                f"projection: got '{kind}' and queries={queries}, wanted one of {', '.join(PROJECTIONS)}, and a query"
+            )
         self.queries = nn.Parameter(torch.randn(1, queries, dim) * 0.02) if kind == "queries" else None
         self.block = TransformerBlock(dim, 1) if kind == "queries" else None
         wide = [nn.Linear(dim, width)] if kind != "mlp" else [nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width)]
@@ -44,8 +48,9 @@ class CausalLMHead(nn.Module):
 
     pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`; prompt: what it
     reads, the projected tokens where {input} stands; projection, queries: see Projection; the loss is of the answer
-    alone; tokenizer, vocabulary, begin, end, longest, beams, length_penalty, sample, temperature, top_p: as in
-    mm.heads.seq2seq, but that the end of the prompt stands for the begin.
+    alone, and the begin stands behind the prompt; tokenizer, vocabulary, begin, end, longest, beams, length_penalty,
+    sample, temperature, top_p: as in mm.heads.seq2seq. Padding lies within the prompt: it has no influence on models
+    that leave masked places out, as all with attention by position do, but for mpt; mamba reads it.
     Errors: ValueError where there is not exactly one source, the prompt has not exactly one {input}, the tokenizer is
     not the pretrained model's, or a number is out of range.
     """
@@ -84,6 +89,12 @@ class CausalLMHead(nn.Module):
         self.project = Projection(projection, embed_dim, self.lm.get_input_embeddings().embedding_dim, queries)
         around = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in prompt.split(HERE)]
         self.ahead, self.behind = around
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown in [*self.ahead, *self.behind]:
+            raise ValueError(
+                f"prompt: the tokenizer does not know all of '{prompt}'; it was trained on the answers: choose "
+                "reads.tokenizer=bpe, which reads bytes, or words of the answers"
+            )
 
     def prompted(self, tokens: Tensor, mask: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
         """Prefix tokens (B, P, E), (B, P), ids that follow (B, U) -> the whole as vectors (B, S, E), (B, S)"""
@@ -100,6 +111,12 @@ class CausalLMHead(nn.Module):
         tokens, mask = self.project(fused.tokens, fused.mask)
         more = before(target, self.begin, self.end, tokens)
         whole, real = self.prompted(tokens, mask, more)
+        most = getattr(self.lm.config, "max_position_embeddings", None)
+        if most is not None and whole.shape[1] > most:
+            raise ValueError(
+                f"the language model reads {most} tokens, but prompt, input and answer are {whole.shape[1]}; choose "
+                "projection=queries, shorter inputs, or another model"
+            )
         place = (real.cumsum(1) - 1).clamp(min=0)
         told = self.lm(inputs_embeds=whole, attention_mask=real.long(), position_ids=place, use_cache=False)
         return Continued(told.logits[:, -more.shape[1] :].float(), tokens, mask)
@@ -150,7 +167,11 @@ def language_model(
             )
     else:
         plain = json.loads(json.dumps(config, default=dict)) | {"vocab_size": vocabulary}
+        if plain.get("model_type") not in CONFIG_MAPPING:
+            got = str(plain.get("model_type"))
+            raise ValueError(f"config.model_type: transformers has no '{got}'{near(got, list(CONFIG_MAPPING))}")
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**plain), dtype=torch.float32)
+    model.generation_config = GenerationConfig()  # what is not in this model's own config would be lost with it
     kept = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     kept["vocab_size"] = vocabulary if pretrained is None else model.config.vocab_size
     return model, {"pretrained": None, "config": kept}

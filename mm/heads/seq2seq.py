@@ -36,7 +36,7 @@ class Seq2SeqHead(nn.Module):
         layers: int = 3,
         heads: int = 4,
         dropout: float = 0.1,
-        label_smoothing: float = 0.0,
+        label_smoothing: float = 0.1,
         beams: int = 1,
         length_penalty: float = 1.0,
         sample: bool = False,
@@ -50,7 +50,7 @@ class Seq2SeqHead(nn.Module):
         if embed_dim % heads:
             raise ValueError(f"heads: got {heads}, which does not divide the width {embed_dim}")
         self.weight = weight
-        self.begin, self.end = begin, end
+        self.begin, self.end, self.longest = begin, end, longest
         self.label_smoothing = label_smoothing
         self.how = generation(beams, length_penalty, sample, temperature, top_p, longest)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
@@ -65,6 +65,11 @@ class Seq2SeqHead(nn.Module):
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Continued:
         """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
+        if target is not None and target.shape[1] > self.longest:
+            raise ValueError(
+                f"longest: got {self.longest} tokens, but a text to write has {target.shape[1]}; leave it out, and set "
+                "reads.max_length"
+            )
         told = self.decoder(
             input_ids=before(target, self.begin, self.end, fused.tokens),
             encoder_hidden_states=fused.tokens,

@@ -11,6 +11,9 @@ class Bleu(SacreBLEUScore):
     Torchmetrics' own is 0 wherever no four words in a row are right; sacreBLEU halves what it counts for these instead.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def compute(self) -> Tensor:
         counts = [x.int().tolist() for x in (self.numerator, self.denominator)]
         found = BLEU.compute_bleu(*counts, int(self.preds_len), int(self.target_len), smooth_method="exp")

@@ -54,6 +54,11 @@ class Pretraining(Task):
             raise ValueError(
                 "task.objectives: got none; add one, as +task/objectives@task.objectives.text=masked_language"
             )
+        for name in objectives:
+            if not name.isidentifier() or name in dir(nn.ModuleDict):
+                raise ValueError(
+                    f"task.objectives.{name}: torch takes this name, or it is no plain word; choose another"
+                )
         self.objectives: Mapping[str, Objective] = nn.ModuleDict(  # type: ignore[assignment]
             {name: make(model=model) for name, make in objectives.items()}  # type: ignore[dict-item]
         )

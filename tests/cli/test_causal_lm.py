@@ -6,15 +6,15 @@ from conftest import COLUMNS, TINY
 import mm as package
 
 ARGS = [*COLUMNS, *TINY, "model/fusion=transformer", "model/heads=causal_lm", "monitor.metric=val/exact_match"]
-ARGS += ["model.heads.target.reads.tokenizer=wordpiece", "model.heads.target.reads.vocabulary=60", "run=said"]
+ARGS += ["model.heads.target.reads.tokenizer=bpe", "model.heads.target.reads.vocabulary=300", "run=said"]
 LM = "{model_type: llama, hidden_size: 64, intermediate_size: 96, num_hidden_layers: 1, num_attention_heads: 2}"
-ARGS += [f"model.heads.target.config={LM}", "model.heads.target.reads.max_length=8", "task.optimizer.lr=0.003"]
+ARGS += [f"model.heads.target.config={LM}", "model.heads.target.reads.max_length=12", "task.optimizer.lr=0.003"]
 ARGS += ["model.heads.target.prompt='{input} which colour is it ?'", "datamodule.batch_size=12"]
 
 
 @pytest.mark.parametrize("projection", ["mlp", "queries"])
 def test_learns_answers_and_serves(mm, manifest, projection):
-    own = [f"datamodule.path={manifest}", f"model.heads.target.projection={projection}", "trainer.max_epochs=15"]
+    own = [f"datamodule.path={manifest}", f"model.heads.target.projection={projection}", "trainer.max_epochs=25"]
     run = mm("train", *ARGS, *own)
     assert run.status == 0, run.err
     assert run.metrics["test/exact_match"] > 0.9
@@ -36,7 +36,13 @@ def test_adapters_beside_the_language_model(mm, manifest):
     ("args", "said"),
     [
         (["model.heads.target.prompt=what"], "prompt: got 'what', wanted one {input} in it"),
-        (["model.heads.target.projection=linaer"], "projection: got 'linaer', wanted one of linear, mlp, queries"),
+        (
+            ["model.heads.target.projection=linaer"],
+            "projection: got 'linaer' and queries=16, wanted one of linear, mlp, queries",
+        ),
+        (["model.heads.target.config={model_type: lama}"], "transformers has no 'lama'; did you mean 'llama'"),
+        (["model.heads.target.queries=0"], "got 'mlp' and queries=0"),
+        (["model.heads.target.reads.tokenizer=wordpiece"], "prompt: the tokenizer does not know all of"),
         (["model.heads.target.config=null"], "got neither of `pretrained` and `config` of the language model"),
     ],
 )

@@ -81,5 +81,20 @@ def test_a_model_begins_only_with_weights_of_the_same_tokens(mm, rows):
     refused = mm("train", *other)
     assert refused.status == 2
     fix = f"model.encoders.text.tokenizer={first.folder}/model/tokenizer/text"
-    assert f"by another tokenizer, so that its weights mean other tokens; set {fix}" in refused.err
+    assert f"has another tokenizer for 'text', so that its weights mean other tokens; set {fix}" in refused.err
     assert mm("train", *other, "run=fourth", fix).status == 0
+
+
+def test_a_head_begins_only_with_weights_of_the_same_tokens(mm, rows):
+    first = mm("train", *ARGS, f"datamodule.path={rows}", "trainer.max_epochs=1")
+    (rows.parent / "other.csv").write_text(rows.read_text().replace("one", "eins"))
+    other = [*ARGS[:5], *ARGS[6:], "run=other", f"datamodule.path={rows.parent / 'other.csv'}", "trainer.max_epochs=1"]
+    refused = mm("train", *other, f"model.init_from={first.folder}/model")
+    assert refused.status == 2
+    assert f"set model.heads.target.reads.tokenizer={first.folder}/model/labels/target" in refused.err
+
+
+def test_diagnose_tells_of_what_is_written(mm, rows):
+    run = mm("train", *ARGS, f"datamodule.path={rows}", "trainer.max_epochs=1")
+    told = mm("diagnose", f"run={run.folder.name}")
+    assert told.status == 0, told.err

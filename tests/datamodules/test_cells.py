@@ -165,6 +165,9 @@ def test_plain_texts_are_lines(tmp_path):
         file.write("one two\n \nthree, four")
     for name in ("a.txt", "a.en.gz"):
         assert read_cells(tmp_path / name) == {"text": ["one two", "three, four"]}
+    with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
+        file.write("a,b\n1,2\n")
+    refused(tmp_path / "a.csv.gz", "a.csv.gz: only plain texts are read packed; unpack it")
     (tmp_path / "b.txt").write_text("\n\n")
     with pytest.raises(ValueError, match="has no rows"):
         read_cells(tmp_path / "b.txt")

@@ -24,6 +24,7 @@ def test_turns():
         ("Doctor", "What is it?"), ("Patient", "My back. It hurts, badly."), ("Doctor", "Since when?"),
         ("Patient", "May."),
     ]  # fmt: skip
+    assert split_turns("A: up\n10:30 is early\nsee http://x.y") == [("A", "up 10:30 is early see http://x.y")]
 
 
 def test_a_row_is_a_turn_after_those_before(path):

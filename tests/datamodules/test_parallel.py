@@ -46,3 +46,9 @@ def test_files_of_other_lengths_and_other_forms(tmp_path):
         ParallelDataModule({"train": {"text": paths["a"], "target": paths["b"]}}, **HOW).read()
     with pytest.raises(ValueError, match="wanted files by split and column"):
         ParallelDataModule(paths["a"], **HOW).read()  # type: ignore[arg-type]
+    for path in ({}, {"train": {}}, {"train": {"text": None}}):
+        with pytest.raises(ValueError, match="wanted files by split and column"):
+            ParallelDataModule(path, **HOW).read()  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"datamodule.path.val: has text, wanted text, target"):
+        path = {"train": {"text": paths["a"], "target": paths["a"]}, "val": {"text": paths["a"]}}
+        ParallelDataModule(path, **HOW).read()

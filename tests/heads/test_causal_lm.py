@@ -98,7 +98,7 @@ def test_is_built_again_without_its_source(folder, tmp_path):
     [
         ({"prompt": "tell"}, "prompt: got 'tell', wanted one {input} in it"),
         ({"prompt": "{input}{input}"}, "wanted one {input} in it"),
-        ({"projection": "conv"}, "projection: got 'conv', wanted one of linear, mlp, queries"),
+        ({"projection": "conv"}, "projection: got 'conv' and queries=16, wanted one of linear, mlp, queries"),
         ({"pretrained": "somewhere"}, "got both of `pretrained` and `config`"),
     ],
 )

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import AutoTokenizer
 
 from mm.heads.seq2seq import Seq2SeqHead
 from mm.transforms.text.vocabulary import train_tokenizer
@@ -55,7 +56,7 @@ def test_loss_is_of_each_next_token_after_those_before(folder):
 
 
 def test_writes_by_heart(folder):
-    made = head(folder, vocabulary=40, longest=12)
+    made = head(folder, vocabulary=len(AutoTokenizer.from_pretrained(folder)), longest=12, label_smoothing=0.0)
     tokenizer = made.tokenizer
     texts = ["a dog runs", "two cats sleep", "a cat"]
     ids = [[*tokenizer(text, add_special_tokens=False).input_ids, END] for text in texts]

@@ -87,7 +87,7 @@ def test_side_by_side_by_hand():
 def test_it_learns_by_heart():
     tokens, reads = Tokens("bytes", places=True), Tags("text")
     texts, cells = ["Ann met Bob Lee in Rome", "so it goes"], ["B-a O B-a I-a O B-b", "O O O"]
-    values, data, _ = reads.learn(cells, torch.ones(2, dtype=torch.bool).numpy(), None)
+    values, data, _, _ = reads.learn(cells, torch.ones(2, dtype=torch.bool).numpy(), None)
     reads_ = [tokens(text) for text in texts]
     rows = [Sample({"text": r}, {"t": reads.align(v, r)}, i) for i, (r, v) in enumerate(zip(reads_, values))]
     batch = collate(rows, {"text": tokens})

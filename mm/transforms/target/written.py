@@ -18,8 +18,9 @@ class Written:
     """A cell is a text; its tokens are told one after the other, and then that it ends.
 
     tokenizer: bpe, wordpiece or unigram, trained on the training rows' texts to at most `vocabulary` tokens and kept
-    below `folder`, or a tokenizer's folder or hub name; max_length: tokens of a text, its end included.
-    Errors: ValueError where the tokenizer has no tokens for begin and end.
+    below `folder`, or a tokenizer's folder or hub name; max_length: tokens of a text, its end included; of a trained
+    model, which can't be given more, longer ones are cut. Errors: ValueError where the tokenizer has no token for the
+    end.
     """
 
     kind = "text"
@@ -41,31 +42,35 @@ class Written:
             learnt = [texts[row] for row in np.flatnonzero(train) if texts[row]]
             self.name = str(trained(learnt, self.name, self.vocabulary, self.folder))
         begin, end = self.ends()
-        found = self.tokenizer([text.encode(errors="replace").decode() for text in texts], add_special_tokens=False)
+        plain = [text.encode(errors="replace").decode() for text in texts]
+        # What looks like a special token is none: an end within a text would teach to stop there.
+        found = self.tokenizer(plain, add_special_tokens=False, split_special_tokens=True)
         values, faults = [], {}
         for row, (text, ids) in enumerate(zip(texts, found["input_ids"], strict=True)):
             values.append(torch.tensor([*ids, end] if text else [IGNORE]))
             if undecodable(text):
                 faults[row] = "the text is not valid UTF-8; save the file as UTF-8"
-            elif len(values[row]) > self.max_length:
+            elif len(values[row]) > self.max_length and known is None:
                 faults[row] = (
                     f"the text to write has {len(ids)} tokens and an end, at most {self.max_length} are written; raise "
                     "reads.max_length of its head, or shorten it"
                 )
-            if row in faults:
-                values[row] = torch.tensor([IGNORE])
+            values[row] = torch.tensor([IGNORE]) if row in faults else values[row][: self.max_length]
         facts = {"tokenizer": self.name, "vocabulary": len(self.tokenizer), "begin": begin, "end": end}
-        return TargetRead(values, TargetData(kind=self.kind, facts=facts | {"longest": self.max_length}), faults)
+        data = TargetData(kind=self.kind, facts=facts | {"longest": self.max_length})
+        # Not every tokenizer gives back what it has read, and metrics would then be told of an easier text.
+        written = [None if row in faults or not text else text for row, text in enumerate(texts)]
+        return TargetRead(values, data, faults, written)
 
     def ends(self) -> tuple[int, int]:
-        """The tokens before and behind every text."""
+        """The tokens before and behind every text; where there is none for the begin, the end stands for it."""
         self.tokenizer = self.tokenizer or load_tokenizer(self.name)
         has = self.tokenizer
         begin = has.cls_token_id if has.bos_token_id is None else has.bos_token_id
         end = has.sep_token_id if has.eos_token_id is None else has.eos_token_id
-        if begin is None or end is None:
-            raise ValueError(f"reads.tokenizer: {self.name} has no token for a text's begin or end; choose another")
-        return begin, end
+        if end is None:
+            raise ValueError(f"reads.tokenizer: {self.name} has no token for a text's end; choose another")
+        return end if begin is None else begin, end
 
     def strata(self, cell: Any) -> None:
         return None

@@ -46,6 +46,8 @@ class Tokens:
         # The special tokens around a text; and those around and between the two of a pair.
         self.around, self.parting = (nothing, nothing), (nothing, torch.tensor([SEPARATOR + 1]), nothing)
         self.markers = dict(markers or {})
+        # What looks like a special token in a text is none, but for markers.
+        self.how = {"verbose": False, "split_special_tokens": not self.markers}
         if tokenizer != "bytes":
             self.tokenizer = load_tokenizer(tokenizer, list(self.markers))
             # Not every tokenizer can say which special tokens it adds, but all add the same ones to any text.
@@ -103,7 +105,7 @@ class Tokens:
         """Of each of its tokens the first character and the one after the last. -> (T, 2) int32"""
         if self.tokenizer is None:
             return byte_places(text)
-        told = self.tokenizer(text, verbose=False, add_special_tokens=False, return_offsets_mapping=True)
+        told = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **self.how)
         return torch.tensor(told["offset_mapping"], dtype=torch.int32).view(-1, 2)
 
     def check_markers(self, windows: Sequence[torch.Tensor]) -> None:
@@ -152,12 +154,12 @@ class Tokens:
         known = [x.encode(errors="replace") if isinstance(x, str) else b"" for x in texts]
         if self.tokenizer is None:
             return [len(x) for x in known]
-        ids = self.tokenizer([x.decode() for x in known], verbose=False, add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer([x.decode() for x in known], add_special_tokens=False, **self.how)["input_ids"]
         return [len(x) for x in ids]
 
     def tokenize(self, *texts: str, add_special_tokens: bool = False) -> torch.Tensor:
         """A text, or a pair, by the tokenizer. -> (T,)"""
-        told = self.tokenizer(*texts, verbose=False, add_special_tokens=add_special_tokens)["input_ids"]
+        told = self.tokenizer(*texts, add_special_tokens=add_special_tokens, **self.how)["input_ids"]
         ids = torch.tensor(told, dtype=torch.long)
         if not self.markers:
             return ids

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ SPECIAL = {
     "eos_token": "</s>",
     "mask_token": "<mask>",
 }
+INNER = 0xF0000  # from here on, letters of nobody's stand for those within a word
 KINDS = ("bpe", "wordpiece", "unigram")
 
 
@@ -34,15 +37,45 @@ def parts(kind: str, size: int) -> tuple[Any, Any]:
         tokenizer.decoder = decoders.ByteLevel()
         return tokenizer, trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **how)
     if kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
+        tokenizer = Tokenizer(models.BPE())  # whose vocabulary wordpieces takes over
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        return tokenizer, trainers.WordPieceTrainer(**how)
+        return tokenizer, trainers.BpeTrainer(**how)
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     return tokenizer, trainers.UnigramTrainer(unk_token=SPECIAL["unk_token"], **how)
+
+
+def wordpieces(tokenizer: Any, trainer: Any, texts: Sequence[str]) -> Any:
+    """WordPiece of the tokens that BPE finds where letters within a word are others than at its begin.
+
+    The library's own trainer numbers these anew each time, and breaks ties by their numbers.
+    """
+    from tokenizers import Tokenizer, decoders, models
+
+    words: Counter[str] = Counter()
+    for text in texts:
+        found = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+        words.update(word for word, _ in found)
+    letters = sorted({letter for word in words for letter in word})
+    inner = {letter: chr(INNER + i) for i, letter in enumerate(letters)}
+    outer = {other: letter for letter, other in inner.items()}
+    trainer.initial_alphabet = letters  # a word that is new may begin with any of them
+    bare = Tokenizer(models.BPE())  # words are apart already
+    coded = (word[0] + "".join(inner[letter] for letter in word[1:]) for word in words)
+    bare.train_from_iterator(chain.from_iterable(map(repeat, coded, words.values())), trainer)
+    known = sorted(bare.get_vocab().items(), key=lambda pair: pair[1])
+    special = set(SPECIAL.values())
+    vocabulary = {}
+    for token, _ in known:
+        plain = token if token in special else "".join(outer.get(letter, letter) for letter in token)
+        vocabulary[f"##{plain}" if token[0] in outer else plain] = len(vocabulary)
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk_token"]))
+    made.normalizer, made.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    made.decoder = decoders.WordPiece()
+    made.add_special_tokens(list(SPECIAL.values()))
+    return made
 
 
 def train_tokenizer(texts: Sequence[str], kind: str, size: int) -> Any:
@@ -61,7 +94,20 @@ def train_tokenizer(texts: Sequence[str], kind: str, size: int) -> Any:
     if not any(texts):
         raise ValueError("tokenizer: there is no text to train it on; name a tokenizer's folder")
     tokenizer, trainer = parts(kind, size)
-    tokenizer.train_from_iterator(texts, trainer)
+    if kind == "wordpiece":
+        tokenizer = wordpieces(tokenizer, trainer, texts)
+    else:
+        try:
+            tokenizer.train_from_iterator(texts, trainer)
+        except Exception as error:  # the library raises nothing more special
+            raise ValueError(
+                f"vocabulary: got {size}, with which tokenizer={kind} can't be trained: {error}"
+            ) from error
+    if tokenizer.get_vocab_size() > size:
+        raise ValueError(
+            f"vocabulary: got {size}, but the letters of the texts alone are {tokenizer.get_vocab_size()} tokens; "
+            "raise it, or choose tokenizer=bpe, which reads bytes"
+        )
     begin, end = (SPECIAL[name] for name in ("bos_token", "eos_token"))
     tokenizer.post_processor = TemplateProcessing(
         single=f"{begin} $A {end}",

@@ -9,7 +9,7 @@ ALL = np.ones(4, dtype=bool)
 
 def test_classes_and_counts_come_from_training_rows() -> None:
     train = np.array([True, True, True, False])
-    targets, data, faults = Classes().learn([" b ", "a", "b", "c"], train, None)
+    targets, data, faults, _ = Classes().learn([" b ", "a", "b", "c"], train, None)
     assert targets.tolist() == [1, 0, 1, IGNORE]
     assert data.classes == ("a", "b")
     assert data.facts == {"counts": [1, 2], "num_classes": 2, "num_labels": 2}
@@ -19,7 +19,7 @@ def test_classes_and_counts_come_from_training_rows() -> None:
 
 def test_known_classes_keep_their_order() -> None:
     known = TargetData(kind="class", classes=("b", "a", "positive"))
-    targets, data, faults = Classes().learn(["a", "b", "", "Positve"], ~ALL, known)
+    targets, data, faults, _ = Classes().learn(["a", "b", "", "Positve"], ~ALL, known)
     assert targets.tolist() == [1, 0, IGNORE, IGNORE]
     assert data.facts["counts"] == [0, 0, 0]
     assert faults[3].endswith("the model knows b, a, positive; did you mean 'positive'?")
@@ -40,7 +40,7 @@ def test_label_types(cells: list, classes: tuple) -> None:
 
 
 def test_undecodable_labels_are_named() -> None:
-    targets, data, faults = Classes().learn(["caf\udce9", "tea", "tea", "tea"], ALL, None)
+    targets, data, faults, _ = Classes().learn(["caf\udce9", "tea", "tea", "tea"], ALL, None)
     assert data.classes == ("tea",)
     assert targets[0] == IGNORE
     assert "not valid UTF-8" in faults[0]

@@ -10,7 +10,7 @@ ALL = np.ones(4, dtype=bool)
 @pytest.mark.parametrize(("separator", "cell"), [("|", "a | b"), (";", "a;b"), (",", ["a", "b"]), ("|", ("b", "a"))])
 def test_several_labels(separator: str, cell: object) -> None:
     reads = Labels(separator)
-    targets, data, faults = reads.learn([cell, "c", "", None], ALL, None)
+    targets, data, faults, _ = reads.learn([cell, "c", "", None], ALL, None)
     assert targets.tolist() == [[1, 1, 0], [0, 0, 1], [IGNORE] * 3, [IGNORE] * 3]
     assert data.classes == ("a", "b", "c")
     assert data.facts["counts"] == [1, 1, 1]
@@ -25,7 +25,7 @@ def test_none_of_the_labels_is_not_unlabelled() -> None:
 
 
 def test_one_unknown_of_several_labels() -> None:
-    targets, _, faults = Labels().learn(["a|z", "a", "b", "a|b"], np.array([False, True, True, True]), None)
+    targets, _, faults, _ = Labels().learn(["a|z", "a", "b", "a|b"], np.array([False, True, True, True]), None)
     assert targets.tolist() == [[IGNORE] * 2, [1, 0], [0, 1], [1, 1]]
     assert "unknown label 'z'" in faults[0]
 
@@ -36,7 +36,7 @@ def test_an_empty_separator_is_refused() -> None:
 
 
 def test_a_cell_may_say_that_it_is_unlabelled() -> None:
-    targets, data, _ = Labels(unlabelled="(none listed)").learn(["a", "(none listed)", "a|b", "b"], ALL, None)
+    targets, data, _, _ = Labels(unlabelled="(none listed)").learn(["a", "(none listed)", "a|b", "b"], ALL, None)
     assert targets.tolist() == [[1, 0], [IGNORE] * 2, [1, 1], [0, 1]]
     assert data.classes == ("a", "b")
     assert data.facts["rows"] == 3

@@ -6,7 +6,7 @@ from mm.transforms.target.number import Number
 
 def test_numbers() -> None:
     cells = ["1.5", "2", "", "nan", "-inf", "1,5", "x", "1e39", 3.5, None]
-    targets, data, faults = Number().learn(cells, np.array([True] * 9 + [False]), None)
+    targets, data, faults, _ = Number().learn(cells, np.array([True] * 9 + [False]), None)
     assert targets[[0, 1, 8]].tolist() == [1.5, 2, 3.5]
     assert targets.isnan().sum() == 7
     assert list(faults) == [3, 4, 5, 6, 7]

@@ -25,7 +25,7 @@ def test_schemes_become_bio(scheme, tags, wanted):
 
 def test_classes_are_both_tags_of_every_type_of_training_rows():
     cells = ["B-place O", None, ["O", "B-who", "I-who"]]
-    values, data, faults = Tags("text").learn(cells, ALL, None)
+    values, data, faults, _ = Tags("text").learn(cells, ALL, None)
     assert data.classes == ("O", "B-place", "I-place", "B-who", "I-who")
     assert [x.tolist() for x in values] == [[1, 0], [X], [0, 3, 4]]
     assert data.facts == {"counts": [2, 1, 0, 1, 1], "input": "text"}
@@ -35,7 +35,7 @@ def test_classes_are_both_tags_of_every_type_of_training_rows():
 
 def test_wrong_tags_are_named():
     cells = ["B-place O", "E-place", "B-animal"]
-    values, _, faults = Tags("text").learn(cells, np.array([True, False, False]), None)
+    values, _, faults, _ = Tags("text").learn(cells, np.array([True, False, False]), None)
     assert [x.tolist() for x in values] == [[1, 0], [X], [X]]
     assert "got the tag 'E-place', wanted O, B-TYPE, I-TYPE" in faults[1]
     assert "unknown label 'B-animal'" in faults[2]

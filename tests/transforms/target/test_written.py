@@ -30,3 +30,14 @@ def test_what_is_too_long_or_no_text_is_told(tmp_path):
     assert [values.tolist() for values in found.values[2:]] == [[IGNORE], [IGNORE]]
     with pytest.raises(ValueError, match="reads.max_length: got 1, wanted at least 2"):
         Written("bpe", 300, 1)
+
+
+def test_what_was_written_is_kept_and_special_strings_are_none(tmp_path):
+    reads = Written("wordpiece", 60, 30, str(tmp_path))
+    cells = ["don't stop", "a dog", "a </s> b", "\u6f22 a", None]
+    found = reads.learn(cells, np.array([True, True, False, False, False]), None)
+    assert list(found.written) == [*cells[:4], None]
+    assert (found.values[2] == 3).sum() == 1  # the end alone
+    known = Written(found.data.facts["tokenizer"], 60, 4).learn(["a dog a dog a dog"], np.ones(1, bool), found.data)
+    assert not known.faults and len(known.values[0]) == 4
+    assert list(known.written) == ["a dog a dog a dog"]

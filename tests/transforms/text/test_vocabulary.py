@@ -56,3 +56,36 @@ def test_is_made_once(tmp_path):
 def test_mistakes(texts, kind, size, said):
     with pytest.raises(ValueError, match=said):
         train_tokenizer(texts, kind, size)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
+def test_is_the_same_each_time(kind):
+    texts = [f"{a}{b}{c} ab ba cab" for a in "abc" for b in "abc" for c in "abcd"]
+    first, again = (train_tokenizer(texts, kind, 320 if kind == "bpe" else 40).get_vocab() for _ in range(2))
+    assert first == again
+
+
+def test_wordpiece_is_the_librarys_vocabulary():
+    """Beside its own trainer, which breaks ties as it comes: the pieces that come often, and how words fall apart."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    texts = ["low lower lowest newer newest wider widest"] * 5
+    own = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    own.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    own.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=80, special_tokens=list(SPECIAL.values())))
+    ours = train_tokenizer(texts, "wordpiece", 80)
+    assert set(ours.get_vocab()) == set(own.get_vocab())
+    assert ours.tokenize("lowest newer zz") == own.encode("lowest newer zz").tokens
+
+
+def test_too_few_tokens_for_the_letters():
+    for kind in ("wordpiece", "unigram"):
+        with pytest.raises(ValueError, match="vocabulary: got 10,"):
+            train_tokenizer(["abcdefghijklmnopqrstuvwxyz zyxw"], kind, 10)
+
+
+def test_texts_that_look_like_special_tokens_are_texts(tmp_path):
+    train_tokenizer(TEXTS, "bpe", 300).save_pretrained(tmp_path)
+    read = Tokens(str(tmp_path), places=True)("a <mask> </s>")
+    assert (read.windows[0] == 4).sum() == 0 and (read.windows[0] == 3).sum() == 1
+    assert len(read.windows[0]) == Tokens(str(tmp_path)).lengths(["a <mask> </s>"])[0]
