@@ -15,6 +15,7 @@ class Bleu(SacreBLEUScore):
         super().__init__()
 
     def compute(self) -> Tensor:
-        counts = [x.int().tolist() for x in (self.numerator, self.denominator)]
-        found = BLEU.compute_bleu(*counts, int(self.preds_len), int(self.target_len), smooth_method="exp")
+        right, told = (x.int().tolist() for x in (self.numerator, self.denominator))
+        sizes = int(self.preds_len), int(self.target_len)
+        found = BLEU.compute_bleu(right, told, *sizes, smooth_method="exp")
         return tensor(found.score / 100, device=self.preds_len.device)
