@@ -33,6 +33,9 @@ WHISPER |= {"vocab_size": 50, "pad_token_id": 1, "bos_token_id": 1, "eos_token_i
 AST = {"model_type": "audio-spectrogram-transformer", "hidden_size": 32, "num_hidden_layers": 1}
 AST |= {"num_attention_heads": 2, "intermediate_size": 37, "max_length": 128, "num_mel_bins": 128}
 
+LLAMA = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 1}
+LLAMA |= {"num_attention_heads": 2}
+
 # Overrides of a yaml: what it can't be built without, or what keeps it small; several make several cases.
 VARIANTS = {
     "text/huggingface": {"bert": {"config": BERT}, "roberta": {"config": BERT | {"model_type": "roberta"}}},
@@ -47,6 +50,7 @@ VARIANTS = {
     },
     "sum": {reduce: {"reduce": reduce} for reduce in ("sum", "mean", "max")} | {"anchor": {"anchor": "text"}},
     "product_of_experts": {"mean": {}, "sample": {"sample": True}},
+    "causal_lm": {"llama": {"config": LLAMA}},
     "tabular/mlp": {pool: {"pool": pool} for pool in ("concat", "mean", "attention")}
     | {"numbers": {"sizes": [0, 0]}, "categories": {"sizes": [4], "layers": 0, "pool": "mean"}},
     "tabular/transformer": {"": {}, "mean": {"pool": "mean", "positions": False}, "list": {"sizes": [40]}},

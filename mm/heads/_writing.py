@@ -1,11 +1,13 @@
-"""What heads share that write texts: the next tokens, their loss, how writing goes on, windows of what is read."""
+"""What heads share that write texts: the loss of the next tokens, how writing goes on, windows of what is read."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AutoTokenizer
 
 from mm.types import IGNORE, Features, side_by_side
 
@@ -18,45 +20,89 @@ class Continued(NamedTuple):
     mask: Tensor  # (B, T) bool
 
 
-def generation(
-    beams: int, length_penalty: float, sample: bool, temperature: float, top_p: float, longest: int
-) -> dict[str, Any]:
-    """How transformers' `generate` is to write. Errors: ValueError for numbers out of range."""
-    if beams < 1 or (sample and beams > 1):
-        raise ValueError(f"beams: got {beams}, wanted at least 1, and 1 where sample=true")
-    if temperature <= 0 or not 0 < top_p <= 1:
-        raise ValueError(f"got temperature={temperature}, top_p={top_p}, wanted a temperature above 0, top_p in 0..1")
-    how: dict[str, Any] = {"num_beams": beams, "do_sample": sample, "max_new_tokens": longest - 1}
-    how |= {"temperature": temperature, "top_p": top_p, "top_k": 0} if sample else {}
-    return how | ({"length_penalty": length_penalty} if beams > 1 else {})
+class WritingHead(nn.Module):
+    """Tells a text token by token. A child gives `forward` and `write`.
 
+    tokenizer: its folder; begin, end: the tokens around a text; longest: tokens that are written at most, the end
+    included; label_smoothing: in training (Szegedy 2016); beams: texts that writing weighs, by their mean
+    log-probability to the power of length_penalty (Wu 2016); sample: draw each token instead, from the most probable
+    ones that make up top_p at a temperature (Holtzman 2020), the same at each call.
+    Errors: ValueError for numbers out of range.
+    """
 
-def before(target: Tensor | None, begin: int, end: int, like: Tensor) -> Tensor:
-    """What each next token follows: the begin, and the tokens before it; without a target the begin alone. -> (B, U)"""
-    first = torch.full((len(like), 1), begin, device=like.device)
-    if target is None:
-        return first
-    return torch.cat([first, target[:, :-1].masked_fill(target[:, :-1] == IGNORE, end)], dim=1)
+    input = None  # it tells of the row
 
+    def __init__(
+        self,
+        *,
+        tokenizer: str,
+        begin: int,
+        end: int,
+        longest: int,
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        sample: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        label_smoothing: float = 0.0,
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        if beams < 1 or (sample and beams > 1):
+            raise ValueError(f"beams: got {beams}, wanted at least 1, and 1 where sample=true")
+        if temperature <= 0 or not 0 < top_p <= 1 or not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"got temperature={temperature}, top_p={top_p}, label_smoothing={label_smoothing}, wanted a "
+                "temperature above 0, top_p in 0..1 and a smoothing below 1"
+            )
+        self.begin, self.end, self.longest = begin, end, longest
+        self.label_smoothing = label_smoothing
+        self.weight = weight
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        # As transformers' `generate` has it.
+        self.how: dict[str, Any] = {"num_beams": beams, "do_sample": sample, "max_new_tokens": longest - 1}
+        self.how |= {"temperature": temperature, "top_p": top_p, "top_k": 0} if sample else {}
+        self.how |= {"length_penalty": length_penalty} if beams > 1 else {}
 
-def next_token_loss(prediction: Continued, target: Tensor, fused: Features, smoothing: float) -> tuple[Tensor, Tensor]:
-    """(B, U, V), (B, U) -> sum over the tokens of labelled rows that have something to read, their count"""
-    target = target.masked_fill(~fused.mask.any(1, keepdim=True), IGNORE)
-    logits = prediction.logits.flatten(0, 1)
-    total = F.cross_entropy(logits, target.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
-    return total, (target != IGNORE).sum()
+    @abstractmethod
+    def write(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """The begin (B, 1), what was read (B, T, D), (B, T) -> ids (B, up to longest)"""
 
+    def before(self, target: Tensor | None, like: Tensor) -> Tensor:
+        """What each next token follows: the begin, and the tokens before it; without a target the begin. -> (B, U)"""
+        first = torch.full((len(like), 1), self.begin, device=like.device)
+        if target is None:
+            return first
+        return torch.cat([first, target[:, :-1].masked_fill(target[:, :-1] == IGNORE, self.end)], dim=1)
 
-def merge_read(prediction: Continued, group: Tensor, count: int) -> Continued:
-    """What all windows of a row have read, side by side; the next tokens after the first."""
-    length = prediction.memory.shape[1]
-    memory = side_by_side(prediction.memory, group, count, length, 0.0)
-    mask = side_by_side(prediction.mask, group, count, length, 0)
-    order = torch.arange(len(group), device=group.device)
-    first = torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
-    return Continued(prediction.logits[first], memory, mask)
+    def loss(self, prediction: Continued, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
+        """(B, U, V), (B, U) -> sum over the tokens of labelled rows that have something to read, their count"""
+        target = target.masked_fill(~fused.mask.any(1, keepdim=True), IGNORE)
+        how: Any = {"ignore_index": IGNORE, "reduction": "sum"}
+        how |= {"label_smoothing": self.label_smoothing if self.training else 0.0}
+        return F.cross_entropy(prediction.logits.flatten(0, 1), target.flatten(), **how), (target != IGNORE).sum()
 
+    @torch.no_grad()
+    def decode(self, prediction: Continued, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """-> per row {"prediction": text}"""
+        if not len(prediction.memory):
+            return []
+        first = self.before(None, prediction.memory)
+        with torch.random.fork_rng(devices=[first.device] if first.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            written = self.write(first, prediction.memory, prediction.mask)
+        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [{"prediction": text.strip()} for text in texts]
 
-def compare_texts(said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-    """-> what is written, and what would be right"""
-    return [row["prediction"] for row in said], [[text] for text in truth]
+    def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
+        """-> what is written, and what would be right"""
+        return [row["prediction"] for row in said], [[text] for text in truth]
+
+    def merge(self, prediction: Continued, group: Tensor, count: int) -> Continued:
+        """What all windows of a row have read, side by side; the next tokens after the first."""
+        length = prediction.memory.shape[1]
+        memory = side_by_side(prediction.memory, group, count, length, 0.0)
+        mask = side_by_side(prediction.mask, group, count, length, 0)
+        order = torch.arange(len(group), device=group.device)
+        first = torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
+        return Continued(prediction.logits[first], memory, mask)

@@ -1,7 +1,7 @@
 """An answer that a language model writes after a prompt, in which stands what was read."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from mm.heads._writing import Continued, before, compare_texts, generation, merge_read, next_token_loss
+from mm.heads._writing import Continued, WritingHead
 from mm.layers import TransformerBlock
 from mm.messages import near
 from mm.types import Features
@@ -43,48 +43,32 @@ class Projection(nn.Module):
         return self.out(tokens) * mask.unsqueeze(-1), mask
 
 
-class CausalLMHead(nn.Module):
+class CausalLMHead(WritingHead):
     """Any causal language model of transformers, which reads the fused tokens as a prefix (Frozen, Tsimpoukelli 2021).
 
     pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`; prompt: what it
-    reads, the projected tokens where {input} stands; projection, queries: see Projection; the loss is of the answer
-    alone, and the begin stands behind the prompt; tokenizer, vocabulary, begin, end, longest, beams, length_penalty,
-    sample, temperature, top_p: as in mm.heads.seq2seq. Padding lies within the prompt: it has no influence on models
-    that leave masked places out, as all with attention by position do, but for mpt; mamba reads it.
-    Errors: ValueError where there is not exactly one source, the prompt has not exactly one {input}, the tokenizer is
-    not the pretrained model's, or a number is out of range.
+    reads, the projected tokens where {input} stands, and the begin behind it; projection, queries: see Projection; the
+    loss is of the answer alone; vocabulary: the tokenizer's tokens; the rest: as in WritingHead. Padding lies within
+    the prompt: it has no influence on models that leave masked places out, as nearly all do, but mpt and mamba.
+    Errors: ValueError where there is not exactly one source, the prompt has not exactly one {input} or unknown words,
+    the tokenizer is not the pretrained model's, a row is too long for it, or a number is out of range.
     """
-
-    input = None
 
     def __init__(
         self,
         *,
-        tokenizer: str,
         vocabulary: int,
-        begin: int,
-        end: int,
-        longest: int,
         embed_dim: int,
         pretrained: str | None,
         config: Mapping[str, Any] | None,
         prompt: str = HERE,
         projection: str = "mlp",
         queries: int = 16,
-        beams: int = 1,
-        length_penalty: float = 1.0,
-        sample: bool = False,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        weight: float = 1.0,
+        **how: Any,
     ):
-        super().__init__()
+        super().__init__(**how)
         if prompt.count(HERE) != 1:
             raise ValueError(f"prompt: got '{prompt}', wanted one {HERE} in it, where what was read stands")
-        self.weight = weight
-        self.begin, self.end = begin, end
-        self.how = generation(beams, length_penalty, sample, temperature, top_p, longest)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         self.lm, self.architecture = language_model(pretrained, config, vocabulary, self.tokenizer)
         self.project = Projection(projection, embed_dim, self.lm.get_input_embeddings().embedding_dim, queries)
         around = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in prompt.split(HERE)]
@@ -109,7 +93,7 @@ class CausalLMHead(nn.Module):
     def forward(self, fused: Features, target: Tensor | None = None) -> Continued:
         """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
         tokens, mask = self.project(fused.tokens, fused.mask)
-        more = before(target, self.begin, self.end, tokens)
+        more = self.before(target, tokens)
         whole, real = self.prompted(tokens, mask, more)
         most = getattr(self.lm.config, "max_position_embeddings", None)
         if most is not None and whole.shape[1] > most:
@@ -121,31 +105,10 @@ class CausalLMHead(nn.Module):
         told = self.lm(inputs_embeds=whole, attention_mask=real.long(), position_ids=place, use_cache=False)
         return Continued(told.logits[:, -more.shape[1] :].float(), tokens, mask)
 
-    def loss(self, prediction: Continued, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """(B, U, V), (B, U) -> sum over the tokens of labelled rows that have something to read, their count"""
-        return next_token_loss(prediction, target, fused, 0.0)
-
-    @torch.no_grad()
-    def decode(self, prediction: Continued, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """-> per row {"prediction": text}"""
-        if not len(prediction.memory):
-            return []
-        first = before(None, self.begin, self.end, prediction.memory)
-        whole, real = self.prompted(prediction.memory, prediction.mask, first)
-        with torch.random.fork_rng(devices=[first.device] if first.device.type == "cuda" else []):
-            torch.manual_seed(0)
-            ends = {"eos_token_id": self.end, "pad_token_id": self.end}
-            written = self.lm.generate(inputs_embeds=whole, attention_mask=real.long(), **ends, **self.how)
-        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [{"prediction": text.strip()} for text in texts]
-
-    def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-        """-> what is written, and what would be right"""
-        return compare_texts(said, truth)
-
-    def merge(self, prediction: Continued, group: Tensor, count: int) -> Continued:
-        """What all windows of a row have read, side by side; the next tokens after the first."""
-        return merge_read(prediction, group, count)
+    def write(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        whole, real = self.prompted(memory, mask, first)
+        ends = {"eos_token_id": self.end, "pad_token_id": self.end}
+        return self.lm.generate(inputs_embeds=whole, attention_mask=real.long(), **ends, **self.how)
 
 
 def language_model(

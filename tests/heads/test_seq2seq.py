@@ -136,7 +136,7 @@ def test_numbers_out_of_range(folder):
         ({"beams": 0}, "beams: got 0"),
         ({"beams": 2, "sample": True}, "and 1 where sample=true"),
         ({"temperature": 0.0}, "got temperature=0.0"),
-        ({"label_smoothing": 1.0}, "label_smoothing: got 1.0"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
     ):
         with pytest.raises(ValueError, match=said):
             head(folder, **how)
