@@ -116,6 +116,7 @@ def test_experiment_opens_with_its_command_and_composes(name):
         OmegaConf.to_container(compose("train", [f"experiment={name}"]))
 
 
+@pytest.mark.slow  # real data, and MiniLM where it reads texts: ten seconds each
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_runs_a_batch(mm, name, bert):
     if "MM_DATA" not in os.environ:

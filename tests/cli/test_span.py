@@ -69,10 +69,10 @@ def test_a_table_of_questions(mm, tmp_path):
     assert "no column 'contxt'" in lacks.err and "did you mean 'context'" in lacks.err
     three = mm("train", *args, "datamodule.columns.text=[question,context,title]")
     assert "wanted a column, or two for a pair of texts" in three.err
-    fine = mm("train", *args, "datamodule.on_error=drop")
+    fine = mm("train", *args, "datamodule.on_error=drop", "run=fine")
     assert fine.status == 0, fine.err
     assert fine.metrics["data/faulty_rows"] == 1
-    probes = mm("train", *args, "task.unimodal_weight=0")
+    probes = mm("train", *args, "task.unimodal_weight=0", "run=probes")
     assert "tells something of each token of 'text'" in probes.err
 
 
