@@ -105,12 +105,13 @@ class Contrastive(Task):
         if popularity:
             counts = torch.tensor(table.spec.targets[self.label].facts["counts"]).clamp(min=1)
             self.log_q = (counts / counts.sum()).log()
+        if not isinstance(self.retrieval["test"], Ranks):
+            return
         label = table.targets[self.label]
         group = torch.full_like(label, IGNORE) if self.group is None else table.targets[self.group]
         split = torch.from_numpy(np.select([table.split == name for name in ("train", "val", "test")], [0, 1, 2], 3))
         for number, name in ((1, "val"), (2, "test")):
-            if isinstance(self.retrieval[name], Ranks):
-                self.retrieval[name].about(label, group, split < number)
+            self.retrieval[name].about(label, group, split < number)
 
     def on_fit_start(self) -> None:
         if self.trainer.accumulate_grad_batches > 1:
