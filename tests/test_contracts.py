@@ -1,4 +1,4 @@
-"""Every yaml under conf/model is built as the cli builds it, and keeps the contracts of mm/contracts.py."""
+"""Every yaml under conf/model is built as the cli builds it, and keeps the contracts of mm/contracts/."""
 
 from pathlib import Path
 
