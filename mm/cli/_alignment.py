@@ -13,7 +13,7 @@ from mm.messages import listing, near
 from mm.metrics.zero_shot import COMBINE, class_vectors, zero_shot
 from mm.model import MultimodalModel
 from mm.tasks.contrastive import Contrastive
-from mm.tasks.supervised import section
+from mm.tasks.measures import section
 from mm.transforms.collate import Sample, collate
 from mm.types import TargetData, Towered, Transform
 

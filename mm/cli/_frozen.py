@@ -15,7 +15,7 @@ from mm.cli._app import is_first_process
 from mm.messages import listing
 from mm.metrics.few_shot import draw, nearest, prototypes
 from mm.model import MultimodalModel
-from mm.tasks.supervised import section
+from mm.tasks.measures import section
 
 # Inverse strength of the regularisation of unit vectors, whose parts are small.
 INVERSE = 10.0

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from mm.callbacks.throughput import Amount, Counter
-from mm.tasks.base import Task, positive
+from mm.tasks.base import Task
+from mm.tasks.measures import positive
 from mm.types import Batch
 
 PHASES = ("data", "forward", "backward", "optimizer", "other")

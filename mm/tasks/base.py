@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mm.model import MultimodalModel
 from mm.tasks import parameters
+from mm.tasks.measures import mean_losses, positive
 from mm.tasks.nonfinite import NonFinite, listed
 from mm.tasks.schedule import Course, Schedule
 from mm.tasks.sharding import Sharded, checkpoint_activations, share_statistics
@@ -22,26 +23,10 @@ from mm.tasks.unfreezing import Unfreezing, can_cut
 from mm.types import Batch
 
 
-def positive(count: Tensor) -> Tensor:
-    """Counts to divide by: where nothing was counted, one. They may be fractions, as sums of class weights are."""
-    return torch.where(count > 0, count, 1)
-
-
 def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Of all their gradients together, over all processes that share them out."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def mean_losses(
-    place: str, losses: Mapping[str, tuple[Tensor, Tensor, float]], what: str = "loss"
-) -> dict[str, Tensor]:
-    """Means, by the names under which they are logged: place/what of all and, of several, place/name/what of each."""
-    means = {name: total / positive(count) for name, (total, count, _) in losses.items()}
-    found = {f"{place}/{name}/{what}": mean for name, mean in means.items()} if len(means) > 1 else {}
-    if means:
-        found[f"{place}/{what}"] = torch.stack([losses[name][2] * mean for name, mean in means.items()]).sum()
-    return found
 
 
 class Task(LightningModule):
@@ -85,6 +70,9 @@ class Task(LightningModule):
                 encoder.eval()  # type: ignore[attr-defined]
         self.unfreezing = None if gradual_unfreeze is None else Unfreezing(model, gradual_unfreeze)
         checkpoint_activations(model, activation_checkpointing)
+        self.results: dict[str, float] = {}  # of the last test: name -> number
+        self.figures: dict[str, Any] = {}  # of the last test: name -> matplotlib Figure
+        self.decoded: dict[int, dict[str, dict[str, Any]]] = {}  # row -> head -> what its decode gave
         self._losses: dict[str, tuple[Tensor, Tensor, float]] = {}  # of the last batch: name -> total, count, weight
         self.unimodal_weight: dict[str, float] = {}  # input -> what goes on into its encoder of its own heads' gradient
         self._only: int | None = None  # which of these losses alone reaches the model

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mm.model import MultimodalModel
-from mm.tasks.base import Task, mean_losses
-from mm.tasks.supervised import Mean
+from mm.tasks.base import Task
+from mm.tasks.measures import Mean, mean_losses
 from mm.types import Batch, Features
 
 
@@ -71,9 +71,6 @@ class Pretraining(Task):
         self.means: Mapping[str, Mapping[str, Mean]] = nn.ModuleDict(  # type: ignore[assignment]
             {split: nn.ModuleDict({name: Mean() for name in names}) for split in ("val", "test")}
         )
-        self.results: dict[str, float] = {}  # of the last test: name -> number
-        self.figures: dict[str, Any] = {}
-        self.decoded: dict[int, Any] = {}
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -14,8 +14,9 @@ from mm.fusion.concat import ConcatFusion
 from mm.heads.classification import ClassificationHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
+from mm.tasks.measures import section, subsets
 from mm.tasks.schedule import Schedule
-from mm.tasks.supervised import Supervised, drop_inputs, section, subsets
+from mm.tasks.supervised import Supervised, drop_inputs
 from mm.types import IGNORE, Batch, DataSpec, TargetData
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm.model import MultimodalModel
-from mm.tasks.objectives.masked_language import table_of, token_decoders
+from mm.tasks.objectives._tokens import table_of, token_decoders
 from mm.tasks.pretraining import chosen
 from mm.types import Batch, Features
 
