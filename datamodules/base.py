@@ -1,144 +1,28 @@
-"""What every datamodule shares: reading rows lazily in workers, batching, splitting over processes, bad input."""
+"""What every datamodule shares: its table, splits, batches for each process, and what becomes of bad input."""
 
 import csv
 import os
-import random
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from datamodules.mixture import Balance, Mixing, Mixture
 from datamodules.order import Batching, Draw, Order, Shards
+from datamodules.rows import Loaded, Loader, Rows, join, one_thread
 from datamodules.splitting import Split, keep_some
 from datamodules.table import ON_ERROR, SPLITS, Fault, Table
-from mm.messages import listing, near
-from mm.transforms.augment import AugmentError
-from mm.transforms.collate import Sample, collate, finish
-from mm.transforms.stored import StoredError
+from mm.transforms.collate import finish
 from mm.transforms.target.classes import Classes
-from mm.types import MODALITIES, Aligned, Batch, Read, TargetData, TargetTransform, Transform, blank
-
-# What to do where no row is at fault, which then is told whatever on_error says.
-FIXES = {
-    AugmentError: "Change datamodule.transforms; no row is at fault",
-    StoredError: "Make the shards whole again, or reachable; no row is at fault",
-}
-
+from mm.types import MODALITIES, Batch, TargetData, TargetTransform, Transform
 
 FILLED = {"train": "lower datamodule.split.val or .test", "all": "there is no row to read"}  # an empty split's fix
-
-
-class RowRead(NamedTuple):
-    """One row as a worker read it: the sample, what was wrong, and what else is told of its inputs."""
-
-    sample: Sample
-    faults: list[Fault]
-    long: list[str]  # of inputs that were too long, such as "cut/text" or "windowed/audio"; and "unknown/tabular"
-
-
-class Loaded(NamedTuple):
-    """One batch as a worker made it."""
-
-    batch: Batch
-    faults: list[Fault]
-    long: list[tuple[int, str]]  # row, as in RowRead
-
-
-class Rows(Dataset[RowRead]):
-    """Rows of a table, decoded on access; row -1 is filler: everything absent and unlabelled.
-
-    What is random in reading a row in training follows from its draw alone: neither the number of workers nor where a
-    run was resumed changes it.
-    """
-
-    def __init__(
-        self,
-        table: Table,
-        transforms: Mapping[str, Transform],
-        on_error: str,
-        train: bool,
-        stored: Mapping[str, Transform] | None = None,
-        readers: Mapping[str, TargetTransform] | None = None,
-    ):
-        self.table = table
-        self.stored = {name: described(t, transforms[name]) for name, t in (stored or {}).items() if name in transforms}
-        self.transforms = {**transforms, **self.stored}
-        self.on_error = on_error
-        self.train = train
-        self.own = transforms
-        known = {name: reader for name, reader in (readers or {}).items() if name in table.targets}
-        self.aligned = {name: reader for name, reader in known.items() if isinstance(reader, Aligned)}
-        self.blank: dict[str, Any] = {name: unlabelled(t[0]) for name, t in table.targets.items()}
-
-    def __len__(self) -> int:
-        return len(self.table.ids)
-
-    def __getitem__(self, draw: Draw) -> RowRead:
-        row = draw.row
-        inputs: dict[str, Read | None] = dict.fromkeys(self.transforms)
-        if row < 0:
-            return RowRead(Sample(inputs, self.blank, row), [], [])
-        if self.train:
-            seed_all(draw.seed)
-        faults = []
-        for name, transform in self.transforms.items():
-            try:
-                raw = row if name in self.stored else self.table.inputs[name][row]
-                if raw is None or (isinstance(raw, str) and not raw):
-                    continue
-                read = transform(raw, self.train)
-                if transform.meta and read.windows and not read.meta:  # computed before, without what decoding needs
-                    read = read._replace(meta=self.own[name](self.table.inputs[name][row]).meta)
-                inputs[name] = read
-            except ValueError as error:
-                faults.append(Fault(row, self.table.column(name, row), str(error), FIXES.get(type(error), "")))
-        targets: dict[str, Any] = {name: values[row] for name, values in self.table.targets.items()}
-        for name, reader in self.aligned.items():
-            try:
-                targets[name] = self.align(targets[name], reader, inputs.get(reader.input))
-            except ValueError as error:
-                faults.append(Fault(row, self.table.column(name, row), str(error)))
-                targets[name] = unlabelled(targets[name])
-        if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
-            return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
-        reads = {name: read for name, read in inputs.items() if read is not None}
-        long = [f"cut/{name}" for name, read in reads.items() if read.cut]
-        long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
-        long += [f"unknown/{name}" for name, read in reads.items() if read.unknown]
-        return RowRead(Sample(inputs, targets, row), faults, long)
-
-    def align(self, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:
-        """Of each window; unlabelled where the input is absent, or not read."""
-        return [unlabelled(target[:1])] if read is None or not read.windows else reader.align(target, read)
-
-
-class Loader(DataLoader[Any]):
-    """A DataLoader that keeps what went wrong, yields the Batch alone, and knows how far its epoch is."""
-
-    keep: Any = None
-    taken = 0  # batches of the epoch since this process went on with it
-
-    @property
-    def order(self) -> Order:
-        """Which rows make its batches."""
-        return self.batch_sampler  # type: ignore[return-value]
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self.taken = 0
-        for loaded in super().__iter__():
-            self.keep(loaded)
-            self.taken += 1
-            yield loaded.batch
 
 
 class DataModule(LightningDataModule):
@@ -221,7 +105,8 @@ class DataModule(LightningDataModule):
         table = self.read()
         keep_some(table.split, self.split)
         self.settle(table)
-        self.check_balance(table)
+        if not self.whole:
+            self.balance.check(table.spec.targets)
         names = sorted(table.spec.inputs, key=lambda n: MODALITIES.index(n) if n in MODALITIES else len(MODALITIES))
         for name in self.wanted or ():
             if name not in names:
@@ -307,22 +192,6 @@ class DataModule(LightningDataModule):
         )
         loader.keep = self.keep
         return loader
-
-    def check_balance(self, table: Table) -> None:
-        """Errors: ValueError where training rows can't be drawn by the classes of a target, as it has none."""
-        name, targets = self.balance.target, table.spec.targets
-        if name is None or self.whole:
-            return
-        if name not in targets:
-            raise ValueError(
-                f"datamodule.balance: got '{name}', the data has {listing(list(targets)) or 'no target'}"
-                f"{near(name, targets)}"
-            )
-        if targets[name].kind != "class":
-            raise ValueError(
-                f"datamodule.balance: a row of '{name}' has no single class (it is a target of {targets[name].kind}); "
-                "wanted a target of one class per row"
-            )
 
     def mixture(self, rows: np.ndarray) -> Mixture | None:
         """Of training rows. Errors: ValueError where a file, or a class of one, would never be drawn."""
@@ -449,39 +318,8 @@ class DataModule(LightningDataModule):
         os.replace(part, path)
 
 
-def described(stored: Transform, own: Transform) -> Transform:
-    """A copy that tells what decoding needs, as the transform does that it stands in for."""
-    stored = copy(stored)
-    stored.meta = own.meta
-    return stored
-
-
 def limits(budget: Any) -> dict[str, float]:
     """Those of the inputs that have one. Errors: ValueError where there are no inputs."""
     if not isinstance(budget, Mapping | None):
         raise ValueError(f"datamodule.budget: got {budget}, wanted an input's name with its own, as {{text: 4096}}")
     return {name: most for name, most in (budget or {}).items() if most is not None}
-
-
-def join(rows: Sequence[RowRead], transforms: Mapping[str, Transform]) -> Loaded:
-    """What a worker read -> one batch."""
-    batch = collate([r.sample for r in rows], transforms)
-    long = [(r.sample.row, what) for r in rows for what in r.long]
-    return Loaded(batch, [fault for r in rows for fault in r.faults], long)
-
-
-def one_thread(worker: int) -> None:
-    """Workers are as many as the user wants cores busy; each decodes on one thread."""
-    torch.set_num_threads(1)
-
-
-def seed_all(seed: int) -> None:
-    """Of every generator that an augmentation may draw from."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device: 0.2 ms where there is none
-
-
-def unlabelled(targets: Tensor) -> Tensor:
-    """Targets of the same shape that count for nothing."""
-    return torch.full_like(targets, blank(targets))

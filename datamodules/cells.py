@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.detection import is_coco, is_voc, read_coco, read_voc
+from datamodules.boxes import is_coco, is_voc, read_coco, read_voc
 from datamodules.splitting import spelt
 from datamodules.table import SPLITS
 from mm.messages import listing

@@ -2,9 +2,7 @@
 
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +11,13 @@ import numpy as np
 
 from datamodules.base import DataModule
 from datamodules.cells import Cells
+from datamodules.looking import look
 from datamodules.splitting import check_split, make_split
 from datamodules.table import Fault, Table
 from datamodules.tabular import cut_tabular, rows_of
 from mm.messages import listing, near
 from mm.transforms.target.cells import text_of, undecodable
-from mm.transforms.vision.pixels import BROKEN, ORIENTATION
 from mm.types import MODALITIES, ColumnData, DataSpec, InputData
-
-LARGEST = 256  # pixels; images of one size up to this are read at it, others at USUAL
-USUAL = (224, 224)
 
 
 class Kept(NamedTuple):
@@ -43,6 +38,15 @@ class Part(NamedTuple):
     drawn: np.ndarray  # training rows that validate, as the file has no others
 
 
+class Named(NamedTuple):
+    """Which column of a file is what."""
+
+    inputs: dict[str, tuple[str, str]]  # input name -> column, modality
+    tabular: dict[str, tuple[ColumnData, ...]]  # input name -> its columns
+    targets: dict[str, str]  # target name -> column
+    roles: dict[str, str | None]  # id, split, group -> column
+
+
 def read_part(
     cells: Cells, source: Path, columns: Mapping[str, Any], module: DataModule, kept: Kept | None = None
 ) -> Part:
@@ -53,6 +57,47 @@ def read_part(
     columns, tabular = cut_tabular(columns)
     if kept is None:
         cells, columns = join_pairs(cells, columns, source, module)
+    found = find_columns(cells, source, columns, tabular, module, kept)
+    raw = read_inputs(cells, source, found, kept)
+    ids = read_ids(cells, found.roles["id"])
+    id_column = found.roles["id"] or "id"
+    split, unknown, drawn = find_split(cells, found.roles, found.targets, module)
+    faults = wrong_ids(ids, id_column)
+    for name, (column, modality) in found.inputs.items() if kept is None else ():
+        faults += missing_files(raw[name], cells[column], column) if modality in ("vision", "audio") else []
+    table = Table(
+        inputs=raw,
+        targets={},
+        ids=ids,
+        split=split,
+        spec=DataSpec(inputs={}, targets={}),
+        source=source.name,
+        columns={name: column for name, (column, _) in found.inputs.items()},
+        faults=[f for f in faults if split[f.row] != ""] + unknown,
+        shard=None if kept is None else kept.shard,
+    )
+    if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
+        module.settle(table)
+    leave_out(table, id_column, module.on_error)
+    for name, (_, modality) in found.inputs.items():
+        if name in found.tabular:  # what they hold is learnt once the rows of all files are known
+            table.spec.inputs[name] = InputData(modality="tabular", columns=found.tabular[name])
+        elif kept is None:
+            table.spec.inputs[name] = look(raw[name], modality, source, module.whole)
+        else:
+            table.spec.inputs[name] = kept.spec[name]
+    return Part(table, {name: (column, cells[column]) for name, column in found.targets.items()}, found.roles, drawn)
+
+
+def find_columns(
+    cells: Cells,
+    source: Path,
+    columns: Mapping[str, Any],
+    tabular: Mapping[str, tuple[ColumnData, ...]],
+    module: DataModule,
+    kept: Kept | None,
+) -> Named:
+    """Of what the module wants. Errors: ValueError where a column does not exist."""
     inputs = input_columns(cells, columns) if kept is None else kept.inputs
     targets = target_columns(cells, columns)
     # Columns of inputs that are not wanted need not be there.
@@ -70,44 +115,26 @@ def read_part(
             print(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
     used = [*(read if kept is None else ()), *targets.values(), *filter(None, roles.values())]
     check_columns(cells, used, source, module.whole)
-    count = len(next(iter(cells.values())))
-    id_column = roles["id"] or "id"
-    ids = [text_of(c) for c in cells[id_column]] if roles["id"] else [str(row) for row in range(count)]
-    raw: dict[str, Sequence[Any]]
+    return Named(inputs, tabular, targets, roles)
+
+
+def read_inputs(cells: Cells, source: Path, found: Named, kept: Kept | None) -> dict[str, Sequence[Any]]:
+    """Input name -> raw, by row."""
     if kept is not None:
-        raw = {name: kept.raw[name] for name in inputs}
-    else:
-        raw = {name: rows_of(cells, columns_of) for name, columns_of in tabular.items()}
-        for name, (column, modality) in inputs.items():
-            if modality != "tabular":
-                raw[name] = read_input(cells[column], modality, source.parent)
-    split, unknown, drawn = find_split(cells, roles, targets, module)
-    faults = wrong_ids(ids, id_column)
-    for name, (column, modality) in inputs.items() if kept is None else ():
-        faults += missing_files(raw[name], cells[column], column) if modality in ("vision", "audio") else []
-    faults = [f for f in faults if split[f.row] != ""] + unknown
-    table = Table(
-        inputs=raw,
-        targets={},
-        ids=ids,
-        split=split,
-        spec=DataSpec(inputs={}, targets={}),
-        source=source.name,
-        columns={name: column for name, (column, _) in inputs.items()},
-        faults=faults,
-        shard=None if kept is None else kept.shard,
-    )
-    if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
-        module.settle(table)
-    leave_out(table, id_column, module.on_error)
-    for name, (_, modality) in inputs.items():
-        if name in tabular:  # what they hold is learnt once the rows of all files are known
-            table.spec.inputs[name] = InputData(modality="tabular", columns=tabular[name])
-        elif kept is None:
-            table.spec.inputs[name] = look(raw[name], modality, source, module.whole)
-        else:
-            table.spec.inputs[name] = kept.spec[name]
-    return Part(table, {name: (column, cells[column]) for name, column in targets.items()}, roles, drawn)
+        return {name: kept.raw[name] for name in found.inputs}
+    return {
+        name: rows_of(cells, found.tabular[name])
+        if modality == "tabular"
+        else read_input(cells[column], modality, source.parent)
+        for name, (column, modality) in found.inputs.items()
+    }
+
+
+def read_ids(cells: Cells, column: str | None) -> list[str]:
+    """Without a column, the numbers of the rows."""
+    if column is not None:
+        return [text_of(cell) for cell in cells[column]]
+    return [str(row) for row in range(len(next(iter(cells.values()))))]
 
 
 def join_pairs(
@@ -274,50 +301,3 @@ def find_split(
         split[train] = make_split(len(train), part, *take)
         return split, faults, train[split[train] == "val"]
     return split, faults, nothing
-
-
-def look(raw: Sequence[Any], modality: str, source: Path, whole: bool) -> InputData:
-    """What sixteen readable samples, spread over the rows, say of an input.
-
-    Errors: ValueError where there is none, but for a trained model (`whole`), which knows.
-    """
-    if modality == "text":
-        return InputData(modality="text")
-    paths = [p for p in raw if p is not None and os.path.isfile(p)]
-    if not paths:
-        if whole:
-            return InputData(modality=modality)
-        raise ValueError(
-            f"{source}: no row has a file for the input of modality {modality}; paths are relative to "
-            f"{source.parent.resolve()}"
-        )
-    paths = [paths[i] for i in sorted(set(np.linspace(0, len(paths) - 1, 16).astype(int).tolist()))]
-    if modality == "audio":
-        return InputData(modality="audio", sample_rate=usual_rate(paths))
-    sizes, grey = image_sizes(paths)
-    size = sizes.pop() if len(sizes) == 1 else USUAL
-    return InputData(modality="vision", size=size if max(size) <= LARGEST else USUAL, channels=1 if grey else 3)
-
-
-def usual_rate(paths: Sequence[str]) -> int:
-    """Hz of most sounds; a broken file says nothing: its row is named when it is read."""
-    import soundfile
-
-    rates = []
-    for path in paths:
-        with suppress(soundfile.LibsndfileError, OSError, TypeError):
-            rates.append(soundfile.info(path).samplerate)
-    return Counter(rates).most_common(1)[0][0] if rates else 16_000
-
-
-def image_sizes(paths: Sequence[str]) -> tuple[set[tuple[int, int]], bool]:
-    """Heights and widths as seen, and whether all are grey; a broken file says nothing."""
-    from PIL import Image
-
-    sizes, grey = set(), []
-    for path in paths:
-        with suppress(*BROKEN), Image.open(path) as image:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
-            sizes.add(image.size if turned else image.size[::-1])
-            grey.append(image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"))
-    return sizes, bool(grey) and all(grey)

@@ -1,9 +1,12 @@
 """How much of a training epoch each of several files, or classes, makes up, and which of its rows that takes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from mm.messages import listing, near
+from mm.types import TargetData
 
 MIXES = ("size", "equal", "temperature")
 Arrange = Callable[[np.ndarray, int], np.ndarray]  # places, seed -> the same, in a new order
@@ -49,6 +52,22 @@ class Balance:
     def __post_init__(self) -> None:
         if not 0 <= self.power <= 1:
             raise ValueError(f"datamodule.balance_power: got {self.power}, wanted from 0 (as they are) to 1 (equal)")
+
+    def check(self, targets: Mapping[str, TargetData]) -> None:
+        """Errors: ValueError where rows can't be drawn by the classes of the target, as it has none."""
+        name = self.target
+        if name is None:
+            return
+        if name not in targets:
+            raise ValueError(
+                f"datamodule.balance: got '{name}', the data has {listing(list(targets)) or 'no target'}"
+                f"{near(name, targets)}"
+            )
+        if targets[name].kind != "class":
+            raise ValueError(
+                f"datamodule.balance: a row of '{name}' has no single class (it is a target of {targets[name].kind}); "
+                "wanted a target of one class per row"
+            )
 
     def strata(self, label: np.ndarray, source: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, list[int]]:
         """The rows of a class that one file has are a stratum. -> (N,) which of them each row is of, rows of each

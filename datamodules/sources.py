@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.base import DataModule
-from datamodules.columns import USUAL, Part
+from datamodules.columns import Part
+from datamodules.looking import USUAL
 from datamodules.table import SPLITS, Origin, Table
 from datamodules.tabular import learn_columns
 from datamodules.targets import add_target

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import DataModule, Rows
+from datamodules.base import DataModule
 from datamodules.order import Draw
+from datamodules.rows import Rows
 from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
