@@ -19,6 +19,7 @@ from mm.types import (
     Merged,
     Output,
     blank,
+    first_windows,
     pick,
     side_by_side,
 )
@@ -98,7 +99,7 @@ class MultimodalModel(nn.Module):
         rows, group = row.unique(return_inverse=True)
         if len(rows) == len(row):
             return Merged(self.temper(predictions), output.fused, batch.targets, batch.meta, row, first)
-        first = torch.full_like(rows, len(row)).scatter_reduce(0, group, first, "amin")
+        first = first_windows(group, len(rows))
         merged = {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}
 
         def joined(x: Tensor, of: str | None, fill: float) -> Tensor:

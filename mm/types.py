@@ -376,6 +376,12 @@ def labelled(target: Tensor) -> Tensor:
     return (~target.isnan() if target.is_floating_point() else target != IGNORE).flatten(1).any(1)
 
 
+def first_windows(group: Tensor, count: int) -> Tensor:
+    """Of each row, its first window. group: (B,) the row of each window -> (count,)"""
+    order = torch.arange(len(group), device=group.device)
+    return torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
+
+
 def side_by_side(x: Tensor, group: Tensor, count: int, length: int, fill: float) -> Tensor:
     """Tokens of all windows of a row, one window after the other. (B, T, ...), (B,) -> (count, W length, ...)
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mm.checkpoint import to_device
 from mm.metrics import calibration as metrics
 from mm.model import MultimodalModel
-from mm.types import IGNORE, Calibrated, Calibration, Conformal, pick
+from mm.types import Calibrated, Calibration, Conformal, labelled, pick
 
 Pair = tuple[Tensor, Tensor]  # logits and truth, as in mm/metrics/calibration.py
 
@@ -29,7 +29,7 @@ class Seen:
     def tempered(self, temperature: float) -> Iterator[tuple[Any, Tensor]]:
         """Predictions and targets of the labelled rows, batch by batch."""
         for prediction, target in self.batches:
-            rows = ((target != IGNORE) & ~target.isnan()).view(len(target), -1).any(1)
+            rows = labelled(target)
             if rows.any():
                 prediction = pick(prediction, rows)
                 yield prediction if temperature == 1 else self.head.tempered(prediction, temperature), target[rows]

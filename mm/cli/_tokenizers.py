@@ -39,16 +39,17 @@ def strings(raw: Any) -> list[str]:
     return [text for text in found if isinstance(text, str) and text]
 
 
-def check_sources(cfg: DictConfig, sources: list[dict[str, Any]]) -> None:
+def check_sources(cfg: DictConfig, model: Any, sources: list[dict[str, Any]]) -> None:
     """Errors: ValueError where an encoder, or a head, begins with weights of other tokens: alike in shape alone."""
+    read = {name: encoder.input.tokenizer for name, encoder in model.encoders.items()}
+    written = {name: node.get("tokenizer") for name, node in (cfg.model.heads or {}).items()}
     for source in sources:
-        folder = checkpoint.fetch(source["path"])
-        for group, kept in (("encoders", "tokenizer"), ("heads", "labels")):
-            for name, node in (cfg.model[group] or {}).items():
-                own, theirs = node.get("tokenizer"), folder / kept / name
-                taken = any(re.match(f"{group}[.]{name}[.]", weight) for weight in chosen(source))
-                if own is None or not taken:
+        folder, taken = checkpoint.fetch(source["path"]), taken_parts(source)
+        for group, kept, owners in (("encoders", "tokenizer", read), ("heads", "labels", written)):
+            for name, own in owners.items():
+                if own is None or (group, name) not in taken:
                     continue
+                theirs = folder / kept / name
                 use = str(theirs) if theirs.is_dir() else "bytes"
                 if tokens_of(own) != tokens_of(use):
                     key = f"model.{group}.{name}{'.reads' if group == 'heads' else ''}.tokenizer"
@@ -58,9 +59,10 @@ def check_sources(cfg: DictConfig, sources: list[dict[str, Any]]) -> None:
                     )
 
 
-def chosen(source: dict[str, Any]) -> list[str]:
-    """Names of the weights that are taken of a source."""
-    return [name for name in checkpoint.weights(source["path"]) if any(re.search(rx, name) for rx in source["only"])]
+def taken_parts(source: dict[str, Any]) -> set[tuple[str, ...]]:
+    """(encoders or heads, name) of the parts that any weight of a source is taken for."""
+    names = checkpoint.weights(source["path"])
+    return {tuple(name.split(".")[:2]) for name in names if any(re.search(rx, name) for rx in source["only"])}
 
 
 def tokens_of(tokenizer: str) -> Any:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from mm.types import IGNORE, Features, side_by_side
+from mm.types import IGNORE, Features, first_windows, side_by_side
 
 
 class Continued(NamedTuple):
@@ -103,6 +103,4 @@ class WritingHead(nn.Module):
         length = prediction.memory.shape[1]
         memory = side_by_side(prediction.memory, group, count, length, 0.0)
         mask = side_by_side(prediction.mask, group, count, length, 0)
-        order = torch.arange(len(group), device=group.device)
-        first = torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
-        return Continued(prediction.logits[first], memory, mask)
+        return Continued(prediction.logits[first_windows(group, count)], memory, mask)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.types import IGNORE, Features
+from mm.types import IGNORE, Features, first_windows
 
 
 def greedy(scores: Tensor) -> list[int]:
@@ -128,5 +128,4 @@ class CTCHead(nn.Module):
 
     def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:
         """Of rows that another input has windows of, the first. (B, T, C + 1), (B,) -> (count, T, C + 1)"""
-        first = torch.full((count,), len(group), device=group.device)
-        return prediction[first.scatter_reduce(0, group, torch.arange(len(group), device=group.device), "amin")]
+        return prediction[first_windows(group, count)]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
 
-from mm.types import Features
+from mm.types import Features, first_windows
 
 FLOOR = -1e4  # a logit where no token is
 PRIOR = 0.01  # probability of each class at the start, else the many tokens of background drown the rest (Lin 2017)
@@ -165,8 +165,7 @@ class DetectionHead(nn.Module):
 
     def merge(self, prediction: Detections, group: Tensor, count: int) -> Detections:
         """Of rows that another input has windows of, the first, which alone learns. (B, ...), (B,) -> (count, ...)"""
-        first = torch.full((count,), len(group), device=group.device)
-        first = first.scatter_reduce(0, group, torch.arange(len(group), device=group.device), "amin")
+        first = first_windows(group, count)
         return Detections(*(x[first] for x in prediction))
 
 

@@ -29,22 +29,23 @@ class Written:
     def __init__(self, tokenizer: str, vocabulary: int, max_length: int, folder: str = ".cache/tokenizers"):
         if max_length < 2:
             raise ValueError(f"reads.max_length: got {max_length}, wanted at least 2 tokens")
-        self.name = tokenizer
+        self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self.max_length = max_length
         self.folder = Path(folder)
-        self.tokenizer: Any = None  # made when it is needed
 
     def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
         """-> of every row (tokens,) int64, the last of them the end; one IGNORE where unlabelled"""
         texts = [text_of(cell) for cell in cells]
-        if self.name in KINDS:
+        name = self.tokenizer if known is None else known.facts["tokenizer"]
+        if name in KINDS:
             learnt = [texts[row] for row in np.flatnonzero(train) if texts[row]]
-            self.name = str(trained(learnt, self.name, self.vocabulary, self.folder))
-        begin, end = self.ends()
+            name = str(trained(learnt, name, self.vocabulary, self.folder))
+        tokenizer = load_tokenizer(name)
+        begin, end = ends(tokenizer, name)
         plain = [text.encode(errors="replace").decode() for text in texts]
         # What looks like a special token is none: an end within a text would teach to stop there.
-        found = self.tokenizer(plain, add_special_tokens=False, split_special_tokens=True)
+        found = tokenizer(plain, add_special_tokens=False, split_special_tokens=True)
         values, faults = [], {}
         for row, (text, ids) in enumerate(zip(texts, found["input_ids"], strict=True)):
             values.append(torch.tensor([*ids, end] if text else [IGNORE]))
@@ -56,21 +57,11 @@ class Written:
                     "reads.max_length of its head, or shorten it"
                 )
             values[row] = torch.tensor([IGNORE]) if row in faults else values[row][: self.max_length]
-        facts = {"tokenizer": self.name, "vocabulary": len(self.tokenizer), "begin": begin, "end": end}
+        facts = {"tokenizer": name, "vocabulary": len(tokenizer), "begin": begin, "end": end}
         data = TargetData(kind=self.kind, facts=facts | {"longest": self.max_length})
         # Not every tokenizer gives back what it has read, and metrics would then be told of an easier text.
         written = [None if row in faults or not text else text for row, text in enumerate(texts)]
         return TargetRead(values, data, faults, written)
-
-    def ends(self) -> tuple[int, int]:
-        """The tokens before and behind every text; where there is none for the begin, the end stands for it."""
-        self.tokenizer = self.tokenizer or load_tokenizer(self.name)
-        has = self.tokenizer
-        begin = has.cls_token_id if has.bos_token_id is None else has.bos_token_id
-        end = has.sep_token_id if has.eos_token_id is None else has.eos_token_id
-        if end is None:
-            raise ValueError(f"reads.tokenizer: {self.name} has no token for a text's end; choose another")
-        return end if begin is None else begin, end
 
     def strata(self, cell: Any) -> None:
         return None
@@ -78,5 +69,13 @@ class Written:
     def readable(self, target: Tensor, data: TargetData) -> str | None:
         if (target == IGNORE).all():
             return None
-        self.ends()
-        return self.tokenizer.decode(target[target != IGNORE], skip_special_tokens=True)
+        return load_tokenizer(data.facts["tokenizer"]).decode(target[target != IGNORE], skip_special_tokens=True)
+
+
+def ends(tokenizer: Any, name: str) -> tuple[int, int]:
+    """The tokens before and behind every text; where there is none for the begin, the end stands for it."""
+    begin = tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    if end is None:
+        raise ValueError(f"reads.tokenizer: {name} has no token for a text's end; choose another")
+    return end if begin is None else begin, end
