@@ -136,32 +136,16 @@ def save(
     for name in model_config["heads"]:
         if "classes" in model_config["heads"][name]:
             model_config["heads"][name]["classes"] = None  # they are in labels.json
-    transform_configs = json.loads(json.dumps(transform_configs))
-    for name, transform in transforms.items():
-        if isinstance(transform, Row):
-            transform_configs[name]["columns"] = None  # they are in the spec
-        if isinstance(transform, Tokens) and transform.tokenizer is not None:
-            transform.tokenizer.save_pretrained(part / "tokenizer" / name)
-            transform_configs[name]["tokenizer"] = f"tokenizer/{name}"
-            if "tokenizer" in model_config["encoders"].get(name, {}):  # what it was trained from may move
-                model_config["encoders"][name]["tokenizer"] = f"tokenizer/{name}"
     targets = {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()}
-    reader_configs = json.loads(json.dumps(reader_configs))
-    for name, target in targets.items():
-        written = target["facts"].get("tokenizer")
-        if written is not None:
-            load_tokenizer(written).save_pretrained(part / "labels" / name)
-            use_tokenizer(f"labels/{name}", model_config["heads"][name], reader_configs[name], target["facts"])
+    transform_configs = keep_transforms(part, transforms, transform_configs, model_config["encoders"])
+    reader_configs = keep_readers(part, targets, reader_configs, model_config["heads"])
     config = {
         "format": FORMAT,
         "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
         "model": model_config,
         "transforms": transform_configs,
         "readers": reader_configs,
-        "spec": {
-            "inputs": inputs,
-            "targets": targets,
-        },
+        "spec": {"inputs": inputs, "targets": targets},
         "columns": columns,
         "metrics": metrics,
         "task": task or {},
@@ -173,6 +157,36 @@ def save(
     save_model(model, str(part / "model.safetensors"))
     (part / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
     put(part, path)
+
+
+def keep_transforms(
+    part: Path, transforms: Mapping[str, Transform], configs: dict[str, Any], encoders: dict[str, Any]
+) -> dict[str, Any]:
+    """The configs of transforms that are built from what the directory has: their tokenizers are written into it.
+
+    encoders: their configs, which name the same tokenizer
+    """
+    configs = json.loads(json.dumps(configs))
+    for name, transform in transforms.items():
+        if isinstance(transform, Row):
+            configs[name]["columns"] = None  # they are in the spec
+        if isinstance(transform, Tokens) and transform.tokenizer is not None:
+            transform.tokenizer.save_pretrained(part / "tokenizer" / name)
+            configs[name]["tokenizer"] = f"tokenizer/{name}"
+            if "tokenizer" in encoders.get(name, {}):  # what it was trained from may move
+                encoders[name]["tokenizer"] = f"tokenizer/{name}"
+    return configs
+
+
+def keep_readers(part: Path, targets: dict[str, Any], configs: dict[str, Any], heads: dict[str, Any]) -> dict[str, Any]:
+    """As keep_transforms, of what reads the targets; their facts and the configs of heads name the same tokenizer."""
+    configs = json.loads(json.dumps(configs))
+    for name, target in targets.items():
+        written = target["facts"].get("tokenizer")
+        if written is not None:
+            load_tokenizer(written).save_pretrained(part / "labels" / name)
+            use_tokenizer(f"labels/{name}", heads[name], configs[name], target["facts"])
+    return configs
 
 
 def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> None:

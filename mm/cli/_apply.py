@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mm import checkpoint
 from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
-from mm.cli import _finish, _results, _run
+from mm.cli import _finish, _results, _run, _trainer
 from mm.cli._app import remember
 from mm.types import TargetData
 
@@ -100,7 +100,7 @@ def columns(saved: dict[str, Any], given: Any, labelled: bool, drawn: bool = Fal
 def test(cfg: DictConfig, loaded: LoadedModel, datamodule: Any, split: str, **more: Any) -> tuple[Any, Trainer]:
     """Every row of a split through the model."""
     task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=loaded.model, **more)
-    trainer = _run.build_trainer(cfg, [Progress()], False)
+    trainer = _trainer.build(cfg, [Progress()], False)
     again(trainer, task, datamodule, split)
     return task, trainer
 

@@ -7,32 +7,25 @@ import time
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning import Callback, Trainer
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
-from mm.callbacks.frozen import FrozenFeatures
-from mm.callbacks.resumable import Stopped, WholeFileIO, newest_first, usable
-from mm.cli import _alignment, _finish, _loggers, _results, _teachers, _tokenizers, _weights
+from mm.callbacks.resumable import Stopped, newest_first
+from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import is_first_process, remember, resume_command, shown
-from mm.cli._launcher import watched
-from mm.cli._signals import Ends
 from mm.messages import near
 from mm.tasks.contrastive import Contrastive
-from mm.tasks.sharding import Sharded, complete
+from mm.tasks.sharding import Sharded
 
-# Of the datamodule, what may change while a run goes on: how rows are fed, not which they are, nor their order.
-FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transforms", "cache")
 LONG = 600  # letters of a value that are printed as they are
 
 
@@ -81,7 +74,7 @@ def prepare(cfg: DictConfig) -> Run:
     _tokenizers.finish_tokenizers(cfg, datamodule)
     model = instantiate(cfg.model, _convert_="all")
     if not cfg.get("resume"):
-        _tokenizers.check_sources(cfg, sources)
+        _tokenizers.check_sources(cfg, model, sources)
         _weights.take(sources, model)
     _weights.adapt(cfg, model)
     needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
@@ -99,6 +92,15 @@ def prepare(cfg: DictConfig) -> Run:
         task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
     except (TypeError, ValueError) as error:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
+    check_settings(cfg, task)
+    settle_monitor(cfg, task.val_names())
+    if isinstance(task, Contrastive):
+        _alignment.check(task, datamodule)
+    return Run(datamodule, task, metrics)
+
+
+def check_settings(cfg: DictConfig, task: Any) -> None:
+    """Errors: ValueError where what is asked of the trainer does not go with the task."""
     if str(cfg.trainer.precision) == "16-mixed" and cfg.task.optimizer.get("fused"):
         raise ValueError(
             "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of "
@@ -113,10 +115,6 @@ def prepare(cfg: DictConfig) -> Run:
             f"task.scheduler.shape={task.scheduler.shape} needs to know how long the run is; set trainer.max_epochs or "
             "trainer.max_steps, or choose task/scheduler=constant"
         )
-    settle_monitor(cfg, task.val_names())
-    if isinstance(task, Contrastive):
-        _alignment.check(task, datamodule)
-    return Run(datamodule, task, metrics)
 
 
 def settle_monitor(cfg: DictConfig, known: dict[str, bool | None]) -> None:
@@ -130,36 +128,11 @@ def settle_monitor(cfg: DictConfig, known: dict[str, bool | None]) -> None:
         raise ValueError(f"monitor.mode: got '{cfg.monitor.mode}', wanted min or max")
 
 
-def check_resumed(cfg: DictConfig, folder: Path) -> None:
-    """Say what has changed since the run was started. Errors: ValueError where that is its model, data or seed."""
-    before, now = (flat(OmegaConf.to_container(c, resolve=True)) for c in (OmegaConf.load(folder / "config.yaml"), cfg))
-    for key in dict.fromkeys([*before, *now]):
-        if before.get(key) == now.get(key) or key == "resume":
-            continue
-        room, _, rest = key.partition(".")
-        if room in ("model", "peft", "seed") or (room == "datamodule" and rest.split(".")[0] not in FREE):
-            raise ValueError(
-                f"resume=true: {key} was {before.get(key)}, now it is {now.get(key)}; a run keeps its model and its "
-                "data, and the seed of both: leave it out, or start another run=NAME"
-            )
-        print(f"changed since the run began: {key} was {before.get(key)}, now it is {now.get(key)}")
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of plain data -> values."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    found: dict[str, Any] = {}
-    for name, child in node.items():
-        found |= flat(child, f"{prefix}.{name}" if prefix else str(name))
-    return found
-
-
 def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     """Train, or go on training."""
-    resume = newest(folder) if cfg.resume else None
-    callbacks = build_callbacks(cfg, run.task.model)
-    trainer = build_trainer(cfg, callbacks, _loggers.build(cfg, folder))
+    resume = _resuming.newest(folder) if cfg.resume else None
+    callbacks = _trainer.build_callbacks(cfg, run.task.model)
+    trainer = _trainer.build(cfg, callbacks, _loggers.build(cfg, folder))
     sharded = isinstance(trainer.strategy, Sharded)
     if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
@@ -172,7 +145,7 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
         raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
     if is_first_process():
         if cfg.resume:
-            check_resumed(cfg, folder)
+            _resuming.check(cfg, folder)
         print(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
@@ -206,22 +179,6 @@ def tell_end(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException
         end.code = 0
 
 
-def build_callbacks(cfg: DictConfig, model: Any) -> list[Callback]:
-    """Those of the config, and the one that stores what frozen encoders give."""
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
-    stores = [FrozenFeatures(f"{cfg.paths.cache}/features", describe(cfg, model))] if cfg.cache_features else []
-    return [*callbacks, *stores]
-
-
-def describe(cfg: DictConfig, model: Any) -> dict[str, str]:
-    """Input name -> the settings of its encoder and its transform, as text."""
-    parts = {
-        name: (cfg.model.encoders[model.share.get(name, name)], cfg.datamodule.transforms[name])
-        for name in model.inputs
-    }
-    return {name: "\n".join(OmegaConf.to_yaml(part, resolve=True) for part in pair) for name, pair in parts.items()}
-
-
 def farewell(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> str:
     """What is said of a run that ends before its time."""
     how = f"stopped by {end.signal}" if isinstance(end, Stopped) else "the run ended"
@@ -230,48 +187,6 @@ def farewell(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException
     return (
         f"{how} after step {trainer.global_step}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
     )
-
-
-def build_trainer(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
-    """Lightning's Trainer, from its yaml. Errors: ValueError where it refuses a value, or would trip over a text."""
-    hints = get_type_hints(Trainer.__init__)
-    for key, value in cfg.trainer.items():
-        if isinstance(value, str | float) and key in hints and not {type(value), value} & set(members(hints[key])):
-            raise ValueError(f"trainer.{key}: got '{value}', wanted {str(hints[key]).replace('typing.', '')}")
-    if str(cfg.trainer.precision) in ("bf16-true", "16-true"):
-        raise ValueError(
-            f"trainer.precision: got '{cfg.trainer.precision}', in which counts, targets and metrics lose digits; "
-            f"wanted {str(cfg.trainer.precision).replace('true', 'mixed')}"
-        )
-    # Lightning would add a checkpoint callback of its own, which watches nothing.
-    keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
-    build = instantiate(cfg.trainer, _partial_=True, _convert_="all")
-    plugins: list[Any] = [WholeFileIO()]
-    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        # Its own handlers would save a checkpoint that a later run in the same folder takes for its own, and requeue.
-        plugins.append(SLURMEnvironment(auto_requeue=False))
-    own = {"default_root_dir": HydraConfig.get().runtime.output_dir, "enable_checkpointing": keeps, "plugins": plugins}
-    try:
-        return watched(build(callbacks=[*callbacks, Ends()], logger=logger, **own))
-    except (TypeError, MisconfigurationException) as error:
-        raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
-
-
-def members(hint: Any) -> list[Any]:
-    """A type, the members of a union and the values of its literals."""
-    return [hint, *(found for inner in get_args(hint) for found in members(inner))]
-
-
-def newest(folder: Path) -> str:
-    """The run folder's newest checkpoint that is whole. Errors: ValueError where there is none."""
-    for path in newest_first(folder / "checkpoints"):
-        if complete(path) if path.is_dir() else usable(path):
-            if is_first_process():
-                print(f"going on from {shown(path)}")
-            return str(path)
-        if is_first_process():
-            print(f"{shown(path)} is torn or damaged: the one before it is used", file=sys.stderr)
-    raise ValueError(f"resume=true: {shown(folder)} holds no checkpoint yet; start it anew under another run=NAME")
 
 
 def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:

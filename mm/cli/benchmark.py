@@ -30,14 +30,14 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     from omegaconf import OmegaConf
 
     from mm.callbacks.throughput import counter
-    from mm.cli import _loggers, _results, _run, _speed
+    from mm.cli import _loggers, _results, _run, _speed, _trainer
 
     check(cfg)
     run = _run.prepare(cfg)
-    built = _run.build_callbacks(cfg, run.task.model)
+    built = _trainer.build_callbacks(cfg, run.task.model)
     left_out = (Checkpoint, EarlyStopping)  # which wait for a validation
     callbacks = [callback for callback in built if not isinstance(callback, left_out)]
-    trainer: Any = _run.build_trainer(cfg, callbacks, _loggers.build(cfg, folder))
+    trainer: Any = _trainer.build(cfg, callbacks, _loggers.build(cfg, folder))
     device = trainer.strategy.root_device
     clock = _speed.Clock(device)
     bench = _speed.Bench(counter(run.datamodule), clock, cfg.warmup, cfg.steps)

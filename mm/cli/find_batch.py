@@ -35,13 +35,13 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     """Two steps of training for each size that is tried, in this process."""
     from omegaconf import OmegaConf, open_dict
 
-    from mm.cli import _results, _run
+    from mm.cli import _results, _run, _trainer
 
     check(cfg)
     with open_dict(cfg):
         cfg.trainer.enable_progress_bar = False  # else Lightning adds one
     run = _run.prepare(cfg)
-    trainer = _run.build_trainer(cfg, [], None)
+    trainer = _trainer.build(cfg, [], None)
     if trainer.world_size > 1:
         raise ValueError(
             f"mm find_batch: got {trainer.world_size} processes, wanted one: set trainer=default "
@@ -126,16 +126,16 @@ def trains(cfg: "DictConfig", run: Any, bucket: Bucket, rows: int) -> bool:
     from lightning.pytorch.loggers.logger import DummyLogger
 
     from mm.callbacks.frozen import FrozenFeatures
-    from mm.cli import _run
+    from mm.cli import _trainer
 
-    built = _run.build_callbacks(cfg, run.task.model)
+    built = _trainer.build_callbacks(cfg, run.task.model)
     # a frozen encoder counts as if it ran at every step
     left_out = (Checkpoint, EarlyStopping, ProgressBar, FrozenFeatures)
     callbacks = [callback for callback in built if not isinstance(callback, left_out)]
     try:
         batch = tiled(bucket, rows)
         run.datamodule.train_dataloader = lambda: Twice(batch)
-        _run.build_trainer(cfg, callbacks, DummyLogger()).fit(run.task, datamodule=run.datamodule)
+        _trainer.build(cfg, callbacks, DummyLogger()).fit(run.task, datamodule=run.datamodule)
         return True
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):

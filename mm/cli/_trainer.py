@@ -1,0 +1,63 @@
+"""Lightning's Trainer and its callbacks, from their configs."""
+
+from typing import Any, get_args, get_type_hints
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning import Callback, Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint
+from omegaconf import DictConfig, OmegaConf
+
+from mm.callbacks.frozen import FrozenFeatures
+from mm.callbacks.resumable import WholeFileIO
+from mm.cli._launcher import watched
+from mm.cli._signals import Ends
+
+
+def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
+    """Lightning's Trainer, from its yaml. Errors: ValueError where it refuses a value, or would trip over a text."""
+    hints = get_type_hints(Trainer.__init__)
+    for key, value in cfg.trainer.items():
+        if isinstance(value, str | float) and key in hints and not {type(value), value} & set(members(hints[key])):
+            raise ValueError(f"trainer.{key}: got '{value}', wanted {str(hints[key]).replace('typing.', '')}")
+    if str(cfg.trainer.precision) in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"trainer.precision: got '{cfg.trainer.precision}', in which counts, targets and metrics lose digits; "
+            f"wanted {str(cfg.trainer.precision).replace('true', 'mixed')}"
+        )
+    # Lightning would add a checkpoint callback of its own, which watches nothing.
+    keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    build = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    plugins: list[Any] = [WholeFileIO()]
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        # Its own handlers would save a checkpoint that a later run in the same folder takes for its own, and requeue.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    own = {"default_root_dir": HydraConfig.get().runtime.output_dir, "enable_checkpointing": keeps, "plugins": plugins}
+    try:
+        return watched(build(callbacks=[*callbacks, Ends()], logger=logger, **own))
+    except (TypeError, MisconfigurationException) as error:
+        raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
+
+
+def members(hint: Any) -> list[Any]:
+    """A type, the members of a union and the values of its literals."""
+    return [hint, *(found for inner in get_args(hint) for found in members(inner))]
+
+
+def build_callbacks(cfg: DictConfig, model: Any) -> list[Callback]:
+    """Those of the config, and the one that stores what frozen encoders give."""
+    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
+    stores = [FrozenFeatures(f"{cfg.paths.cache}/features", describe(cfg, model))] if cfg.cache_features else []
+    return [*callbacks, *stores]
+
+
+def describe(cfg: DictConfig, model: Any) -> dict[str, str]:
+    """Input name -> the settings of its encoder and its transform, as text."""
+    parts = {
+        name: (cfg.model.encoders[model.share.get(name, name)], cfg.datamodule.transforms[name])
+        for name in model.inputs
+    }
+    return {name: "\n".join(OmegaConf.to_yaml(part, resolve=True) for part in pair) for name, pair in parts.items()}
