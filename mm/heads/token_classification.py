@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from mm.heads.classification import check_loss, class_loss, settle_weights
+from mm.heads._classifying import LinearClassifier
 from mm.types import IGNORE, Features, side_by_side
 
 
@@ -45,41 +45,18 @@ def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return found
 
 
-class TokenClassificationHead(nn.Module):
+class TokenClassificationHead(LinearClassifier):
     """Linear classifier of each of the anchor's tokens; a word is told by its first.
 
-    classes: the tags, by BIO; input: the anchor's name; embed_dim: width of the fused features; counts, class_weights,
-    label_smoothing, focal_gamma: of the words, as in ClassificationHead; weight: of this head's loss among those of
-    several heads. Errors: ValueError for a dropout that is no probability, or as in ClassificationHead.
+    classes: the tags, by BIO; input: the anchor's name; the rest: as in LinearClassifier, its counts those of words.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: Sequence[str],
-        input: str,
-        embed_dim: int,
-        counts: Sequence[int] = (),
-        dropout: float = 0.0,
-        class_weights: str | Sequence[float] | None = None,
-        label_smoothing: float = 0.0,
-        focal_gamma: float = 0.0,
-        weight: float = 1.0,
-    ):
-        super().__init__()
-        check_loss(label_smoothing, focal_gamma)
-        self.classes = list(classes)
+    def __init__(self, *, classes: Sequence[str], input: str, **how: Any):
+        super().__init__(classes=classes, **how)
         self.input = input
-        self.label_smoothing = label_smoothing
-        self.focal_gamma = focal_gamma
-        self.weight = weight
-        self.drop = nn.Dropout(dropout)
-        self.linear = nn.Linear(embed_dim, len(self.classes))
         begins, follows = allowed(self.classes)
         self.register_buffer("begins", begins, persistent=False)
         self.register_buffer("follows", follows, persistent=False)
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", settle_weights(class_weights, self.classes, counts), persistent=False)
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Tensor:
         """tokens (B, T, D) -> logits (B, T, C)"""
@@ -87,8 +64,7 @@ class TokenClassificationHead(nn.Module):
 
     def loss(self, prediction: Tensor, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
         """(B, T, C), (B, up to T) -> sum over labelled words, their count (or their class weights)"""
-        words = fit(target, prediction).flatten()
-        return class_loss(prediction.flatten(0, 1), words, self.class_weights, self.label_smoothing, self.focal_gamma)
+        return self.class_loss(prediction.flatten(0, 1), fit(target, prediction).flatten())
 
     def score(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """-> the best allowed tags (N, T) and truth (N, T) of the N labelled rows; IGNORE at what begins no word"""
@@ -105,9 +81,6 @@ class TokenClassificationHead(nn.Module):
         target = fit(target, prediction)
         words = target != IGNORE
         return prediction[words].float().unsqueeze(1), target[words].unsqueeze(1)
-
-    def tempered(self, prediction: Tensor, temperature: float) -> Tensor:
-        return prediction.float() / temperature
 
     def tags(self, logits: Tensor) -> Tensor:
         """Of the words of a text (W, C) -> (W,)"""

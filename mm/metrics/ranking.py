@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
+from mm.metrics._items import Items
 from mm.metrics.retrieval import QUERIES, TIE, recall
 from mm.types import IGNORE
 
@@ -37,18 +36,13 @@ def ndcg(closer: Tensor, equal: Tensor, k: int) -> Tensor:
     return ((summed[(closer + equal + 1).clamp(max=k)] - summed[closer.clamp(max=k)]) / (equal + 1)).mean()
 
 
-class Ranking(Metric):
+class Ranking(Items):
     """recall@k, ndcg@k, the recall of chance, and rows: the first side asks, all items of the second are ranked.
 
     A row that has both sides asks for its own item; one item is what rows of one label have, also those that nobody
-    asks for. What rows of the same group had before, in an earlier split, is left out. at: every k. update: as
-    mm.metrics.retrieval.Retrieval.
+    asks for. What rows of the same group had before, in an earlier split, is left out. at: every k. update: as in
+    Items.
     """
-
-    full_state_update = False
-    vectors: Any  # a list of tensors, or one, as torchmetrics has it
-    present: Any
-    row: Any
 
     def __init__(self, at: Sequence[int] = (10,), **kwargs: Any):
         super().__init__(**kwargs)
@@ -57,21 +51,10 @@ class Ranking(Metric):
         self.at = list(at)
         self.label = self.group = torch.zeros(0, dtype=torch.long)
         self.before = torch.zeros(0, dtype=torch.bool)
-        for name in ("vectors", "present", "row"):
-            self.add_state(name, [], dist_reduce_fx="cat")
 
     def about(self, label: Tensor, group: Tensor, before: Tensor) -> None:
         """Of all rows of the data: label and group (N,) int64, IGNORE where there is none; which were before (N,)."""
         self.label, self.group, self.before = label, group, before
-
-    def update(self, vectors: Tensor, present: Tensor, row: Tensor) -> None:
-        self.vectors.append(vectors.detach())
-        self.present.append(present)
-        self.row.append(row)
-
-    def seen(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors, presence and rows of what this process has seen; of all of them within `sync_context`."""
-        return dim_zero_cat(self.vectors), dim_zero_cat(self.present), dim_zero_cat(self.row)
 
     def pairs(self, sides: int) -> list[tuple[int, int]]:
         """What is asked for by what."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.stats import hypergeom
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
+
+from mm.metrics._items import Items
 
 TIE = 1e-6  # similarities closer than this are equal: one item in two batches differs by rounding
 QUERIES = 1024  # at once
@@ -53,17 +53,12 @@ def median_rank(closer: Tensor, equal: Tensor) -> Tensor:
     return (closer + 1 + equal / 2).double().quantile(0.5)
 
 
-class Retrieval(Metric):
+class Retrieval(Items):
     """recall@k, median_rank, the recalls of chance, and rows, of every ordered pair of N inputs.
 
-    Only rows that have both count, and they alone are what is searched. at: every k. update: vectors (B, N, D) of unit
-    length, present (B, N) bool, row (B,); candidates: also measure recall@k where the item is searched among so many.
+    Only rows that have both count, and they alone are what is searched. at: every k; candidates: also measure recall@k
+    where the item is searched among so many. update: as in Items.
     """
-
-    full_state_update = False
-    vectors: Any  # a list of tensors, or one, as torchmetrics has it
-    present: Any
-    row: Any
 
     def __init__(self, at: Sequence[int] = (1, 5, 10), candidates: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -74,17 +69,6 @@ class Retrieval(Metric):
         self.at = list(at)
         self.candidates = candidates
         self.of = {k: f"recall@{k}of{candidates}" for k in self.at if candidates is not None and k < candidates}
-        for name in ("vectors", "present", "row"):
-            self.add_state(name, [], dist_reduce_fx="cat")
-
-    def update(self, vectors: Tensor, present: Tensor, row: Tensor) -> None:
-        self.vectors.append(vectors.detach())
-        self.present.append(present)
-        self.row.append(row)
-
-    def seen(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors, presence and rows of what this process has seen; of all of them within `sync_context`."""
-        return dim_zero_cat(self.vectors), dim_zero_cat(self.present), dim_zero_cat(self.row)
 
     def pairs(self, sides: int) -> list[tuple[int, int]]:
         """What is asked for by what."""

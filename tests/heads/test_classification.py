@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 from torchvision.ops import sigmoid_focal_loss
 
-from mm.heads.classification import ClassificationHead, balanced_weights, class_loss
+from mm.heads._classifying import balanced_weights, class_loss
+from mm.heads.classification import ClassificationHead
 from mm.types import IGNORE
 
 TARGET = torch.tensor([0, 2, IGNORE, 1, 1])

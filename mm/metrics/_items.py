@@ -1,0 +1,30 @@
+"""What metrics share that compare vectors of items, which have several sides each."""
+
+from typing import Any
+
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class Items(Metric):
+    """Keeps what it has seen. update: vectors (B, N, D) of unit length, present (B, N) bool, row (B,)."""
+
+    full_state_update = False
+    vectors: Any  # a list of tensors, or one, as torchmetrics has it
+    present: Any
+    row: Any
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        for name in ("vectors", "present", "row"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, vectors: Tensor, present: Tensor, row: Tensor) -> None:
+        self.vectors.append(vectors.detach())
+        self.present.append(present)
+        self.row.append(row)
+
+    def seen(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors, presence and rows of what this process has seen; of all of them within `sync_context`."""
+        return dim_zero_cat(self.vectors), dim_zero_cat(self.present), dim_zero_cat(self.row)
