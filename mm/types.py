@@ -373,7 +373,7 @@ def blank(x: Tensor) -> float:
 
 def labelled(target: Tensor) -> Tensor:
     """Which rows have any label. (B, ...) -> (B,) bool"""
-    return (~target.isnan() if target.is_floating_point() else target != IGNORE).flatten(1).any(1)
+    return (~target.isnan() if target.is_floating_point() else target != IGNORE).unsqueeze(1).flatten(1).any(1)
 
 
 def first_windows(group: Tensor, count: int) -> Tensor:

@@ -1,0 +1,18 @@
+"""What rows and windows have to do with each other, worked out by hand."""
+
+import torch
+
+from mm.types import IGNORE, first_windows, labelled
+
+NAN = float("nan")
+
+
+def test_labelled_rows_of_targets_of_any_shape():
+    assert labelled(torch.tensor([1, IGNORE])).tolist() == [True, False]
+    assert labelled(torch.tensor([[IGNORE, 0], [IGNORE, IGNORE]])).tolist() == [True, False]
+    assert labelled(torch.tensor([[[NAN, NAN]], [[NAN, 0.5]]])).tolist() == [False, True]
+    assert labelled(torch.zeros(0)).tolist() == labelled(torch.zeros(0, 3)).tolist() == []
+
+
+def test_the_first_window_of_each_row():
+    assert first_windows(torch.tensor([2, 0, 2, 1, 0]), 3).tolist() == [1, 3, 0]
