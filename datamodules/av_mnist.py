@@ -18,6 +18,7 @@ from datamodules.base import DataModule
 from datamodules.digits import WORDS
 from datamodules.table import Table
 from datamodules.targets import add_target
+from mm.messages import say
 from mm.transforms.audio.waveform import read_file
 from mm.types import DataSpec, InputData
 
@@ -140,7 +141,7 @@ class AVMNISTDataModule(DataModule):
             built = Built(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Built._fields))
             if checksum(built) == (folder / "sha256").read_text():
                 return built
-            print(f"av_mnist: {folder} is damaged (its checksum differs); it is built anew")
+            say(f"av_mnist: {folder} is damaged (its checksum differs); it is built anew")
         built = self.build(sources, wavs)
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in zip(Built._fields, built, strict=True):

@@ -31,7 +31,8 @@ class DataModule(LightningDataModule):
     batch_size, budget, buckets: see Batching; shuffle: training rows, anew each epoch; inputs: those of the data's to
     use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has
     none; readers: target -> how its cells are read, as classes where it has none; known: to a trained model, of each
-    target; whole: rows without a split column are all for testing, and other targets are not read; mix, temperature,
+    target; trained: a model reads the rows that knows what its inputs hold, and other targets are not read; whole: so
+    does it, and rows without a split column are all for testing; mix, temperature,
     one_source: of several files, see Mixing; window: how many shards the rows of a moment are from, where they lie in
     shards; balance, balance_power: a target by whose classes training rows are drawn, see Balance.
     Errors: ValueError naming row, id, column and fix.
@@ -48,6 +49,7 @@ class DataModule(LightningDataModule):
         shuffle: bool = True,
         readers: Mapping[str, TargetTransform] | None = None,
         known: Mapping[str, TargetData | None] | None = None,
+        trained: bool = False,
         whole: bool = False,
         budget: Mapping[str, float | None] | None = None,
         buckets: int = 16,
@@ -75,6 +77,7 @@ class DataModule(LightningDataModule):
         self.shuffle = shuffle
         self.readers = dict(readers or {})
         self.known = dict(known or {})
+        self.trained = trained or whole
         self.whole = whole
         self.columns: Mapping[str, Any] = {}  # as in conf/datamodule/manifest.yaml; kept with a trained model
         self.transforms: dict[str, Transform] = {}
@@ -103,9 +106,9 @@ class DataModule(LightningDataModule):
     def table(self) -> Table:
         """All rows, with the inputs that are wanted, in the usual order; what is wrong was raised or recorded."""
         table = self.read()
-        keep_some(table.split, self.split)
+        keep_some(table, self.split)
         self.settle(table)
-        if not self.whole:
+        if not self.trained:
             self.balance.check(table.spec.targets)
         names = sorted(table.spec.inputs, key=lambda n: MODALITIES.index(n) if n in MODALITIES else len(MODALITIES))
         for name in self.wanted or ():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from mm.messages import listing
+from mm.messages import listing, say
 from mm.types import SUFFIXES
 
 LISTS = ("ImageSets/Main", "splits")  # folders that hold train.txt, val.txt and test.txt
@@ -36,7 +36,7 @@ def read_voc(path: Path) -> dict[str, list[Any]]:
         rows = [(stem, split) for split, file in named.items() if file.is_file() for stem in file.read_text().split()]
         left = len(set(pictures) - {stem for stem, _ in rows})
         if left:
-            print(f"{path.name}: {left} pictures that no list in {folder.relative_to(path)} names are left out")
+            say(f"{path.name}: {left} pictures that no list in {folder.relative_to(path)} names are left out")
     if not rows:
         raise ValueError(f"datamodule.path: {path}: no picture in JPEGImages, or no name in its lists")
     cells: dict[str, list[Any]] = {
@@ -94,7 +94,7 @@ def read_coco(path: Path, document: Mapping[str, Any]) -> dict[str, list[Any]]:
     if lost:
         raise ValueError(f"{path}: annotations of image_id {listing(sorted(map(str, lost)))}, which `images` lacks")
     if crowds:
-        print(f"{path.name}: {crowds} crowds are left out: they are no objects of their own")
+        say(f"{path.name}: {crowds} crowds are left out: they are no objects of their own")
     beside = path.resolve().parent
     folders = [beside, beside / "images", beside.parent / "images"]
     folders += [beside.parent / path.stem.removeprefix("instances_")]

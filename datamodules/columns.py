@@ -15,7 +15,7 @@ from datamodules.looking import look
 from datamodules.splitting import check_split, make_split
 from datamodules.table import Fault, Table
 from datamodules.tabular import cut_tabular, rows_of
-from mm.messages import listing, near
+from mm.messages import listing, near, say
 from mm.transforms.target.cells import text_of, undecodable
 from mm.types import MODALITIES, ColumnData, DataSpec, InputData
 
@@ -83,7 +83,7 @@ def read_part(
         if name in found.tabular:  # what they hold is learnt once the rows of all files are known
             table.spec.inputs[name] = InputData(modality="tabular", columns=found.tabular[name])
         elif kept is None:
-            table.spec.inputs[name] = look(raw[name], modality, source, module.whole)
+            table.spec.inputs[name] = look(raw[name], modality, source, module.trained)
         else:
             table.spec.inputs[name] = kept.spec[name]
     return Part(table, {name: (column, cells[column]) for name, column in found.targets.items()}, found.roles, drawn)
@@ -102,7 +102,7 @@ def find_columns(
     targets = target_columns(cells, columns)
     # Columns of inputs that are not wanted need not be there.
     inputs = {n: found for n, found in inputs.items() if module.wanted is None or n in module.wanted} or inputs
-    if module.whole:  # what a trained model does not predict need not be read
+    if module.trained:  # what a trained model does not predict need not be read
         targets = {name: column for name, column in targets.items() if name in module.known}
     tabular = {
         name: tabular.get(name, (ColumnData(name=column),)) for name, (column, m) in inputs.items() if m == "tabular"
@@ -112,9 +112,9 @@ def find_columns(
     roles = find_roles(cells, columns, {*read, *targets.values()})
     for role in ("split", "group"):
         if roles[role] != named(columns, role) and kept is None:
-            print(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
+            say(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
     used = [*(read if kept is None else ()), *targets.values(), *filter(None, roles.values())]
-    check_columns(cells, used, source, module.whole)
+    check_columns(cells, used, source, module.trained)
     return Named(inputs, tabular, targets, roles)
 
 
@@ -155,7 +155,7 @@ def join_pairs(
             )
         label = "+".join(map(str, pair))
         if module.wanted is None or name in module.wanted:
-            check_columns(cells, [str(column) for column in pair], source, module.whole)
+            check_columns(cells, [str(column) for column in pair], source, module.trained)
             both = [read_input(cells[str(column)], "text", source.parent) for column in pair]
             cells[label] = [list(row) if any(row) else "" for row in zip(*both, strict=True)]
         if name in full:

@@ -44,7 +44,7 @@ class DialogueDataModule(DataModule):
         for source in self.sources:
             path = Path(source.path)
             cells = read_cells(path)
-            check_columns(cells, [self.column], path, self.whole)
+            check_columns(cells, [self.column], path, self.trained)
             found = self.turns(cells[self.column], path)
             if source.split is not None:
                 found["split"] = [source.split] * len(found["id"])

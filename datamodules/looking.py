@@ -16,16 +16,16 @@ LARGEST = 256  # pixels; images of one size up to this are read at it, others at
 USUAL = (224, 224)
 
 
-def look(raw: Sequence[Any], modality: str, source: Path, whole: bool) -> InputData:
+def look(raw: Sequence[Any], modality: str, source: Path, trained: bool) -> InputData:
     """What sixteen readable samples, spread over the rows, say of an input.
 
-    Errors: ValueError where there is none, but for a trained model (`whole`), which knows.
+    Errors: ValueError where there is none, but for a trained model (`trained`), which knows.
     """
     if modality == "text":
         return InputData(modality="text")
     paths = [p for p in raw if p is not None and os.path.isfile(p)]
     if not paths:
-        if whole:
+        if trained:
             return InputData(modality=modality)
         raise ValueError(
             f"{source}: no row has a file for the input of modality {modality}; paths are relative to "
@@ -33,13 +33,28 @@ def look(raw: Sequence[Any], modality: str, source: Path, whole: bool) -> InputD
         )
     paths = [paths[i] for i in sorted(set(np.linspace(0, len(paths) - 1, 16).astype(int).tolist()))]
     if modality == "audio":
-        return InputData(modality="audio", sample_rate=usual_rate(paths))
+        rate = usual_rate(paths)
+        if rate is None and not trained:
+            raise ValueError(unreadable(source, modality, paths))
+        return InputData(modality="audio", sample_rate=rate)
     sizes, grey = image_sizes(paths)
+    if not sizes and trained:
+        return InputData(modality=modality)
+    if not sizes:
+        raise ValueError(unreadable(source, modality, paths))
     size = sizes.pop() if len(sizes) == 1 else USUAL
     return InputData(modality="vision", size=size if max(size) <= LARGEST else USUAL, channels=1 if grey else 3)
 
 
-def usual_rate(paths: Sequence[str]) -> int:
+def unreadable(source: Path, modality: str, paths: Sequence[str]) -> str:
+    """Said where nothing can be told of an input, whatever on_error says."""
+    return (
+        f"{source}: none of {len(paths)} files of modality {modality} that were tried can be read, such as {paths[0]}; "
+        "is this the right column, and are the files whole?"
+    )
+
+
+def usual_rate(paths: Sequence[str]) -> int | None:
     """Hz of most sounds; a broken file says nothing: its row is named when it is read."""
     import soundfile
 
@@ -47,7 +62,7 @@ def usual_rate(paths: Sequence[str]) -> int:
     for path in paths:
         with suppress(soundfile.LibsndfileError, OSError, TypeError):
             rates.append(soundfile.info(path).samplerate)
-    return Counter(rates).most_common(1)[0][0] if rates else 16_000
+    return Counter(rates).most_common(1)[0][0] if rates else None
 
 
 def image_sizes(paths: Sequence[str]) -> tuple[set[tuple[int, int]], bool]:

@@ -51,7 +51,7 @@ class MovieLensDataModule(DataModule):
         ratings, movies = (self.file(name) for name in COLUMNS)
         cells = interactions(ratings, movies, self.history, self.data_seed)
         add_candidates(cells, movies)
-        if not self.whole:
+        if not self.trained:
             every = {"movieId": movies["movieId"], "userId": ratings["userId"]}
             for name, column in self.targets.items():
                 if column in every:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, train_test_split
 
-from datamodules.table import SPLITS, Fault
+from datamodules.table import SPLITS, Fault, Table
 
 SPELT = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
@@ -22,13 +22,17 @@ class Split:
     rows: int | None = None
 
 
-def keep_some(names: np.ndarray, split: Split) -> None:
+def keep_some(table: Table, split: Split) -> None:
     """Of the training rows as many as are wanted, drawn by the split's seed, in place: the others are in no split.
+
+    Once: rows that are dropped later are not made up for.
 
     Errors: ValueError where there are fewer.
     """
+    names = table.split
     train = np.flatnonzero(names == "train")
-    if split.rows is None or len(train) == split.rows:
+    done, table.kept = table.kept, True
+    if done or split.rows is None or len(train) == split.rows:
         return
     if not 0 < split.rows < len(train):
         raise ValueError(f"datamodule.split.rows: got {split.rows}, wanted from 1 to the {len(train)} training rows")

@@ -9,7 +9,7 @@ import numpy as np
 from datamodules.base import DataModule
 from datamodules.splitting import keep_some
 from datamodules.table import Fault, Table
-from mm.messages import near
+from mm.messages import near, say
 from mm.transforms.tabular.columns import check_column, find_column, is_empty, told
 from mm.types import ColumnData
 
@@ -69,13 +69,13 @@ def rows_of(cells: Mapping[str, Sequence[Any]], columns: Sequence[ColumnData]) -
 def learn_columns(table: Table, name: str, module: DataModule) -> None:
     """What the columns of a tabular input hold, from its training rows; cells that can't be read are faults.
 
-    Of a trained model (`module.whole`) it is known.
+    Of a trained model (`module.trained`) it is known.
     """
     data, raw = table.spec.inputs[name], table.inputs[name]
     assert data.columns is not None
-    if module.whole:
+    if module.trained:
         return
-    keep_some(table.split, module.split)
+    keep_some(table, module.split)
     found, said = [], []
     for given in data.columns:
         cells = [None if row is None else row.get(given.name) for row in raw]
@@ -91,4 +91,4 @@ def learn_columns(table: Table, name: str, module: DataModule) -> None:
         said.append(told(column, [cells[row] for row in np.flatnonzero(train).tolist()]))
     sizes = tuple(0 if column.kind == "number" else len(column.classes) + 1 for column in found)
     table.spec.inputs[name] = replace(data, columns=tuple(found), sizes=sizes)
-    print(f"{table.source}: {name}: {'; '.join(said)}")
+    say(f"{table.source}: {name}: {'; '.join(said)}")

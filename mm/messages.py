@@ -1,5 +1,6 @@
-"""Words that errors of several rooms end with."""
+"""What rooms tell a person: the ends of errors, and notes that one process of several prints."""
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -15,3 +16,14 @@ def listing(names: Sequence[str], most: int = 12, longest: int = 40) -> str:
     """Names, not too many and not too long."""
     short = [name if len(name) <= longest else name[: longest - 3] + "..." for name in names[:most]]
     return ", ".join(short) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes: the others were started by it, or beside it by a launcher."""
+    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def say(text: str) -> None:
+    """Print it, in the first process alone."""
+    if is_first_process():
+        print(text)

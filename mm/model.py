@@ -100,7 +100,8 @@ class MultimodalModel(nn.Module):
         if len(rows) == len(row):
             return Merged(self.temper(predictions), output.fused, batch.targets, batch.meta, row, first)
         first = first_windows(group, len(rows))
-        merged = {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}
+        with torch.autocast(row.device.type, enabled=False):  # under it means of numbers would have three digits
+            merged = {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}
 
         def joined(x: Tensor, of: str | None, fill: float) -> Tensor:
             """of: an input, if x tells something of its tokens."""

@@ -3,13 +3,14 @@
 B batch   T tokens or time steps   D width   C classes or channels   H, W height, width   L samples of a waveform
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 # The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
 MODALITIES = ("text", "vision", "audio", "tabular")
@@ -19,7 +20,7 @@ SUFFIXES = {  # of files that hold one input of a modality
     "audio": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"),
 }
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
-ONCE = ("characters", "frame", "size")  # of meta: the same for all windows of a row
+ONCE = ("characters", "frame", "size")  # of meta: of the row, padded with 0; the rest is of tokens, padded with -1
 BEGIN, LAST = 1, 2  # the tokens of an answer's ends, in targets of spans; added where they are one, 0 elsewhere
 
 
@@ -362,8 +363,8 @@ class Rebuilt(Protocol):
 
 
 def pick(x: Any, rows: Any) -> Any:
-    """Some rows of a Tensor, or of a NamedTuple of tensors."""
-    return x[rows] if isinstance(x, Tensor) else type(x)(*(pick(part, rows) for part in x))
+    """Some rows of a Tensor, or of all tensors of a Batch, an Output, Features ..."""
+    return tree_map_only(Tensor, lambda part: part[rows], x)
 
 
 def blank(x: Tensor) -> float:
@@ -380,6 +381,17 @@ def first_windows(group: Tensor, count: int) -> Tensor:
     """Of each row, its first window. group: (B,) the row of each window -> (count,)"""
     order = torch.arange(len(group), device=group.device)
     return torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
+
+
+def windows_of(features: Mapping[str, Features], part: Sequence[str], row: Tensor) -> tuple[Tensor, Tensor]:
+    """Which windows have some of a part of the inputs, and which tell of their row by it: these, or all if none has.
+
+    row: (B,) of each window -> (B,) bool, (B,) bool
+    """
+    seen = torch.stack([features[name].mask.any(1) for name in part]).any(0)
+    rows, group = row.unique(return_inverse=True)
+    some = seen.new_zeros(len(rows), dtype=torch.int).scatter_reduce(0, group, seen.int(), "amax")
+    return seen, seen | ~some.bool()[group]
 
 
 def side_by_side(x: Tensor, group: Tensor, count: int, length: int, fill: float) -> Tensor:

@@ -7,6 +7,7 @@ from torch import nn
 from mm.encoders.vision.conv import VisionConv
 from mm.fusion.concat import ConcatFusion
 from mm.heads.classification import ClassificationHead
+from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.types import Batch, Features, Output, mask_inputs
 
@@ -114,3 +115,16 @@ def test_only_modules_are_parameters():
         "heads",
     }
     assert isinstance(model.encoders, nn.ModuleDict)
+
+
+def test_windows_are_merged_in_full_precision_under_autocast():
+    """bfloat16 has steps of 8 between 1,024 and 2,048."""
+    head = RegressionHead(embed_dim=8, mean=0.0, std=1.0, criterion="mse")
+    model = MultimodalModel({}, ConcatFusion(inputs=["left"], embed_dim=8), {"size": head}, embed_dim=8)
+    mask = torch.ones(3, 1, dtype=torch.bool)
+    fused = Features(torch.randn(3, 1, 8), mask, torch.randn(3, 8), torch.zeros(3, 1, 2))
+    prediction = torch.tensor([2013.4, 2013.4, 1987.0])
+    batch = Batch({}, {"left": mask}, {"size": torch.zeros(3)}, torch.tensor([0, 0, 1]), {})
+    with torch.autocast("cpu", torch.bfloat16):
+        merged = model.merge(Output({"size": prediction}, fused, {}), batch)
+    torch.testing.assert_close(merged.predictions["size"], torch.tensor([2013.4, 1987.0]))

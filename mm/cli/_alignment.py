@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mm.checkpoint import to_device
-from mm.cli._app import is_first_process
-from mm.messages import listing, near
+from mm.messages import is_first_process, listing, near
 from mm.metrics.zero_shot import COMBINE, class_vectors, zero_shot
 from mm.model import MultimodalModel
+from mm.tasks.base import Task
 from mm.tasks.contrastive import Contrastive
 from mm.tasks.measures import section
 from mm.transforms.collate import Sample, collate
@@ -21,8 +21,10 @@ PROMPTS = 256  # encoded at once
 Seen = tuple[Tensor, Tensor, Tensor]  # vectors (R, N, D), presence (R, N), row (R,)
 
 
-def check(task: Contrastive, datamodule: Any) -> None:
-    """Errors: ValueError for what would be found out only in training or after it."""
+def check(task: Task, datamodule: Any) -> None:
+    """Of a task that aligns. Errors: ValueError for what would be found out only in training or after it."""
+    if not isinstance(task, Contrastive):
+        return
     if task.label is not None:
         known(datamodule, "task.label", task.label)
     if task.group is not None:
@@ -68,6 +70,13 @@ def modalities(datamodule: Any, inputs: Sequence[str]) -> dict[str, str]:
     """Of the inputs that the data has."""
     spec = datamodule.table.spec.inputs
     return {name: spec[name].modality for name in inputs if name in spec}
+
+
+def told_after_training(task: Task, datamodule: Any) -> dict[str, float]:
+    """As told, with what the task was built with; of another task nothing."""
+    if not isinstance(task, Contrastive) or task.loss is None:
+        return {}
+    return told(task, datamodule, task.zero_shot, task.loss.temperature().item())
 
 
 def told(task: Contrastive, datamodule: Any, asked: Mapping[str, Any], scale: float) -> dict[str, float]:

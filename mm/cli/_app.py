@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.cli._processes import joint
-from mm.messages import near
+from mm.messages import is_first_process, near
 
 Job = Callable[[DictConfig, Path], Any]
 
@@ -92,11 +92,6 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         sys.argv = outer
         restore(before)
     return result
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes: the others were started by it, or beside it by a launcher."""
-    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def check_groups(cfg: DictConfig, choices: Any) -> None:

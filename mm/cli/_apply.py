@@ -52,7 +52,9 @@ def datamodule(
         for key, value in loaded.config.get("split", {}).items():  # older directories have none
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
                 cfg.datamodule.split[key] = value
-    built = _finish.build_datamodule(cfg, readers={} if anew else loaded.readers, known=targets, whole=not drawn)
+    built = _finish.build_datamodule(
+        cfg, readers={} if anew else loaded.readers, known=targets, trained=True, whole=not drawn
+    )
     table = built.table
     for name in [n for n in table.targets if n not in targets]:
         del table.targets[name]

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from mm.checkpoint import LoadedModel, to_device
 from mm.cli import _alignment
-from mm.cli._app import is_first_process
-from mm.messages import listing
+from mm.messages import is_first_process, listing
 from mm.metrics.few_shot import draw, nearest, prototypes
 from mm.model import MultimodalModel
 from mm.tasks.measures import section

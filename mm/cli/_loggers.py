@@ -17,7 +17,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm.callbacks.samples import Samples
-from mm.cli._app import is_first_process
+from mm.messages import is_first_process
 
 WANDB_ID = "wandb_id"  # the file of the run folder that keeps it
 

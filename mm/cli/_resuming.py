@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mm.callbacks.resumable import newest_first, usable
-from mm.cli._app import is_first_process, shown
+from mm.cli._app import shown
+from mm.messages import is_first_process
 from mm.tasks.sharding import complete
 
 # Of the datamodule, what may change while a run goes on: how rows are fed, not which they are, nor their order.
@@ -21,7 +22,10 @@ def check(cfg: DictConfig, folder: Path) -> None:
         if before.get(key) == now.get(key) or key == "resume":
             continue
         room, _, rest = key.partition(".")
-        if room in ("model", "peft", "seed") or (room == "datamodule" and rest.split(".")[0] not in FREE):
+        free = rest.split(".")[0] in FREE and not rest.endswith(
+            ".columns"
+        )  # of a table: which category has which number
+        if room in ("model", "peft", "seed") or (room == "datamodule" and not free):
             raise ValueError(
                 f"resume=true: {key} was {before.get(key)}, now it is {now.get(key)}; a run keeps its model and its "
                 "data, and the seed of both: leave it out, or start another run=NAME"

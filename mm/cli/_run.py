@@ -21,9 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from mm import checkpoint
 from mm.callbacks.resumable import Stopped, newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
-from mm.cli._app import is_first_process, remember, resume_command, shown
-from mm.messages import near
-from mm.tasks.contrastive import Contrastive
+from mm.cli._app import remember, resume_command, shown
+from mm.messages import is_first_process, near
 from mm.tasks.sharding import Sharded
 
 LONG = 600  # letters of a value that are printed as they are
@@ -84,6 +83,9 @@ def prepare(cfg: DictConfig) -> Run:
         raise ValueError(f"compile: got '{cfg.compile}', wanted true or false")
     if cfg.compile:
         model.compile()
+    for key in ("optimizer", "scheduler", "nonfinite"):
+        if cfg.task.get(key) is None:
+            raise ValueError(f"task.{key}: got null, which only a task that tests can do without; leave the key out")
     built = {head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in metrics.items()}
     try:
         teachers = _teachers.load(cfg, datamodule.transforms)
@@ -94,8 +96,7 @@ def prepare(cfg: DictConfig) -> Run:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
     check_settings(cfg, task)
     settle_monitor(cfg, task.val_names())
-    if isinstance(task, Contrastive):
-        _alignment.check(task, datamodule)
+    _alignment.check(task, datamodule)
     return Run(datamodule, task, metrics)
 
 
@@ -213,8 +214,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
         task.model = trainer.strategy.whole(task.model)
     if not trainer.is_global_zero:
         return score
-    if isinstance(task, Contrastive) and tested:
-        results |= _alignment.told(task, datamodule, task.zero_shot, task.kept()["scale"])
+    results |= _alignment.told_after_training(task, datamodule) if tested else {}
     if task.nonfinite is not None and task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
@@ -279,7 +279,7 @@ def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path)
         dict(run.datamodule.columns) or None,
         run.metrics,
         _results.model_card(command, table.source, split_counts(run.datamodule), results, run.task.model),
-        run.task.kept(),
+        run.task.kept(OmegaConf.to_container(cfg.task, resolve=True)),
         asdict(run.datamodule.split),
     )
     return path

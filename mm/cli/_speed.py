@@ -12,13 +12,12 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.fabric.utilities.throughput import get_available_flops
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from mm.callbacks.throughput import Amount, Counter
 from mm.tasks.base import Task
 from mm.tasks.measures import positive
-from mm.types import Batch
+from mm.types import Batch, pick
 
 PHASES = ("data", "forward", "backward", "optimizer", "other")
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -215,7 +214,7 @@ def step_flops(hand: ByHand, batch: Batch) -> float:
     Recurrent kernels and Fourier transforms are not counted by torch. Work done twice to save memory is.
     """
     whole = len(batch.row)
-    few = tree_map_only(Tensor, lambda x: x[:COUNTED_ROWS], batch)
+    few = pick(batch, slice(COUNTED_ROWS))
     if hand.device.type != "cpu":
         few = move_data_to_device(few, hand.device)
     counter = FlopCounterMode(display=False)

@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from mm import checkpoint
-from mm.cli._app import is_first_process, shown
+from mm.cli._app import shown
+from mm.messages import is_first_process
 from mm.transforms.text.tokens import load_tokenizer
 from mm.transforms.text.vocabulary import KINDS, trained
 
@@ -44,12 +45,14 @@ def check_sources(cfg: DictConfig, model: Any, sources: list[dict[str, Any]]) ->
     read = {name: encoder.input.tokenizer for name, encoder in model.encoders.items()}
     written = {name: node.get("tokenizer") for name, node in (cfg.model.heads or {}).items()}
     for source in sources:
-        folder, taken = checkpoint.fetch(source["path"]), taken_parts(source)
+        folder, taken = checkpoint.fetch(source["path"]), taken_parts(source, model)
         for group, kept, owners in (("encoders", "tokenizer", read), ("heads", "labels", written)):
             for name, own in owners.items():
                 if own is None or (group, name) not in taken:
                     continue
                 theirs = folder / kept / name
+                if group == "heads" and not theirs.is_dir():  # theirs writes nothing
+                    continue
                 use = str(theirs) if theirs.is_dir() else "bytes"
                 if tokens_of(own) != tokens_of(use):
                     key = f"model.{group}.{name}{'.reads' if group == 'heads' else ''}.tokenizer"
@@ -59,10 +62,12 @@ def check_sources(cfg: DictConfig, model: Any, sources: list[dict[str, Any]]) ->
                     )
 
 
-def taken_parts(source: dict[str, Any]) -> set[tuple[str, ...]]:
+def taken_parts(source: dict[str, Any], model: Any) -> set[tuple[str, ...]]:
     """(encoders or heads, name) of the parts that any weight of a source is taken for."""
-    names = checkpoint.weights(source["path"])
-    return {tuple(name.split(".")[:2]) for name in names if any(re.search(rx, name) for rx in source["only"])}
+    wanted = model.state_dict()
+    weights = checkpoint.weights(source["path"])
+    fitting = [name for name, x in weights.items() if name in wanted and x.shape == wanted[name].shape]
+    return {tuple(name.split(".")[:2]) for name in fitting if any(re.search(rx, name) for rx in source["only"])}
 
 
 def tokens_of(tokenizer: str) -> Any:

@@ -9,8 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
-from mm.cli._app import is_first_process
-from mm.messages import listing, near
+from mm.messages import is_first_process, listing, near
 from mm.model import MultimodalModel
 from mm.peft import adapters
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-from mm.cli._app import is_first_process, launch, remember, shown
+from mm.cli._app import launch, remember, shown
+from mm.messages import is_first_process
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

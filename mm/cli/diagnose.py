@@ -40,15 +40,19 @@ def main(argv: list[str]) -> None:
 def rebuild(folder: Path) -> tuple[Any, Any]:
     """The data and the model of a run, from its finished config."""
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
-    from mm.cli import _finish, _run
+    from mm.cli import _finish, _run, _weights
 
     _run.quiet()
     cfg: Any = OmegaConf.load(folder / "config.yaml")
     datamodule = _finish.build_datamodule(cfg)
     datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
-    return datamodule, instantiate(cfg.model, _convert_="all")
+    model = instantiate(cfg.model, _convert_="all")
+    with open_dict(cfg):
+        cfg.resume = True  # weights are loaded into the adapters, not those that they started from
+    _weights.adapt(cfg, model)
+    return datamodule, model
 
 
 def replay(path: Path, datamodule: Any, model: Any) -> None:
@@ -56,6 +60,7 @@ def replay(path: Path, datamodule: Any, model: Any) -> None:
     import torch
 
     from mm.tasks.nonfinite import first_nonfinite, unpack
+    from mm.types import pick
 
     kept = torch.load(path, map_location="cpu", weights_only=True)
     if kept["weights"] is None:
@@ -69,7 +74,7 @@ def replay(path: Path, datamodule: Any, model: Any) -> None:
     print(f"  first in {place}" if place else "  every module's output is finite when replayed")
     bad = []
     for i, row in enumerate(batch.row.tolist()):
-        one = pick(batch, i)
+        one = pick(batch, slice(i, i + 1))
         if row >= 0 and first_nonfinite(model, lambda one=one: losses(model, one)):
             bad.append(datamodule.table.name(row))
     some = bad and len(bad) < len(batch.row)
@@ -81,19 +86,6 @@ def losses(model: Any, batch: "Batch") -> list[Any]:
     """Of every head, as training computes them."""
     output = model(batch.inputs, batch.masks, batch.targets)
     return [head.loss(output.predictions[n], batch.targets[n], output.fused) for n, head in model.heads.items()]
-
-
-def pick(batch: "Batch", i: int) -> "Batch":
-    """One row of a batch."""
-    from mm.types import Batch, Features
-
-    def cut(tensors: dict[str, Any]) -> dict[str, Any]:
-        return {
-            n: Features(*(y[i : i + 1] for y in x)) if isinstance(x, Features) else x[i : i + 1]
-            for n, x in tensors.items()
-        }
-
-    return Batch(cut(batch.inputs), cut(batch.masks), cut(batch.targets), batch.row[i : i + 1], cut(batch.meta))
 
 
 def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:

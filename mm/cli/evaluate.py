@@ -23,7 +23,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
 
     loaded = _apply.load(cfg)
     asked: Any = OmegaConf.to_container(cfg)
-    if "scale" in loaded.config["task"]:
+    if "retrieval" in loaded.config["task"]:
         return aligned(cfg, asked, loaded, folder)
     if _frozen.wanted(asked):
         return frozen(cfg, asked, loaded, folder)
@@ -47,16 +47,21 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
     """A model of aligned inputs: retrieval, and, of targets that are named, what its vectors are good for."""
     from omegaconf import open_dict
 
+    from mm import checkpoint
     from mm.cli import _alignment, _apply, _frozen
-    from mm.metrics.retrieval import Retrieval
+    from mm.tasks.contrastive import Ranks
 
     if cfg.get("robustness") is not None:
         raise ValueError("robustness: this model predicts nothing: it was trained to align its inputs; leave it out")
-    datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked))
+    kept = loaded.config["task"]
+    retrieval = checkpoint.build(kept["retrieval"], cfg.allow)
+    about = {key: kept[key] for key in ("label", "group")} if isinstance(retrieval, Ranks) else {}
+    only = list(dict.fromkeys([*_frozen.wanted(asked), *filter(None, about.values())]))
+    datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=only)
     _frozen.check(asked, datamodule, loaded.model)
     with open_dict(cfg):
-        cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive"}
-    task, trainer = _apply.test(cfg, loaded, datamodule, cfg.split, retrieval=Retrieval())
+        cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive", **about}
+    task, trainer = _apply.test(cfg, loaded, datamodule, cfg.split, retrieval=retrieval)
     results, test, train = task.results, _frozen.of_aligned(task.embedded, task.compared), None
     results |= _alignment.told(task, datamodule, asked["zero_shot"], loaded.config["task"]["scale"])
     if _frozen.trained_on(asked):
@@ -69,16 +74,18 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
 def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -> None:
     """Any other model: what its encoders give is good for, of targets that are named; its heads are left alone."""
     from mm.cli import _apply, _frozen, _results, _run
-    from mm.cli._app import is_first_process, remember
+    from mm.cli._app import remember
+    from mm.messages import is_first_process
 
     if cfg.get("robustness") is not None:
         raise ValueError("robustness measures heads; zero_shot, few_shot and linear_probe leave them out: ask in turn")
     if not is_first_process():
         return
-    datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked), anew=True)
+    learnt = _frozen.trained_on(asked)
+    datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked), anew=learnt)
     _frozen.check(asked, datamodule, loaded.model)
     test = _frozen.of_encoders(loaded, datamodule, cfg.split)
-    train = _frozen.of_encoders(loaded, datamodule, "train") if _frozen.trained_on(asked) else None
+    train = _frozen.of_encoders(loaded, datamodule, "train") if learnt else None
     results: dict[str, float] = {}
     if asked["zero_shot"]["target"] is not None:
         results |= _frozen.zero_shot(loaded, test, datamodule, asked["zero_shot"])

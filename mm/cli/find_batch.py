@@ -165,10 +165,10 @@ class Twice:
 def tiled(bucket: Bucket, rows: int) -> "Batch":
     """As many rows of the data, the few over and over."""
     import torch
-    from torch.utils._pytree import tree_map_only
 
-    index = torch.arange(rows * bucket.windows) % len(bucket.batch.row)
-    return tree_map_only(torch.Tensor, lambda x: x[index], bucket.batch)
+    from mm.types import pick
+
+    return pick(bucket.batch, torch.arange(rows * bucket.windows) % len(bucket.batch.row))
 
 
 def out_of_memory(error: BaseException) -> bool:

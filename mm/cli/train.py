@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import is_first_process, launch, shown
+from mm.cli._app import launch, shown
+from mm.messages import is_first_process
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -67,9 +67,7 @@ def tokens_of(reads: TargetTransform) -> tuple[Tensor, dict[str, Tensor]]:
     for key in metas[0]:
         found = [one[key] for one in metas]
         once = key in ONCE
-        meta[f"{reads.input}/{key}"] = (
-            pad_sequence(found, batch_first=True) if once else at_tokens(found, -1 if key == "words" else 0)
-        )
+        meta[f"{reads.input}/{key}"] = pad_sequence(found, batch_first=True) if once else at_tokens(found, -1)
     return target, meta
 
 

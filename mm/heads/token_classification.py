@@ -92,30 +92,31 @@ class TokenClassificationHead(LinearClassifier):
         start, end: characters of the text. A word that several windows have is told by their mean; of one that no token
         tells of, as it was cut off or the tokenizer drops it, the tag and its probability are None.
         """
-        rows = []
-        for logits, words, characters in zip(
-            prediction, meta[f"{self.input}/words"], meta[f"{self.input}/characters"], strict=True
-        ):
-            words = F.pad(words, (0, logits.shape[0] - len(words)), value=-1)
-            text = "".join(map(chr, characters.tolist()))
-            places = [found.span() for found in re.finditer(r"[^\s\0]+", text)]
-            first = words >= 0
-            member = F.one_hot(words[first].long(), len(places)).T.float()  # (words, tokens)
-            scores = member @ logits[first].float().log_softmax(-1) / member.sum(1, keepdim=True).clamp(min=1)
-            untold = ~member.any(1)
-            scores[untold] = -torch.inf
-            scores[untold, self.classes.index("O")] = 0
-            best = self.tags(scores)
-            tags = [self.classes[i] for i in best.tolist()]
-            chances = scores.softmax(-1).gather(1, best.unsqueeze(1)).squeeze(1).tolist()
-            found = [
-                {"type": kind, "text": text[places[a][0] : places[b][1]], "start": places[a][0], "end": places[b][1]}
-                for kind, a, b in entities(tags)
-            ]
-            told = [None if nothing else tag for tag, nothing in zip(tags, untold.tolist(), strict=True)]
-            chances = [None if tag is None else chance for tag, chance in zip(told, chances, strict=True)]
-            rows.append({"prediction": found, "tags": told, "probability": chances})
-        return rows
+        parts = (prediction.float(), meta[f"{self.input}/words"], meta[f"{self.input}/characters"])
+        with torch.autocast(prediction.device.type, enabled=False):  # under it means of numbers have three digits
+            return [self.tell(*row) for row in zip(*parts, strict=True)]
+
+    def tell(self, logits: Tensor, words: Tensor, characters: Tensor) -> dict[str, Any]:
+        """As decode, of one row: (T, C), (up to T,) the word that each token begins or -1, (letters,)"""
+        words = F.pad(words, (0, logits.shape[0] - len(words)), value=-1)
+        text = "".join(map(chr, characters.tolist()))
+        places = [found.span() for found in re.finditer(r"[^\s\0]+", text)]
+        first = words >= 0
+        member = F.one_hot(words[first].long(), len(places)).T.float()  # (words, tokens)
+        scores = member @ logits[first].log_softmax(-1) / member.sum(1, keepdim=True).clamp(min=1)
+        untold = ~member.any(1)
+        scores[untold] = -torch.inf
+        scores[untold, self.classes.index("O")] = 0
+        best = self.tags(scores)
+        tags = [self.classes[i] for i in best.tolist()]
+        chances = scores.softmax(-1).gather(1, best.unsqueeze(1)).squeeze(1).tolist()
+        found = [
+            {"type": kind, "text": text[places[a][0] : places[b][1]], "start": places[a][0], "end": places[b][1]}
+            for kind, a, b in entities(tags)
+        ]
+        told = [None if nothing else tag for tag, nothing in zip(tags, untold.tolist(), strict=True)]
+        chances = [None if tag is None else chance for tag, chance in zip(told, chances, strict=True)]
+        return {"prediction": found, "tags": told, "probability": chances}
 
     def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:
         """The windows' tokens side by side. (B, T, C), (B,) -> (count, W T, C)"""
@@ -123,5 +124,13 @@ class TokenClassificationHead(LinearClassifier):
 
 
 def fit(target: Tensor, prediction: Tensor) -> Tensor:
-    """As long as the tokens are. (B, up to T), (B, T, C) -> (B, T)"""
+    """As long as the tokens are. (B, up to T), (B, T, C) -> (B, T)
+
+    Errors: ValueError where there are fewer tokens, as of an encoder that gives one of a whole text.
+    """
+    if target.shape[1] > prediction.shape[1]:
+        raise ValueError(
+            f"a tag is told of each token of its input, and there are {target.shape[1]}, but the encoder gives "
+            f"{prediction.shape[1]}; choose one that gives a token for each, such as transformer"
+        )
     return F.pad(target, (0, prediction.shape[1] - target.shape[1]), value=IGNORE)

@@ -26,6 +26,15 @@ class AveragePrecision(MeanAveragePrecision):
         super().__init__(extended_summary=True, iou_thresholds=OVERLAPS, rec_thresholds=RECALLS, **kwargs)
         self.kinds = list(classes)
 
+    def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
+        """As objects: torchmetrics would gather picture by picture, of which processes have seen different numbers."""
+        own = {name: [x.cpu() for x in getattr(self, name)] for name in self._reductions}
+        group = process_group or self.process_group
+        everyone: list[Any] = [None] * torch.distributed.get_world_size(group)
+        torch.distributed.all_gather_object(everyone, own, group)
+        for name in own:
+            setattr(self, name, [x.to(self.device) for part in everyone for x in part[name]])
+
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         found = super().compute()
         # IoU, recall, class, area (all), most boxes of a picture (100); -1 where the class has no box

@@ -41,10 +41,9 @@ class ClassificationReport(Metric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         n = len(self.classes)
         # One matrix product, not bincount: that one has no deterministic kernel on a GPU.
-        seen = (
-            torch.nn.functional.one_hot(target, n).float().T @ torch.nn.functional.one_hot(preds.argmax(-1), n).float()
-        )
-        self.confusion += seen.long()
+        truth, told = (torch.nn.functional.one_hot(x, n).float() for x in (target, preds.argmax(-1)))
+        with torch.autocast(target.device.type, enabled=False):  # in bfloat16 301 rows would be 300
+            self.confusion += (truth.T @ told).long()
 
     def compute(self) -> dict[str, Tensor]:
         truth = self.confusion.sum(1)  # (C,)

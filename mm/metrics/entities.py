@@ -28,19 +28,20 @@ class Entities(Metric):
         super().__init__(**kwargs)
         self.classes = list(classes)
         self.types = sorted({tag[2:] for tag in self.classes if tag != "O"})
-        for name in ("tags", "truth", "ends"):  # of all texts one after the other; how long each is
+        # Of all texts one after the other; how long each is. Floats, as torchmetrics adds for a process without a row.
+        for name in ("tags", "truth", "ends"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         words = target != IGNORE
-        self.tags.append(preds[words])
-        self.truth.append(target[words])
-        self.ends.append(words.sum(1))
+        self.tags.append(preds[words].float())
+        self.truth.append(target[words].float())
+        self.ends.append(words.sum(1).float())
 
     def compute(self) -> dict[str, Tensor]:
         from seqeval.metrics import classification_report  # slow to import, needed by this metric only
 
-        lengths = dim_zero_cat(self.ends).tolist()
+        lengths = dim_zero_cat(self.ends).long().tolist()
         told, truth = (
             [[self.classes[int(i)] for i in text] for text in dim_zero_cat(x).split(lengths)]
             for x in (self.tags, self.truth)

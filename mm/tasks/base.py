@@ -79,8 +79,8 @@ class Task(LightningModule):
         self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
         self._bad: tuple[Batch, int] | None = None  # the first of these batches whose gradient is not finite
 
-    def kept(self) -> dict[str, Any]:
-        """Plain data that the model directory keeps of the task."""
+    def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain data that the model directory keeps of the task. config: that it was built from"""
         return {}
 
     def setup(self, stage: str) -> None:

@@ -18,7 +18,7 @@ from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.gathering import gather, merge
 from mm.tasks.measures import Mean, mean_losses
-from mm.types import IGNORE, Batch, Embedded, Features, Towered
+from mm.types import IGNORE, Batch, Embedded, Towered, pick
 
 
 class Loss(Protocol):
@@ -147,11 +147,7 @@ class Contrastive(Task):
         parts = []
         for i in range(0, rows, self.chunk_size):
             chunk = slice(i, i + self.chunk_size)
-            inputs = {
-                n: Features(*(y[chunk] for y in x)) if isinstance(x, Features) else x[chunk]
-                for n, x in batch.inputs.items()
-            }
-            masks = {n: x[chunk] for n, x in batch.masks.items()}
+            inputs, masks = pick(batch.inputs, chunk), pick(batch.masks, chunk)
             # Nothing is kept of a chunk but its vectors. When their gradient is known, the backward pass takes one
             # chunk after the other, the last first, and encodes it again from the random state of the first time.
             again = torch.is_grad_enabled()
@@ -177,8 +173,9 @@ class Contrastive(Task):
         found = mean_losses("train", self._losses)
         return found | {"train/scale": self.loss.temperature().detach().squeeze()} if found else {}
 
-    def kept(self) -> dict[str, Any]:
-        return {} if self.loss is None else {"scale": self.loss.temperature().item()}
+    def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        how = {key: config[key] for key in ("retrieval", "label", "group")}
+        return how if self.loss is None else how | {"scale": self.loss.temperature().item()}
 
     def replay(self, batch: Batch) -> Any:
         """Without the other processes, which need not be at fault as well."""

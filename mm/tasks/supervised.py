@@ -12,7 +12,7 @@ from mm.tasks.base import Task
 from mm.tasks.measures import mean_losses, metric_names, positive, read_scores, scores, section, subsets
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
-from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, labelled, mask_inputs, pick
+from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, labelled, mask_inputs, pick, windows_of
 
 Scores = Mapping[str, Mapping[str, Metric]]
 Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
@@ -182,24 +182,29 @@ class Supervised(Task):
         -> of the whole model; at a test also what it says, by head
         """
         features = self.model.encode(batch.inputs, batch.masks)
-        whole: tuple[Output, Merged, dict[str, list[dict[str, Any]]]] | None = None
+        inputs = self.model.inputs
+        output = self.model.predict(features, batch.targets)
+        merged = self.model.merge(output, batch)
+        said = self.model.decode(merged) if split == "test" else {}
         for part in self.parts[split]:
-            output = self.model.predict(mask_inputs(features, part), batch.targets)
-            merged = self.model.merge(output, batch)
-            measured = self.scores[section(split, part, self.model.inputs)]
-            # A row that has none of a subset's inputs says nothing of it. The whole model answers for every row.
-            seen = None if whole is None else torch.stack([features[n].mask.any(1) for n in part]).any(0)
-            if whole is None:
-                whole = output, merged, self.model.decode(merged) if split == "test" else {}
-            if len(measured):
-                self._update(measured, output, merged, batch, seen, whole[2] if seen is None else {})
+            measured = self.scores[section(split, part, inputs)]
+            if not len(measured):  # nothing is, as where rows are only predicted
+                continue
+            if len(part) == len(inputs):  # the whole model answers for every row
+                self._update(measured, output, merged, batch, None, said)
+            else:
+                less = self.model.predict(mask_inputs(features, part), batch.targets)
+                # A row that has none of a subset's inputs says nothing of it, nor a window beside others that have.
+                seen, telling = windows_of(features, part, batch.row)
+                less, rows, seen = (pick(x, telling) for x in (less, batch, seen))
+                self._update(measured, less, self.model.merge(less, rows), rows, seen, {})
         for name, heads in self.unimodal.items():
             own, targets = read_alone(heads, features[name], batch.targets)
-            measured = self.unimodal_scores[section(split, (name,), self.model.inputs)]
-            own_batch = batch._replace(targets=targets)
-            self._update(measured, own, self.model.merge(own, own_batch), own_batch, None, {})
-        assert whole is not None
-        return whole
+            _, telling = windows_of(features, (name,), batch.row)
+            own, rows = (pick(x, telling) for x in (own, batch._replace(targets=targets)))
+            measured = self.unimodal_scores[section(split, (name,), inputs)]
+            self._update(measured, own, self.model.merge(own, rows), rows, None, {})
+        return output, merged, said
 
     def _update(
         self,

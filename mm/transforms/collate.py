@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
-from mm.types import Batch, Features, Read, Transform, blank
+from mm.types import ONCE, Batch, Features, Read, Transform, blank
 
 
 class Sample(NamedTuple):
@@ -43,7 +43,7 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
         padded = join_features(items) if features else pad(items, torch.tensor(present), transform.multiple)
         inputs[name], masks[name] = padded
         for key in transform.meta:
-            meta[f"{name}/{key}"] = pad_sequence([one[key] for one in described], batch_first=True)
+            meta[f"{name}/{key}"] = pad_sequence([one[key] for one in described], True, 0 if key in ONCE else -1)
     targets = {name: join_targets([s.targets[name] for s in samples], windows) for name in samples[0].targets}
     row = torch.tensor([s.row for s in samples]).repeat_interleave(torch.tensor(windows))
     return Batch(inputs, masks, targets, row, meta)

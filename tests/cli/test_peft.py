@@ -36,6 +36,9 @@ def test_a_plain_model_and_a_small_adapter(mm, rows, kind):
     again = mm("evaluate", "checkpoint=outputs/a/model", "datamodule=text", rows, "datamodule.columns.split=split")
     assert again.status == 0, again.err
     assert again.metrics["test/loss"] == pytest.approx(run.metrics["test/loss"], abs=1e-5)
+    looked = mm("diagnose", "run=a", "rows=8")
+    assert looked.status == 0, looked.err
+    assert "none of these rows has two inputs" in looked.out
     sizes = [
         sum(x.numel() for x in load_file(run.folder / f).values())
         for f in ("adapter/adapter.safetensors", "model/model.safetensors")

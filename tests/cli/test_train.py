@@ -159,6 +159,9 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["trainer.max_epochs=-1", "trainer.max_time=00:00:01:00"], "task/scheduler=constant"),
         (["model.share={speech: text}"], "the data has no input 'speech'"),
         (["datamodule.inputs=[text]", "datamodule.transforms.vision.fit=crop"], "no input that it would act on"),
+        (["task.scheduler=null"], "task.scheduler: got null, which only a task that tests can do without"),
+        (["task.nonfinite=null"], "task.nonfinite: got null"),
+        (["task.optimizer=null"], "task.optimizer: got null"),
         (["monitor.metric=train/loss"], "wanted one of val/loss"),
     ],
 )

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from datamodules.splitting import Split, check_split, keep_some, make_split
+from datamodules.table import Table
+from mm.types import DataSpec
 
 
 def counts(split: np.ndarray, labels: np.ndarray) -> dict[str, Counter]:
@@ -89,18 +91,23 @@ def test_spellings_of_a_split_column() -> None:
     assert faults == [(6, "part", "split 'tets', wanted train, val, test or nothing", "")]
 
 
+def of(names: np.ndarray) -> Table:
+    return Table({}, {}, [], names.copy(), DataSpec(inputs={}, targets={}), "rows.csv")
+
+
 def test_as_many_training_rows_as_are_wanted() -> None:
     names = np.array(["train"] * 10 + ["val"] * 3, dtype=object)
     kept = {}
     for seed in (0, 1):
-        found = names.copy()
-        keep_some(found, Split(seed=seed, rows=4))
-        kept[seed] = np.flatnonzero(found == "train").tolist()
-        assert (found == "val").sum() == 3 and (found == "").sum() == 6
-        again = found.copy()
-        keep_some(again, Split(seed=seed, rows=4))
-        assert (again == found).all()  # once is enough
+        table = of(names)
+        keep_some(table, Split(seed=seed, rows=4))
+        kept[seed] = np.flatnonzero(table.split == "train").tolist()
+        assert (table.split == "val").sum() == 3 and (table.split == "").sum() == 6
+        table.split[kept[seed][0]] = ""  # a row that can't be read is dropped
+        before = table.split.copy()
+        keep_some(table, Split(seed=seed, rows=4))
+        assert (table.split == before).all()  # once is enough
     assert len(kept[0]) == len(kept[1]) == 4 and kept[0] != kept[1]
     for rows in (0, 11):
         with pytest.raises(ValueError, match=f"datamodule.split.rows: got {rows}, wanted from 1 to the 10"):
-            keep_some(names.copy(), Split(rows=rows))
+            keep_some(of(names), Split(rows=rows))

@@ -115,3 +115,14 @@ def test_a_column_of_an_input_is_no_role(make):
     lines = [["group" if x == "city" else x for x in LINES[0]], *LINES[1:]]
     module = make({"tabular": ["age", "group"]}, lines)
     assert module.table.spec.inputs["tabular"].columns[1].classes == ("Bern", "Ulm")
+
+
+def test_a_trained_model_knows_its_columns(make):
+    """Also where the file has no training rows, as one that is calibrated on."""
+    lines = [LINES[0], *(line for line in LINES[1:] if line[-1] != "train")]
+    module = make({"tabular": ["age", "city"]}, lines, trained=True)
+    assert [module.table.inputs["tabular"][row] for row in (0, 1)] == [
+        {"age": "90", "city": "Oslo"},
+        {"age": "20", "city": "Bern"},
+    ]
+    assert module.table.split.tolist() == ["val", "test"]

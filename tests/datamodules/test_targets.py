@@ -33,3 +33,12 @@ def test_tags_of_a_mixture_beside_another_input(make, tmp_path) -> None:
     assert (module.batch([0, 1], only=["audio"]).targets["target"] == -100).all()
     with pytest.raises(ValueError, match=r"b.csv: row 0 .*column 'tag': 1 tags, but the text has 2 words"):
         list(module.loader("train"))
+
+
+def test_where_nothing_trains_all_rows_say_which_classes_there_are(make) -> None:
+    table = make("a.csv", "text,y\na,x\nb,\nc,v\n", text="text", target="y", whole=True, known={"y": None}).table
+    assert "target" not in table.targets  # the model knows no such target
+    rows = "text,y\na,x\nb,\nc,v\n"
+    table = make("a.csv", rows, text="text", target="y", whole=True, known={"target": None}).table
+    assert table.spec.targets["target"].classes == ("v", "x")
+    assert table.targets["target"].tolist() == [1, -100, 0]

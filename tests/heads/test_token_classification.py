@@ -140,3 +140,21 @@ def test_weights_of_tags_are_torch_s():
     focal = TokenClassificationHead(classes=["O", "B-a", "I-a"], input="text", embed_dim=4, focal_gamma=2.0)
     certain = 20 * F.one_hot(target.clamp(min=0), 3).float()
     assert focal.loss(certain, target, None)[0] < 1e-6 < float(focal.loss(certain.flip(-1), target, None)[0])
+
+
+def test_padding_begins_no_word():
+    texts = ["ab cd", "hello world again"]
+    batch, _ = read(texts)
+    assert batch.meta["text/words"][0].tolist() == [0, -1, -1, 1, -1] + [-1] * 12
+    logits = torch.zeros(2, 17, 5)
+    logits[0, 0, 1] = logits[0, 3, 0] = 20.0  # ab is B-a, cd is O; the padding says B-b of everything
+    logits[0, 5:, 3] = 50.0
+    alone, _ = read(texts[:1])
+    beside, by_itself = (head().decode(x, None, of.meta)[0] for x, of in ((logits, batch), (logits[:1, :5], alone)))
+    assert beside["tags"] == by_itself["tags"] == ["B-a", "O"]
+    assert beside["probability"] == pytest.approx(by_itself["probability"])
+
+
+def test_fewer_tokens_than_tags_are_refused():
+    with pytest.raises(ValueError, match="there are 6, but the encoder gives 1; choose one"):
+        head().loss(torch.zeros(1, 1, 5), torch.zeros(1, 6, dtype=torch.long), None)

@@ -68,3 +68,12 @@ def test_figure_without_numbers_where_they_would_not_fit(tmp_path):
     figure = metric.figure()
     assert not figure.axes[0].texts
     figure.savefig(tmp_path / "confusion.png")
+
+
+def test_counts_under_autocast_are_exact():
+    """In bfloat16 301 is 300."""
+    metric = ClassificationReport(["a", "b"])
+    target = torch.tensor([0] * 301 + [1] * 699)
+    with torch.autocast("cpu", torch.bfloat16):
+        metric.update(torch.nn.functional.one_hot(target, 2).float(), target)
+    assert metric.confusion.tolist() == [[301, 0], [0, 699]]

@@ -6,7 +6,9 @@ import pytest
 import torch
 from lightning import LightningDataModule, Trainer
 from sklearn.metrics import accuracy_score, f1_score
+from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from mm.encoders.vision.conv import VisionConv
@@ -234,3 +236,45 @@ def test_modality_dropout_acts_in_training_only(monkeypatch):
         task, datamodule=Data(make_batch(), [12]), verbose=False
     )
     assert called == [0.3]
+
+
+class Told(Metric):
+    """Keeps what it is told."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("told", [], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        self.told.append(preds)
+
+    def compute(self) -> Tensor:
+        return torch.cat(self.told).sum()
+
+
+def test_a_subset_is_told_by_the_windows_that_have_it():
+    """Row 0 has two windows of the left input and three of the right one; row 1 none of the left."""
+    batch = make_batch(5)
+    left = torch.tensor([[True], [True], [False], [False], [False]])
+    batch = batch._replace(
+        row=torch.tensor([0, 0, 0, 1, 1]),
+        masks={"left": left, "right": torch.ones(5, 1, dtype=torch.bool)},
+        targets={"digit": torch.tensor([1, 1, 1, 2, 2])},
+    )
+    model = build_model()
+    more = {"metrics": {"digit": {"told": Told()}}, "unimodal_weight": 0.5}
+    task = Supervised(model, lambda groups: torch.optim.SGD(groups), Schedule("constant"), **more).eval()
+    task.measure("test", batch)
+    none = {"right": torch.zeros(5, 1, dtype=torch.bool)}
+    served = part(batch, slice(0, 2))._replace(masks={"left": left[:2], "right": none["right"][:2]})
+    wanted = model.merge(model(served.inputs, served.masks), served).predictions["digit"].softmax(-1)
+    told = task.scores["test[left]"]["digit"]["told"].told
+    torch.testing.assert_close(torch.cat(told), wanted)  # and nothing of row 1
+    whole = model.merge(model(batch.inputs, batch.masks), batch).predictions["digit"].softmax(-1)
+    torch.testing.assert_close(torch.cat(task.scores["test"]["digit"]["told"].told), whole)
+    own = task.unimodal["left"]["digit"]
+    f = model.encode(served.inputs, served.masks)["left"]
+    alone = own.merge(own(f), torch.tensor([0, 0]), 1).softmax(-1)
+    torch.testing.assert_close(torch.cat(task.unimodal_scores["test[left]"]["digit"]["told"].told), alone)

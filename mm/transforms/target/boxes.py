@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.messages import say
 from mm.transforms.target.cells import text_of
 from mm.transforms.target.classes import find, known_classes
 from mm.types import Read, TargetData, TargetRead
@@ -63,7 +64,7 @@ class Boxes:
                 rows.append(None)
                 faults[row] = str(error)
         if dropped:
-            print(f"boxes without area left out: {len(dropped)}, in rows {', '.join(map(str, dict.fromkeys(dropped)))}")
+            say(f"boxes without area left out: {len(dropped)}, in rows {', '.join(map(str, dict.fromkeys(dropped)))}")
         classes, of = known_classes(known, [[label for label, _ in rows[i] or ()] for i in np.flatnonzero(train)])
         index = {name: i for i, name in enumerate(classes)}
         values = []

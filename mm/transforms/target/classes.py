@@ -1,6 +1,8 @@
 """One of several classes."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -69,8 +71,9 @@ def find(name: str, index: dict[str, int], of: str) -> int:
 
 
 def sort_classes(labels: set[str]) -> list[str]:
-    """By number where all are numbers, else by text."""
-    try:
-        return sorted(labels, key=lambda label: (float(label), label))
-    except ValueError:
-        return sorted(labels)
+    """By number where all are finite ones, else by text."""
+    found = sorted(labels)
+    with suppress(ValueError):
+        if all(isfinite(float(label)) for label in found):
+            return sorted(found, key=float)
+    return found

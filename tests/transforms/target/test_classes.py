@@ -49,3 +49,5 @@ def test_undecodable_labels_are_named() -> None:
 def test_classes_are_sorted_by_number_where_all_are_numbers() -> None:
     assert sort_classes({"b", "a", "1"}) == ["1", "a", "b"]
     assert sort_classes({"10", "9"}) == ["9", "10"]
+    assert sort_classes({"9", "10", "1.0", "1"}) == ["1", "1.0", "9", "10"]
+    assert sort_classes({"nan", "9", "10", "inf"}) == ["10", "9", "inf", "nan"]  # nan is neither less nor more
