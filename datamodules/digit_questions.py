@@ -9,7 +9,7 @@ import numpy as np
 from datamodules.av_mnist import MNIST, Indexed, read_idx
 from datamodules.base import DataModule
 from datamodules.digits import WORDS
-from datamodules.fsdd import RATE, TAKES, read_clips
+from datamodules.fsdd import RATE, TAKES, read_clips, speakers
 from datamodules.spoken_digits import Joined
 from datamodules.table import SPLITS, Table
 from datamodules.targets import add_target
@@ -50,14 +50,14 @@ class DigitQuestionsDataModule(DataModule):
         images = np.concatenate([read_idx(files[0]), read_idx(files[2])])
         seen = np.concatenate([read_idx(files[1]), read_idx(files[3])]).astype(int)
         clips = read_clips(self.path)
-        speakers = sorted({speaker for _, speaker, _ in clips})
+        who = speakers(clips)
         asked = list(QUESTIONS)
         pictures, sounds, texts, answers, split = [], [], [], [], []
         for number, name in enumerate(SPLITS):
             rng = np.random.default_rng([self.data_seed, number])
             for _ in range(self.count[name]):
                 picture, digit = rng.integers(*PICTURES[name]), int(rng.integers(10))
-                key = digit, speakers[rng.integers(len(speakers))], TAKES[name][rng.integers(len(TAKES[name]))]
+                key = digit, who[rng.integers(len(who))], TAKES[name][rng.integers(len(TAKES[name]))]
                 question = asked[rng.integers(len(asked))]
                 pictures.append(picture)
                 sounds.append(([clips[key]], []))

@@ -19,10 +19,9 @@ from mm.types import (
     Merged,
     Output,
     blank,
-    first_windows,
     pick,
-    side_by_side,
 )
+from mm.windows import first_windows, side_by_side
 
 
 class MultimodalModel(nn.Module):

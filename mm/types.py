@@ -3,7 +3,7 @@
 B batch   T tokens or time steps   D width   C classes or channels   H, W height, width   L samples of a waveform
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -375,34 +375,6 @@ def blank(x: Tensor) -> float:
 def labelled(target: Tensor) -> Tensor:
     """Which rows have any label. (B, ...) -> (B,) bool"""
     return (~target.isnan() if target.is_floating_point() else target != IGNORE).unsqueeze(1).flatten(1).any(1)
-
-
-def first_windows(group: Tensor, count: int) -> Tensor:
-    """Of each row, its first window. group: (B,) the row of each window -> (count,)"""
-    order = torch.arange(len(group), device=group.device)
-    return torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
-
-
-def windows_of(features: Mapping[str, Features], part: Sequence[str], row: Tensor) -> tuple[Tensor, Tensor]:
-    """Which windows have some of a part of the inputs, and which tell of their row by it: these, or all if none has.
-
-    row: (B,) of each window -> (B,) bool, (B,) bool
-    """
-    seen = torch.stack([features[name].mask.any(1) for name in part]).any(0)
-    rows, group = row.unique(return_inverse=True)
-    some = seen.new_zeros(len(rows), dtype=torch.int).scatter_reduce(0, group, seen.int(), "amax")
-    return seen, seen | ~some.bool()[group]
-
-
-def side_by_side(x: Tensor, group: Tensor, count: int, length: int, fill: float) -> Tensor:
-    """Tokens of all windows of a row, one window after the other. (B, T, ...), (B,) -> (count, W length, ...)
-
-    `fill` after the T tokens of each window, and where a row has fewer than the W windows of the longest.
-    """
-    place = (group.unsqueeze(1) == group).tril(-1).sum(1)  # which of its row's windows each is
-    whole = x.new_full((count, int(place.max()) + 1, length, *x.shape[2:]), fill)
-    whole[group, place, : x.shape[1]] = x
-    return whole.flatten(1, 2)
 
 
 def mask_inputs(features: dict[str, Features], keep: Sequence[str]) -> dict[str, Features]:

@@ -2,7 +2,8 @@
 
 import torch
 
-from mm.types import IGNORE, first_windows, labelled
+from mm.types import IGNORE, labelled
+from mm.windows import first_windows
 
 NAN = float("nan")
 

@@ -159,7 +159,6 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
             torch.distributed.all_gather_object(everyone, about)
         if trainer.is_global_zero:
             (part / DONE).write_text(json.dumps(everyone))
-            shutil.rmtree(path, ignore_errors=True)  # without its last file: of a version that computed in place
             os.replace(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)

@@ -34,18 +34,16 @@ class Writer:
         for file in self.files.values():
             file.close()
 
-    def add(self, row: Tensor, features: Features) -> int:
-        """A batch, without what is absent; row (B,) as in Batch. -> bytes written"""
-        written = 0
+    def add(self, row: Tensor, features: Features) -> None:
+        """A batch, without what is absent; row (B,) as in Batch"""
         for number, one in entries(row, features):
             self.index.append((number, len(one.mask)))
             for field, x in one._asdict().items():
-                written += self.files[field].write(data_of(x))
+                self.files[field].write(data_of(x))
         self.about = {
             "width": features.tokens.shape[2],
             "dtypes": {field: str(x.dtype).removeprefix("torch.") for field, x in features._asdict().items()},
         }
-        return written
 
     def close(self) -> dict[str, Any]:
         """-> what a reader must know of this part."""

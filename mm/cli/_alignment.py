@@ -16,6 +16,7 @@ from mm.tasks.contrastive import Contrastive
 from mm.tasks.measures import section
 from mm.transforms.collate import Sample, collate
 from mm.types import TargetData, Towered, Transform
+from mm.windows import directions
 
 PROMPTS = 256  # encoded at once
 Seen = tuple[Tensor, Tensor, Tensor]  # vectors (R, N, D), presence (R, N), row (R,)
@@ -139,6 +140,5 @@ def embed_texts(
         # This encoder alone: beside prompts the others would read filler.
         pooled = model.encoders[part](batch.inputs[name], batch.masks[name]).pooled  # type: ignore[arg-type]
         unit = F.normalize(model.projections[part](pooled) if projected else pooled, dim=-1)
-        summed = unit.new_zeros(len(reads), unit.shape[1]).index_add(0, batch.row, unit)
-        found.append(F.normalize(summed, dim=-1).cpu())
+        found.append(directions(unit, torch.ones_like(batch.row).bool(), batch.row)[1].cpu())
     return torch.cat(found)

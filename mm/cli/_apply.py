@@ -1,4 +1,4 @@
-"""What evaluate and predict share: a model directory over the rows of a datamodule."""
+"""What the verbs that apply a model share: a model directory over the rows of a datamodule."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +49,7 @@ def datamodule(
             cfg.datamodule.columns = columns(saved, OmegaConf.to_container(cfg.datamodule.columns), labelled, drawn)
     if drawn:
         set_now = {key for key, _ in _finish.named_keys()}
-        for key, value in loaded.config.get("split", {}).items():  # older directories have none
+        for key, value in loaded.config["split"].items():
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
                 cfg.datamodule.split[key] = value
     built = _finish.build_datamodule(

@@ -15,6 +15,7 @@ from mm.messages import is_first_process, listing
 from mm.metrics.few_shot import draw, nearest, prototypes
 from mm.model import MultimodalModel
 from mm.tasks.measures import section
+from mm.windows import directions
 
 # Inverse strength of the regularisation of unit vectors, whose parts are small.
 INVERSE = 10.0
@@ -60,15 +61,12 @@ def of_encoders(loaded: LoadedModel, datamodule: Any, split: str) -> Vectors:
             units[name].append((F.normalize(f.pooled.float(), dim=-1) * present.unsqueeze(1)).cpu())
             there[name].append(present.cpu())
         rows.append(batch.row.cpu())
-    row, group = torch.cat(rows).unique(return_inverse=True)
-
-    def merged(x: Tensor) -> Tensor:
-        return x.new_zeros(len(row), *x.shape[1:]).index_add_(0, group, x)
-
+    row = torch.cat(rows)
+    merged = {name: directions(torch.cat(x), torch.cat(there[name]), row) for name, x in units.items()}
     return Vectors(
-        {name: F.normalize(merged(torch.cat(x)), dim=-1).numpy() for name, x in units.items()},
-        {name: (merged(torch.cat(x).long()) > 0).numpy() for name, x in there.items()},
-        row.numpy(),
+        {name: unit.numpy() for name, (_, unit, _) in merged.items()},
+        {name: present.numpy() for name, (_, _, present) in merged.items()},
+        row.unique().numpy(),
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from mm.model import MultimodalModel
 from mm.transforms.stored import Stored
 from mm.types import Batch
+from mm.windows import directions
 
 ALL = "embedding"  # the column of all inputs together; that of one is NAME/embedding
 GROUP = 4096  # rows of the file that are written, and read, at once
@@ -48,17 +49,13 @@ class Hit(NamedTuple):
 def embed(model: MultimodalModel, batch: Batch) -> Vectors:
     """Of a finished batch. A row that became several windows has the direction of the mean of their unit vectors."""
     features = model.encode(batch.inputs, batch.masks)
-    rows, group = batch.row.unique(return_inverse=True)
-
-    def merged(x: Tensor) -> Tensor:
-        return x.new_zeros(len(rows), *x.shape[1:]).index_add_(0, group, x)
-
     parts = {f"{name}/{ALL}": f for name, f in features.items()} | {ALL: model.fusion(features)}
     present = {f"{name}/{ALL}": f.mask.any(1) for name, f in features.items()}
     present[ALL] = torch.stack(list(present.values())).any(0)
     units = {name: F.normalize(f.pooled.float(), dim=-1) * present[name].unsqueeze(1) for name, f in parts.items()}
-    vectors = {name: F.normalize(merged(unit), dim=-1) for name, unit in units.items()}
-    return Vectors(rows, vectors, {name: merged(here.long()) > 0 for name, here in present.items()})
+    merged = {name: directions(unit, present[name], batch.row) for name, unit in units.items()}
+    vectors = {name: unit for name, (_, unit, _) in merged.items()}
+    return Vectors(merged[ALL][0], vectors, {name: there for name, (_, _, there) in merged.items()})
 
 
 class Writer:

@@ -154,7 +154,10 @@ def model_card(command: str, source: str, counts: Mapping[str, int], results: Ma
     example = ", ".join(f'"{name}": ...' for name in model.inputs)
     title, use = f"{', '.join(model.heads)} from {inputs}", f"predict({{{example}}})  # any subset of the inputs"
     if not len(model.heads):
-        title, use = f"{inputs}, aligned", "model.encode(inputs, masks)  # input -> Features, of which `pooled` counts"
+        title, use = (
+            f"Vectors of {inputs}",
+            "model.encode(inputs, masks)  # input -> Features, of which `pooled` counts",
+        )
     return f"""# {title}
 
 A multimodal model of {parameters:,} parameters, trained by `mm`.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mm.fusion._tokens import presence
 from mm.layers import single_token
 from mm.types import Features
 
@@ -37,7 +38,7 @@ class GatedFusion(nn.Module):
     def forward(self, features: dict[str, Features]) -> Features:
         """input name -> (B, T, D) -> tokens (B, 1, D)"""
         pooled = [features[name].pooled for name in self.inputs]
-        present = torch.stack([features[name].mask.any(1) for name in self.inputs], dim=1)  # (B, N)
+        present = presence(features, self.inputs)  # (B, N)
         values = torch.stack([p(x).tanh() for p, x in zip(self.projections, pooled, strict=True)], dim=1)  # (B, N, D)
         if self.gates is None:
             logits = torch.zeros_like(values)

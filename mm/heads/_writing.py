@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from mm.types import IGNORE, Features, first_windows, side_by_side
+from mm.types import IGNORE, Features
+from mm.windows import first_windows, side_by_side
 
 
 class Continued(NamedTuple):

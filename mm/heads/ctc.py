@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.types import IGNORE, Features, first_windows
+from mm.types import IGNORE, Features
+from mm.windows import first_windows
 
 
 def greedy(scores: Tensor) -> list[int]:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
 
-from mm.types import Features, first_windows
+from mm.types import Features
+from mm.windows import first_windows
 
 FLOOR = -1e4  # a logit where no token is
 PRIOR = 0.01  # probability of each class at the start, else the many tokens of background drown the rest (Lin 2017)

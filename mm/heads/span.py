@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mm.heads.token_classification import fit
-from mm.types import BEGIN, IGNORE, LAST, Features, side_by_side
+from mm.types import BEGIN, IGNORE, LAST, Features
+from mm.windows import side_by_side
 
 FLOOR = -1e9  # of what can't be
 CANDIDATES = 20  # begins and ends that are put together

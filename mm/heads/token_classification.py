@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mm.heads._classifying import LinearClassifier
-from mm.types import IGNORE, Features, side_by_side
+from mm.types import IGNORE, Features
+from mm.windows import side_by_side
 
 
 def allowed(classes: Sequence[str]) -> tuple[Tensor, Tensor]:

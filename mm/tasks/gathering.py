@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mm.types import IGNORE, Embedded
+from mm.windows import directions
 
 
 class Gather(torch.autograd.Function):
@@ -44,8 +45,5 @@ def gather(mine: Embedded, world: int, rank: int) -> tuple[Embedded, int]:
 
 def merge(mine: Embedded) -> tuple[Tensor, Tensor, Tensor]:
     """Vectors, presence and numbers of the items: a row of several windows is one, of their mean; filler is none."""
-    row, group = mine.row.unique(return_inverse=True)
-    vectors = mine.vectors.new_zeros(len(row), *mine.vectors.shape[1:]).index_add(0, group, mine.vectors)
-    present = mine.present.new_zeros(len(row), mine.present.shape[1], dtype=torch.long)
-    present = present.index_add(0, group, mine.present.long()) > 0
-    return F.normalize(vectors[row >= 0], dim=-1), present[row >= 0], row[row >= 0]
+    row, vectors, present = directions(mine.vectors, mine.present, mine.row)
+    return vectors[row >= 0], present[row >= 0], row[row >= 0]

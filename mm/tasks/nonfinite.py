@@ -20,7 +20,7 @@ class NonFinite:
     policy: raise (ValueError: the run stops), or skip (the step changes no weight and is counted); keep: most batches.
     """
 
-    def __init__(self, policy: str, folder: str, keep: int = 3):
+    def __init__(self, policy: str, folder: str, keep: int):
         if policy not in POLICIES:
             raise ValueError(f"task.nonfinite.policy: got '{policy}', wanted one of {', '.join(POLICIES)}")
         self.policy = policy

@@ -12,7 +12,8 @@ from mm.tasks.base import Task
 from mm.tasks.measures import mean_losses, metric_names, positive, read_scores, scores, section, subsets
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
-from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, labelled, mask_inputs, pick, windows_of
+from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, labelled, mask_inputs, pick
+from mm.windows import windows_of
 
 Scores = Mapping[str, Mapping[str, Metric]]
 Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mm.messages import near
 from mm.model import MultimodalModel
-from mm.types import IGNORE, Features, Output
+from mm.types import Features, Output, blank
 
 
 @runtime_checkable
@@ -72,7 +72,7 @@ def scale(x: Tensor, weight: float) -> Tensor:
 def unlabel(target: Tensor, present: Tensor) -> Tensor:
     """(B, ...), (B,) -> the target of the rows that are present; the others are unlabelled."""
     away = ~present.view(-1, *[1] * (target.ndim - 1))
-    return target.masked_fill(away, torch.nan if target.is_floating_point() else IGNORE)
+    return target.masked_fill(away, blank(target))
 
 
 def check_teacher(name: str, teacher: MultimodalModel, model: MultimodalModel) -> None:

@@ -99,7 +99,7 @@ def test_what_is_written_is_read(tmp_path):
     abouts = []
     for rank, (rows, part) in enumerate([([7, 8, 2], features), ([5, 5, -1], features)]):
         writer = Writer(tmp_path, rank)
-        assert writer.add(torch.tensor(rows), part) > 0
+        writer.add(torch.tensor(rows), part)
         abouts.append(writer.close() | {"faults": [], "cut": []})
     abouts[1]["faults"] = [[9, "can't read it"]]
     (tmp_path / "done.json").write_text(json.dumps(abouts))

@@ -85,6 +85,19 @@ def test_a_model_begins_only_with_weights_of_the_same_tokens(mm, rows):
     assert mm("train", *other, "run=fourth", fix).status == 0
 
 
+def test_a_head_takes_nothing_of_a_classifier_of_the_same_name(mm, rows):
+    splits = ("train", "train", "val", "test")
+    lines = [f"a b {i},{'xy'[i % 2]},{splits[i % 4]}" for i in range(16)]
+    (rows.parent / "classes.csv").write_text("\n".join(["text,said,split", *lines]))
+    plain = [arg for arg in ARGS if "head" not in arg and "fusion" not in arg and "monitor" not in arg]
+    first = mm("train", *plain, f"datamodule.path={rows.parent}/classes.csv", "trainer.max_epochs=1")
+    assert first.status == 0, first.err
+    init = [*ARGS, "run=other", f"model.init_from={first.folder}/model", "trainer.max_epochs=1"]
+    second = mm("train", *init, f"datamodule.path={rows}")
+    assert second.status == 0, second.err
+    assert "taken: encoders.text" in second.out and "left: heads.target" in second.out
+
+
 def test_a_head_begins_only_with_weights_of_the_same_tokens(mm, rows):
     first = mm("train", *ARGS, f"datamodule.path={rows}", "trainer.max_epochs=1")
     (rows.parent / "other.csv").write_text(rows.read_text().replace("one", "eins"))

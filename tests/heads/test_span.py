@@ -11,7 +11,8 @@ from mm.heads.span import FLOOR, SpanHead, Spans
 from mm.transforms.collate import Sample, collate
 from mm.transforms.target.answers import Answers
 from mm.transforms.text.tokens import Tokens
-from mm.types import IGNORE, Features, side_by_side
+from mm.types import IGNORE, Features
+from mm.windows import side_by_side
 
 
 def head(**how) -> SpanHead:

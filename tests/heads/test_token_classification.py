@@ -11,7 +11,8 @@ from mm.heads.token_classification import TokenClassificationHead, allowed, enti
 from mm.transforms.collate import Sample, collate
 from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
-from mm.types import IGNORE, Features, side_by_side
+from mm.types import IGNORE, Features
+from mm.windows import side_by_side
 
 CLASSES = ["O", "B-a", "I-a", "B-b", "I-b"]
 
