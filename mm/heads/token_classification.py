@@ -52,8 +52,8 @@ class TokenClassificationHead(LinearClassifier):
     classes: the tags, by BIO; input: the anchor's name; the rest: as in LinearClassifier, its counts those of words.
     """
 
-    def __init__(self, *, classes: Sequence[str], input: str, **how: Any):
-        super().__init__(classes=classes, **how)
+    def __init__(self, *, classes: Sequence[str], input: str, embed_dim: int, **how: Any):
+        super().__init__(classes=classes, embed_dim=embed_dim, **how)
         self.input = input
         begins, follows = allowed(self.classes)
         self.register_buffer("begins", begins, persistent=False)

@@ -46,7 +46,7 @@ def test_leaves_a_model_without_heads_and_what_it_measured(trained):
     assert finished["model"]["fusion"]["_target_"] == "mm.fusion.sum.SumFusion"
     kept = yaml.safe_load((trained / "model/config.yaml").read_text())
     assert 10 < kept["task"]["scale"] < 20
-    assert "text, vision, audio, aligned" in (trained / "model/README.md").read_text()
+    assert "Vectors of text, vision, audio" in (trained / "model/README.md").read_text()
 
 
 def test_evaluate_measures_the_same_and_what_is_asked_for(mm, trained, manifest):

@@ -160,7 +160,10 @@ def worker(rank: int, folder: Path) -> None:
         blown.inputs["vision"][3] = torch.inf
     try:
         learn(
-            build_task(nonfinite=NonFinite("raise", str(folder / f"blown {rank}"))), [blown], strategy="ddp", devices=2
+            build_task(nonfinite=NonFinite("raise", str(folder / f"blown {rank}"), 3)),
+            [blown],
+            strategy="ddp",
+            devices=2,
         )
         raise AssertionError("the loss was taken")
     except (ValueError, torch.distributed.DistError) as error:
@@ -316,7 +319,8 @@ def test_the_temperature_is_in_the_optimizer_without_decay_and_in_the_checkpoint
     decay = [g["weight_decay"] for g in groups if any(p is task.loss.temperature.log for p in g["params"])]
     assert decay == [0.0]
     assert "loss.temperature.log" in task.state_dict()
-    assert task.kept() == {"scale": pytest.approx(14.3)}
+    how = {"retrieval": {"_target_": "mm.metrics.retrieval.Retrieval"}, "label": None, "group": None}
+    assert task.kept(how | {"chunk_size": 8}) == how | {"scale": pytest.approx(14.3)}
 
 
 @pytest.mark.parametrize(
@@ -343,7 +347,7 @@ def test_a_loss_that_is_not_finite_is_told(tmp_path):
     batch = make_batch()
     batch.inputs["vision"][3] = torch.inf
     data = Data([batch])
-    task = build_task(chunk_size=5, nonfinite=NonFinite("raise", str(tmp_path)))
+    task = build_task(chunk_size=5, nonfinite=NonFinite("raise", str(tmp_path), 3))
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, limit_val_batches=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -19,7 +19,7 @@ def data(sizes, bad=()):
 
 
 def test_raise_names_rows_and_module_and_keeps_the_batch(tmp_path):
-    task = build_task(build_model(), nonfinite=NonFinite("raise", str(tmp_path / "outputs/run/nonfinite")))
+    task = build_task(build_model(), nonfinite=NonFinite("raise", str(tmp_path / "outputs/run/nonfinite"), 3))
     before = {n: x.clone() for n, x in task.model.state_dict().items()}
     with pytest.raises(ValueError, match="the loss of step 0 is not finite") as caught:
         fit(task, data([4, 4], bad=[1]))
@@ -36,7 +36,7 @@ def test_raise_names_rows_and_module_and_keeps_the_batch(tmp_path):
 
 def test_skip_trains_as_if_the_batch_were_not_there(tmp_path):
     torch.manual_seed(0)
-    task = build_task(build_model(), nonfinite=NonFinite("skip", str(tmp_path / "nonfinite")))
+    task = build_task(build_model(), nonfinite=NonFinite("skip", str(tmp_path / "nonfinite"), 3))
     with pytest.warns(UserWarning, match=r"the loss of step 1 .* id4"):
         skipped = fit(task, data([4, 4, 4], bad=[6]))
     assert task.nonfinite.skipped == 1
@@ -48,7 +48,7 @@ def test_skip_trains_as_if_the_batch_were_not_there(tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path):
-    task = build_task(build_model(), nonfinite=NonFinite("skip", str(tmp_path / "nonfinite")))
+    task = build_task(build_model(), nonfinite=NonFinite("skip", str(tmp_path / "nonfinite"), 3))
     before = {n: p.detach().clone() for n, p in task.model.named_parameters()}
     next(task.model.heads["digit"].parameters()).register_hook(lambda gradient: gradient * torch.inf)
     with pytest.warns(UserWarning, match=r"the gradient of step 0 .* every module's output is finite"):
@@ -57,7 +57,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path):
 
 
 def test_the_micro_batch_is_named_whose_gradient_it_was(tmp_path):
-    task = build_task(build_model(), nonfinite=NonFinite("raise", str(tmp_path / "nonfinite")))
+    task = build_task(build_model(), nonfinite=NonFinite("raise", str(tmp_path / "nonfinite"), 3))
     counts = iter([torch.inf, 1, 1, 1])
     next(task.model.heads["digit"].parameters()).register_hook(lambda gradient: gradient * next(counts))
     with pytest.raises(ValueError, match=r"the gradient of step 0 .* rows of its batch: id0, id1, id2;"):
@@ -69,7 +69,7 @@ def test_the_micro_batch_is_named_whose_gradient_it_was(tmp_path):
 def test_batch_norm_forgets_a_skipped_batch(tmp_path):
     model = build_model()
     model.encoders["left"].blocks.append(torch.nn.BatchNorm2d(4))
-    task = build_task(model, nonfinite=NonFinite("skip", str(tmp_path / "nonfinite")))
+    task = build_task(model, nonfinite=NonFinite("skip", str(tmp_path / "nonfinite"), 3))
     with pytest.warns(UserWarning, match="the loss of step 0"):
         fit(task, data([4], bad=[0]))
     assert all(b.isfinite().all() for b in model.buffers())
@@ -87,4 +87,4 @@ def test_broken_weights_are_named():
 
 def test_wrong_policy():
     with pytest.raises(ValueError, match=r"task.nonfinite.policy: got 'ignore', wanted one of raise, skip"):
-        NonFinite("ignore", "x")
+        NonFinite("ignore", "x", 3)
