@@ -158,6 +158,7 @@ class Transform(Protocol):
     filler: Tensor | Features  # what stands in for an absent input
     meta: dict[str, Tensor]  # and for what decoding needs of it; usually nothing
     multiple: int  # batches are padded to whole ones of it: few different shapes, for what is compiled
+    random: bool  # whether training reads a row in another way each time, so that what is made of it can't be kept
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         """`train` turns augmentation on. Errors: ValueError where `raw` can't be read."""

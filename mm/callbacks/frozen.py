@@ -46,7 +46,7 @@ class FrozenFeatures(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         for name in model.inputs:
             encoder = model.encoders[model.share.get(name, name)]
-            if not is_frozen(encoder) or getattr(datamodule.transforms[name], "augment", None):
+            if not is_frozen(encoder) or datamodule.transforms[name].random:
                 continue
             sample = datamodule.batch(spread(np.flatnonzero(datamodule.table.split != "")), only=[name])
             path = self.folder / self.key(trainer, datamodule, name, encoder, sample)

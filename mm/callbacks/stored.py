@@ -66,6 +66,7 @@ class StoredFeatures:
     """
 
     multiple = 1
+    random = False
 
     def __init__(self, path: Path):
         self.path = path

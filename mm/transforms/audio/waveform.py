@@ -41,6 +41,7 @@ class Waveform:
         self.too_long = check_limit(max_length, too_long, overlap)
         self.overlap = overlap
         self.augment = list(augment or ())
+        self.random = bool(self.augment)
         self.multiple = check_multiple(pad_multiple)
         self.filler = torch.zeros(sample_rate // 10)  # convolutions of an encoder need some length
         self.meta: dict[str, Tensor] = {}

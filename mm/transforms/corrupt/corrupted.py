@@ -25,6 +25,7 @@ class Corrupted:
 
     filler: Tensor | Features
     multiple: int
+    random = False
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Without:
 
     filler: Tensor | Features
     multiple: int
+    random = False
 
     def __init__(self, transform: Transform, lost: Sequence[int]):
         self.transform = transform

@@ -38,6 +38,7 @@ class Row:
         self.known = {c.name for c in self.columns}
         self.max_length = max_length
         self.multiple = check_multiple(pad_multiple)
+        self.random = False
         self.filler = torch.zeros(1, 3)
         self.meta: dict[str, Tensor] = {}
 

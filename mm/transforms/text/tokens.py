@@ -63,6 +63,7 @@ class Tokens:
         self.meta: dict[str, torch.Tensor] = told if places else {}
         self.too_long = check_limit(max_length, too_long, overlap, sum(map(len, self.around)))
         self.multiple = check_multiple(pad_multiple)
+        self.random = False
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         pair = isinstance(raw, list | tuple)

@@ -58,6 +58,7 @@ class Pixels:
         self.channels = channels
         self.fit = fit
         self.augment = list(augment or ())
+        self.random = bool(self.augment)
         self.mean = torch.tensor([0.5] * channels if mean is None else [*mean]).view(-1, 1, 1)
         self.std = torch.tensor([0.5] * channels if std is None else [*std]).view(-1, 1, 1)
         self.scale, self.shift = 1 / (255 * self.std), self.mean / self.std  # of bytes, in one pass each
