@@ -128,7 +128,8 @@ def mm(
     number = itertools.count()
 
     def run(*args: str) -> Ran:
-        if args and args[0] in ("evaluate", "predict", "calibrate") and not any(a.startswith("run=") for a in args):
+        usual = args and args[0] in ("train", "evaluate", "predict", "calibrate")
+        if usual and not any(a.startswith("run=") or a in ("-m", "--multirun") or "-" in a[:2] for a in args):
             args = (*args, f"run={args[0]}-{next(number)}")  # the default names a second, and two fit into one
         monkeypatch.setattr(sys, "argv", ["mm", *args])
         capfd.readouterr()
