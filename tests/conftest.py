@@ -128,7 +128,7 @@ def mm(
     number = itertools.count()
 
     def run(*args: str) -> Ran:
-        usual = args and args[0] in ("train", "evaluate", "predict", "calibrate")
+        usual = args and args[0] in ("train", "evaluate", "predict", "calibrate") and "SLURM_NTASKS" not in os.environ
         if usual and not any(a.startswith("run=") or a in ("-m", "--multirun") or "-" in a[:2] for a in args):
             args = (*args, f"run={args[0]}-{next(number)}")  # the default names a second, and two fit into one
         monkeypatch.setattr(sys, "argv", ["mm", *args])
