@@ -46,7 +46,8 @@ class Projection(nn.Module):
 class CausalLMHead(WritingHead):
     """Any causal language model of transformers, which reads the fused tokens as a prefix (Frozen, Tsimpoukelli 2021).
 
-    pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`; prompt: what it
+    pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`, their deviation
+    (`initializer_range`) one over the root of the width where it is not given; prompt: what it
     reads, the projected tokens where {input} stands, and the begin behind it; projection, queries: see Projection; the
     loss is of the answer alone; vocabulary: the tokenizer's tokens; the rest: as in WritingHead. Padding lies within
     the prompt: it has no influence on models that leave masked places out, as nearly all do, but mpt and mamba.
@@ -133,7 +134,12 @@ def language_model(
         if plain.get("model_type") not in CONFIG_MAPPING:
             got = str(plain.get("model_type"))
             raise ValueError(f"config.model_type: transformers has no '{got}'{near(got, list(CONFIG_MAPPING))}")
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**plain), dtype=torch.float32)
+        wanted = AutoConfig.for_model(**plain)
+        if (
+            "initializer_range" not in plain
+        ):  # 0.02, which others have, is of models ten times as wide: small ones stall
+            wanted.initializer_range = wanted.hidden_size**-0.5
+        model = AutoModelForCausalLM.from_config(wanted, dtype=torch.float32)
     model.generation_config = GenerationConfig()  # what is not in this model's own config would be lost with it
     kept = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     kept["vocab_size"] = vocabulary if pretrained is None else model.config.vocab_size
