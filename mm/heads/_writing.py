@@ -24,10 +24,10 @@ class Continued(NamedTuple):
 class WritingHead(nn.Module):
     """Tells a text token by token. A child gives `forward` and `write`.
 
-    tokenizer: its folder; begin, end: the tokens around a text; longest: tokens that are written at most, the end
-    included; label_smoothing: in training (Szegedy 2016); beams: texts that writing weighs, by their mean
-    log-probability to the power of length_penalty (Wu 2016); sample: draw each token instead, from the most probable
-    ones that make up top_p at a temperature (Holtzman 2020), the same at each call.
+    tokenizer: its folder; begin, end: the tokens around a text; longest: tokens of a text at most, the end included;
+    max_new_tokens: at which writing stops before that; label_smoothing: in training (Szegedy 2016); beams: texts that
+    writing weighs, by their mean log-probability to the power of length_penalty (Wu 2016); sample: draw each token
+    instead, from the most probable ones that make up top_p at a temperature (Holtzman 2020), the same at each call.
     Errors: ValueError for numbers out of range.
     """
 
@@ -40,6 +40,7 @@ class WritingHead(nn.Module):
         begin: int,
         end: int,
         longest: int,
+        max_new_tokens: int | None = None,
         beams: int = 1,
         length_penalty: float = 1.0,
         sample: bool = False,
@@ -51,6 +52,10 @@ class WritingHead(nn.Module):
         super().__init__()
         if beams < 1 or (sample and beams > 1):
             raise ValueError(f"beams: got {beams}, wanted at least 1, and 1 where sample=true")
+        if max_new_tokens is not None and not 0 < max_new_tokens < longest:
+            raise ValueError(
+                f"max_new_tokens: got {max_new_tokens}, wanted from 1 to the {longest - 1} of a text, or null"
+            )
         if temperature <= 0 or not 0 < top_p <= 1 or not 0 <= label_smoothing < 1:
             raise ValueError(
                 f"got temperature={temperature}, top_p={top_p}, label_smoothing={label_smoothing}, wanted a "
@@ -61,7 +66,11 @@ class WritingHead(nn.Module):
         self.weight = weight
         self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         # As transformers' `generate` has it.
-        self.how: dict[str, Any] = {"num_beams": beams, "do_sample": sample, "max_new_tokens": longest - 1}
+        self.how: dict[str, Any] = {
+            "num_beams": beams,
+            "do_sample": sample,
+            "max_new_tokens": max_new_tokens or longest - 1,
+        }
         self.how |= {"temperature": temperature, "top_p": top_p, "top_k": 0} if sample else {}
         self.how |= {"length_penalty": length_penalty} if beams > 1 else {}
 

@@ -118,6 +118,20 @@ def test_sampling_is_the_same_at_each_call(folder):
     assert len({row["prediction"] for row in first}) > 1
 
 
+def test_writing_stops(folder):
+    made = head(folder, longest=8).eval()
+    made.tokenizer = written = Written()
+    f = fused([4])
+    lengths = {}
+    for most in (None, 2):
+        made = head(folder, longest=8, max_new_tokens=most).eval()
+        torch.nn.init.constant_(made.decoder.get_output_embeddings().weight, 0.0)  # token 0, for ever
+        made.tokenizer = written
+        made.decode(made(f), f, {})
+        lengths[most] = len(written.ids)
+    assert lengths == {None: 7, 2: 2}
+
+
 def test_all_windows_of_a_row_are_read(folder):
     made = head(folder).eval()
     f = fused([4, 3, 2])
@@ -132,6 +146,7 @@ def test_numbers_out_of_range(folder):
         ({"beams": 0}, "beams: got 0"),
         ({"beams": 2, "sample": True}, "and 1 where sample=true"),
         ({"temperature": 0.0}, "got temperature=0.0"),
+        ({"max_new_tokens": 8}, "max_new_tokens: got 8, wanted from 1 to the 7 of a text"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
     ):
         with pytest.raises(ValueError, match=said):
