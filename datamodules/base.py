@@ -31,10 +31,10 @@ class DataModule(LightningDataModule):
     batch_size, budget, buckets: see Batching; shuffle: training rows, anew each epoch; inputs: those of the data's to
     use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has
     none; readers: target -> how its cells are read, as classes where it has none; known: to a trained model, of each
-    target; trained: a model reads the rows that knows what its inputs hold, and other targets are not read; whole: so
-    does it, and rows without a split column are all for testing; mix, temperature,
-    one_source: of several files, see Mixing; window: how many shards the rows of a moment are from, where they lie in
-    shards; balance, balance_power: a target by whose classes training rows are drawn, see Balance.
+    target; trained: the rows are for a model that knows what its inputs hold, and targets that it does not know are not
+    read; whole: likewise, and without a split column all rows are for testing; mix, temperature, one_source: of several
+    files, see Mixing; window: how many shards the rows of a moment are from, where they lie in shards; balance,
+    balance_power: a target by whose classes training rows are drawn, see Balance.
     Errors: ValueError naming row, id, column and fix.
     """
 

@@ -25,9 +25,7 @@ class Split:
 def keep_some(table: Table, split: Split) -> None:
     """Of the training rows as many as are wanted, drawn by the split's seed, in place: the others are in no split.
 
-    Once: rows that are dropped later are not made up for.
-
-    Errors: ValueError where there are fewer.
+    Once: rows that are dropped later are not made up for. Errors: ValueError where there are fewer.
     """
     names = table.split
     train = np.flatnonzero(names == "train")

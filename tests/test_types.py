@@ -1,9 +1,8 @@
-"""What rows and windows have to do with each other, worked out by hand."""
+"""Which rows are labelled, worked out by hand."""
 
 import torch
 
 from mm.types import IGNORE, labelled
-from mm.windows import first_windows
 
 NAN = float("nan")
 
@@ -13,7 +12,3 @@ def test_labelled_rows_of_targets_of_any_shape():
     assert labelled(torch.tensor([[IGNORE, 0], [IGNORE, IGNORE]])).tolist() == [True, False]
     assert labelled(torch.tensor([[[NAN, NAN]], [[NAN, 0.5]]])).tolist() == [False, True]
     assert labelled(torch.zeros(0)).tolist() == labelled(torch.zeros(0, 3)).tolist() == []
-
-
-def test_the_first_window_of_each_row():
-    assert first_windows(torch.tensor([2, 0, 2, 1, 0]), 3).tolist() == [1, 3, 0]

@@ -154,10 +154,8 @@ def model_card(command: str, source: str, counts: Mapping[str, int], results: Ma
     example = ", ".join(f'"{name}": ...' for name in model.inputs)
     title, use = f"{', '.join(model.heads)} from {inputs}", f"predict({{{example}}})  # any subset of the inputs"
     if not len(model.heads):
-        title, use = (
-            f"Vectors of {inputs}",
-            "model.encode(inputs, masks)  # input -> Features, of which `pooled` counts",
-        )
+        title = f"Vectors of {inputs}"
+        use = "encode(inputs, masks)  # input -> Features, of which `pooled` counts"
     return f"""# {title}
 
 A multimodal model of {parameters:,} parameters, trained by `mm`.

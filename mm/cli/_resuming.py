@@ -22,9 +22,8 @@ def check(cfg: DictConfig, folder: Path) -> None:
         if before.get(key) == now.get(key) or key == "resume":
             continue
         room, _, rest = key.partition(".")
-        free = rest.split(".")[0] in FREE and not rest.endswith(
-            ".columns"
-        )  # of a table: which category has which number
+        # A table's columns say which category has which number.
+        free = rest.split(".")[0] in FREE and not rest.endswith(".columns")
         if room in ("model", "peft", "seed") or (room == "datamodule" and not free):
             raise ValueError(
                 f"resume=true: {key} was {before.get(key)}, now it is {now.get(key)}; a run keeps its model and its "

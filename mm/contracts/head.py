@@ -96,12 +96,14 @@ class Case(NamedTuple):
 
 
 def finite(case: Case) -> None:
+    """What is told has the rows that were asked for, and is finite."""
     for tensor in flat(case.head(case.fused)):
         demand(len(tensor) == ROWS, f"prediction: {len(tensor)} rows, wanted {ROWS}")
         demand(tensor.isfinite().all(), "prediction: not finite")
 
 
 def loss(case: Case) -> None:
+    """A sum and a count, which add up over the parts of a batch."""
     total, count = case.loss(case.fused, case.target)
     demand(total.dim() == 0 and count.dim() == 0, "loss: wanted two scalars, sum and count")
     demand(total.isfinite() and count > 0, f"loss: sum {total.item()}, count {count.item()} of labelled rows")
@@ -112,6 +114,7 @@ def loss(case: Case) -> None:
 
 
 def unlabelled(case: Case) -> None:
+    """Rows without a label have no part in the loss."""
     total, count = case.loss(case.fused, case.target[1:2].expand_as(case.target))
     demand(
         not total.any() and not count.any(),
@@ -123,6 +126,7 @@ def unlabelled(case: Case) -> None:
 
 
 def precision(case: Case) -> None:
+    """The loss is taken in float32, whatever the features are in."""
     low = Features(*(t.bfloat16() if t.is_floating_point() else t for t in case.fused))
     with torch.autocast("cpu", torch.bfloat16):
         total, _ = case.loss(low, case.target)
@@ -130,6 +134,7 @@ def precision(case: Case) -> None:
 
 
 def score(case: Case) -> None:
+    """Only labelled rows are scored."""
     prediction = case.head(case.fused)
     if isinstance(case.head, Spoken):
         rows = labelled(case.target).nonzero().flatten().tolist()
@@ -143,6 +148,7 @@ def score(case: Case) -> None:
 
 
 def decode(case: Case) -> None:
+    """Plain data of every row, its prediction first; one window a row is the row."""
     prediction = case.head(case.fused)
     rows = case.head.decode(prediction, case.fused, case.meta)
     demand(len(rows) == ROWS, f"decode: {len(rows)} rows, wanted {ROWS}")
@@ -156,6 +162,7 @@ def decode(case: Case) -> None:
 
 
 def calibrated(case: Case) -> None:
+    """Dividing by a temperature divides the logits of what can be chosen, and changes nothing else."""
     prediction = case.head(case.fused)
     logits, truth = case.head.choices(prediction, case.target)
     demand(
@@ -169,6 +176,7 @@ def calibrated(case: Case) -> None:
 
 
 def conformal(case: Case) -> None:
+    """Labelled rows have a nonconformity, and larger quantiles give larger regions."""
     prediction = case.head(case.fused)
     scores = case.head.nonconformity(prediction, case.target)
     demand(len(scores) == ROWS - 1, f"nonconformity: {len(scores)} rows, wanted {ROWS - 1} labelled")

@@ -36,7 +36,7 @@ def settle_weights(
     return torch.tensor(list(weights), dtype=torch.float32)
 
 
-def check_loss(smoothing: float, gamma: float) -> None:
+def check_loss(gamma: float, smoothing: float = 0.0) -> None:
     """Errors: ValueError where a number is out of range."""
     if not 0 <= smoothing < 1:
         raise ValueError(f"label_smoothing: got {smoothing}, wanted a part from 0 to below 1")
@@ -44,10 +44,16 @@ def check_loss(smoothing: float, gamma: float) -> None:
         raise ValueError(f"focal_gamma: got {gamma}, wanted 0 or more")
 
 
+def focal(truth: Tensor, gamma: float) -> Tensor:
+    """Factor (1 - p)^gamma of a loss (Lin 2017). truth: logarithms of the probabilities p of what is true"""
+    # A probability of one has no derivative under a power below one.
+    return (-torch.expm1(truth)).clamp(min=1e-6) ** gamma
+
+
 def class_loss(
     logits: Tensor, target: Tensor, weight: Tensor | None = None, smoothing: float = 0.0, gamma: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy, by (1 - p)^gamma of the true class where gamma > 0 (focal loss, Lin 2017).
+    """Cross-entropy, by the focal factor of the true class where gamma > 0.
 
     (B, C), (B,) with IGNORE, weight (C,) -> (sum, count); with weights the count is the sum of the labelled rows'
     weights, so that sum / count is torch's weighted mean.
@@ -57,9 +63,7 @@ def class_loss(
     index = target.clamp(min=0)
     loss = F.cross_entropy(logits, target, weight, ignore_index=IGNORE, reduction="none", label_smoothing=smoothing)
     if gamma:
-        true = logits.log_softmax(-1).gather(1, index.unsqueeze(1)).squeeze(1)
-        # A probability of one has no derivative under a power below one.
-        loss = loss * (-torch.expm1(true)).clamp(min=1e-6) ** gamma
+        loss = loss * focal(logits.log_softmax(-1).gather(1, index.unsqueeze(1)).squeeze(1), gamma)
     count = labelled.float() if weight is None else weight[index] * labelled
     return loss.sum(), count.sum()
 
@@ -86,7 +90,7 @@ class LinearClassifier(nn.Module):
         weight: float = 1.0,
     ):
         super().__init__()
-        check_loss(label_smoothing, focal_gamma)
+        check_loss(focal_gamma, label_smoothing)
         self.classes = list(classes)
         self.label_smoothing = label_smoothing
         self.focal_gamma = focal_gamma

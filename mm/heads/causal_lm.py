@@ -47,10 +47,10 @@ class CausalLMHead(WritingHead):
     """Any causal language model of transformers, which reads the fused tokens as a prefix (Frozen, Tsimpoukelli 2021).
 
     pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`, their deviation
-    (`initializer_range`) one over the root of the width where it is not given; prompt: what it
-    reads, the projected tokens where {input} stands, and the begin behind it; projection, queries: see Projection; the
-    loss is of the answer alone; vocabulary: the tokenizer's tokens; the rest: as in WritingHead. Padding lies within
-    the prompt: it has no influence on models that leave masked places out, as nearly all do, but mpt and mamba.
+    (`initializer_range`) one over the root of the width where it is not given; prompt: what it reads, the projected
+    tokens where {input} stands, and the begin behind it; projection, queries: see Projection; the loss is of the answer
+    alone; vocabulary: the tokenizer's tokens; the rest: as in WritingHead. Padding lies within the prompt: it has no
+    influence on models that leave masked places out, as nearly all do, but mpt and mamba.
     Errors: ValueError where there is not exactly one source, the prompt has not exactly one {input} or unknown words,
     the tokenizer is not the pretrained model's, a row is too long for it, or a number is out of range.
     """
@@ -135,9 +135,8 @@ def language_model(
             got = str(plain.get("model_type"))
             raise ValueError(f"config.model_type: transformers has no '{got}'{near(got, list(CONFIG_MAPPING))}")
         wanted = AutoConfig.for_model(**plain)
-        if (
-            "initializer_range" not in plain
-        ):  # 0.02, which others have, is of models ten times as wide: small ones stall
+        # The usual 0.02 is of models ten times as wide: small ones stall.
+        if "initializer_range" not in plain:
             wanted.initializer_range = wanted.hidden_size**-0.5
         model = AutoModelForCausalLM.from_config(wanted, dtype=torch.float32)
     model.generation_config = GenerationConfig()  # what is not in this model's own config would be lost with it

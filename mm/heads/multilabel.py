@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.heads._classifying import check_loss, focal
 from mm.types import IGNORE, Features
 
 
@@ -60,8 +61,7 @@ class MultilabelHead(nn.Module):
         super().__init__()
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold: got {threshold}, wanted a probability")
-        if not focal_gamma >= 0:
-            raise ValueError(f"focal_gamma: got {focal_gamma}, wanted 0 or more")
+        check_loss(focal_gamma)
         self.classes = list(classes)
         self.threshold = threshold
         self.focal_gamma = focal_gamma
@@ -82,9 +82,7 @@ class MultilabelHead(nn.Module):
         logits, truth = prediction.float(), target.clamp(min=0).float()
         loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", pos_weight=self.pos_weight)
         if self.focal_gamma:
-            true = F.logsigmoid(torch.where(truth > 0, logits, -logits))
-            # A probability of one has no derivative under a power below one.
-            loss = loss * (-torch.expm1(true)).clamp(min=1e-6) ** self.focal_gamma
+            loss = loss * focal(F.logsigmoid(torch.where(truth > 0, logits, -logits)), self.focal_gamma)
         loss = loss * labelled
         return loss.sum() / len(self.classes), labelled.sum() / len(self.classes)
 

@@ -42,3 +42,7 @@ def test_where_nothing_trains_all_rows_say_which_classes_there_are(make) -> None
     table = make("a.csv", rows, text="text", target="y", whole=True, known={"target": None}).table
     assert table.spec.targets["target"].classes == ("v", "x")
     assert table.targets["target"].tolist() == [1, -100, 0]
+    learnt = {"target": table.spec.targets["target"]}
+    table = make("a.csv", rows, text="text", target="y", whole=True, known=learnt).table
+    assert table.spec.targets["target"].classes == ("v", "x")
+    assert table.spec.targets["target"].facts["counts"] == [0, 0]  # of rows that train: none does

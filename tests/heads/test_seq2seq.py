@@ -119,10 +119,7 @@ def test_sampling_is_the_same_at_each_call(folder):
 
 
 def test_writing_stops(folder):
-    made = head(folder, longest=8).eval()
-    made.tokenizer = written = Written()
-    f = fused([4])
-    lengths = {}
+    written, f, lengths = Written(), fused([4]), {}
     for most in (None, 2):
         made = head(folder, longest=8, max_new_tokens=most).eval()
         torch.nn.init.constant_(made.decoder.get_output_embeddings().weight, 0.0)  # token 0, for ever
