@@ -36,7 +36,7 @@ from mm.types import (
     Transform,
 )
 
-FORMAT = 3
+FORMAT = 4
 CALIBRATED = "Calibration: "  # begins a line of the model card
 # Whose classes may be built on loading; nothing else of a config is ever called.
 ALLOWED = ("mm.", "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")

@@ -135,7 +135,7 @@ def test_what_is_known_of_its_confidence_comes_with_it(copy):
 
 def test_an_unknown_format_is_refused(copy):
     change(copy, lambda c: c.update(format=99))
-    with pytest.raises(ValueError, match="got format 99, this mm reads 3"):
+    with pytest.raises(ValueError, match="got format 99, this mm reads 4"):
         mm.load(copy)
 
 

@@ -32,6 +32,9 @@ class TextTransformer(nn.Module):
         self.embed_dim = embed_dim
         self.input = InputSpec(modality="text", tokenizer=tokenizer, max_length=max_length)
         self.embed = nn.Embedding(BYTES if tokenizer == "bytes" else vocabulary, embed_dim)
+        # Small, so that they learn fast, and scaled to a deviation of one, as the positions have (Vaswani 2017, 3.4).
+        self.scale = embed_dim**0.5
+        nn.init.normal_(self.embed.weight, std=1 / self.scale)
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList([TransformerBlock(embed_dim, heads, dropout, causal=causal) for _ in range(layers)])
         self.norm = nn.LayerNorm(embed_dim)
@@ -43,7 +46,7 @@ class TextTransformer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""
-        tokens = self.embed(x)
+        tokens = self.embed(x) * self.scale
         time = torch.arange(x.shape[1], device=x.device)
         tokens = self.drop(tokens + sinusoid(time, self.embed_dim).to(tokens.dtype))
         for block in self.blocks:
