@@ -1,12 +1,14 @@
-"""What heads share that tell classes by a linear layer: weights of the classes, and the loss."""
+"""What heads share that tell classes: how much each weighs in the loss, and all about one class per row."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.types import IGNORE
+from mm.types import IGNORE, Features
 
 
 def balanced_weights(counts: Sequence[int]) -> Tensor:
@@ -68,14 +70,52 @@ def class_loss(
     return loss.sum(), count.sum()
 
 
-class LinearClassifier(nn.Module):
-    """A linear layer after dropout, and how much each class weighs in its loss. A child gives `forward`.
+class ClassLoss(nn.Module):
+    """class_loss, with its numbers.
 
-    classes: their names; embed_dim: width of the fused features; class_weights: None, "balanced" by `counts` (training
-    rows, or words, of each class) or one number per class; label_smoothing: Szegedy 2016; focal_gamma: see class_loss;
-    weight: of this head's loss among those of several heads.
-    Errors: ValueError where the class weights don't match the classes, or a number is out of range.
+    classes: their names; weights: None, "balanced" by `counts` (training rows, or words, of each class) or one number
+    per class; smoothing: Szegedy 2016; gamma: of the focal factor.
+    Errors: ValueError where the weights don't match the classes, or a number is out of range.
     """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        counts: Sequence[int],
+        weights: str | Sequence[float] | None,
+        smoothing: float,
+        gamma: float,
+    ):
+        super().__init__()
+        check_loss(gamma, smoothing)
+        self.smoothing = smoothing
+        self.gamma = gamma
+        # Not saved: the config has them, and only training reads them.
+        self.weights: Tensor | None
+        self.register_buffer("weights", settle_weights(weights, classes, counts), persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """As class_loss."""
+        return class_loss(logits, target, self.weights, self.smoothing, self.gamma)
+
+
+def misfit(logits: Tensor) -> Tensor:
+    """1 - probability of each class, as LAC has it (Sadinle 2019), but 0 of the best, so that no set is empty.
+
+    (B, C) -> (B, C)
+    """
+    p = logits.float().softmax(-1)
+    return (1 - p).scatter(1, p.argmax(1, keepdim=True), 0.0)
+
+
+class PooledClassifier(nn.Module):
+    """Linear classifier of the pooled vector. A child gives `decode`, by `chances`.
+
+    classes: their names; embed_dim: width of the fused features; counts, class_weights, label_smoothing, focal_gamma:
+    see ClassLoss; weight: of this head's loss among those of several heads.
+    """
+
+    input = None
 
     def __init__(
         self,
@@ -90,20 +130,59 @@ class LinearClassifier(nn.Module):
         weight: float = 1.0,
     ):
         super().__init__()
-        check_loss(focal_gamma, label_smoothing)
         self.classes = list(classes)
-        self.label_smoothing = label_smoothing
-        self.focal_gamma = focal_gamma
         self.weight = weight
+        self.class_loss = ClassLoss(self.classes, counts, class_weights, label_smoothing, focal_gamma)
         self.drop = nn.Dropout(dropout)
         self.linear = nn.Linear(embed_dim, len(self.classes))
-        # Not saved: the config has them, and only training reads them.
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", settle_weights(class_weights, self.classes, counts), persistent=False)
 
-    def class_loss(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """As class_loss, with the numbers of this head."""
-        return class_loss(logits, target, self.class_weights, self.label_smoothing, self.focal_gamma)
+    @abstractmethod
+    def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """(B, C) -> per row {"prediction": class, ..., "probability": {class: 0..1}}"""
+
+    def forward(self, fused: Features, target: Tensor | None = None) -> Tensor:
+        """pooled (B, D) -> logits (B, C)"""
+        return self.linear(self.drop(fused.pooled))
+
+    def loss(self, prediction: Tensor, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
+        """(B, C), (B,) -> sum over labelled rows, their count (or their class weights)"""
+        return self.class_loss(prediction, target)
+
+    def score(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C), (B,) -> probabilities (N, C) and classes (N,) of the N labelled rows"""
+        labelled = target != IGNORE
+        # Probabilities: torchmetrics would take logits that happen to lie in 0..1 for such.
+        return prediction[labelled].float().softmax(-1), target[labelled]
+
+    def choices(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C), (B,) -> logits (N, 1, C) and classes (N, 1)"""
+        labelled = target != IGNORE
+        return prediction[labelled].float().unsqueeze(1), target[labelled].unsqueeze(1)
+
+    def nonconformity(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """-> of the true class (N, 1)"""
+        labelled = target != IGNORE
+        return misfit(prediction[labelled]).gather(1, target[labelled].unsqueeze(1))
+
+    def region(self, prediction: Tensor, quantiles: Sequence[float]) -> tuple[list[dict[str, Any]], Tensor]:
+        """-> {"set": [class, ...]} per row, the most probable first, and how many these are (B,)"""
+        worst = misfit(prediction)
+        size = (worst <= quantiles[0]).sum(1)
+        order = worst.argsort(1).tolist()
+        rows = [{"set": [self.classes[i] for i in best[:count]]} for best, count in zip(order, size.tolist())]
+        return rows, size
+
+    def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:
+        """Mean of the windows' log-probabilities. (B, C), (B,) -> (count, C)"""
+        member = F.one_hot(group, count).T.float()  # (count, B)
+        return member @ prediction.float().log_softmax(-1) / member.sum(1, keepdim=True)
 
     def tempered(self, prediction: Tensor, temperature: float) -> Tensor:
         return prediction.float() / temperature
+
+    def chances(self, prediction: Tensor) -> list[tuple[str, dict[str, float]]]:
+        """(B, C) -> of each row the most probable class, and the probabilities of all"""
+        return [
+            (self.classes[row.argmax()], dict(zip(self.classes, row.tolist(), strict=True)))
+            for row in prediction.float().softmax(-1).cpu()
+        ]

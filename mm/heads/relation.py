@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mm.heads.classification import ClassificationHead
+from mm.heads._classifying import PooledClassifier
 from mm.types import Features
 
 
@@ -15,16 +15,17 @@ def relation(name: str) -> tuple[str, str | None, str | None]:
     return (found[1], found[2].strip(), found[3].strip()) if found else (name, None, None)
 
 
-class RelationHead(ClassificationHead):
-    """Linear classifier of the pooled vector, which an encoder's pool=markers reads off at the marked entities.
+class RelationHead(PooledClassifier):
+    """Which relation two entities have: of the pooled vector, which an encoder's pool=markers reads off at their marks.
 
-    classes: such as Cause-Effect(e1,e2), which holds from e1 to e2, or Other. The arguments are ClassificationHead's.
+    classes: such as Cause-Effect(e1,e2), which holds from e1 to e2, or Other. The arguments are PooledClassifier's.
     """
 
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """(B, C) -> {"prediction": class, "relation", "from", "to", "probability": {class: 0..1}} per row"""
         rows = []
-        for row in super().decode(prediction, fused, meta):
-            kind, first, second = relation(row["prediction"])
-            rows.append({"prediction": row["prediction"], "relation": kind, "from": first, "to": second} | row)
+        for best, chances in self.chances(prediction):
+            kind, first, second = relation(best)
+            told = {"prediction": best, "relation": kind, "from": first, "to": second}
+            rows.append(told | {"probability": chances})
         return rows

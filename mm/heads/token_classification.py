@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mm.heads._classifying import LinearClassifier
+from mm.heads._classifying import ClassLoss
 from mm.types import IGNORE, Features
 from mm.windows import side_by_side
 
@@ -46,15 +46,32 @@ def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return found
 
 
-class TokenClassificationHead(LinearClassifier):
+class TokenClassificationHead(nn.Module):
     """Linear classifier of each of the anchor's tokens; a word is told by its first.
 
-    classes: the tags, by BIO; input: the anchor's name; the rest: as in LinearClassifier, its counts those of words.
+    classes: the tags, by BIO; input: the anchor's name; counts: of words; the rest: as in classification.
     """
 
-    def __init__(self, *, classes: Sequence[str], input: str, embed_dim: int, **how: Any):
-        super().__init__(classes=classes, embed_dim=embed_dim, **how)
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str],
+        input: str,
+        embed_dim: int,
+        counts: Sequence[int] = (),
+        dropout: float = 0.0,
+        class_weights: str | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        self.classes = list(classes)
         self.input = input
+        self.weight = weight
+        self.class_loss = ClassLoss(self.classes, counts, class_weights, label_smoothing, focal_gamma)
+        self.drop = nn.Dropout(dropout)
+        self.linear = nn.Linear(embed_dim, len(self.classes))
         begins, follows = allowed(self.classes)
         self.register_buffer("begins", begins, persistent=False)
         self.register_buffer("follows", follows, persistent=False)
@@ -82,6 +99,9 @@ class TokenClassificationHead(LinearClassifier):
         target = fit(target, prediction)
         words = target != IGNORE
         return prediction[words].float().unsqueeze(1), target[words].unsqueeze(1)
+
+    def tempered(self, prediction: Tensor, temperature: float) -> Tensor:
+        return prediction.float() / temperature
 
     def tags(self, logits: Tensor) -> Tensor:
         """Of the words of a text (W, C) -> (W,)"""

@@ -55,7 +55,7 @@ def test_balanced_is_scikit_learn_s():
     wanted = compute_class_weight("balanced", classes=np.arange(3), y=rows)
     torch.testing.assert_close(balanced_weights([7, 2, 1]), torch.tensor(wanted, dtype=torch.float32))
     assert balanced_weights([4, 0])[1] == 1
-    assert torch.equal(head(class_weights="balanced", counts=[7, 2, 1]).class_weights, balanced_weights([7, 2, 1]))
+    assert torch.equal(head(class_weights="balanced", counts=[7, 2, 1]).class_loss.weights, balanced_weights([7, 2, 1]))
 
 
 @pytest.mark.parametrize(

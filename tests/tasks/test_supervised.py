@@ -144,7 +144,7 @@ def test_several_heads_accumulate_the_mean_of_their_means():
 def test_class_weights_may_count_less_than_a_row():
     batch = make_batch()
     model = build_model()
-    model.heads["digit"].class_weights = torch.full((3,), 0.01)  # the count is 0.12
+    model.heads["digit"].class_loss.weights = torch.full((3,), 0.01)  # the count is 0.12
     moved = fit(build_task(model), Data(batch, [12]))
     for name, value in by_hand(batch).items():
         torch.testing.assert_close(moved[name], value, msg=name)
