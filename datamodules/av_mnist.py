@@ -6,7 +6,6 @@ Texts that name the digit are our addition.
 import gzip
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from datamodules.base import DataModule
 from datamodules.digits import WORDS
 from datamodules.table import Table
 from datamodules.targets import add_target
+from mm.files import whole
 from mm.messages import say
 from mm.transforms.audio.waveform import read_file
 from mm.types import DataSpec, InputData
@@ -145,9 +145,8 @@ class AVMNISTDataModule(DataModule):
         built = self.build(sources, wavs)
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in zip(Built._fields, built, strict=True):
-            part = folder / f"{name}.{os.getpid()}.part.npy"
-            np.save(part, array)
-            os.replace(part, folder / f"{name}.npy")
+            with whole(folder / f"{name}.npy", shared=True) as part, part.open("wb") as file:
+                np.save(file, array)
         (folder / "sha256").write_text(checksum(built))  # last: without it the folder counts as unfinished
         return built
 

@@ -1,7 +1,6 @@
 """What every datamodule shares: its table, splits, batches for each process, and what becomes of bad input."""
 
 import csv
-import os
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from datamodules.order import Batching, Draw, Order, Shards
 from datamodules.rows import Loaded, Loader, Rows, join, one_thread
 from datamodules.splitting import Split, keep_some
 from datamodules.table import ON_ERROR, SPLITS, Fault, Table
+from mm.files import whole
 from mm.transforms.collate import finish
 from mm.transforms.target.classes import Classes
 from mm.types import MODALITIES, Batch, TargetData, TargetTransform, Transform
@@ -312,13 +312,11 @@ class DataModule(LightningDataModule):
 
     def write_errors(self, path: Path) -> None:
         """Every affected row as CSV, written beside its name and renamed."""
-        part = path.with_name(path.name + ".part")
-        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["row", "id", "split", "column", "error"])
             for (row, column), message in sorted(self.faults.items()):
                 writer.writerow([row, self.table.ids[row], self.table.split[row], column, message])
-        os.replace(part, path)
 
 
 def limits(budget: Any) -> dict[str, float]:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from datamodules.columns import Part, read_part, target_columns
 from datamodules.manifest import ManifestDataModule
 from datamodules.shards import FORMAT, INDEX, OWN, About, Shard
 from datamodules.table import SPLITS, Fault, Table
+from mm.files import whole
 from mm.transforms.audio.waveform import open_sound
 from mm.transforms.stored import Stored
 from mm.transforms.target.cells import text_of, undecodable
@@ -68,16 +68,9 @@ def write(module: ManifestDataModule, out: Path, size: int, seed: int) -> tuple[
     if part.roles["id"] is None and "id" not in cells:  # rows keep their name where others are left out
         part = part._replace(roles=part.roles | {"id": "id"})
         cells["id"] = list(part.table.ids)
-    folder = out.with_name(f"{out.name}.part")
-    shutil.rmtree(folder, ignore_errors=True)  # of a call that was killed
-    folder.mkdir(parents=True)
-    try:
-        about = write_part(part, cells, columns, module, folder, size, seed)
-        os.replace(folder, out)
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    return about, part.table
+    with whole(out) as folder:
+        folder.mkdir(parents=True)
+        return write_part(part, cells, columns, module, folder, size, seed), part.table
 
 
 def write_part(

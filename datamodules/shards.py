@@ -20,6 +20,7 @@ from datamodules.cells import Cells
 from datamodules.columns import Kept, Part, read_part
 from datamodules.sources import Source, make_table, sources
 from datamodules.table import Table
+from mm.files import whole
 from mm.transforms.stored import Stored, StoredError
 from mm.types import InputData
 
@@ -148,10 +149,10 @@ class Store:
         path = self.cache / shard.name
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                part = path.with_name(f"{shard.name}.part")
                 files, root = file_system(self.path)
-                files.get_file(f"{root}/{shard.name}", str(part))
-                os.replace(check_size(part, shard), path)
+                with whole(path) as part:
+                    files.get_file(f"{root}/{shard.name}", str(part))
+                    check_size(part, shard)
                 self.fetched += 1
             os.utime(path)
         # what another process has mapped stays until it lets go of it

@@ -1,7 +1,6 @@
 """The one door to trained models: a plain directory that loads without Lightning or pickles."""
 
 import json
-import os
 import shutil
 import sys
 import warnings
@@ -18,6 +17,7 @@ import yaml
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor
 
+from mm.files import whole
 from mm.messages import near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish
@@ -126,37 +126,36 @@ def save(
     metrics: the configs of each head's metrics; card: the text of its README.md; task: what is kept of the training;
     split: how validation and test rows are drawn of data that names none.
     """
-    part = beside(path)
-    part.mkdir(parents=True)
-    labels = {name: list(t.classes) for name, t in spec.targets.items()}
-    inputs = {name: asdict(data) for name, data in spec.inputs.items()}
-    for name, data in inputs.items():  # thousands of classes are read ten times as fast from JSON
-        labels |= {f"{name}/{column['name']}": column.pop("classes") for column in data["columns"] or ()}
-    model_config = without_sources(model_config, model)
-    for name in model_config["heads"]:
-        if "classes" in model_config["heads"][name]:
-            model_config["heads"][name]["classes"] = None  # they are in labels.json
-    targets = {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()}
-    transform_configs = keep_transforms(part, transforms, transform_configs, model_config["encoders"])
-    reader_configs = keep_readers(part, targets, reader_configs, model_config["heads"])
-    config = {
-        "format": FORMAT,
-        "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
-        "model": model_config,
-        "transforms": transform_configs,
-        "readers": reader_configs,
-        "spec": {"inputs": inputs, "targets": targets},
-        "columns": columns,
-        "metrics": metrics,
-        "task": task or {},
-        "split": split or {},
-    }
-    write_config(part, config)
-    (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
-    (part / "README.md").write_text(card, encoding="utf-8")
-    save_model(model, str(part / "model.safetensors"))
-    (part / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
-    put(part, path)
+    with whole(path) as part:
+        part.mkdir(parents=True)
+        labels = {name: list(t.classes) for name, t in spec.targets.items()}
+        inputs = {name: asdict(data) for name, data in spec.inputs.items()}
+        for name, data in inputs.items():  # thousands of classes are read ten times as fast from JSON
+            labels |= {f"{name}/{column['name']}": column.pop("classes") for column in data["columns"] or ()}
+        model_config = without_sources(model_config, model)
+        for name in model_config["heads"]:
+            if "classes" in model_config["heads"][name]:
+                model_config["heads"][name]["classes"] = None  # they are in labels.json
+        targets = {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()}
+        transform_configs = keep_transforms(part, transforms, transform_configs, model_config["encoders"])
+        reader_configs = keep_readers(part, targets, reader_configs, model_config["heads"])
+        config = {
+            "format": FORMAT,
+            "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
+            "model": model_config,
+            "transforms": transform_configs,
+            "readers": reader_configs,
+            "spec": {"inputs": inputs, "targets": targets},
+            "columns": columns,
+            "metrics": metrics,
+            "task": task or {},
+            "split": split or {},
+        }
+        write_config(part, config)
+        (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
+        (part / "README.md").write_text(card, encoding="utf-8")
+        save_model(model, str(part / "model.safetensors"))
+        (part / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
 
 
 def keep_transforms(
@@ -195,39 +194,19 @@ def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> 
     told: the line of its README.md
     """
     path = path.resolve()  # the directory itself is renamed, not a link to it
-    part = beside(path)
-    shutil.copytree(path, part)
-    config = yaml.safe_load((part / "config.yaml").read_text(encoding="utf-8"))
-    write_config(part, config | {"calibration": {name: asdict(fitted) for name, fitted in calibration.items()}})
-    card = (part / "README.md").read_text(encoding="utf-8").splitlines()
-    kept = "\n".join(line for line in card if not line.startswith(CALIBRATED)).rstrip()
-    (part / "README.md").write_text(f"{kept}\n\n{CALIBRATED}{told}\n", encoding="utf-8")
-    put(part, path)
+    with whole(path) as part:
+        shutil.copytree(path, part)
+        config = yaml.safe_load((part / "config.yaml").read_text(encoding="utf-8"))
+        write_config(part, config | {"calibration": {name: asdict(fitted) for name, fitted in calibration.items()}})
+        card = (part / "README.md").read_text(encoding="utf-8").splitlines()
+        kept = "\n".join(line for line in card if not line.startswith(CALIBRATED)).rstrip()
+        (part / "README.md").write_text(f"{kept}\n\n{CALIBRATED}{told}\n", encoding="utf-8")
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
     """The config.yaml of a model directory."""
     text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
     (path / "config.yaml").write_text(text, encoding="utf-8")
-
-
-def beside(path: Path) -> Path:
-    """Where what is to be a directory is written first; nothing is there."""
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    return part
-
-
-def put(part: Path, path: Path) -> None:
-    """Rename it; a directory that is there already is replaced."""
-    if path.exists():
-        old = path.with_name(path.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(path, old)
-        os.replace(part, path)
-        shutil.rmtree(old)
-    else:
-        os.replace(part, path)
 
 
 def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device = "cpu") -> LoadedModel:

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from mm.callbacks.stored import DONE, StoredFeatures, Writer, data_of, entries
+from mm.files import discard, put
 from mm.types import Batch, Features, Identified
 
 SAMPLE = 16  # rows by which the size is estimated, and stored Features are compared with what the encoder gives now
@@ -147,7 +148,7 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
     """Every process its share of all rows; the folder appears whole. Errors: ValueError where the disk is too small."""
     part = path.with_name(f"{path.name}.part")
     if trainer.is_global_zero:
-        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+        discard(part)  # of a run that was killed
         part.mkdir(parents=True)
     trainer.strategy.barrier()
     try:
@@ -159,7 +160,7 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
             torch.distributed.all_gather_object(everyone, about)
         if trainer.is_global_zero:
             (part / DONE).write_text(json.dumps(everyone))
-            os.replace(part, path)
+            put(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

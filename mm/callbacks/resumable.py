@@ -17,6 +17,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from mm.files import whole
+
 # What ends a run from outside: Ctrl-C, a scheduler's or an operator's stop, a warning before the time is up.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -176,19 +178,16 @@ class WholeFileIO(TorchCheckpointIO):
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:
     """Errors: OSError naming the file and what is free, where the disk is full."""
-    part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with part.open("wb") as file:
+        with whole(path) as part, part.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)  # the name as well
         os.close(folder)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        part.unlink(missing_ok=True)
         number = error.errno if isinstance(error, OSError) else None
         free = shutil.disk_usage(path.parent).free
         if number not in FULL and not (isinstance(error, RuntimeError) and "writing file" in str(error)):

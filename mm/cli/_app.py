@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.cli._processes import joint
+from mm.files import whole
 from mm.messages import is_first_process, near
 
 Job = Callable[[DictConfig, Path], Any]
@@ -163,12 +164,11 @@ def check_folder(folder: Path, resume: Any) -> None:
 def remember(folder: Path) -> None:
     """Keep verb, config flags and overrides of a run that is about to start, for resuming and comparing."""
     state = HydraConfig.get()
-    part = folder / f"{OVERRIDES}.part"
     flags = config_flags(sys.argv)
     pairs = [f for f in flags if "=" in f] or [f"{name}={value}" for name, value in zip(flags[::2], flags[1::2])]
     typed = yaml.safe_dump([*pairs, *state.overrides.task], allow_unicode=True)
-    part.write_text(f"# mm {state.job.config_name}\n{typed}", encoding="utf-8")
-    os.replace(part, folder / OVERRIDES)
+    with whole(folder / OVERRIDES) as part:
+        part.write_text(f"# mm {state.job.config_name}\n{typed}", encoding="utf-8")
 
 
 def leave_nothing(folder: Path, error: Exception | None = None) -> None:

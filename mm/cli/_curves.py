@@ -1,7 +1,6 @@
 """Curves over severity as files, numbers, a picture and a table."""
 
 import csv
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mm.cli._app import shown
+from mm.files import whole
 from mm.metrics import robustness
 
 MISSING = "missing"  # the corruption that takes an input away, from a part of the rows
@@ -48,8 +48,7 @@ def numbers(
 def write(path: Path, severities: Sequence[float], ours: Curves, base: Curves) -> None:
     """A line per input, corruption, severity and metric, beside its name, then renamed."""
     several = len({head for head, *_ in ours}) > 1
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["input", "corruption", "severity", "metric", "value", *(["baseline"] if base else [])])
         for key, values in ours.items():
@@ -57,7 +56,6 @@ def write(path: Path, severities: Sequence[float], ours: Curves, base: Curves) -
             for i, (severity, value) in enumerate(zip(severities, values, strict=True)):
                 told = f"{head}/{metric}" if several else metric
                 writer.writerow([name, corruption, severity, told, value, *([base[key][i]] if base else [])])
-    os.replace(part, path)
 
 
 def figure(severities: Sequence[float], ours: Curves, base: Curves) -> Any:

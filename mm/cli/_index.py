@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mm.files import put, whole
 from mm.model import MultimodalModel
 from mm.transforms.stored import Stored
 from mm.types import Batch
@@ -103,7 +103,7 @@ class Writer:
     def close(self) -> None:
         self.flush()
         self.file.close()
-        os.replace(self.part, self.path)
+        put(self.part, self.path)
 
 
 def source_of(raw: Any) -> str | None:
@@ -177,11 +177,10 @@ class Embeddings:
         index = self.build(name)
         try:
             folder.mkdir(exist_ok=True)
-            part = folder / f"{name}.{os.getpid()}.part"
-            faiss.write_index(index, str(part))
-            for old in folder.glob(f"{name}-*.faiss"):
-                old.unlink()
-            os.replace(part, kept)
+            with whole(kept, shared=True) as part:
+                faiss.write_index(index, str(part))
+                for old in folder.glob(f"{name}-*.faiss"):
+                    old.unlink()
         except (OSError, RuntimeError) as error:
             print(f"the index can't be kept in {folder}, so that each query builds it: {error}", file=sys.stderr)
         return index

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mm.cli._mistakes import explain
+from mm.files import whole
 
 REPORTS = "MM_REPORTS"  # the folder in which a started process leaves why it failed; set for those alone
 PARENT = "MM_PARENT"  # the id of the process that started it
@@ -117,9 +118,8 @@ def report(error: Exception, verb: str) -> None:
     message = explain(error, verb)
     text = message or "".join(traceback.format_exception(error)).rstrip()
     folder = Path(os.environ[REPORTS])
-    part = folder / f"{os.getpid()}.part"
-    part.write_text(json.dumps({"status": 2 if message else 1, "text": text}), encoding="utf-8")
-    os.replace(part, part.with_suffix(".json"))
+    with whole(folder / f"{os.getpid()}.json") as part:
+        part.write_text(json.dumps({"status": 2 if message else 1, "text": text}), encoding="utf-8")
     sys.stdout.flush()
     os._exit(2 if message else 1)  # at once: other threads and an interpreter's end can wait for each other
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -10,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from mm.cli._app import shown
+from mm.files import whole
 
 WIDE = 250  # columns of a table in a file
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Beside its name, then renamed."""
-    part = path.with_name(path.name + ".part")
     # JSON has no NaN
     finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in data.items()}
-    part.write_text(json.dumps(finite, indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_text(json.dumps(finite, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
@@ -52,9 +51,8 @@ def write_predictions(path: Path, datamodule: Any, rows: list[int], decoded: Map
         columns[f"{head}/{key}"] = [None if a is None else flat(a[head]).get(key) for a in answers]
     for name in datamodule.table.targets if truth else ():
         columns[f"{name}/truth"] = [datamodule.truth(name, row) for row in rows]
-    part = path.with_name(path.name + ".part")
-    pyarrow.parquet.write_table(pyarrow.table(columns), part)
-    os.replace(part, path)
+    with whole(path) as part:
+        pyarrow.parquet.write_table(pyarrow.table(columns), part)
 
 
 def save(

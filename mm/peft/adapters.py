@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mm.files import whole
 from mm.messages import near
 
 ATTENTION = r"encoders\.\w+\.(?!pool\.).*\b(query|key|value|q_proj|k_proj|v_proj|q_lin|k_lin|v_lin|qkv|key_value)"
@@ -106,17 +105,14 @@ def digest(model: nn.Module, names: Sequence[str]) -> str:
 
 def save(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     """Write all but what does not learn, beside its name, and rename it. config: plain data of the adapters."""
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     names = base_names(model)
     tensors = {n: x.detach().cpu().contiguous().clone() for n, x in model.state_dict().items() if n not in set(names)}
-    save_file(tensors, str(part / "adapter.safetensors"))
-    (part / "adapter.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
     told = {"config": config, "base": {"names": names, "sha256": digest(model, names)}}
-    (part / "adapter.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(part, path)
+    with whole(path) as part:
+        part.mkdir(parents=True)
+        save_file(tensors, str(part / "adapter.safetensors"))
+        (part / "adapter.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
+        (part / "adapter.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
 def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:

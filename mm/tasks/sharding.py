@@ -28,6 +28,7 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import checkpoint
 
+from mm.files import put
 from mm.model import MultimodalModel
 from mm.tasks.parameters import check
 
@@ -240,13 +241,8 @@ def replace(part: Path, path: Path) -> None:
     """Move a finished folder to its name, for good, and remove what was there."""
     for file in [*part.iterdir(), part]:
         sync(file)
-    old = path.with_name(path.name + ".old")
-    if path.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(path, old)
-    os.replace(part, path)
+    put(part, path)
     sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

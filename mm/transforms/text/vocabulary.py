@@ -1,14 +1,13 @@
 """Tokenizers that are trained on the data, by the tokenizers library."""
 
 import hashlib
-import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+from mm.files import whole
 from mm.transforms.target.cells import undecodable
 
 SPECIAL = {
@@ -130,8 +129,6 @@ def trained(texts: Sequence[str], kind: str, size: int, folder: Path) -> Path:
     with FileLock(f"{path}.lock"):
         if not path.exists():
             clean = [text for text in texts if not undecodable(text)]
-            part = path.with_name(path.name + ".part")
-            shutil.rmtree(part, ignore_errors=True)
-            train_tokenizer(clean, kind, size).save_pretrained(part)
-            os.replace(part, path)
+            with whole(path) as part:
+                train_tokenizer(clean, kind, size).save_pretrained(part)
     return path

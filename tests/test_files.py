@@ -1,0 +1,63 @@
+import os
+
+import pytest
+
+from mm.files import discard, whole
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_file_appears_whole(tmp_path, before):
+    path = tmp_path / "a.json"
+    if before:
+        path.write_text(before)
+    (tmp_path / "a.json.part").write_text("of a process that was killed, and longer")
+    (tmp_path / "a.json.old").write_text("the user's own")
+    with whole(path) as part:
+        part.write_text("new")
+        assert (path.read_text() if before else path.exists()) == (before or False)
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.json", "a.json.old"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_folder_appears_whole(tmp_path, before):
+    path = tmp_path / "model"
+    for left in [path] * before + [tmp_path / "model.part", tmp_path / "model.old"] * before:
+        left.mkdir()
+        (left / "old").touch()
+    with whole(path) as part:
+        part.mkdir()
+        (part / "new").touch()
+        assert not before or names(path) == ["old"]
+    assert names(path) == ["new"]
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_error_leaves_what_was_there(tmp_path, folder):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), whole(path) as part:
+        if folder:
+            part.mkdir()
+            (part / "half").touch()
+        else:
+            part.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_processes_that_write_the_same_name_have_parts_of_their_own(tmp_path):
+    with whole(tmp_path / "a", shared=True) as part:
+        assert str(os.getpid()) in part.name
+        part.write_text("x")
+    assert names(tmp_path) == ["a"]
+
+
+def test_what_is_not_there_is_discarded_already(tmp_path):
+    discard(tmp_path / "none")
