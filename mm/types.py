@@ -147,7 +147,7 @@ class Read(NamedTuple):
     """One raw input, read."""
 
     windows: list[Any]  # tensors, or Features of one row (T, D); nearly always exactly one
-    cut: bool  # True where it was too long and its end was left out
+    cut: bool  # True where it was too long and a part was left out
     meta: Sequence[dict[str, Tensor]] = ()  # of each window what decoding needs, as in Transform.meta
     unknown: bool = False  # True where it names what the training rows do not have, and is read as "other"
 

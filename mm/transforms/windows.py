@@ -4,7 +4,7 @@ from torch import Tensor
 
 from mm.types import Read
 
-TOO_LONG = ("truncate", "refuse", "window")
+TOO_LONG = ("truncate", "truncate_left", "refuse", "window")
 
 
 def check_limit(max_length: int | None, too_long: str, overlap: float, extra: int = 0) -> str:
@@ -44,7 +44,8 @@ def starts(count: int, length: int, overlap: float) -> range:
 def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit: str, extra: int = 0) -> Read:
     """Cut, refuse or window a sequence. (T,) -> windows of at most (max_length - extra,)
 
-    overlap: part of a window that the next one repeats; extra: tokens that are put around each window afterwards.
+    too_long: truncate keeps its begin, truncate_left its end; overlap: part of a window that the next one repeats;
+    extra: tokens that are put around each window afterwards.
     Errors: ValueError where it is refused.
     """
     if max_length is None or len(x) + extra <= max_length:
@@ -56,4 +57,6 @@ def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit
     length = max_length - extra
     if too_long == "truncate":
         return Read([x[:length]], True)
+    if too_long == "truncate_left":
+        return Read([x[-length:]], True)
     return Read([x[s : s + length] for s in starts(len(x), length, overlap)], False)

@@ -28,6 +28,9 @@ def test_truncate_counts_and_keeps_what_fits() -> None:
     assert cut
     assert windows[0].tolist() == [0, 1, 2, 3]
     assert len(windows) == 1
+    windows, cut, *_ = limit(torch.arange(9), 4, "truncate_left", 0.25, "tokens")
+    assert cut
+    assert [w.tolist() for w in windows] == [[5, 6, 7, 8]]
     for most in (None, 9, 12):
         windows, cut, *_ = limit(torch.arange(9), most, "refuse", 0.25, "tokens")
         assert not cut
@@ -44,7 +47,7 @@ def test_special_tokens_take_their_place() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((4, "trunc", 0.2), "too_long: got 'trunc', wanted one of truncate, refuse, window"),
+        ((4, "trunc", 0.2), "too_long: got 'trunc', wanted one of truncate, truncate_left, refuse, window"),
         ((4, "window", 1.0), "overlap: got 1.0"),
         ((4, "window", -0.1), "overlap"),
         ((0, "window", 0.1), "max_length: got 0, wanted at least 1"),
@@ -56,7 +59,7 @@ def test_wrong_arguments(arguments: tuple, message: str) -> None:
         check_limit(*arguments)
 
 
-@pytest.mark.parametrize("too_long", ["truncate", "window"])
+@pytest.mark.parametrize("too_long", ["truncate", "truncate_left", "window"])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.9])
 @pytest.mark.parametrize("extra", [0, 2])
 def test_room_is_what_windows_and_their_padding_take(too_long: str, overlap: float, extra: int) -> None:

@@ -21,9 +21,9 @@ LARGEST_KERNEL = 100_000_000  # floats of a resampling kernel, 400 MB: 11127 -> 
 class Waveform:
     """Paths, Stored files, arrays (L,), or (array, its rate) -> mono waveforms (L,) float32 at `sample_rate`.
 
-    sample_rate: Hz, that of an array alone too; max_length: samples; too_long: truncate, refuse or window, windows
-    overlapping by `overlap`; augment: torchaudio transforms, in training only, on (L,); pad_multiple: batches are
-    padded to whole ones of so many samples. Several channels are averaged.
+    sample_rate: Hz, that of an array alone too; max_length: samples; too_long, overlap: see limit; augment: torchaudio
+    transforms, in training only, on (L,); pad_multiple: batches are padded to whole ones of so many samples. Several
+    channels are averaged.
     Errors: ValueError where it is no sound, empty, or not finite.
     """
 

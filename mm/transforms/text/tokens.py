@@ -19,7 +19,7 @@ class Tokens:
 
     Of a pair of strings, such as a question and a passage, the first stands before the second in every window, parted
     as the tokenizer parts them (bytes: by one of 31).
-    max_length: tokens, special ones included; too_long: truncate, refuse or window, windows overlapping by `overlap`;
+    max_length: tokens, special ones included; too_long: truncate, truncate_left, refuse or window, see limit;
     pad_multiple: batches are padded to whole ones of so many tokens; places: also tell where each token lies in the
     text, of a pair in the second, as meta, all int32: `places` (T, 2), its first character and the one after its last,
     0 and 0 of others; `words` (T,), the number of the word that it begins, else -1, where words are what lies between
