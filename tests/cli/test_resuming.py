@@ -1,0 +1,55 @@
+"""What may change while a run goes on, and what may not."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from mm.cli._resuming import check
+
+BEGUN = {
+    "seed": 0,
+    "model": {"embed_dim": 8},
+    "datamodule": {
+        "path": "a.csv",
+        "batch_size": 4,
+        "transforms": {"text": {"max_length": 16}, "numbers": {"columns": ["age", "height"]}},
+    },
+    "trainer": {"max_epochs": 2},
+}
+
+
+def goes_on(tmp_path, **changed):
+    OmegaConf.save(OmegaConf.create(BEGUN), tmp_path / "config.yaml")
+    now = OmegaConf.create(BEGUN)
+    for key, value in changed.items():
+        OmegaConf.update(now, key.replace("__", "."), value)
+    check(now, tmp_path)
+
+
+def test_how_rows_are_fed_and_how_long_may_change(tmp_path, capsys):
+    goes_on(tmp_path, datamodule__batch_size=8, datamodule__transforms__text__max_length=32, trainer__max_epochs=3)
+    assert capsys.readouterr().out.splitlines() == [
+        "changed since the run began: datamodule.batch_size was 4, now it is 8",
+        "changed since the run began: datamodule.transforms.text.max_length was 16, now it is 32",
+        "changed since the run began: trainer.max_epochs was 2, now it is 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 1),
+        ("model.embed_dim", 16),
+        ("datamodule.path", "b.csv"),
+        ("datamodule.transforms.numbers.columns", ["height", "age"]),  # another number for each
+    ],
+)
+def test_the_model_and_its_data_stay(tmp_path, key, value):
+    with pytest.raises(ValueError, match=rf"resume=true: {key} was .*, now it is .*; a run keeps its model and its"):
+        goes_on(tmp_path, **{key.replace(".", "__"): value})
+
+
+def test_a_key_that_is_gone_has_changed(tmp_path):
+    OmegaConf.save(OmegaConf.create(BEGUN), tmp_path / "config.yaml")
+    now = OmegaConf.create({**BEGUN, "model": {}})
+    with pytest.raises(ValueError, match="model.embed_dim was 8, now it is None"):
+        check(now, tmp_path)
