@@ -21,9 +21,9 @@ def load(cfg: DictConfig) -> LoadedModel:
     """The model directory. Errors: ValueError where a key is set that the directory decides."""
     _run.quiet()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    for key, source in _finish.named_keys():
-        if key.startswith("datamodule.transforms"):
-            raise ValueError(f"{source}: a trained model brings its own transforms, from its directory; leave it out")
+    for named in _finish.named_keys():
+        if named.key.startswith("datamodule.transforms"):
+            raise ValueError(f"{named.by}: a trained model brings its own transforms, from its directory; leave it out")
     return checkpoint.load(cfg.checkpoint, list(cfg.allow))
 
 
@@ -48,7 +48,7 @@ def datamodule(
         with open_dict(cfg):
             cfg.datamodule.columns = columns(saved, OmegaConf.to_container(cfg.datamodule.columns), labelled, drawn)
     if drawn:
-        set_now = {key for key, _ in _finish.named_keys()}
+        set_now = {named.key for named in _finish.named_keys()}
         for key, value in loaded.config["split"].items():
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
                 cfg.datamodule.split[key] = value

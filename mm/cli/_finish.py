@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
@@ -96,10 +96,10 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
         for group, known, what in (("encoders", spec.inputs, "input"), ("heads", spec.targets, "target")):
             for name in [n for n in model[group] if n not in known]:
                 part = f"model.{group}.{name}"
-                by = next((by for key, by in named if key == part or key.startswith(f"{part}.")), None)
-                if by and not (restricted and by.startswith("experiment")):
+                by = next((one for one in named if one.key == part or one.key.startswith(f"{part}.")), None)
+                if by and (by.typed or not restricted):
                     raise ValueError(
-                        f"model.{group}.{name} is set by {by}, but the data has no {what} '{name}', only "
+                        f"model.{group}.{name} is set by {by.by}, but the data has no {what} '{name}', only "
                         f"{', '.join(known)}; name its column with datamodule.columns, or leave it out"
                     )
                 del model[group][name]
@@ -169,9 +169,9 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
             )
         finished[name] = transform
     read = {*finished, *(data.modality for data in spec.inputs.values())}
-    for key, by in named_keys():
+    for key, by, typed in named_keys():
         part = key.removeprefix("datamodule.transforms.").split(".")[0]
-        if key.startswith("datamodule.transforms.") and part not in read and not by.startswith("experiment"):
+        if key.startswith("datamodule.transforms.") and part not in read and typed:
             raise ValueError(f"{by}: the data has no input that it would act on, only {', '.join(spec.inputs)}")
     with open_dict(cfg):
         cfg.datamodule.transforms = finished
@@ -190,20 +190,29 @@ def tell_places(transform: DictConfig, name: str, modality: str, needs: tuple[st
     transform[option] = True
 
 
-def named_keys() -> list[tuple[str, str]]:
-    """Keys that the user's overrides or the chosen experiment set, and which of them did."""
+class Named(NamedTuple):
+    """A key that is set on purpose."""
+
+    key: str
+    by: str  # what sets it, as messages say
+    typed: bool  # by the user, not by the experiment
+
+
+def named_keys() -> list[Named]:
+    """Keys that the user's overrides or the chosen experiment set."""
     state = HydraConfig.get()
     found = []
     for override in state.overrides.task:
         key = override.split("=", 1)[0]
         if not key.startswith("~"):
-            found.append((dotted(key), f"the override {override}"))
+            found.append(Named(dotted(key), f"the override {override}", typed=True))
     experiment = state.runtime.choices.get("experiment")
     if experiment:
         for source in state.runtime.config_sources:
             file = config_file(source, f"experiment/{experiment}.yaml")
             if file is not None:
-                found += [(key, f"experiment={experiment}") for key in experiment_keys(OmegaConf.load(file))]
+                keys = experiment_keys(OmegaConf.load(file))
+                found += [Named(key, f"experiment={experiment}", typed=False) for key in keys]
     return found
 
 

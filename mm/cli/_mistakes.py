@@ -21,6 +21,7 @@ def explain(error: BaseException, verb: str) -> str | None:
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         where = next(iter(re.findall(r"full_key: (\S+)", str(error))), "")
+        where = re.sub(r"^datamodule\.readers\.(\w+)", r"model.heads.\1.reads", where)  # as it is typed
         if isinstance(cause, ValueError):  # "pool: got 'x'" of several encoders says too little
             argument = re.match(r"[a-z_]+(\.[a-z_]+)*: got ", str(cause))
             named = not where or not argument or str(cause).startswith(where.split(".")[0])
@@ -28,7 +29,7 @@ def explain(error: BaseException, verb: str) -> str | None:
         if isinstance(cause, AssertionError):
             return None
         told = " ".join(str(cause or error).split("\n")[:2])
-        return f"{where}: {told}" if where else told
+        return f"{where}: {told}{not_its_own(told)}" if where else told
     if isinstance(error, HydraException):
         return f"{str(error).strip()}{suggest(str(error), verb)}"
     if isinstance(error, OmegaConfBaseException):
@@ -36,6 +37,13 @@ def explain(error: BaseException, verb: str) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror} {error.filename or ''}".strip()
     return str(error) if isinstance(error, ValueError) else None
+
+
+def not_its_own(told: str) -> str:
+    """Why something may have been built with arguments that it does not take, for the end of Python's message."""
+    if not re.search(r"unexpected keyword argument|takes no arguments", told):
+        return ""
+    return "; it was set for another choice of this group, perhaps by the experiment: leave it out with ~KEY"
 
 
 def missing(error: OmegaConfBaseException) -> str:
