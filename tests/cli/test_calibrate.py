@@ -21,7 +21,7 @@ from mm.heads.ctc import CTCHead
 WORDS = {"good": "up", "bad": "down", "odd": "side"}
 ARGS = ["datamodule=text", "datamodule.columns.text=text", "datamodule.num_workers=0", "trainer.accelerator=cpu"]
 ARGS += [f"model.{x}" for x in ("embed_dim=32", "encoders.text.embed_dim=32", "encoders.text.layers=1")]
-ARGS += ["task.optimizer.lr=0.01"]
+ARGS += ["task.optimizer.lr=0.003"]
 ONE = [*ARGS, "datamodule.columns.target=mood"]
 TARGETS = "datamodule.columns.targets={mood: mood, tags: tags, size: size, words: words}"
 SEVERAL = [*ARGS, "datamodule=manifest", TARGETS, "model/fusion=sum", "model.fusion.anchor=text"]

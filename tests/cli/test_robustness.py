@@ -31,7 +31,7 @@ NAMES = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, manifest):
     folder = tmp_path_factory.mktemp("trained")
-    args = [*COLUMNS, *TINY, f"datamodule.path={manifest}", f"paths.outputs={folder}", "run=r", "trainer.max_epochs=12"]
+    args = [*COLUMNS, *TINY, f"datamodule.path={manifest}", f"paths.outputs={folder}", "run=r", "trainer.max_epochs=20"]
     more = ["task.modality_dropout=0.5", "datamodule.batch_size=8"]
     done = subprocess.run([sys.executable, "-m", "mm", "train", *args, *more], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

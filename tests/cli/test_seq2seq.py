@@ -36,7 +36,7 @@ def rows(tmp_path):
 def test_learns_writes_and_serves(mm, rows):
     own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocabulary=261"]  # no digits in one token
     own += ["model.heads.target.reads.tokenizer=wordpiece"]
-    run = mm("train", *ARGS, *own, f"datamodule.path={rows}", "trainer.max_epochs=20")
+    run = mm("train", *ARGS, *own, f"datamodule.path={rows}", "trainer.max_epochs=30")
     assert run.status == 0, run.err
     assert run.metrics["test/bleu"] > 0.8
     assert run.metrics["test/chrf"] > 0.8
