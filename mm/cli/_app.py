@@ -1,5 +1,6 @@
 """From a verb's arguments to its job, through Hydra: run folders, resuming, and what children of a job inherit."""
 
+import itertools
 import os
 import shlex
 import shutil
@@ -26,6 +27,8 @@ Job = Callable[[DictConfig, Path], Any]
 # What a launcher of processes leaves behind, and the next job of a sweep must not see.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
 OVERRIDES = "overrides.yaml"
+CONFIGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")  # flags of Hydra
+VALUED = (*CONFIGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")  # those with a value behind them
 # Above 0 where a process may have been started again: it goes on with its run without being told to. torchrun's count
 # of restarts would not do: a node whose own processes were well counts none (github.com/pytorch/pytorch/issues/108158).
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT")
@@ -39,11 +42,7 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
     argv = [bare(arg) for arg in argv]
     argv = [*remembered(argv), *argv]
     flags = config_flags(argv)
-    rest = list(argv)
-    for flag in flags:
-        rest.remove(flag)
-    # Hydra wants its flags first; they may be typed anywhere
-    sys.argv = [program, *flags, *(a for a in rest if a[0] == "-"), *(a for a in rest if a[0] != "-")]
+    sys.argv = [program, *flags_first(argv)]
     if {"-m", "--multirun"} & set(argv):
         from mm.cli import _launchers
 
@@ -238,9 +237,21 @@ def config_flags(argv: list[str]) -> list[str]:
     flags = []
     for i, arg in enumerate(argv):
         name, equals, _ = arg.partition("=")
-        if name in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"):
+        if name in CONFIGS:
             flags += [arg] if equals else argv[i : i + 2]
     return flags
+
+
+def flags_first(argv: list[str]) -> list[str]:
+    """Hydra's own flags, each with its value, before all else, where Hydra wants them; they may be typed anywhere."""
+    first, rest = [], []
+    words = iter(argv)
+    for word in words:
+        if word.startswith("-"):
+            first += [word, *itertools.islice(words, 1)] if word in VALUED else [word]
+        else:
+            rest.append(word)
+    return [*first, *rest]
 
 
 def shown(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import COLUMNS, TINY
 
-from mm.cli._app import bare, config_flags, remembered
+from mm.cli._app import bare, config_flags, flags_first, remembered
 
 
 def test_a_wandb_agents_arguments_are_taken_as_they_are():
@@ -23,6 +23,15 @@ def test_a_wandb_agents_arguments_are_taken_as_they_are():
 
 def test_a_child_process_gets_the_flags_that_say_where_configs_lie():
     assert config_flags(["-m", "--config-dir", "here", "seed=1", "-cn=train"]) == ["--config-dir", "here", "-cn=train"]
+
+
+def test_flags_are_typed_anywhere_with_their_values():
+    typed = ["experiment=a", "--cfg", "job", "-m", "seed=1,2", "--config-dir", "here", "-p=model"]
+    assert flags_first(typed) == [
+        *("--cfg", "job", "-m", "--config-dir", "here", "-p=model"),
+        *("experiment=a", "seed=1,2"),
+    ]
+    assert flags_first(["seed=1", "--cfg"]) == ["--cfg", "seed=1"]  # Hydra says what is missing
 
 
 def test_resuming_remembers_what_is_not_given_anew(tmp_path, monkeypatch):
