@@ -129,5 +129,5 @@ def read_file(path: str | Path | Stored) -> tuple[Tensor, int]:
         data, rate = soundfile.read(file, dtype="float32", always_2d=True)  # (L, channels)
     # TypeError: a suffix that libsndfile takes as headerless; MemoryError: a broken header promises too many samples
     except (soundfile.LibsndfileError, OSError, TypeError, MemoryError) as error:
-        raise ValueError(f"can't read the sound {path}: {error}") from None
+        raise ValueError(f"can't read the sound {path}: {str(error).rstrip('.')}") from None
     return torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1)), rate
