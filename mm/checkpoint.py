@@ -24,6 +24,7 @@ from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.tabular.row import Row
 from mm.transforms.text.tokens import Tokens, load_tokenizer
 from mm.types import (
+    FORMAT,
     Batch,
     Calibration,
     ColumnData,
@@ -36,7 +37,6 @@ from mm.types import (
     Transform,
 )
 
-FORMAT = 4
 CALIBRATED = "Calibration: "  # begins a line of the model card
 # Whose classes may be built on loading; nothing else of a config is ever called.
 ALLOWED = ("mm.", "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
@@ -193,7 +193,6 @@ def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> 
 
     told: the line of its README.md
     """
-    path = path.resolve()  # the directory itself is renamed, not a link to it
     with whole(path) as part:
         shutil.copytree(path, part)
         config = yaml.safe_load((part / "config.yaml").read_text(encoding="utf-8"))
@@ -209,6 +208,21 @@ def write_config(path: Path, config: dict[str, Any]) -> None:
     (path / "config.yaml").write_text(text, encoding="utf-8")
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Of a model directory. Errors: ValueError where it is none, or of another format."""
+    if (path / "model" / "config.yaml").is_file():
+        raise ValueError(f"{path} is a run folder; its model directory is {path / 'model'}")
+    for name in ("config.yaml", "model.safetensors"):
+        if not (path / name).is_file():
+            raise ValueError(f"no model directory at {path}: it has no {name}; a run leaves one as outputs/RUN/model")
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    if config.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: got format {config.get('format')}, this mm reads {FORMAT}; install the mm that wrote it"
+        )
+    return config
+
+
 def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device = "cpu") -> LoadedModel:
     """A model directory (or wandb:entity/project/name:version) -> a model that predicts, in evaluation mode.
 
@@ -216,15 +230,7 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     of a package that is not allowed, or a function.
     """
     path = fetch(path)
-    if (path / "model" / "config.yaml").is_file():
-        raise ValueError(f"{path} is a run folder; its model directory is {path / 'model'}")
-    if not (path / "config.yaml").is_file():
-        raise ValueError(f"no model directory at {path}: it has no config.yaml; a run leaves one as outputs/RUN/model")
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    if config.get("format") != FORMAT:
-        raise ValueError(
-            f"{path}: got format {config.get('format')}, this mm reads {FORMAT}; install the mm that wrote it"
-        )
+    config = read_config(path)
     lacking = [name for name in config["requires"] if find_spec(name) is None]
     if lacking:
         raise ValueError(f"{path}: needs {', '.join(lacking)}; pip install {' '.join(lacking)}")
@@ -269,12 +275,9 @@ def use_tokenizer(folder: str, *nodes: dict[str, Any]) -> None:
 
 def weights(path: str | Path) -> dict[str, Tensor]:
     """Of a model directory (or wandb:entity/project/name:version), by name. Errors: ValueError where it is none."""
-    file = fetch(path) / "model.safetensors"
-    if (file.parent / "model" / "config.yaml").is_file():
-        raise ValueError(f"{path} is a run folder; its model directory is {path}/model")
-    if not file.is_file():
-        raise ValueError(f"no model directory at {path}: it has no {file.name}; a run leaves one as outputs/RUN/model")
-    return load_file(file)
+    path = fetch(path)
+    read_config(path)
+    return load_file(path / "model.safetensors")
 
 
 def build(node: Any, allow: Sequence[str] = ()) -> Any:

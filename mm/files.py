@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,28 +12,34 @@ from pathlib import Path
 def whole(path: Path, shared: bool = False) -> Iterator[Path]:
     """Where to write a file or a folder, which then gets its name and replaces what has it; on an error it is gone.
 
-    shared: several processes may write it at once.
+    What a link leads to is replaced, not the link. shared: several processes may write it at once.
     """
+    path = path.resolve()
     part = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
     discard(part)  # of a process that was killed
     try:
         yield part
-        put(part, path)
     except BaseException:
         discard(part)
         raise
+    put(part, path)
 
 
 def put(part: Path, path: Path) -> None:
-    """Rename a file or a folder to a name that another may have."""
-    if not path.is_dir():
+    """Rename a file or a folder to a name that another of its kind may have. On an error both are as they were."""
+    if not (part.is_dir() and path.is_dir()):
         os.replace(part, path)
         return
-    old = path.with_name(f"{path.name}.old")  # a folder can't be renamed to one that holds something
-    discard(old)
-    os.replace(path, old)
-    os.replace(part, path)
-    discard(old)
+    old = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))  # folders that hold something are in the way
+    try:
+        os.replace(path, old)
+        os.replace(part, path)
+        sync(path.parent)
+    finally:
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)  # what is wanted is there
+        else:
+            os.replace(old, path)
 
 
 def discard(path: Path) -> None:
@@ -41,3 +48,10 @@ def discard(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Let a file's contents, or a folder's names, be on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

@@ -21,6 +21,7 @@ SUFFIXES = {  # of files that hold one input of a modality
 }
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
 ONCE = ("characters", "frame", "size")  # of meta: of the row, padded with 0; the rest is of tokens, padded with -1
+FORMAT = 4  # of trained weights: what they mean; those of another are refused
 BEGIN, LAST = 1, 2  # the tokens of an answer's ends, in targets of spans; added where they are one, 0 elsewhere
 
 

@@ -11,7 +11,7 @@ import yaml
 from conftest import COLUMNS, TINY
 
 import mm
-from mm.checkpoint import build, fetch
+from mm.checkpoint import build, fetch, weights
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +135,9 @@ def test_what_is_known_of_its_confidence_comes_with_it(copy):
 
 def test_an_unknown_format_is_refused(copy):
     change(copy, lambda c: c.update(format=99))
-    with pytest.raises(ValueError, match="got format 99, this mm reads 4"):
-        mm.load(copy)
+    for door in (mm.load, weights):  # weights that training begins with, as well
+        with pytest.raises(ValueError, match="got format 99, this mm reads 4"):
+            door(copy)
 
 
 def test_loading_imports_neither_lightning_nor_torchmetrics_nor_hydra(trained):

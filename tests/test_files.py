@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from mm.files import discard, whole
+from mm.files import discard, put, whole
 
 
 def names(folder) -> list[str]:
@@ -26,7 +26,7 @@ def test_a_file_appears_whole(tmp_path, before):
 @pytest.mark.parametrize("before", [False, True])
 def test_a_folder_appears_whole(tmp_path, before):
     path = tmp_path / "model"
-    for left in [path] * before + [tmp_path / "model.part", tmp_path / "model.old"] * before:
+    for left in [path, tmp_path / "model.part"] * before + [tmp_path / "model.old"]:  # the last is the user's own
         left.mkdir()
         (left / "old").touch()
     with whole(path) as part:
@@ -34,7 +34,7 @@ def test_a_folder_appears_whole(tmp_path, before):
         (part / "new").touch()
         assert not before or names(path) == ["old"]
     assert names(path) == ["new"]
-    assert names(tmp_path) == ["model"]
+    assert names(tmp_path) == ["model", "model.old"]
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -57,6 +57,48 @@ def test_processes_that_write_the_same_name_have_parts_of_their_own(tmp_path):
         assert str(os.getpid()) in part.name
         part.write_text("x")
     assert names(tmp_path) == ["a"]
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path):
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "old").touch()
+    (tmp_path / "link").symlink_to(real)
+    with whole(tmp_path / "link") as part:
+        part.mkdir()
+        (part / "new").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert names(real) == ["new"]
+    assert names(tmp_path) == ["link", "real"]
+
+
+@pytest.mark.parametrize("fails", [1, 2])  # of the two renames
+def test_a_rename_that_fails_loses_neither_folder(tmp_path, monkeypatch, fails):
+    part, path = tmp_path / "a.part", tmp_path / "a"
+    for folder in (part, path):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    calls, rename = [], os.replace
+
+    def broken(*args):
+        calls.append(args)
+        if len(calls) == fails:
+            raise OSError("no")
+        rename(*args)
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="no"):
+        put(part, path)
+    assert names(tmp_path) == ["a", "a.part"]
+    assert names(path) == ["a"] and names(part) == ["a.part"]
+
+
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "precious").touch()
+    with pytest.raises(IsADirectoryError), whole(tmp_path / "a") as part:
+        part.touch()
+    assert names(tmp_path / "a") == ["precious"]
 
 
 def test_what_is_not_there_is_discarded_already(tmp_path):

@@ -1,10 +1,10 @@
 """From a verb's arguments to its job, through Hydra: run folders, resuming, and what children of a job inherit."""
 
-import itertools
 import os
 import shlex
 import shutil
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", 
 OVERRIDES = "overrides.yaml"
 CONFIGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")  # flags of Hydra
 VALUED = (*CONFIGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")  # those with a value behind them
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may have behind it
 # Above 0 where a process may have been started again: it goes on with its run without being told to. torchrun's count
 # of restarts would not do: a node whose own processes were well counts none (github.com/pytorch/pytorch/issues/108158).
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT")
@@ -163,9 +164,7 @@ def check_folder(folder: Path, resume: Any) -> None:
 def remember(folder: Path) -> None:
     """Keep verb, config flags and overrides of a run that is about to start, for resuming and comparing."""
     state = HydraConfig.get()
-    flags = config_flags(sys.argv)
-    pairs = [f for f in flags if "=" in f] or [f"{name}={value}" for name, value in zip(flags[::2], flags[1::2])]
-    typed = yaml.safe_dump([*pairs, *state.overrides.task], allow_unicode=True)
+    typed = yaml.safe_dump([*config_flags(sys.argv), *state.overrides.task], allow_unicode=True)
     with whole(folder / OVERRIDES) as part:
         part.write_text(f"# mm {state.job.config_name}\n{typed}", encoding="utf-8")
 
@@ -228,27 +227,31 @@ def parse(arg: str) -> tuple[str, Any]:
 
 def bare(arg: str) -> str:
     """`--key=value`, as a W&B agent writes it, is `key=value`; Hydra's own flags stay."""
-    own = ("--config-", "--package=", "--info=", "--cfg=", "--shell-completion=")
+    own = ("--config-", "--package=", "--info=", "--cfg=", "--shell-completion=", "--experimental-rerun=")
     return arg[2:] if arg.startswith("--") and "=" in arg and not arg.startswith(own) else arg
 
 
 def config_flags(argv: list[str]) -> list[str]:
-    """Hydra's own flags that say where configs lie: a child process needs them as well."""
+    """Hydra's own flags that say where configs lie, each NAME=VALUE: a child process needs them as well."""
     flags = []
-    for i, arg in enumerate(argv):
-        name, equals, _ = arg.partition("=")
+    words = iter(argv)
+    for word in words:
+        name, equals, _ = word.partition("=")
         if name in CONFIGS:
-            flags += [arg] if equals else argv[i : i + 2]
+            flags.append(word if equals else f"{name}={next(words, '')}")
     return flags
 
 
 def flags_first(argv: list[str]) -> list[str]:
     """Hydra's own flags, each with its value, before all else, where Hydra wants them; they may be typed anywhere."""
     first, rest = [], []
-    words = iter(argv)
-    for word in words:
-        if word.startswith("-"):
-            first += [word, *itertools.islice(words, 1)] if word in VALUED else [word]
+    words = deque(argv)
+    while words:
+        word = words.popleft()
+        if word in ("--info", "-i"):  # alone it would take what comes behind it
+            first.append(f"--info={words.popleft() if words and words[0] in INFO else INFO[0]}")
+        elif word.startswith("-"):
+            first += [word, words.popleft()] if word in VALUED and words else [word]
         else:
             rest.append(word)
     return [*first, *rest]

@@ -25,11 +25,12 @@ def explain(error: BaseException, verb: str) -> str | None:
         if isinstance(cause, ValueError):  # "pool: got 'x'" of several encoders says too little
             argument = re.match(r"[a-z_]+(\.[a-z_]+)*: got ", str(cause))
             named = not where or not argument or str(cause).startswith(where.split(".")[0])
-            return str(cause) if named else f"{where}.{cause}"
+            told = str(cause).removeprefix("reads." if where.endswith(".reads") else "")
+            return told if named else f"{where}.{told}"
         if isinstance(cause, AssertionError):
             return None
         told = " ".join(str(cause or error).split("\n")[:2])
-        return f"{where}: {told}{not_its_own(told)}" if where else told
+        return f"{where}: {told}{not_its_own(told, where, verb)}" if where else told
     if isinstance(error, HydraException):
         return f"{str(error).strip()}{suggest(str(error), verb)}"
     if isinstance(error, OmegaConfBaseException):
@@ -39,10 +40,17 @@ def explain(error: BaseException, verb: str) -> str | None:
     return str(error) if isinstance(error, ValueError) else None
 
 
-def not_its_own(told: str) -> str:
-    """Why something may have been built with arguments that it does not take, for the end of Python's message."""
-    if not re.search(r"unexpected keyword argument|takes no arguments", told):
+def not_its_own(told: str, where: str, verb: str) -> str:
+    """Why something may have been built with an argument that it does not take, for the end of Python's message.
+
+    where: its key
+    """
+    if not (found := re.search(r"unexpected keyword argument '(\w+)'|takes no arguments", told)):
         return ""
+    typed = {arg.partition("=")[0].lstrip("+") for arg in sys.argv[1:]}
+    if f"{where}.{found[1]}" in typed:
+        own = [key.removeprefix(f"{where}.") for key in keys(verb, sys.argv[1:]) if key.startswith(f"{where}.")]
+        return near(str(found[1]), own)
     return "; it was set for another choice of this group, perhaps by the experiment: leave it out with ~KEY"
 
 

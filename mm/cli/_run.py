@@ -22,7 +22,7 @@ from mm import checkpoint
 from mm.callbacks.resumable import Stopped, newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import remember, resume_command, shown
-from mm.messages import is_first_process, near
+from mm.messages import is_first_process, near, say
 from mm.tasks.sharding import Sharded
 
 LONG = 600  # letters of a value that are printed as they are
@@ -201,6 +201,8 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
         trainer.strategy.load_model_state_dict(saved)  # of a sharded model it is done by then
         if kept.best_model_score is not None:
             score = results[cfg.monitor.metric] = float(kept.best_model_score)
+    elif kept is not None and kept.monitor is not None:
+        say(f"validation never came: there is no best {cfg.monitor.metric}, and the last weights are kept")
     tested = bool((datamodule.table.split == "test").any()) and cfg.trainer.limit_test_batches != 0
     if tested:
         try:

@@ -1,6 +1,7 @@
 """What heads share that tell classes: how much each weighs in the loss, and all about one class per row."""
 
-from abc import abstractmethod
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,18 +32,27 @@ def settle_weights(
                 f"class_weights=balanced: got {len(counts)} counts, wanted one for each of {len(classes)} classes"
             )
         return balanced_weights(counts)
-    if len(weights) != len(classes):
+    return typed_weights("class_weights", weights, classes)
+
+
+def typed_weights(option: str, weights: Any, classes: Sequence[str]) -> Tensor:
+    """A list of numbers, one for each class -> (C,). Errors: ValueError where it is none, or one would unlearn."""
+    given = list(weights) if isinstance(weights, Sequence) else [weights]
+    if len(given) != len(classes):
         raise ValueError(
-            f"class_weights: got {len(weights)} numbers, wanted {len(classes)}, in the order {', '.join(classes)}"
+            f"{option}: got {len(given)} numbers, wanted {len(classes)}, in the order {', '.join(classes)}"
         )
-    return torch.tensor(list(weights), dtype=torch.float32)
+    for one, name in zip(given, classes):
+        if not isinstance(one, int | float) or not 0 <= one < math.inf:
+            raise ValueError(f"{option}: got {one} for '{name}', wanted a number, 0 or more")
+    return torch.tensor(given, dtype=torch.float32)
 
 
 def check_loss(gamma: float, smoothing: float = 0.0) -> None:
     """Errors: ValueError where a number is out of range."""
     if not 0 <= smoothing < 1:
         raise ValueError(f"label_smoothing: got {smoothing}, wanted a part from 0 to below 1")
-    if not gamma >= 0:
+    if not 0 <= gamma < math.inf:
         raise ValueError(f"focal_gamma: got {gamma}, wanted 0 or more")
 
 
@@ -108,7 +118,7 @@ def misfit(logits: Tensor) -> Tensor:
     return (1 - p).scatter(1, p.argmax(1, keepdim=True), 0.0)
 
 
-class PooledClassifier(nn.Module):
+class PooledClassifier(nn.Module, ABC):
     """Linear classifier of the pooled vector. A child gives `decode`, by `chances`.
 
     classes: their names; embed_dim: width of the fused features; counts, class_weights, label_smoothing, focal_gamma:

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.heads._classifying import check_loss, focal
+from mm.heads._classifying import check_loss, focal, typed_weights
 from mm.types import IGNORE, Features
 
 
 def settle_weights(
     weights: str | Sequence[float] | None, classes: Sequence[str], counts: Sequence[int], rows: int
 ) -> Tensor | None:
-    """pos_weight as it is typed -> (C,); balanced: rows without the label / rows with it, 1 where none has it.
+    """pos_weight as it is typed -> (C,); balanced: rows without the label / rows with it, 1 where none or all have it.
 
     Errors: ValueError where it does not match the labels.
     """
@@ -22,14 +22,12 @@ def settle_weights(
         return None
     if isinstance(weights, str) and weights != "balanced":
         raise ValueError(f"pos_weight: got '{weights}', wanted null, balanced or a list of numbers")
-    given = list(counts) if isinstance(weights, str) else list(weights)
-    if len(given) != len(classes):
-        what = "counts" if isinstance(weights, str) else "numbers"
-        raise ValueError(
-            f"pos_weight: got {len(given)} {what}, wanted {len(classes)}, in the order {', '.join(classes)}"
-        )
-    found = torch.tensor(given, dtype=torch.float32)
-    return torch.where(found > 0, (rows - found) / found.clamp(min=1), 1.0) if isinstance(weights, str) else found
+    if not isinstance(weights, str):
+        return typed_weights("pos_weight", weights, classes)
+    if len(counts) != len(classes):
+        raise ValueError(f"pos_weight=balanced: got {len(counts)} counts, wanted one for each of {len(classes)} labels")
+    found = torch.tensor(counts, dtype=torch.float32)
+    return torch.where((found > 0) & (found < rows), (rows - found) / found.clamp(min=1), 1.0)
 
 
 class MultilabelHead(nn.Module):

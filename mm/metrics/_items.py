@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -28,3 +29,10 @@ class Items(Metric):
     def seen(self) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors, presence and rows of what this process has seen; of all of them within `sync_context`."""
         return dim_zero_cat(self.vectors), dim_zero_cat(self.present), dim_zero_cat(self.row)
+
+
+def told(values: dict[str, Tensor], *compared: Tensor) -> dict[str, Tensor]:
+    """What was measured of vectors; NaN where any is not finite, as then nothing counts as closer than what it asks."""
+    if all(vectors.isfinite().all() for vectors in compared):
+        return values
+    return {name: torch.full_like(value, torch.nan) for name, value in values.items()}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm.metrics._items import Items
+from mm.metrics._items import Items, told
 from mm.metrics.retrieval import QUERIES, TIE, recall
 from mm.types import IGNORE
 
@@ -72,13 +72,14 @@ class Ranking(Items):
             return {}
         left_out = self.had(self.group[row[asking]], labels)
         own = torch.searchsorted(labels, label[asking])
-        found = places(vectors[asking, 0], vectors[first, 1], own, left_out)
+        asked, items = vectors[asking, 0], vectors[first, 1]
+        found = places(asked, items, own, left_out)
         candidates = torch.tensor([len(labels) - len(out) for out in left_out])
         values = {f"recall@{k}": recall(*found, k).float() for k in self.at}
         values |= {f"ndcg@{k}": ndcg(*found, k).float() for k in self.at}
         values |= {f"chance@{k}": (k / candidates).clamp(max=1).mean() for k in self.at}
         values["rows"] = torch.tensor(float(len(asking)))
-        return {(0, 1): {name: value.to(self.device) for name, value in values.items()}}
+        return {(0, 1): {name: value.to(self.device) for name, value in told(values, asked, items).items()}}
 
     def had(self, group: Tensor, labels: Tensor) -> list[Tensor]:
         """Of each group, (Q,), where in `labels` stands what its rows had before."""

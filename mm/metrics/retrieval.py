@@ -9,7 +9,7 @@ import torch
 from scipy.stats import hypergeom
 from torch import Tensor
 
-from mm.metrics._items import Items
+from mm.metrics._items import Items, told
 
 TIE = 1e-6  # similarities closer than this are equal: one item in two batches differs by rounding
 QUERIES = 1024  # at once
@@ -81,7 +81,8 @@ class Retrieval(Items):
         for a, b in permutations(range(present.shape[1]), 2):
             both = present[:, a] & present[:, b]
             if both.any():
-                found[a, b] = self.measure(*places(vectors[both, a], vectors[both, b]))
+                asked, items = vectors[both, a], vectors[both, b]
+                found[a, b] = told(self.measure(*places(asked, items)), asked, items)
         return found
 
     def measure(self, closer: Tensor, equal: Tensor) -> dict[str, Tensor]:

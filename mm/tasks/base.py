@@ -20,7 +20,7 @@ from mm.tasks.nonfinite import NonFinite, listed
 from mm.tasks.schedule import Course, Schedule
 from mm.tasks.sharding import Sharded, checkpoint_activations, share_statistics
 from mm.tasks.unfreezing import Unfreezing, can_cut
-from mm.types import Batch
+from mm.types import FORMAT, Batch
 
 
 def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -306,10 +306,17 @@ class Task(LightningModule):
         return self.losses(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["format"] = FORMAT
         checkpoint["skipped_steps"] = 0 if self.nonfinite is None else self.nonfinite.skipped
         checkpoint["course"] = asdict(self.course)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Errors: ValueError where its weights mean something else."""
+        if (found := checkpoint.get("format")) != FORMAT:
+            raise ValueError(
+                f"the run's checkpoint has format {found}, this mm reads {FORMAT}; go on with the mm that wrote it, or "
+                "start another run=NAME"
+            )
         if self.nonfinite is not None:
             self.nonfinite.skipped = checkpoint["skipped_steps"]
         now, self.course = self.course, Course(**checkpoint["course"])

@@ -28,7 +28,7 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import checkpoint
 
-from mm.files import put
+from mm.files import discard, put, sync
 from mm.model import MultimodalModel
 from mm.tasks.parameters import check
 
@@ -121,7 +121,7 @@ class Sharded(ModelParallelStrategy):
         part = path.with_name(path.name + ".part")
         if self.is_global_zero:
             for left in path.parent.glob("*.ckpt.part"):  # by a process that was killed
-                shutil.rmtree(left)
+                discard(left)
         self.barrier()
         try:
             super().save_checkpoint(checkpoint, part, storage_options)
@@ -243,10 +243,3 @@ def replace(part: Path, path: Path) -> None:
         sync(file)
     put(part, path)
     sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Let a file's contents, or a folder's names, be on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)

@@ -13,16 +13,13 @@ from mm.cli._app import bare, config_flags, flags_first, remembered
 
 def test_a_wandb_agents_arguments_are_taken_as_they_are():
     assert bare("--task.optimizer.lr=0.1") == "task.optimizer.lr=0.1"
-    assert [bare(a) for a in ("-m", "--multirun", "--config-dir=x", "seed=1")] == [
-        "-m",
-        "--multirun",
-        "--config-dir=x",
-        "seed=1",
-    ]
+    own = ["-m", "--multirun", "--config-dir=x", "--experimental-rerun=y", "seed=1"]
+    assert [bare(arg) for arg in own] == own
 
 
 def test_a_child_process_gets_the_flags_that_say_where_configs_lie():
-    assert config_flags(["-m", "--config-dir", "here", "seed=1", "-cn=train"]) == ["--config-dir", "here", "-cn=train"]
+    assert config_flags(["-m", "--config-dir", "here", "seed=1", "-cn=train"]) == ["--config-dir=here", "-cn=train"]
+    assert config_flags(["--config-dir=a b=c", "--config-name", "d=e"]) == ["--config-dir=a b=c", "--config-name=d=e"]
 
 
 def test_flags_are_typed_anywhere_with_their_values():
@@ -32,6 +29,8 @@ def test_flags_are_typed_anywhere_with_their_values():
         *("experiment=a", "seed=1,2"),
     ]
     assert flags_first(["seed=1", "--cfg"]) == ["--cfg", "seed=1"]  # Hydra says what is missing
+    assert flags_first(["seed=1", "--info", "searchpath"]) == ["--info=searchpath", "seed=1"]
+    assert flags_first(["-i", "seed=1"]) == flags_first(["seed=1", "-i"]) == ["--info=all", "seed=1"]
 
 
 def test_resuming_remembers_what_is_not_given_anew(tmp_path, monkeypatch):

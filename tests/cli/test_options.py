@@ -92,6 +92,14 @@ def test_overfit_sees_one_batch_and_learns_it(mm, manifest):
     assert losses[-1] < 0.1 < losses[0]
 
 
+def test_validation_that_never_comes_is_said(mm, manifest):
+    args = ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=2", "run=never"]
+    run = mm("train", *SMALL, f"datamodule.path={manifest}", *args)
+    assert run.status == 0, run.err
+    assert "validation never came: there is no best val/loss, and the last weights are kept" in run.out
+    assert run.metrics["test/rows"] == 12
+
+
 def test_without_checkpoints_the_last_weights_are_tested(mm, manifest):
     run = mm(
         "train",

@@ -59,7 +59,9 @@ def test_learns_tells_and_serves(mm, rows):
     [
         ([], "tells something of each token: set model.fusion.anchor"),
         (["model.fusion.anchor=txt"], "model.fusion.anchor: got 'txt', wanted one of text"),
-        ([ANCHOR, "model.heads.target.reads.scheme=bio2"], "reads.scheme: got 'bio2', wanted one of bio, iob1, bioes"),
+        ([ANCHOR, "model.heads.target.reads.scheme=bio2"], "mm: model.heads.target.reads.scheme: got 'bio2', wanted "),
+        ([ANCHOR, "+model.heads.target.reads.schme=bio"], "unexpected keyword argument 'schme'; did you mean 'scheme'"),
+        ([ANCHOR, "+model.heads.target.class_weigths=balanced"], "'class_weigths'; did you mean 'class_weights'?"),
     ],
 )
 def test_mistakes(mm, rows, args, said):

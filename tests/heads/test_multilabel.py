@@ -84,6 +84,7 @@ def test_weights_of_what_has_a_label_are_torch_s():
 
 
 def test_balanced_weights_make_both_sides_as_heavy():
+    assert head(pos_weight="balanced", counts=[10, 5, 9, 0], rows=10).pos_weight[0] == 1  # 0 would never be learnt
     made = head(pos_weight="balanced", counts=[1, 5, 9, 0], rows=10)
     assert made.pos_weight.tolist() == [9, 1, pytest.approx(1 / 9), 1]
     truth = torch.zeros(10, 4)
@@ -105,6 +106,7 @@ def test_focal_loss_is_torchvision_s(gamma):
     [
         ({"pos_weight": "even"}, "pos_weight: got 'even', wanted null, balanced"),
         ({"pos_weight": [1.0]}, "pos_weight: got 1 numbers, wanted 4, in the order a, b, c, d"),
+        ({"pos_weight": [1, 1, -1, 1]}, "pos_weight: got -1 for 'c', wanted a number, 0 or more"),
         ({"focal_gamma": -1}, "focal_gamma: got -1, wanted 0 or more"),
     ],
 )

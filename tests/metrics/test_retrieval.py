@@ -97,3 +97,16 @@ def test_among_candidates_beside_drawing_them():
         recall_of(closer, equal, 1, 40)
     metric = Retrieval(at=[1, 5], candidates=5)
     assert metric.names() == {"recall@1": True, "recall@5": True, "recall@1of5": True, "median_rank": False}
+
+
+def test_vectors_that_are_no_numbers_are_not_found_well():
+    vectors, present, row = draw(rows=8, inputs=2)
+    present[7] = False
+    vectors[7] = torch.nan  # filler of what is absent does not matter
+    metric = Retrieval(at=[1])
+    metric.update(vectors, present, row)
+    assert metric.compute()[0, 1]["recall@1"].isfinite()
+    vectors[3, 1] = torch.nan
+    metric.reset()
+    metric.update(vectors, present, row)
+    assert all(value.isnan() for values in metric.compute().values() for value in values.values())

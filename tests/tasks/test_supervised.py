@@ -168,6 +168,16 @@ def test_a_batch_without_labels_moves_nothing():
         torch.testing.assert_close(moved[name], value, msg=name)
 
 
+def test_weights_that_mean_something_else_are_not_gone_on_with():
+    made = build_task(build_model())
+    saved = {}
+    made.on_save_checkpoint(saved)
+    assert saved["format"] == 4
+    for before in ({}, {"format": 3}):
+        with pytest.raises(ValueError, match=r"the run's checkpoint has format (None|3), this mm reads 4"):
+            made.on_load_checkpoint(before)
+
+
 def test_metrics_of_every_subset():
     batch = make_batch(unlabelled=(3,))
     task = build_task(build_model(two_heads=True))

@@ -18,7 +18,7 @@ MASKED, OTHER = 0.8, 0.1  # of the hidden tokens, those that become a mask, and 
 def draw(x: Tensor, mask: Tensor, words: Vocabulary, ratio: float, whole: bool, generator: Any) -> Tensor:
     """Which tokens are hidden: of each row this part of those that may be, at least one. (B, T), (B, T) -> (B, T) bool
 
-    whole: tokens of one word are hidden together; a word begins where its first token says so.
+    whole: tokens of one word are hidden together, in expectation as many; a word begins where its first token says so.
     """
     may = mask & ~torch.isin(x, words.special.to(x.device))
     lot = torch.rand(x.shape, generator=generator).to(x.device)
@@ -27,9 +27,13 @@ def draw(x: Tensor, mask: Tensor, words: Vocabulary, ratio: float, whole: bool, 
         lot = lot.gather(1, word.clamp(max=x.shape[1] - 1))
     count = (ratio * may.sum(1, keepdim=True)).round().clamp(min=1)
     hidden = (lot.masked_fill(~may, torch.inf).argsort(1).argsort(1) < count) & may
-    if whole:
-        some = torch.zeros(len(x), x.shape[1] + 1, dtype=torch.int, device=x.device)
-        hidden = some.scatter_reduce(1, word, hidden.int(), "amax").gather(1, word).bool() & may
+    if whole:  # a row's last word may be hidden by a part: then by lot all of it or nothing, but not if it is the only
+        none = torch.zeros(len(x), x.shape[1] + 1, device=x.device)
+        size, some = (none.scatter_add(1, word, tokens.float()) for tokens in (may, hidden))
+        part = (some / size.clamp(min=1)).gather(1, word)  # of each token's word, how much
+        lucky = part > torch.rand(len(x), 1, generator=generator).to(x.device)
+        only = part.amax(1, keepdim=True) < 1
+        hidden = (lucky | (only & (part > 0))) & may
     return hidden
 
 

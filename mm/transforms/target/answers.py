@@ -19,7 +19,7 @@ class Answers:
     """A cell is an answer, word for word as the text has it, or a list of such; an empty list: the text has none.
 
     An answer is a text, or {"text": ..., "answer_start": its first character} (SQuAD, Rajpurkar 2016), both of which
-    may be lists; without a start it is where it first stands. input: whose text.
+    may be lists; without a start it is where it first stands, of what is read. input: whose text.
     """
 
     kind = "answers"
@@ -55,14 +55,16 @@ class Answers:
             for begin, end in meta["places"].tolist():
                 told[begin:end] = True
         for start, answer in decoded(target):
-            first = text.find(answer) if start == ANYWHERE else start
-            if first < 0 or text[first : first + len(answer)] != answer:
+            begins = every(text, answer) if start == ANYWHERE else [start] if text.startswith(answer, start) else []
+            if not begins:
                 where = "" if start == ANYWHERE else f" at character {start}"
                 raise ValueError(f"the text has no '{answer}'{where}; an answer is a part of it, word for word")
-            own = told[first : first + len(answer)].nonzero().flatten().tolist()
-            edges = (first + own[0], first + own[-1] + 1) if own else (first, first)
-            here = [mark(flags, meta["places"], *edges) for flags, meta in zip(found, read.meta)]
-            if not any(here) or (read.cut and edges[1] < first + len(answer.rstrip())):
+            for first in begins:
+                ends = edges(told, first, answer, read.cut)
+                here = [mark(flags, meta["places"], *ends) for flags, meta in zip(found, read.meta)] if ends else []
+                if any(here):
+                    break
+            else:
                 raise ValueError(
                     f"the answer '{answer}' is nowhere read as a whole; raise max_length or overlap, or set "
                     f"too_long=window, of datamodule.transforms.{self.input}"
@@ -100,6 +102,27 @@ def coded(cell: Any) -> list[int]:
             raise ValueError(f"got {cell!r:.80}, wanted an answer: a text, or {{text: ..., answer_start: 12}}")
         found += [start, *map(ord, one), END]
     return found
+
+
+def every(text: str, answer: str) -> list[int]:
+    """Where an answer stands: each one's first character."""
+    found = [text.find(answer)]
+    while found[-1] >= 0:
+        found.append(text.find(answer, found[-1] + 1))
+    return found[:-1]
+
+
+def edges(told: Tensor, first: int, answer: str, cut: bool) -> tuple[int, int] | None:
+    """Of an answer that stands at `first`, its outermost characters that are of tokens; None where one was cut off.
+
+    told: (characters,) bool, those that are of a token; cut: whether a part of the text was left out -> begin, end
+    """
+    own = told[first : first + len(answer)].nonzero().flatten().tolist()
+    if not own:
+        return None
+    begin, end = first + own[0], first + own[-1] + 1
+    lead, tail = len(answer) - len(answer.lstrip()), len(answer.rstrip())
+    return None if cut and (begin > first + lead or end < first + tail) else (begin, end)
 
 
 def decoded(target: Tensor) -> list[tuple[int, str]]:

@@ -65,7 +65,8 @@ class Tags:
     def align(self, target: Tensor, read: Read) -> list[Tensor]:
         """(words,) -> of every window (T,): its word's tag at a word's first token, IGNORE elsewhere.
 
-        A word that is no token at all, such as a sign that the tokenizer drops, has no place.
+        A word that is no token at all, such as a sign that the tokenizer drops, has no place. An entity that was cut at
+        its beginning begins with what is left of it.
         Errors: ValueError where the text has more words, or fewer.
         """
         if (target == IGNORE).all():
@@ -73,7 +74,13 @@ class Tags:
         words = len("".join(map(chr, read.meta[0]["characters"].tolist())).split())
         if words != len(target):
             raise ValueError(f"{len(target)} tags, but the text has {words} words (what lies between blanks)")
-        return [torch.where(m["words"] >= 0, target[m["words"].clamp(min=0).long()], IGNORE) for m in read.meta]
+        tags = [torch.where(m["words"] >= 0, target[m["words"].clamp(min=0).long()], IGNORE) for m in read.meta]
+        first = (read.meta[0]["words"] >= 0).nonzero().flatten()[:1]
+        if read.cut and len(first) and read.meta[0]["words"][first] > 0:
+            tag = tags[0][first]
+            # An I- becomes the B- before it, as `learn` has them.
+            tags[0][first] = torch.where((tag > 0) & (tag % 2 == 0), tag - 1, tag)
+        return tags
 
     def strata(self, cell: Any) -> None:
         return None

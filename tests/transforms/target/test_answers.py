@@ -77,6 +77,23 @@ def test_only_windows_that_have_all_of_it():
     assert align("abcdef", "ef", **window) == [[0, 0, 0, 0], [0, 0, 1, 2]]
 
 
+def test_what_is_cut_off_on_either_side_is_refused():
+    cut = {"max_length": 5}
+    assert align("cat sees a dog", "cat", **cut) == [[1, 0, 2, 0, 0]]
+    assert align("cat sees a dog", "dog", **cut, too_long="truncate_left") == [[0, 0, 1, 0, 2]]
+    for answer, side in [("sees", "truncate"), ("a dog", "truncate"), ("sees a dog", "truncate_left")]:
+        with pytest.raises(ValueError, match=f"the answer '{answer}' is nowhere read as a whole"):
+            align("cat sees a dog", answer, **cut, too_long=side)
+
+
+def test_without_a_start_it_is_the_first_that_is_read():
+    left = {"max_length": 6, "too_long": "truncate_left"}
+    assert align("a cat a cat", "cat", **left) == [[0, 0, 0, 1, 0, 2]]
+    assert align("aaa", "aa") == [[1, 2, 0]]
+    with pytest.raises(ValueError, match="nowhere read as a whole"):
+        align("a cat a cat", {"text": "cat", "answer_start": 2}, **left)
+
+
 def test_a_pair_is_told_of_its_second():
     assert align(("cat", "a cat"), "cat") == [[0, 0, 0, 0, 0, 0, 1, 0, 2]]
 

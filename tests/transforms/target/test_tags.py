@@ -65,6 +65,15 @@ def test_words_and_tags_must_be_as_many():
     assert Tags("text").align(torch.tensor([1, 2, 3, 4]), cut)[0].tolist() == [1, X, 2]
 
 
+def test_an_entity_that_is_cut_at_its_beginning_begins_with_what_is_left():
+    tags = torch.tensor([0, 1, 2, 4, 3])  # O B-a I-a I-b B-b
+    for length, wanted in [(9, [0, X, 1, X, 2, X, 4, X, 3]), (6, [X, 1, X, 4, X, 3]), (4, [X, 3, X, 3]), (2, [X, 3])]:
+        read = Tokens("bytes", max_length=length, too_long="truncate_left", places=True)("a b c d e")
+        assert Tags("text").align(tags, read)[0].tolist() == wanted
+    whole = Tokens("bytes", max_length=3, places=True)("c d e")  # cut on its other side: word 0 is its own beginning
+    assert Tags("text").align(torch.tensor([2, 4, 3]), whole)[0].tolist() == [2, X, 4]
+
+
 def test_a_word_that_is_no_token_keeps_its_tag_out():
     """As a tokenizer drops a sign that it does not know."""
     meta = {"words": torch.tensor([-1, 0, 2, -1]), "characters": torch.tensor([ord(x) for x in "a \ufe0f b \ufe0f"])}
