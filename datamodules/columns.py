@@ -180,11 +180,14 @@ def check_columns(cells: Cells, used: Sequence[str], source: Path, whole: bool) 
         if column not in cells:
             names = list(cells)
             close = near(column, names)
-            headless = (
-                ""
-                if close or source.suffix.lower() not in (".csv", ".tsv")
-                else ("; if the first line is a row already, name the columns with datamodule.header=[...]")
-            )
+            headless = ""
+            if not close and source.suffix.lower() in (".csv", ".tsv"):
+                other = next((mark for mark in ";|\t," if mark in names[0]), None) if len(names) == 1 else None
+                headless = (
+                    f"; is {other!r} the delimiter? .csv files have commas, .tsv files tabs"
+                    if other
+                    else "; if the first line is a row already, name the columns with datamodule.header=[...]"
+                )
             fewer = "; to do without an input, say datamodule.inputs=[...]" if whole else ""
             raise ValueError(f"{source}: no column '{column}'; there are {listing(names, 30)}{close}{headless}{fewer}")
 

@@ -48,6 +48,8 @@ def not_its_own(told: str, where: str, verb: str) -> str:
     if not (found := re.search(r"unexpected keyword argument '(\w+)'|takes no arguments", told)):
         return ""
     typed = {arg.partition("=")[0].lstrip("+") for arg in sys.argv[1:]}
+    if not found[1] and any(key.startswith(f"{where}.") for key in typed):
+        return ""
     if f"{where}.{found[1]}" in typed:
         own = [key.removeprefix(f"{where}.") for key in keys(verb, sys.argv[1:]) if key.startswith(f"{where}.")]
         return near(str(found[1]), own)

@@ -91,9 +91,12 @@ def prepare(cfg: DictConfig) -> Run:
         teachers = _teachers.load(cfg, datamodule.transforms)
         parts = teachers | ({"metrics": built} if built else {})
         task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=model, **parts)
-        task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
     except (TypeError, ValueError) as error:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
+    try:
+        task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
+    except (TypeError, ValueError) as error:  # torch says what is wrong, but not whose it is
+        raise ValueError(f"task.optimizer: {error}") from error
     check_settings(cfg, task)
     settle_monitor(cfg, task.val_names())
     _alignment.check(task, datamodule)

@@ -140,6 +140,8 @@ class PooledClassifier(nn.Module, ABC):
         weight: float = 1.0,
     ):
         super().__init__()
+        if len(classes) < 2:
+            raise ValueError(f"classes: got {list(classes)}, wanted two or more; the training rows have no other")
         self.classes = list(classes)
         self.weight = weight
         self.class_loss = ClassLoss(self.classes, counts, class_weights, label_smoothing, focal_gamma)

@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -68,6 +69,12 @@ def test_wrong_columns(make: Make, chosen: dict, message: str) -> None:
         make("a.csv", ROWS, **chosen)
     with pytest.raises(ValueError, match="no input column is named; set datamodule.columns.text, .vision, .audio or"):
         make("a.csv", "words,target\na,b\n")
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", ",")])
+def test_another_delimiter_is_guessed_at(make: Make, name: str, mark: str) -> None:
+    with pytest.raises(ValueError, match=rf"is {re.escape(repr(mark))} the delimiter\? .csv files have commas, .tsv"):
+        make(name, f"text{mark}target\na{mark}b\n", text="text")
 
 
 def test_columns_may_be_numbered(make: Make) -> None:

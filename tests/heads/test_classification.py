@@ -78,6 +78,11 @@ def test_wrong_numbers_are_refused(kwargs, message):
         head(**kwargs)
 
 
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match=r"classes: got \['one'\], wanted two or more"):
+        ClassificationHead(classes=["one"], embed_dim=4)
+
+
 def test_score_drops_unlabelled_rows_and_gives_probabilities():
     got, truth = head().score(torch.log(torch.tensor([[0.2, 0.3, 0.5]])).expand(5, 3), TARGET)
     assert truth.tolist() == [0, 2, 1, 1]
