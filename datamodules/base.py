@@ -245,7 +245,7 @@ class DataModule(LightningDataModule):
     def dataset(self, train: bool, only: Sequence[str] | None, stored: Mapping[str, Transform] | None = None) -> Rows:
         """All rows, of which a loader draws."""
         transforms = {name: t for name, t in self.transforms.items() if only is None or name in only}
-        return Rows(self.table, transforms, self.on_error, train, stored, self.readers)
+        return Rows(self.table, transforms, self.on_error, train, stored, self.readers, only is None)
 
     def train_dataloader(self) -> Loader:
         loader = self.loader("train", train=True)

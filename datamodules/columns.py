@@ -59,6 +59,8 @@ def read_part(
         cells, columns = join_pairs(cells, columns, source, module)
     found = find_columns(cells, source, columns, tabular, module, kept)
     raw = read_inputs(cells, source, found, kept)
+    if kept is None and not module.trained:
+        check_empty(raw, found, source)
     ids = read_ids(cells, found.roles["id"])
     id_column = found.roles["id"] or "id"
     split, unknown, drawn = find_split(cells, found.roles, found.targets, module)
@@ -128,6 +130,14 @@ def read_inputs(cells: Cells, source: Path, found: Named, kept: Kept | None) -> 
         else read_input(cells[column], modality, source.parent)
         for name, (column, modality) in found.inputs.items()
     }
+
+
+def check_empty(raw: Mapping[str, Sequence[Any]], found: Named, source: Path) -> None:
+    """Errors: ValueError where nothing is there of an input."""
+    for name, (column, _) in found.inputs.items():
+        if all(cell is None or (isinstance(cell, str) and not cell) for cell in raw[name]):
+            columns = " and ".join(f"'{one.name}'" for one in found.tabular.get(name, ())) or f"'{column}'"
+            raise ValueError(f"{source}: no row has anything in column {columns}; leave out datamodule.columns.{name}")
 
 
 def read_ids(cells: Cells, column: str | None) -> list[str]:

@@ -28,7 +28,7 @@ def look(raw: Sequence[Any], modality: str, source: Path, trained: bool) -> Inpu
         if trained:
             return InputData(modality=modality)
         raise ValueError(
-            f"{source}: no row has a file for the input of modality {modality}; paths are relative to "
+            f"{source}: none of the files that its {modality} names is there; paths are relative to "
             f"{source.parent.resolve()}"
         )
     paths = [paths[i] for i in sorted(set(np.linspace(0, len(paths) - 1, 16).astype(int).tolist()))]

@@ -60,12 +60,14 @@ class Rows(Dataset[RowRead]):
         train: bool,
         stored: Mapping[str, Transform] | None = None,
         readers: Mapping[str, TargetTransform] | None = None,
+        whole: bool = True,
     ):
         self.table = table
         self.stored = {name: described(t, transforms[name]) for name, t in (stored or {}).items() if name in transforms}
         self.transforms = {**transforms, **self.stored}
         self.on_error = on_error
         self.train = train
+        self.whole = whole
         self.own = transforms
         known = {name: reader for name, reader in (readers or {}).items() if name in table.targets}
         self.aligned = {name: reader for name, reader in known.items() if isinstance(reader, Aligned)}
@@ -103,6 +105,8 @@ class Rows(Dataset[RowRead]):
         if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
             return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
         reads = {name: read for name, read in inputs.items() if read is not None}
+        if self.whole and not any(read.windows for read in reads.values()):  # nothing can be asked of it
+            return RowRead(Sample(inputs, self.blank, row), faults, ["without_input"])
         long = [f"cut/{name}" for name, read in reads.items() if read.cut]
         long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
         long += [f"unknown/{name}" for name, read in reads.items() if read.unknown]

@@ -23,7 +23,10 @@ def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[
     if known is None and not any(text_of(cells[row]) for row in np.flatnonzero(train).tolist()):
         rows = "no training row is labelled" if train.any() else "there are no training rows to learn it from"
         raise ValueError(f"column '{columns[0]}': {rows}; look at datamodule.columns.target and .split")
-    values, data, found, written = module.reader(name).learn(cells, train, known)
+    try:
+        values, data, found, written = module.reader(name).learn(cells, train, known)
+    except ValueError as error:
+        raise ValueError(f"column '{columns[0]}': {error}") from None
     if written is not None:
         table.written[name] = written
     faults = [Fault(row, columns[row], message) for row, message in found.items() if table.split[row] != ""]

@@ -31,6 +31,7 @@ from mm.types import (
     DataSpec,
     Features,
     InputData,
+    Read,
     Rebuilt,
     TargetData,
     TargetTransform,
@@ -64,6 +65,9 @@ class LoadedModel:
         """
         if isinstance(samples, Mapping):
             return self.predict([samples])[0]
+        if isinstance(samples, str) or not all(isinstance(sample, Mapping) for sample in samples):
+            one = f"{{'{next(iter(self.transforms))}': ...}}"
+            raise ValueError(f"got {samples!r:.80}, wanted a sample, such as {one}, or a list of them")
         if not len(self.model.heads):
             raise ValueError(f"{self.path}: this model predicts nothing: it has no head")
         if not samples:
@@ -83,13 +87,20 @@ class LoadedModel:
                     raise ValueError(
                         f"no input '{name}'; this model reads {', '.join(self.transforms)}{near(name, self.transforms)}"
                     )
-            reads = {n: None if sample.get(n) is None else t(sample[n]) for n, t in self.transforms.items()}
+            reads = {n: self.read_input(n, sample.get(n), row) for n in self.transforms}
             if not any(read is not None and read.windows for read in reads.values()):
                 raise ValueError(f"sample {row} has no input; this model reads {', '.join(self.transforms)}")
             for name in (name for name, read in reads.items() if read is not None and read.unknown):
                 warnings.warn(f"sample {row}: '{name}' names what the training rows do not have", stacklevel=3)
             rows.append(Sample(reads, {}, row))
         return collate(rows, self.transforms)
+
+    def read_input(self, name: str, raw: Any, row: int) -> Read | None:
+        """None where it is absent. Errors: ValueError where it can't be read."""
+        try:
+            return None if raw is None else self.transforms[name](raw)
+        except ValueError as error:
+            raise ValueError(f"sample {row}, '{name}': {error}") from None
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

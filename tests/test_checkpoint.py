@@ -59,8 +59,11 @@ def test_mistakes_are_named(copy):
         model.predict({"txt": "seven"})
     with pytest.raises(ValueError, match="sample 1 has no input"):
         model.predict([{"text": "seven"}, {"text": None}])
-    with pytest.raises(ValueError, match="can't read the image nowhere.png"):
-        model.predict({"vision": "nowhere.png"})
+    with pytest.raises(ValueError, match="sample 1, 'vision': can't read the image nowhere.png"):
+        model.predict([{"text": "seven"}, {"vision": "nowhere.png"}])
+    for wrong in ("seven", ["seven"]):
+        with pytest.raises(ValueError, match=r"got .*seven.*, wanted a sample, such as \{'text': ...\}, or a list"):
+            model.predict(wrong)
     with pytest.raises(ValueError, match="has no config.yaml"):
         mm.load(copy / "nothing")
 

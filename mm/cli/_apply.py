@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -20,7 +19,7 @@ from mm.types import TargetData
 def load(cfg: DictConfig) -> LoadedModel:
     """The model directory. Errors: ValueError where a key is set that the directory decides."""
     _run.quiet()
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    _run.seed_everything(cfg.seed)
     for named in _finish.named_keys():
         if named.key.startswith("datamodule.transforms"):
             raise ValueError(f"{named.by}: a trained model brings its own transforms, from its directory; leave it out")

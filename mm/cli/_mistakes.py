@@ -32,7 +32,7 @@ def explain(error: BaseException, verb: str) -> str | None:
         told = " ".join(str(cause or error).split("\n")[:2])
         return f"{where}: {told}{not_its_own(told, where, verb)}" if where else told
     if isinstance(error, HydraException):
-        return f"{str(error).strip()}{suggest(str(error), verb)}"
+        return suggest(str(error).strip(), verb)
     if isinstance(error, OmegaConfBaseException):
         return missing(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -64,15 +64,25 @@ def missing(error: OmegaConfBaseException) -> str:
 
 
 def suggest(message: str, verb: str) -> str:
-    """The nearest valid keys or options, for the end of Hydra's message."""
+    """Hydra's message, or what it means, with the nearest valid keys or options."""
     if options := re.search(
         r"Could not find '([^']+)'.*?Available options in '[^']*':\n(.*?)\nConfig search path", message, re.S
     ):
+        group, _, name = options[1].rpartition("/")
         names = [line.strip() for line in options[2].splitlines() if line.strip()]
-        return near(options[1].rpartition("/")[2], names, most=3, cutoff=0.5)
+        return (
+            f"{group}={name}: there is no such option, only {', '.join(names)}{near(name, names, most=3, cutoff=0.5)}"
+        )
     if key := re.search(r"(?:Could not override|override|delete) '([^']+)'", message):
-        return near(key[1].split("@")[0], keys(verb, sys.argv[1:]), most=3, cutoff=0.5)
-    return ""
+        known = keys(verb, sys.argv[1:])
+        room, _, last = key[1].split("@")[0].rpartition(".")
+        deeper = [name for name in known if name.startswith(f"{room}.") and name.endswith(f".{last}")]  # task.lr
+        close = f"; did you mean {' or '.join(f'{name!r}' for name in deeper[:3])}?"
+        if not deeper:
+            close = near(key[1].split("@")[0], known, most=3, cutoff=0.5)
+        new = re.search(r"To append to your config use (\S+)", message)
+        return f"no key '{key[1]}'{close}{f' ({new[1]} adds a new one)' if new else ''}"
+    return message
 
 
 def keys(verb: str, typed: Sequence[str]) -> list[str]:

@@ -99,8 +99,9 @@ def print_results(
             console.print(table)
     for line in notes(results):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    wide = max((len(what) for what in saved), default=0)
     for what, path in saved.items():
-        console.print(f"{what:12} {shown(path)}", highlight=False, soft_wrap=True)
+        console.print(f"{what:{wide}}  {shown(path)}", highlight=False, soft_wrap=True)
     if commands:
         console.print("next:", highlight=False)
         for command in commands:
@@ -112,7 +113,9 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     """What a user must know of the rows: those that could not be read, and inputs of which a part was left out."""
     found = []
     if results.get("data/faulty_rows"):
-        found.append(f"{results['data/faulty_rows']} rows are not as they should be: see errors.csv")
+        found.append(f"{rows(results['data/faulty_rows'])} not as they should be: see errors.csv")
+    if results.get("data/without_input"):
+        found.append(f"{rows(results['data/without_input'])} without any input: neither learnt nor measured")
     for name, count in results.items():
         if name.startswith("data/cut/") and count:
             what = name.removeprefix("data/cut/")
@@ -121,6 +124,10 @@ def notes(results: Mapping[str, Any]) -> list[str]:
             what = name.removeprefix("data/unknown/")
             found.append(f"{what}: {count} rows name what the training rows do not have; it was read as another class")
     return found
+
+
+def rows(count: int) -> str:
+    return "1 row is" if count == 1 else f"{count} rows are"
 
 
 def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:

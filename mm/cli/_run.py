@@ -59,7 +59,7 @@ def quiet() -> None:
 def prepare(cfg: DictConfig) -> Run:
     """Data, finished config, model and task; writes nothing yet."""
     quiet()
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    seed_everything(cfg.seed)
     _finish.cut_readers(cfg)
     datamodule = _finish.build_datamodule(cfg)
     spec = datamodule.table.spec
@@ -103,6 +103,13 @@ def prepare(cfg: DictConfig) -> Run:
     return Run(datamodule, task, metrics)
 
 
+def seed_everything(seed: int) -> None:
+    """Errors: ValueError where it is no seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: got {seed}, wanted a number from 0 to {2**32 - 1}")
+    lightning.seed_everything(seed, workers=True, verbose=False)
+
+
 def check_settings(cfg: DictConfig, task: Any) -> None:
     """Errors: ValueError where what is asked of the trainer does not go with the task."""
     if str(cfg.trainer.precision) == "16-mixed" and cfg.task.optimizer.get("fused"):
@@ -111,8 +118,8 @@ def check_settings(cfg: DictConfig, task: Any) -> None:
             "gradients only after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
         )
     for key in ("max_epochs", "max_steps"):
-        if cfg.trainer[key] == 0:
-            raise ValueError(f"trainer.{key}: got 0, which trains nothing; wanted 1 or more, or -1 for no end")
+        if cfg.trainer[key] == 0 or (cfg.trainer[key] or 1) < -1:
+            raise ValueError(f"trainer.{key}: got {cfg.trainer[key]}, wanted 1 or more, or -1 for no end")
     endless = cfg.trainer.max_epochs in (None, -1) and cfg.trainer.max_steps == -1
     if endless and task.scheduler.shape != "constant":
         raise ValueError(
@@ -234,7 +241,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
 
 def next_commands(cfg: DictConfig, folder: Path) -> list[str]:
     """What one may want to type now."""
-    model = shown(folder / "model")
+    model = shlex.quote(shown(folder / "model"))
     length = "max_epochs" if (cfg.trainer.max_epochs or 0) > 0 else "max_steps"
     predict = [f"mm predict checkpoint={model} datamodule=manifest datamodule.path=new.csv"] if cfg.model.heads else []
     return [
@@ -257,7 +264,7 @@ def gather(trainer: Trainer, task: Any, datamodule: Any) -> None:
 
 
 def data_counts(datamodule: Any) -> dict[str, int]:
-    """Rows that could not be read, and per input those that were too long: data/cut/text, data/windowed/audio."""
+    """Rows that could not be read, or are without_input, and per input those that were too long: data/cut/text."""
     names = [name for _, name in datamodule.long]
     faulty = {"data/faulty_rows": len({row for row, _ in datamodule.faults})}
     return faulty | {f"data/{name}": names.count(name) for name in sorted(set(names))}

@@ -1,10 +1,11 @@
 """Rank the runs of a folder, with mean and deviation over seeds.
 
-mm compare outputs/SWEEP [metrics=test/accuracy,val/loss]: the first metric ranks. Runs of different verbs, or on
-different data, are ranked apart.
+mm compare outputs/SWEEP ... [metrics=test/accuracy,val/loss]: of a folder of runs, or of some runs; the first metric
+ranks. Runs of different verbs, or on different data, are ranked apart.
 """
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,10 +26,12 @@ class Result(NamedTuple):
 
 
 def main(argv: list[str]) -> None:
-    folder, metrics = arguments(argv)
-    runs = list(results(folder))
+    folders, metrics = arguments(argv)
+    folder = folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
+    files = [file for one in folders for file in begun(one)]
+    runs = list(results(folder, files))
     if not runs:
-        raise ValueError(f"{folder}: no run below it has a metrics.json yet")
+        raise ValueError(f"{', '.join(map(str, folders))}: no run below it has a metrics.json yet")
     known = dict.fromkeys(name for run in runs for name in run.metrics)
     for name in metrics:
         if name not in known:
@@ -41,23 +44,25 @@ def main(argv: list[str]) -> None:
         show(alike, [name for name in metrics if any(name in run.metrics for run in alike)] or default_metrics(alike))
     left = [  # embed leaves no metrics
         shown(file.parent, folder)
-        for file in begun(folder)
+        for file in files
         if not file.with_name("metrics.json").exists() and verb_of(file.read_text(encoding="utf-8")) != "embed"
     ]
     if left:
         print(f"not finished: {', '.join(left)}")
 
 
-def arguments(argv: list[str]) -> tuple[Path, list[str]]:
-    """`outputs/SWEEP [metrics=test/accuracy,val/loss]`; the first metric ranks, losses and errors ascending."""
+def arguments(argv: list[str]) -> tuple[list[Path], list[str]]:
+    """`outputs/SWEEP ... [metrics=test/accuracy,val/loss]`; the first metric ranks, losses and errors ascending."""
     folders = [a for a in argv if "=" not in a or Path(a).is_dir()]  # a sweep's folder may be called lr=0.1
     options = dict(a.split("=", 1) for a in argv if a not in folders)
     unknown = set(options) - {"metrics"}
-    if len(folders) != 1 or unknown:
-        raise ValueError("usage: mm compare outputs/SWEEP [metrics=test/accuracy,val/loss]")
-    if not Path(folders[0]).is_dir():
-        raise ValueError(f"no folder {folders[0]}")
-    return Path(folders[0]), [name for name in options.get("metrics", "").split(",") if name]
+    if not folders or unknown:
+        raise ValueError("usage: mm compare outputs/SWEEP ... [metrics=test/accuracy,val/loss]")
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ValueError(f"no folder {folder}")
+    metrics = [name for name in options.get("metrics", "").split(",") if name]
+    return [Path(folder) for folder in dict.fromkeys(folders)], metrics
 
 
 def begun(folder: Path) -> list[Path]:
@@ -65,11 +70,11 @@ def begun(folder: Path) -> list[Path]:
     return sorted(folder.rglob("overrides.yaml"), key=lambda f: [(p.zfill(9) if p.isdigit() else p) for p in f.parts])
 
 
-def results(folder: Path) -> Iterable[Result]:
-    """Every finished run below the folder."""
+def results(folder: Path, files: Iterable[Path]) -> Iterable[Result]:
+    """Every finished run. files: their overrides.yaml, below the folder."""
     import yaml
 
-    for file in begun(folder):
+    for file in files:
         metrics = file.with_name("metrics.json")
         if not metrics.exists():
             continue

@@ -88,6 +88,7 @@ class Task(LightningModule):
         if stage == "fit":
             epoch, run = self.epoch_steps(), self.total_steps()
             self.course = Course(epoch, epoch, run, run)
+            self.trainer.log_every_n_steps = min(self.trainer.log_every_n_steps, epoch)  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
         """Every process has built the same model; under trainer=fsdp each keeps its part."""

@@ -40,6 +40,15 @@ def test_seeds_are_one_row_with_their_runs(mm):
     assert ran.out.splitlines()[-1] == "not finished: 4"
 
 
+def test_some_runs_of_a_folder_beside_each_other(mm):
+    for name, value in (("a", 0.5), ("b", 0.7), ("c", 0.6)):
+        write(Path(f"outputs/{name}"), [f"model/fusion={name}"], {"test/accuracy": value})
+    ran = mm("compare", "outputs/a", "outputs/b")
+    assert ran.status == 0, ran.err
+    assert rows(ran.out) == [["model/fusion=b", "1: b", "0.7000"], ["model/fusion=a", "1: a", "0.5000"]]
+    assert "no folder outputs/d" in mm("compare", "outputs/a", "outputs/d").err
+
+
 def test_verbs_and_data_are_ranked_apart(mm):
     for job, path in enumerate(("a.csv", "b.csv", "a.csv")):
         write(Path(f"outputs/{job}"), [f"datamodule.path={path}", "seed=0"], {"test/accuracy": 0.5}, path)

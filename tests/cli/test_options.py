@@ -100,6 +100,13 @@ def test_validation_that_never_comes_is_said(mm, manifest):
     assert run.metrics["test/rows"] == 12
 
 
+def test_a_short_epoch_has_its_point_of_the_curve(mm, manifest):
+    run = mm("train", *SMALL, f"datamodule.path={manifest}", "trainer.max_epochs=2", "datamodule.batch_size=64")
+    assert run.status == 0, run.err
+    with next(run.folder.glob("csv/*/metrics.csv")).open() as file:
+        assert sum(bool(row.get("train/loss")) for row in csv.DictReader(file)) == 2
+
+
 def test_without_checkpoints_the_last_weights_are_tested(mm, manifest):
     run = mm(
         "train",

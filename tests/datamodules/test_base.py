@@ -106,6 +106,16 @@ def test_missing(make: Callable[..., DataModule], tmp_path: Path, workers: int) 
     check_errors(module, tmp_path, WRONG)
 
 
+def test_a_row_without_any_input_is_unlabelled_and_counted(make: Callable[..., DataModule]) -> None:
+    text = "a,b,target,split\nx,y,one,train\n,,one,train\n,y,two,train\nx,,one,val\n,,two,test\n"
+    columns = {name: {"column": name, "modality": "text"} for name in ("a", "b")}
+    module = make("a.csv", text, in_full=columns, target="target", num_workers=0)
+    seen = run(module)
+    assert {row: int(one["y"]) for row, one in seen.items()} == {0: 0, 1: IGNORE, 2: 1, 3: 0, 4: IGNORE}
+    assert sorted(module.long) == [(1, "without_input"), (4, "without_input")]
+    assert not module.faults
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_drop(make: Callable[..., DataModule], tmp_path: Path, workers: int) -> None:
     text = (
@@ -216,7 +226,7 @@ def test_absent_cells_and_inputs(make: Callable[..., DataModule]) -> None:
     (batch,) = module.loader("train")
     assert batch.masks["text"].tolist() == [[True], [False], [True]]
     assert not batch.masks["vision"].any()
-    assert batch.targets["target"].tolist() == [0, 1, IGNORE]
+    assert batch.targets["target"].tolist() == [0, IGNORE, IGNORE]  # of a row without any input nothing is asked
     assert not module.faults
 
 

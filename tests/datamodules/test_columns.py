@@ -77,6 +77,12 @@ def test_another_delimiter_is_guessed_at(make: Make, name: str, mark: str) -> No
         make(name, f"text{mark}target\na{mark}b\n", text="text")
 
 
+@pytest.mark.parametrize("name", ["text", "vision", "tabular"])
+def test_an_input_that_nothing_is_of_is_refused(make: Make, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"no row has anything in column 'x'; leave out datamodule.columns.{name}"):
+        make("a.csv", "x,y,split\n,a,train\n,b,train\n", in_full={name: {"column": "x", "modality": name}}, target="y")
+
+
 def test_columns_may_be_numbered(make: Make) -> None:
     module = make("a.csv", "0,1,split\nx,a,train\n", text=0, target=1, split=NONE)
     assert module.table.inputs["text"] == ["x"]
@@ -131,9 +137,7 @@ def test_wrong_ids_and_splits(make: Make, policy: str) -> None:
 def test_dropped_rows_bring_no_class(make: Make) -> None:
     text = "vision,target,split\nnone.png,rare,train\n,b,train\n"
     folder = {"on_error": "drop", "vision": "vision", "split": NONE}
-    with pytest.raises(
-        ValueError, match=r"no row has a file for the input of modality vision; paths are relative to /"
-    ):
+    with pytest.raises(ValueError, match=r"none of the files that its vision names is there; paths are relative to /"):
         make("a.csv", text, **folder)
 
 

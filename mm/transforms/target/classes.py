@@ -13,6 +13,8 @@ from mm.messages import listing, near
 from mm.transforms.target.cells import text_of, undecodable
 from mm.types import IGNORE, TargetData, TargetRead
 
+MOST = 20  # numbers with a point that may be classes, such as ratings
+
 
 class Classes:
     """A cell is the name of a class; an empty one is unlabelled.
@@ -58,7 +60,21 @@ def known_classes(known: TargetData | None, rows: Sequence[Sequence[str]]) -> tu
     """Those of the model, else of the training rows; and whose they are, for messages."""
     if known is not None:
         return list(known.classes), "the model knows"
-    return sort_classes({name for names in rows for name in names if not undecodable(name)}), "training rows have"
+    found = sort_classes({name for names in rows for name in names if not undecodable(name)})
+    if len(found) > MOST and measured(found):
+        raise ValueError(
+            f"got {len(found)} different numbers, such as {found[0]} and {found[-1]}, wanted classes; to tell a number "
+            "choose model/heads=regression, or +model/heads@model.heads.NAME=regression of several"
+        )
+    return found, "training rows have"
+
+
+def measured(labels: Sequence[str]) -> bool:
+    """Whether all are numbers, and not whole ones, which may be names."""
+    try:
+        return not all(float(label).is_integer() for label in labels)
+    except (ValueError, OverflowError):
+        return False
 
 
 def find(name: str, index: dict[str, int], of: str) -> int:

@@ -51,3 +51,11 @@ def test_classes_are_sorted_by_number_where_all_are_numbers() -> None:
     assert sort_classes({"10", "9"}) == ["9", "10"]
     assert sort_classes({"9", "10", "1.0", "1"}) == ["1", "1.0", "9", "10"]
     assert sort_classes({"nan", "9", "10", "inf"}) == ["10", "9", "inf", "nan"]  # nan is neither less nor more
+
+
+def test_measured_numbers_are_no_classes() -> None:
+    train = np.ones(30, dtype=bool)
+    with pytest.raises(ValueError, match=r"got 30 different numbers, such as 0.5 and 29.5, .* model/heads=regression"):
+        Classes().learn([f"{k}.5" for k in range(30)], train, None)
+    for cells in ([str(k) for k in range(30)], [f"{k % 10}.5" for k in range(30)], [f"{k}.5a" for k in range(30)]):
+        assert Classes().learn(cells, train, None).data.classes
