@@ -137,7 +137,7 @@ def test_a_picture_of_sound_is_corrupted_as_a_picture():
         (["robustness.baseline=TWO"], "TWO does not predict 'target' with the model's classes"),
         (["robustness.corruptions.vision.jpeg.quality=x"], "quality: got 'x', wanted a number"),
         (["robustness.corruptions.text.typos.part=2"], "Typos: got part=2, wanted a number in 0..1"),
-        (["robustness=all"], "robustness/all"),
+        (["robustness=all"], "robustness=all: there is no such option, only default"),
     ],
 )
 def test_mistakes(evaluate, model, tmp_path, args, said):
