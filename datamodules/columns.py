@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +116,7 @@ def find_columns(
         if roles[role] != named(columns, role) and kept is None:
             say(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
     used = [*(read if kept is None else ()), *targets.values(), *filter(None, roles.values())]
-    check_columns(cells, used, source, module.trained)
+    check_columns(cells, used, source, module.trained, set(targets.values()) - set(read))
     return Named(inputs, tabular, targets, roles)
 
 
@@ -184,8 +184,10 @@ def find_roles(cells: Cells, columns: Mapping[str, Any], taken: set[str]) -> dic
     }
 
 
-def check_columns(cells: Cells, used: Sequence[str], source: Path, whole: bool) -> None:
-    """Errors: ValueError where one does not exist."""
+def check_columns(
+    cells: Cells, used: Sequence[str], source: Path, trained: bool, targets: Set[str] = frozenset()
+) -> None:
+    """trained: they are a model's; targets: those of targets. Errors: ValueError where one does not exist."""
     for column in used:
         if column not in cells:
             names = list(cells)
@@ -198,7 +200,12 @@ def check_columns(cells: Cells, used: Sequence[str], source: Path, whole: bool) 
                     if other
                     else "; if the first line is a row already, name the columns with datamodule.header=[...]"
                 )
-            fewer = "; to do without an input, say datamodule.inputs=[...]" if whole else ""
+            fewer = ""
+            if trained:
+                headless = ""
+                fewer = "; to do without an input, say datamodule.inputs=[...]"
+                if column in targets:
+                    fewer = "; mm predict needs none"
             raise ValueError(f"{source}: no column '{column}'; there are {listing(names, 30)}{close}{headless}{fewer}")
 
 

@@ -84,9 +84,10 @@ class LoadedModel:
         for row, sample in enumerate(samples):
             for name in sample:
                 if name not in self.transforms:
-                    raise ValueError(
-                        f"no input '{name}'; this model reads {', '.join(self.transforms)}{near(name, self.transforms)}"
-                    )
+                    columns = self.config["columns"] or {}
+                    own = next((known for known in self.transforms if columns.get(known) == name), None)
+                    meant = f"; the column '{name}' is its '{own}'" if own else near(name, self.transforms)
+                    raise ValueError(f"no input '{name}'; this model reads {', '.join(self.transforms)}{meant}")
             reads = {n: self.read_input(n, sample.get(n), row) for n in self.transforms}
             if not any(read is not None and read.windows for read in reads.values()):
                 raise ValueError(f"sample {row} has no input; this model reads {', '.join(self.transforms)}")
@@ -98,7 +99,7 @@ class LoadedModel:
     def read_input(self, name: str, raw: Any, row: int) -> Read | None:
         """None where it is absent. Errors: ValueError where it can't be read."""
         try:
-            return None if raw is None else self.transforms[name](raw)
+            return None if raw is None or (isinstance(raw, str) and not raw) else self.transforms[name](raw)
         except ValueError as error:
             raise ValueError(f"sample {row}, '{name}': {error}") from None
 

@@ -57,6 +57,10 @@ def test_mistakes_are_named(copy):
     assert model.predict([]) == []
     with pytest.raises(ValueError, match="no input 'txt'; this model reads text, vision, audio; did you mean 'text'"):
         model.predict({"txt": "seven"})
+    with pytest.raises(ValueError, match="no input 'words'; .*; the column 'words' is its 'text'"):
+        model.predict({"words": "seven"})
+    with pytest.raises(ValueError, match="sample 0 has no input"):  # an empty cell is absent
+        model.predict({"text": ""})
     with pytest.raises(ValueError, match="sample 1 has no input"):
         model.predict([{"text": "seven"}, {"text": None}])
     with pytest.raises(ValueError, match="sample 1, 'vision': can't read the image nowhere.png"):

@@ -77,6 +77,11 @@ def test_another_delimiter_is_guessed_at(make: Make, name: str, mark: str) -> No
         make(name, f"text{mark}target\na{mark}b\n", text="text")
 
 
+def test_a_model_s_target_need_not_be_there_to_predict(make: Make) -> None:
+    with pytest.raises(ValueError, match="no column 'z'; there are x, y; mm predict needs none$"):
+        make("a.csv", "x,y\na,b\n", text="x", target="z", whole=True, known={"target": None})
+
+
 @pytest.mark.parametrize("name", ["text", "vision", "tabular"])
 def test_an_input_that_nothing_is_of_is_refused(make: Make, name: str) -> None:
     with pytest.raises(ValueError, match=rf"no row has anything in column 'x'; leave out datamodule.columns.{name}"):
