@@ -76,7 +76,8 @@ def test_a_folder_per_class_trains(mm, manifest, tmp_path, modality):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex:UserWarning")
-def test_compiled_equals_eager(mm, manifest):
+def test_compiled_equals_eager(mm, manifest, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))  # one that was killed leaves torn files
     args = [*SMALL, f"datamodule.path={manifest}", "trainer.max_epochs=1", "model.encoders.text.dropout=0"]
     args += ["model.encoders.audio.frontend.time_masks=0", "model.encoders.audio.frontend.freq_masks=0"]
     eager, compiled = mm("train", *args, "run=eager"), mm("train", *args, "run=compiled", "compile=true")
