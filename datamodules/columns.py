@@ -16,6 +16,7 @@ from datamodules.splitting import check_split, make_split
 from datamodules.table import Fault, Table
 from datamodules.tabular import cut_tabular, rows_of
 from mm.messages import listing, near, say
+from mm.transforms.collate import is_absent
 from mm.transforms.target.cells import text_of, undecodable
 from mm.types import MODALITIES, ColumnData, DataSpec, InputData
 
@@ -135,7 +136,7 @@ def read_inputs(cells: Cells, source: Path, found: Named, kept: Kept | None) -> 
 def check_empty(raw: Mapping[str, Sequence[Any]], found: Named, source: Path) -> None:
     """Errors: ValueError where nothing is there of an input."""
     for name, (column, _) in found.inputs.items():
-        if all(cell is None or (isinstance(cell, str) and not cell) for cell in raw[name]):
+        if all(map(is_absent, raw[name])):
             columns = " and ".join(f"'{one.name}'" for one in found.tabular.get(name, ())) or f"'{column}'"
             raise ValueError(f"{source}: no row has anything in column {columns}; leave out datamodule.columns.{name}")
 
@@ -191,22 +192,21 @@ def check_columns(
     for column in used:
         if column not in cells:
             names = list(cells)
-            close = near(column, names)
-            headless = ""
-            if not close and source.suffix.lower() in (".csv", ".tsv"):
-                other = next((mark for mark in ";|\t," if mark in names[0]), None) if len(names) == 1 else None
-                headless = (
-                    f"; is {other!r} the delimiter? .csv files have commas, .tsv files tabs"
-                    if other
-                    else "; if the first line is a row already, name the columns with datamodule.header=[...]"
-                )
-            fewer = ""
-            if trained:
-                headless = ""
-                fewer = "; to do without an input, say datamodule.inputs=[...]"
-                if column in targets:
-                    fewer = "; mm predict needs none"
-            raise ValueError(f"{source}: no column '{column}'; there are {listing(names, 30)}{close}{headless}{fewer}")
+            fix = near(column, names)
+            if trained or not fix:
+                fix += remedy(names, source.suffix.lower(), trained, column in targets)
+            raise ValueError(f"{source}: no column '{column}'; there are {listing(names, 30)}{fix}")
+
+
+def remedy(names: Sequence[str], suffix: str, trained: bool, target: bool) -> str:
+    """What may be done about a column that is not there. names: those that are"""
+    delimited = suffix in (".csv", ".tsv")
+    other = next((mark for mark in ";|\t," if mark in names[0]), None) if delimited and len(names) == 1 else None
+    if other:
+        return f"; is {other!r} the delimiter? .csv files have commas, .tsv files tabs"
+    if trained:
+        return "; mm predict needs none" if target else "; to do without an input, say datamodule.inputs=[...]"
+    return "; if the first line is a row already, name the columns with datamodule.header=[...]" if delimited else ""
 
 
 def leave_out(table: Table, id_column: str, on_error: str) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.order import Draw, Order
 from datamodules.table import Fault, Table
 from mm.transforms.augment import AugmentError
-from mm.transforms.collate import Sample, collate
+from mm.transforms.collate import Sample, collate, is_absent
 from mm.transforms.stored import StoredError
 from mm.types import Aligned, Batch, Read, TargetTransform, Transform, blank
 
@@ -49,7 +49,7 @@ class Rows(Dataset[RowRead]):
     """Rows of a table, decoded on access; row -1 is filler: everything absent and unlabelled.
 
     What is random in reading a row in training follows from its draw alone: neither the number of workers nor where a
-    run was resumed changes it.
+    run was resumed changes it. whole: they are all of the model's inputs; a row that has none is then unlabelled.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Rows(Dataset[RowRead]):
         for name, transform in self.transforms.items():
             try:
                 raw = row if name in self.stored else self.table.inputs[name][row]
-                if raw is None or (isinstance(raw, str) and not raw):
+                if is_absent(raw):
                     continue
                 read = transform(raw, self.train)
                 if transform.meta and read.windows and not read.meta:  # computed before, without what decoding needs

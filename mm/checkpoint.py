@@ -20,7 +20,7 @@ from torch import Tensor
 from mm.files import whole
 from mm.messages import near
 from mm.model import MultimodalModel
-from mm.transforms.collate import Sample, collate, finish
+from mm.transforms.collate import Sample, collate, finish, is_absent
 from mm.transforms.tabular.row import Row
 from mm.transforms.text.tokens import Tokens, load_tokenizer
 from mm.types import (
@@ -99,7 +99,7 @@ class LoadedModel:
     def read_input(self, name: str, raw: Any, row: int) -> Read | None:
         """None where it is absent. Errors: ValueError where it can't be read."""
         try:
-            return None if raw is None or (isinstance(raw, str) and not raw) else self.transforms[name](raw)
+            return None if is_absent(raw) else self.transforms[name](raw)
         except ValueError as error:
             raise ValueError(f"sample {row}, '{name}': {error}") from None
 

@@ -28,7 +28,7 @@ class Result(NamedTuple):
 def main(argv: list[str]) -> None:
     folders, metrics = arguments(argv)
     folder = folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
-    files = [file for one in folders for file in begun(one)]
+    files = list(dict.fromkeys(file for one in folders for file in begun(one)))  # one may lie in another
     runs = list(results(folder, files))
     if not runs:
         raise ValueError(f"{', '.join(map(str, folders))}: no run below it has a metrics.json yet")

@@ -20,6 +20,11 @@ class Sample(NamedTuple):
     row: int
 
 
+def is_absent(raw: Any) -> bool:
+    """Whether a row, or a sample, has nothing of an input."""
+    return raw is None or (isinstance(raw, str) and not raw)
+
+
 def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> Batch:
     """Pad to the longest and mask. A sample of several windows gives as many rows, all with its `row` and targets."""
     # a row of which nothing was found is one row, too

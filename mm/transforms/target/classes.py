@@ -73,7 +73,7 @@ def measured(labels: Sequence[str]) -> bool:
     """Whether all are numbers, and not whole ones, which may be names."""
     try:
         return not all(float(label).is_integer() for label in labels)
-    except (ValueError, OverflowError):
+    except ValueError:
         return False
 
 
