@@ -46,6 +46,8 @@ def test_some_runs_of_a_folder_beside_each_other(mm):
     ran = mm("compare", "outputs/a", "outputs/b")
     assert ran.status == 0, ran.err
     assert rows(ran.out) == [["model/fusion=b", "1: b", "0.7000"], ["model/fusion=a", "1: a", "0.5000"]]
+    every = mm("compare", "outputs", "outputs/a")  # which lies in the first: it counts once
+    assert [cells[1] for cells in rows(every.out)] == ["1: b", "1: c", "1: a"]
     assert "no folder outputs/d" in mm("compare", "outputs/a", "outputs/d").err
 
 
