@@ -134,5 +134,5 @@ def figure(panels: dict[str, tuple[Tensor, Tensor]]) -> Any:
         lower.set(xlabel="confidence" if logits.shape[-1] > 1 else "probability of a yes", ylim=(0, 1))
     axes[0][0].set_ylabel("part that is right")
     axes[1][0].set_ylabel("rows")
-    axes[0][0].legend(fontsize=8, loc="upper left")
+    drawn.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside upper center")
     return drawn
