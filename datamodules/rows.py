@@ -105,7 +105,7 @@ class Rows(Dataset[RowRead]):
         if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
             return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
         reads = {name: read for name, read in inputs.items() if read is not None}
-        if self.whole and not any(read.windows for read in reads.values()):  # nothing can be asked of it
+        if self.whole and not any(read.windows or read.taken for read in reads.values()):  # nothing can be asked of it
             return RowRead(Sample(inputs, self.blank, row), faults, ["without_input"])
         long = [f"cut/{name}" for name, read in reads.items() if read.cut]
         long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]

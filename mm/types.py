@@ -3,7 +3,7 @@
 B batch   T tokens or time steps   D width   C classes or channels   H, W height, width   L samples of a waveform
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -151,6 +151,7 @@ class Read(NamedTuple):
     cut: bool  # True where it was too long and a part was left out
     meta: Sequence[dict[str, Tensor]] = ()  # of each window what decoding needs, as in Transform.meta
     unknown: bool = False  # True where it names what the training rows do not have, and is read as "other"
+    taken: bool = False  # True where the row has it, but it was taken away: without it the row still counts
 
 
 class Transform(Protocol):
@@ -261,6 +262,7 @@ class Towered(Protocol):
     """A Fusion with towers of inputs: its tokens are theirs, none of which another tower's inputs reach."""
 
     towers: Any  # an nn.ModuleDict: name -> what fuses its inputs, in the order of the tokens
+    inputs: Mapping[str, Sequence[str]]  # name -> those of each
 
 
 class Head(Protocol):

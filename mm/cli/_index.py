@@ -17,10 +17,10 @@ from torch import Tensor
 from mm.files import put, whole
 from mm.model import MultimodalModel
 from mm.transforms.stored import Stored
-from mm.types import Batch
+from mm.types import Batch, Towered
 from mm.windows import directions
 
-ALL = "embedding"  # the column of all inputs together; that of one is NAME/embedding
+ALL = "embedding"  # the column of all inputs together; that of one, or of a tower of them, is NAME/embedding
 GROUP = 4096  # rows of the file that are written, and read, at once
 # More vectors than these are searched by a graph (HNSW, Malkov 2016), which may miss some; fewer one by one, which
 # takes 5 ms for 100,000 of 128 numbers on one thread.
@@ -45,14 +45,26 @@ class Hit(NamedTuple):
     source: str | None
 
 
+def sides(model: MultimodalModel) -> dict[str, Sequence[str]]:
+    """What has a vector of its own, and of which inputs: towers of inputs, which is what was aligned, or each."""
+    fusion = model.fusion
+    return dict(fusion.inputs) if isinstance(fusion, Towered) else {name: [name] for name in model.inputs}
+
+
 @torch.inference_mode()
 def embed(model: MultimodalModel, batch: Batch) -> Vectors:
     """Of a finished batch. A row that became several windows has the direction of the mean of their unit vectors."""
     features = model.encode(batch.inputs, batch.masks)
-    parts = {f"{name}/{ALL}": f for name, f in features.items()} | {ALL: model.fusion(features)}
+    fused = model.fusion(features)
+    parts = {f"{name}/{ALL}": f.pooled for name, f in features.items()}
     present = {f"{name}/{ALL}": f.mask.any(1) for name, f in features.items()}
+    if isinstance(model.fusion, Towered):
+        columns = [f"{name}/{ALL}" for name in sides(model)]
+        parts = dict(zip(columns, fused.tokens.unbind(1), strict=True))
+        present = dict(zip(columns, fused.mask.unbind(1), strict=True))
+    parts[ALL] = fused.pooled
     present[ALL] = torch.stack(list(present.values())).any(0)
-    units = {name: F.normalize(f.pooled.float(), dim=-1) * present[name].unsqueeze(1) for name, f in parts.items()}
+    units = {name: F.normalize(x.float(), dim=-1) * present[name].unsqueeze(1) for name, x in parts.items()}
     merged = {name: directions(unit, present[name], batch.row) for name, unit in units.items()}
     vectors = {name: unit for name, (_, unit, _) in merged.items()}
     return Vectors(merged[ALL][0], vectors, {name: there for name, (_, _, there) in merged.items()})
@@ -61,11 +73,17 @@ def embed(model: MultimodalModel, batch: Batch) -> Vectors:
 class Writer:
     """Embeddings -> a Parquet file that appears under its name when it is whole.
 
-    sources: input name -> what a person reads of each row, by row; about: of the model they are from.
+    sources: name of an input, or a tower -> of each input that its vectors are of, the raw values by row, of which a
+    person reads something; about: of the model they are from.
     """
 
     def __init__(
-        self, path: Path, width: int, ids: Sequence[str], sources: Mapping[str, Sequence[Any]], about: Mapping[str, str]
+        self,
+        path: Path,
+        width: int,
+        ids: Sequence[str],
+        sources: Mapping[str, Sequence[Sequence[Any]]],
+        about: Mapping[str, str],
     ):
         self.path, self.ids, self.sources, self.width = path, ids, sources, width
         vector = pa.list_(pa.float32(), width)
@@ -89,7 +107,7 @@ class Writer:
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, self.width, mask=pa.array(absent))
             self.counts[name] += int((~absent).sum())
         for name, raw in self.sources.items():
-            columns[f"{name}/source"] = [source_of(raw[row]) for row in rows]
+            columns[f"{name}/source"] = [source_of(*(values[row] for values in raw)) for row in rows]
         self.waiting.append(pa.RecordBatch.from_pydict(columns, self.schema))
         if sum(len(batch) for batch in self.waiting) >= GROUP:
             self.flush()
@@ -106,12 +124,15 @@ class Writer:
         put(self.part, self.path)
 
 
-def source_of(raw: Any) -> str | None:
-    """What a person reads of a raw input: a text, a path, the place in a shard; of numbers nothing."""
-    told = str(raw) if isinstance(raw, str | Path | Stored) else ""
-    if isinstance(raw, Mapping):  # of a table
-        told = json.dumps(raw, ensure_ascii=False, default=str)
-    return told.encode(errors="backslashreplace").decode() or None  # bytes that were no UTF-8 are lone surrogates
+def source_of(*raw: Any) -> str | None:
+    """What a person reads of raw inputs: a text, a path, the place in a shard; of numbers nothing."""
+    told = []
+    for one in raw:
+        told.append(str(one) if isinstance(one, str | Path | Stored) else "")
+        if isinstance(one, Mapping):  # of a table
+            told[-1] = json.dumps(one, ensure_ascii=False, default=str)
+    # bytes that were no UTF-8 are lone surrogates
+    return ", ".join(filter(None, told)).encode(errors="backslashreplace").decode() or None
 
 
 def fingerprint(folder: Path) -> str:

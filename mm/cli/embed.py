@@ -1,4 +1,4 @@
-"""Write the embedding of every row: of each input, and of all together."""
+"""Write the embedding of every row: of each input, or of each tower of them, and of all together."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         path,
         next(iter(model.projections.values())).out_features,
         table.ids,
-        {name: table.inputs[name] for name in model.inputs},
+        {name: [table.inputs[one] for one in inputs] for name, inputs in _index.sides(model).items()},
         {"model": _index.fingerprint(loaded.path)},
     )
     for batch in tqdm(loader, desc="embed", leave=False, disable=None):  # None: where nobody watches

@@ -49,13 +49,14 @@ def main(argv: list[str]) -> None:
     check_model(loaded, embeddings)
     name, raw = read_query(given["query"], given["input"], loaded)
     batch = finish(loaded.read([{name: raw}]), loaded.transforms)
-    if among != [name] and "retrieval" not in loaded.config["task"]:
+    side = next(side for side, inputs in _index.sides(loaded.model).items() if name in inputs)
+    if among != [side] and "retrieval" not in loaded.config["task"]:
         print(
             "this model has not learnt to bring its inputs together (task=contrastive): what is near in another than "
-            f"'{name}' may mean nothing",
+            f"'{side}' may mean nothing",
             file=sys.stderr,
         )
-    vector = _index.embed(loaded.model, batch).vectors[f"{name}/{_index.ALL}"][0].numpy()
+    vector = _index.embed(loaded.model, batch).vectors[f"{side}/{_index.ALL}"][0].numpy()
     show(embeddings.nearest(vector, int(given["k"]), among))
 
 

@@ -2,7 +2,10 @@
 
 import csv
 import random
+import re
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import mm as package
@@ -10,6 +13,8 @@ import mm as package
 SMALL = ["experiment=movielens", "trainer.accelerator=cpu", "model.embed_dim=16", "datamodule.batch_size=64"]
 SMALL += [f"model.encoders.{name}.embed_dim=16" for name in ("user", "history", "item", "genres", "title")]
 SMALL += ["datamodule.num_workers=0"]
+
+COLUMNS = ("embedding", "source")
 
 
 @pytest.fixture
@@ -48,6 +53,28 @@ def test_learns_ranks_and_serves(mm, films):
     assert "test[user->item]/ndcg@10" in ranked
     for name, value in ranked.items():  # the same ranking, without what each user had before
         assert measured.metrics[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_a_users_vector_finds_the_films_of_its_kind(mm, films):
+    """What was aligned are the towers: theirs are the vectors that are written and searched."""
+    train = [*SMALL, f"paths.data={films}", "run=towers", "trainer.max_epochs=6", "task.optimizer.lr=0.03"]
+    assert mm("train", *train).status == 0
+    model = "checkpoint=outputs/towers/model"
+    wrote = mm("embed", model, "datamodule=movielens", f"paths.data={films}", "split=all", "run=e")
+    assert wrote.status == 0, wrote.err
+    table = pq.read_table("outputs/e/embeddings.parquet").to_pylist()
+    assert set(table[0]) == {"id", "row", "embedding", *(f"{t}/{w}" for t in ("user", "item") for w in COLUMNS)}
+    ran = mm("search", model, "index=e", 'query={"userId": "4"}', "input=user", "among=item", "k=200")
+    assert ran.status == 0, ran.err
+    assert "may mean nothing" not in ran.err
+    found = [line.split("│") for line in ran.out.splitlines() if line.startswith("│")]
+    loaded = package.load("outputs/towers/model")
+    batch = loaded.read([{"user": {"userId": "4"}}])
+    vector = loaded.model(batch.inputs, batch.masks).fused.tokens[0, 0].detach()
+    near = np.array([row["item/embedding"] for row in table]) @ (vector / vector.norm()).numpy()
+    assert [float(cells[4]) for cells in found] == pytest.approx(sorted(near, reverse=True)[:200], abs=2e-4)
+    kinds = [re.search(r"([abc]) film", cells[5])[1] for cells in found[:50]]  # type: ignore[index]
+    assert kinds.count("b") > 40  # user 4 likes the second kind
 
 
 def test_a_head_on_both_towers(mm, films):

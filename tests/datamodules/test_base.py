@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.base import DataModule
 from datamodules.order import Draw
 from datamodules.rows import Rows
+from mm.transforms.corrupt.corrupted import Corrupted, Without
 from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
@@ -114,6 +115,17 @@ def test_a_row_without_any_input_is_unlabelled_and_counted(make: Callable[..., D
     assert {row: int(one["y"]) for row, one in seen.items()} == {0: 0, 1: IGNORE, 2: 1, 3: 0, 4: IGNORE}
     assert sorted(module.long) == [(1, "without_input"), (4, "without_input")]
     assert not module.faults
+
+
+def test_a_row_whose_only_input_is_taken_away_counts(make: Callable[..., DataModule]) -> None:
+    text = "a,b,target,split\nx,y,one,train\n,,one,train\n,y,two,train\nx,,one,val\ny,y,two,test\n"
+    columns = {name: {"column": name, "modality": "text"} for name in ("a", "b")}
+    module = make("a.csv", text, in_full=columns, target="target", num_workers=0)
+    raw, own = module.table.inputs["b"], module.transforms["b"]
+    module.stored = {"b": Without(Corrupted(own, raw, "text", lambda x, **_: x, 0.0, 0), range(5))}
+    seen = run(module)
+    assert {row: int(one["y"]) for row, one in seen.items()} == {0: 0, 1: IGNORE, 2: 1, 3: 0, 4: 1}
+    assert not any(one["b"] for one in seen.values())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

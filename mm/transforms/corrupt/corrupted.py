@@ -77,7 +77,8 @@ class Without:
         self.finish, self.lengths = transform.finish, transform.lengths
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
-        return NOTHING if raw in self.lost else self.transform(raw)
+        read = self.transform(raw)
+        return NOTHING._replace(taken=True) if raw in self.lost and read.windows else read
 
 
 def read_text(transform: Transform, raw: Any, corrupt: Callable[..., str]) -> Read:

@@ -79,6 +79,11 @@ def test_rows_without():
     without = Without(Corrupted(TRANSFORMS["text"], RAW["text"], "text", lambda x, **_: x, 0.0, 0), [1])
     assert len(without(0).windows) > 1
     assert without(1).windows == []
+    assert [without(row).taken for row in (0, 1)] == [False, True]
+
+
+def test_what_is_not_there_is_not_taken():
+    assert not Without(Corrupted(TRANSFORMS["text"], RAW["text"], "text", None, 0.0, 0), [2])(2).taken
 
 
 def test_an_unknown_transform_is_refused():
