@@ -1,9 +1,15 @@
 """The centre: absence is the mask, features pass through, windows merge."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
+import conf
+from mm.contracts._demands import compiles, exports
 from mm.encoders.vision.conv import VisionConv
 from mm.fusion.concat import ConcatFusion
 from mm.heads.classification import ClassificationHead
@@ -11,13 +17,16 @@ from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.types import Batch, Features, Output, mask_inputs
 
+FOLDER = Path(conf.__path__[0]) / "model/fusion"
+FUSIONS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
-def build(names=("left", "right"), share=None) -> MultimodalModel:
+
+def build(names=("left", "right"), share=None, fusion=None) -> MultimodalModel:
     torch.manual_seed(0)
     own = [n for n in names if n not in (share or {})]
     return MultimodalModel(
         {n: VisionConv(channels=1, widths=[4, 6], depth=0, groups=2, pool="mean") for n in own},
-        ConcatFusion(inputs=list(names), embed_dim=8),
+        fusion or ConcatFusion(inputs=list(names), embed_dim=8),
         {"digit": ClassificationHead(classes=["a", "b", "c"], embed_dim=8)},
         embed_dim=8,
         share=share,
@@ -42,6 +51,34 @@ def test_absent_input_has_no_influence(batch):
     torch.testing.assert_close(after, before)
     changed = model(images | {"left": images["left"] + 5}, masks).predictions["digit"]
     assert not torch.allclose(changed, before)
+
+
+class Logits(nn.Module):
+    """What a model says, as one tensor."""
+
+    def __init__(self, model: MultimodalModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: dict[str, torch.Tensor], masks: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.model(images, masks).predictions["digit"]
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_whole_forward_exports_and_has_no_graph_break(fusion):
+    torch.manual_seed(2)
+    node = OmegaConf.load(FOLDER / f"{fusion}.yaml")
+    names = ["left", "middle", "right"]
+    known = {"inputs": names, "embed_dim": 8}
+    model = Logits(build(names, fusion=instantiate(node, **{key: x for key, x in known.items() if key in node})))
+
+    def drawn() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        masks = torch.rand(3, 4, 1) < 0.6
+        return {n: torch.randn(4, 1, 8, 8) for n in names}, dict(zip(names, masks))
+
+    exports(model, drawn(), drawn())
+    with torch.no_grad():
+        compiles(model, drawn())
 
 
 def test_masked_features_equal_absent_inputs(batch):

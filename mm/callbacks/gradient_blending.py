@@ -92,7 +92,7 @@ def blend(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> dict
 
 @torch.no_grad()
 def measure(trainer: Trainer, task: Any) -> dict[str, Measured]:
-    """Input, "" for the whole model -> its losses, all processes and heads together; of at most an epoch's batches."""
+    """Input, "" for the whole model -> its losses, all processes and heads together, of the run's batches."""
     modes = {module: module.training for module in task.modules()}
     task.eval()
     task.on_validation_start()
@@ -101,7 +101,10 @@ def measure(trainer: Trainer, task: Any) -> dict[str, Measured]:
     for split in ("train", "val"):
         sums: dict[tuple[str, str], torch.Tensor] = {}
         weights: dict[tuple[str, str], float] = {}
-        for batch in islice(datamodule.loader(split), int(trainer.num_training_batches)):
+        loader = datamodule.loader(split)
+        val = limit(len(loader), trainer.limit_val_batches) or len(loader)  # 0: a run that does not validate
+        most = trainer.num_training_batches if split == "train" else val
+        for batch in islice(loader, int(most)):
             batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, task.device), 0)
             with trainer.precision_plugin.forward_context():
                 losses = task.by_input(task.losses(batch))
@@ -119,3 +122,10 @@ def measure(trainer: Trainer, task: Any) -> dict[str, Measured]:
     for module, mode in modes.items():
         module.training = mode
     return {name: Measured(found[0][name], found[1][name]) for name in found[0]}
+
+
+def limit(batches: int, most: int | float | None) -> int:
+    """Lightning's: a part of them where it is no whole number, all where there is none."""
+    if most is None:
+        return batches
+    return int(batches * most) if isinstance(most, float) else min(batches, most)

@@ -1,9 +1,10 @@
-"""OGM-GE: an encoder that is ahead of the others takes smaller steps, under noise (Peng 2022)."""
+"""OGM-GE: the gradient of an encoder that is ahead of the others is made smaller, under noise (Peng 2022)."""
 
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -13,7 +14,8 @@ class GradientModulation(Callback):
 
     alpha: how much; noise: also add Gaussian noise of each gradient's own deviation; from_epoch, to_epoch: first and
     last epoch, the run's own where None. The paper compares two inputs; here each is compared with the mean of the
-    others. Errors: ValueError where there are no such heads, no class to tell, or nothing to compare.
+    others. It is made for SGD: what divides a gradient by its own size, as Adam does, undoes a constant factor, and is
+    warned of. Errors: ValueError where there are no such heads, no class to tell, or nothing to compare.
     """
 
     def __init__(self, alpha: float = 0.3, noise: bool = True, from_epoch: int = 0, to_epoch: int | None = None):
@@ -46,6 +48,13 @@ class GradientModulation(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if any(isinstance(p, DTensor) for p in pl_module.parameters()):
             raise ValueError("callbacks=gradient_modulation: its noise needs whole gradients; use trainer=ddp")
+        for optimizer in trainer.optimizers:
+            if not isinstance(optimizer, torch.optim.SGD):
+                rank_zero_warn(
+                    f"callbacks=gradient_modulation: {type(optimizer).__name__} divides each gradient by its own size, "
+                    "so that a constant factor changes no step, and only the noise and the factor's changes act; the "
+                    "paper's is task/optimizer=sgd"
+                )
 
     def at_work(self, epoch: int) -> bool:
         return self.from_epoch <= epoch and (self.to_epoch is None or epoch <= self.to_epoch)

@@ -11,11 +11,13 @@ from mm.types import Features
 
 
 class LateFusion(nn.Module):
-    """Average the logits of the inputs that are present, each divided by a temperature (Guo 2017), by learnt weights.
+    """Average the logits of the inputs that are present, each divided by a temperature, by learnt weights.
 
-    A fusion knows no classes, so it averages vectors: each input's own MLP makes one. A head is linear, hence this is
-    the average of the logits of one classifier per input: W (sum of w_i f_i / t_i) + b = sum of w_i (W f_i / t_i + b),
-    as the weights add up to one. The tokens are these vectors f_i / t_i: a head makes each input's logits of them.
+    Temperatures are learnt with all the rest, a number per input for how sure it is; one that is fitted on rows that
+    were not learnt from (Guo 2017) is `mm calibrate`'s. A fusion knows no classes, so it averages vectors: each input's
+    own MLP makes one. A head is linear, hence this is the average of the logits of one classifier per input: W (sum of
+    w_i f_i / t_i) + b = sum of w_i (W f_i / t_i + b), as the weights add up to one. The tokens are these vectors f_i /
+    t_i: a head makes each input's logits of them.
     inputs: their names, in order; embed_dim: width of the inputs and of the result; hidden_dim: of the MLPs;
     None: embed_dim.
     """

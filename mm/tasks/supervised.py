@@ -42,7 +42,7 @@ class Supervised(Task):
         val_subsets: bool = False,
         unimodal_weight: float | Mapping[str, float] | None = None,
         teachers: Mapping[str, MultimodalModel] | None = None,
-        teacher_weight: float = 1.0,
+        teacher_weight: float = 50.0,
         **kwargs: Any,
     ):
         super().__init__(model, *args, **kwargs)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lightning import Callback
 from tasks.test_supervised import Data, build_model, build_task, fit, make_batch
 
-from mm.callbacks.gradient_blending import GradientBlending, Measured, blend, measure
+from mm.callbacks.gradient_blending import GradientBlending, Measured, blend, limit, measure
 from mm.types import IGNORE
 
 
@@ -60,6 +60,17 @@ def test_losses_are_those_of_an_untroubled_pass():
         rows = batch.masks[name][:, 0] & (target != IGNORE)
         logits = task.unimodal[name]["digit"].linear(output.features[name].pooled[rows])
         assert found[name].val == pytest.approx(float(F.cross_entropy(logits, target[rows])))
+
+
+def test_a_shorter_epoch_shortens_no_validation():
+    batch, watch = make_batch(), Watch()
+    task = build_task(build_model(), lr=0.0, unimodal_weight=0.5)
+    fit(task, Data(batch, [5, 7]), callbacks=[watch], limit_train_batches=1)
+    logits = task.model(batch.inputs, batch.masks).predictions["digit"]
+    found, target = watch.measured[0][""], batch.targets["digit"]
+    assert found.train == pytest.approx(float(F.cross_entropy(logits[:5], target[:5])))
+    assert found.val == pytest.approx(float(F.cross_entropy(logits, target)))
+    assert [limit(8, most) for most in (None, 1.0, 0.25, 3, 20, 0)] == [8, 8, 2, 3, 8, 0]
 
 
 def test_sets_the_weights_of_the_task():

@@ -106,6 +106,12 @@ def test_works_from_epoch_to_epoch(first, last, works):
     assert not GradientModulation(to_epoch=2).at_work(3)
 
 
+def test_an_optimizer_that_undoes_a_constant_factor_is_warned_of():
+    task = build_task(build_model(), optimizer=torch.optim.AdamW, unimodal_weight=0)
+    with pytest.warns(UserWarning, match="AdamW divides each gradient by its own size.*task/optimizer=sgd"):
+        fit(task, Data(make_batch(), [12]), callbacks=[GradientModulation()])
+
+
 def test_what_it_needs_is_told():
     data = Data(make_batch(), [12])
     with pytest.raises(ValueError, match="set task.unimodal_weight to a number, 0 will do: it is None"):

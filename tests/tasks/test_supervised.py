@@ -1,6 +1,7 @@
 """The supervised task: the loss is the global mean, metrics are scikit-learn's, subsets are absences."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -31,14 +32,12 @@ def build_model(two_heads=False) -> MultimodalModel:
     return MultimodalModel(encoders, ConcatFusion(inputs=["left", "right"], embed_dim=8), heads, embed_dim=8)
 
 
-def build_task(model, lr=0.1, **more) -> Supervised:
+def build_task(model, lr=0.1, optimizer: Any = torch.optim.SGD, **more) -> Supervised:
     metrics = {
         "digit": {"accuracy": MulticlassAccuracy(3, average="micro"), "f1": MulticlassF1Score(3, average="macro")}
     }
     metrics |= {name: {} for name in model.heads if name != "digit"}
-    return Supervised(
-        model, lambda groups: torch.optim.SGD(groups, lr=lr), Schedule("constant"), metrics=metrics, **more
-    )
+    return Supervised(model, lambda groups: optimizer(groups, lr=lr), Schedule("constant"), metrics=metrics, **more)
 
 
 def make_batch(rows=12, seed=1, unlabelled=()) -> Batch:
