@@ -67,10 +67,10 @@ class Logits(nn.Module):
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_the_whole_forward_exports_and_has_no_graph_break(fusion):
     torch.manual_seed(2)
-    node = OmegaConf.load(FOLDER / f"{fusion}.yaml")
     names = ["left", "middle", "right"]
-    known = {"inputs": names, "embed_dim": 8}
-    model = Logits(build(names, fusion=instantiate(node, **{key: x for key, x in known.items() if key in node})))
+    cfg = OmegaConf.create({"model": {"embed_dim": 8, "fusion": OmegaConf.load(FOLDER / f"{fusion}.yaml")}})
+    cfg.model.fusion.inputs = names
+    model = Logits(build(names, fusion=instantiate(cfg.model.fusion)))
 
     def drawn() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         masks = torch.rand(3, 4, 1) < 0.6
