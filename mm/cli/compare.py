@@ -118,6 +118,7 @@ def default_metrics(runs: list[Result]) -> list[str]:
 def show(runs: list[Result], metrics: list[str]) -> None:
     """A row per setting: what differs, its runs, mean and deviation of each metric."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     groups: dict[tuple[str, ...], list[Result]] = {}
@@ -131,11 +132,11 @@ def show(runs: list[Result], metrics: list[str]) -> None:
         values = [run.metrics.get(metrics[0]) for run in item[1]]
         return mean(missing if value is None else value for value in values)
 
-    table = Table("setting", "runs", *metrics)
+    table = Table("setting", "runs", *map(escape, metrics))
     for overrides, group in sorted(groups.items(), key=rank, reverse=not lower):
         setting = " ".join(o for o in overrides if o not in common) or ("as above" if common else "(defaults)")
         names = f"{len(group)}: {', '.join(run.folder for run in group)}"
-        table.add_row(setting.replace("[", r"\["), names, *(spread(group, name) for name in metrics))
+        table.add_row(escape(setting), escape(names), *(spread(group, name) for name in metrics))
     if common:
         print("all:", *sorted(common))
     Console(width=None if Console().is_terminal else 160).print(table)

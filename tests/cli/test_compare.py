@@ -40,6 +40,17 @@ def test_seeds_are_one_row_with_their_runs(mm):
     assert ran.out.splitlines()[-1] == "not finished: 4"
 
 
+def test_brackets_are_shown_as_they_are(mm):
+    for name in ("a[b]", "c"):
+        write(Path("outputs") / name, [f"callbacks=[default,{name[0]}]"], {"test/accuracy": 0.5, "test[a]/accuracy": 1})
+    ran = mm("compare", "outputs", "metrics=test[a]/accuracy")
+    assert "test[a]/accuracy" in ran.out
+    assert sorted(cells[:2] for cells in rows(ran.out)) == [
+        ["callbacks=[default,a]", "1: a[b]"],
+        ["callbacks=[default,c]", "1: c"],
+    ]
+
+
 def test_some_runs_of_a_folder_beside_each_other(mm):
     for name, value in (("a", 0.5), ("b", 0.7), ("c", 0.6)):
         write(Path(f"outputs/{name}"), [f"model/fusion={name}"], {"test/accuracy": value})
