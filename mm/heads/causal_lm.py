@@ -96,18 +96,23 @@ class CausalLMHead(WritingHead):
         tokens, mask = self.project(fused.tokens, fused.mask)
         more = self.before(target, tokens)
         whole, real = self.prompted(tokens, mask, more)
-        most = getattr(self.lm.config, "max_position_embeddings", None)
-        if most is not None and whole.shape[1] > most:
-            raise ValueError(
-                f"the language model reads {most} tokens, but prompt, input and answer are {whole.shape[1]}; choose "
-                "projection=queries, shorter inputs, or another model"
-            )
+        self.check_length(whole.shape[1])
         place = (real.cumsum(1) - 1).clamp(min=0)
         told = self.lm(inputs_embeds=whole, attention_mask=real.long(), position_ids=place, use_cache=False)
         return Continued(told.logits[:, -more.shape[1] :].float(), tokens, mask)
 
+    def check_length(self, length: int) -> None:
+        """Errors: ValueError where the language model can't read so many tokens."""
+        most = getattr(self.lm.config, "max_position_embeddings", None)
+        if most is not None and length > most:
+            raise ValueError(
+                f"the language model reads {most} tokens, but prompt, input and answer are {length}; choose "
+                "projection=queries, shorter inputs, a smaller max_new_tokens, or another model"
+            )
+
     def write(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         whole, real = self.prompted(memory, mask, first)
+        self.check_length(whole.shape[1] + self.how["max_new_tokens"] - 1)  # the last one is not read
         ends = {"eos_token_id": self.end, "pad_token_id": self.end}
         return self.lm.generate(inputs_embeds=whole, attention_mask=real.long(), **ends, **self.how)
 

@@ -110,12 +110,11 @@ class TokenClassificationHead(nn.Module):
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """-> per row {"prediction": [{"type", "text", "start", "end"}], "tags" of each word, "probability" of its tag}
 
-        start, end: characters of the text. A word that several windows have is told by their mean; of one that no token
-        tells of, as it was cut off or the tokenizer drops it, the tag and its probability are None.
+        start, end: characters of the text. Of a word that no token tells of, as it was cut off or the tokenizer drops
+        it, the tag and its probability are None.
         """
         parts = (prediction.float(), meta[f"{self.input}/words"], meta[f"{self.input}/characters"])
-        with torch.autocast(prediction.device.type, enabled=False):  # under it means of numbers have three digits
-            return [self.tell(*row) for row in zip(*parts, strict=True)]
+        return [self.tell(*row) for row in zip(*parts, strict=True)]
 
     def tell(self, logits: Tensor, words: Tensor, characters: Tensor) -> dict[str, Any]:
         """As decode, of one row: (T, C), (up to T,) the word that each token begins or -1, (letters,)"""
@@ -123,11 +122,11 @@ class TokenClassificationHead(nn.Module):
         text = "".join(map(chr, characters.tolist()))
         places = [found.span() for found in re.finditer(r"[^\s\0]+", text)]
         first = words >= 0
-        member = F.one_hot(words[first].long(), len(places)).T.float()  # (words, tokens)
-        scores = member @ logits[first].log_softmax(-1) / member.sum(1, keepdim=True).clamp(min=1)
-        untold = ~member.any(1)
-        scores[untold] = -torch.inf
+        untold = torch.ones(len(places), dtype=torch.bool, device=logits.device)
+        untold[words[first].long()] = False
+        scores = logits.new_full((len(places), len(self.classes)), -torch.inf)
         scores[untold, self.classes.index("O")] = 0
+        scores[words[first].long()] = logits[first].log_softmax(-1)
         best = self.tags(scores)
         tags = [self.classes[i] for i in best.tolist()]
         chances = scores.softmax(-1).gather(1, best.unsqueeze(1)).squeeze(1).tolist()

@@ -5,6 +5,7 @@ import string
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torchmetrics import MeanMetric
@@ -38,9 +39,18 @@ class _Answers(MeanMetric):
 
 
 class ExactMatch(_Answers):
-    """Questions whose answer has the words of a right one, in their order."""
+    """Questions whose answer has the words of a right one, in their order.
+
+    plain: capitals alone are of no account, so that 1.5 is not 15, nor "a" nothing.
+    """
+
+    def __init__(self, plain: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.plain = plain
 
     def measure(self, told: str, right: str) -> float:
+        if self.plain:
+            return float(told.lower().split() == right.lower().split())
         return float(words(told) == words(right))
 
 

@@ -89,13 +89,13 @@ def merge(model: nn.Module) -> None:
 
 
 def base_names(model: nn.Module) -> list[str]:
-    """Parameters that don't learn."""
-    return sorted(name for name, p in model.named_parameters() if not p.requires_grad)
+    """Parameters that don't learn; one that has two names, as tied embeddings have, by both."""
+    return sorted(name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad)
 
 
 def digest(model: nn.Module, names: Sequence[str]) -> str:
     """sha256 of these parameters, with their names."""
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     found = hashlib.sha256()
     for name in names:
         found.update(name.encode())

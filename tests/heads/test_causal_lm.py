@@ -34,6 +34,18 @@ def fused(lengths: list[int], most: int = 4) -> Features:
     return Features(tokens, mask, tokens[:, 0], torch.zeros(len(lengths), most, 2))
 
 
+def test_what_is_written_must_fit_into_what_is_read(folder):
+    made = head(folder, GPT2 | {"n_positions": 9}).eval()
+    for length, fits in ((4, True), (5, False)):  # 4 of the input, the begin, and 4 more of the 5 that are written
+        f = fused([length], length)
+        said = made(f)
+        if fits:
+            assert len(made.decode(said, f, {})) == 1
+            continue
+        with pytest.raises(ValueError, match="reads 9 tokens, but prompt, input and answer are 10.*max_new_tokens"):
+            made.decode(said, f, {})
+
+
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 @pytest.mark.parametrize("projection", ["linear", "mlp", "queries"])
 def test_loss_is_transformers_own_of_the_answer_alone(folder, config, projection):

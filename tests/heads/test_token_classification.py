@@ -1,4 +1,4 @@
-"""Decoding is the best of all allowed sequences, words of several windows are told by their mean, and it learns."""
+"""Decoding is the best of all allowed sequences, a word of several windows is told once, and it learns."""
 
 from itertools import product
 

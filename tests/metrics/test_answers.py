@@ -29,6 +29,13 @@ def test_as_torchmetrics_scores_squad():
         assert 100 * float(metric.compute()) == pytest.approx(float(wanted[name]))
 
 
+def test_plain_answers_keep_points_and_articles():
+    told, right = ["1.5", "-3", "a", "New  York"], [["15"], ["3"], ["the"], ["new york"]]
+    for metric, wanted in ((ExactMatch(), 1.0), (ExactMatch(plain=True), 0.25)):
+        metric.update(told, right)
+        assert float(metric.compute()) == wanted
+
+
 def test_no_answer_by_hand():
     """Right to say nothing, wrong to, wrong to say something, and half of the words: as SQuAD 2 counts."""
     told, right = ["", "", "cat", "the old cat"], [[""], ["cat"], [""], ["cats", "cat"]]

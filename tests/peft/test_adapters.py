@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from peft import IA3Config, LoraConfig
+from safetensors.torch import load_file
 
 from mm.encoders.text.huggingface import HuggingFaceText
 from mm.fusion.concat import ConcatFusion
@@ -111,6 +112,19 @@ def test_saved_alone_and_loaded_onto_its_base(kind, tmp_path):
     with pytest.raises(ValueError, match="was trained beside other weights than this model's"):
         adapters.load(tmp_path / "adapter", other, {"r": 2})
     assert all(torch.equal(x, before[name]) for name, x in other.state_dict().items())
+
+
+def test_tied_weights_that_do_not_learn_are_in_no_adapter(tmp_path):
+    model = torch.nn.ModuleDict({"look": torch.nn.Embedding(50, 8), "tell": torch.nn.Linear(8, 50, bias=False)})
+    model["tell"].weight = model["look"].weight  # type: ignore[assignment]
+    model.requires_grad_(False)
+    model["own"] = torch.nn.Linear(8, 2)
+    adapters.save(tmp_path / "adapter", model, {})
+    assert set(load_file(tmp_path / "adapter/adapter.safetensors")) == {"own.weight", "own.bias"}
+    again = copy.deepcopy(model)
+    torch.nn.init.zeros_(again["own"].weight)  # type: ignore[arg-type]
+    adapters.load(tmp_path / "adapter", again, {})
+    assert torch.equal(again["own"].weight, model["own"].weight)  # type: ignore[arg-type]
 
 
 def test_mistakes(tmp_path):

@@ -19,7 +19,8 @@ class Answers:
     """A cell is an answer, word for word as the text has it, or a list of such; an empty list: the text has none.
 
     An answer is a text, or {"text": ..., "answer_start": its first character} (SQuAD, Rajpurkar 2016), both of which
-    may be lists; without a start it is where it first stands, of what is read. input: whose text.
+    may be lists; without a start it is where it first stands by itself, not as a part of a longer word, else where it
+    first stands, of what is read. input: whose text.
     """
 
     kind = "answers"
@@ -105,11 +106,16 @@ def coded(cell: Any) -> list[int]:
 
 
 def every(text: str, answer: str) -> list[int]:
-    """Where an answer stands: each one's first character."""
+    """Where an answer stands: each one's first character. Those within longer words come last."""
     found = [text.find(answer)]
     while found[-1] >= 0:
         found.append(text.find(answer, found[-1] + 1))
-    return found[:-1]
+    return sorted(found[:-1], key=lambda first: within(text, first) or within(text, first + len(answer)))
+
+
+def within(text: str, place: int) -> bool:
+    """Whether a word goes on across a place."""
+    return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
 
 
 def edges(told: Tensor, first: int, answer: str, cut: bool) -> tuple[int, int] | None:

@@ -91,7 +91,7 @@ class Tokens:
         parts = limit(both, *how).windows
         around = len(ahead), len(end)
         found = [F.pad(part[:, :2], (0, 0, *around)) for part in parts]
-        words = [F.pad(part[:, 2], around, value=-1) for part in parts]
+        words = [F.pad(part, around, value=-1) for part in in_one_window([part[:, 2] for part in parts])]
         characters = torch.tensor([ord(letter) for letter in text], dtype=torch.int32)
         each = zip(found, words, strict=True)
         return Read(windows, read.cut, [{"places": p, "words": w, "characters": characters} for p, w in each])
@@ -170,6 +170,22 @@ class Tokens:
         for where, new in swaps:
             ids[where] = new
         return ids
+
+
+def in_one_window(words: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Keep a word that several windows have in that alone where it begins farthest from where the text was cut.
+
+    Of each window (T,) the word that a token begins, or -1. Side by side the words then stand as in the text, once.
+    """
+    best: dict[int, tuple[float, int]] = {}  # word -> how far, negative; in which window
+    for window, own in enumerate(words):
+        for place in (own >= 0).nonzero().flatten().tolist():
+            before = place if window else float("inf")
+            after = len(own) - 1 - place if window < len(words) - 1 else float("inf")
+            word = int(own[place])
+            best[word] = min(best.get(word, (0.0, window)), (-min(before, after), window))
+    told = [torch.tensor([best.get(int(word), (0, -1))[1] == k for word in own]) for k, own in enumerate(words)]
+    return [own.where(here, -1) for own, here in zip(words, told, strict=True)]
 
 
 def word_starts(tokens: Sequence[str]) -> torch.Tensor:

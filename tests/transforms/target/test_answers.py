@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mm.transforms.target.answers import Answers
+from mm.transforms.target.answers import Answers, every
 from mm.transforms.text.tokens import Tokens
 from mm.types import IGNORE, TargetRead
 
@@ -92,6 +92,15 @@ def test_without_a_start_it_is_the_first_that_is_read():
     assert align("aaa", "aa") == [[1, 2, 0]]
     with pytest.raises(ValueError, match="nowhere read as a whole"):
         align("a cat a cat", {"text": "cat", "answer_start": 2}, **left)
+
+
+def test_a_word_by_itself_goes_before_a_part_of_one():
+    text = "the party sells art, not tart"
+    assert every(text, "art") == [16, 5, 26]
+    assert every(text, "ar") == [5, 16, 26]  # parts of words all
+    assert every("in-out out.", "out") == [3, 7]
+    (flags,) = align(text, "art")
+    assert [i for i, flag in enumerate(flags) if flag] == [16, 18]
 
 
 def test_a_pair_is_told_of_its_second():

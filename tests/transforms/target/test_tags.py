@@ -49,11 +49,11 @@ def test_a_word_is_told_at_its_first_token():
     assert [x.tolist() for x in Tags("text").align(torch.tensor([X]), read)] == [[X] * 4]
 
 
-def test_every_window_has_the_tags_of_the_words_that_begin_in_it():
+def test_each_word_has_its_tag_in_one_window():
     tokens = Tokens("bytes", max_length=4, too_long="window", overlap=0.5, places=True)
     read = tokens("ab cd ef")  # "ab c", " cd ", "d ef"
     found = Tags("text").align(torch.tensor([1, 2, 3]), read)
-    assert [x.tolist() for x in found] == [[1, X, X, 2], [X, 2, X, X], [X, X, 3, X]]
+    assert [x.tolist() for x in found] == [[1, X, X, X], [X, 2, X, X], [X, X, 3, X]]
 
 
 def test_words_and_tags_must_be_as_many():
@@ -72,6 +72,15 @@ def test_an_entity_that_is_cut_at_its_beginning_begins_with_what_is_left():
         assert Tags("text").align(tags, read)[0].tolist() == wanted
     whole = Tokens("bytes", max_length=3, places=True)("c d e")  # cut on its other side: word 0 is its own beginning
     assert Tags("text").align(torch.tensor([2, 4, 3]), whole)[0].tolist() == [2, X, 4]
+
+
+@pytest.mark.parametrize("scheme", ["bio", "bioes"])
+def test_what_goes_on_without_a_beginning_is_of_another_scheme(scheme):
+    for tags in (["O", "I-a"], ["I-a"], ["B-b", "I-a"], *([["O", "E-a"]] if scheme == "bioes" else [])):
+        with pytest.raises(ValueError, match=f"'{tags[-1]}' where no 'a' goes before; .*mend the tags") as told:
+            to_bio(tags, scheme)
+        assert ("reads.scheme=iob1" in str(told.value)) == (scheme == "bio")
+    assert to_bio(["I-a", "I-a", "B-a", "O", "I-b"], "iob1") == ["B-a", "I-a", "B-a", "O", "B-b"]
 
 
 def test_a_word_that_is_no_token_keeps_its_tag_out():

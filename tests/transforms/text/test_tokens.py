@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import Tokens, in_one_window
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +185,23 @@ def test_every_window_of_a_pair_has_its_first(tokenizer: str) -> None:
         [2, 4, 5, 3, 9, 6, 7, 3],
         [2, 4, 5, 3, 7, 4, 12, 3],
     ]  # of 3, one after the other by 2
-    assert read.meta[1]["words"].tolist() == [-1, -1, -1, -1, 2, 3, 4, -1]
+    assert read.meta[0]["words"].tolist() == [-1, -1, -1, -1, 0, 1, 2, -1]
+    assert read.meta[1]["words"].tolist() == [-1, -1, -1, -1, -1, 3, 4, -1]  # 2 is the first window's
     assert tokens.lengths([("the cat", "a dog bites the bird")]) == [16]
     with pytest.raises(ValueError, match="the first text of the pair leaves none of 8 tokens"):
         tokens(("the cat sees the old bird", "a dog"))
+
+
+def test_a_word_of_several_windows_is_told_where_it_is_farthest_from_a_cut() -> None:
+    first, second, last = torch.tensor([0, 1, 2, 3, 4]), torch.tensor([2, 3, 4, 5, -1]), torch.tensor([4, 5, -1, 6])
+    # 2 is two from the cut, against none; 3 one, one; 4 none, two, none; 5 one, one; before 0 and after 6 there is none
+    wanted = [[0, 1, 2, 3, -1], [-1, -1, 4, 5, -1], [-1, -1, -1, 6]]
+    assert [x.tolist() for x in in_one_window([first, second, last])] == wanted
+    text = " ".join(f"w{i}" for i in range(40))
+    for overlap in (0.0, 0.3, 0.5, 0.8):  # side by side they are in order, whatever the windows
+        read = Tokens("bytes", max_length=17, too_long="window", overlap=overlap, places=True)(text)
+        told = torch.cat([meta["words"] for meta in read.meta])
+        assert told[told >= 0].tolist() == list(range(40))
 
 
 def test_a_pair_of_bytes_and_mistakes() -> None:
