@@ -27,3 +27,9 @@ def learn(
         (total / count).backward()
         optimizer.step()
     return prediction, fused, total.detach(), count
+
+
+def pooled(rows: int, width: int = 8) -> Features:
+    """Of rows that have nothing in common."""
+    x = torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
+    return Features(x.unsqueeze(1), torch.ones(rows, 1, dtype=torch.bool), x, torch.zeros(rows, 1, 2))

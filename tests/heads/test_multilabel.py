@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from heads.by_heart import learn, pooled
 from torchvision.ops import sigmoid_focal_loss
 
 from mm.heads.multilabel import MultilabelHead
@@ -113,3 +114,11 @@ def test_focal_loss_is_torchvision_s(gamma):
 def test_wrong_weights(kwargs, said):
     with pytest.raises(ValueError, match=said):
         head(**kwargs)
+
+
+def test_it_learns_by_heart():
+    torch.manual_seed(0)
+    made = MultilabelHead(classes=["a", "b", "c", "d"], embed_dim=8)
+    prediction, fused, total, count = learn(made, TARGET, lambda: pooled(3), steps=200)
+    assert total / count < 0.01
+    assert [row["prediction"] for row in made.decode(prediction, fused, {})[:1]] == [["a", "c"]]

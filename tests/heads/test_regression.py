@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from heads.by_heart import learn, pooled
 
 from mm.heads.regression import RegressionHead
 from mm.types import Features
@@ -54,3 +55,11 @@ def test_intervals_by_hand():
     rows, size = head().region(prediction, [12.5])
     assert [row["interval"] for row in rows] == [[97.5, 122.5], [47.5, 72.5], [-7.5, 17.5]]
     assert size.tolist() == [25.0] * 3
+
+
+def test_it_learns_by_heart():
+    torch.manual_seed(0)
+    made, target = head(embed_dim=8, criterion="mse"), torch.tensor([70.0, 100.0, torch.nan, 131.5])
+    prediction, _, total, count = learn(made, target, lambda: pooled(4), steps=300)
+    assert total / count < 1e-4
+    assert prediction[[0, 1, 3]].tolist() == pytest.approx([70.0, 100.0, 131.5], abs=0.5)

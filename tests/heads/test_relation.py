@@ -1,7 +1,8 @@
 import torch
+from heads.by_heart import learn, pooled
 
 from mm.heads.relation import RelationHead, relation
-from mm.types import Features
+from mm.types import IGNORE, Features
 
 
 def test_a_class_tells_its_direction():
@@ -22,3 +23,12 @@ def test_decode_says_from_what_to_what():
     }
     assert (second["relation"], second["from"]) == ("Other", None)
     assert list(first) == ["prediction", "relation", "from", "to", "probability"]
+
+
+def test_it_learns_by_heart():
+    torch.manual_seed(0)
+    made = RelationHead(classes=["A(e1,e2)", "A(e2,e1)", "Other"], embed_dim=8)
+    prediction, fused, total, count = learn(made, torch.tensor([1, 2, IGNORE, 0]), lambda: pooled(4), steps=200)
+    assert total / count < 0.01
+    told = made.decode(prediction, fused, {})
+    assert [(told[row]["from"], told[row]["to"]) for row in (0, 1, 3)] == [("e2", "e1"), (None, None), ("e1", "e2")]

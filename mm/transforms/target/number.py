@@ -29,8 +29,7 @@ class Number:
             except ValueError as error:
                 faults[row] = str(error)
         seen = values[train & np.isfinite(values)].astype(np.float64)
-        std = float(seen.std()) if len(seen) else 0.0
-        facts = {"mean": float(seen.mean()) if len(seen) else 0.0, "std": std if std > 0 else 1.0}
+        facts = {"mean": float(seen.mean()), "std": float(seen.std())} if len(seen) else {"mean": 0.0, "std": 1.0}
         return TargetRead(torch.from_numpy(values), TargetData(kind=self.kind, facts=facts), faults)
 
     def strata(self, cell: Any) -> None:

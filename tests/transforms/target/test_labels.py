@@ -30,6 +30,11 @@ def test_one_unknown_of_several_labels() -> None:
     assert "unknown label 'z'" in faults[0]
 
 
+def test_one_label_alone_is_no_choice() -> None:
+    with pytest.raises(ValueError, match="got one label, 'a', in all training rows.*model/heads=classification"):
+        Labels().learn(["a", "|", "", "a"], ALL, None)
+
+
 def test_an_empty_separator_is_refused() -> None:
     with pytest.raises(ValueError, match="reads.separator: got an empty text"):
         Labels("")

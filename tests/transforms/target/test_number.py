@@ -16,5 +16,6 @@ def test_numbers() -> None:
     assert [Number().readable(target, data) for target in targets[:3]] == [1.5, 2.0, None]
 
 
-def test_a_number_that_does_not_vary_has_a_deviation_to_divide_by() -> None:
-    assert Number().learn(["4"] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 1
+def test_a_number_that_does_not_vary_is_told_as_such_and_none_at_all_is_not() -> None:
+    assert Number().learn(["4"] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 0
+    assert Number().learn([""] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 1
