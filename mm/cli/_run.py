@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
+from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import Stopped, newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import remember, resume_command, shown
@@ -149,6 +151,13 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
         raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
     if sharded and _weights.has_adapters(cfg):
         raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
+    for callback in callbacks:
+        if isinstance(callback, Kept):
+            if sharded or _weights.has_adapters(cfg):
+                raise ValueError(
+                    "callbacks=kept saves whole models: not those of trainer=fsdp, nor adapters; leave it out"
+                )
+            callback.save = partial(save_model, cfg, run)
     if sharded and run.task.unsharded:
         name = type(run.task).__name__.lower()
         raise ValueError(f"task={name}: trainer=fsdp would not share out {run.task.unsharded}; use trainer=ddp")
@@ -231,7 +240,8 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
     saved = _weights.leave_adapter(cfg, task.model, folder)
-    saved |= {"model": save_model(cfg, run, results, folder), "config": folder / "config.yaml"}
+    saved |= {"model": folder / "model", "config": folder / "config.yaml"}
+    save_model(cfg, run, folder / "model", results)
     rows = datamodule.rows("test").tolist() if tested else []
     saved |= _results.save(folder, results, task, datamodule, rows, truth=True)
     _loggers.finish(trainer, task, results, saved)
@@ -275,11 +285,10 @@ def split_counts(datamodule: Any) -> dict[str, int]:
     return {name: int((datamodule.table.split == name).sum()) for name in ("train", "val", "test")}
 
 
-def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path) -> Path:
-    """The model directory of the run."""
+def save_model(cfg: DictConfig, run: Run, path: Path, results: dict[str, Any]) -> None:
+    """The model directory, as the weights are now."""
     table = run.datamodule.table
     command = shlex.join(["mm", *sys.argv[1:]])
-    path = folder / "model"
     checkpoint.save(
         path,
         run.task.model,
@@ -294,4 +303,3 @@ def save_model(cfg: DictConfig, run: Run, results: dict[str, Any], folder: Path)
         run.task.kept(OmegaConf.to_container(cfg.task, resolve=True)),
         asdict(run.datamodule.split),
     )
-    return path
