@@ -63,15 +63,14 @@ class MultimodalModel(nn.Module):
 
     def encode(self, inputs: Mapping[str, Tensor | Features], masks: Mapping[str, Tensor]) -> dict[str, Features]:
         """Raw tensors, or Features computed before -> projected Features of every input."""
-        features = {}
-        for name in self.inputs:
-            part = self.share.get(name, name)
-            x, mask = inputs[name], masks[name]
-            f = x._replace(mask=mask) if isinstance(x, Features) else self.encoders[part](x, mask)
-            present = f.mask.any(1, keepdim=True)
-            project = self.projections[part]
-            features[name] = f._replace(tokens=project(f.tokens), pooled=project(f.pooled) * present)
-        return features
+        return {name: self.encode_input(name, inputs[name], masks[name]) for name in self.inputs}
+
+    def encode_input(self, name: str, x: Tensor | Features, mask: Tensor) -> Features:
+        """As encode, of one of them."""
+        part = self.share.get(name, name)
+        f = x._replace(mask=mask) if isinstance(x, Features) else self.encoders[part](x, mask)
+        project = self.projections[part]
+        return f._replace(tokens=project(f.tokens), pooled=project(f.pooled) * f.mask.any(1, keepdim=True))
 
     def predict(self, features: dict[str, Features], targets: Mapping[str, Tensor] | None = None) -> Output:
         """Projected Features of every input -> Output."""

@@ -245,18 +245,26 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     rows = datamodule.rows("test").tolist() if tested else []
     saved |= _results.save(folder, results, task, datamodule, rows, truth=True)
     _loggers.finish(trainer, task, results, saved)
-    _results.print_results(results, list(task.model.heads) or [""], folder, saved, next_commands(cfg, folder))
+    kept = task.kept(OmegaConf.to_container(cfg.task, resolve=True))
+    commands = next_commands(cfg, folder, measurable=bool(kept or cfg.model.heads))
+    _results.print_results(results, list(task.model.heads) or [""], folder, saved, commands)
     return score
 
 
-def next_commands(cfg: DictConfig, folder: Path) -> list[str]:
-    """What one may want to type now."""
+def next_commands(cfg: DictConfig, folder: Path, measurable: bool) -> list[str]:
+    """What one may want to type now. measurable: the model, without more training"""
     model = shlex.quote(shown(folder / "model"))
     length = "max_epochs" if (cfg.trainer.max_epochs or 0) > 0 else "max_steps"
-    predict = [f"mm predict checkpoint={model} datamodule=manifest datamodule.path=new.csv"] if cfg.model.heads else []
+    data = HydraConfig.get().runtime.choices.get("datamodule")
+    use = [
+        f"mm evaluate checkpoint={model} datamodule={data} ..."
+        if measurable
+        else f"mm train model.init_from={model} ..."
+    ]
+    if cfg.model.heads:
+        use += [f"mm predict checkpoint={model} datamodule=manifest datamodule.path=new.csv"]
     return [
-        f"mm evaluate checkpoint={model} datamodule={HydraConfig.get().runtime.choices.get('datamodule')} ...",
-        *predict,
+        *use,
         resume_command(cfg, folder, f"trainer.{length}={2 * max(1, cfg.trainer[length])}"),
     ]
 

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from mm.model import MultimodalModel
 from mm.tasks import parameters
 from mm.tasks.measures import mean_losses, positive
-from mm.tasks.nonfinite import NonFinite, listed
+from mm.tasks.nonfinite import NonFinite, all_finite, listed
 from mm.tasks.schedule import Course, Schedule
 from mm.tasks.sharding import Sharded, checkpoint_activations, share_statistics
 from mm.tasks.unfreezing import Unfreezing, can_cut
@@ -39,6 +39,7 @@ class Task(LightningModule):
     """
 
     unsharded = ""  # weights of its own that trainer=fsdp would not share out
+    gathers = False  # whether rows are compared with those of other processes
     reads_heads = True  # whether it trains the model's heads, and every target has to have one
 
     def __init__(
@@ -278,6 +279,13 @@ class Task(LightningModule):
     def meet_nonfinite(self, what: str, batch: Batch, batch_idx: int, mine: bool) -> None:
         """Tell of this process's batch; mine: it may be at fault. Errors: ValueError or DistError to stop the run."""
         assert self.nonfinite is not None
+        if what == "the loss" and self.gathers and self.trainer.world_size > 1:
+            # Rows reach the losses of all processes: at fault are those whose own are not finite, else the first.
+            self.on_train_batch_start(batch, batch_idx)
+            with torch.no_grad():
+                bad = torch.tensor(not all_finite(self.replay(batch)), device=self.device).float()
+            anyone = self.trainer.strategy.reduce(bad, reduce_op="sum")
+            mine = bool(bad) if anyone else self.trainer.is_global_zero
         self.nonfinite.skipped += 1
         table = self.trainer.datamodule.table  # type: ignore[attr-defined]
         rows = listed([table.ids[row] for row in batch.row.tolist() if row >= 0])

@@ -3,12 +3,11 @@
 Where the fusion has towers of inputs, these are aligned in place of the inputs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -16,24 +15,9 @@ from torchmetrics import Metric
 
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
-from mm.tasks.gathering import gather, merge
+from mm.tasks.gathering import Loss, compare, logged, measurable, merge, retrieved, unit
 from mm.tasks.measures import Mean, mean_losses
 from mm.types import IGNORE, Batch, Embedded, Towered, pick
-
-
-class Loss(Protocol):
-    """Compares the rows of this process with those of all."""
-
-    temperature: nn.Module
-    popularity: bool  # whether it reads Embedded.log_q
-
-    def groups(self, inputs: int) -> Sequence[tuple[int, ...]]:
-        """Which of so many inputs are compared with one another."""
-        ...
-
-    def __call__(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-        """start: where mine begin among everyone's -> group of inputs -> (sum over mine, count)"""
-        ...
 
 
 @runtime_checkable
@@ -57,6 +41,7 @@ class Contrastive(Task):
     """
 
     reads_heads = False
+    gathers = True
     unsharded = "its temperature"
 
     def __init__(
@@ -123,11 +108,9 @@ class Contrastive(Task):
         return self.compare(self.embed(batch))
 
     def compare(self, mine: Embedded) -> dict[str, tuple[Tensor, Tensor, float]]:
-        """The loss of this process's rows among those of all, in full precision."""
+        """The loss of this process's rows among those of all."""
         assert self.loss is not None
-        everyone, start = gather(mine, self.trainer.world_size, self.trainer.global_rank)
-        with torch.autocast(mine.vectors.device.type, enabled=False):
-            found = self.loss(mine, everyone, start)
+        found = compare(self.loss, mine)
         return {self.names[group]: (*loss, 1 / len(found)) for group, loss in found.items()}
 
     def embed(self, batch: Batch) -> Embedded:
@@ -165,8 +148,7 @@ class Contrastive(Task):
         else:
             vectors = torch.stack([f.pooled for f in output.features.values()], 1)
             present = torch.stack([f.mask.any(1) for f in output.features.values()], 1)
-        # bfloat16 has three digits: too few to tell close vectors apart
-        return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1), present
+        return unit(vectors), present
 
     def train_losses(self) -> dict[str, Tensor]:
         assert self.loss is not None
@@ -181,28 +163,13 @@ class Contrastive(Task):
         """Without the other processes, which need not be at fault as well."""
         return self.encode(batch)
 
-    def meet_nonfinite(self, what: str, batch: Batch, batch_idx: int, mine: bool) -> None:
-        """Vectors reach the losses of all processes: at fault are those whose own are not finite, else the first."""
-        if what == "the loss" and self.trainer.world_size > 1:
-            self.on_train_batch_start(batch, batch_idx)
-            with torch.no_grad():
-                bad = (~self.encode(batch)[0].isfinite()).any()
-            anyone = self.trainer.strategy.reduce(bad.float(), reduce_op="sum")
-            mine = bool(bad) if anyone else self.trainer.is_global_zero
-        super().meet_nonfinite(what, batch, batch_idx, mine)
-
     def val_names(self) -> dict[str, bool | None]:
-        measured: dict[str, bool] = self.retrieval["val"].names()
+        places = measurable(self.retrieval["val"], self.compared)
         names: dict[str, bool | None] = {"val/loss": False}
-        names |= {f"val/{name}": up for name, up in measured.items() if up}
+        names |= {f"val/{name}": up for name, up in places.pop("").items()}
         if len(self.names) > 1:
             names |= {f"val/{name}/loss": False for name in self.names.values()}
-        pairs = [self.arrow(pair) for pair in self.retrieval["val"].pairs(len(self.compared))]
-        return names | {f"val[{pair}]/{name}": up for pair in pairs for name, up in measured.items()}
-
-    def arrow(self, pair: tuple[int, ...]) -> str:
-        """text->vision: a text is asked for, pictures are searched."""
-        return "->".join(self.compared[i] for i in pair)
+        return names | {f"val[{pair}]/{name}": up for pair, found in places.items() for name, up in found.items()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
@@ -220,8 +187,7 @@ class Contrastive(Task):
         self.retrieval[split].update(vectors, present, row)
 
     def on_validation_epoch_end(self) -> None:
-        values = self.compute("val")
-        self.log_dict({n: v for n, v in values.items() if not n.endswith("/rows") and "chance@" not in n})
+        self.log_dict(logged(self.compute("val")))
 
     def on_test_epoch_start(self) -> None:
         self.results, self.embedded = {}, None
@@ -238,20 +204,16 @@ class Contrastive(Task):
     def compute(self, split: str) -> dict[str, Tensor]:
         """Name -> value; then everything starts anew."""
         values: dict[str, Tensor] = {}
-        means, retrieval = self.means[split], self.retrieval[split]
+        means = self.means[split]
         if means:
             losses = {
                 name: (mean.compute(), torch.ones_like(mean.count), 1 / len(means)) for name, mean in means.items()
             }
             values |= mean_losses(split, losses)
-        pairs: dict[tuple[int, int], dict[str, Tensor]] = retrieval.compute()
-        for name, up in retrieval.names().items():
-            if pairs and up:
-                values[f"{split}/{name}"] = torch.stack([found[name] for found in pairs.values()]).mean()
-        for pair, found in pairs.items():
-            values |= {f"{split}[{self.arrow(pair)}]/{name}": value for name, value in found.items()}
-        for metric in (*means.values(), retrieval):
-            metric.reset()
+        for mean in means.values():
+            mean.reset()
+        for pair, found in retrieved(self.retrieval[split], self.compared).items():
+            values |= {f"{split}[{pair}]/{name}" if pair else f"{split}/{name}": of for name, of in found.items()}
         return values
 
 

@@ -1,13 +1,29 @@
 """Embedded rows of all processes together, with gradient, and windows of one row as one item."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mm.types import IGNORE, Embedded
 from mm.windows import directions
+
+
+class Loss(Protocol):
+    """Compares the rows of this process with those of all."""
+
+    temperature: nn.Module
+    popularity: bool  # whether it reads Embedded.log_q
+
+    def groups(self, inputs: int) -> Sequence[tuple[int, ...]]:
+        """Which of so many inputs are compared with one another."""
+        ...
+
+    def __call__(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+        """start: where mine begin among everyone's -> group of inputs -> (sum over mine, count)"""
+        ...
 
 
 class Gather(torch.autograd.Function):
@@ -41,6 +57,48 @@ def gather(mine: Embedded, world: int, rank: int) -> tuple[Embedded, int]:
     assert isinstance(vectors, Tensor) and isinstance(plain, Tensor) and isinstance(log_q, Tensor)
     everyone = Embedded(vectors, plain[:, :-2].bool(), plain[:, -2] - 1, plain[:, -1] + IGNORE, log_q)
     return everyone, rank * int(most)
+
+
+def compare(loss: Loss, mine: Embedded) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+    """The loss of this process's rows among those of all, in full precision."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    world, rank = (torch.distributed.get_world_size(), torch.distributed.get_rank()) if several else (1, 0)
+    everyone, start = gather(mine, world, rank)
+    with torch.autocast(mine.vectors.device.type, enabled=False):
+        return loss(mine, everyone, start)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Of length 1. bfloat16 has three digits: too few to tell close vectors apart."""
+    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
+
+
+def retrieved(retrieval: Any, compared: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Ordered pair, text->vision: a text asks, pictures are searched -> metric -> value. "" has the mean of all pairs.
+
+    retrieval: of mm.metrics; it starts anew.
+    """
+    pairs: dict[tuple[int, int], dict[str, Tensor]] = retrieval.compute()
+    retrieval.reset()
+    ups = [name for name, up in retrieval.names().items() if pairs and up]
+    means = {name: torch.stack([found[name] for found in pairs.values()]).mean() for name in ups}
+    return {"": means} | {arrow(compared, pair): found for pair, found in pairs.items()}
+
+
+def measurable(retrieval: Any, compared: Sequence[str]) -> dict[str, dict[str, bool]]:
+    """As retrieved, before anything is -> whether higher is better."""
+    names: dict[str, bool] = retrieval.names()
+    pairs = retrieval.pairs(len(compared))
+    return {"": {name: up for name, up in names.items() if up}} | {arrow(compared, pair): names for pair in pairs}
+
+
+def arrow(compared: Sequence[str], pair: tuple[int, ...]) -> str:
+    return "->".join(compared[i] for i in pair)
+
+
+def logged(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a validation, what tells how good the model is."""
+    return {n: v for n, v in values.items() if not n.endswith("/rows") and "chance@" not in n}
 
 
 def merge(mine: Embedded) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,41 +1,58 @@
 """Learn of inputs without labels: a part of each is hidden, or lies ahead, and is told from the rest."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
+from mm.tasks.gathering import logged
 from mm.tasks.measures import Mean, mean_losses
 from mm.types import Batch, Features
 
 
-class Objective(Protocol):
-    """What is hidden of some inputs, and how well it is told; an nn.Module, whose weights are not kept."""
+class Objective(nn.Module, ABC):
+    """What is shown of some inputs, and how well the rest is told. Its weights are not kept."""
 
     inputs: Sequence[str]  # those it learns of
-    weight: float  # of its losses
+    losses: Mapping[str, float]  # the name of each -> its weight
+    gathers = False  # whether rows are compared with those of other processes
 
     def prepare(self, transforms: Mapping[str, Any]) -> None:
         """Before the first batch: what the inputs' Transforms know. Errors: ValueError where it lacks something."""
-        ...
+        return
 
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor]]:
+    @abstractmethod
+    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         """Input -> what is shown of it, what is hidden. generator: draws it; None: torch's own."""
-        ...
 
-    def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Of one input, from the projected Features of what was shown -> sum over what is hidden, its count"""
-        ...
+    @abstractmethod
+    def errors(
+        self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """From the projected Features of what was shown -> each loss: sum over what is told, its count"""
+
+    def names(self) -> dict[str, dict[str, bool]]:
+        """What it measures beside its losses: part of the inputs ("": all) -> metric -> whether higher is better."""
+        return {}
+
+    def measured(self) -> dict[str, dict[str, Tensor]]:
+        """As names, of all batches but training's since the last call, over all processes -> its value"""
+        return {}
+
+    def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain data that the model directory keeps of it. config: that it was built from"""
+        return {}
 
 
 class Pretraining(Task):
-    """Each objective learns of its inputs; all inputs are encoded once.
+    """Each objective learns of its inputs, encoded as it shows them.
 
     objectives: name -> what makes one for a model.
-    Errors: ValueError where an input is learnt of by none, or by two.
+    Errors: ValueError where an input is learnt of by none, or by two of one kind.
     """
 
     reads_heads = False
@@ -60,16 +77,17 @@ class Pretraining(Task):
                     f"task.objectives.{name}: torch takes this name, or it is no plain word; choose another"
                 )
         self.objectives: Mapping[str, Objective] = nn.ModuleDict(  # type: ignore[assignment]
-            {name: make(model=model) for name, make in objectives.items()}  # type: ignore[dict-item]
+            {name: make(model=model) for name, make in objectives.items()}
         )
-        self.owners = owners(self.objectives, model)
-        names = {
-            name: owner if len(self.objectives[owner].inputs) == 1 else f"{owner}/{name}"
-            for name, owner in self.owners.items()
+        check(self.objectives, model)
+        self.gathers = any(objective.gathers for objective in self.objectives.values())
+        self.weights = {
+            told(name, loss, objective): weight
+            for name, objective in self.objectives.items()
+            for loss, weight in objective.losses.items()
         }
-        self.names = names  # of an input's loss
         self.means: Mapping[str, Mapping[str, Mean]] = nn.ModuleDict(  # type: ignore[assignment]
-            {split: nn.ModuleDict({name: Mean() for name in names}) for split in ("val", "test")}
+            {split: nn.ModuleDict({name: Mean() for name in self.weights}) for split in ("val", "test")}
         )
 
     def setup(self, stage: str) -> None:
@@ -78,24 +96,34 @@ class Pretraining(Task):
             objective.prepare(self.trainer.datamodule.transforms)  # type: ignore[attr-defined]
 
     def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
-        found = self.measure(batch, None)
-        return {self.names[name]: (*loss, self.objectives[self.owners[name]].weight) for name, loss in found.items()}
+        return {name: (*loss, self.weights[name]) for name, loss in self.measure(batch, None).items()}
 
     def measure(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor]]:
-        """-> by input"""
-        for name, x in batch.inputs.items():
-            if not isinstance(x, Tensor):
-                raise ValueError(f"task: the encoder of '{name}' is frozen: nothing of it would learn")
-        parts = {n: part for o in self.objectives.values() for n, part in o.hide(batch, generator).items()}
-        features = self.model.encode({name: shown for name, (shown, _) in parts.items()}, batch.masks)
-        return {
-            name: self.objectives[self.owners[name]].error(name, batch, features[name], hidden)
-            for name, (_, hidden) in parts.items()
-        }
+        """-> by loss"""
+        found = {}
+        for name, objective in self.objectives.items():
+            features, hidden = self.encode(objective, batch, generator)
+            errors = objective.errors(batch, features, hidden)
+            found |= {told(name, loss, objective): error for loss, error in errors.items()}
+        return found
+
+    def encode(
+        self, objective: Objective, batch: Batch, generator: torch.Generator | None
+    ) -> tuple[dict[str, Features], dict[str, Tensor]]:
+        """-> of its inputs what is shown, and what is hidden"""
+        parts = objective.hide(batch, generator)
+        features = {name: self.model.encode_input(name, x, batch.masks[name]) for name, (x, _) in parts.items()}
+        return features, {name: hidden for name, (_, hidden) in parts.items()}
+
+    def replay(self, batch: Batch) -> Any:
+        return [self.encode(objective, batch, None) for objective in self.objectives.values()]
 
     def val_names(self) -> dict[str, bool | None]:
-        several = self.names.values() if len(self.names) > 1 else []
-        return dict.fromkeys(["val/loss", *(f"val/{name}/loss" for name in several)], False)
+        several = self.weights if len(self.weights) > 1 else []
+        losses: dict[str, bool | None] = dict.fromkeys(["val/loss", *(f"val/{name}/loss" for name in several)], False)
+        for name, objective in self.objectives.items():
+            losses |= measures("val", name, objective.names())
+        return losses
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.update("val", batch, batch_idx)
@@ -109,7 +137,7 @@ class Pretraining(Task):
             self.means[split][name].update(total, count)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.compute("val"))
+        self.log_dict(logged(self.compute("val")))
 
     def on_test_epoch_end(self) -> None:
         values = self.compute("test")
@@ -119,33 +147,61 @@ class Pretraining(Task):
     def compute(self, split: str) -> dict[str, Tensor]:
         """Name -> value; then everything starts anew."""
         losses = {
-            self.names[name]: (mean.compute(), torch.ones_like(mean.count), self.objectives[self.owners[name]].weight)
+            name: (mean.compute(), torch.ones_like(mean.count), self.weights[name])
             for name, mean in self.means[split].items()
         }
         for mean in self.means[split].values():
             mean.reset()
-        return mean_losses(split, losses)
+        values = mean_losses(split, losses)
+        for name, objective in self.objectives.items():
+            values |= measures(split, name, objective.measured())
+        return values
+
+    def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, objective in self.objectives.items():
+            found |= objective.kept(config["objectives"][name])
+        return found
 
 
-def owners(objectives: Mapping[str, Objective], model: MultimodalModel) -> dict[str, str]:
-    """Input -> the objective that learns of it. Errors: ValueError where there is none, or are two."""
-    found: dict[str, str] = {}
+def told(name: str, loss: str, objective: Objective) -> str:
+    """Under which name one of an objective's losses is logged."""
+    return name if len(objective.losses) == 1 else f"{name}/{loss}"
+
+
+def measures(split: str, name: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Under which names what an objective measures is logged: that of all its inputs under its own."""
+    places = {part: f"{split}[{part}]" if part else f"{split}/{name}" for part in found}
+    return {f"{places[part]}/{metric}": value for part, of in found.items() for metric, value in of.items()}
+
+
+def check(objectives: Mapping[str, Objective], model: MultimodalModel) -> None:
+    """Errors: ValueError where an input is learnt of by none, or by two of one kind."""
+    found: dict[tuple[type, str], str] = {}
     for owner, objective in objectives.items():
         for name in objective.inputs:
-            if name in found:
+            other = found.setdefault((type(objective), name), owner)
+            if other != owner:
                 raise ValueError(
-                    f"task.objectives: '{found[name]}' and '{owner}' both learn of the input '{name}'; name each one's "
-                    f"own, as task.objectives.{owner}.inputs=[...]"
+                    f"task.objectives: '{other}' and '{owner}' both learn of the input '{name}', and alike; name each "
+                    f"one's own, as task.objectives.{owner}.inputs=[...]"
                 )
-            found[name] = owner
+    learnt = {name for _, name in found}
     for name in model.inputs:
-        if name not in found:
+        if name not in learnt:
             modality = model.encoders[model.share.get(name, name)].input.modality
             raise ValueError(
                 f"task.objectives: none learns of the input '{name}', which is {modality}; leave it out with "
                 f"datamodule.inputs=[...], or add one with +task/objectives@task.objectives.{name}=..."
             )
-    return found
+
+
+def raw(batch: Batch, name: str) -> Tensor:
+    """An input before its encoder. Errors: ValueError where that is frozen, so that its Features alone are here."""
+    x = batch.inputs[name]
+    if not isinstance(x, Tensor):
+        raise ValueError(f"task: the encoder of '{name}' is frozen: nothing of it would learn")
+    return x
 
 
 def chosen(model: MultimodalModel, modality: str, inputs: Sequence[str] | None, what: str) -> list[str]:

@@ -54,15 +54,21 @@ def test_a_folder_of_documents_by_bytes(mm, texts):
 
 
 def test_several_at_once(mm):
-    """The embedded digits: words hidden and pictures hidden, each with its own weight."""
+    """The embedded digits: words hidden and pictures hidden, and both brought together, each with its own weight."""
     several = ["task=pretraining", "+task/objectives@task.objectives.words=masked_language"]
     several += ["+task/objectives@task.objectives.blocks=masked_patch", "task.objectives.blocks.patch=2"]
+    several += ["+task/objectives@task.objectives.pair=contrastive", "task.objectives.pair.weight=0.25"]
     several += ["task.objectives.words.weight=0.5", "datamodule.inputs=[text,vision]", "trainer.max_epochs=1"]
     tiny = ["model.encoders.vision.widths=[8,16]", "trainer.accelerator=cpu", "datamodule.num_workers=0"]
     run = mm("train", *several, *tiny)
     assert run.status == 0, run.err
-    words, blocks = (run.metrics[f"test/{name}/loss"] for name in ("words", "blocks"))
-    assert run.metrics["test/loss"] == pytest.approx(0.5 * words + blocks)
+    words, blocks, pair = (run.metrics[f"test/{name}/loss"] for name in ("words", "blocks", "pair"))
+    assert run.metrics["test/loss"] == pytest.approx(0.5 * words + blocks + 0.25 * pair)
+    both = [run.metrics[f"test[{way}]/recall@10"] for way in ("text->vision", "vision->text")]
+    assert run.metrics["test/pair/recall@10"] == pytest.approx(sum(both) / 2)
+    again = mm("evaluate", f"checkpoint={run.folder}/model", "datamodule=digits", "trainer.accelerator=cpu")
+    assert again.status == 0, again.err
+    assert [again.metrics[f"test[{way}]/recall@10"] for way in ("text->vision", "vision->text")] == pytest.approx(both)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,19 @@
 """Each token of a text is told from those before it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mm.model import MultimodalModel
 from mm.tasks.objectives._tokens import table_of, token_decoders
-from mm.tasks.pretraining import chosen
+from mm.tasks.pretraining import Objective, chosen, raw
 from mm.types import Batch, Features
 
 
-class CausalLanguage(nn.Module):
+class CausalLanguage(Objective):
     """The next token (Bengio 2003, Radford 2018), by an encoder that sees none to come.
 
     inputs: null for all texts.
@@ -23,20 +23,22 @@ class CausalLanguage(nn.Module):
     def __init__(self, model: MultimodalModel, inputs: Sequence[str] | None = None, weight: float = 1.0):
         super().__init__()
         self.inputs = chosen(model, "text", inputs, "causal_language")
-        self.weight = weight
+        self.losses = dict.fromkeys(self.inputs, weight)
         self.decoders = token_decoders(model, self.inputs, "causal_language")
         self.tables = [table_of(model, name, "causal_language") for name in self.inputs]  # no modules of its own
         for name in self.inputs:
             check_causal(model.encoders[model.share.get(name, name)], name)
 
-    def prepare(self, transforms: Mapping[str, Any]) -> None:
-        pass
-
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor]]:
+    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         """All is shown; hidden are the tokens that another stands before. -> ids (B, T), (B, T - 1)"""
-        parts: dict[str, Any] = {name: batch.inputs[name] for name in self.inputs}
+        parts = {name: raw(batch, name) for name in self.inputs}
         masks = {name: batch.masks[name] for name in self.inputs}
         return {name: (x, masks[name][:, 1:] & masks[name][:, :-1]) for name, x in parts.items()}
+
+    def errors(
+        self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}
 
     def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """-> sum of the cross-entropies of the tokens that follow another, their count"""

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mm.model import MultimodalModel
 from mm.tasks.objectives._tokens import table_of, token_decoders
-from mm.tasks.pretraining import chosen
+from mm.tasks.pretraining import Objective, chosen, raw
 from mm.types import Batch, Features, Vocabulary
 
 MASKED, OTHER = 0.8, 0.1  # of the hidden tokens, those that become a mask, and those that become any other
@@ -37,7 +37,7 @@ def draw(x: Tensor, mask: Tensor, words: Vocabulary, ratio: float, whole: bool, 
     return hidden
 
 
-class MaskedLanguage(nn.Module):
+class MaskedLanguage(Objective):
     """BERT (Devlin 2019): of the hidden tokens 80 % become the mask, 10 % any token, and 10 % stay.
 
     ratio: part of a text's tokens that is hidden; whole_words: whether words are hidden as a whole; inputs: null for
@@ -58,7 +58,7 @@ class MaskedLanguage(nn.Module):
         self.inputs = chosen(model, "text", inputs, "masked_language")
         self.ratio = ratio
         self.whole_words = whole_words
-        self.weight = weight
+        self.losses = dict.fromkeys(self.inputs, weight)
         self.decoders = token_decoders(model, self.inputs, "masked_language")
         self.tables = [table_of(model, name, "masked_language") for name in self.inputs]  # no modules of its own
         self.words: dict[str, Vocabulary] = {}
@@ -71,12 +71,12 @@ class MaskedLanguage(nn.Module):
                     f"task.objectives: the tokenizer of '{name}' has no mask token; choose another, or causal_language"
                 )
 
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor]]:
+    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         return {name: self.hide_tokens(name, batch, generator) for name in self.inputs}
 
     def hide_tokens(self, name: str, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """-> ids (B, T), which are hidden (B, T)"""
-        x: Any = batch.inputs[name]
+        x = raw(batch, name)
         words = self.words[name]
         assert words.mask is not None
         hidden = draw(x, batch.masks[name], words, self.ratio, self.whole_words, generator)
@@ -84,6 +84,11 @@ class MaskedLanguage(nn.Module):
         other = torch.randint(len(words.begins), x.shape, generator=generator).to(x.device)
         shown = torch.where(how < MASKED, words.mask, torch.where(how < MASKED + OTHER, other, x))
         return torch.where(hidden, shown, x), hidden
+
+    def errors(
+        self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}
 
     def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """-> sum of the cross-entropies of the hidden tokens, their count"""

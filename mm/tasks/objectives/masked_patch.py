@@ -8,15 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm.model import MultimodalModel
-from mm.tasks.pretraining import chosen
+from mm.tasks.objectives._blocks import BlockDecoder, draw
+from mm.tasks.pretraining import Objective, chosen, raw
 from mm.types import Batch, Features
-
-
-def draw(rows: int, blocks: int, ratio: float, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """As many blocks of each row, at least one, and never all. -> (rows, blocks) bool"""
-    count = min(max(1, round(ratio * blocks)), blocks - 1)
-    lot = torch.rand(rows, blocks, generator=generator).to(device)
-    return lot.argsort(1).argsort(1) < count
 
 
 def centres(height: int, width: int, patch: int, down: int, across: int) -> Tensor:
@@ -26,25 +20,7 @@ def centres(height: int, width: int, patch: int, down: int, across: int) -> Tens
     return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
 
 
-class BlockDecoder(nn.Module):
-    """The pixels of each block, from the token that lies nearest and from where the block lies beside it."""
-
-    def __init__(self, dim: int, pixels: int):
-        super().__init__()
-        self.offset = nn.Linear(2, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, pixels))
-
-    def forward(self, features: Features, places: Tensor) -> Tensor:
-        """places (N, 2) -> (B, N, pixels)"""
-        distance = torch.cdist(places.expand(len(features.position), -1, -1).float(), features.position.float())
-        distance = distance.masked_fill(~features.mask.unsqueeze(1), torch.inf)
-        nearest = distance.argmin(2)  # (B, N)
-        tokens = features.tokens.gather(1, nearest.unsqueeze(-1).expand(-1, -1, features.tokens.shape[2]))
-        beside = places - features.position.gather(1, nearest.unsqueeze(-1).expand(-1, -1, 2))
-        return self.mlp(tokens + self.offset(beside.to(tokens.dtype)))
-
-
-class MaskedPatch(nn.Module):
+class MaskedPatch(Objective):
     """SimMIM (Xie 2022) with any encoder of pictures, spectrograms as pictures among them.
 
     The mean absolute error of hidden blocks' pixels, as the encoder reads them, is made small; a hidden block is of the
@@ -66,7 +42,7 @@ class MaskedPatch(nn.Module):
         self.inputs = chosen(model, "vision", inputs, "masked_patch")
         self.patch = patch
         self.ratio = ratio
-        self.weight = weight
+        self.losses = dict.fromkeys(self.inputs, weight)
         decoders = {}
         for name in self.inputs:
             part = model.share.get(name, name)
@@ -74,13 +50,10 @@ class MaskedPatch(nn.Module):
             decoders[name] = BlockDecoder(model.projections[part].out_features, channels * patch**2)
         self.decoders: Mapping[str, BlockDecoder] = nn.ModuleDict(decoders)  # type: ignore[assignment]
 
-    def prepare(self, transforms: Mapping[str, Any]) -> None:
-        pass
+    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
+        return {name: self.hide_blocks(name, raw(batch, name), generator) for name in self.inputs}
 
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor]]:
-        return {name: self.hide_blocks(name, batch.inputs[name], generator) for name in self.inputs}
-
-    def hide_blocks(self, name: str, x: Any, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def hide_blocks(self, name: str, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> the same with blocks of it hidden, which they are (B, N)"""
         down, across = x.shape[2] // self.patch, x.shape[3] // self.patch
         if down * across < 2:
@@ -88,9 +61,14 @@ class MaskedPatch(nn.Module):
                 f"task.objectives: got patch={self.patch}, but the pictures of '{name}' are {x.shape[2]}x{x.shape[3]} "
                 "pixels, which has to be two blocks at least"
             )
-        hidden = draw(len(x), down * across, self.ratio, generator, x.device)
+        hidden = draw(torch.ones(len(x), down * across, dtype=torch.bool, device=x.device), self.ratio, generator)
         away = F.interpolate(hidden.view(-1, 1, down, across).to(x.dtype), scale_factor=self.patch)
         return x * (1 - F.pad(away, (0, x.shape[3] - away.shape[3], 0, x.shape[2] - away.shape[2]))), hidden
+
+    def errors(
+        self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}
 
     def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """-> sum over hidden blocks of the rows that have the input, their count"""

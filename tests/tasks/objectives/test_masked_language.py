@@ -97,7 +97,7 @@ def test_loss_is_of_the_hidden_tokens_alone():
 
 def test_every_weight_learns_and_nobody_is_no_fault():
     made = task()
-    made.measure(batch(), drawn())["text"][0].backward()
+    made.measure(batch(), drawn())["words"][0].backward()
     assert all(p.grad is not None and p.grad.any() for p in made.parameters())
     b = batch(4)
     nothing = b._replace(masks={"text": b.masks["text"] & False})

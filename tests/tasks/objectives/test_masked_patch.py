@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from mm.encoders.vision.conv import VisionConv
 from mm.fusion.sum import SumFusion
 from mm.model import MultimodalModel
-from mm.tasks.objectives.masked_patch import BlockDecoder, MaskedPatch, centres, draw
+from mm.tasks.objectives._blocks import BlockDecoder, draw
+from mm.tasks.objectives.masked_patch import MaskedPatch, centres
 from mm.tasks.pretraining import Pretraining
 from mm.types import Batch, Features
 
@@ -33,7 +34,7 @@ def drawn() -> torch.Generator:
 
 @pytest.mark.parametrize(("ratio", "wanted"), [(0.01, 1), (0.5, 5), (0.6, 6), (0.99, 9)])
 def test_hides_its_part_and_never_all(ratio, wanted):
-    hidden = draw(200, 10, ratio, drawn(), torch.device("cpu"))
+    hidden = draw(torch.ones(200, 10, dtype=torch.bool), ratio, drawn())
     assert (hidden.sum(1) == wanted).all()
     assert (hidden.float().mean(0) - wanted / 10).abs().max() < 0.15  # every block alike
 
@@ -44,7 +45,7 @@ def test_counts_the_hidden_blocks_of_present_rows():
     for parameter in made.objectives["patch"].decoders["vision"].mlp[2].parameters():
         parameter.data.zero_()
     ((total, count),) = made.measure(batch(present=(True, False, True)), drawn()).values()
-    hidden = draw(3, 6, 0.5, drawn(), torch.device("cpu"))
+    hidden = draw(torch.ones(3, 6, dtype=torch.bool), 0.5, drawn())
     wanted = 0.0
     for row in (0, 2):
         for block in range(6):
@@ -57,7 +58,7 @@ def test_counts_the_hidden_blocks_of_present_rows():
 
 def test_what_is_hidden_has_no_influence():
     made = task().eval()
-    hidden = draw(3, 6, 0.5, drawn(), torch.device("cpu"))
+    hidden = draw(torch.ones(3, 6, dtype=torch.bool), 0.5, drawn())
     away = F.pad(F.interpolate(hidden.view(3, 1, 2, 3).float(), scale_factor=4), (0, 1, 0, 1)).bool()
     seen = []
     made.objectives["patch"].decoders["vision"].register_forward_hook(lambda _, __, told: seen.append(told))
@@ -94,5 +95,5 @@ def test_a_smaller_patch_has_more_blocks():
 
 def test_every_weight_learns():
     made = task()
-    made.measure(batch(), drawn())["vision"][0].backward()
+    made.measure(batch(), drawn())["patch"][0].backward()
     assert all(p.grad is not None and p.grad.any() for p in made.parameters())
