@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 
-from datamodules.mixture import Balance, Mixing, Mixture
+from datamodules.mixture import Balance, Mixing, Mixture, rarest
 from datamodules.order import Batching, Draw, Order, Shards
 from datamodules.rows import Loaded, Loader, Rows, join, one_thread
 from datamodules.splitting import Split, keep_some
@@ -203,13 +203,19 @@ class DataModule(LightningDataModule):
             return files
         if files is None:
             files = Mixture(np.zeros(len(rows), dtype=np.int64), [len(rows)], False)
-        label = self.table.targets[self.balance.target][rows].numpy()
+        name = self.balance.target
+        kind = self.table.spec.targets[name].kind
+        label: np.ndarray = (
+            self.table.targets[name][rows].numpy()
+            if kind == "class"
+            else rarest([self.truth(name, row) for row in rows.tolist()], kind)
+        )
         stratum, counts = self.balance.strata(label, files.source, files.counts)
         for row, count in zip(rows[np.unique(stratum, return_index=True)[1]].tolist(), counts, strict=True):
             if not count:
                 raise ValueError(
                     f"datamodule.balance: {self.table.origin(row).source} has so few rows of "
-                    f"'{self.truth(self.balance.target, row)}' that none of them is in an epoch; raise its weight"
+                    f"'{self.truth(name, row)}' that none of them is in an epoch; raise its weight"
                 )
         return replace(files, counts=counts, stratum=stratum)
 

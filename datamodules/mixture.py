@@ -1,7 +1,9 @@
 """How much of a training epoch each of several files, or classes, makes up, and which of its rows that takes."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from mm.messages import listing, near
 from mm.types import TargetData
 
 MIXES = ("size", "equal", "temperature")
+BALANCED = ("class", "labels", "tags", "boxes")  # kinds of targets whose rows have classes
 Arrange = Callable[[np.ndarray, int], np.ndarray]  # places, seed -> the same, in a new order
 
 
@@ -42,8 +45,8 @@ class Mixing:
 class Balance:
     """Of n rows of a class, n ** (1 - power) parts of an epoch are.
 
-    target: whose classes, None: rows come as they are; power: 1: each class as often as any other, 0.5: by the inverse
-    square root of its frequency, 0: as they are.
+    target: whose classes, None: rows come as they are; a row of several counts as of the rarest of them; power: 1:
+    each class as often as any other, 0.5: by the inverse square root of its frequency, 0: as they are.
     """
 
     target: str | None = None
@@ -63,10 +66,10 @@ class Balance:
                 f"datamodule.balance: got '{name}', the data has {listing(list(targets)) or 'no target'}"
                 f"{near(name, targets)}"
             )
-        if targets[name].kind != "class":
+        if targets[name].kind not in BALANCED:
             raise ValueError(
-                f"datamodule.balance: a row of '{name}' has no single class (it is a target of {targets[name].kind}); "
-                "wanted a target of one class per row"
+                f"datamodule.balance: rows of '{name}' have no classes: it is a target of kind {targets[name].kind}, "
+                f"wanted one of {', '.join(BALANCED)}"
             )
 
     def strata(self, label: np.ndarray, source: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, list[int]]:
@@ -88,6 +91,27 @@ class Balance:
         missing = sum(counts) - int(found.sum())
         found[np.argsort(found - wanted, kind="stable")[:missing]] += 1  # the largest remainders
         return stratum.reshape(-1), found.tolist()
+
+
+def rarest(written: Sequence[Any], kind: str) -> np.ndarray:
+    """Of each row's classes that which the fewest rows have, as LVIS's repeat factor is the largest of a picture's.
+
+    (Gupta 2019.) written: labels, tags or boxes of each row, None: unlabelled; of tags, what they are of, B-PER and
+    I-PER alike. -> (N,) a number for each class, one more for rows without any; below 0: unlabelled
+    """
+    found = [None if row is None else kinds(row, kind) for row in written]
+    counts = Counter(name for row in found for name in row or ())
+    rank = {name: i for i, (name, _) in enumerate(counts.most_common())}
+    return np.array(
+        [-1 if row is None else max((rank[name] for name in row), default=len(rank)) for row in found], dtype=np.int64
+    )
+
+
+def kinds(row: Sequence[Any], kind: str) -> set[str]:
+    """The classes of one row."""
+    if kind == "boxes":
+        return {one["label"] for one in row}
+    return {tag.partition("-")[2] or tag for tag in row} - {"O"} if kind == "tags" else set(row)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from datamodules.base import DataModule
 from datamodules.order import Draw
 from datamodules.rows import Rows
 from mm.transforms.corrupt.corrupted import Corrupted, Without
+from mm.transforms.target.labels import Labels
 from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
@@ -299,8 +300,17 @@ def test_balanced_classes(make: Callable[..., DataModule], tmp_path: Path) -> No
         make("rows.csv", text, text="text", targets={"kind": "kind", "size": "size"}, balance="knid")
 
 
+def test_rows_of_several_labels_are_drawn_by_the_rarest(make: Callable[..., DataModule]) -> None:
+    labels = ["common"] * 40 + ["common|rare"] * 4 + ["odd|common"] * 8 + ["|"] * 4
+    text = "\n".join(["a,b,split", *(f"text {i},{label},train" for i, label in enumerate(labels)), "x,odd,val"])
+    built = make("rows.csv", text, text="a", target="b", readers={"target": Labels()}, balance="target")
+    assert Counter(labels[row] for row in drawn(built, 0)) == dict.fromkeys(set(labels), 14)
+
+
 def test_only_classes_are_balanced(make: Callable[..., DataModule]) -> None:
-    with pytest.raises(ValueError, match=r"a row of 'target' has no single class \(it is a target of number\)"):
+    with pytest.raises(
+        ValueError, match=r"rows of 'target' have no classes: it is a target of kind number, wanted one"
+    ):
         make("rows.csv", "a,b\n" + "x,1\n" * 20, text="a", target="b", readers={"target": Number()}, balance="target")
 
 

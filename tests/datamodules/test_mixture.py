@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules.mixture import Balance, Mixing, Mixture
+from datamodules.mixture import Balance, Mixing, Mixture, rarest
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,20 @@ def test_classes_of_several_files_are_even_whatever_their_weights() -> None:
     drawn = {(int(label[s][0]), int(source[s][0])): n for n, s in ((n, stratum == i) for i, n in enumerate(counts))}
     assert drawn[0, 0] + drawn[0, 1] == drawn[1, 1] == 50
     assert drawn[0, 0] / drawn[0, 1] == pytest.approx((45 / 30) / (55 / 70), rel=0.05)
+
+
+def test_of_several_classes_the_rarest_counts() -> None:
+    rows = [["a"], ["a", "b"], ["a", "c", "b"], [], None, ["a"]]
+    label = rarest(rows, "labels")
+    assert label[0] == label[5]
+    assert len({*label[:4]}) == 4  # c is rarer than b, b than a, and none has no label
+    assert label[4] < 0
+    tags = [["O", "B-PER", "I-PER"], ["O", "B-PER", "O"], ["O"], ["B-PER", "B-LOC"]]
+    label = rarest(tags, "tags")
+    assert label[0] == label[1]
+    assert len({*label}) == 3
+    boxes = [[{"label": "cat", "box": [0, 0, 1, 1]}], [{"label": "cat"}, {"label": "dog"}], []]
+    assert len({*rarest(boxes, "boxes")}) == 3
 
 
 def test_a_class_of_one_row_is_in_every_epoch() -> None:
