@@ -105,10 +105,11 @@ class CTCHead(nn.Module):
         twice = ((target[:, 1:] == target[:, :-1]) & (place < length.unsqueeze(1))).sum(1)
         short = tokens < length + twice
         if short.any():
+            first = self.separator.join(self.classes[i] for i in target[short][0][: length[short][0]].tolist())
             raise ValueError(
                 f"{int(short.sum())} of {len(rows)} rows have fewer tokens of '{self.input}' than symbols to tell: "
-                f"{int(tokens[short][0])} for {int(length[short][0])}; choose an encoder of more tokens, such as "
-                "one of smaller strides, or units=words"
+                f"{int(tokens[short][0])} for the {int(length[short][0])} of '{first}'; choose an encoder of more "
+                "tokens, such as one of smaller strides, or units=words, or leave such rows out"
             )
         scores = prediction[rows].log_softmax(-1).transpose(0, 1)  # (T, rows, C + 1)
         # All tokens of a row count: those that are not real are blanks.
