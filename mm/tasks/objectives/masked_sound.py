@@ -1,7 +1,6 @@
 """Spans of sounds are silenced, and their spectrogram told from the tokens of what is left."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,18 +43,18 @@ class MaskedSound(Objective):
         self.ratio = ratio
         self.losses = dict.fromkeys(self.inputs, weight)
         self.warned = False
-        decoders, spectrograms = {}, {}
+        decoders: dict[str, nn.Module] = {}
+        self.spectrograms: dict[str, MelSpectrogram] = {}  # no modules of its own: under bf16-true they stay float32
         for name in self.inputs:
             part = model.share.get(name, name)
             rate = model.encoders[part].input.sample_rate
             assert rate is not None  # every encoder of sounds has one
             length = round(WINDOW * rate)
             decoders[name] = BlockDecoder(model.projections[part].out_features, self.frames * MELS)
-            spectrograms[name] = MelSpectrogram(
+            self.spectrograms[name] = MelSpectrogram(
                 rate, 1 << (length - 1).bit_length(), length, round(HOP * rate), n_mels=MELS, pad_mode="constant"
             )
         self.decoders: Mapping[str, BlockDecoder] = nn.ModuleDict(decoders)  # type: ignore[assignment]
-        self.spectrograms: Mapping[str, Any] = nn.ModuleDict(spectrograms)  # type: ignore[assignment]
 
     def spans(self, name: str, batch: Batch) -> tuple[int, Tensor]:
         """-> samples of one, which are real as a whole (B, N)"""
@@ -94,8 +93,8 @@ class MaskedSound(Objective):
         centre = (torch.arange(hidden.shape[1], device=mask.device) + 0.5) * size / length.clamp(min=1)  # (B, N)
         told = self.decoders[name](features, torch.stack([torch.zeros_like(centre), centre], dim=-1))
         with torch.autocast(mask.device.type, enabled=False):
-            mel = (self.spectrograms[name](raw(batch, name).float() * mask) + FLOOR).log()  # (B, F, T)
-            mel = standard(mel, length // self.spectrograms[name].hop_length)
+            power = self.spectrograms[name].to(mask.device)(raw(batch, name).float() * mask)  # (B, F, T)
+            mel = standard((power + FLOOR).log(), length // self.spectrograms[name].hop_length)
             truth = mel[:, :, : hidden.shape[1] * self.frames].unflatten(2, (-1, self.frames))  # (B, F, N, frames)
             distance = (told.float() - truth.permute(0, 2, 3, 1).flatten(2)).abs().mean(2)  # (B, N)
         return (distance * hidden).sum(), hidden.sum()
