@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mm.checkpoint import to_device
@@ -31,6 +32,12 @@ def check(task: Task, datamodule: Any) -> None:
     if task.group is not None:
         known(datamodule, "task.group", task.group)
     check_prompts(task.zero_shot, datamodule, task.model)
+    asked = task.zero_shot.get("target") is not None and task.zero_shot["combine"] != "joint"
+    if asked and any(len(group) > 2 for group in task.names):
+        rank_zero_warn(
+            "task.loss compares all inputs of a row at once, so that an input and a text alone need not lie close: "
+            "task.zero_shot.combine=joint is what goes with it, and recall of single inputs tells nothing"
+        )
 
 
 def check_prompts(asked: Mapping[str, Any], datamodule: Any, model: MultimodalModel) -> None:

@@ -159,6 +159,16 @@ def test_every_loss_trains_in_chunks_without_targets_and_resumes(mm, manifest, l
     assert again.metrics["train/epochs"] == 2
 
 
+def test_a_loss_of_all_inputs_at_once_says_how_prompts_go_with_it(mm, manifest):
+    args = [*ALIGNED, f"datamodule.path={manifest}", "task/loss=symile", "trainer.max_epochs=1", "task.label=target"]
+    args += ["task.zero_shot.target=target", "prompts@task.zero_shot=photo"]
+    with pytest.warns(UserWarning, match="zero_shot.combine=joint is what goes with it"):
+        mm("train", *args, "run=mean")
+    joint = mm("train", *args, "task.zero_shot.combine=joint", "run=joint")
+    assert joint.status == 0, joint.err
+    assert 0 <= joint.metrics["test[vision+audio]/zero_shot_accuracy"] <= 1
+
+
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(mm_process, manifest, tmp_path):
     exact = ["model.encoders.text.dropout=0", "task/optimizer=sgd", "task.zero_shot.target=target"]

@@ -22,7 +22,7 @@ def test_a_class_is_the_mean_of_its_prompts():
         assert F.cosine_similarity(found[i], prompts[i].sum(0), dim=0) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("combine", ["mean", "product"])
+@pytest.mark.parametrize("combine", ["mean", "product", "joint"])
 def test_of_one_input_both_ways_choose_the_closest_class(combine):
     vectors, present, prompts = draw()
     classes = class_vectors(prompts)
@@ -50,3 +50,16 @@ def test_the_product_multiplies_what_the_experts_that_are_there_say():
     each = (10.0 * vectors @ classes.T).softmax(-1)  # (R, N, C)
     torch.testing.assert_close(found[0], each[0, 0])
     torch.testing.assert_close(found[1:], each[1:].prod(1))
+
+
+def test_joint_is_the_score_of_symile():
+    """Of image, sound and prompt: the sum over the width of their product, as the loss compares items."""
+    vectors, present, prompts = draw()
+    present[0, 1] = False
+    classes = class_vectors(prompts)
+    found = zero_shot(vectors, present, classes, "joint", 10.0)
+    for row in range(6):
+        for c in range(3):
+            beside = vectors[row, 1] if row else torch.ones(5)
+            wanted = sum(float(vectors[row, 0, d] * beside[d] * classes[c, d]) for d in range(5))
+            assert float(found[row, c]) == pytest.approx(wanted, abs=1e-6)
