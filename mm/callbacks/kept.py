@@ -18,7 +18,8 @@ class Kept(Callback):
     save: Callable[[Path, dict[str, Any]], Any]  # of a path, and what is known of the run so far
 
     def __init__(self, folder: str, steps: Sequence[int]):
-        if isinstance(steps, str) or not steps or not all(type(step) is int and step > 0 for step in steps):
+        listed = isinstance(steps, Sequence) and not isinstance(steps, str) and len(steps) > 0
+        if not listed or not all(type(step) is int and step > 0 for step in steps):
             raise ValueError(f"callbacks.kept.steps: got {steps}, wanted numbers of steps, such as [1000,5000]")
         self.folder = Path(folder)
         self.steps = sorted(set(steps))
@@ -26,6 +27,9 @@ class Kept(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seen = trainer.global_step
+        over = [str(step) for step in self.steps if step <= self.seen and not (self.folder / str(step)).exists()]
+        if over:
+            say(f"callbacks.kept.steps: {', '.join(over)} went by unkept, the run goes on after step {self.seen}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

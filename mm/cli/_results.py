@@ -101,7 +101,7 @@ def print_results(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     wide = max((len(what) for what in saved), default=0)
     for what, path in saved.items():
-        console.print(f"{what:{wide}}  {shown(path)}", highlight=False, soft_wrap=True)
+        console.print(f"{what:{wide}}  {shown(path)}", highlight=False, markup=False, soft_wrap=True)
     if commands:
         console.print("next:", highlight=False)
         for command in commands:

@@ -21,7 +21,8 @@ from mm.callbacks.stored import StoredFeatures
 from mm.checkpoint import LoadedModel
 from mm.cli import _curves
 from mm.cli._curves import MISSING, Curves
-from mm.messages import near
+from mm.messages import near, say
+from mm.tasks.measures import metric_names
 from mm.tasks.sharding import Sharded
 from mm.transforms.corrupt.corrupted import Corrupted, Without
 from mm.types import Drawn
@@ -45,7 +46,7 @@ class Study:
     datamodule: Any
     rows: np.ndarray
     curves: list[Curve]
-    metrics: dict[str, dict[str, Metric]]  # head -> name -> its primary metric
+    metrics: dict[str, dict[str, Metric]]  # head -> name -> its primary metric, or none
 
     @property
     def severities(self) -> list[float]:
@@ -90,10 +91,13 @@ def curves(asked: DictConfig, loaded: LoadedModel, datamodule: Any) -> list[Curv
         if name not in names:
             raise ValueError(f"robustness.only: got '{name}', wanted some of {', '.join(names)}{near(name, names)}")
     inputs = {name: data for name, data in datamodule.table.spec.inputs.items() if name in loaded.transforms}
+    anchors = {head.input: name for name, head in loaded.model.heads.items()}
     found = []
     for name, data in inputs.items():
         found += [Curve(name, c, made) for c, made in known.get(data.modality, {}).items() if c in only]
-        if MISSING in only and len(inputs) > 1:
+        if MISSING in only and name in anchors:
+            say(f"robustness: '{name}' is not taken away, as it is its tokens that '{anchors[name]}' tells of")
+        elif MISSING in only and len(inputs) > 1:
             found.append(Curve(name, MISSING, None))
     if not found:
         told = ", ".join(f"'{name}' ({data.modality})" for name, data in inputs.items())
@@ -102,15 +106,17 @@ def curves(asked: DictConfig, loaded: LoadedModel, datamodule: Any) -> list[Curv
 
 
 def primary(metrics: Mapping[str, Mapping[str, Metric]]) -> dict[str, dict[str, Metric]]:
-    """Of each head its first metric that is one number of which more, or less, is better. Errors: ValueError: none."""
-    found = {}
+    """Of each head its first metric of which more, or less, is better; one of several numbers where there is no other.
+
+    Errors: ValueError where no head has any.
+    """
+    found: dict[str, dict[str, Metric]] = {}
     for head, named in metrics.items():
-        for name, metric in named.items():
-            if not isinstance(metric, Drawn) and metric.higher_is_better is not None:
-                found[head] = {name: metric}
-                break
-    if not found:
-        raise ValueError("robustness: no head has a metric of one number of which more, or less, is better")
+        known = {name: metric for name, metric in named.items() if metric.higher_is_better is not None}
+        first = sorted(known, key=lambda name: isinstance(known[name], Drawn))[:1]
+        found[head] = {name: known[name] for name in first}
+    if not any(found.values()):
+        raise ValueError("robustness: no head has a metric of which more, or less, is better")
     return found
 
 
@@ -209,7 +215,7 @@ def validate(study: Study, trainer: Trainer, task: Any, part: Any) -> dict[tuple
     logged = trainer.validate(task, datamodule=part, verbose=False)[0]
     found = {}
     for head, named in study.metrics.items():
-        for name in named:
+        for name in (metric_names(*item)[0] for item in named.items()):
             key = f"val/{name}" if len(task.model.heads) == 1 else f"val/{head}/{name}"
             if key not in logged:
                 raise ValueError(f"robustness: none of {len(study.rows)} rows has a label of '{head}'")

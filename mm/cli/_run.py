@@ -157,6 +157,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
                 raise ValueError(
                     "callbacks=kept saves whole models: not those of trainer=fsdp, nor adapters; leave it out"
                 )
+            if any(isinstance(other, WeightAveraging) for other in callbacks):
+                raise ValueError("callbacks: kept would save the weights as they are, not ema's average; leave one out")
             callback.save = partial(save_model, cfg, run)
     if sharded and run.task.unsharded:
         name = type(run.task).__name__.lower()

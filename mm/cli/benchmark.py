@@ -30,13 +30,14 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
     from omegaconf import OmegaConf
 
+    from mm.callbacks.kept import Kept
     from mm.callbacks.throughput import counter
     from mm.cli import _loggers, _results, _run, _speed, _trainer
 
     check(cfg)
     run = _run.prepare(cfg)
     built = _trainer.build_callbacks(cfg, run.task.model)
-    left_out = (Checkpoint, EarlyStopping)  # which wait for a validation
+    left_out = (Checkpoint, EarlyStopping, Kept)  # which wait for a validation, or save
     callbacks = [callback for callback in built if not isinstance(callback, left_out)]
     trainer: Any = _trainer.build(cfg, callbacks, _loggers.build(cfg, folder))
     device = trainer.strategy.root_device

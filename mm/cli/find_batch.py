@@ -126,11 +126,12 @@ def trains(cfg: "DictConfig", run: Any, bucket: Bucket, rows: int) -> bool:
     from lightning.pytorch.loggers.logger import DummyLogger
 
     from mm.callbacks.frozen import FrozenFeatures
+    from mm.callbacks.kept import Kept
     from mm.cli import _trainer
 
     built = _trainer.build_callbacks(cfg, run.task.model)
     # a frozen encoder counts as if it ran at every step
-    left_out = (Checkpoint, EarlyStopping, ProgressBar, FrozenFeatures)
+    left_out = (Checkpoint, EarlyStopping, ProgressBar, FrozenFeatures, Kept)
     callbacks = [callback for callback in built if not isinstance(callback, left_out)]
     try:
         batch = tiled(bucket, rows)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm.messages import near
+from mm.messages import listing, near
 
 if TYPE_CHECKING:
     from mm.checkpoint import LoadedModel
@@ -91,7 +91,7 @@ def find(index: str, outputs: str) -> Path:
 
 def check_model(loaded: "LoadedModel", embeddings: "Embeddings") -> None:
     """Errors: ValueError where the embeddings are not this model's."""
-    from mm.cli._index import fingerprint
+    from mm.cli._index import fingerprint, sides
 
     width = next(iter(loaded.model.projections.values())).out_features
     if width != embeddings.width:
@@ -100,6 +100,12 @@ def check_model(loaded: "LoadedModel", embeddings: "Embeddings") -> None:
         raise ValueError(
             f"{embeddings.path} was written by another model, or with other weights, than {loaded.path}; write it anew "
             "with mm embed"
+        )
+    other = [name for name in embeddings.inputs if name not in sides(loaded.model)]
+    if other:  # of a model with towers, by an mm that wrote vectors of inputs, which nothing had aligned
+        raise ValueError(
+            f"{embeddings.path} has vectors of {listing(other)}, the model gives those of "
+            f"{listing(list(sides(loaded.model)))}; write it anew with mm embed"
         )
 
 

@@ -80,6 +80,14 @@ class CausalLMHead(WritingHead):
                 f"prompt: the tokenizer does not know all of '{prompt}'; it was trained on the answers: choose "
                 "reads.tokenizer=bpe, which reads bytes, or words of the answers"
             )
+        most = getattr(self.lm.config, "max_position_embeddings", None)
+        least = len(self.ahead) + len(self.behind) + self.how["max_new_tokens"] + 1  # with one token of what is read
+        if most is not None and least > most:
+            raise ValueError(
+                f"the language model reads {most} tokens, but the prompt and max_new_tokens="
+                f"{self.how['max_new_tokens']} are {least} at least; set model.heads.NAME.max_new_tokens to what "
+                "answers need, or choose another model"
+            )
 
     def prompted(self, tokens: Tensor, mask: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
         """Prefix tokens (B, P, E), (B, P), ids that follow (B, U) -> the whole as vectors (B, S, E), (B, S)"""
@@ -96,15 +104,18 @@ class CausalLMHead(WritingHead):
         tokens, mask = self.project(fused.tokens, fused.mask)
         more = self.before(target, tokens)
         whole, real = self.prompted(tokens, mask, more)
-        self.check_length(whole.shape[1])
+        self.check_length(real)
         place = (real.cumsum(1) - 1).clamp(min=0)
         told = self.lm(inputs_embeds=whole, attention_mask=real.long(), position_ids=place, use_cache=False)
         return Continued(told.logits[:, -more.shape[1] :].float(), tokens, mask)
 
-    def check_length(self, length: int) -> None:
-        """Errors: ValueError where the language model can't read so many tokens."""
+    def check_length(self, real: Tensor, more: int = 0) -> None:
+        """(B, S) of what it reads, and how many it writes. Errors: ValueError where a row's are more than it can."""
         most = getattr(self.lm.config, "max_position_embeddings", None)
-        if most is not None and length > most:
+        if most is None or real.shape[1] + more <= most:  # padding included: nothing is counted on the device
+            return
+        length = int(real.sum(1).max()) + more
+        if length > most:
             raise ValueError(
                 f"the language model reads {most} tokens, but prompt, input and answer are {length}; choose "
                 "projection=queries, shorter inputs, a smaller max_new_tokens, or another model"
@@ -112,7 +123,7 @@ class CausalLMHead(WritingHead):
 
     def write(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         whole, real = self.prompted(memory, mask, first)
-        self.check_length(whole.shape[1] + self.how["max_new_tokens"] - 1)  # the last one is not read
+        self.check_length(real, self.how["max_new_tokens"] - 1)  # the last one is not read
         ends = {"eos_token_id": self.end, "pad_token_id": self.end}
         return self.lm.generate(inputs_embeds=whole, attention_mask=real.long(), **ends, **self.how)
 

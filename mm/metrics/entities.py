@@ -63,7 +63,7 @@ class Entities(Metric):
 
     def names(self) -> list[str]:
         each = [f"{name}/{kind}" for kind in self.types for name in ("precision", "recall", "support", "f1")]
-        return ["precision", "recall", "f1", "f1_macro", *each, "word_accuracy"]
+        return ["f1", "precision", "recall", "f1_macro", *each, "word_accuracy"]
 
     def figure(self) -> Any:
         """Precision, recall and F1 of each type, and how many there are."""

@@ -46,11 +46,23 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
             f"{', '.join(linear)}, such as {next(n for n, m in model.named_modules() if isinstance(m, nn.Linear))}"
         )
     before = {name: p.requires_grad for name, p in model.named_parameters()}
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
     try:
         inject_adapter_in_model(config, model)
     except ValueError as error:
         raise ValueError(f"peft.config: {error}") from error
     layers = [name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    for name in layers:
+        layer: Any = model.get_submodule(name)
+        for parameter in layer.get_base_layer().parameters():
+            tied = names.get(id(parameter), [])
+            if len(tied) > 1:
+                raise ValueError(
+                    f"peft.config.target_modules: '{wanted}' names {name}, but {' and '.join(tied)} are one weight: an "
+                    "adapter beside one would become part of the other when it is merged; leave it out"
+                )
     adapted = {part for name in layers if (part := owner(name))}
     if not adapted:
         raise ValueError(

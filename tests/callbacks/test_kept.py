@@ -31,11 +31,22 @@ def test_models_of_chosen_steps(mm, manifest):
     for name in three:
         torch.testing.assert_close(three[name], ended[name], rtol=0, atol=0, msg=name)
     assert all(any(not torch.equal(three[name], other[name]) for name in three) for other in (one, last))
+    later = mm("train", "run=long", "resume=true", "trainer.max_steps=6", "callbacks.kept.steps=[2,3,5]")
+    assert later.status == 0, later.err
+    assert "callbacks.kept.steps: 2 went by unkept, the run goes on after step 4" in later.out
+    assert (run.folder / "steps/5").is_dir()
     again = mm("train", *args[:-2], "trainer.max_steps=1", f"model.init_from={run.folder}/steps/3", "run=more")
     assert again.status == 0, again.err
 
 
-@pytest.mark.parametrize("steps", [[], [0], "12", [True], [1.5]])
+@pytest.mark.parametrize("steps", [[], [0], "12", [True], [1.5], 1000, None])
 def test_what_are_no_steps(steps):
     with pytest.raises(ValueError, match=r"callbacks.kept.steps: got .*, wanted numbers of steps, such as \[1000"):
         Kept("x", steps)
+
+
+def test_not_beside_an_average(mm, manifest):
+    args = [*COLUMNS, *TINY, f"datamodule.path={manifest}", "callbacks=[default,ema,kept]", "callbacks.kept.steps=[1]"]
+    run = mm("train", *args)
+    assert run.status == 2
+    assert "kept would save the weights as they are, not ema's average" in run.err

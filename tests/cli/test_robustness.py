@@ -115,7 +115,7 @@ def test_a_picture_of_sound_is_corrupted_as_a_picture():
     asked: Any = OmegaConf.load(Path(conf.__path__[0]) / "robustness/default.yaml")
     inputs = {"audio": InputData(modality="vision"), "text": InputData(modality="text")}
     spec = DataSpec(inputs=inputs, targets={})
-    loaded: Any = SimpleNamespace(transforms=dict.fromkeys(inputs))
+    loaded: Any = SimpleNamespace(transforms=dict.fromkeys(inputs), model=SimpleNamespace(heads={}))
     found = curves(asked, loaded, SimpleNamespace(table=SimpleNamespace(spec=spec)))
     assert [c.name for c in found if c.input == "audio"] == NAMES["vision"]
 

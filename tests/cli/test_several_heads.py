@@ -39,6 +39,22 @@ def test_each_learns_and_is_measured_under_its_name(mm):
     assert isinstance(answer["sum"]["prediction"], float)
     assert [one["type"] for one in answer["tags"]["prediction"]] == ["digit"] * len(answer["tags"]["prediction"])
 
+    targets = f"+datamodule.targets={{{', '.join(f'{head}: {head}' for head in MEASURED)}}}"
+    noisy = ["robustness=default", "robustness.only=[missing,occlusion]", "robustness.severities=[0,1]"]
+    again = mm(
+        "evaluate", f"checkpoint={run.folder}/model", "datamodule=digits", "datamodule.sound=another", targets, *noisy
+    )
+    assert again.status == 0, again.err
+    assert "'text' is not taken away, as it is its tokens that 'tags' tells of" in again.out
+    with (again.folder / "robustness.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {line["metric"] for line in lines} == {f"{head}/{name}" for head, name in MEASURED.items()}
+    assert {(line["input"], line["corruption"]) for line in lines} == {
+        ("vision", "occlusion"),
+        ("vision", "missing"),
+        ("audio", "missing"),
+    }
+
 
 def test_a_head_of_words_needs_their_text(mm):
     for anchor, said in (

@@ -46,6 +46,19 @@ def test_what_is_written_must_fit_into_what_is_read(folder):
             made.decode(said, f, {})
 
 
+def test_padding_is_not_read(folder):
+    """A row is written beside a longer gap as alone: what counts is what is real."""
+    made = head(folder, GPT2 | {"n_positions": 9}).eval()
+    f = fused([4], 8)
+    alone = made.decode(made(fused([4])), fused([4]), {})
+    assert made.decode(made(f), f, {}) == alone
+
+
+def test_an_answer_that_can_not_fit_is_refused_when_it_is_built(folder):
+    with pytest.raises(ValueError, match=r"reads 6 tokens, but the prompt and max_new_tokens=5 are 7 at least; set"):
+        head(folder, GPT2 | {"n_positions": 6}, prompt="look {input}")
+
+
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 @pytest.mark.parametrize("projection", ["linear", "mlp", "queries"])
 def test_loss_is_transformers_own_of_the_answer_alone(folder, config, projection):

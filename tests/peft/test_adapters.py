@@ -1,6 +1,7 @@
 """Adapters beside a small BERT: what learns, what they add up to, and on which base they stand."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +126,16 @@ def test_tied_weights_that_do_not_learn_are_in_no_adapter(tmp_path):
     torch.nn.init.zeros_(again["own"].weight)  # type: ignore[arg-type]
     adapters.load(tmp_path / "adapter", again, {})
     assert torch.equal(again["own"].weight, model["own"].weight)  # type: ignore[arg-type]
+
+
+def test_no_adapter_beside_a_tied_weight():
+    """Merged into one it would change the other."""
+    model = build()
+    text: Any = model.encoders["text"]
+    text.tell = torch.nn.Linear(16, 260, bias=False)
+    text.tell.weight = text.model.get_input_embeddings().weight
+    with pytest.raises(ValueError, match=r"tell, but .*word_embeddings.weight and .*tell.weight are one weight"):
+        adapters.attach(model, LoraConfig(target_modules=r"encoders\.text\.tell"))
 
 
 def test_mistakes(tmp_path):

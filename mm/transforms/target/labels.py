@@ -32,10 +32,11 @@ class Labels:
         """-> (N, C) int64, 1 where the row has the label"""
         rows = [self.names(cell) for cell in cells]
         classes, of = known_classes(known, [rows[row] or [] for row in np.flatnonzero(train)])
-        if known is None and len(classes) == 1:
+        if known is None and len(classes) < 2:
+            got = f"one label, '{classes[0]}'," if classes else "no label"
             raise ValueError(
-                f"got one label, '{classes[0]}', in all training rows, wanted two or more; choose "
-                "model/heads=classification with a class for the rows without it, or reads.separator"
+                f"got {got} in all training rows, wanted two or more; choose model/heads=classification with a class "
+                "for the rows without it, or reads.separator"
             )
         index = {name: i for i, name in enumerate(classes)}
         targets, faults = torch.full((len(rows), len(classes)), IGNORE), {}

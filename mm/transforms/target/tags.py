@@ -98,14 +98,15 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
     """Errors: ValueError for what is no tag of the scheme, or goes on with what has not begun."""
     letters = "BIOES" if scheme == "bioes" else "BIO"
     found: list[str] = []
-    for tag in tags:
+    for before, tag in zip(["O", *tags], tags):
         letter, _, kind = tag.partition("-")
+        inside = before[:1] in ("B", "I") and before[2:] == kind
         if tag != "O" and (letter not in letters or letter == "O" or not kind):
             wanted = listing(["O", *(f"{x}-TYPE" for x in letters.replace("O", ""))])
             raise ValueError(f"got the tag '{tag}', wanted {wanted}; its scheme is model.heads.NAME.reads.scheme")
-        if scheme != "iob1" and letter in "IE" and not (found and found[-1][2:] == kind):
+        if scheme != "iob1" and letter in "IE" and not inside:
             other = "set model.heads.NAME.reads.scheme=iob1, by which it begins one, or " if scheme == "bio" else ""
             raise ValueError(f"got the tag '{tag}' where no '{kind}' goes before; {other}mend the tags")
-        begins = letter in "BS" or (scheme == "iob1" and not (found and found[-1][2:] == kind))
+        begins = letter in "BS" or (scheme == "iob1" and not inside)
         found.append(tag if tag == "O" else f"{'B' if begins else 'I'}-{kind}")
     return found

@@ -177,14 +177,17 @@ def in_one_window(words: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
     Of each window (T,) the word that a token begins, or -1. Side by side the words then stand as in the text, once.
     """
+    if len(words) == 1:
+        return list(words)
     best: dict[int, tuple[float, int]] = {}  # word -> how far, negative; in which window
-    for window, own in enumerate(words):
-        for place in (own >= 0).nonzero().flatten().tolist():
-            before = place if window else float("inf")
-            after = len(own) - 1 - place if window < len(words) - 1 else float("inf")
-            word = int(own[place])
-            best[word] = min(best.get(word, (0.0, window)), (-min(before, after), window))
-    told = [torch.tensor([best.get(int(word), (0, -1))[1] == k for word in own]) for k, own in enumerate(words)]
+    numbers = [own.tolist() for own in words]
+    for window, own in enumerate(numbers):
+        for place, word in enumerate(own):
+            if word >= 0:
+                before = place if window else float("inf")
+                after = len(own) - 1 - place if window < len(words) - 1 else float("inf")
+                best[word] = min(best.get(word, (0.0, window)), (-min(before, after), window))
+    told = [torch.tensor([best.get(word, (0, -1))[1] == k for word in own]) for k, own in enumerate(numbers)]
     return [own.where(here, -1) for own, here in zip(words, told, strict=True)]
 
 

@@ -33,6 +33,8 @@ def test_one_unknown_of_several_labels() -> None:
 def test_one_label_alone_is_no_choice() -> None:
     with pytest.raises(ValueError, match="got one label, 'a', in all training rows.*model/heads=classification"):
         Labels().learn(["a", "|", "", "a"], ALL, None)
+    with pytest.raises(ValueError, match="got no label in all training rows"):
+        Labels().learn(["|", "|", "", "|"], ALL, None)
 
 
 def test_an_empty_separator_is_refused() -> None:
