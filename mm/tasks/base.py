@@ -283,9 +283,10 @@ class Task(LightningModule):
             # Rows reach the losses of all processes: at fault are those whose own are not finite, else the first.
             self.on_train_batch_start(batch, batch_idx)
             with torch.no_grad():
-                bad = torch.tensor(not all_finite(self.replay(batch)), device=self.device).float()
-            anyone = self.trainer.strategy.reduce(bad, reduce_op="sum")
-            mine = bool(bad) if anyone else self.trainer.is_global_zero
+                bad = not all_finite(self.replay(batch))
+            found = torch.tensor(float(bad), device=self.device)
+            anyone = self.trainer.strategy.reduce(found, reduce_op="sum")  # in place
+            mine = bad if anyone else self.trainer.is_global_zero
         self.nonfinite.skipped += 1
         table = self.trainer.datamodule.table  # type: ignore[attr-defined]
         rows = listed([table.ids[row] for row in batch.row.tolist() if row >= 0])
