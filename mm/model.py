@@ -16,6 +16,7 @@ from mm.types import (
     Features,
     Fusion,
     Head,
+    Judged,
     Merged,
     Output,
     blank,
@@ -117,8 +118,9 @@ class MultimodalModel(nn.Module):
         """By each calibrated head's temperature; of windows that are merged, as it was fitted to those."""
         found = dict(predictions)
         for name, fitted in self.calibration.items():
-            if fitted.temperature != 1:
-                found[name] = cast(Calibrated, self.heads[name]).tempered(found[name], fitted.temperature)
+            head = self.heads[name]
+            if fitted.temperature != 1 and isinstance(head, Calibrated):
+                found[name] = head.tempered(found[name], fitted.temperature)
         return found
 
     def decode(self, merged: Merged) -> dict[str, list[dict[str, Any]]]:
@@ -127,8 +129,10 @@ class MultimodalModel(nn.Module):
             name: head.decode(merged.predictions[name], merged.fused, merged.meta) for name, head in self.heads.items()
         }
         for name, fitted in self.calibration.items():
+            head = self.heads[name]
+            if isinstance(head, Judged):
+                found[name] = [head.revised(row, fitted.revise) for row in found[name]]
             if fitted.quantiles:
-                head = cast(Conformal, self.heads[name])
-                regions, _ = head.region(merged.predictions[name], fitted.quantiles)
+                regions, _ = cast(Conformal, head).region(merged.predictions[name], fitted.quantiles)
                 found[name] = [row | region for row, region in zip(found[name], regions, strict=True)]
         return found

@@ -3,8 +3,9 @@
 B batch   T tokens or time steps   D width   C classes or channels   H, W height, width   L samples of a waveform
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import exp, log
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +23,7 @@ SUFFIXES = {  # of files that hold one input of a modality
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
 ONCE = ("characters", "frame", "size")  # of meta: of the row, padded with 0; the rest is of tokens, padded with -1
 FORMAT = 4  # of trained weights: what they mean; those of another are refused
+SUREST = 1 - 1e-6  # a probability above it counts as it, and one as far above 0: log-odds of more are rounding's
 BEGIN, LAST = 1, 2  # the tokens of an answer's ends, in targets of spans; added where they are one, 0 elsewhere
 
 
@@ -72,9 +74,20 @@ class Merged(NamedTuple):
 class Calibration:
     """What validation rows have taught of one head's confidence."""
 
-    temperature: float = 1.0  # by which its logits are divided
+    temperature: float = 1.0  # by which its logits are divided, or, of a Judged head, log-odds
+    bias: float = 0.0  # added to these log-odds
     quantiles: tuple[float, ...] = ()  # of its nonconformity, for each of its questions; none: no regions are told
     alpha: float | None = None  # the part of rows whose truth may lie outside
+
+    def revise(self, probability: float) -> float:
+        """Of a Judged head."""
+        return 1 / (1 + exp(-(log_odds(probability) / self.temperature + self.bias)))
+
+
+def log_odds(probability: float) -> float:
+    """Of what is true with a probability."""
+    chance = min(max(probability, 1 - SUREST), SUREST)
+    return log(chance / (1 - chance))
 
 
 class Embedded(NamedTuple):
@@ -320,6 +333,22 @@ class Calibrated(Head, Protocol):
 
     def tempered(self, prediction: Any, temperature: float) -> Any:
         """The same, its logits divided."""
+        ...
+
+
+@runtime_checkable
+class Judged(Spoken, Protocol):
+    """A Spoken Head that tells how probable what it tells is, each thing of which is right or wrong as a whole.
+
+    A temperature and a bias on the log-odds make that true (Platt 1999; Kuleshov & Liang 2015).
+    """
+
+    def judge(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[float], list[bool]]:
+        """Rows as compare has them. -> of everything told in them the probability, and whether it is right"""
+        ...
+
+    def revised(self, row: dict[str, Any], revise: Callable[[float], float]) -> dict[str, Any]:
+        """A row of decode, its probabilities revised by a function that keeps their order."""
         ...
 
 

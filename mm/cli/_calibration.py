@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mm.checkpoint import to_device
 from mm.metrics import calibration as metrics
 from mm.model import MultimodalModel
-from mm.types import Calibrated, Calibration, Conformal, labelled, pick
+from mm.types import Calibrated, Calibration, Conformal, Judged, Merged, labelled, log_odds, pick
 
 Pair = tuple[Tensor, Tensor]  # logits and truth, as in mm/metrics/calibration.py
 
@@ -26,6 +26,19 @@ class Seen:
     head: Any
     batches: list[tuple[Any, Tensor]]
 
+    def add(self, name: str, merged: Merged, datamodule: Any) -> None:
+        """The rows of one batch."""
+        self.batches.append(tree_map_only(Tensor, Tensor.cpu, (merged.predictions[name], merged.targets[name])))
+
+    @property
+    def rows(self) -> int:
+        """How many are labelled."""
+        return sum(int(labelled(target).sum()) for _, target in self.batches)
+
+    def fit(self) -> Calibration:
+        """Errors: ValueError where nothing can be learnt."""
+        return Calibration(temperature=metrics.fit_temperature(*self.choices(Calibration())))
+
     def tempered(self, temperature: float) -> Iterator[tuple[Any, Tensor]]:
         """Predictions and targets of the labelled rows, batch by batch."""
         for prediction, target in self.batches:
@@ -34,9 +47,9 @@ class Seen:
                 prediction = pick(prediction, rows)
                 yield prediction if temperature == 1 else self.head.tempered(prediction, temperature), target[rows]
 
-    def choices(self, temperature: float = 1.0) -> Pair:
+    def choices(self, calibration: Calibration) -> Pair:
         """Where some rows have fewer choices than others, these can't be chosen. Errors: ValueError without labels."""
-        parts = [self.head.choices(*pair) for pair in self.tempered(temperature)]
+        parts = [self.head.choices(*pair) for pair in self.tempered(calibration.temperature)]
         if not parts:
             raise ValueError(self.unlabelled())
         most = max(logits.shape[-1] for logits, _ in parts)
@@ -54,10 +67,49 @@ class Seen:
         return f"none of its {sum(len(target) for _, target in self.batches)} rows is labelled"
 
 
-def collect(model: MultimodalModel, datamodule: Any, split: str) -> dict[str, Seen]:
+@dataclass
+class Heard:
+    """The same of a Judged head: how probable what it tells is, and whether it is right."""
+
+    head: Any
+    told: list[float]
+    right: list[bool]
+    rows: int = 0  # that are labelled
+
+    def add(self, name: str, merged: Merged, datamodule: Any) -> None:
+        """The rows of one batch."""
+        rows = (labelled(merged.targets[name]) & (merged.row >= 0)).nonzero().flatten()
+        meta = {key: x[rows] for key, x in merged.meta.items()}
+        said = self.head.decode(pick(merged.predictions[name], rows), pick(merged.fused, rows), meta)
+        told, right = self.head.judge(said, [datamodule.truth(name, row) for row in merged.row[rows].tolist()])
+        self.told += told
+        self.right += right
+        self.rows += len(rows)
+
+    def fit(self) -> Calibration:
+        """Errors: ValueError where nothing can be learnt."""
+        if not self.told:
+            raise ValueError(f"nothing is told of its {self.rows} labelled rows")
+        odds, right = self.choices(Calibration())
+        temperature, bias = metrics.fit_platt(odds.flatten(), right.flatten())
+        return Calibration(temperature=temperature, bias=bias)
+
+    def choices(self, calibration: Calibration) -> Pair:
+        """Of everything told, whether it is right."""
+        odds = torch.tensor([log_odds(p) for p in self.told], dtype=torch.double)
+        odds = odds / calibration.temperature + calibration.bias
+        return odds.view(-1, 1, 1), torch.tensor(self.right, dtype=torch.long).view(-1, 1)
+
+
+def collect(model: MultimodalModel, datamodule: Any, split: str) -> dict[str, Seen | Heard]:
     """Of every row, by head; of heads that can be calibrated."""
     device = next(model.parameters()).device
-    seen = {name: Seen(head, []) for name, head in model.heads.items() if isinstance(head, Calibrated | Conformal)}
+    seen: dict[str, Seen | Heard] = {}
+    for name, head in model.heads.items():
+        if isinstance(head, Calibrated | Conformal):
+            seen[name] = Seen(head, [])
+        elif isinstance(head, Judged):
+            seen[name] = Heard(head, [], [])
     with torch.inference_mode():
         for batch in tqdm(
             datamodule.loader(split), desc=split, leave=False, disable=None
@@ -65,13 +117,12 @@ def collect(model: MultimodalModel, datamodule: Any, split: str) -> dict[str, Se
             batch = datamodule.finish(to_device(batch, device))
             merged = model.merge(model(batch.inputs, batch.masks), batch)
             for name, found in seen.items():
-                pair = (merged.predictions[name], merged.targets[name])
-                found.batches.append(tree_map_only(Tensor, Tensor.cpu, pair))
+                found.add(name, merged, datamodule)
     return seen
 
 
 def fit(
-    model: MultimodalModel, seen: Mapping[str, Seen], alpha: float | None
+    model: MultimodalModel, seen: Mapping[str, Seen | Heard], alpha: float | None
 ) -> tuple[dict[str, Calibration], dict[str, str]]:
     """-> what was learnt of each head, and why something was not.
 
@@ -80,63 +131,66 @@ def fit(
     fitted: dict[str, Calibration] = {}
     left: dict[str, str] = {}
     for name, head in model.heads.items():
-        temperature, quantiles, why = None, (), []
-        if isinstance(head, Calibrated):
+        found, quantiles, why = None, (), []
+        if isinstance(head, Calibrated | Judged):
             try:
-                temperature = metrics.fit_temperature(*seen[name].choices())
+                found = seen[name].fit()
             except ValueError as error:
                 why.append(f"no temperature: {error}")
         else:
             why.append(f"no temperature: a {type(head).__name__} tells no probability")
         if alpha is not None and isinstance(head, Conformal):
-            quantiles = find_quantiles(name, seen[name], temperature or 1.0, alpha)
+            quantiles = find_quantiles(name, cast(Seen, seen[name]), found or Calibration(), alpha)
         elif alpha is not None:
             why.append(f"no sets: a {type(head).__name__} tells none")
         elif isinstance(head, Conformal) and not isinstance(head, Calibrated):
             why.append("conformal=0.1 would give it intervals")
         if why:
             left[name] = "; ".join(why)
-        if temperature is not None or quantiles:
+        if found is not None or quantiles:
             kept = alpha if quantiles else None
-            fitted[name] = Calibration(temperature=temperature or 1.0, quantiles=quantiles, alpha=kept)
+            fitted[name] = replace(found or Calibration(), quantiles=quantiles, alpha=kept)
     if not fitted:
         raise ValueError(f"nothing can be calibrated: {', '.join(f'{name}: {why}' for name, why in left.items())}")
     return fitted, left
 
 
-def find_quantiles(name: str, seen: Seen, temperature: float, alpha: float) -> tuple[float, ...]:
+def find_quantiles(name: str, seen: Seen, calibration: Calibration, alpha: float) -> tuple[float, ...]:
     """Of the nonconformity, for each question.
 
     On the rows that the temperature was fitted on: it is one number, so that coverage suffers little.
     Errors: ValueError where rows are too few.
     """
     try:
-        scores = seen.nonconformity(temperature)
+        scores = seen.nonconformity(calibration.temperature)
         return tuple(metrics.quantile(scores[:, g], alpha) for g in range(scores.shape[1]))
     except ValueError as error:
         raise ValueError(f"conformal={alpha:g}: '{name}': {error}") from None
 
 
-def measure(seen: Seen, calibration: Calibration, tested: bool) -> tuple[dict[str, float], dict[str, Pair]]:
+def measure(seen: Seen | Heard, calibration: Calibration, tested: bool) -> tuple[dict[str, float], dict[str, Pair]]:
     """-> name -> number, and the choices before and after; nothing where no row is labelled.
 
     tested: whether these rows are others than those that it was fitted on, so that coverage tells something.
     """
-    found: dict[str, float] = {"rows": sum(len(target) for _, target in seen.tempered(1.0))}
+    found: dict[str, float] = {"rows": seen.rows}
     pairs: dict[str, Pair] = {}
     if not found["rows"]:
         return {}, {}
-    softmax = isinstance(seen.head, Calibrated)
-    if softmax:
+    if isinstance(seen, Heard):
+        found |= {"temperature": calibration.temperature, "bias": calibration.bias, "told": len(seen.told)}
+    elif isinstance(seen.head, Calibrated):
         found["temperature"] = calibration.temperature
-        pairs = {"before": seen.choices(), "after": seen.choices(calibration.temperature)}
+    if isinstance(seen.head, Calibrated) or (isinstance(seen, Heard) and seen.told):
+        pairs = {"before": seen.choices(Calibration()), "after": seen.choices(calibration)}
         for mark, pair in (("_before", pairs["before"]), ("", pairs["after"])):
             found[f"calibration_error{mark}"] = metrics.calibration_error(*pair)
             found[f"nll{mark}"] = metrics.negative_log_likelihood(*pair)
-    if tested and calibration.quantiles and calibration.alpha is not None:
+    if tested and isinstance(seen, Seen) and calibration.quantiles and calibration.alpha is not None:
         scores = seen.nonconformity(calibration.temperature)
         parts = metrics.coverage(scores, calibration.quantiles)
-        told = [seen.head.region(p, calibration.quantiles) for p, _ in seen.tempered(calibration.temperature)]
+        head: Any = seen.head
+        told = [head.region(p, calibration.quantiles) for p, _ in seen.tempered(calibration.temperature)]
         kind = next(iter(told[0][0][0]))  # set or interval
         found |= {"coverage": sum(parts) / len(parts), "coverage_wanted": 1 - calibration.alpha}
         found |= {"coverage_lowest": min(parts)} if len(parts) > 1 else {}
@@ -150,6 +204,7 @@ def summary(fitted: Mapping[str, Calibration], results: Mapping[str, Mapping[str
     for name, calibration in fitted.items():
         found = results[name]
         part = f"{name}: temperature {calibration.temperature:.4g}"
+        part += f", bias {calibration.bias:.4g}" if calibration.bias else ""
         if "calibration_error" in found:
             before, after = found["calibration_error_before"], found["calibration_error"]
             part += f", calibration error {before:.4f} before, {after:.4f} after"

@@ -20,6 +20,7 @@ from mm.types import (
     Calibrated,
     Conformal,
     Features,
+    Judged,
     Read,
     Spoken,
     TargetRead,
@@ -175,6 +176,22 @@ def calibrated(case: Case) -> None:
     demand(torch.equal(softer > -1e8, possible), "tempered: what can't be chosen, can")
 
 
+def judged(case: Case) -> None:
+    """What is told is as probable as the rows say, and a revision that keeps the order changes nothing else."""
+    rows = labelled(case.target).nonzero().flatten().tolist()
+    learnt = examples(case.reads)
+    told = case.head.decode(case.head(case.fused), case.fused, case.meta)
+    said = [told[row] for row in rows]
+    truth = [case.reads.readable(learnt.values[row], learnt.data) for row in rows]
+    chances, right = case.head.judge(said, truth)
+    demand(len(chances) == len(right), f"judge: {len(chances)} probabilities, and {len(right)} that are right or not")
+    demand(all(0 <= p <= 1 for p in chances), "judge: what is no probability")
+    demand([case.head.revised(row, lambda p: p) for row in said] == said, "revised: by nothing, something changes")
+    lower, after = case.head.judge([case.head.revised(row, lambda p: p / 2) for row in said], truth)
+    same(torch.tensor(lower), torch.tensor(chances) / 2, "probabilities that are halved")
+    demand(after == right, "revised: what is right changes with how probable it is")
+
+
 def conformal(case: Case) -> None:
     """Labelled rows have a nonconformity, and larger quantiles give larger regions."""
     prediction = case.head(case.fused)
@@ -200,6 +217,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
 }
 FURTHER: dict[str, tuple[type, Callable[[Case], None]]] = {  # of the heads that have more than every head
     "calibrated": (Calibrated, calibrated),
+    "judged": (Judged, judged),
     "conformal": (Conformal, conformal),
 }
 

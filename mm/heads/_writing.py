@@ -1,7 +1,7 @@
 """What heads share that write texts: the loss of the next tokens, how writing goes on, windows of what is read."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
+from mm.heads._judging import judge_texts, revise_text
 from mm.types import IGNORE, Features
 from mm.windows import first_windows, side_by_side
+
+MOST = 2**26  # logits at a time, where texts are told again: 256 MiB
 
 
 class Continued(NamedTuple):
@@ -22,7 +25,7 @@ class Continued(NamedTuple):
 
 
 class WritingHead(nn.Module):
-    """Tells a text token by token. A child gives `forward` and `write`.
+    """Tells a text token by token. A child gives `forward`, `follow` and `write`.
 
     tokenizer: its folder; begin, end: the tokens around a text; longest: tokens of a text at most, the end included;
     max_new_tokens: at which writing stops before that; label_smoothing: in training (Szegedy 2016); beams: texts that
@@ -76,7 +79,11 @@ class WritingHead(nn.Module):
 
     @abstractmethod
     def write(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """The begin (B, 1), what was read (B, T, D), (B, T) -> ids (B, up to longest)"""
+        """The begin (B, 1), what was read (B, T, D), (B, T) -> ids after the begin (B, up to longest)"""
+
+    @abstractmethod
+    def follow(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
+        """What was read, target (B, U) -> logits (B, U, V) of each next token; without a target of the first"""
 
     def before(self, target: Tensor | None, like: Tensor) -> Tensor:
         """What each next token follows: the begin, and the tokens before it; without a target the begin. -> (B, U)"""
@@ -94,7 +101,7 @@ class WritingHead(nn.Module):
 
     @torch.no_grad()
     def decode(self, prediction: Continued, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """-> per row {"prediction": text}"""
+        """-> per row {"prediction": text, "probability" that it is this, of all its tokens together}"""
         if not len(prediction.memory):
             return []
         first = self.before(None, prediction.memory)
@@ -102,11 +109,30 @@ class WritingHead(nn.Module):
             torch.manual_seed(0)
             written = self.write(first, prediction.memory, prediction.mask)
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [{"prediction": text.strip()} for text in texts]
+        chances = self.likelihood(prediction, written).tolist()
+        return [{"prediction": text.strip(), "probability": p} for text, p in zip(texts, chances, strict=True)]
+
+    def likelihood(self, prediction: Continued, written: Tensor) -> Tensor:
+        """Of texts as they would be learnt, up to their first end. (B, U) -> (B,)"""
+        over = (written == self.end).cumsum(1) - (written == self.end).long() > 0
+        target = written.masked_fill(over, IGNORE)
+        size = max(1, MOST // (written.shape[1] * prediction.logits.shape[-1]))
+        parts = zip(prediction.memory.split(size), prediction.mask.split(size), target.split(size), strict=True)
+        losses = [
+            F.cross_entropy(self.follow(memory, mask, ids).float().transpose(1, 2), ids, reduction="none").sum(1)
+            for memory, mask, ids in parts
+        ]
+        return (-torch.cat(losses)).double().exp()
 
     def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
         """-> what is written, and what would be right"""
         return [row["prediction"] for row in said], [[text] for text in truth]
+
+    def judge(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[float], list[bool]]:
+        return judge_texts(said, truth)
+
+    def revised(self, row: dict[str, Any], revise: Callable[[float], float]) -> dict[str, Any]:
+        return revise_text(row, revise)
 
     def merge(self, prediction: Continued, group: Tensor, count: int) -> Continued:
         """What all windows of a row have read, side by side; the next tokens after the first."""

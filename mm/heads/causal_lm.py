@@ -102,12 +102,15 @@ class CausalLMHead(WritingHead):
     def forward(self, fused: Features, target: Tensor | None = None) -> Continued:
         """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
         tokens, mask = self.project(fused.tokens, fused.mask)
-        more = self.before(target, tokens)
-        whole, real = self.prompted(tokens, mask, more)
+        return Continued(self.follow(tokens, mask, target), tokens, mask)
+
+    def follow(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
+        more = self.before(target, memory)
+        whole, real = self.prompted(memory, mask, more)
         self.check_length(real)
         place = (real.cumsum(1) - 1).clamp(min=0)
         told = self.lm(inputs_embeds=whole, attention_mask=real.long(), position_ids=place, use_cache=False)
-        return Continued(told.logits[:, -more.shape[1] :].float(), tokens, mask)
+        return told.logits[:, -more.shape[1] :].float()
 
     def check_length(self, real: Tensor, more: int = 0) -> None:
         """(B, S) of what it reads, and how many it writes. Errors: ValueError where a row's are more than it can."""

@@ -1,6 +1,6 @@
 """What is said or written, without knowing where: connectionist temporal classification."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import exp, log1p
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.heads._judging import judge_texts, revise_text
 from mm.types import IGNORE, Features
 from mm.windows import first_windows
 
@@ -52,6 +53,13 @@ def add(found: dict[tuple[int, ...], tuple[float, float]], prefix: tuple[int, ..
     """More ways to a prefix."""
     one, other = found.get(prefix, (-torch.inf, -torch.inf))
     found[prefix] = logaddexp(one, ended), logaddexp(other, open_)
+
+
+def likelihood(scores: Tensor, symbols: Sequence[int]) -> float:
+    """Of a sequence, all of its alignments together. (T, C + 1) log-probabilities, the last of the blank"""
+    one = torch.tensor([list(symbols)], dtype=torch.long)
+    lengths = torch.tensor([len(scores)]), torch.tensor([len(symbols)])
+    return float((-F.ctc_loss(scores.unsqueeze(1), one, *lengths, scores.shape[-1] - 1, "none")).exp())
 
 
 class CTCHead(nn.Module):
@@ -117,16 +125,23 @@ class CTCHead(nn.Module):
         return F.ctc_loss(scores, target, whole, length, len(self.classes), "none").sum(), length.sum()
 
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """-> per row {"prediction": text}"""
+        """-> per row {"prediction": text, "probability" that it is this, all of its alignments together}"""
         found = []
         for scores in prediction.float().log_softmax(-1).cpu():
             symbols = greedy(scores) if self.beam == 1 else beam_search(scores, self.beam)
-            found.append({"prediction": self.separator.join(self.classes[i] for i in symbols)})
+            text = self.separator.join(self.classes[i] for i in symbols)
+            found.append({"prediction": text, "probability": likelihood(scores, symbols)})
         return found
 
     def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[str]]:
         """-> what is told, and what was said"""
         return [row["prediction"] for row in said], list(truth)
+
+    def judge(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[float], list[bool]]:
+        return judge_texts(said, truth)
+
+    def revised(self, row: dict[str, Any], revise: Callable[[float], float]) -> dict[str, Any]:
+        return revise_text(row, revise)
 
     def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:
         """Of rows that another input has windows of, the first. (B, T, C + 1), (B,) -> (count, T, C + 1)"""

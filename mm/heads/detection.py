@@ -1,13 +1,13 @@
 """Objects in a picture: a class, a box and how well it fits, told by each of its tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import log
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
 
 from mm.types import Features
 from mm.windows import first_windows
@@ -16,6 +16,7 @@ FLOOR = -1e4  # a logit where no token is
 PRIOR = 0.01  # probability of each class at the start, else the many tokens of background drown the rest (Lin 2017)
 HALF = 0.1  # of a picture's side: how far a box reaches to each side of its token at the start
 SCALE = 1000.0  # torchvision adds 1e-7 to areas, which is small beside those of a picture this wide
+RIGHT = 0.5  # IoU from which a box is an object's
 LEAST = 0.01  # score below which a box is not even faint
 CANDIDATES = 1000  # boxes of a picture among which the overlapping ones are looked for
 
@@ -145,14 +146,29 @@ class DetectionHead(nn.Module):
                 {"label": self.classes[k], "box": [round(x, 2) for x in box], "score": round(s, 4)}
                 for k, box, s in zip(kind[keep].tolist(), boxes[keep].tolist(), score[keep].tolist())
             ]
-            sure = sum(one["score"] >= self.threshold for one in told)
-            rows.append({"prediction": told[:sure], "faint": told[sure:]})
+            rows.append(self.parted(told))
         return rows
+
+    def parted(self, told: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Objects, the best first -> as in decode."""
+        sure = sum(one["score"] >= self.threshold for one in told)
+        return {"prediction": list(told[:sure]), "faint": list(told[sure:])}
 
     def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """-> per picture {"boxes", "labels", "scores"} of what is told, faint ones included, and of what is there"""
         told = [[*row["prediction"], *row["faint"]] for row in said]
         return [self.tensors(row) for row in told], [self.tensors(row) for row in truth]
+
+    def judge(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[float], list[bool]]:
+        """Every box is told one, faint ones included, right where it is an object's: see `matched`."""
+        told, there = self.compare(said, truth)
+        scores = [float(score) for row in told for score in row["scores"]]
+        return scores, [right for pair in zip(told, there, strict=True) for right in matched(*pair)]
+
+    def revised(self, row: dict[str, Any], revise: Callable[[float], float]) -> dict[str, Any]:
+        """The threshold is compared with what is revised."""
+        told = [*row["prediction"], *row["faint"]]
+        return self.parted([one | {"score": round(revise(one["score"]), 6)} for one in told])
 
     def tensors(self, objects: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Of objects, as torchvision and torchmetrics have them."""
@@ -181,6 +197,23 @@ def paired_iou(one: Tensor, other: Tensor) -> Tensor:
     both = (torch.minimum(one[:, 2:], other[:, 2:]) - torch.maximum(one[:, :2], other[:, :2])).clamp(min=0).prod(1)
     areas = [(x[:, 2:] - x[:, :2]).prod(1) for x in (one, other)]
     return both / (areas[0] + areas[1] - both).clamp(min=1e-9)
+
+
+def matched(told: dict[str, Tensor], there: dict[str, Tensor]) -> list[bool]:
+    """Which boxes, the best first, are objects: of its class, of an IoU of at least 0.5, and of no better box.
+
+    As average precision at 0.5 counts them (COCO): a box takes of the objects that are left the one
+    that it fits best.
+    """
+    fits = box_iou(told["boxes"], there["boxes"]) * (told["labels"].unsqueeze(1) == there["labels"])  # (K, N)
+    free = torch.ones(len(there["labels"]), dtype=torch.bool)
+    right = []
+    for fit in fits:
+        best = (fit * free).max(0) if len(fit) else None
+        right.append(best is not None and bool(best.values >= RIGHT))
+        if best is not None and right[-1]:
+            free[best.indices] = False
+    return right
 
 
 def to_pixels(boxes: Tensor, frame: Tensor, size: Tensor) -> Tensor:

@@ -47,16 +47,19 @@ class Seq2SeqHead(WritingHead):
                 f"longest: got {self.longest} tokens, but a text to write has {target.shape[1]}; leave it out, and set "
                 "reads.max_length"
             )
+        return Continued(self.follow(fused.tokens, fused.mask, target), fused.tokens, fused.mask)
+
+    def follow(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
         told = self.decoder(
-            input_ids=self.before(target, fused.tokens),
-            encoder_hidden_states=fused.tokens,
-            encoder_attention_mask=fused.mask.long(),
+            input_ids=self.before(target, memory),
+            encoder_hidden_states=memory,
+            encoder_attention_mask=mask.long(),
             use_cache=False,
         )
-        return Continued(told.logits.float(), fused.tokens, fused.mask)
+        return told.logits.float()
 
     def write(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        return self.decoder.generate(
+        written = self.decoder.generate(
             first,
             attention_mask=torch.ones_like(first),
             encoder_hidden_states=memory,
@@ -64,3 +67,4 @@ class Seq2SeqHead(WritingHead):
             past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             **self.how,
         )
+        return written[:, 1:]

@@ -7,6 +7,7 @@ a question has no answer. Choices below NEVER can't be chosen.
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.optimize import root_scalar
 from torch import Tensor
@@ -56,6 +57,30 @@ def fit_temperature(logits: Tensor, truth: Tensor) -> float:
     while slope(high) <= 0:
         high *= 2
     return 1 / root_scalar(slope, bracket=(low, high), xtol=1e-12).root
+
+
+def fit_platt(odds: Tensor, right: Tensor) -> tuple[float, float]:
+    """Temperature and bias of log-odds (N,) of which some are right (N,), 1 or 0: odds / temperature + bias.
+
+    Platt 1999, with his targets, as if one more of each were seen: (rights + 1) / (rights + 2) and 1 / (wrongs + 2).
+    Errors: ValueError where all are right, or none, or what is told as more probable is not right more often.
+    """
+    from sklearn.linear_model import LogisticRegression  # slow to import, and seldom needed
+
+    count, rights = len(right), int(right.sum())
+    if rights in (0, count):
+        what = "right" if rights else "wrong"
+        raise ValueError(f"all {count} of what is told are {what}, wanted some that are not; give more rows")
+    high, low = (rights + 1) / (rights + 2), 1 / (count - rights + 2)
+    wanted = torch.where(right.bool(), high, low).numpy()
+    # Each twice: as right, by how far it is wanted so, and as wrong, by the rest.
+    model: Any = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-8)
+    weights = np.concatenate([wanted, 1 - wanted])
+    model.fit(odds.double().repeat(2).view(-1, 1).numpy(), np.repeat([1, 0], count), sample_weight=weights)
+    slope, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if slope <= 1e-3:
+        raise ValueError(f"of {count} told, what is called more probable is not right more often: there is no order")
+    return 1 / slope, bias
 
 
 def negative_log_likelihood(logits: Tensor, truth: Tensor) -> float:

@@ -10,13 +10,16 @@ from types import SimpleNamespace
 
 import pyarrow.parquet
 import pytest
+import torch
 import yaml
 from conftest import COLUMNS, TINY
 from scipy.stats import betabinom
+from torchmetrics.functional.classification import binary_calibration_error
 
 import mm as package
-from mm.cli._calibration import fit
+from mm.cli._calibration import Heard, fit
 from mm.heads.ctc import CTCHead
+from mm.heads.regression import RegressionHead
 
 WORDS = {"good": "up", "bad": "down", "odd": "side"}
 ARGS = ["datamodule=text", "datamodule.columns.text=text", "datamodule.num_workers=0", "trainer.accelerator=cpu"]
@@ -98,6 +101,7 @@ def test_confidence_changes_and_nothing_else(mm, model, trained, rows):
     assert calibration == {
         "target": {
             "temperature": found["test/temperature"],
+            "bias": 0.0,
             "quantiles": [pytest.approx(calibration["target"]["quantiles"][0])],
             "alpha": 0.2,
         }
@@ -228,12 +232,58 @@ def test_rows_from_which_nothing_can_be_learnt(mm, model, tmp_path, mood, said):
     assert said in run.err
 
 
-def test_a_head_that_tells_no_probability_is_refused_by_name():
-    model = SimpleNamespace(heads={"said": CTCHead(classes=["a"], input="audio", separator="", embed_dim=4)})
-    with pytest.raises(ValueError, match="nothing can be calibrated: said: no temperature: a CTCHead tells no prob"):
+def test_what_a_head_does_not_tell_is_said_by_name():
+    model = SimpleNamespace(heads={"size": RegressionHead(embed_dim=4, mean=0.0, std=1.0)})
+    with pytest.raises(ValueError, match="nothing can be calibrated: size: no temperature: a RegressionHead tells no"):
         fit(model, {}, None)
-    with pytest.raises(ValueError, match="a CTCHead tells no probability; no sets: a CTCHead tells none"):
-        fit(model, {}, 0.1)
+    head = CTCHead(classes=["a"], input="audio", separator="", embed_dim=4)
+    model = SimpleNamespace(heads={"said": head})
+    with pytest.raises(ValueError, match="said: no temperature: all 2 of .* right.*; no sets: a CTCHead tells none"):
+        fit(model, {"said": Heard(head, [0.4, 0.9], [True, True], 2)}, 0.1)
+    with pytest.raises(ValueError, match="nothing is told of its 3 labelled rows"):
+        fit(model, {"said": Heard(head, [], [], 3)}, None)
+
+
+def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path):
+    """The revised probability is Platt's of that before, and what is written stays. What is odd can't be known."""
+    rows = write(tmp_path, "ttvee")
+    path, rng = tmp_path / "rows.jsonl", random.Random(1)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    odd = [line | {"mood": rng.choice(["side", "down"])} if "odd" in line["text"] else line for line in lines]
+    path.write_text("\n".join(map(json.dumps, odd)))
+    heads = ["model/heads=seq2seq", "model.heads.target.layers=1", "model.heads.target.reads.max_length=8"]
+    heads += ["trainer.max_epochs=20", "task.optimizer.lr=0.01", "model.heads.target.label_smoothing=0.4"]
+    model = mm("train", *ONE, rows, *heads, "run=r").folder / "model"
+    texts = [{"text": f"it is {word}"} for word in WORDS]
+    before = [answer["target"] for answer in package.load(model).predict(texts)]
+    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=c")
+    assert run.status == 0, run.err
+    assert "target: no sets: a Seq2SeqHead tells none" in run.out
+    found, kept = run.metrics, config_of(model)["calibration"]["target"]
+    assert found["test/told"] == found["test/rows"] == 148
+    assert kept == {
+        "temperature": found["test/temperature"],
+        "bias": found["test/bias"],
+        "quantiles": [],
+        "alpha": None,
+    }
+    assert found["val/nll"] < found["val/nll_before"] and found["test/nll"] < found["test/nll_before"]
+    assert (run.folder / "test_reliability.png").stat().st_size > 1000
+    after = [answer["target"] for answer in package.load(model).predict(texts)]
+    for old, new in zip(before, after, strict=True):
+        assert new["prediction"] == old["prediction"]
+        p, q = old["probability"], new["probability"]
+        assert math.log(q / (1 - q)) == pytest.approx(
+            math.log(p / (1 - p)) / kept["temperature"] + kept["bias"], abs=1e-3
+        )
+    again = mm("evaluate", f"checkpoint={model}", "datamodule=text", rows)
+    lines = pyarrow.parquet.read_table(again.folder / "predictions.parquet").to_pylist()
+    told = [line for line in lines if line["target/truth"] is not None]
+    said = torch.tensor([line["target/probability"] for line in told])
+    right = torch.tensor([int(line["target/prediction"] == line["target/truth"]) for line in told])
+    error = binary_calibration_error(said, right, n_bins=15)
+    assert float(error) == pytest.approx(found["test/calibration_error"], abs=1e-4)
+    assert float(error) < found["test/calibration_error_before"]
 
 
 def test_a_model_without_heads_has_nothing_to_calibrate(mm, manifest):

@@ -1,5 +1,7 @@
 """The loss beside transformers' own on the same vectors, padding without influence, and answers by heart."""
 
+import math
+
 import pytest
 import torch
 from heads.by_heart import learn
@@ -97,7 +99,26 @@ def test_answers_by_heart(folder):
         made.how["num_beams"] = beams
         for most in (4, 9):
             wider = fused([4, 3, 1], most)
-            assert made.compare(made.decode(made(wider), wider, {}), texts) == (texts, [[text] for text in texts])
+            said = made.decode(made(wider), wider, {})
+            assert made.compare(said, texts) == (texts, [[text] for text in texts])
+            told, right = made.judge(said, texts)
+            assert right == [True] * 3
+            wanted = made.loss(made(f, target), target, f)[0].item()
+            assert -sum(math.log(p) for p in told) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_how_probable_an_answer_is_beside_transformers(folder):
+    made = head(folder, prompt="{input} the answer is").eval()
+    f = fused([4, 3, 1])
+    said = made.decode(made(f), f, {})
+    whole, real = made.prompted(*made.project(f.tokens, f.mask), torch.full((3, 1), made.begin))
+    for row in range(3):  # alone, so that nothing is padded
+        how = made.how | {"eos_token_id": made.end, "pad_token_id": made.end, "output_logits": True}
+        own = whole[row : row + 1, real[row]]
+        found = made.lm.generate(inputs_embeds=own, return_dict_in_generate=True, **how)
+        steps = torch.stack(found.logits, 1).log_softmax(-1)[0]
+        wanted = steps.gather(1, found.sequences[0].unsqueeze(1)).sum().exp()
+        assert said[row]["probability"] == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_is_built_again_without_its_source(folder, tmp_path):

@@ -38,6 +38,19 @@ def test_decoding_beside_all_alignments(seed):
     assert tuple(greedy(scores)) == collapse(tuple(scores.argmax(-1).tolist()), 2)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_how_probable_a_text_is_beside_all_alignments(seed):
+    made = head(beam=1 + 3 * (seed % 2))
+    logits = 2 * torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(seed))
+    logits[2] = torch.tensor([-1e4, -1e4, 0])  # an absent sound
+    said = made.decode(logits, fused([5, 5, 0], 5), {})
+    for row, told in zip(logits, said, strict=True):
+        every = chances(row.log_softmax(-1))
+        assert told["probability"] == pytest.approx(every[tuple("ab".index(x) for x in told["prediction"])], abs=1e-5)
+    told, right = made.judge(said, [said[0]["prediction"], "no", ""])
+    assert (told, right) == ([one["probability"] for one in said], [True, False, True])
+
+
 def test_a_beam_finds_what_the_best_path_misses():
     """Graves 2006: two blanks are the best path, 0.36, but `a` has three, 0.64."""
     scores = torch.tensor([[0.4, 0.0, 0.6], [0.4, 0.0, 0.6]]).log()

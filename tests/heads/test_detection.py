@@ -145,6 +145,26 @@ def test_suppression_threshold_and_pixels_by_hand():
     assert len(few["prediction"]) == 1 and not few["faint"]
 
 
+def test_which_boxes_are_right_by_hand():
+    """Of two boxes of one object the better is; nor one of another class, one too far off, or of a missed object."""
+    made = head()
+
+    def seen(label: str, score: float, *box: float) -> dict:
+        return {"label": label, "box": list(box), "score": score}
+
+    object_ = [{"label": "a", "box": [0, 0, 10, 10]}, {"label": "b", "box": [20, 0, 30, 10]}]
+    told = [seen("a", 0.9, 0, 0, 10, 9), seen("a", 0.8, 0, 0, 10, 10), seen("a", 0.7, 20, 0, 30, 10)]
+    faint = [seen("b", 0.4, 20, 0, 30, 4.9), seen("b", 0.3, 20, 0, 30, 5)]
+    said = [{"prediction": told, "faint": faint}, {"prediction": [], "faint": []}]
+    chances, right = made.judge(said, [object_, object_])
+    assert chances == pytest.approx([0.9, 0.8, 0.7, 0.4, 0.3])
+    assert right == [True, False, False, False, True]
+    assert made.judge(said[:1], [[]])[1] == [False] * 5
+    revised = made.revised(said[0], lambda p: p / 1.5)
+    assert [one["score"] for one in revised["prediction"]] == [0.6, 0.533333]  # 0.7 is below the threshold now
+    assert [len(revised["prediction"]), len(revised["faint"])] == [2, 3]
+
+
 def test_it_learns_by_heart_and_exports():
     f = features(2)
     tokens = torch.nn.Parameter(f.tokens)

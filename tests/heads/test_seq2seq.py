@@ -1,6 +1,7 @@
 """The loss beside torch's, what is read beside what is not, writing by heart, and beams beside all texts."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from heads.by_heart import learn
 from transformers import AutoTokenizer
 
+from mm.heads import _writing
 from mm.heads.seq2seq import Seq2SeqHead
 from mm.transforms.text.vocabulary import train_tokenizer
 from mm.types import IGNORE, Features
@@ -56,7 +58,7 @@ def test_loss_is_of_each_next_token_after_those_before(folder):
     assert float(made.loss(made(f, target), target, f)[0]) != pytest.approx(wanted, rel=1e-3)  # smoothed
 
 
-def test_writes_by_heart(folder):
+def test_writes_by_heart(folder, monkeypatch):
     made = head(folder, vocabulary=len(AutoTokenizer.from_pretrained(folder)), longest=12, label_smoothing=0.0)
     tokenizer = made.tokenizer
     texts = ["a dog runs", "two cats sleep", "a cat"]
@@ -70,15 +72,22 @@ def test_writes_by_heart(folder):
         made.how["num_beams"] = beams
         said = made.decode(made(f), f, {})
         assert made.compare(said, texts) == (texts, [[text] for text in texts])
+        told, right = made.judge(said, [*texts[:2], "a dog"])
+        assert right == [True, True, False]
+        wanted = made.loss(made(f, target), target, f)[0].item()
+        assert -sum(math.log(p) for p in told) == pytest.approx(wanted, rel=1e-3)
+    monkeypatch.setattr(_writing, "MOST", 1)  # a text at a time
+    assert made.judge(made.decode(made(f), f, {}), texts)[0] == pytest.approx(told)
     alone = made.decode(made(fused([4, 3, 1], 9)), f, {})  # padding changes nothing, nor what else is in the batch
-    assert alone == said
+    assert [row["prediction"] for row in alone] == texts
+    assert made.judge(alone, texts)[0] == pytest.approx(told)
 
 
 class Written:
     """Stands for a tokenizer, and keeps what it is to read."""
 
     def batch_decode(self, ids, **_) -> list[str]:
-        self.ids = ids[0, 1:].tolist()
+        self.ids = ids[0].tolist()
         return [""]
 
 
@@ -92,7 +101,7 @@ def test_a_beam_finds_the_most_probable_text(folder):
         for parameter in made.parameters():
             torch.nn.init.normal_(parameter, std=0.4)
         f = fused([4])
-        best, chance = [], -torch.inf
+        best, chance = [], torch.tensor(-torch.inf)
         alphabet = [i for i in range(7) if i != END]
         for length in range(4):
             texts = list(itertools.product(alphabet, repeat=length))
@@ -100,8 +109,9 @@ def test_a_beam_finds_the_most_probable_text(folder):
             scores = made(Features(*(x.expand(len(ids), *x.shape[1:]) for x in f)), ids).logits.log_softmax(-1)
             found, where = scores.detach().gather(2, ids.unsqueeze(-1)).sum((1, 2)).max(0)
             best, chance = (ids[where].tolist(), found) if found > chance else (best, chance)
-        made.decode(made(f), f, {})
+        said = made.decode(made(f), f, {})
         assert written.ids[: len(best)] == best
+        assert said[0]["probability"] == pytest.approx(float(chance.exp()), rel=1e-4)
         made.how = {"num_beams": 1, "do_sample": False, "max_new_tokens": 3}
         made.decode(made(f), f, {})
         missed += written.ids[: len(best)] != best

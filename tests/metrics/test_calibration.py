@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import betabinom
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -19,11 +20,12 @@ from mm.metrics.calibration import (
     confidence,
     coverage,
     figure,
+    fit_platt,
     fit_temperature,
     negative_log_likelihood,
     quantile,
 )
-from mm.types import IGNORE
+from mm.types import IGNORE, Calibration
 
 
 def drawn(rows: int, classes: int = 4, seed: int = 0, questions: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,6 +60,49 @@ def test_what_is_calibrated_needs_no_temperature_and_what_is_multiplied_gets_the
     if by != 1:
         assert calibration_error(by * logits / found, truth) < 0.015 < 0.05 < calibration_error(by * logits, truth)
         assert negative_log_likelihood(by * logits / found, truth) < negative_log_likelihood(by * logits, truth)
+
+
+def test_platt_is_scikit_learn_s_and_the_greatest_likelihood():
+    rng = np.random.default_rng(1)
+    odds = rng.normal(1, 2, 800)
+    right = (rng.random(800) < 1 / (1 + np.exp(-(0.4 * odds - 1)))).astype(int)
+    temperature, bias = fit_platt(torch.tensor(odds), torch.tensor(right))
+    assert (1 / temperature, bias) == pytest.approx((0.4, -1), abs=0.25)
+
+    class Told(ClassifierMixin, BaseEstimator):
+        classes_ = np.array([0, 1])
+
+        def fit(self, x, y):
+            return self
+
+        def __sklearn_is_fitted__(self):
+            return True
+
+        def decision_function(self, x):
+            return x[:, 0]
+
+        def predict(self, x):
+            return (x[:, 0] > 0).astype(int)
+
+    theirs = CalibratedClassifierCV(FrozenEstimator(Told()), method="sigmoid").fit(odds[:, None], right)
+    ours = 1 / (1 + np.exp(-(odds / temperature + bias)))
+    np.testing.assert_allclose(ours, theirs.predict_proba(odds[:, None])[:, 1], atol=2e-4)
+    revise = Calibration(temperature=temperature, bias=bias).revise
+    assert revise(0.3) == pytest.approx(1 / (1 + math.exp(-(math.log(3 / 7) / temperature + bias))))
+    assert revise(0.0) < revise(1e-5) < revise(0.5) < revise(1.0) < 1
+
+
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ([1, 1, 1], "all 3 of what is told are right, wanted some that are not"),
+        ([0, 0, 0], "all 3 of what is told are wrong"),
+        ([1, 1, 0], "is not right more often"),
+    ],
+)
+def test_where_no_order_can_be_found_it_says_why(right, said):
+    with pytest.raises(ValueError, match=said):
+        fit_platt(torch.tensor([0.0, 1.0, 2.0]), torch.tensor(right))
 
 
 def test_a_yes_or_no_is_two_choices():
