@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -241,6 +242,8 @@ def load_tokenizer(name: str, markers: Sequence[str] = ()) -> Any:
         found = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().split("\n")[0]
+        if name.count("/") > 1 and not Path(name).exists():  # a hub name has at most one
+            first = "there is no such folder (a model that reads bytes has none)"
         raise ValueError(
             f"tokenizer: got '{name}', wanted bytes, or a folder or hub name of a tokenizer: {first}"
         ) from None

@@ -49,6 +49,8 @@ def test_empty_and_undecodable() -> None:
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got 'a/b/tokenizer/text', wanted .*: there is no such folder"):
+        Tokens("a/b/tokenizer/text")
     with pytest.raises(ValueError, match=f"tokenizer: got '{tmp_path}', wanted bytes, or a folder or hub name"):
         Tokens(str(tmp_path))
 
