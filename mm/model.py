@@ -133,6 +133,6 @@ class MultimodalModel(nn.Module):
             if isinstance(head, Judged):
                 found[name] = [head.revised(row, fitted.revise) for row in found[name]]
             if fitted.quantiles:
-                regions, _ = cast(Conformal, head).region(merged.predictions[name], fitted.quantiles)
+                regions, _ = cast(Conformal, head).region(merged.predictions[name], fitted.quantiles, merged.meta)
                 found[name] = [row | region for row, region in zip(found[name], regions, strict=True)]
         return found

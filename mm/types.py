@@ -363,7 +363,9 @@ class Conformal(Head, Protocol):
         """(N, G) how ill the truth of the N labelled rows fits; NaN where one of the G questions is unlabelled."""
         ...
 
-    def region(self, prediction: Any, quantiles: Sequence[float]) -> tuple[list[dict[str, Any]], Tensor]:
+    def region(
+        self, prediction: Any, quantiles: Sequence[float], meta: Mapping[str, Tensor]
+    ) -> tuple[list[dict[str, Any]], Tensor]:
         """What fits no worse than the quantiles (G,). -> of each row {"set" or "interval": ...}, and how wide it is"""
         ...
 

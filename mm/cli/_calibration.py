@@ -24,32 +24,33 @@ class Seen:
     """What one head says of some rows, not calibrated, and what is true."""
 
     head: Any
-    batches: list[tuple[Any, Tensor]]
+    batches: list[tuple[Any, Tensor, dict[str, Tensor]]]  # prediction, target, meta
 
     def add(self, name: str, merged: Merged, datamodule: Any) -> None:
         """The rows of one batch."""
-        self.batches.append(tree_map_only(Tensor, Tensor.cpu, (merged.predictions[name], merged.targets[name])))
+        said = merged.predictions[name], merged.targets[name], merged.meta
+        self.batches.append(tree_map_only(Tensor, Tensor.cpu, said))
 
     @property
     def rows(self) -> int:
         """How many are labelled."""
-        return sum(int(labelled(target).sum()) for _, target in self.batches)
+        return sum(int(labelled(target).sum()) for _, target, _ in self.batches)
 
     def fit(self) -> Calibration:
         """Errors: ValueError where nothing can be learnt."""
         return Calibration(temperature=metrics.fit_temperature(*self.choices(Calibration())))
 
-    def tempered(self, temperature: float) -> Iterator[tuple[Any, Tensor]]:
-        """Predictions and targets of the labelled rows, batch by batch."""
-        for prediction, target in self.batches:
+    def tempered(self, temperature: float) -> Iterator[tuple[Any, Tensor, dict[str, Tensor]]]:
+        """Predictions, targets and meta of the labelled rows, batch by batch."""
+        for prediction, target, meta in self.batches:
             rows = labelled(target)
             if rows.any():
-                prediction = pick(prediction, rows)
-                yield prediction if temperature == 1 else self.head.tempered(prediction, temperature), target[rows]
+                prediction, target, meta = pick((prediction, target, meta), rows)
+                yield prediction if temperature == 1 else self.head.tempered(prediction, temperature), target, meta
 
     def choices(self, calibration: Calibration) -> Pair:
         """Where some rows have fewer choices than others, these can't be chosen. Errors: ValueError without labels."""
-        parts = [self.head.choices(*pair) for pair in self.tempered(calibration.temperature)]
+        parts = [self.head.choices(said, target) for said, target, _ in self.tempered(calibration.temperature)]
         if not parts:
             raise ValueError(self.unlabelled())
         most = max(logits.shape[-1] for logits, _ in parts)
@@ -58,13 +59,13 @@ class Seen:
 
     def nonconformity(self, temperature: float) -> Tensor:
         """(N, G). Errors: ValueError without labels."""
-        parts = [self.head.nonconformity(*pair) for pair in self.tempered(temperature)]
+        parts = [self.head.nonconformity(said, target) for said, target, _ in self.tempered(temperature)]
         if not parts:
             raise ValueError(self.unlabelled())
         return torch.cat(parts)
 
     def unlabelled(self) -> str:
-        return f"none of its {sum(len(target) for _, target in self.batches)} rows is labelled"
+        return f"none of its {sum(len(target) for _, target, _ in self.batches)} rows is labelled"
 
 
 @dataclass
@@ -190,7 +191,8 @@ def measure(seen: Seen | Heard, calibration: Calibration, tested: bool) -> tuple
         scores = seen.nonconformity(calibration.temperature)
         parts = metrics.coverage(scores, calibration.quantiles)
         head: Any = seen.head
-        told = [head.region(p, calibration.quantiles) for p, _ in seen.tempered(calibration.temperature)]
+        tempered = seen.tempered(calibration.temperature)
+        told = [head.region(said, calibration.quantiles, meta) for said, _, meta in tempered]
         kind = next(iter(told[0][0][0]))  # set or interval
         found |= {"coverage": sum(parts) / len(parts), "coverage_wanted": 1 - calibration.alpha}
         found |= {"coverage_lowest": min(parts)} if len(parts) > 1 else {}

@@ -198,10 +198,10 @@ def conformal(case: Case) -> None:
     scores = case.head.nonconformity(prediction, case.target)
     demand(len(scores) == ROWS - 1, f"nonconformity: {len(scores)} rows, wanted {ROWS - 1} labelled")
     limits = [float(column[~column.isnan()].max()) for column in scores.T]
-    rows, size = case.head.region(prediction, limits)
+    rows, size = case.head.region(prediction, limits, case.meta)
     demand(len(rows) == len(size) == ROWS, f"region: {len(rows)} rows and {len(size)} sizes, wanted {ROWS}")
     json.dumps(rows)
-    wider = case.head.region(prediction, [2 * x for x in limits])[1]
+    wider = case.head.region(prediction, [2 * x for x in limits], case.meta)[1]
     demand((wider >= size).all(), "region: smaller under larger quantiles")
 
 

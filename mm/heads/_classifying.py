@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -176,7 +176,9 @@ class PooledClassifier(nn.Module, ABC):
         labelled = target != IGNORE
         return misfit(prediction[labelled]).gather(1, target[labelled].unsqueeze(1))
 
-    def region(self, prediction: Tensor, quantiles: Sequence[float]) -> tuple[list[dict[str, Any]], Tensor]:
+    def region(
+        self, prediction: Tensor, quantiles: Sequence[float], meta: Mapping[str, Tensor]
+    ) -> tuple[list[dict[str, Any]], Tensor]:
         """-> {"set": [class, ...]} per row, the most probable first, and how many these are (B,)"""
         worst = misfit(prediction)
         size = (worst <= quantiles[0]).sum(1)

@@ -1,6 +1,6 @@
 """Any number of several labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,7 +104,9 @@ class MultilabelHead(nn.Module):
         no, yes = self.misfit(prediction[labelled])
         return torch.where(target == IGNORE, torch.nan, torch.where(target == 1, yes, no))
 
-    def region(self, prediction: Tensor, quantiles: Sequence[float]) -> tuple[list[dict[str, Any]], Tensor]:
+    def region(
+        self, prediction: Tensor, quantiles: Sequence[float], meta: Mapping[str, Tensor]
+    ) -> tuple[list[dict[str, Any]], Tensor]:
         """-> {"set": {label: [False, True], one of them where the other is unlikely}} per row, their mean size (B,)"""
         limit = torch.tensor(list(quantiles), device=prediction.device)
         keeps = torch.stack(self.misfit(prediction), dim=-1) <= limit.unsqueeze(-1)  # (B, C, 2)

@@ -1,6 +1,6 @@
 """A number."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,7 +67,9 @@ class RegressionHead(nn.Module):
         value, truth = self.score(prediction, target)
         return (value - truth).abs().unsqueeze(1)
 
-    def region(self, prediction: Tensor, quantiles: Sequence[float]) -> tuple[list[dict[str, Any]], Tensor]:
+    def region(
+        self, prediction: Tensor, quantiles: Sequence[float], meta: Mapping[str, Tensor]
+    ) -> tuple[list[dict[str, Any]], Tensor]:
         """-> {"interval": [low, high]} per row, and its width (B,)"""
         value, half = prediction.float(), quantiles[0]
         rows = [{"interval": [v - half, v + half]} for v in value.tolist()]

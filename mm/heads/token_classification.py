@@ -1,14 +1,14 @@
 """A tag per word: named entities, parts of speech."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.heads._classifying import ClassLoss
+from mm.heads._classifying import ClassLoss, misfit
 from mm.types import IGNORE, Features
 from mm.windows import side_by_side
 
@@ -103,6 +103,33 @@ class TokenClassificationHead(nn.Module):
     def tempered(self, prediction: Tensor, temperature: float) -> Tensor:
         return prediction.float() / temperature
 
+    def nonconformity(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """-> of the true tag that fits worst of a text's words (N, 1), so that texts, not words, are exchangeable"""
+        target = fit(target, prediction)
+        words = target != IGNORE
+        worst = misfit(prediction.flatten(0, 1)).view(prediction.shape)
+        true = worst.gather(2, target.clamp(min=0).unsqueeze(2)).squeeze(2).masked_fill(~words, 0.0)
+        return true[words.any(1)].amax(1, keepdim=True)
+
+    def region(
+        self, prediction: Tensor, quantiles: Sequence[float], meta: Mapping[str, Tensor]
+    ) -> tuple[list[dict[str, Any]], Tensor]:
+        """-> {"set": [[tag, ...] of each word]} per row, the most probable first, and how many these are (B,)
+
+        What is told is in them, also where BIO, and not its probability, decides it.
+        """
+        found, sizes = [], []
+        parts = (prediction.float(), meta[f"{self.input}/words"], meta[f"{self.input}/characters"])
+        for row in zip(*parts, strict=True):
+            _, _, scores, untold = self.words(*row)
+            keeps = misfit(scores) <= quantiles[0]
+            keeps[torch.arange(len(scores)), self.tags(scores)] = True
+            order = scores.argsort(1, descending=True)
+            tags = [[self.classes[i] for i in best if may[i]] for best, may in zip(order.tolist(), keeps.tolist())]
+            found.append({"set": [None if nothing else some for some, nothing in zip(tags, untold.tolist())]})
+            sizes.append(keeps[~untold].sum(1).float().mean())
+        return found, torch.stack(sizes).nan_to_num() if sizes else prediction.new_zeros(0)
+
     def tags(self, logits: Tensor) -> Tensor:
         """Of the words of a text (W, C) -> (W,)"""
         return viterbi(logits.float().log_softmax(-1), self.begins, self.follows)  # type: ignore[arg-type]
@@ -117,16 +144,8 @@ class TokenClassificationHead(nn.Module):
         return [self.tell(*row) for row in zip(*parts, strict=True)]
 
     def tell(self, logits: Tensor, words: Tensor, characters: Tensor) -> dict[str, Any]:
-        """As decode, of one row: (T, C), (up to T,) the word that each token begins or -1, (letters,)"""
-        words = F.pad(words, (0, logits.shape[0] - len(words)), value=-1)
-        text = "".join(map(chr, characters.tolist()))
-        places = [found.span() for found in re.finditer(r"[^\s\0]+", text)]
-        first = words >= 0
-        untold = torch.ones(len(places), dtype=torch.bool, device=logits.device)
-        untold[words[first].long()] = False
-        scores = logits.new_full((len(places), len(self.classes)), -torch.inf)
-        scores[untold, self.classes.index("O")] = 0
-        scores[words[first].long()] = logits[first].log_softmax(-1)
+        """As decode, of one row, see words."""
+        text, places, scores, untold = self.words(logits, words, characters)
         best = self.tags(scores)
         tags = [self.classes[i] for i in best.tolist()]
         chances = scores.softmax(-1).gather(1, best.unsqueeze(1)).squeeze(1).tolist()
@@ -137,6 +156,24 @@ class TokenClassificationHead(nn.Module):
         told = [None if nothing else tag for tag, nothing in zip(tags, untold.tolist(), strict=True)]
         chances = [None if tag is None else chance for tag, chance in zip(told, chances, strict=True)]
         return {"prediction": found, "tags": told, "probability": chances}
+
+    def words(
+        self, logits: Tensor, words: Tensor, characters: Tensor
+    ) -> tuple[str, list[tuple[int, int]], Tensor, Tensor]:
+        """(T, C), (up to T,) the word that each token begins or -1, (letters,) -> the text, and of its W words
+
+        first character and one after the last, log-probabilities (W, C), and whether no token tells of it (W,): an O.
+        """
+        words = F.pad(words, (0, logits.shape[0] - len(words)), value=-1)
+        text = "".join(map(chr, characters.tolist()))
+        places = [found.span() for found in re.finditer(r"[^\s\0]+", text)]
+        first = words >= 0
+        untold = torch.ones(len(places), dtype=torch.bool, device=logits.device)
+        untold[words[first].long()] = False
+        scores = logits.new_full((len(places), len(self.classes)), -torch.inf)
+        scores[untold, self.classes.index("O")] = 0
+        scores[words[first].long()] = logits[first].log_softmax(-1)
+        return text, places, scores, untold
 
     def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:
         """The windows' tokens side by side. (B, T, C), (B,) -> (count, W T, C)"""

@@ -145,11 +145,10 @@ def test_several_heads_windows_and_what_is_not_labelled(mm, tmp_path, rows):
     run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=c")
     assert run.status == 0, run.err
     assert "size: no temperature: a RegressionHead tells no probability" in run.out
-    assert "words: no sets: a TokenClassificationHead tells none" in run.out
     assert list(config_of(model)["calibration"]) == ["mood", "tags", "size", "words"]
     assert len(config_of(model)["calibration"]["tags"]["quantiles"]) == 2
     found = run.metrics
-    for name in ("mood", "tags", "size"):  # of new rows those inside are beta-binomial: see tests/metrics
+    for name in ("mood", "tags", "size", "words"):  # of new rows those inside are beta-binomial: see tests/metrics
         fitted, out = int(found[f"val/{name}/rows"]), int((found[f"val/{name}/rows"] + 1) * 0.2)
         seen = int(found[f"test/{name}/rows"])
         assert found[f"test/{name}/coverage"] >= betabinom(seen, fitted + 1 - out, out).ppf(1e-4) / seen
@@ -168,6 +167,8 @@ def test_several_heads_windows_and_what_is_not_labelled(mm, tmp_path, rows):
     logit = {t: [math.log(p / (1 - p)) for p in (x["tags"]["probability"]["a"],)] for t, x in ((0, before), (1, after))}
     assert logit[0][0] / logit[1][0] == pytest.approx(found["val/tags/temperature"], rel=1e-3)
     assert after["words"]["probability"] != before["words"]["probability"]
+    for tag, some in zip(after["words"]["tags"], after["words"]["set"], strict=True):
+        assert tag in some and set(some) <= {"O", "B-x"}
 
 
 def test_rows_are_those_that_training_drew(mm, tmp_path):

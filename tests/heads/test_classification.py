@@ -117,7 +117,13 @@ def test_sets_by_hand():
     """The best is always in, others if 1 - p is no more than the quantile."""
     scores = head().nonconformity(P.log(), TARGET)
     torch.testing.assert_close(scores, torch.tensor([[0.0], [0.96], [0.0], [0.9]]))
-    rows, size = head().region(P.log(), [0.7001])
+    rows, size = head().region(P.log(), [0.7001], {})
     assert [row["set"] for row in rows] == [["zero", "one"], ["zero"], ["one", "two"], ["one", "two"], ["zero", "two"]]
     assert size.tolist() == [2, 1, 2, 2, 2]
-    assert [row["set"] for row in head().region(P.log(), [0.0])[0]] == [["zero"], ["zero"], ["one"], ["one"], ["zero"]]
+    assert [row["set"] for row in head().region(P.log(), [0.0], {})[0]] == [
+        ["zero"],
+        ["zero"],
+        ["one"],
+        ["one"],
+        ["zero"],
+    ]

@@ -70,7 +70,7 @@ def test_sets_by_hand():
     torch.testing.assert_close(
         wrong, torch.tensor([[0.9, 0.6, 0.6, 0.9], [torch.nan, 0.6, torch.nan, 0.8]]), equal_nan=True
     )
-    rows, size = head().region(logits[:2], [0.8, 0.6001, 0.1, 0.95])
+    rows, size = head().region(logits[:2], [0.8, 0.6001, 0.1, 0.95], {})
     assert rows[0]["set"] == {"a": [True], "b": [False, True], "c": [True], "d": [False, True]}
     assert rows[1]["set"] == {"a": [False, True], "b": [False, True], "c": [True], "d": [False, True]}
     assert size.tolist() == [1.5, 1.75]

@@ -52,7 +52,7 @@ def test_score_decode_and_merge():
 def test_intervals_by_hand():
     prediction, target = torch.tensor([110.0, 60.0, 5.0]), torch.tensor([100.0, 100.0, torch.nan])
     assert head().nonconformity(prediction, target).tolist() == [[10.0], [40.0]]
-    rows, size = head().region(prediction, [12.5])
+    rows, size = head().region(prediction, [12.5], {})
     assert [row["interval"] for row in rows] == [[97.5, 122.5], [47.5, 72.5], [-7.5, 17.5]]
     assert size.tolist() == [25.0] * 3
 

@@ -130,6 +130,27 @@ def test_a_temperature_changes_what_a_tag_is_worth_and_not_the_tag():
     assert after["probability"] == pytest.approx([float(w[CLASSES.index(t)]) for w, t in zip(worth, after["tags"])])
 
 
+def test_sets_by_hand():
+    """A text fits as ill as the worst of its words; what BIO decides is in the set, whatever its probability."""
+    batch, _ = read(["one two", "three"])
+    first = torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04], [0.2, 0.1, 0.05, 0.05, 0.6]])  # a text can't begin with an I-b
+    p = torch.full((2, batch.meta["text/words"].shape[1], 5), 0.2)
+    p[0, batch.meta["text/words"][0] >= 0], p[1, 0] = first, torch.tensor([0.0, 0.05, 0.9, 0.05, 0.0])
+    target = torch.full(p.shape[:2], IGNORE)
+    target[0, batch.meta["text/words"][0] >= 0], target[1, 0] = torch.tensor([1, 4]), 1
+    assert head().nonconformity(p.log(), target).flatten().tolist() == pytest.approx([0.7, 0.95])
+    for limit, wanted, size in (
+        (0.65, [[["O"], ["I-b", "O"]], [["I-a", "B-a"]]], [1.5, 2]),
+        (0.75, [[["O", "B-a"], ["I-b", "O"]], [["I-a", "B-a"]]], [2, 2]),
+        (0.95, [[["O", "B-a", "I-a", "B-b"], ["I-b", "O", "B-a", "I-a", "B-b"]], [["I-a", "B-a", "B-b"]]], [4.5, 3]),
+    ):
+        rows, sizes = head().region(p.log(), [limit + 1e-6], batch.meta)
+        assert [[set(tags) for tags in row["set"]] for row in rows] == [[set(tags) for tags in row] for row in wanted]
+        assert rows[0]["set"][0][0] == "O" and sizes.tolist() == size
+        told = head().decode(p.log(), None, batch.meta)
+        assert all(tag in tags for row, of in zip(told, rows) for tag, tags in zip(row["tags"], of["set"], strict=True))
+
+
 def test_weights_of_tags_are_torch_s():
     made = TokenClassificationHead(
         classes=["O", "B-a", "I-a"], input="text", embed_dim=4, counts=[8, 1, 1], class_weights="balanced"

@@ -198,7 +198,7 @@ def test_coverage_is_what_chance_allows(kind, alpha):
         out = math.floor((n + 1) * alpha)
         low, high = betabinom(m, n + 1 - out, out).ppf([1e-4, 1 - 1e-4])
         assert low <= round(part * m) <= high
-        told, size = head.region(prediction[n:], (limit,))
+        told, size = head.region(prediction[n:], (limit,), {})
         if kind == "sets":
             inside = [head.classes[t] in row["set"] for row, t in zip(told, target[n:].tolist())]
             assert size.tolist() == [len(row["set"]) for row in told]
