@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 
-from datamodules.mixture import Balance, Mixing, Mixture, rarest
-from datamodules.order import Batching, Draw, Order, Shards
-from datamodules.rows import Loaded, Loader, Rows, join, one_thread
-from datamodules.splitting import Split, keep_some
-from datamodules.table import ON_ERROR, SPLITS, Fault, Table
+from mm.datamodules.mixture import Balance, Mixing, Mixture, rarest
+from mm.datamodules.order import Batching, Draw, Order, Shards
+from mm.datamodules.rows import Loaded, Loader, Rows, join, one_thread
+from mm.datamodules.splitting import Split, keep_some
+from mm.datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.files import whole
 from mm.transforms.collate import finish
 from mm.transforms.target.classes import Classes

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.boxes import is_coco, is_voc, read_coco, read_voc
-from datamodules.splitting import spelt
-from datamodules.table import SPLITS
+from mm.datamodules.boxes import is_coco, is_voc, read_coco, read_voc
+from mm.datamodules.splitting import spelt
+from mm.datamodules.table import SPLITS
 from mm.messages import listing
 from mm.transforms.target.cells import undecodable
 from mm.types import SUFFIXES

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.base import DataModule
-from datamodules.cells import Cells
-from datamodules.looking import look
-from datamodules.splitting import check_split, make_split
-from datamodules.table import Fault, Table
-from datamodules.tabular import cut_tabular, rows_of
+from mm.datamodules.base import DataModule
+from mm.datamodules.cells import Cells
+from mm.datamodules.looking import look
+from mm.datamodules.splitting import check_split, make_split
+from mm.datamodules.table import Fault, Table
+from mm.datamodules.tabular import cut_tabular, rows_of
 from mm.messages import listing, near, say
 from mm.transforms.collate import is_absent
 from mm.transforms.target.cells import text_of, undecodable

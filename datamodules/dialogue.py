@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.base import DataModule
-from datamodules.cells import Cells, read_cells
-from datamodules.columns import check_columns, read_part
-from datamodules.sources import make_table, sources
-from datamodules.table import Table
+from mm.datamodules.base import DataModule
+from mm.datamodules.cells import Cells, read_cells
+from mm.datamodules.columns import check_columns, read_part
+from mm.datamodules.sources import make_table, sources
+from mm.datamodules.table import Table
 
 TURN = re.compile(r"^\s*([^\W\d][\w .'-]{0,29}):(?:\s+(.*))?$")  # not 10:30, nor http://
 

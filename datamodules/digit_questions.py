@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.av_mnist import MNIST, Indexed, read_idx
-from datamodules.base import DataModule
-from datamodules.digits import WORDS
-from datamodules.fsdd import RATE, TAKES, read_clips, speakers
-from datamodules.spoken_digits import Joined
-from datamodules.table import SPLITS, Table
-from datamodules.targets import add_target
+from mm.datamodules.av_mnist import MNIST, Indexed, read_idx
+from mm.datamodules.base import DataModule
+from mm.datamodules.digits import WORDS
+from mm.datamodules.fsdd import RATE, TAKES, read_clips, speakers
+from mm.datamodules.spoken_digits import Joined
+from mm.datamodules.table import SPLITS, Table
+from mm.datamodules.targets import add_target
 from mm.types import DataSpec, InputData
 
 QUESTIONS: dict[str, Callable[[int, int], str]] = {

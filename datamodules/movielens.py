@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.base import DataModule
-from datamodules.cells import Cells, read_cells
-from datamodules.columns import read_part
-from datamodules.sources import Source, make_table
-from datamodules.table import Table
+from mm.datamodules.base import DataModule
+from mm.datamodules.cells import Cells, read_cells
+from mm.datamodules.columns import read_part
+from mm.datamodules.sources import Source, make_table
+from mm.datamodules.table import Table
 from mm.transforms.target.classes import sort_classes
 from mm.types import TargetData
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from datamodules.mixture import Mixture
+from mm.datamodules.mixture import Mixture
 
 Lengths = Mapping[str, np.ndarray]  # input name -> (N,) of every row: tokens, or seconds; 0 where absent
 

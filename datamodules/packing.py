@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from datamodules.cells import Cells
-from datamodules.columns import Part, read_part, target_columns
-from datamodules.manifest import ManifestDataModule
-from datamodules.shards import FORMAT, INDEX, OWN, About, Shard
-from datamodules.table import SPLITS, Fault, Table
+from mm.datamodules.cells import Cells
+from mm.datamodules.columns import Part, read_part, target_columns
+from mm.datamodules.manifest import ManifestDataModule
+from mm.datamodules.shards import FORMAT, INDEX, OWN, About, Shard
+from mm.datamodules.table import SPLITS, Fault, Table
 from mm.files import whole
 from mm.transforms.audio.waveform import open_sound
 from mm.transforms.stored import Stored

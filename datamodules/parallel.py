@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datamodules.base import DataModule
-from datamodules.cells import Cells, read_lines
-from datamodules.columns import read_part
-from datamodules.sources import Source, make_table
-from datamodules.table import Table
+from mm.datamodules.base import DataModule
+from mm.datamodules.cells import Cells, read_lines
+from mm.datamodules.columns import read_part
+from mm.datamodules.sources import Source, make_table
+from mm.datamodules.table import Table
 from mm.types import MODALITIES
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.order import Draw, Order
-from datamodules.table import Fault, Table
+from mm.datamodules.order import Draw, Order
+from mm.datamodules.table import Fault, Table
 from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate, is_absent
 from mm.transforms.stored import StoredError

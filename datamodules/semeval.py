@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datamodules.base import DataModule
-from datamodules.cells import Cells
-from datamodules.columns import read_part
-from datamodules.sources import Source, make_table
-from datamodules.table import Table
+from mm.datamodules.base import DataModule
+from mm.datamodules.cells import Cells
+from mm.datamodules.columns import read_part
+from mm.datamodules.sources import Source, make_table
+from mm.datamodules.table import Table
 
 COLUMNS = {"text": "text", "target": "relation", "id": "id", "split": "split"}
 

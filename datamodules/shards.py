@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from datamodules.base import DataModule
-from datamodules.cells import Cells
-from datamodules.columns import Kept, Part, read_part
-from datamodules.sources import Source, make_table, sources
-from datamodules.table import Table
+from mm.datamodules.base import DataModule
+from mm.datamodules.cells import Cells
+from mm.datamodules.columns import Kept, Part, read_part
+from mm.datamodules.sources import Source, make_table, sources
+from mm.datamodules.table import Table
 from mm.files import whole
 from mm.transforms.stored import Stored, StoredError
 from mm.types import InputData

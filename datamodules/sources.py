@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.base import DataModule
-from datamodules.columns import Part
-from datamodules.looking import USUAL
-from datamodules.table import SPLITS, Origin, Table
-from datamodules.tabular import learn_columns
-from datamodules.targets import add_target
+from mm.datamodules.base import DataModule
+from mm.datamodules.columns import Part
+from mm.datamodules.looking import USUAL
+from mm.datamodules.table import SPLITS, Origin, Table
+from mm.datamodules.tabular import learn_columns
+from mm.datamodules.targets import add_target
 from mm.messages import near
 from mm.types import MODALITIES, DataSpec, Identified, InputData
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, train_test_split
 
-from datamodules.table import SPLITS, Fault, Table
+from mm.datamodules.table import SPLITS, Fault, Table
 
 SPELT = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.base import DataModule
-from datamodules.splitting import keep_some
-from datamodules.table import Fault, Table
+from mm.datamodules.base import DataModule
+from mm.datamodules.splitting import keep_some
+from mm.datamodules.table import Fault, Table
 from mm.messages import near, say
 from mm.transforms.tabular.columns import check_column, find_column, is_empty, told
 from mm.types import ColumnData

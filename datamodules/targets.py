@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.base import DataModule
-from datamodules.splitting import keep_some
-from datamodules.table import Fault, Table
+from mm.datamodules.base import DataModule
+from mm.datamodules.splitting import keep_some
+from mm.datamodules.table import Fault, Table
 from mm.transforms.target.cells import text_of
 
 

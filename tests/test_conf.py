@@ -113,7 +113,7 @@ def test_experiment_opens_with_its_command_and_composes(name):
     head = (CONF / f"experiment/{name}.yaml").read_text().splitlines()
     assert head[0] == "# @package _global_"
     assert head[1].startswith(f"# mm train experiment={name}")
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("mm.conf", version_base="1.3"):
         OmegaConf.to_container(compose("train", [f"experiment={name}"]))
 
 
@@ -139,6 +139,6 @@ def test_every_option_composes(group):
     for file in group.glob("*.yaml"):
         choice = f"{key}=[{file.stem}]" if key == "callbacks" else f"{key}={file.stem}"
         choice = choice.replace("task/objectives=", "+task/objectives@task.objectives.one=")
-        with initialize_config_module("conf", version_base="1.3"):
+        with initialize_config_module("mm.conf", version_base="1.3"):
             cfg = compose(root, [*beside, choice, "paths.run=x"])
             assert cfg is not None

@@ -30,7 +30,7 @@ def main() -> None:
         from mm.messages import near
 
         sys.exit(fail(f"no verb '{verb}', there are {', '.join(known)}{near(verb, known)}"))
-    if {"-h", "--help"} & set(argv) and not (Path(__file__).parents[2] / f"conf/{verb}.yaml").exists():
+    if {"-h", "--help"} & set(argv) and not (Path(__file__).parents[1] / f"conf/{verb}.yaml").exists():
         print(ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text())))
         return
     tracebacks = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it wants them

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mm.cli._import_path import add_working_directory
 from mm.cli._processes import joint
 from mm.files import whole
 from mm.messages import is_first_process, near
@@ -48,7 +49,7 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
         from mm.cli import _launchers
 
         _launchers.register()
-    sys.path.insert(0, os.getcwd())  # a user's own package lies where the command is typed
+    add_working_directory()
 
     failed: list[Exception] = []
 
@@ -61,7 +62,7 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
             failed.append(error)
 
     wrapped.command = [verb, *flags]  # type: ignore[attr-defined]  # for launchers that start jobs as commands
-    hydra.main(config_path="pkg://conf", config_name=verb, version_base="1.3")(wrapped)()
+    hydra.main(config_path="pkg://mm.conf", config_name=verb, version_base="1.3")(wrapped)()
     if failed:
         raise failed[0]
 

@@ -88,7 +88,7 @@ def suggest(message: str, verb: str) -> str:
 def keys(verb: str, typed: Sequence[str]) -> list[str]:
     """Every key of the verb's config with the options that were chosen, and every group."""
     GlobalHydra.instance().clear()
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("mm.conf", version_base="1.3"):
         config = compose(verb, return_hydra_config=True)
         groups = list(config.hydra.runtime.choices)
         chosen = [arg for arg in typed if arg.partition("=")[0].lstrip("+") in groups]

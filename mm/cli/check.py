@@ -2,13 +2,13 @@
 
 import importlib
 import inspect
-import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from torch import nn
 
+from mm.cli._import_path import add_working_directory
 from mm.contracts import Result, check_encoder, check_fusion, check_head, examples
 from mm.messages import near
 from mm.transforms.target.classes import Classes
@@ -50,7 +50,7 @@ def find(path: str, base: type = nn.Module) -> type[Any]:
     module_name, _, name = path.rpartition(".")
     if not module_name:
         raise ValueError(f"got '{path}', wanted module.Class; {USAGE}")
-    sys.path.insert(0, str(Path.cwd()))
+    add_working_directory()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

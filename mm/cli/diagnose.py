@@ -4,8 +4,6 @@ mm diagnose run=NAME [paths.outputs=outputs] [rows=256]: NAME may be the run's f
 training split inputs are weighed on.
 """
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ USAGE = "usage: mm diagnose run=NAME [paths.outputs=outputs] [rows=256]"
 
 
 def main(argv: list[str]) -> None:
+    from mm.cli._import_path import add_working_directory
     from mm.messages import near
 
     given = DEFAULTS | {key: value for key, _, value in (a.lstrip("-").partition("=") for a in argv)}
@@ -30,7 +29,7 @@ def main(argv: list[str]) -> None:
         folder = Path(given["run"])
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"there is no run in {folder}: it has no config.yaml")
-    sys.path.insert(0, os.getcwd())  # a user's own package lies where the command is typed
+    add_working_directory()
     datamodule, model = rebuild(folder)
     for path in sorted((folder / "nonfinite").glob("*.pt")):
         replay(path, datamodule, model)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mm.cli._import_path import add_working_directory
 from mm.messages import listing, near
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ USAGE = 'usage: mm search checkpoint=DIR index=RUN query="smiling cat" [k=10] [a
 def main(argv: list[str]) -> None:
     given = arguments(argv)
     path = find(given["index"], given["outputs"])
-    sys.path.insert(0, os.getcwd())  # a user's own package lies where the command is typed
+    add_working_directory()
 
     from mm import checkpoint
     from mm.cli import _index

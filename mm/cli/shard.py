@@ -14,9 +14,9 @@ def main(argv: list[str]) -> None:
 
 
 def job(cfg: "DictConfig", folder: Path) -> None:
-    from datamodules.manifest import ManifestDataModule
-    from datamodules.packing import write
     from mm.cli import _finish
+    from mm.datamodules.manifest import ManifestDataModule
+    from mm.datamodules.packing import write
 
     if not isinstance(cfg.size, int | float) or isinstance(cfg.size, bool) or not cfg.size > 0:
         raise ValueError(f"size: got {cfg.size}, wanted MB above 0")

@@ -12,7 +12,7 @@ def write(folder: Path, overrides: list[str], metrics: dict | None, path: str = 
     folder.mkdir(parents=True)
     (folder / "overrides.yaml").write_text(f"# mm {verb}\n{yaml.safe_dump(overrides)}")
     if verb == "train":
-        data = {"_target_": "datamodules.manifest.Manifest", "path": path}
+        data = {"_target_": "mm.datamodules.manifest.Manifest", "path": path}
         (folder / "config.yaml").write_text(yaml.safe_dump({"datamodule": data}))
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics))

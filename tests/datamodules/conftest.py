@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from datamodules.base import DataModule
-from datamodules.manifest import ManifestDataModule
+from mm.datamodules.base import DataModule
+from mm.datamodules.manifest import ManifestDataModule
 from mm.transforms.audio.waveform import Waveform
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 from sklearn.decomposition import PCA
 
-from datamodules import av_mnist
-from datamodules.av_mnist import AVMNISTDataModule, choose_clips, clip_names, project, read_idx, spectrogram
+from mm.datamodules import av_mnist
+from mm.datamodules.av_mnist import AVMNISTDataModule, choose_clips, clip_names, project, read_idx, spectrogram
 
 SETTINGS = {"components": 4, "size": 56, "corruption": "wrong_clip", "snr": 0.0, "data_seed": 0}
 SHARED = {"batch_size": 8, "num_workers": 0, "on_error": "raise", "split": {}, "seed": 0}

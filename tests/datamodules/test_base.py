@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import DataModule
-from datamodules.order import Draw
-from datamodules.rows import Rows
+from mm.datamodules.base import DataModule
+from mm.datamodules.order import Draw
+from mm.datamodules.rows import Rows
 from mm.transforms.corrupt.corrupted import Corrupted, Without
 from mm.transforms.target.labels import Labels
 from mm.transforms.target.number import Number

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datamodules.cells import read_any, read_cells
-from datamodules.manifest import ManifestDataModule
+from mm.datamodules.cells import read_any, read_cells
+from mm.datamodules.manifest import ManifestDataModule
 from mm.transforms.target.boxes import Boxes
 
 OBJECT = "<object><name>{}</name><part><name>head</name></part><bndbox><xmax>{}</xmax><xmin>{}</xmin>"

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from datamodules.cells import read_any, read_cells, read_folder
+from mm.datamodules.cells import read_any, read_cells, read_folder
 
 
 def write(folder: Path, name: str, data: bytes | str) -> Path:

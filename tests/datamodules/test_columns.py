@@ -12,8 +12,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from datamodules.base import DataModule
-from datamodules.manifest import ManifestDataModule
+from mm.datamodules.base import DataModule
+from mm.datamodules.manifest import ManifestDataModule
 from mm.transforms.target.classes import Classes
 from mm.transforms.target.labels import Labels
 from mm.transforms.text.tokens import Tokens

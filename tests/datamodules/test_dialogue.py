@@ -1,6 +1,6 @@
 import pytest
 
-from datamodules.dialogue import DialogueDataModule, split_turns
+from mm.datamodules.dialogue import DialogueDataModule, split_turns
 from mm.transforms.target.classes import Classes
 
 HOW = {"batch_size": 2, "num_workers": 0, "on_error": "raise", "split": {"val": 0.0, "test": 0.0, "seed": 0}, "seed": 0}

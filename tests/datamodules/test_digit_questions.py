@@ -3,8 +3,8 @@ import os
 import numpy as np
 import pytest
 
-from datamodules.digit_questions import PICTURES, QUESTIONS, DigitQuestionsDataModule
-from datamodules.digits import WORDS
+from mm.datamodules.digit_questions import PICTURES, QUESTIONS, DigitQuestionsDataModule
+from mm.datamodules.digits import WORDS
 from mm.transforms.target.classes import Classes
 
 HOW = {"batch_size": 2, "num_workers": 0, "on_error": "raise", "split": {"val": 0.1, "test": 0.1, "seed": 0}, "seed": 0}

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from datamodules.digits import RATE, DigitsDataModule, misspelt, tones
+from mm.datamodules.digits import RATE, DigitsDataModule, misspelt, tones
 from mm.transforms.target.number import Number
 from mm.transforms.target.tags import Tags
 from mm.types import TargetData

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from clips import told, write_clips
 
-from datamodules.fsdd import RATE, FSDDDataModule
+from mm.datamodules.fsdd import RATE, FSDDDataModule
 
 USUAL = {"batch_size": 8, "num_workers": 0, "on_error": "raise", "split": {"val": 0, "test": 0, "seed": 0}, "seed": 0}
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from datamodules.looking import USUAL, look
+from mm.datamodules.looking import USUAL, look
 
 
 @pytest.mark.parametrize(("modality", "name"), [("audio", "a.wav"), ("vision", "a.png")])

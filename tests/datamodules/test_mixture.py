@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules.mixture import Balance, Mixing, Mixture, rarest
+from mm.datamodules.mixture import Balance, Mixing, Mixture, rarest
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from datamodules.movielens import MovieLensDataModule
+from mm.datamodules.movielens import MovieLensDataModule
 from mm.transforms.tabular.row import Row
 
 MOVIES = [("10", "Up (2009)", "Animation|Comedy"), ("7", "Heat (1995)", "Crime"), ("9", "Old (1900)", "Comedy")]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.noto_emoji import NotoEmojiDataModule, family
+from mm.datamodules.noto_emoji import NotoEmojiDataModule, family
 from mm.transforms.vision.pixels import Pixels
 
 SETTINGS = {"text": ["en", "en_keywords"], "join": ": ", "skin_tones": False, "target": "group"}

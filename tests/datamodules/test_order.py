@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from datamodules.mixture import Mixture
-from datamodules.order import Batching, Order, Shards
+from mm.datamodules.mixture import Mixture
+from mm.datamodules.order import Batching, Order, Shards
 
 LENGTHS = {"text": np.random.default_rng(0).integers(1, 65, 400).astype(float)}
 PLAIN = Batching(8)

@@ -8,9 +8,9 @@ import pyarrow.parquet
 import pytest
 from conftest import write_manifest
 
-from datamodules.manifest import ManifestDataModule
-from datamodules.packing import ahead, column, write
-from datamodules.shards import INDEX
+from mm.datamodules.manifest import ManifestDataModule
+from mm.datamodules.packing import ahead, column, write
+from mm.datamodules.shards import INDEX
 
 COLUMNS = {"text": "words", "vision": "photo", "audio": "sound", "target": "colour"}
 ROLES = ("text", "vision", "audio", "inputs", "target", "targets", "id", "split", "group")

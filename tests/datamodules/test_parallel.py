@@ -2,8 +2,8 @@ import gzip
 
 import pytest
 
-from datamodules.cells import read_lines
-from datamodules.parallel import ParallelDataModule
+from mm.datamodules.cells import read_lines
+from mm.datamodules.parallel import ParallelDataModule
 from mm.transforms.target.written import Written
 
 HOW = {"batch_size": 2, "num_workers": 0, "on_error": "raise", "split": {"val": 0.0, "test": 0.0, "seed": 0}, "seed": 0}

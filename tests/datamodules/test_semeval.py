@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.semeval import SemEvalDataModule
+from mm.datamodules.semeval import SemEvalDataModule
 
 SHARED = {"batch_size": 8, "num_workers": 0, "on_error": "raise", "split": {"val": 0.25, "test": 0.1, "seed": 0}}
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from conftest import write_manifest
 
-from datamodules.base import DataModule
-from datamodules.manifest import ManifestDataModule
-from datamodules.packing import write
-from datamodules.shards import INDEX, ShardsDataModule, Store
+from mm.datamodules.base import DataModule
+from mm.datamodules.manifest import ManifestDataModule
+from mm.datamodules.packing import write
+from mm.datamodules.shards import INDEX, ShardsDataModule, Store
 from mm.transforms.stored import Stored, StoredError
 
 COLUMNS = {"text": "words", "vision": "photo", "audio": "sound", "target": "colour"}
@@ -290,7 +290,7 @@ def test_window() -> None:
 
 
 def test_a_store_keeps_few_open(packed) -> None:
-    from datamodules.shards import Shard
+    from mm.datamodules.shards import Shard
 
     folder = packed(size=20_000)
     about = json.loads(pyarrow.parquet.read_schema(folder / INDEX).metadata[b"mm"])

@@ -9,8 +9,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from datamodules.manifest import ManifestDataModule
-from datamodules.sources import Source, sources
+from mm.datamodules.manifest import ManifestDataModule
+from mm.datamodules.sources import Source, sources
 from mm.transforms.audio.waveform import Waveform
 from mm.transforms.text.tokens import Tokens
 from mm.types import IGNORE

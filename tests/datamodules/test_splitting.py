@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from datamodules.splitting import Split, check_split, keep_some, make_split
-from datamodules.table import Table
+from mm.datamodules.splitting import Split, check_split, keep_some, make_split
+from mm.datamodules.table import Table
 from mm.types import DataSpec
 
 

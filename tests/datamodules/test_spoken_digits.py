@@ -8,7 +8,7 @@ import pytest
 import torch
 from clips import told, write_clips
 
-from datamodules.spoken_digits import RATE, TAKES, SpokenDigitsDataModule
+from mm.datamodules.spoken_digits import RATE, TAKES, SpokenDigitsDataModule
 from mm.transforms.target.spelling import Spelling
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from datamodules.manifest import ManifestDataModule
+from mm.datamodules.manifest import ManifestDataModule
 from mm.transforms.tabular.row import Row
 from mm.types import ColumnData
 

@@ -1,6 +1,6 @@
 import pytest
 
-from datamodules.manifest import ManifestDataModule
+from mm.datamodules.manifest import ManifestDataModule
 from mm.transforms.audio.waveform import Waveform
 from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
