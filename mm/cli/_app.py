@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.cli._import_path import add_working_directory
 from mm.cli._processes import joint
+from mm.cli._typed import as_meant, check_run, check_types
 from mm.files import whole
 from mm.messages import is_first_process, near
 
@@ -41,11 +43,15 @@ BESIDE = ("SLURM_NTASKS", "WORLD_SIZE")
 def launch(verb: str, argv: list[str], job: Job) -> None:
     """Compose the verb's config and run its job, or, under -m, its jobs."""
     program = sys.argv[0]
-    argv = [bare(arg) for arg in argv]
+    sweep = bool({"-m", "--multirun"} & set(argv))
+    argv = [as_meant(bare(arg), sweep) for arg in argv]
+    for key, value in map(parse, argv):
+        if key == "run":
+            check_run(value)
     argv = [*remembered(argv), *argv]
     flags = config_flags(argv)
     sys.argv = [program, *flags_first(argv)]
-    if {"-m", "--multirun"} & set(argv):
+    if sweep:
         from mm.cli import _launchers
 
         _launchers.register()
@@ -79,7 +85,7 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         state.run.dir = str(folder)
     try:
         check_groups(cfg, state.runtime.choices)
-        check_values(command[1], state.overrides.task, state.runtime.choices)
+        check_values(cfg, command[1], state.overrides.task, state.runtime.choices)
         check_beside(state.overrides)
         if any(int(os.environ.get(name, 0)) for name in RESTARTS):
             go_on(cfg, folder)
@@ -109,21 +115,21 @@ def check_groups(cfg: DictConfig, choices: Any) -> None:
     roots = {group.split("/")[0].split("@")[0] for group in choices} | {"callbacks", "logger"}  # chosen as lists
     for root in {key.split(".")[0] for o in HydraConfig.get().overrides.task for key in [parse(o)[0]] if o[0] == "+"}:
         if root.split("/")[0].split("@")[0] not in roots:
-            raise ValueError(f"+{root}: nothing reads it; the keys are {', '.join(cfg)}{near(root, map(str, cfg))}")
+            known = [str(key) for key in cfg if key != root]
+            raise ValueError(f"+{root}: nothing reads it; the keys are {', '.join(known)}{near(root, known)}")
 
 
-def check_values(verb: str, overrides: Sequence[str], choices: Any) -> None:
-    """Errors: ValueError where a text was typed for what is true, false or a number: it would count as true."""
-    typed = {key: value for key, value in map(parse, overrides) if isinstance(value, str) and key not in choices}
-    if not typed:
-        return
-    chosen = [o for o in overrides if parse(o)[0] in choices]
-    default = GlobalHydra.instance().config_loader().load_configuration(verb, chosen, RunMode.RUN)
-    for key, value in typed.items():
-        usual = OmegaConf.select(default, key, throw_on_missing=False)
-        if isinstance(usual, bool | int | float) and "${" not in value:
-            wanted = "true or false" if isinstance(usual, bool) else f"a number, such as {usual}"
-            raise ValueError(f"{key}: got '{value}', wanted {wanted}")
+def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: Any) -> None:
+    """Check the types of typed values. Errors: ValueError that names the key."""
+
+    @cache
+    def default() -> DictConfig:
+        chosen = [o for o in overrides if parse(o)[0] in choices]
+        return GlobalHydra.instance().config_loader().load_configuration(verb, chosen, RunMode.RUN)
+
+    kept = [override for override in overrides if not override.startswith("~")]
+    groups = {*choices, "callbacks", "logger"}  # the last two also as lists of options
+    check_types(cfg, default, {key: value for key, value in map(parse, kept) if key not in groups})
 
 
 def check_beside(overrides: Any) -> None:

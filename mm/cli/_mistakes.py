@@ -13,6 +13,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mm.cli._typed import parses
 from mm.messages import near
 
 
@@ -29,7 +30,8 @@ def explain(error: BaseException, verb: str) -> str | None:
             return told if named else f"{where}.{told}"
         if isinstance(cause, AssertionError):
             return None
-        told = " ".join(str(cause or error).split("\n")[:2])
+        lines = [line for line in str(cause or error).split("\n") if line.strip()]
+        told = " ".join(lines[:2]) or type(cause or error).__name__
         return f"{where}: {told}{not_its_own(told, where, verb)}" if where else told
     if isinstance(error, HydraException):
         return suggest(str(error).strip(), verb)
@@ -76,13 +78,39 @@ def suggest(message: str, verb: str) -> str:
     if key := re.search(r"(?:Could not override|override|delete) '([^']+)'", message):
         known = keys(verb, sys.argv[1:])
         room, _, last = key[1].split("@")[0].rpartition(".")
-        deeper = [name for name in known if name.startswith(f"{room}.") and name.endswith(f".{last}")]  # task.lr
+        below = f"{room}." if room else ""
+        deeper = [name for name in known if name.startswith(below) and name.endswith(f".{last}")]  # task.lr
         close = f"; did you mean {' or '.join(f'{name!r}' for name in deeper[:3])}?"
         if not deeper:
             close = near(key[1].split("@")[0], known, most=3, cutoff=0.5)
         new = re.search(r"To append to your config use (\S+)", message)
-        return f"no key '{key[1]}'{close}{f' ({new[1]} adds a new one)' if new else ''}"
+        if "=" not in key[1] and key[1] in sys.argv[1:]:
+            return f"{key[1]}: wanted KEY=VALUE{close if key[1] not in known else ''}"
+        return f"no key '{key[1]}'{close}{f' ({new[1]} adds a new one)' if new and room else ''}"
+    if merged := re.search(r"Error merging override (\S+?)=(.*)", message):
+        return f"{merged[1]}: got {merged[2]}, where a value of another kind is wanted; lists are typed as {LIST}"
+    if again := re.search(r"Multiple values for (\S+)\. To override a value use", message):
+        typed = next((arg for arg in sys.argv[1:] if arg.startswith(f"+{again[1]}=")), f"+{again[1]}=...")
+        return f"{typed}: '{again[1]}' is there already; choose an option of it without the plus: {typed[1:]}"
+    if "To sweep over it, add --multirun" in message or "Ambiguous value for argument" in message:
+        typed = next(iter(re.findall(r"Ambiguous value for argument '([^']+)'", message)), "")
+        key, _, value = typed.partition("=")
+        return (
+            f"{typed}: a list is typed in brackets, '{key}=[{value}]', a text with a comma in quotes, "
+            f"'{key}=\"{value}\"', and several values for a sweep with -m"
+        )
+    if "override_grammar" in message:
+        typed = unread(sys.argv[1:])
+        return f"{typed}: this value can't be read; type texts in quotes, 'KEY=\"a text\"', lists as {LIST}"
     return message
+
+
+LIST = "KEY=[a,b], mappings as 'KEY={a: 1, b: 2}'"
+
+
+def unread(typed: Sequence[str]) -> str:
+    """The first word of a command line that Hydra's grammar refuses."""
+    return next((arg for arg in typed if not arg.startswith("-") and not parses(arg)), "a word")
 
 
 def keys(verb: str, typed: Sequence[str]) -> list[str]:

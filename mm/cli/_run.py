@@ -62,6 +62,7 @@ def prepare(cfg: DictConfig) -> Run:
     """Data, finished config, model and task; writes nothing yet."""
     quiet()
     seed_everything(cfg.seed)
+    _trainer.keep_callbacks(cfg)
     _finish.cut_readers(cfg)
     datamodule = _finish.build_datamodule(cfg)
     spec = datamodule.table.spec

@@ -1,5 +1,6 @@
 """Lightning's Trainer and its callbacks, from their configs."""
 
+from importlib.resources import files
 from typing import Any, get_args, get_type_hints
 
 from hydra.core.hydra_config import HydraConfig
@@ -9,12 +10,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm.callbacks.frozen import FrozenFeatures
 from mm.callbacks.resumable import WholeFileIO
 from mm.cli._launcher import watched
 from mm.cli._signals import Ends
+
+ESSENTIAL = ("resumable", "checkpoint")  # callbacks of conf/callbacks/default.yaml
 
 
 def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
@@ -45,6 +48,23 @@ def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
 def members(hint: Any) -> list[Any]:
     """A type, the members of a union and the values of its literals."""
     return [hint, *(found for inner in get_args(hint) for found in members(inner))]
+
+
+def keep_callbacks(cfg: DictConfig) -> None:
+    """Add the callbacks that a run can't do without, where another choice of callbacks has left them out.
+
+    `callbacks=early_stopping` replaces the default list, and would silently take checkpoints, the best weights and
+    resuming away. `~callbacks.checkpoint` and `~callbacks.resumable` leave them out on purpose, and
+    `callbacks=[]` all of them.
+    """
+    if not cfg.get("callbacks"):
+        return
+    left_out = {o.removeprefix("~").split("=")[0] for o in HydraConfig.get().overrides.task if o.startswith("~")}
+    default = OmegaConf.create((files("mm.conf") / "callbacks/default.yaml").read_text(encoding="utf-8"))
+    with open_dict(cfg):
+        for name in ESSENTIAL:
+            if name not in cfg.callbacks and f"callbacks.{name}" not in left_out:
+                cfg.callbacks = OmegaConf.merge({name: default[name]}, cfg.callbacks)
 
 
 def build_callbacks(cfg: DictConfig, model: Any) -> list[Callback]:

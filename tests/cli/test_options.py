@@ -44,6 +44,20 @@ def test_freezing_ema_precision_and_early_stopping(mm, manifest):
     assert stopped.metrics["train/epochs"] == 2
 
 
+def test_another_choice_of_callbacks_keeps_checkpoints_and_resuming(mm, manifest):
+    data = f"datamodule.path={manifest}"
+    run = mm("train", *SMALL, data, "run=stop", "trainer.max_epochs=1", "callbacks=early_stopping")
+    assert run.status == 0, run.err
+    assert {file.name.split("-")[0] for file in (run.folder / "checkpoints").iterdir()} == {"best", "last"}
+    again = mm("train", "run=stop", "resume=true", "trainer.max_epochs=2")
+    assert again.status == 0, again.err
+    assert again.metrics["train/epochs"] == 2
+    bare = ["~callbacks.checkpoint", "~callbacks.resumable"]
+    run = mm("train", *SMALL, data, "run=bare", "trainer.max_epochs=1", "callbacks=[early_stopping,default]", *bare)
+    assert run.status == 0, run.err
+    assert not (run.folder / "checkpoints").exists()
+
+
 def test_best_checkpoints_go_by_the_monitored_metric(mm, manifest):
     run = mm(
         "train", *SMALL, f"datamodule.path={manifest}", "run=best", "trainer.max_epochs=3",

@@ -51,7 +51,7 @@ def test_leaves_everything_that_it_says(mm, manifest):
     other = mm("train", "run=first", "resume=true", "trainer.max_epochs=4", "model.embed_dim=32")
     assert "embed_dim was 16, now it is 32" in other.err
     unclear = mm("train", "run=first", "resume=1")
-    assert "resume: got '1', wanted true or false" in unclear.err
+    assert "resume: got 1, wanted true or false" in unclear.err
 
     # and a folder that is not empty is refused
     refused = mm("train", *SMALL, f"datamodule.path={manifest}", "run=first")
