@@ -145,7 +145,7 @@ class AVMNISTDataModule(DataModule):
         built = self.build(sources, wavs)
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in zip(Built._fields, built, strict=True):
-            with whole(folder / f"{name}.npy", shared=True) as part, part.open("wb") as file:
+            with whole(folder / f"{name}.npy") as part, part.open("wb") as file:
                 np.save(file, array)
         (folder / "sha256").write_text(checksum(built))  # last: without it the folder counts as unfinished
         return built

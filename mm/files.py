@@ -1,28 +1,59 @@
 """Files and folders that are whole or not there: written beside their name, then renamed."""
 
+import glob
 import os
+import re
+import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path, shared: bool = False) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """Where to write a file or a folder, which then gets its name and replaces what has it; on an error it is gone.
 
-    What a link leads to is replaced, not the link. shared: several processes may write it at once.
+    Several processes, also of several machines, may write it at once: each has a name of its own to write to, and the
+    last to finish wins. What a link leads to is replaced, not the link. What killed processes of this machine have left
+    is removed.
     """
     path = path.resolve()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
-    discard(part)  # of a process that was killed
+    part = unused(path)
     try:
         yield part
     except BaseException:
         discard(part)
         raise
     put(part, path)
+
+
+def unused(path: Path) -> Path:
+    """A name beside a file or folder that no other process uses, this one's earlier ones neither.
+
+    Names are NAME.HOST-PID-RANDOM.part, so that what a killed process has left can be told from what is at work.
+    """
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:20]
+    stem = path.name[:180]  # most file systems allow 255 bytes
+    for left in path.parent.glob(f"{glob.escape(stem)}.{host}-*.part"):
+        owner = left.name.removesuffix(".part").rpartition(".")[2].split("-")[1]
+        if owner.isdigit() and int(owner) != os.getpid() and not alive(int(owner)):
+            with suppress(FileNotFoundError):  # another process has just removed it as well
+                discard(left)
+    return path.with_name(f"{stem}.{host}-{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def put(part: Path, path: Path) -> None:
@@ -48,6 +79,11 @@ def discard(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be typed."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def sync(path: Path) -> None:

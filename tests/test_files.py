@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -14,19 +16,19 @@ def test_a_file_appears_whole(tmp_path, before):
     path = tmp_path / "a.json"
     if before:
         path.write_text(before)
-    (tmp_path / "a.json.part").write_text("of a process that was killed, and longer")
+    (tmp_path / "a.json.part").write_text("the user's own")
     (tmp_path / "a.json.old").write_text("the user's own")
     with whole(path) as part:
         part.write_text("new")
         assert (path.read_text() if before else path.exists()) == (before or False)
     assert path.read_text() == "new"
-    assert names(tmp_path) == ["a.json", "a.json.old"]
+    assert names(tmp_path) == ["a.json", "a.json.old", "a.json.part"]
 
 
 @pytest.mark.parametrize("before", [False, True])
 def test_a_folder_appears_whole(tmp_path, before):
     path = tmp_path / "model"
-    for left in [path, tmp_path / "model.part"] * before + [tmp_path / "model.old"]:  # the last is the user's own
+    for left in [path] * before + [tmp_path / "model.old"]:  # the last is the user's own
         left.mkdir()
         (left / "old").touch()
     with whole(path) as part:
@@ -52,11 +54,41 @@ def test_an_error_leaves_what_was_there(tmp_path, folder):
     assert names(tmp_path) == ["a"]
 
 
-def test_processes_that_write_the_same_name_have_parts_of_their_own(tmp_path):
-    with whole(tmp_path / "a", shared=True) as part:
-        assert str(os.getpid()) in part.name
-        part.write_text("x")
+def test_two_writers_of_one_name_do_not_meet(tmp_path):
+    path = tmp_path / "a.json"
+    with whole(path) as first:
+        first.write_text("first")
+        with whole(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path):
+    code = "import os, sys; from pathlib import Path; from mm.files import whole\n"
+    code += "with whole(Path(sys.argv[1])) as part: part.write_text('half'); os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=False)
+    assert len(names(tmp_path)) == 1
+    with whole(tmp_path / "a") as at_work:
+        at_work.write_text("whole")
+        with whole(tmp_path / "a") as part:
+            part.write_text("other")
+        assert at_work.exists()
     assert names(tmp_path) == ["a"]
+
+
+def test_a_file_may_be_read_as_any_other(tmp_path):
+    with whole(tmp_path / "a") as part:
+        part.write_text("x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_long_name_has_room_for_its_temporary_one(tmp_path):
+    with whole(tmp_path / ("a" * 250)) as part:
+        part.write_text("x")
+    assert names(tmp_path) == ["a" * 250]
 
 
 def test_what_a_link_leads_to_is_replaced(tmp_path):

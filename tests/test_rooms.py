@@ -13,6 +13,7 @@ MAY = {
     "types": set(),
     "messages": set(),
     "files": set(),
+    "runs": set(),  # and no torch
     "windows": {"types"},
     **{room: {"types", "layers"} for room in BUILT},
     **{room: {"types"} for room in SIDE},

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,14 +21,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mm.cli._import_path import add_working_directory
 from mm.cli._processes import joint
 from mm.cli._typed import as_meant, check_run, check_types
-from mm.files import whole
+from mm.files import shown
 from mm.messages import is_first_process, near
+from mm.runs.folder import OVERRIDES, RunFolder, TakenError, claim, read_overrides, reopen, write_overrides
 
 Job = Callable[[DictConfig, Path], Any]
 
 # What a launcher of processes leaves behind, and the next job of a sweep must not see.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
-OVERRIDES = "overrides.yaml"
 CONFIGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")  # flags of Hydra
 VALUED = (*CONFIGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")  # those with a value behind them
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may have behind it
@@ -38,6 +37,8 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT")
 # What a launcher that starts a run's processes side by side sets to their number.
 BESIDE = ("SLURM_NTASKS", "WORLD_SIZE")
+NAMING = ("run", "hydra.run.dir", "hydra.sweep.dir")  # keys that name a run folder
+SWEEPS: dict[Path, Path] = {}  # folder of a sweep that was composed -> that it works in
 
 
 def launch(verb: str, argv: list[str], job: Job) -> None:
@@ -76,27 +77,31 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
 def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
     """One job, in its own folder."""
     state = HydraConfig.get()
-    folder = Path(state.runtime.output_dir)
     before = {name: os.environ.get(name) for name in RANKS}
     outer = sys.argv
     # Lightning starts a child with sys.argv and this hydra.run.dir; in a sweep both would start the whole sweep again.
     sys.argv = [*command, *state.overrides.task]
-    with read_write(state), open_dict(state):  # type: ignore[arg-type]
-        state.run.dir = str(folder)
+    claimed: RunFolder | None = None
     try:
         check_groups(cfg, state.runtime.choices)
         check_values(cfg, command[1], state.overrides.task, state.runtime.choices)
         check_beside(state.overrides)
-        if any(int(os.environ.get(name, 0)) for name in RESTARTS):
-            go_on(cfg, folder)
-        elif is_first_process():
-            check_folder(folder, cfg.get("resume"))
+        claimed = open_folder(cfg, typed_words())
+        with read_write(state), open_dict(state):  # type: ignore[arg-type]
+            state.run.dir = state.runtime.output_dir = str(claimed.path)
+        if "run" in cfg and Path(str(cfg.run)).name != claimed.path.name and state.mode == RunMode.RUN:
+            cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its time was taken
         with joint(command[1]):
-            result = job(cfg, folder)
+            result = job(cfg, claimed.path)
+        if is_first_process():
+            claimed.discard()  # of a verb that wrote nothing into it
     except Exception as error:
-        leave_nothing(folder, error)
+        if claimed is not None and is_first_process():
+            claimed.discard(begun=isinstance(error, ValueError))
         raise
     finally:
+        if claimed is not None:
+            claimed.release()
         sys.argv = outer
         restore(before)
     return result
@@ -134,59 +139,98 @@ def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: 
 
 def check_beside(overrides: Any) -> None:
     """Errors: ValueError where processes started side by side have no common folder, or can't be started again."""
-    beside = max(int(os.environ.get(name, 1)) for name in BESIDE)
+    beside = max(number(name) for name in BESIDE)
     if beside > 1 and not any(parse(o)[0] in ("run", "hydra.run.dir") for o in [*overrides.task, *overrides.hydra]):
         raise ValueError(f"run=NAME is needed where {beside} processes are started side by side: it is their folder")
     shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and shares_store:  # github.com/pytorch/pytorch/issues/135712
+    if number("TORCHELASTIC_MAX_RESTARTS") and shares_store:  # github.com/pytorch/pytorch/issues/135712
         raise ValueError(
             "torchrun keeps the addresses of processes that have died, and those that it starts again may call them; "
             "type TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone ..., or leave --max-restarts out"
         )
 
 
-def go_on(cfg: DictConfig, folder: Path) -> None:
-    """For a run whose process was started again: resume where there is a checkpoint, else start anew in its folder."""
-    if not any(folder.iterdir()) or "resume" not in cfg:
-        return
-    cfg.resume = any((folder / "checkpoints").glob("*.ckpt"))
-    if is_first_process():
-        print(f"started again: {'goes on' if cfg.resume else 'no checkpoint yet, begins anew'} in {shown(folder)}")
+def open_folder(cfg: DictConfig, typed: Sequence[str]) -> RunFolder:
+    """The folder that this job works in: claimed for a new run, opened again for one that goes on.
 
+    Args:
+        cfg: The composed config; `resume` is set where a process was started again after its run had begun.
+        typed: Config flags and overrides of this command.
 
-def check_folder(folder: Path, resume: Any) -> None:
-    """Errors: ValueError where a new run would write into an old one's folder, or there is nothing to resume.
-
-    resume: None where the verb has no such key.
+    Raises:
+        ValueError: If the folder is another run's, or there is nothing to resume.
     """
+    state = HydraConfig.get()
+    folder, resume = folder_of(cfg), cfg.get("resume")
     if not isinstance(resume, bool | None):
         raise ValueError(f"resume: got '{resume}', wanted true or false")
-    if any(folder.iterdir()) and not resume:
-        again = "" if resume is None else "go on with resume=true, "
-        raise ValueError(f"the run folder {shown(folder)} is not empty; choose another run=NAME, {again}or delete it")
-    if resume and not (folder / OVERRIDES).exists():
-        raise ValueError(f"resume=true: there is no run in {shown(folder)}; name one with run=NAME")
+    restarted = any(number(name) for name in RESTARTS) and resume is not None
+    if restarted and is_same_run(read_overrides(folder), typed):
+        cfg.resume = any((folder / "checkpoints").glob("*.ckpt"))
+        if is_first_process():
+            print(f"started again: {'goes on' if cfg.resume else 'no checkpoint yet, begins anew'} in {shown(folder)}")
+        return reopen(folder) if is_first_process() else RunFolder(folder, False, None, False)
+    if not is_first_process():
+        return RunFolder(folder, False, None, False)
+    if resume:
+        return reopen(folder)
+    named = any(parse(o)[0] in NAMING for o in [*state.overrides.task, *state.overrides.hydra])
+    if state.mode == RunMode.MULTIRUN and not named:
+        return claim_in_sweep(folder, resume is not None)
+    return claim(folder, named, resumable=resume is not None)
+
+
+def folder_of(cfg: DictConfig) -> Path:
+    """The run folder that the config asks for."""
+    state = HydraConfig.get()
+    if state.mode == RunMode.MULTIRUN or state.run.dir != ".":
+        return Path(state.runtime.output_dir)
+    return Path(cfg.paths.outputs, str(cfg.run)).absolute()
+
+
+def claim_in_sweep(folder: Path, resumable: bool) -> RunFolder:
+    """A job's folder in a sweep whose name is its time: a name that another sweep has taken gets a number appended."""
+    sweep, job = folder.parent, folder.name
+    if sweep not in SWEEPS:
+        try:
+            claimed = claim(folder, True, resumable)
+            SWEEPS[sweep] = sweep
+            return claimed
+        except TakenError:
+            own = claim(sweep, typed=False)
+            own.release()
+            SWEEPS[sweep] = own.path
+    return claim(SWEEPS[sweep] / job, True, resumable)
+
+
+def is_same_run(stored: Sequence[str], typed: Sequence[str]) -> bool:
+    """Whether a process that was started again has the command that its folder's run was started with.
+
+    A job of a pool may be given other settings of the trainer, with which its run goes on.
+    """
+    free = ("resume", "run", "paths.outputs")
+    rooms = ("trainer.",) if number("MM_RESTART_COUNT") else ()
+
+    def own(words: Sequence[str]) -> set[str]:
+        keys = {word: parse(word)[0] for word in words}
+        return {word for word, key in keys.items() if key not in free and not (rooms and key.startswith(rooms))}
+
+    return bool(stored) and own(stored) == own(typed)
+
+
+def number(name: str) -> int:
+    """An environment variable's number; 0 where it is not set, or empty."""
+    return int(os.environ.get(name) or 0)
+
+
+def typed_words() -> list[str]:
+    """Config flags and overrides of this command."""
+    return [*config_flags(sys.argv), *HydraConfig.get().overrides.task]
 
 
 def remember(folder: Path) -> None:
     """Keep verb, config flags and overrides of a run that is about to start, for resuming and comparing."""
-    state = HydraConfig.get()
-    typed = yaml.safe_dump([*config_flags(sys.argv), *state.overrides.task], allow_unicode=True)
-    with whole(folder / OVERRIDES) as part:
-        part.write_text(f"# mm {state.job.config_name}\n{typed}", encoding="utf-8")
-
-
-def leave_nothing(folder: Path, error: Exception | None = None) -> None:
-    """Remove the folder of a job that made nothing in it, as it failed, so that its name is free again.
-
-    Of a mistake that was found when training began, how it began is all that the folder holds.
-    """
-    if not is_first_process():
-        return
-    begun = {"config.yaml", OVERRIDES, "csv"} if isinstance(error, ValueError) else set()
-    made = {path.name for path in folder.iterdir() if not path.is_dir() or any(path.rglob("*.*"))}
-    if made <= begun and not any(folder.glob("csv/*/metrics.csv")):
-        shutil.rmtree(folder)
+    write_overrides(folder, str(HydraConfig.get().job.config_name), typed_words())
 
 
 def restore(before: dict[str, str | None]) -> None:
@@ -262,8 +306,3 @@ def flags_first(argv: list[str]) -> list[str]:
         else:
             rest.append(word)
     return [*first, *rest]
-
-
-def shown(path: Path) -> str:
-    """As short as it can be typed."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -76,11 +76,11 @@ def figure(severities: Sequence[float], ours: Curves, base: Curves) -> Any:
                 if base:
                     look["linestyle"] = ":"
                     axes.plot(severities, base[head, metric, name, corruption], linewidth=1.2, **look)
-            axes.set_title(name)
+            axes.set_title(name, parse_math=False)
             axes.grid(alpha=0.3)
             if (head, metric) == heads[0]:
                 axes.legend(fontsize=8, framealpha=0.7)
-        row[0].set_ylabel(f"{head}: {metric}" if len(heads) > 1 else metric)
+        row[0].set_ylabel(f"{head}: {metric}" if len(heads) > 1 else metric, parse_math=False)
     for axes in panels[-1]:
         axes.set_xlabel(f"severity ({MISSING}: part of the rows)")
     if base:

@@ -198,7 +198,7 @@ class Embeddings:
         index = self.build(name)
         try:
             folder.mkdir(exist_ok=True)
-            with whole(kept, shared=True) as part:
+            with whole(kept) as part:
                 faiss.write_index(index, str(part))
                 for old in folder.glob(f"{name}-*.faiss"):
                     old.unlink()

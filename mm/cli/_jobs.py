@@ -51,7 +51,10 @@ class Job:
                 f"the run folder {shown(self.folder)} holds another run (there: {was or '-'}; now: {now or '-'}); "
                 "choose another run=NAME, type the command that was typed first, or delete it"
             )
-        done = (self.folder / "metrics.json").exists() and what(held, free=FREE[:-1]) == what(self.overrides, FREE[:-1])
+        left = ["metrics.json", *(["model/model.safetensors"] if self.command[0] == "train" else [])]
+        done = all((self.folder / name).exists() for name in left) and what(held, free=FREE[:-1]) == what(
+            self.overrides, FREE[:-1]
+        )
         return "finished" if done else "begun"
 
     @property

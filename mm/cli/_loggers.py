@@ -106,7 +106,8 @@ def finish_wandb(run: Any, trainer: Trainer, task: Any, results: dict[str, Any],
     import wandb
     from wandb.util import make_artifact_name_safe
 
-    pictures = {name: wandb.Image(str(saved[name.replace("/", "_")])) for name in task.figures}
+    files = {name: saved.get(name.replace("/", "_")) for name in task.figures}
+    pictures = {name: wandb.Image(str(file)) for name, file in files.items() if file is not None}
     if pictures:
         run.log(pictures | {"trainer/global_step": trainer.global_step})
     artifact = wandb.Artifact(make_artifact_name_safe(run.name or run.id), type="model")

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,14 @@ def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         path = folder / f"{name.replace('/', '_')}.png"
-        figure.savefig(path, dpi=120)
+        try:
+            with warnings.catch_warnings(), whole(path) as part:
+                warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # drawn as an empty box
+                figure.savefig(part, dpi=120, format="png")
+        except Exception as error:  # of matplotlib: no number may be lost by it
+            cause = next(iter(str(error).splitlines()), "")
+            print(f"{shown(path)} could not be drawn: {type(error).__name__}: {cause}", file=sys.stderr)
+            continue
         paths.append(path)
     return paths
 
@@ -58,18 +66,16 @@ def write_predictions(path: Path, datamodule: Any, rows: list[int], decoded: Map
 def save(
     folder: Path, results: Mapping[str, Any], task: Any, datamodule: Any, rows: list[int], truth: bool
 ) -> dict[str, Path]:
-    """Predictions of these rows, pictures, errors, and, last, metrics.json. -> what -> where"""
-    saved = {}
+    """metrics.json first, then predictions of these rows, errors and pictures. -> what -> where"""
+    saved = {"metrics": folder / "metrics.json"}
+    write_json(saved["metrics"], results)
     if rows:
         saved["predictions"] = folder / "predictions.parquet"
         write_predictions(saved["predictions"], datamodule, rows, task.decoded, truth)
-    saved |= {path.stem: path for path in write_figures(folder, task.figures)}
     if datamodule.faults:
         saved["errors"] = folder / "errors.csv"
         datamodule.write_errors(saved["errors"])
-    saved["metrics"] = folder / "metrics.json"
-    write_json(saved["metrics"], results)
-    return saved
+    return saved | {path.stem: path for path in write_figures(folder, task.figures)}
 
 
 def flat(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -242,6 +242,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     if task.nonfinite is not None and task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
+    _results.write_json(folder / "metrics.json", results)  # before anything that may fail
     saved = _weights.leave_adapter(cfg, task.model, folder)
     saved |= {"model": folder / "model", "config": folder / "config.yaml"}
     save_model(cfg, run, folder / "model", results)

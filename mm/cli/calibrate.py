@@ -49,12 +49,12 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     remember(folder)
     numbers: dict[str, Any] = {f"{key}/{n}": value for key, found in results.items() for n, value in found.items()}
     numbers |= _run.data_counts(datamodule)
-    saved = {"model": loaded.path} | {path.stem: path for path in _results.write_figures(folder, figures)}
+    saved = {"model": loaded.path, "metrics": folder / "metrics.json"}
+    _results.write_json(saved["metrics"], numbers)
+    saved |= {path.stem: path for path in _results.write_figures(folder, figures)}
     if datamodule.faults:
         saved["errors"] = folder / "errors.csv"
         datamodule.write_errors(saved["errors"])
-    saved["metrics"] = folder / "metrics.json"
-    _results.write_json(saved["metrics"], numbers)
     _calibration.show(results)
     print(f"calibrated by {told}")
     for line in [*(f"{name}: {why}" for name, why in left.items()), *_results.notes(numbers)]:

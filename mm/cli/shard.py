@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch, leave_nothing, shown
+from mm.cli._app import launch, shown
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,4 +34,3 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     print(f"{table.source}: {what} in {len(about.shards)} shards, {size / 1e6:.1f} MB")
     print(f"next:\n  mm train datamodule=shards datamodule.path={shown(out)}")
     print(shown(out))
-    leave_nothing(folder)

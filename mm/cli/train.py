@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch, shown
+from mm.cli._app import launch, shown, typed_words
 from mm.messages import is_first_process
+from mm.runs.folder import read_overrides
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,13 +28,19 @@ def job(cfg: "DictConfig", folder: Path) -> float | None:
 
 def finished(cfg: "DictConfig", folder: Path) -> bool:
     """Whether there is nothing left to do; says so."""
-    if not cfg.resume or not (folder / "metrics.json").exists():
+    if not cfg.resume or not (folder / "metrics.json").exists() or not (folder / "model").is_dir():
         return False
     from omegaconf import OmegaConf
 
     before = OmegaConf.load(folder / "config.yaml").trainer
     if any(before[key] != cfg.trainer[key] for key in ("max_epochs", "max_steps", "max_time")):
         return False  # asked to train longer
+    new = [word for word in typed_words() if word not in read_overrides(folder)]
+    if changed := [word for word in new if not word.startswith(("resume=", "run=", "paths.outputs="))]:
+        raise ValueError(
+            f"{changed[0]}: the run in {shown(folder)} is finished, and this would change nothing of it; raise "
+            "trainer.max_epochs (or max_steps) to go on, or start another run=NAME"
+        )
     if is_first_process():
         print("this run is finished; raise trainer.max_epochs to go on, or evaluate it:")
         print(f"  mm evaluate checkpoint={shown(folder / 'model')} datamodule=...")

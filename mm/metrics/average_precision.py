@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
+from mm.metrics._labels import set_ticks
+
 # As pycocotools has them: torchmetrics (1.9) rounds its own to float32, and a recall of exactly 0.5 is then below 0.5.
 OVERLAPS = np.linspace(0.5, 0.95, 10).tolist()
 RECALLS = np.linspace(0, 1, 101).tolist()
@@ -59,7 +61,7 @@ class AveragePrecision(MeanAveragePrecision):
         for i, name in enumerate(("map50", "map")):
             places = [row + 0.35 * (i - 0.5) for row in range(len(self.kinds))]
             axes.barh(places, [max(0.0, float(found[f"{name}/{k}"])) for k in self.kinds], height=0.3, label=name)
-        axes.set_yticks(range(len(self.kinds)), self.kinds)
+        set_ticks(axes.yaxis, self.kinds)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.grid(axis="x", alpha=0.3)

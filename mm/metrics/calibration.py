@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchmetrics.functional.classification import binary_calibration_error
 
+from mm.metrics._labels import short
 from mm.types import IGNORE
 
 BINS = 15  # of equal width, as Guo 2017
@@ -153,7 +154,8 @@ def figure(panels: dict[str, tuple[Tensor, Tensor]]) -> Any:
         gap = {"facecolor": "none", "edgecolor": "crimson", "hatch": "////", "linewidth": 0.8}
         upper.bar(left, mean - often, bottom=often, label="from there to the mean confidence", **bar, **gap)
         upper.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
-        upper.set(title=title, xlim=(0, 1), ylim=(0, 1))
+        upper.set_title(short(title), parse_math=False)
+        upper.set(xlim=(0, 1), ylim=(0, 1))
         share = (count / count.sum()).numpy()
         lower.bar((torch.arange(BINS) / BINS).numpy(), share, color="grey", edgecolor="white", **bar)
         lower.set(xlabel="confidence" if logits.shape[-1] > 1 else "probability of a yes", ylim=(0, 1))

@@ -7,54 +7,82 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from mm.metrics._labels import set_ticks
+
 NUMBERS_UP_TO = 30  # classes: above it a cell is smaller than its number
-
-
-def rates(confusion: Tensor) -> dict[str, Tensor]:
-    """Precision, recall and F1 per class; zero where undefined. (C, C) rows are truth -> (C,) each"""
-    hit = confusion.diagonal().double()
-    truth, predicted = confusion.sum(1), confusion.sum(0)
-    return {
-        "precision": hit / predicted.clamp(min=1),
-        "recall": hit / truth.clamp(min=1),
-        "f1": 2 * hit / (truth + predicted).clamp(min=1),
-    }
+LABELS_UP_TO = 200  # classes: above it a label is smaller than a pixel
+MATRIX_UP_TO = 1000  # classes: above it the matrix takes more memory than the rows
+INCHES = 20.0  # of the picture at most
 
 
 class ClassificationReport(Metric):
-    """scikit-learn's classification_report over all classes, with zero_division=0.
+    """scikit-learn's `classification_report`, with `zero_division=0`.
 
-    update: probabilities or logits (N, C), classes (N,). Its names: "precision/<class>", "support/<class>",
-    "precision_macro", "precision_micro", "precision_weighted"; the same of recall and f1.
+    The macro averages are over the classes that have a true or a predicted row, as in torchmetrics and seqeval.
+    scikit-learn's `f1_score(labels=all_classes)` counts a class that does not occur as zero; `absent_as_zero` does so
+    too. Its names are "precision/<class>", "support/<class>", "precision_macro", "precision_micro",
+    "precision_weighted", and the same of recall and F1.
+
+    Args:
+        classes: Class names, by class index.
+        absent_as_zero: Whether classes without a true and without a predicted row count as zero in macro averages.
+        **kwargs: Arguments of `torchmetrics.Metric`.
     """
 
     full_state_update = False
     higher_is_better = True
-    confusion: Tensor  # (C, C) rows seen of [true class, predicted class]
+    hit: Tensor  # (C,) rows whose class was predicted
+    truth: Tensor  # (C,) rows of each class
+    predicted: Tensor  # (C,) rows for which it was predicted
+    confusion: Tensor  # (C, C) rows of [true class, predicted class], for the picture; of many classes not kept
 
-    def __init__(self, classes: Sequence[str], **kwargs: Any):
+    def __init__(self, classes: Sequence[str], absent_as_zero: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.classes = list(classes)
+        self.absent_as_zero = absent_as_zero
         n = len(self.classes)
-        self.add_state("confusion", torch.zeros(n, n, dtype=torch.long), dist_reduce_fx="sum")
+        for name in ("hit", "truth", "predicted"):
+            self.add_state(name, torch.zeros(n, dtype=torch.long), dist_reduce_fx="sum")
+        if n <= MATRIX_UP_TO:
+            self.add_state("confusion", torch.zeros(n, n, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
+        """Count rows.
+
+        Args:
+            preds: Probabilities or logits, (N, C).
+            target: Classes, (N,).
+        """
         n = len(self.classes)
-        # One matrix product, not bincount: that one has no deterministic kernel on a GPU.
-        truth, told = (torch.nn.functional.one_hot(x, n).float() for x in (target, preds.argmax(-1)))
-        with torch.autocast(target.device.type, enabled=False):  # in bfloat16 301 rows would be 300
-            self.confusion += (truth.T @ told).long()
+        answer = preds.argmax(-1)
+        if n <= MATRIX_UP_TO:
+            # One matrix product, not bincount: that one has no deterministic kernel on a GPU.
+            true, told = (torch.nn.functional.one_hot(x, n).float() for x in (target, answer))
+            with torch.autocast(target.device.type, enabled=False):  # in bfloat16 301 rows would be 300
+                counts = (true.T @ told).long()
+            self.confusion += counts
+            self.hit += counts.diagonal()
+            self.truth += counts.sum(1)
+            self.predicted += counts.sum(0)
+            return
+        self.hit += count(target[answer == target], n)
+        self.truth += count(target, n)
+        self.predicted += count(answer, n)
 
     def compute(self) -> dict[str, Tensor]:
-        truth = self.confusion.sum(1)  # (C,)
-        total = truth.sum().clamp(min=1)
+        total = self.truth.sum().clamp(min=1)
+        counted = torch.ones_like(self.truth, dtype=torch.bool)
+        if not self.absent_as_zero:
+            counted = self.truth + self.predicted > 0
         result = {}
-        for name, value in rates(self.confusion).items():
-            result |= {f"{name}/{label}": value[i].float() for i, label in enumerate(self.classes)}
-            result[f"{name}_macro"] = value.mean().float()
-            result[f"{name}_micro"] = (self.confusion.trace() / total).float()  # the same for all three: accuracy
-            result[f"{name}_weighted"] = ((value * truth).sum() / total).float()
-        return result | {f"support/{label}": truth[i].float() for i, label in enumerate(self.classes)}
+        for name, value in rates(self.hit, self.truth, self.predicted).items():
+            single = value.float().unbind()
+            result |= {f"{name}/{label}": single[i] for i, label in enumerate(self.classes)}
+            result[f"{name}_macro"] = (value[counted].mean() if counted.any() else value.mean()).float()
+            result[f"{name}_micro"] = (self.hit.sum() / total).float()  # the same for all three: accuracy
+            result[f"{name}_weighted"] = ((value * self.truth).sum() / total).float()
+        support = self.truth.float().unbind()
+        return result | {f"support/{label}": support[i] for i, label in enumerate(self.classes)}
 
     def names(self) -> list[str]:
         """Keys of what it computes."""
@@ -62,20 +90,27 @@ class ClassificationReport(Metric):
         return means + [f"{name}/{c}" for name in ("precision", "recall", "f1", "support") for c in self.classes]
 
     def figure(self) -> Any:
-        """The confusion matrix: counts in the cells, coloured by the share of the true class."""
+        """Draw the confusion matrix: counts in the cells, coloured by the share of the true class.
+
+        Returns:
+            A matplotlib figure of at most 20 inches; None where there are more than 1,000 classes.
+        """
         from matplotlib.figure import Figure  # slow to import, and seldom drawn
 
-        counts = self.confusion.cpu()
         n = len(self.classes)
+        if n > MATRIX_UP_TO:
+            return None
+        counts = self.confusion.cpu()
         share = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
         small = 9 if n <= NUMBERS_UP_TO else 5
-        inches = max(4.0, (0.42 if n <= NUMBERS_UP_TO else 0.11) * n + 2)
+        inches = min(INCHES, max(4.0, (0.42 if n <= NUMBERS_UP_TO else 0.11) * n + 2))
         figure = Figure(figsize=(inches + 1, inches), layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.02)
-        axes.set_xticks(range(n), self.classes, rotation=90, fontsize=small)
-        axes.set_yticks(range(n), self.classes, fontsize=small)
+        if n <= LABELS_UP_TO:
+            set_ticks(axes.xaxis, self.classes, rotation=90, fontsize=small)
+            set_ticks(axes.yaxis, self.classes, fontsize=small)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         if n <= NUMBERS_UP_TO:
@@ -86,3 +121,19 @@ class ClassificationReport(Metric):
                         j, i, str(counts[i, j].item()), ha="center", va="center", fontsize=small - 1, color=colour
                     )
         return figure
+
+
+def count(classes: Tensor, n: int) -> Tensor:
+    """How often each class occurs. (N,) -> (n,), by a kernel that is deterministic on a GPU as well."""
+    found, times = classes.unique(return_counts=True)
+    return torch.zeros(n, dtype=torch.long, device=classes.device).index_put((found,), times)
+
+
+def rates(hit: Tensor, truth: Tensor, predicted: Tensor) -> dict[str, Tensor]:
+    """Precision, recall and F1 of each class; zero where undefined. Each argument and result is (C,)."""
+    right = hit.double()
+    return {
+        "precision": right / predicted.clamp(min=1),
+        "recall": right / truth.clamp(min=1),
+        "f1": 2 * right / (truth + predicted).clamp(min=1),
+    }

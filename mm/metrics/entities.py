@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from mm.metrics._labels import set_ticks
 from mm.types import IGNORE
 
 
@@ -76,7 +77,7 @@ class Entities(Metric):
             places = [row + 0.25 * (i - 1) for row in range(len(self.types))]
             axes.barh(places, [float(found[f"{name}/{kind}"]) for kind in self.types], height=0.22, label=name)
         labels = [f"{kind} ({int(found[f'support/{kind}'])})" for kind in self.types]
-        axes.set_yticks(range(len(self.types)), labels)
+        set_ticks(axes.yaxis, labels)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.grid(axis="x", alpha=0.3)

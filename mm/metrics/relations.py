@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from mm.metrics._labels import set_ticks
 from mm.types import IGNORE
 
 
@@ -62,7 +63,7 @@ class Relations(Metric):
         axes = drawn.add_subplot()
         axes.barh(range(len(self.kinds)), [float(found[f"f1/{kind}"]) for kind in self.kinds])
         labels = [f"{kind} ({int(count)})" for kind, count in zip(self.kinds, self.truth)]
-        axes.set_yticks(range(len(self.kinds)), labels)
+        set_ticks(axes.yaxis, labels)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_xlabel("F1")

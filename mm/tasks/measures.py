@@ -81,9 +81,19 @@ def read_scores(measured: Mapping[str, Metric], draw: bool) -> tuple[dict[str, T
             values |= value if isinstance(value, dict) else {name: value}
             if draw and isinstance(metric, Drawn):
                 with metric.sync_context():
-                    figures[name] = metric.figure()
+                    figures |= drawn(name, metric)
         metric.reset()
     return values, figures
+
+
+def drawn(name: str, metric: Drawn) -> dict[str, Any]:
+    """The figure of a metric, by its name; none where there is none. A figure that fails costs no number."""
+    try:
+        figure = metric.figure()
+    except Exception as error:  # of matplotlib, or of a metric of the user's own
+        rank_zero_warn(f"{name}: the figure could not be drawn: {type(error).__name__}: {error}")
+        return {}
+    return {} if figure is None else {name: figure}
 
 
 def subsets(inputs: list[str]) -> list[tuple[str, ...]]:

@@ -1,0 +1,1 @@
+"""Run folders: who owns them, and what lies in them."""
