@@ -89,6 +89,8 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         claimed = open_folder(cfg, typed_words())
         with read_write(state), open_dict(state):  # type: ignore[arg-type]
             state.run.dir = state.runtime.output_dir = str(claimed.path)
+        if claimed.fresh and is_first_process():
+            remember(claimed.path)  # a process that is started again must know its folder
         if "run" in cfg and Path(str(cfg.run)).name != claimed.path.name and state.mode == RunMode.RUN:
             cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its time was taken
         with joint(command[1]):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -77,6 +78,26 @@ def datamodule(
             print(f"{table.source}: has no input '{name}': it is absent in every row")
     built.use(loaded.transforms)
     return built
+
+
+def find_device(name: str) -> torch.device:
+    """The device that a key `device` names.
+
+    Args:
+        name: `auto` for the accelerator where there is one, or a torch device such as `cpu`, `cuda` or `cuda:1`.
+
+    Raises:
+        ValueError: If it is none, or none of this machine's.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"device: got '{name}', wanted auto, cpu or a device of this machine ({why})") from None
+    return device
 
 
 def columns(saved: dict[str, Any], given: Any, labelled: bool, drawn: bool = False) -> dict[str, Any]:

@@ -108,8 +108,8 @@ def prepare(cfg: DictConfig) -> Run:
 
 def seed_everything(seed: int) -> None:
     """Errors: ValueError where it is no seed."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: got {seed}, wanted a number from 0 to {2**32 - 1}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed: got {seed}, wanted a whole number from 0 to {2**32 - 1}")
     lightning.seed_everything(seed, workers=True, verbose=False)
 
 

@@ -14,7 +14,6 @@ def main(argv: list[str]) -> None:
 
 
 def job(cfg: "DictConfig", folder: Path) -> None:
-    import torch
 
     from mm import checkpoint
     from mm.cli import _apply, _calibration, _results, _run
@@ -28,7 +27,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     datamodule = _apply.datamodule(cfg, loaded, labelled=True, drawn=cfg.split == "val")
     rows = splits(datamodule, cfg.split)
     model.calibration = {}
-    model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    model.to(_apply.find_device(cfg.device))
     seen = {place: _calibration.collect(model, datamodule, split) for place, split in rows.items()}
     fitted, left = _calibration.fit(model, seen["val"], cfg.conformal)
 

@@ -52,10 +52,10 @@ class RunFolder:
         self.lock = None
 
     def discard(self, begun: bool = False) -> None:
-        """Remove the folder of a run that made nothing, so that its name is free again, if this process created it.
+        """Remove the folder of a run that made nothing but its overrides.yaml, if this process created it.
 
-        Folders without a file in them are removed as well. Any other file stays, and the folder with it; a folder that
-        held a run when it was claimed stays as it is.
+        Its name is free again then. Folders without a file in them are removed as well. Any other file stays, and the
+        folder with it; a folder that held a run when it was claimed stays as it is.
 
         Args:
             begun: Also remove the files that a run writes before its first step.
@@ -63,7 +63,7 @@ class RunFolder:
         if not self.fresh or not self.path.is_dir():
             return
         files = [path for path in self.path.rglob("*") if not path.is_dir() or path.is_symlink()]
-        known = [self.path / name for name in BEGUN] if begun else []
+        known = [self.path / name for name in (BEGUN if begun else (OVERRIDES,))]
         if any(file not in known for file in files):
             return
         for file in files:

@@ -9,6 +9,7 @@ import pytest
 from conftest import COLUMNS, TINY
 
 from mm.cli._app import bare, config_flags, flags_first, remembered
+from mm.runs.folder import write_overrides
 
 
 def test_a_wandb_agents_arguments_are_taken_as_they_are():
@@ -80,13 +81,16 @@ def test_a_process_that_was_started_again_goes_on_by_itself(mm, manifest, monkey
     args = ["train", *COLUMNS, *TINY, f"datamodule.path={manifest}", "run=again", "datamodule.batch_size=16"]
     Path("outputs/again").mkdir(parents=True)
     Path("outputs/again/wandb_id").write_text("kept1234")  # it came no further the first time
+    write_overrides(Path("outputs/again"), "train", [*args[1:], "trainer.max_epochs=1"])
     assert "not empty" in mm(*args, "trainer.max_epochs=1").err
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert "not empty" in mm(*args, "trainer.max_epochs=3").err  # another command
     first = mm(*args, "trainer.max_epochs=1")
     assert first.status == 0, first.err
     assert "no checkpoint yet, begins anew" in first.out
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
     assert "not empty" in mm(*args, "trainer.max_epochs=2").err
+    write_overrides(Path("outputs/again"), "train", [*args[1:], "trainer.max_epochs=2"])  # stopped after an epoch
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
     second = mm(*args, "trainer.max_epochs=2")
     assert second.status == 0, second.err

@@ -18,7 +18,7 @@ def test_a_new_folder_is_created_and_removed_again_where_nothing_was_made(tmp_pa
     (folder.path / "config.yaml").touch()
     (folder.path / "checkpoints").mkdir()
     folder.discard()
-    assert (folder.path / "config.yaml").exists()  # something was made
+    assert (folder.path / "config.yaml").exists()  # something was made, by an error that is no user's mistake
     folder.discard(begun=True)
     assert not folder.path.exists()
     folder.release()
