@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 
+from mm.datamodules.fingerprint import Fingerprint, fingerprint
 from mm.datamodules.mixture import Balance, Mixing, Mixture, rarest
 from mm.datamodules.order import Batching, Draw, Order, Shards
 from mm.datamodules.rows import Loaded, Loader, Rows, join, one_thread
@@ -268,15 +269,30 @@ class DataModule(LightningDataModule):
         self.training, self.begun = loader, None
         return loader
 
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Digests of the rows of each split."""
+        return fingerprint(self.table)
+
     def state_dict(self) -> dict[str, Any]:
-        """Kept in every checkpoint: where the epoch stands.
+        """Kept in every checkpoint: where the epoch stands, and a digest of each split's rows.
 
         Here, and not in the loader, whose state Lightning restores after it has asked for its length.
         """
-        return {} if self.training is None else self.training.order.state_dict(self.training.taken)
+        order = {} if self.training is None else self.training.order.state_dict(self.training.taken)
+        return order | {"fingerprint": self.fingerprint.digests()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.begun = state_dict or None
+        """Errors: ValueError where the rows are others than those of the checkpoint."""
+        state = dict(state_dict)
+        before = state.pop("fingerprint", None)  # older checkpoints have none
+        if before is not None and before != self.fingerprint.digests():
+            changed = [name for name in SPLITS if before.get(name) != self.fingerprint.digests().get(name)]
+            raise ValueError(
+                f"{self.table.source}: the rows of {', '.join(changed)} are others than those that the checkpoint was "
+                "trained on; a run keeps its data: bring it back as it was, or start another run=NAME"
+            )
+        self.begun = state or None
 
     def standing(self, state: Mapping[str, Any]) -> tuple[int, int, int]:
         """-> the epoch of a `state_dict`, how many batches of it were trained, how many it has if it goes on now."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
 from mm.files import whole
@@ -38,6 +38,7 @@ from mm.types import (
     Transform,
 )
 
+ROWS = "rows.safetensors"  # digests of the rows of each split
 CALIBRATED = "Calibration: "  # begins a line of the model card
 # Whose classes may be built on loading; nothing else of a config is ever called.
 ALLOWED = ("mm.", "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
@@ -54,6 +55,11 @@ class LoadedModel:
     spec: DataSpec
     config: dict[str, Any]  # plain data, as in the directory's config.yaml, with the label map filled in
     path: Path
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """Digests of the rows that it was trained, validated and tested on; none where an older mm has written it."""
+        return load_file(self.path / ROWS) if (self.path / ROWS).is_file() else {}
 
     @torch.inference_mode()
     def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
@@ -130,13 +136,15 @@ def save(
     card: str,
     task: dict[str, Any] | None = None,
     split: dict[str, Any] | None = None,
+    rows: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model directory, beside its name, and rename it; one that is there already is replaced.
 
     model_config, transform_configs, reader_configs: the finished configs that they, and what reads the targets, were
     built from; columns: as the datamodule's;
     metrics: the configs of each head's metrics; card: the text of its README.md; task: what is kept of the training;
-    split: how validation and test rows are drawn of data that names none.
+    split: how validation and test rows are drawn of data that names none; rows: digests of the
+    rows of each split, as in mm/datamodules/fingerprint.py.
     """
     with whole(path) as part:
         part.mkdir(parents=True)
@@ -167,7 +175,10 @@ def save(
         (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
         (part / "README.md").write_text(card, encoding="utf-8")
         save_model(model, str(part / "model.safetensors"))
-        (part / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
+        if rows:
+            save_file(dict(rows), part / ROWS)
+        for file in part.glob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes them for their owner alone
 
 
 def keep_transforms(

@@ -74,7 +74,7 @@ def test_mistakes_are_named(copy):
 
 def test_directory_is_plain_and_names_no_folder_it_was_made_from(copy, manifest):
     names = {f.name for f in copy.iterdir()}
-    assert names == {"config.yaml", "model.safetensors", "labels.json", "README.md"}
+    assert names == {"config.yaml", "model.safetensors", "labels.json", "README.md", "rows.safetensors"}
     config = (copy / "config.yaml").read_text()
     assert str(manifest.parent) not in config
     assert "???" not in config

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer
@@ -14,6 +15,8 @@ from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
 from mm.cli import _finish, _results, _run, _trainer
 from mm.cli._app import remember
+from mm.datamodules.fingerprint import from_tensors, seen_in_training
+from mm.messages import say
 from mm.types import TargetData
 
 
@@ -78,6 +81,37 @@ def datamodule(
             print(f"{table.source}: has no input '{name}': it is absent in every row")
     built.use(loaded.transforms)
     return built
+
+
+def trained_on(loaded: LoadedModel, datamodule: Any, split: str) -> tuple[int, str]:
+    """Count the rows of a split that the model was trained on.
+
+    Args:
+        loaded: A model directory, which keeps the digests of its rows.
+        datamodule: The data.
+        split: A split of the data, or "all".
+
+    Returns:
+        Their number and the name of the first; 0 where the directory keeps no digests, and of the split `train`.
+    """
+    before = from_tensors(loaded.rows)
+    count, first = 0, ""
+    for name in ("val", "test") if split == "all" else {split} - {"train"}:
+        seen = seen_in_training(before, datamodule.fingerprint, name)
+        if seen.any() and not first:
+            first = datamodule.table.name(int(np.flatnonzero(datamodule.table.split == name)[seen.argmax()]))
+        count += int(seen.sum())
+    return count, first
+
+
+def warn_of_trained_rows(loaded: LoadedModel, datamodule: Any, split: str) -> None:
+    """Print how many of the measured rows the model was trained on, where it was on any."""
+    count, first = trained_on(loaded, datamodule, split)
+    if count:
+        say(
+            f"{datamodule.table.source}: {count} of the {len(datamodule.rows(split))} measured rows were trained on, "
+            f"the first: {first}; their figures say nothing of new data"
+        )
 
 
 def find_device(name: str) -> torch.device:

@@ -169,10 +169,12 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     if is_first_process():
         if cfg.resume:
             _resuming.check(cfg, folder)
+            _resuming.check_rows(run.datamodule, folder)
         print(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         remember(folder)
+        _resuming.keep_rows(run.datamodule, folder)
     _loggers.start(cfg, trainer, folder)
     try:
         trainer.fit(run.task, datamodule=run.datamodule, ckpt_path=resume, weights_only=True)
@@ -314,4 +316,5 @@ def save_model(cfg: DictConfig, run: Run, path: Path, results: dict[str, Any]) -
         _results.model_card(command, table.source, split_counts(run.datamodule), results, run.task.model),
         run.task.kept(OmegaConf.to_container(cfg.task, resolve=True)),
         asdict(run.datamodule.split),
+        run.datamodule.fingerprint.tensors(),
     )

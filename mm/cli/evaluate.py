@@ -37,6 +37,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
             "train it further, with model.init_from, or name a target with few_shot.target or linear_probe"
         )
     datamodule = _apply.datamodule(cfg, loaded, labelled=True)
+    _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
     metrics = {
         head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in loaded.config["metrics"].items()
     }
@@ -62,6 +63,7 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
     about = {key: kept[key] for key in ("label", "group")} if isinstance(retrieval, Ranks) else {}
     only = list(dict.fromkeys([*_frozen.wanted(asked), *filter(None, about.values())]))
     datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=only)
+    _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
     _frozen.check(asked, datamodule, loaded.model)
     with open_dict(cfg):
         cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive", **about}
@@ -89,6 +91,7 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
     _frozen.check_trainer(trainer, [named.key for named in _finish.named_keys()])
     learnt = _frozen.trained_on(asked)
     datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked), anew=learnt)
+    _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
     _frozen.check(asked, datamodule, loaded.model)
     test = _frozen.of_encoders(loaded, datamodule, cfg.split, trainer)
     train = _frozen.of_encoders(loaded, datamodule, "train", trainer) if learnt else None
