@@ -168,8 +168,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
         raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
     if is_first_process():
         if cfg.resume:
-            _resuming.check(cfg, folder)
             _resuming.check_rows(run.datamodule, folder)
+            _resuming.check(cfg, folder)
         print(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
