@@ -22,7 +22,7 @@ from mm.datamodules.sources import Source, make_table, sources
 from mm.datamodules.table import Table
 from mm.files import whole
 from mm.transforms.stored import Stored, StoredError
-from mm.types import InputData
+from mm.types import Identified, InputData
 
 INDEX = "index.parquet"
 OWN = "mm."  # how the names of the index's own columns begin
@@ -84,7 +84,7 @@ class ShardsDataModule(DataModule):
         return read_part(cells, Path(source.path.rstrip("/")), about.columns, self, kept)
 
 
-class Column(Sequence[Any]):
+class Column(Identified, Sequence[Any]):
     """One input by row: a text, a Stored picture or sound, or None."""
 
     def __init__(self, store: "Store", name: str, places: dict[str, np.ndarray], names: Any, identity: str):

@@ -135,7 +135,7 @@ def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -
     return found
 
 
-class Joined(Sequence[Any]):
+class Joined(Identified, Sequence[Any]):
     """Inputs in shards, or absent, one file's after the other's, nothing copied."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]):

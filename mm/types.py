@@ -383,16 +383,20 @@ class Drawn(Protocol):
         ...
 
 
-@runtime_checkable
-class Identified(Protocol):
-    """An input's raw values of all rows, told from those of other data without reading them."""
+class Identified:
+    """Base class of the raw values of an input of all rows that need not be read to tell them from those of other data.
+
+    A base class and no protocol: an attribute of this name on a class of the user's own means something else.
+    """
 
     identity: str
 
 
-@runtime_checkable
-class Rebuilt(Protocol):
-    """A part that was built from a source of weights or a folder, and says how to build it without."""
+class Rebuilt:
+    """Base class of a part that was built from a source of weights or a folder, and says how to build it without.
+
+    A base class and no protocol, for the same reason.
+    """
 
     architecture: dict[str, Any]  # constructor arguments that replace those it was built with; plain data
 

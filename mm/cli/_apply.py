@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -15,6 +14,7 @@ from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
 from mm.cli import _finish, _results, _run, _trainer
 from mm.cli._app import remember
+from mm.cli._escape import build, escape
 from mm.datamodules.fingerprint import from_tensors, seen_in_training
 from mm.messages import say
 from mm.types import TargetData
@@ -49,7 +49,8 @@ def datamodule(
     saved = loaded.config["columns"]
     if saved is not None and "columns" in cfg.datamodule:
         with open_dict(cfg):
-            cfg.datamodule.columns = columns(saved, OmegaConf.to_container(cfg.datamodule.columns), labelled, drawn)
+            given = OmegaConf.to_container(cfg.datamodule.columns)
+            cfg.datamodule.columns = columns(escape(saved), given, labelled, drawn)
     if drawn:
         set_now = {named.key for named in _finish.named_keys()}
         for key, value in loaded.config["split"].items():
@@ -155,7 +156,7 @@ def columns(saved: dict[str, Any], given: Any, labelled: bool, drawn: bool = Fal
 
 def test(cfg: DictConfig, loaded: LoadedModel, datamodule: Any, split: str, **more: Any) -> tuple[Any, Trainer]:
     """Every row of a split through the model."""
-    task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=loaded.model, **more)
+    task = build(cfg, "task", _partial_=True)(model=loaded.model, **more)
     trainer = _trainer.build(cfg, [Progress()], False)
     again(trainer, task, datamodule, split)
     return task, trainer

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from mm.cli._escape import build, escape
 from mm.transforms.tabular.columns import plain
 from mm.types import MODALITIES, DataSpec, InputSpec
 
@@ -20,7 +21,7 @@ def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
     for key in list(node):
         if OmegaConf.is_missing(node, key):
             if key in values:
-                node[key] = values[key]
+                node[key] = escape(values[key])
         elif (
             isinstance(child := node._get_node(key), DictConfig)
             and not child._is_none()
@@ -44,9 +45,8 @@ def build_datamodule(cfg: DictConfig, **more: Any) -> Any:
     config = cfg.copy()
     with open_dict(config):
         del config.datamodule["transforms"]
-    OmegaConf.to_container(config.datamodule, throw_on_missing=True)  # a partial would leave out what is missing
     # Not among the arguments of instantiate, which makes plain dicts of dataclasses.
-    return instantiate(config.datamodule, _partial_=True, _convert_="all")(**more)
+    return build(config, "datamodule", _partial_=True)(**more)
 
 
 def cut_readers(cfg: DictConfig) -> None:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from mm.callbacks.resumable import newest_first, usable
 from mm.cli._app import shown
+from mm.cli._escape import read_resolved
 from mm.datamodules.fingerprint import differences, from_tensors
 from mm.files import whole
 from mm.messages import is_first_process
@@ -23,7 +24,7 @@ ROWS = "rows.safetensors"  # the digests of the rows of each split, in a run fol
 
 def check(cfg: DictConfig, folder: Path) -> None:
     """Say what has changed since the run was started. Errors: ValueError where that is its model, data or seed."""
-    before, now = (flat(OmegaConf.to_container(c, resolve=True)) for c in (OmegaConf.load(folder / "config.yaml"), cfg))
+    before, now = map(flat, (read_resolved(folder / "config.yaml"), OmegaConf.to_container(cfg, resolve=True)))
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) == now.get(key) or key == "resume":
             continue

@@ -13,7 +13,6 @@ from typing import Any
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
@@ -24,6 +23,7 @@ from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import Stopped, newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import remember, resume_command, shown
+from mm.cli._escape import build
 from mm.messages import is_first_process, near, say
 from mm.tasks.sharding import Sharded
 
@@ -74,14 +74,14 @@ def prepare(cfg: DictConfig) -> Run:
     _finish.finish_model(cfg, spec)
     metrics, sources = _finish.cut_metrics(cfg), _weights.cut_sources(cfg)
     _tokenizers.finish_tokenizers(cfg, datamodule)
-    model = instantiate(cfg.model, _convert_="all")
+    model = build(cfg, "model")
     if not cfg.get("resume"):
         _tokenizers.check_sources(cfg, model, sources)
         _weights.take(sources, model)
     _weights.adapt(cfg, model)
     needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
     _finish.finish_transforms(cfg, spec, needs)
-    datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
+    datamodule.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
     if not isinstance(cfg.compile, bool):
         raise ValueError(f"compile: got '{cfg.compile}', wanted true or false")
     if cfg.compile:
@@ -93,7 +93,7 @@ def prepare(cfg: DictConfig) -> Run:
     try:
         teachers = _teachers.load(cfg, datamodule.transforms)
         parts = teachers | ({"metrics": built} if built else {})
-        task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=model, **parts)
+        task = build(cfg, "task", _partial_=True)(model=model, **parts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
     try:

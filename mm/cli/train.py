@@ -30,9 +30,9 @@ def finished(cfg: "DictConfig", folder: Path) -> bool:
     """Whether there is nothing left to do; says so."""
     if not cfg.resume or not (folder / "metrics.json").exists() or not (folder / "model").is_dir():
         return False
-    from omegaconf import OmegaConf
+    from mm.cli._escape import read_resolved
 
-    before = OmegaConf.load(folder / "config.yaml").trainer
+    before = read_resolved(folder / "config.yaml")["trainer"]
     if any(before[key] != cfg.trainer[key] for key in ("max_epochs", "max_steps", "max_time")):
         return False  # asked to train longer
     new = [word for word in typed_words() if word not in read_overrides(folder)]
