@@ -246,7 +246,17 @@ class DataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         assert self.trainer is not None
-        return self.trainer.precision_plugin.convert_input(self.finish(batch))  # float64 under precision=64-true
+        done = self.finish(batch)
+        converted = self.trainer.precision_plugin.convert_input(done)  # float64 under precision=64-true
+        # Targets of float64 stay so: bfloat16 has three digits, which is not enough for a Unix time.
+        kept = {name: target for name, target in done.targets.items() if target.dtype == torch.float64}
+        return converted._replace(targets=converted.targets | kept)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        if device.type == "mps":  # Apple's GPUs have no float64
+            narrow = {n: t.float() if t.dtype == torch.float64 else t for n, t in batch.targets.items()}
+            batch = batch._replace(targets=narrow)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def dataset(self, train: bool, only: Sequence[str] | None, stored: Mapping[str, Transform] | None = None) -> Rows:
         """All rows, of which a loader draws."""

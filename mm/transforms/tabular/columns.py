@@ -10,7 +10,7 @@ import numpy as np
 from mm.messages import near
 from mm.transforms.target.cells import text_of, undecodable
 from mm.transforms.target.classes import sort_classes
-from mm.transforms.target.number import value_of
+from mm.transforms.target.number import mean_and_std, value_of
 from mm.types import ColumnData
 
 KINDS = ("number", "category", "list")
@@ -45,7 +45,7 @@ def find_column(given: ColumnData, cells: Sequence[Any], train: np.ndarray) -> t
             faults[row] = str(error)
     if column.kind != "number":
         return replace(column, classes=tuple(sort_classes(classes))), faults
-    mean, std = (float(np.mean(numbers)), float(np.std(numbers))) if numbers else (0.0, 0.0)
+    mean, std = mean_and_std(np.array(numbers)) if numbers else (0.0, 0.0)
     return replace(column, mean=mean, std=std if std > 0 else 1.0), faults
 
 
