@@ -1,5 +1,6 @@
 """Metrics of regression whose states are float64: neither Unix times nor 1e12 plus a small number lose their digits."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 import torchmetrics
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
 
 
 def widest(device: torch.device) -> torch.dtype:
@@ -31,6 +33,7 @@ class Float64States(Metric):
             state = getattr(self, name)
             self._defaults[name] = widened(default, wide)
             setattr(self, name, widened(state, wide))
+        self._dtype = wide
         return self
 
 
@@ -77,7 +80,8 @@ class R2Score(Float64States):
         first = target[0]  # differences of large numbers are exact, and their mean rounds less than that of the numbers
         offset = (target - first).mean()
         deviations = (target - first - offset).square().sum()
-        batch = torch.stack([first.new_tensor(len(target)), first + offset, deviations, (target - preds).square().sum()])
+        residuals = (target - preds).square().sum()
+        batch = torch.stack([first.new_tensor(len(target)), first + offset, deviations, residuals])
         self.moments = merged_moments(self.moments, batch)
 
     def compute(self) -> Tensor:
@@ -90,6 +94,33 @@ class R2Score(Float64States):
         if deviations > 0:
             return 1 - residuals / deviations
         return (residuals == 0).to(residuals.dtype)
+
+
+class SpearmanCorrCoef(Float64States, torchmetrics.SpearmanCorrCoef):
+    """torchmetrics' SpearmanCorrCoef with float64 states, and with ranks that do not overflow.
+
+    torchmetrics keeps the values in float32, where 60 Unix times of one minute are all equal, and adds the ranks of
+    tied values in int32, which overflows where 65,536 or more are tied. Where predictions or targets do not vary, the
+    coefficient is 0, as in torchmetrics.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Metric `SpearmanCorrcoef` will save", UserWarning)
+            super().__init__(**kwargs)
+
+    def compute(self) -> Tensor:
+        ranks = [average_ranks(dim_zero_cat(state)) for state in (self.preds, self.target)]
+        one, other = (rank - rank.mean() for rank in ranks)
+        scale = (one.square().mean() * other.square().mean()).sqrt()
+        return torch.where(scale > 0, (one * other).mean() / scale, 0).clamp(-1, 1)
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Return the ranks of some values (N,), from 1, where equal values share the mean of theirs."""
+    _, index, counts = values.unique(sorted=True, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0)
+    return (last.to(values.dtype) - (counts.to(values.dtype) - 1) / 2)[index]
 
 
 def merged_moments(one: Tensor, other: Tensor) -> Tensor:

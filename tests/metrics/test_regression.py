@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from torch import nn
 
-from mm.metrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+from mm.metrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score, SpearmanCorrCoef
 
 METRICS = {
     "mae": (MeanAbsoluteError, {}, mean_absolute_error),
     "rmse": (MeanSquaredError, {"squared": False}, root_mean_squared_error),
     "r2": (R2Score, {}, r2_score),
+    "spearman": (SpearmanCorrCoef, {}, lambda truth, prediction: spearmanr(truth, prediction).statistic),
 }
 
 
@@ -71,3 +73,15 @@ def test_r2_of_a_target_that_does_not_vary_and_of_one_row() -> None:
     metric.update(same[:1], same[:1])
     with pytest.raises(ValueError, match="two samples"):
         metric.compute()
+
+
+def test_spearman_of_many_ties_and_of_what_does_not_vary() -> None:
+    rng = np.random.default_rng(2)
+    prediction, truth = rng.integers(0, 2, 200_000).astype(float), rng.integers(0, 3, 200_000).astype(float)
+    truth[:80_000] = prediction[:80_000]
+    metric = SpearmanCorrCoef()
+    metric.update(torch.from_numpy(prediction), torch.from_numpy(truth))
+    assert metric.compute().item() == pytest.approx(spearmanr(prediction, truth).statistic, rel=1e-9)
+    metric.reset()
+    metric.update(torch.arange(5.0), torch.ones(5))
+    assert metric.compute() == 0
