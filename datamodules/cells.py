@@ -221,10 +221,13 @@ def read_parquet(path: Path) -> Cells:
     """Errors: ValueError where the file is none, or a cell can't be read."""
     try:
         table = pyarrow.parquet.read_table(path)
-        check_header(table.column_names, str(path))
-        return unpack_table(table)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: can't be read as Parquet: {error}") from None
+    check_header(table.column_names, str(path))
+    try:
+        return unpack_table(table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def unpack_table(table: pyarrow.Table) -> Cells:

@@ -94,7 +94,8 @@ def chunks(path: Path) -> Iterator[np.ndarray]:
     The byte before the first and the one behind the last are line feeds. A byte order mark is left out.
     """
     with path.open("rb") as file:  # not mapped: the pages would count as memory of this process
-        before, part = b"\n", file.read(CHUNK).removeprefix(codecs.BOM_UTF8)
+        head = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
+        before, part = b"\n", head + file.read(CHUNK)
         while part:
             behind = file.read(CHUNK)
             yield np.frombuffer(before + part + (behind[:1] or b"\n"), dtype=np.uint8)

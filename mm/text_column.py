@@ -61,11 +61,14 @@ class TextColumn(Sequence[Any]):
         return TextColumn(self.array, self.replaced)
 
     def distinct(self) -> tuple[list[Any], np.ndarray]:
-        """Return the different cells, in the order of their first row, and the index of each row's among them (N,)."""
-        encoded = self.array.dictionary_encode(null_encoding="encode").unify_dictionaries()
-        cells: list[Any] = encoded.chunks[0].dictionary.to_pylist() if encoded.chunks else []
-        parts = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+        """Return the different cells, and the index of each row's among them (N,)."""
+        encoded = self.array.dictionary_encode().unify_dictionaries()
+        cells: list[Any] = [*(encoded.chunks[0].dictionary.to_pylist() if encoded.chunks else []), None]
+        none = len(cells) - 1
+        parts = [chunk.indices.fill_null(none).to_numpy() for chunk in encoded.chunks]
         index = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+        if not self.array.null_count:
+            del cells[none]
         for row, cell in self.replaced.items():
             index[row] = len(cells)
             cells.append(cell)

@@ -30,7 +30,7 @@ def label_of(cell: Any) -> str:
 
 
 def distinct(cells: Sequence[Any]) -> tuple[list[str], np.ndarray]:
-    """Return the different labels of a column, in the order of their first row, and each row's index into them (N,)."""
+    """Return the different labels of a column, and each row's index into them (N,)."""
     raw, index = cells.distinct() if isinstance(cells, TextColumn) else distinct_texts(cells)
     places: dict[str, int] = {}
     merged = np.array([places.setdefault(label_of(cell), len(places)) for cell in raw], dtype=np.int64)
