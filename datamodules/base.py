@@ -315,7 +315,8 @@ class DataModule(LightningDataModule):
 
     def record(self, fault: Fault, table: Table, others: int = 0) -> None:
         """others: how many more rows are known to be wrong. Errors: ValueError under on_error=raise."""
-        where = f"{table.name(fault.row)}, column '{fault.column}': {fault.message}"
+        message = printable(fault.message)
+        where = printable(f"{table.name(fault.row)}, column '{fault.column}': {message}")
         if fault.fix:
             raise ValueError(f"{where}. {fault.fix}")
         if self.on_error == "raise":
@@ -324,7 +325,7 @@ class DataModule(LightningDataModule):
                 f"{where}{more}. Mend the row, or set datamodule.on_error=drop (leave out such rows) or "
                 f"datamodule.on_error=missing (take the cell as empty)"
             )
-        self.faults[fault.row, fault.column] = fault.message
+        self.faults[fault.row, fault.column] = message
 
     def write_errors(self, path: Path) -> None:
         """Every affected row as CSV, written beside its name and renamed."""
@@ -333,6 +334,11 @@ class DataModule(LightningDataModule):
             writer.writerow(["row", "id", "split", "column", "error"])
             for (row, column), message in sorted(self.faults.items()):
                 writer.writerow([row, self.table.ids[row], self.table.split[row], column, message])
+
+
+def printable(text: str) -> str:
+    """Return a text in which bytes of cells that are no UTF-8 are escaped: no terminal and no file takes them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def limits(budget: Any) -> dict[str, float]:

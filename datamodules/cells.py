@@ -129,7 +129,8 @@ def check_header(names: list[str], where: str) -> list[str]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{where}: the column '{twice}' is there twice; rename one")
     if any(text_fault(name) for name in names):
-        raise ValueError(f"{where}: the column names are not valid UTF-8; save the file as UTF-8")
+        fix = "save the file as UTF-8, for example iconv -f latin1 -t utf-8 OLD > NEW"
+        raise ValueError(f"{where}: the column names are not valid UTF-8; {fix}")
     return names
 
 

@@ -302,7 +302,7 @@ def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
 
 
 def unreadable_texts(texts: Sequence[Any], column: str) -> list[Fault]:
-    """Every row whose text, or one of whose pair of texts, has bytes that are no UTF-8, or NUL.
+    """Every row whose text, or one of whose pair of texts, has bytes that are no UTF-8, or NUL, or is a number.
 
     Arrow has checked what lies in its memory, so that only other columns are looked through.
     """
@@ -312,6 +312,8 @@ def unreadable_texts(texts: Sequence[Any], column: str) -> list[Fault]:
     for row, cell in enumerate(texts):
         for text in cell if isinstance(cell, list) else (cell,):
             wrong = text_fault(text) if isinstance(text, str) else None
+            if isinstance(text, int | float | bytes):
+                wrong = f"got {type(text).__name__}, wanted a text"
             if wrong is not None:
                 faults.append(Fault(row, column, wrong))
     return faults
