@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from mm.datamodules.boxes import is_coco, is_voc, read_coco, read_voc
@@ -164,6 +165,8 @@ def packed(cells: list[Any]) -> Sequence[Any]:
     """Return a column of texts, where some may be None, in Arrow's memory; any other as it is."""
     if not all(cell is None or type(cell) is str for cell in cells):
         return cells
+    if any(cell is not None and "\0" in cell for cell in cells):  # named later, with its row
+        return cells
     try:
         parts = [pyarrow.array(cells[i : i + PART], pyarrow.string()) for i in range(0, len(cells), PART)]
     except UnicodeEncodeError:  # lone surrogates, which are named later, with their row
@@ -241,7 +244,8 @@ def unpack_column(name: str, column: pyarrow.ChunkedArray) -> Sequence[Any]:
     if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
         try:
             column.validate(full=True)
-            return TextColumn(column)
+            has_nul = pyarrow.compute.any(pyarrow.compute.match_substring(column, "\0")).as_py()
+            return column.to_pylist() if has_nul else TextColumn(column)
         except pyarrow.ArrowInvalid:
             kind = pyarrow.binary() if pyarrow.types.is_string(column.type) else pyarrow.large_binary()
             cells = [cell for chunk in column.chunks for cell in chunk.view(kind).to_pylist()]

@@ -93,6 +93,8 @@ def test_parquet_keeps_texts_in_the_memory_of_arrow_and_names_what_can_not_be_re
     cells = read_cells(tmp_path / "a.parquet")
     assert cells == {"a": ["x", None, "y"], "wrong": ["x", "caf\udce9", None]}
     assert isinstance(cells["a"], TextColumn)
+    pyarrow.parquet.write_table(pyarrow.table({"a": ["x", "a\0b", None]}), tmp_path / "c.parquet")
+    assert isinstance(read_cells(tmp_path / "c.parquet")["a"], list)  # in which the row is found
     dates = pyarrow.array([0, 2**62], pyarrow.timestamp("us"))
     pyarrow.parquet.write_table(pyarrow.table({"when": dates}), tmp_path / "b.parquet")
     refused(tmp_path / "b.parquet", "b.parquet: row 1, column 'when': the cell can't be read")
