@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.compute
 import pyarrow.parquet
+from pyarrow.compute import MatchSubstringOptions
+from pyarrow.compute import call_function as call
 
 from mm.datamodules.boxes import is_coco, is_voc, read_coco, read_voc
 from mm.datamodules.fast_csv import read_fast
@@ -244,7 +245,7 @@ def unpack_column(name: str, column: pyarrow.ChunkedArray) -> Sequence[Any]:
     if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
         try:
             column.validate(full=True)
-            has_nul = pyarrow.compute.any(pyarrow.compute.match_substring(column, "\0")).as_py()
+            has_nul = call("any", [call("match_substring", [column], MatchSubstringOptions("\0"))]).as_py()
             return column.to_pylist() if has_nul else TextColumn(column)
         except pyarrow.ArrowInvalid:
             kind = pyarrow.binary() if pyarrow.types.is_string(column.type) else pyarrow.large_binary()

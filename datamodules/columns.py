@@ -53,14 +53,14 @@ class Named(NamedTuple):
 class RowNumbers(Sequence[str]):
     """The numbers of the rows as their ids, where the data has none."""
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, rows: int):
+        self.rows = range(rows)
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.rows)
 
     def __getitem__(self, row: Any) -> Any:
-        found = range(self.count)[row]
+        found = self.rows[row]
         return str(found) if isinstance(found, int) else [str(one) for one in found]
 
 
