@@ -247,7 +247,17 @@ class DataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         assert self.trainer is not None
-        return self.trainer.precision_plugin.convert_input(self.finish(batch))  # float64 under precision=64-true
+        done = self.finish(batch)
+        converted = self.trainer.precision_plugin.convert_input(done)  # float64 under precision=64-true
+        # Targets of float64 stay so: bfloat16 has three digits, which is not enough for a Unix time.
+        kept = {name: target for name, target in done.targets.items() if target.dtype == torch.float64}
+        return converted._replace(targets=converted.targets | kept)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        if device.type == "mps":  # Apple's GPUs have no float64
+            narrow = {n: t.float() if t.dtype == torch.float64 else t for n, t in batch.targets.items()}
+            batch = batch._replace(targets=narrow)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def dataset(self, train: bool, only: Sequence[str] | None, stored: Mapping[str, Transform] | None = None) -> Rows:
         """All rows, of which a loader draws."""
@@ -321,7 +331,8 @@ class DataModule(LightningDataModule):
 
     def record(self, fault: Fault, table: Table, others: int = 0) -> None:
         """others: how many more rows are known to be wrong. Errors: ValueError under on_error=raise."""
-        where = f"{table.name(fault.row)}, column '{fault.column}': {fault.message}"
+        message = printable(fault.message)
+        where = printable(f"{table.name(fault.row)}, column '{fault.column}': {message}")
         if fault.fix:
             raise ValueError(f"{where}. {fault.fix}")
         if self.on_error == "raise":
@@ -330,7 +341,7 @@ class DataModule(LightningDataModule):
                 f"{where}{more}. Mend the row, or set datamodule.on_error=drop (leave out such rows) or "
                 f"datamodule.on_error=missing (take the cell as empty)"
             )
-        self.faults[fault.row, fault.column] = fault.message
+        self.faults[fault.row, fault.column] = message
 
     def write_errors(self, path: Path) -> None:
         """Every affected row as CSV, written beside its name and renamed."""
@@ -339,6 +350,11 @@ class DataModule(LightningDataModule):
             writer.writerow(["row", "id", "split", "column", "error"])
             for (row, column), message in sorted(self.faults.items()):
                 writer.writerow([row, self.table.ids[row], self.table.split[row], column, message])
+
+
+def printable(text: str) -> str:
+    """Return a text in which bytes of cells that are no UTF-8 are escaped: no terminal and no file takes them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def limits(budget: Any) -> dict[str, float]:

@@ -13,6 +13,7 @@ from mm.datamodules.table import SPLITS, Origin, Table
 from mm.datamodules.tabular import learn_columns
 from mm.datamodules.targets import add_target
 from mm.messages import near
+from mm.text_column import join_columns
 from mm.types import MODALITIES, DataSpec, Identified, InputData
 
 
@@ -72,15 +73,15 @@ def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModul
             learn_columns(table, name, module)
     for name in dict.fromkeys(name for part in parts for name in part.targets):
         columns: list[str] = []
-        cells: list[Any] = []
+        cells: list[Sequence[Any]] = []
         usual = next(part.targets[name][0] for part in parts if name in part.targets)
         for part in parts:
             rows = len(part.table.ids)
             column, found = part.targets.get(name, (usual, [None] * rows))
             part.table.columns[name] = column
             columns += [column] * rows
-            cells += found
-        add_target(table, name, columns, cells, module)
+            cells.append(found)
+        add_target(table, name, columns, join_columns(cells), module)
     return table
 
 
@@ -100,7 +101,7 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
     shards = [np.zeros(n, dtype=np.int64) if t.shard is None else t.shard for t, n in zip(tables, sizes)]
     ends = [0, *accumulate(int(shard.max()) + 1 for shard in shards)]
     return Table(
-        inputs={name: Joined(raw) if sharded else [x for one in raw for x in one] for name, raw in inputs.items()},
+        inputs={name: Joined(raw) if sharded else join_columns(raw) for name, raw in inputs.items()},
         targets={},
         ids=[f"{name}:{one}" for name, table in zip(names, tables) for one in table.ids],
         split=np.concatenate([table.split for table in tables]),

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from mm.datamodules.base import DataModule
 from mm.datamodules.splitting import keep_some
 from mm.datamodules.table import Fault, Table
+from mm.messages import say
 from mm.transforms.target.cells import text_of
+from mm.transforms.target.classes import probable_duplicates
+from mm.types import TargetData
 
 
 def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[Any], module: DataModule) -> None:
@@ -29,9 +33,28 @@ def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[
         raise ValueError(f"column '{columns[0]}': {error}") from None
     if written is not None:
         table.written[name] = written
+    if known is None:
+        for line in probable_duplicates(class_counts(data, values)):
+            say(f"{table.source}: column '{columns[0]}': {line}")
     faults = [Fault(row, columns[row], message) for row, message in found.items() if table.split[row] != ""]
     if module.on_error == "drop":
         table.split[[fault.row for fault in faults]] = ""
     table.targets[name] = values
     table.spec.targets[name] = data
     table.faults += faults
+
+
+def class_counts(data: TargetData, values: Any) -> dict[str, int]:
+    """Return the classes of a target, of tags without B- and I-, and how many training rows, words or boxes each has.
+
+    Args:
+        data: What is known of the target.
+        values: Its values, as in TargetRead. Boxes are counted in all rows.
+    """
+    counts = data.facts.get("counts", [])
+    if data.kind == "boxes":
+        found = torch.cat(list(values))[:, 0]
+        counts = torch.bincount(found[found >= 0].long(), minlength=len(data.classes)).tolist()
+    if data.kind == "tags":
+        return {tag[2:]: count for tag, count in zip(data.classes, counts) if tag.startswith("B-")}
+    return dict(zip(data.classes, counts)) if data.kind in ("class", "labels", "boxes") else {}

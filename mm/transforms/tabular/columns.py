@@ -1,16 +1,17 @@
 """What a table's column holds, found from the cells of the training rows."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from mm.messages import near
-from mm.transforms.target.cells import text_of, undecodable
-from mm.transforms.target.classes import sort_classes
-from mm.transforms.target.number import value_of
+from mm.messages import near, say
+from mm.transforms.target.cells import label_of, text_fault, text_of
+from mm.transforms.target.classes import one_form, probable_duplicates, sort_classes
+from mm.transforms.target.number import mean_and_std, value_of
 from mm.types import ColumnData
 
 KINDS = ("number", "category", "list")
@@ -28,7 +29,7 @@ def find_column(given: ColumnData, cells: Sequence[Any], train: np.ndarray) -> t
         raise ValueError(f"column '{given.name}': no training row has a cell; leave the column out")
     column = replace(given, kind=given.kind or kind_of(given, learnt))
     numbers: list[float] = []
-    classes: set[str] = set()
+    classes: Counter[str] = Counter()
     faults: dict[int, str] = {}
     for row, (cell, learning) in enumerate(zip(cells, train.tolist())):
         if is_empty(cell):
@@ -44,8 +45,14 @@ def find_column(given: ColumnData, cells: Sequence[Any], train: np.ndarray) -> t
         except ValueError as error:
             faults[row] = str(error)
     if column.kind != "number":
-        return replace(column, classes=tuple(sort_classes(classes))), faults
-    mean, std = (float(np.mean(numbers)), float(np.std(numbers))) if numbers else (0.0, 0.0)
+        forms = one_form(classes)
+        counts: Counter[str] = Counter()
+        for name, count in classes.items():
+            counts[forms[name]] += count
+        for line in probable_duplicates(counts):
+            say(f"column '{given.name}': {line}")
+        return replace(column, classes=tuple(sort_classes(set(counts)))), faults
+    mean, std = mean_and_std(np.array(numbers)) if numbers else (0.0, 0.0)
     return replace(column, mean=mean, std=std if std > 0 else 1.0), faults
 
 
@@ -95,9 +102,9 @@ def json_list(cell: str) -> list[Any] | None:
 def names(column: ColumnData, cell: Any) -> list[str]:
     """The classes that a cell names. Errors: ValueError where the cell should be a list and is none."""
     if column.kind == "category":
-        return [text_of(cell)]
+        return [label_of(cell)]
     if isinstance(cell, str) and column.separator:
-        return [name.strip() for name in cell.split(column.separator) if name.strip()]
+        return [name.strip() for name in label_of(cell).split(column.separator) if name.strip()]
     found = json_list(cell) if isinstance(cell, str) else cell
     if not isinstance(found, list | tuple):
         raise ValueError(
@@ -105,14 +112,16 @@ def names(column: ColumnData, cell: Any) -> list[str]:
             f"{column.name}, separator: ...}}"
         )
     # Strings, which most are, without text_of's other cases: histories have millions.
-    texts = (x.strip() if isinstance(x, str) else text_of(x) for x in found)
+    texts = (x.strip() if isinstance(x, str) and x.isascii() else label_of(x) for x in found)
     return [text for text in texts if text]
 
 
 def check_text(found: Sequence[str]) -> None:
     """Errors: ValueError where one is not valid UTF-8."""
-    if any(undecodable(name) for name in found):
-        raise ValueError("the cell is not valid UTF-8; save the file as UTF-8")
+    for name in found:
+        fault = text_fault(name)
+        if fault is not None:
+            raise ValueError(fault)
 
 
 def told(column: ColumnData, cells: Sequence[Any]) -> str:
