@@ -21,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mm.cli._import_path import add_working_directory
 from mm.cli._processes import joint
 from mm.files import whole
-from mm.messages import is_first_process, near
+from mm.messages import environment_number, is_first_process, near
+from mm.signals import Stopped
 
 Job = Callable[[DictConfig, Path], Any]
 
@@ -81,13 +82,13 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         check_groups(cfg, state.runtime.choices)
         check_values(command[1], state.overrides.task, state.runtime.choices)
         check_beside(state.overrides)
-        if any(int(os.environ.get(name, 0)) for name in RESTARTS):
+        if any(environment_number(name) for name in RESTARTS):
             go_on(cfg, folder)
         elif is_first_process():
             check_folder(folder, cfg.get("resume"))
         with joint(command[1]):
             result = job(cfg, folder)
-    except Exception as error:
+    except (Exception, Stopped) as error:
         leave_nothing(folder, error)
         raise
     finally:
@@ -128,11 +129,11 @@ def check_values(verb: str, overrides: Sequence[str], choices: Any) -> None:
 
 def check_beside(overrides: Any) -> None:
     """Errors: ValueError where processes started side by side have no common folder, or can't be started again."""
-    beside = max(int(os.environ.get(name, 1)) for name in BESIDE)
+    beside = max(environment_number(name, 1) for name in BESIDE)
     if beside > 1 and not any(parse(o)[0] in ("run", "hydra.run.dir") for o in [*overrides.task, *overrides.hydra]):
         raise ValueError(f"run=NAME is needed where {beside} processes are started side by side: it is their folder")
     shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and shares_store:  # github.com/pytorch/pytorch/issues/135712
+    if environment_number("TORCHELASTIC_MAX_RESTARTS") and shares_store:  # github.com/pytorch/pytorch/issues/135712
         raise ValueError(
             "torchrun keeps the addresses of processes that have died, and those that it starts again may call them; "
             "type TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone ..., or leave --max-restarts out"
@@ -170,14 +171,15 @@ def remember(folder: Path) -> None:
         part.write_text(f"# mm {state.job.config_name}\n{typed}", encoding="utf-8")
 
 
-def leave_nothing(folder: Path, error: Exception | None = None) -> None:
+def leave_nothing(folder: Path, error: Exception | Stopped | None = None) -> None:
     """Remove the folder of a job that made nothing in it, as it failed, so that its name is free again.
 
-    Of a mistake that was found when training began, how it began is all that the folder holds.
+    Of a mistake that was found when training began, or a signal before the first checkpoint, how it began is all that
+    the folder holds.
     """
     if not is_first_process():
         return
-    begun = {"config.yaml", OVERRIDES, "csv"} if isinstance(error, ValueError) else set()
+    begun = {"config.yaml", OVERRIDES, "csv"} if isinstance(error, ValueError | Stopped) else set()
     made = {path.name for path in folder.iterdir() if not path.is_dir() or any(path.rglob("*.*"))}
     if made <= begun and not any(folder.glob("csv/*/metrics.csv")):
         shutil.rmtree(folder)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mm.cli._mistakes import explain
 from mm.files import whole
+from mm.signals import SIGNALS, Stopped
 
 REPORTS = "MM_REPORTS"  # the folder in which a started process leaves why it failed; set for those alone
 PARENT = "MM_PARENT"  # the id of the process that started it
@@ -26,7 +27,16 @@ LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|tcps
 
 
 class Died(Exception):
-    """Another process of this job has failed; the text is what it had to say, a traceback as a rule."""
+    """Another process of this job has failed; the text is what it had to say, a traceback as a rule.
+
+    Args:
+        text: What to tell.
+        status: The job's exit status.
+    """
+
+    def __init__(self, text: str, status: int = 1):
+        super().__init__(text)
+        self.status = status
 
 
 class Watch(threading.Thread):
@@ -54,11 +64,7 @@ class Watch(threading.Thread):
 
     def kill(self) -> None:
         """None of them can go on alone, and one in a collective hears no other signal."""
-        for child in self.children:
-            if child.poll() is None:
-                child.kill()
-        for child in self.children:
-            child.wait()
+        kill(self.children)
 
     def close(self) -> None:
         """The job is over; those that are still at their own end get half a minute for it."""
@@ -68,6 +74,15 @@ class Watch(threading.Thread):
             time.sleep(0.05)
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def kill(processes: Sequence[subprocess.Popen]) -> None:
+    """End these processes, and wait until they are gone."""
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+    for process in processes:
+        process.wait()
 
 
 watching: list[Watch] = []  # of the job at work: one, where it has started processes
@@ -81,6 +96,13 @@ def joint(verb: str) -> Iterator[None]:
         threading.Thread(target=follow, args=(int(os.environ[PARENT]),), daemon=True).start()
     try:
         yield
+    except Stopped as end:
+        if follower and not end.together:
+            leave_report(int(end.code or 0), f"stopped by {end.signal}")
+        for watch in [] if end.together else watching:  # those that have not agreed to stop do not end by themselves
+            watch.over.set()
+            watch.kill()
+        raise
     except Exception as error:
         if follower:
             report(error, verb)
@@ -97,7 +119,7 @@ def first(error: Exception) -> Exception:
     """What to tell: the error of this process, or of that one whose end caused it."""
     for watch in watching:
         if watch.found.wait(GRACE if lost(error) else 0) and not isinstance(error, ValueError):
-            return ValueError(watch.text) if watch.status == 2 else Died(watch.text)
+            return ValueError(watch.text) if watch.status == 2 else Died(watch.text, watch.status)
         watch.over.set()
         watch.kill()  # before this process lets go of the others, which would tell of that
     return error
@@ -116,12 +138,17 @@ def report(error: Exception, verb: str) -> None:
     if lost(error):
         time.sleep(2 * GRACE)  # to be ended by the first process, which knows why
     message = explain(error, verb)
-    text = message or "".join(traceback.format_exception(error)).rstrip()
+    leave_report(2 if message else 1, message or "".join(traceback.format_exception(error)).rstrip())
+
+
+def leave_report(status: int, text: str) -> None:
+    """In a started process: leave the reason for its end to the first process, and end."""
     folder = Path(os.environ[REPORTS])
-    with whole(folder / f"{os.getpid()}.json") as part:
-        part.write_text(json.dumps({"status": 2 if message else 1, "text": text}), encoding="utf-8")
+    if folder.is_dir():  # else the first process has ended
+        with whole(folder / f"{os.getpid()}.json") as part:
+            part.write_text(json.dumps({"status": status, "text": text}), encoding="utf-8")
     sys.stdout.flush()
-    os._exit(2 if message else 1)  # at once: other threads and an interpreter's end can wait for each other
+    os._exit(status)  # at once: other threads and an interpreter's end can wait for each other
 
 
 def follow(parent: int) -> None:
@@ -138,6 +165,9 @@ def verdict(codes: Sequence[int | None], folder: Path) -> tuple[int, str]:
         said = json.loads(reports[0].read_text(encoding="utf-8"))
         return said["status"], said["text"]
     rank, code = next((rank, code) for rank, code in enumerate(codes, start=1) if code)
+    if code - 128 in SIGNALS or -code in SIGNALS:  # it was stopped, before it could leave a report or during its end
+        signum = abs(code) % 128
+        return 128 + signum, f"process {rank} (of 0 to {len(codes)}) was stopped by {signal.Signals(signum).name}"
     if code > 0:
         return 1, f"process {rank} (of 0 to {len(codes)}) has ended with status {code}; what it said is above"
     name = signal.Signals(-code).name

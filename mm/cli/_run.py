@@ -21,10 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
 from mm.callbacks.kept import Kept
-from mm.callbacks.resumable import Stopped, newest_first
+from mm.callbacks.resumable import newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import remember, resume_command, shown
 from mm.messages import is_first_process, near, say
+from mm.signals import Stopped
 from mm.tasks.sharding import Sharded
 
 LONG = 600  # letters of a value that are printed as they are
@@ -197,22 +198,32 @@ def tell_end(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException
     """Of a run that ends before its time: the first process tells."""
     if is_first_process():
         print(farewell(cfg, trainer, folder, end), file=sys.stderr)
-    elif isinstance(end, Stopped):
+    elif isinstance(end, Stopped) and end.together:
         end.code = 0
+    if isinstance(end, Stopped):
+        end.told = True
 
 
 def farewell(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> str:
     """What is said of a run that ends before its time."""
     how = f"stopped by {end.signal}" if isinstance(end, Stopped) else "the run ended"
+    when = f"after step {trainer.global_step}" if trainer.global_step else "before its first step"
     kept = newest_first(folder / "checkpoints")
     go_on = f"go on with: {resume_command(cfg, folder)}"
-    return (
-        f"{how} after step {trainer.global_step}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
-    )
+    return f"{how} {when}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
 
 
 def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
     """Test the best checkpoint, save everything, say where it is. -> the monitored metric's best value"""
+    try:
+        return finish(cfg, run, trainer, folder)
+    except Stopped as end:
+        tell_end(cfg, trainer, folder, end)
+        raise
+
+
+def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
+    """As `conclude`."""
     task, datamodule = run.task, run.datamodule
     results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
     kept = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)), None)
@@ -226,11 +237,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
         say(f"validation never came: there is no best {cfg.monitor.metric}, and the last weights are kept")
     tested = bool((datamodule.table.split == "test").any()) and cfg.trainer.limit_test_batches != 0
     if tested:
-        try:
-            trainer.test(task, datamodule=datamodule, verbose=False)
-        except Stopped as end:
-            tell_end(cfg, trainer, folder, end)
-            raise
+        trainer.test(task, datamodule=datamodule, verbose=False)
     results |= task.results | {"train/seconds": round(time.time() - run.started, 3)}
     gather(trainer, task, datamodule)
     if isinstance(trainer.strategy, Sharded):

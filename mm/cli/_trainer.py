@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mm.callbacks.frozen import FrozenFeatures
 from mm.callbacks.resumable import WholeFileIO
 from mm.cli._launcher import watched
-from mm.cli._signals import Ends
+from mm.cli._signals import Unheard
 
 
 def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
@@ -37,9 +37,11 @@ def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
         plugins.append(SLURMEnvironment(auto_requeue=False))
     own = {"default_root_dir": HydraConfig.get().runtime.output_dir, "enable_checkpointing": keeps, "plugins": plugins}
     try:
-        return watched(build(callbacks=[*callbacks, Ends()], logger=logger, **own))
+        trainer = build(callbacks=callbacks, logger=logger, **own)
     except (TypeError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
+    trainer._signal_connector = Unheard(trainer)
+    return watched(trainer)
 
 
 def members(hint: Any) -> list[Any]:
