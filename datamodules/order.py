@@ -234,9 +234,12 @@ class Order(Sampler[list[Draw]]):
 
     def state_dict(self, taken: int) -> dict[str, Any]:
         """Plain data: where the epoch stands, after `taken` batches since this process went on with it."""
-        parts = self.parts or [Part(self.world, self.batching, 0)]
+        now = Part(self.world, self.batching, 0)
+        # Saved anew before its first batch, as when a run is stopped again in the validation that it began with.
+        parts = [*self.begun[1], now] if self.begun else self.parts or [now]
+        epoch = self.begun[0] if self.begun else self.epoch
         last = Part(self.world, self.batching, taken)
-        return {"epoch": self.epoch, "parts": [asdict(part) for part in (*parts[:-1], last)]}
+        return {"epoch": epoch, "parts": [asdict(part) for part in (*parts[:-1], last)]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the epoch that the state names."""
