@@ -47,4 +47,6 @@ def test_room_knows_only_whom_it_may(file):
         assert not {n for n in names if n.split(".")[0] in {"hydra", "omegaconf"}}
     if room not in ANYTHING:
         ours = {n.split(".")[1] for n in names if n.startswith("mm.")}
-        assert ours <= MAY[room] | {room, "messages", "files", "signals", "windows"}, f"{room} may know {sorted(MAY[room])}"
+        assert ours <= MAY[room] | {room, "messages", "files", "signals", "windows"}, (
+            f"{room} may know {sorted(MAY[room])}"
+        )

@@ -24,26 +24,25 @@ def main() -> None:
     A user's mistake ends in one message and exit status 2, a signal in one message and the status of a process that the
     signal ended. A verb goes on when nobody reads its output any more.
     """
-    training = sys.argv[1:2] == ["train"]
+    training = sys.argv[1:2] == ["train"] and not {"-m", "--multirun"} & set(sys.argv)
     note = "mm: nobody reads the standard output any more; the run goes on without it" if training else ""
     with lasting_output(note), stopping() as stopper:
         try:
             command(stopper)
         except Stopped as end:
-            leave(end)
+            leave(end, training)
         except Exception:
             if not stopper.signum:
                 raise
-            leave(Stopped(stopper.signum))  # what the signal has interrupted has made another error of it
+            leave(Stopped(stopper.signum), training)  # what the signal has interrupted has made another error of it
         finally:
             atexit.unregister(end_quietly)
             atexit.register(end_quietly)
 
 
-def leave(end: Stopped) -> None:
-    """Exit after a signal. What a run has kept is told by the run itself."""
+def leave(end: Stopped, training: bool) -> None:
+    """Exit after a signal. What a run has kept is told by the run itself, once it has begun."""
     if not end.told and not os.environ.get("MM_REPORTS"):  # which a process has that was started by the first one
-        training = sys.argv[1:2] == ["train"] and "-m" not in sys.argv and "--multirun" not in sys.argv
         tell(f"mm: stopped by {end.signal}{' before training began; nothing is kept' if training else ''}")
     sys.exit(end.code)
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
             go_on(cfg, folder)
         elif is_first_process():
             check_folder(folder, cfg.get("resume"))
-        with joint(command[1]):
+        with joint(command[1], partial(leave_nothing, folder)):
             result = job(cfg, folder)
     except (Exception, Stopped) as error:
         leave_nothing(folder, error)

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from mm.signals import SIGNALS, Stopped
 REPORTS = "MM_REPORTS"  # the folder in which a started process leaves why it failed; set for those alone
 PARENT = "MM_PARENT"  # the id of the process that started it
 GRACE = 20.0  # seconds in which the first process notices by itself that another is gone: with gloo at once, NCCL waits
+STOP_GRACE = 4.0  # the same after a signal: docker kills ten seconds after it has sent one
 # What a process gets to see when another one is gone.
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|tcpstore|socket", re.IGNORECASE)
 
@@ -57,7 +58,10 @@ class Watch(threading.Thread):
                 self.status, self.text = verdict(codes, self.folder)
                 self.kill()
                 self.found.set()
-                if not self.over.wait(GRACE):
+                stopped = self.status - 128 in SIGNALS
+                if not self.over.wait(STOP_GRACE if stopped else GRACE):
+                    for leave in leaving:
+                        leave(Stopped(self.status - 128) if stopped else None)
                     print(f"mm: {self.text}", file=sys.stderr, flush=True)
                     os._exit(self.status)
                 return
@@ -85,12 +89,17 @@ def kill(processes: Sequence[subprocess.Popen]) -> None:
         process.wait()
 
 
+leaving: list[Callable[[Stopped | None], None]] = []  # what to do where the job at work has to end at once
 watching: list[Watch] = []  # of the job at work: one, where it has started processes
 
 
 @contextmanager
-def joint(verb: str) -> Iterator[None]:
-    """Around a job. Errors: its own, or, as ValueError (a user's mistake) or Died, that of another process."""
+def joint(verb: str, leave: Callable[[Stopped | None], None]) -> Iterator[None]:
+    """Around a job. Errors: its own, or, as ValueError (a user's mistake) or Died, that of another process.
+
+    leave: what to do where the job has to end while the main thread waits for another process in vain.
+    """
+    leaving.append(leave)
     follower = REPORTS in os.environ
     if follower:
         threading.Thread(target=follow, args=(int(os.environ[PARENT]),), daemon=True).start()
@@ -111,6 +120,7 @@ def joint(verb: str) -> Iterator[None]:
             raise
         raise other from None
     finally:
+        leaving.remove(leave)
         while watching:
             watching.pop().close()
 
