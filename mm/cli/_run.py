@@ -26,6 +26,7 @@ from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers
 from mm.cli._app import remember, resume_command, shown
 from mm.messages import is_first_process, near, say
 from mm.signals import Stopped
+from mm.tasks import guards
 from mm.tasks.sharding import Sharded
 
 LONG = 600  # letters of a value that are printed as they are
@@ -116,19 +117,11 @@ def seed_everything(seed: int) -> None:
 def check_settings(cfg: DictConfig, task: Any) -> None:
     """Errors: ValueError where what is asked of the trainer does not go with the task."""
     if str(cfg.trainer.precision) == "16-mixed" and cfg.task.optimizer.get("fused"):
-        raise ValueError(
-            "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of "
-            "gradients only after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
-        )
+        raise ValueError(guards.FUSED)  # before a trainer on a CPU changes the precision
     for key in ("max_epochs", "max_steps"):
         if cfg.trainer[key] == 0 or (cfg.trainer[key] or 1) < -1:
             raise ValueError(f"trainer.{key}: got {cfg.trainer[key]}, wanted 1 or more, or -1 for no end")
-    endless = cfg.trainer.max_epochs in (None, -1) and cfg.trainer.max_steps == -1
-    if endless and task.scheduler.shape != "constant":
-        raise ValueError(
-            f"task.scheduler.shape={task.scheduler.shape} needs to know how long the run is; set trainer.max_epochs or "
-            "trainer.max_steps, or choose task/scheduler=constant"
-        )
+    guards.check_length(task.scheduler, cfg.trainer.max_epochs, cfg.trainer.max_steps)
 
 
 def settle_monitor(cfg: DictConfig, known: dict[str, bool | None]) -> None:
@@ -148,8 +141,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     callbacks = _trainer.build_callbacks(cfg, run.task.model)
     trainer = _trainer.build(cfg, callbacks, _loggers.build(cfg, folder))
     sharded = isinstance(trainer.strategy, Sharded)
-    if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
-        raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
+    if sharded:
+        guards.check_sharding(run.task, trainer)  # before any callback begins
     if sharded and _weights.has_adapters(cfg):
         raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
     for callback in callbacks:
@@ -161,9 +154,6 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
             if any(isinstance(other, WeightAveraging) for other in callbacks):
                 raise ValueError("callbacks: kept would save the weights as they are, not ema's average; leave one out")
             callback.save = partial(save_model, cfg, run)
-    if sharded and run.task.unsharded:
-        name = type(run.task).__name__.lower()
-        raise ValueError(f"task={name}: trainer=fsdp would not share out {run.task.unsharded}; use trainer=ddp")
     if not sharded and resume and Path(resume).is_dir():
         raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
     if is_first_process():
@@ -245,7 +235,7 @@ def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float |
     if not trainer.is_global_zero:
         return score
     results |= _alignment.told_after_training(task, datamodule) if tested else {}
-    if task.nonfinite is not None and task.nonfinite.skipped:
+    if task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
     saved = _weights.leave_adapter(cfg, task.model, folder)

@@ -23,11 +23,6 @@ def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
     for key, value in cfg.trainer.items():
         if isinstance(value, str | float) and key in hints and not {type(value), value} & set(members(hints[key])):
             raise ValueError(f"trainer.{key}: got '{value}', wanted {str(hints[key]).replace('typing.', '')}")
-    if str(cfg.trainer.precision) in ("bf16-true", "16-true"):
-        raise ValueError(
-            f"trainer.precision: got '{cfg.trainer.precision}', in which counts, targets and metrics lose digits; "
-            f"wanted {str(cfg.trainer.precision).replace('true', 'mixed')}"
-        )
     # Lightning would add a checkpoint callback of its own, which watches nothing.
     keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
     build = instantiate(cfg.trainer, _partial_=True, _convert_="all")

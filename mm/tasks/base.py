@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from mm.model import MultimodalModel
-from mm.tasks import parameters
+from mm.tasks import guards, parameters
 from mm.tasks.measures import mean_losses, positive
 from mm.tasks.nonfinite import NonFinite, all_finite, listed
 from mm.tasks.schedule import Course, Schedule
@@ -34,8 +34,8 @@ class Task(LightningModule):
 
     optimizer: partial that takes parameter groups, None for a task that only tests; freeze, lr_scale, no_decay,
     layer_decay: see mm.tasks.parameters; activation_checkpointing: see mm.tasks.sharding; nonfinite: what is done
-    about a loss or a gradient that is not finite, None for a task that only tests; gradual_unfreeze: epochs after which
-    one block more of each encoder learns, see mm.tasks.unfreezing, None: all do from the start.
+    about a loss or a gradient that is not finite, None: the run stops, and no batch is kept; gradual_unfreeze: epochs
+    after which one block more of each encoder learns, see mm.tasks.unfreezing, None: all do from the start.
     """
 
     unsharded = ""  # weights of its own that trainer=fsdp would not share out
@@ -62,7 +62,7 @@ class Task(LightningModule):
         self.lr_scale = dict(lr_scale)
         self.no_decay = list(no_decay)
         self.layer_decay = layer_decay
-        self.nonfinite = nonfinite
+        self.nonfinite = nonfinite or NonFinite()
         self.seed = torch.initial_seed()
         self.course = Course(1, 1, 1, 1)  # of the run at work
         parameters.freeze(model, freeze)
@@ -85,8 +85,13 @@ class Task(LightningModule):
         return {}
 
     def setup(self, stage: str) -> None:
-        """Before a checkpoint is loaded, which may replace the course; the optimizers come before it or after."""
+        """Before a checkpoint is loaded, which may replace the course; the optimizers come before it or after.
+
+        Errors: ValueError where what is asked of the trainer does not go with the task.
+        """
+        guards.check_precision(self.trainer)
         if stage == "fit":
+            guards.check_fit(self, self.trainer)
             epoch, run = self.epoch_steps(), self.total_steps()
             self.course = Course(epoch, epoch, run, run)
             self.trainer.log_every_n_steps = min(self.trainer.log_every_n_steps, epoch)  # type: ignore[attr-defined]
@@ -133,7 +138,7 @@ class Task(LightningModule):
         by the first one's, and the gradient is put right before the optimizer's step, which is exact. Several: a single
         factor can't put them right; the step takes the mean of the micro-batches' means, each exact over processes.
         """
-        skipping = self.nonfinite is not None and self.nonfinite.policy == "skip"
+        skipping = self.nonfinite.policy == "skip"
         buffers = {n: b.clone() for n, b in self.model.named_buffers()} if skipping else {}
         losses = self.losses(batch)
         world = self.trainer.world_size
@@ -195,7 +200,7 @@ class Task(LightningModule):
         By then processes have added their gradients up, and whose it was is lost.
         """
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # which skips such steps itself
-        if self.nonfinite is None or scaled or self._bad or not self.trainer.fit_loop._should_accumulate():
+        if scaled or self._bad or not self.trainer.fit_loop._should_accumulate():
             return
         given = [p for p in self.parameters() if p.grad is not None]
         if not all(grad_norm(side).isfinite() for side in self.sides(given)):
@@ -278,7 +283,6 @@ class Task(LightningModule):
 
     def meet_nonfinite(self, what: str, batch: Batch, batch_idx: int, mine: bool) -> None:
         """Tell of this process's batch; mine: it may be at fault. Errors: ValueError or DistError to stop the run."""
-        assert self.nonfinite is not None
         if what == "the loss" and self.gathers and self.trainer.world_size > 1:
             # Rows reach the losses of all processes: at fault are those whose own are not finite, else the first.
             self.on_train_batch_start(batch, batch_idx)
@@ -317,7 +321,7 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["format"] = FORMAT
-        checkpoint["skipped_steps"] = 0 if self.nonfinite is None else self.nonfinite.skipped
+        checkpoint["skipped_steps"] = self.nonfinite.skipped
         checkpoint["course"] = asdict(self.course)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -327,8 +331,7 @@ class Task(LightningModule):
                 f"the run's checkpoint has format {found}, this mm reads {FORMAT}; go on with the mm that wrote it, or "
                 "start another run=NAME"
             )
-        if self.nonfinite is not None:
-            self.nonfinite.skipped = checkpoint["skipped_steps"]
+        self.nonfinite.skipped = checkpoint["skipped_steps"]
         now, self.course = self.course, Course(**checkpoint["course"])
         if (now.epoch, now.run) != (self.course.epoch, self.course.run):
             step = checkpoint["global_step"]
