@@ -89,7 +89,7 @@ def left_over(session: int) -> list[int]:
     return found
 
 
-def end(process: subprocess.Popen, seconds: float = 90) -> int:
+def end(process: subprocess.Popen, seconds: float = 300) -> int:
     """-> the exit status as a shell tells it, once every process of the run is gone."""
     status = process.wait(timeout=seconds)
     deadline = time.monotonic() + 20
