@@ -122,6 +122,7 @@ class Order(Sampler[list[Draw]]):
         self.epoch = 0
         self.begun: tuple[int, list[Part]] | None = None  # the epoch to go on with, and what was trained of it
         self.parts: list[Part] = []  # of the current epoch, this one last
+        self.counted: tuple[Any, int] | None = None  # what the length was last planned for, and the length
         self.drawn: tuple[np.ndarray, np.ndarray] = rows[:0], rows[:0]  # of the current epoch, as in Mixture.draw
 
     @property
@@ -134,8 +135,12 @@ class Order(Sampler[list[Draw]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        """Global batches of the current epoch. Planning takes seconds for millions of rows, so it is done once."""
         done = self.done()
-        return sum(part.batches for part in done) + len(self.left(done))
+        key = self.epoch, [asdict(part) for part in done]
+        if self.counted is None or self.counted[0] != key:
+            self.counted = key, sum(part.batches for part in done) + len(self.left(done))
+        return self.counted[1]
 
     def __iter__(self) -> Iterator[list[Draw]]:
         done, self.begun = self.done(), None
