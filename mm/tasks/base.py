@@ -78,6 +78,8 @@ class Task(LightningModule):
         self.unimodal_weight: dict[str, float] = {}  # input -> what goes on into its encoder of its own heads' gradient
         self._only: int | None = None  # which of these losses alone reaches the model
         self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
+        # Of the micro-batch before, whether the gradient that was accumulated up to it is finite, by sides.
+        self._doubt: tuple[tuple[Batch, int], list[Tensor]] | None = None
         self._bad: tuple[Batch, int] | None = None  # the first of these batches whose gradient is not finite
 
     def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,8 +205,15 @@ class Task(LightningModule):
         if scaled or self._bad or not self.trainer.fit_loop._should_accumulate():
             return
         given = [p for p in self.parameters() if p.grad is not None]
-        if not all(grad_norm(side).isfinite() for side in self.sides(given)):
-            self._bad = self._last
+        self.settle_doubt()
+        if not self._bad:
+            self._doubt = self._last, [grad_norm(side).isfinite() for side in self.sides(given)]
+
+    def settle_doubt(self) -> None:
+        """Read whether the gradient of the micro-batch before was finite: by now a device has computed it."""
+        if self._doubt is not None and not all(self._doubt[1]):
+            self._bad = self._bad or self._doubt[0]
+        self._doubt = None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Put the accumulated gradient right, before it is clipped.
@@ -236,9 +245,9 @@ class Task(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm of all gradients, which is logged; where it is not finite, no weight changes."""
-        bad, self._bad = self._bad, None
         given = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not given:  # the step was skipped
+            self._bad = self._doubt = None
             return
         sides = self.sides(given)
         norms = [grad_norm(side) for side in sides]
@@ -246,12 +255,15 @@ class Task(LightningModule):
             not all(norm.isfinite() for norm in norms)
             and getattr(self.trainer.precision_plugin, "scaler", None) is None
         ):  # a scaler skips such steps itself
+            self.settle_doubt()
+            bad, self._bad = self._bad, None
             known = torch.tensor(bad is not None, device=self.device).float()
             if self.trainer.world_size > 1:
                 known = self.trainer.strategy.reduce(known, reduce_op="sum")
             self.meet_nonfinite("the gradient", *(bad or self._last), mine=bad is not None or not known)
             optimizer.zero_grad()
             return
+        self._bad = self._doubt = None
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every == 0:  # logging costs a tenth of a millisecond
             self.log_dict({"train/grad_norm": norms[0]} | self.encoder_norms())

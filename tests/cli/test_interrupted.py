@@ -176,7 +176,7 @@ def check(folder: Path, name: str, trial: Trial, times: Times, mm: Callable) -> 
 
 
 @pytest.mark.slow
-def test_signals_at_random_moments(mm, tmp_path):
+def test_signals_at_random_moments(mm, tmp_path, capfd):
     rng = random.Random(int(os.environ.get("MM_SIGNALS_SEED", "0")))
     write_texts(tmp_path)
     times = {processes: measure(tmp_path, f"whole-{processes}", processes) for processes in (1, 2)}
@@ -192,8 +192,10 @@ def test_signals_at_random_moments(mm, tmp_path):
         what = check(tmp_path, f"cut-{tries}", trial, times[processes], mm)
         if what != "late":
             found[number] = what
-            print(number, trial, what, flush=True)
-    print(json.dumps({what: list(found.values()).count(what) for what in set(found.values())}))
+            with capfd.disabled():
+                print(number, trial, what, flush=True)
+    with capfd.disabled():
+        print(json.dumps({what: list(found.values()).count(what) for what in set(found.values())}))
 
 
 @pytest.mark.slow
