@@ -15,7 +15,7 @@ from lightning import LightningDataModule
 from mm.datamodules.fingerprint import Fingerprint, fingerprint
 from mm.datamodules.mixture import Balance, Mixing, Mixture, rarest
 from mm.datamodules.order import Batching, Draw, Order, Shards
-from mm.datamodules.rows import Loaded, Loader, Rows, join, one_thread
+from mm.datamodules.rows import Loaded, Loader, Rows, begin_worker, join
 from mm.datamodules.splitting import Split, keep_some
 from mm.datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.files import whole
@@ -192,7 +192,7 @@ class DataModule(LightningDataModule):
             collate_fn=partial(join, transforms=dataset.transforms),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=one_thread,
+            worker_init_fn=begin_worker,
         )
         loader.keep = self.keep
         return loader

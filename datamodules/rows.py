@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mm.datamodules.order import Draw, Order
 from mm.datamodules.table import Fault, Table
+from mm.signals import answer_parent_only
 from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate, is_absent
 from mm.transforms.stored import StoredError
@@ -150,8 +151,12 @@ def join(rows: Sequence[RowRead], transforms: Mapping[str, Transform]) -> Loaded
     return Loaded(batch, [fault for r in rows for fault in r.faults], long)
 
 
-def one_thread(worker: int) -> None:
-    """Workers are as many as the user wants cores busy; each decodes on one thread."""
+def begin_worker(worker: int) -> None:
+    """Prepare a worker process: it decodes on one thread, and outlives the signals that end the run.
+
+    Workers are as many as the user wants cores busy.
+    """
+    answer_parent_only()
     torch.set_num_threads(1)
 
 

@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from mm.cli._import_path import add_working_directory
 from mm.cli._processes import joint
 from mm.cli._typed import as_meant, check_run, check_types
 from mm.files import shown
-from mm.messages import is_first_process, near
+from mm.messages import environment_number, is_first_process, near
 from mm.runs.folder import OVERRIDES, RunFolder, TakenError, claim, read_overrides, reopen, write_overrides
+from mm.signals import Stopped
 
 Job = Callable[[DictConfig, Path], Any]
 
@@ -93,13 +94,13 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
             remember(claimed.path)  # a process that is started again must know its folder
         if "run" in cfg and Path(str(cfg.run)).name != claimed.path.name and state.mode == RunMode.RUN:
             cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its time was taken
-        with joint(command[1]):
+        with joint(command[1], partial(leave, claimed)):
             result = job(cfg, claimed.path)
         if is_first_process():
             claimed.discard()  # of a verb that wrote nothing into it
-    except Exception as error:
-        if claimed is not None and is_first_process():
-            claimed.discard(begun=isinstance(error, ValueError))
+    except (Exception, Stopped) as error:
+        if claimed is not None:
+            leave(claimed, error)
         raise
     finally:
         if claimed is not None:
@@ -141,11 +142,11 @@ def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: 
 
 def check_beside(overrides: Any) -> None:
     """Errors: ValueError where processes started side by side have no common folder, or can't be started again."""
-    beside = max(number(name) for name in BESIDE)
+    beside = max(environment_number(name, 1) for name in BESIDE)
     if beside > 1 and not any(parse(o)[0] in ("run", "hydra.run.dir") for o in [*overrides.task, *overrides.hydra]):
         raise ValueError(f"run=NAME is needed where {beside} processes are started side by side: it is their folder")
     shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if number("TORCHELASTIC_MAX_RESTARTS") and shares_store:  # github.com/pytorch/pytorch/issues/135712
+    if environment_number("TORCHELASTIC_MAX_RESTARTS") and shares_store:  # github.com/pytorch/pytorch/issues/135712
         raise ValueError(
             "torchrun keeps the addresses of processes that have died, and those that it starts again may call them; "
             "type TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone ..., or leave --max-restarts out"
@@ -166,7 +167,7 @@ def open_folder(cfg: DictConfig, typed: Sequence[str]) -> RunFolder:
     folder, resume = folder_of(cfg), cfg.get("resume")
     if not isinstance(resume, bool | None):
         raise ValueError(f"resume: got '{resume}', wanted true or false")
-    restarted = any(number(name) for name in RESTARTS) and resume is not None
+    restarted = any(environment_number(name) for name in RESTARTS) and resume is not None
     if restarted and is_same_run(read_overrides(folder), typed):
         cfg.resume = any((folder / "checkpoints").glob("*.ckpt"))
         if is_first_process():
@@ -211,18 +212,13 @@ def is_same_run(stored: Sequence[str], typed: Sequence[str]) -> bool:
     A job of a pool may be given other settings of the trainer, with which its run goes on.
     """
     free = ("resume", "run", "paths.outputs")
-    rooms = ("trainer.",) if number("MM_RESTART_COUNT") else ()
+    rooms = ("trainer.",) if environment_number("MM_RESTART_COUNT") else ()
 
     def own(words: Sequence[str]) -> set[str]:
         keys = {word: parse(word)[0] for word in words}
         return {word for word, key in keys.items() if key not in free and not (rooms and key.startswith(rooms))}
 
     return bool(stored) and own(stored) == own(typed)
-
-
-def number(name: str) -> int:
-    """An environment variable's number; 0 where it is not set, or empty."""
-    return int(os.environ.get(name) or 0)
 
 
 def typed_words() -> list[str]:
@@ -233,6 +229,16 @@ def typed_words() -> list[str]:
 def remember(folder: Path) -> None:
     """Keep verb, config flags and overrides of a run that is about to start, for resuming and comparing."""
     write_overrides(folder, str(HydraConfig.get().job.config_name), typed_words())
+
+
+def leave(folder: RunFolder, error: Exception | Stopped | None = None) -> None:
+    """Remove the folder of a job that failed before it made anything, so that its name is free again.
+
+    Of a mistake that was found when training began, or a signal before the first checkpoint, how it began is all that
+    the folder holds.
+    """
+    if is_first_process():
+        folder.discard(begun=isinstance(error, ValueError | Stopped))
 
 
 def restore(before: dict[str, str | None]) -> None:

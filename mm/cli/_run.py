@@ -20,11 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
 from mm.callbacks.kept import Kept
-from mm.callbacks.resumable import Stopped, newest_first
+from mm.callbacks.resumable import newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import remember, resume_command, shown
 from mm.cli._escape import build
 from mm.messages import is_first_process, near, say
+from mm.signals import Stopped
+from mm.tasks import guards
 from mm.tasks.sharding import Sharded
 
 LONG = 600  # letters of a value that are printed as they are
@@ -116,19 +118,11 @@ def seed_everything(seed: int) -> None:
 def check_settings(cfg: DictConfig, task: Any) -> None:
     """Errors: ValueError where what is asked of the trainer does not go with the task."""
     if str(cfg.trainer.precision) == "16-mixed" and cfg.task.optimizer.get("fused"):
-        raise ValueError(
-            "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of "
-            "gradients only after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
-        )
+        raise ValueError(guards.FUSED)  # before a trainer on a CPU changes the precision
     for key in ("max_epochs", "max_steps"):
         if cfg.trainer[key] == 0 or (cfg.trainer[key] or 1) < -1:
             raise ValueError(f"trainer.{key}: got {cfg.trainer[key]}, wanted 1 or more, or -1 for no end")
-    endless = cfg.trainer.max_epochs in (None, -1) and cfg.trainer.max_steps == -1
-    if endless and task.scheduler.shape != "constant":
-        raise ValueError(
-            f"task.scheduler.shape={task.scheduler.shape} needs to know how long the run is; set trainer.max_epochs or "
-            "trainer.max_steps, or choose task/scheduler=constant"
-        )
+    guards.check_length(task.scheduler, cfg.trainer.max_epochs, cfg.trainer.max_steps)
 
 
 def settle_monitor(cfg: DictConfig, known: dict[str, bool | None]) -> None:
@@ -148,8 +142,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     callbacks = _trainer.build_callbacks(cfg, run.task.model)
     trainer = _trainer.build(cfg, callbacks, _loggers.build(cfg, folder))
     sharded = isinstance(trainer.strategy, Sharded)
-    if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
-        raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
+    if sharded:
+        guards.check_sharding(run.task, trainer)  # before any callback begins
     if sharded and _weights.has_adapters(cfg):
         raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
     for callback in callbacks:
@@ -161,9 +155,6 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
             if any(isinstance(other, WeightAveraging) for other in callbacks):
                 raise ValueError("callbacks: kept would save the weights as they are, not ema's average; leave one out")
             callback.save = partial(save_model, cfg, run)
-    if sharded and run.task.unsharded:
-        name = type(run.task).__name__.lower()
-        raise ValueError(f"task={name}: trainer=fsdp would not share out {run.task.unsharded}; use trainer=ddp")
     if not sharded and resume and Path(resume).is_dir():
         raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
     if is_first_process():
@@ -200,22 +191,32 @@ def tell_end(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException
     """Of a run that ends before its time: the first process tells."""
     if is_first_process():
         print(farewell(cfg, trainer, folder, end), file=sys.stderr)
-    elif isinstance(end, Stopped):
+    elif isinstance(end, Stopped) and end.together:
         end.code = 0
+    if isinstance(end, Stopped):
+        end.told = True
 
 
 def farewell(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> str:
     """What is said of a run that ends before its time."""
     how = f"stopped by {end.signal}" if isinstance(end, Stopped) else "the run ended"
+    when = f"after step {trainer.global_step}" if trainer.global_step else "before its first step"
     kept = newest_first(folder / "checkpoints")
     go_on = f"go on with: {resume_command(cfg, folder)}"
-    return (
-        f"{how} after step {trainer.global_step}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
-    )
+    return f"{how} {when}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
 
 
 def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
     """Test the best checkpoint, save everything, say where it is. -> the monitored metric's best value"""
+    try:
+        return finish(cfg, run, trainer, folder)
+    except Stopped as end:
+        tell_end(cfg, trainer, folder, end)
+        raise
+
+
+def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
+    """As `conclude`."""
     task, datamodule = run.task, run.datamodule
     results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
     kept = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)), None)
@@ -229,11 +230,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
         say(f"validation never came: there is no best {cfg.monitor.metric}, and the last weights are kept")
     tested = bool((datamodule.table.split == "test").any()) and cfg.trainer.limit_test_batches != 0
     if tested:
-        try:
-            trainer.test(task, datamodule=datamodule, verbose=False)
-        except Stopped as end:
-            tell_end(cfg, trainer, folder, end)
-            raise
+        trainer.test(task, datamodule=datamodule, verbose=False)
     results |= task.results | {"train/seconds": round(time.time() - run.started, 3)}
     gather(trainer, task, datamodule)
     if isinstance(trainer.strategy, Sharded):
@@ -241,7 +238,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     if not trainer.is_global_zero:
         return score
     results |= _alignment.told_after_training(task, datamodule) if tested else {}
-    if task.nonfinite is not None and task.nonfinite.skipped:
+    if task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
     _results.write_json(folder / "metrics.json", results)  # before anything that may fail

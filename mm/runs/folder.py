@@ -20,7 +20,7 @@ from mm.files import shown, whole
 
 OVERRIDES = "overrides.yaml"
 # What a run writes before its first step.
-BEGUN = ("config.yaml", OVERRIDES, "csv/version_0/hparams.yaml")
+BEGUN = ("config.yaml", OVERRIDES, "rows.safetensors", "csv/version_0/hparams.yaml")
 PATIENCE = 5.0  # seconds in which the last processes of an earlier run may still be ending
 LOCKS: set[int] = set()  # descriptors of the folders that this process has locked
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR)
