@@ -165,6 +165,7 @@ class Read(NamedTuple):
     meta: Sequence[dict[str, Tensor]] = ()  # of each window what decoding needs, as in Transform.meta
     unknown: bool = False  # True where it names what the training rows do not have, and is read as "other"
     taken: bool = False  # True where the row has it, but it was taken away: without it the row still counts
+    notes: tuple[str, ...] = ()  # what else of it was changed or left out, such as "mixed_down": data/mixed_down/audio
 
 
 class Transform(Protocol):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import count
@@ -196,7 +196,15 @@ def write(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, fold
         "faults": [[row, told] for (row, where), told in datamodule.faults.items() if where == table.column(name, row)],
         "cut": [row for row, what in datamodule.long if what == f"cut/{name}"],
         "unknown": [row for row, what in datamodule.long if what == f"unknown/{name}"],
+        "notes": notes_of(datamodule.long, name),
     }
+
+
+def notes_of(long: Iterable[tuple[int, str]], name: str) -> list[tuple[int, str]]:
+    """Rows and what was noted of an input, as in Read.notes. long: as in the datamodule"""
+    others = ("cut", "unknown", "windowed")
+    found = [(row, what.removesuffix(f"/{name}")) for row, what in sorted(long) if what.endswith(f"/{name}")]
+    return [(row, note) for row, note in found if note not in others]
 
 
 def is_frozen(module: nn.Module) -> bool:
