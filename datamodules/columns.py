@@ -12,6 +12,7 @@ import numpy as np
 from mm.datamodules.base import DataModule
 from mm.datamodules.cells import Cells
 from mm.datamodules.looking import look
+from mm.datamodules.paths import file_faults, resolve_paths, stat_files
 from mm.datamodules.splitting import check_split, make_split
 from mm.datamodules.table import Fault, Table
 from mm.datamodules.tabular import cut_tabular, rows_of
@@ -66,8 +67,11 @@ def read_part(
     id_column = found.roles["id"] or "id"
     split, unknown, drawn = find_split(cells, found.roles, found.targets, module)
     faults = wrong_ids(ids, id_column)
+    files: dict[str, np.ndarray] = {}
     for name, (column, modality) in found.inputs.items() if kept is None else ():
-        faults += missing_files(raw[name], cells[column], column) if modality in ("vision", "audio") else []
+        if modality in ("vision", "audio"):
+            files[name] = stat_files(raw[name])
+            faults += file_faults(raw[name], files[name], cells[column], column, source)
     table = Table(
         inputs=raw,
         targets={},
@@ -77,6 +81,7 @@ def read_part(
         source=source.name,
         columns={name: column for name, (column, _) in found.inputs.items()},
         faults=[f for f in faults if split[f.row] != ""] + unknown,
+        files=files,
         shard=None if kept is None else kept.shard,
     )
     if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
@@ -86,7 +91,9 @@ def read_part(
         if name in found.tabular:  # what they hold is learnt once the rows of all files are known
             table.spec.inputs[name] = InputData(modality="tabular", columns=found.tabular[name])
         elif kept is None:
-            table.spec.inputs[name] = look(raw[name], modality, source, module.trained)
+            table.spec.inputs[name] = look(
+                raw[name], modality, source, module.trained, found.inputs[name][0], files.get(name)
+            )
         else:
             table.spec.inputs[name] = kept.spec[name]
     return Part(table, {name: (column, cells[column]) for name, column in found.targets.items()}, found.roles, drawn)
@@ -263,7 +270,7 @@ def read_input(cells: Sequence[Any], modality: str, root: Path) -> list[Any]:
     """Cells -> raw inputs: texts as they are, paths made relative to the manifest's folder."""
     if modality == "text":
         return ["" if isinstance(c, float) and math.isnan(c) else c for c in cells]
-    return [str(root / text_of(c)) if text_of(c) else None for c in cells]
+    return resolve_paths(cells, root)
 
 
 def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
@@ -277,17 +284,6 @@ def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
             faults.append(Fault(row, column, "the id is not valid UTF-8; save the file as UTF-8"))
         elif first.setdefault(name, row) != row:
             faults.append(Fault(row, column, f"the id '{name}' is also that of row {first[name]}"))
-    return faults
-
-
-def missing_files(paths: Sequence[str | None], cells: Sequence[Any], column: str) -> list[Fault]:
-    """Every row whose file does not exist: told at the start, not an hour into the epoch."""
-    faults = []
-    for row, (path, cell) in enumerate(zip(paths, cells, strict=True)):
-        if path is not None and not isinstance(cell, str):
-            faults.append(Fault(row, column, f"got {type(cell).__name__}, wanted the path of a file as text"))
-        elif path is not None and not os.path.isfile(path):
-            faults.append(Fault(row, column, f"no file {listing([path], longest=300)}"))
     return faults
 
 
