@@ -19,3 +19,20 @@ def test_numbers() -> None:
 def test_a_number_that_does_not_vary_is_told_as_such_and_none_at_all_is_not() -> None:
     assert Number().learn(["4"] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 0
     assert Number().learn([""] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("NA", "got 'NA', wanted a number; it is a usual spelling of a missing value: leave the cell empty"),
+        ("nan", "got 'nan', wanted a finite number; it is a usual spelling of a missing value"),
+        ("-inf", "got '-inf', wanted a finite number; leave the cell empty"),
+        ("3,5", "got '3,5', wanted a number; write a decimal point, not a comma"),
+        ("2024-01-03", "it is a date or a time: write it as numbers"),
+        ("5 kg", "write the number without its unit"),
+    ],
+)
+def test_what_is_no_number_is_told_with_its_remedy(cell: str, said: str) -> None:
+    read = Number().learn(["1", cell, "2"], np.ones(3, bool), None)
+    assert said in read.faults[1]
+    assert read.data.facts["mean"] == 1.5
