@@ -22,6 +22,9 @@ from mm.transforms.target.cells import text_of, undecodable
 from mm.types import MODALITIES, ColumnData, DataSpec, InputData
 
 
+ROLES = ("id", "split", "group")  # what a column may be beside inputs and targets
+
+
 class Kept(NamedTuple):
     """Inputs that are known without their cells, as shards keep them."""
 
@@ -66,7 +69,8 @@ def read_part(
     ids = read_ids(cells, found.roles["id"])
     id_column = found.roles["id"] or "id"
     split, unknown, drawn = find_split(cells, found.roles, found.targets, module)
-    faults = wrong_ids(ids, id_column)
+    faults = [f._replace(message=f.message + way_out("id", found.roles, columns)) for f in wrong_ids(ids, id_column)]
+    unknown = [f._replace(message=f.message + way_out("split", found.roles, columns)) for f in unknown]
     files: dict[str, np.ndarray] = {}
     for name, (column, modality) in found.inputs.items() if kept is None else ():
         if modality in ("vision", "audio"):
@@ -122,7 +126,10 @@ def find_columns(
     roles = find_roles(cells, columns, {*read, *targets.values()})
     for role in ("split", "group"):
         if roles[role] != named(columns, role) and kept is None:
-            say(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
+            say(
+                f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}; if it is none, set "
+                f"datamodule.columns.{role}=false"
+            )
     used = [*(read if kept is None else ()), *targets.values(), *filter(None, roles.values())]
     check_columns(cells, used, source, module.trained, set(targets.values()) - set(read))
     return Named(inputs, tabular, targets, roles)
@@ -184,12 +191,28 @@ def join_pairs(
 
 
 def find_roles(cells: Cells, columns: Mapping[str, Any], taken: set[str]) -> dict[str, str | None]:
-    """Columns of id, split and group: those that are named, or bear the name and are `taken` for nothing else."""
-    roles = {role: named(columns, role) for role in ("id", "split", "group")}
+    """Columns of id, split and group: those that are named, or bear the name and are `taken` for nothing else.
+
+    A role that is false or empty has no column, whatever the columns are called.
+    """
+    roles = {role: named(columns, role) for role in ROLES}
     return {
-        role: role if column is None and role in cells and role not in taken else column
+        role: role if column is None and role in cells and role not in taken and not unused(columns, role) else column
         for role, column in roles.items()
     }
+
+
+def unused(columns: Mapping[str, Any], role: str) -> bool:
+    """Whether the user has said that no column has a role."""
+    value = columns.get(role)
+    return value is False or value == ""
+
+
+def way_out(role: str, roles: Mapping[str, str | None], columns: Mapping[str, Any]) -> str:
+    """What to do where a column was taken for a role by its name, and does not fit it; to be appended to a message."""
+    if roles[role] != role or named(columns, role) is not None:
+        return ""
+    return f"; if the column '{role}' is none, set datamodule.columns.{role}=false"
 
 
 def check_columns(
@@ -229,7 +252,7 @@ def leave_out(table: Table, id_column: str, on_error: str) -> None:
 def named(columns: Mapping[str, Any], role: str) -> str | None:
     """The column that the user chose; a column may be called 0."""
     value = columns.get(role)
-    return None if value is None or value == "" else str(value)
+    return None if value is None or value is False or value == "" else str(value)
 
 
 def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
