@@ -30,7 +30,9 @@ class RowRead(NamedTuple):
 
     sample: Sample
     faults: list[Fault]
-    long: list[str]  # of inputs that were too long, such as "cut/text" or "windowed/audio"; and "unknown/tabular"
+    long: list[
+        str
+    ]  # of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read
 
 
 class Loaded(NamedTuple):
@@ -111,6 +113,7 @@ class Rows(Dataset[RowRead]):
         long = [f"cut/{name}" for name, read in reads.items() if read.cut]
         long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
         long += [f"unknown/{name}" for name, read in reads.items() if read.unknown]
+        long += [f"{note}/{name}" for name, read in reads.items() for note in read.notes]
         return RowRead(Sample(inputs, targets, row), faults, long)
 
     def align(self, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 from mm.datamodules.base import DataModule
 from mm.datamodules.columns import Part
 from mm.datamodules.looking import USUAL
+from mm.datamodules.paths import NO_FILE
 from mm.datamodules.table import SPLITS, Origin, Table
 from mm.datamodules.tabular import learn_columns
 from mm.datamodules.targets import add_target
@@ -109,8 +110,15 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
         source=" + ".join(names),
         faults=[f._replace(row=f.row + first) for table, first in zip(tables, firsts) for f in table.faults],
         origins=[Origin(n, f, t.columns, s.weight) for n, f, t, s in zip(names, firsts, tables, given)],
+        files={name: join_files(tables, name) for name in ordered if any(name in table.files for table in tables)},
         shard=np.concatenate([shard + end for shard, end in zip(shards, ends)]) if sharded else None,
     )
+
+
+def join_files(tables: Sequence[Table], name: str) -> np.ndarray:
+    """What the file system says of an input's files; a table without the input names none. -> (N, 2)"""
+    none = [np.full((len(table.ids), 2), NO_FILE, dtype=np.int64) for table in tables]
+    return np.concatenate([table.files.get(name, absent) for table, absent in zip(tables, none)])
 
 
 def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -> dict[str, InputData]:
@@ -130,6 +138,7 @@ def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -
                 modality=data.modality,
                 size=known.size if data.size in (known.size, None) else data.size if known.size is None else USUAL,
                 channels=max(filter(None, (known.channels, data.channels)), default=None),
+                max_value=max(filter(None, (known.max_value, data.max_value)), default=None),
                 sample_rate=max(filter(None, (known.sample_rate, data.sample_rate)), default=None),
                 columns=tuple(dict.fromkeys((*(known.columns or ()), *(data.columns or ())))) or None,
             )

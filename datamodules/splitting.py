@@ -80,7 +80,8 @@ def cut(
     if groups is not None:
         if len(set(groups[rows])) < 2:
             raise ValueError(
-                f"datamodule.columns.group: the {len(rows)} rows to split are all of one group; give a split column"
+                f"datamodule.columns.group: the {len(rows)} rows to split are all of one group; give a split "
+                "column, or set datamodule.columns.group=false to split without groups"
             )
         stay, take = next(GroupShuffleSplit(1, test_size=part, random_state=seed).split(rows, groups=groups[rows]))
     elif labels is not None and can_stratify(labels[rows], part):

@@ -135,6 +135,9 @@ class InputData:
     modality: str
     size: tuple[int, int] | None = None  # vision
     channels: int | None = None  # vision
+    max_value: int | None = (
+        None  # vision: of pictures with 16 bits a pixel, the largest value of the bits that are used
+    )
     sample_rate: int | None = None  # audio, Hz
     columns: tuple[ColumnData, ...] | None = None  # tabular
     sizes: tuple[int, ...] | None = None  # tabular: how many classes each has, any other's included; 0 of a number
@@ -165,6 +168,7 @@ class Read(NamedTuple):
     meta: Sequence[dict[str, Tensor]] = ()  # of each window what decoding needs, as in Transform.meta
     unknown: bool = False  # True where it names what the training rows do not have, and is read as "other"
     taken: bool = False  # True where the row has it, but it was taken away: without it the row still counts
+    notes: tuple[str, ...] = ()  # what else of it was changed or left out, such as "mixed_down": data/mixed_down/audio
 
 
 class Transform(Protocol):

@@ -158,6 +158,8 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
         transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
         has = asdict(replace(data, columns=None)) | {"columns": [plain(c) for c in data.columns or ()]}
         fill(transform, asdict(need) | {k: v for k, v in has.items() if asdict(need).get(k) is None})
+        if data.max_value is not None and "max_value" in transform and transform.max_value is None:
+            transform.max_value = data.max_value
         for reads in cfg.datamodule.readers.values():
             if reads.get("input") == name:
                 tell_places(transform, name, data.modality, get_class(reads._target_).needs)  # type: ignore[attr-defined]

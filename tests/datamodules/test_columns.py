@@ -145,6 +145,25 @@ def test_wrong_ids_and_splits(make: Make, policy: str) -> None:
     assert module.table.spec.targets["target"].facts["counts"] == [1]
 
 
+def test_a_column_that_only_looks_like_an_id_a_split_or_a_group(make: Make) -> None:
+    lines = [f"{k // 3},{'AB'[k % 2]},{k % 5},w{k},{'xy'[k % 2]}\n" for k in range(60)]
+    text = "id,group,split,text,target\n" + "".join(lines)
+    with pytest.raises(ValueError, match=r"the id '0' is also that of row 0; .* set datamodule.columns.id=false"):
+        make("a.csv", text, text="text", split_column=False)
+    with pytest.raises(ValueError, match=r"split '0', wanted train, .*; if .* set datamodule.columns.split=false"):
+        make("a.csv", text, text="text", id=False)
+    alike = "group,text,target\n" + "x,a,same\n" * 20
+    with pytest.raises(ValueError, match="of one group; give a split column, or set datamodule.columns.group=false"):
+        make("a.csv", alike, text="text", target="target")
+    for none in (False, ""):
+        module = make("a.csv", text, text="text", target="target", id=none, group=none, split_column=none)
+        assert module.table.ids[:3] == ["0", "1", "2"]
+        assert (module.table.split == "val").sum() == 12
+    with pytest.raises(ValueError) as caught:  # which the user has named
+        make("a.csv", text, text="text", id="id")
+    assert "=false" not in str(caught.value)
+
+
 def test_dropped_rows_bring_no_class(make: Make) -> None:
     text = "vision,target,split\nnone.png,rare,train\n,b,train\n"
     folder = {"on_error": "drop", "vision": "vision", "split": NONE}

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from mm.messages import near, say
+from mm.transforms.tabular.kinds import category_notes, check_names
 from mm.transforms.target.cells import label_of, text_fault, text_of
 from mm.transforms.target.classes import one_form, probable_duplicates, sort_classes
 from mm.transforms.target.number import mean_and_std, value_of
@@ -17,17 +18,23 @@ from mm.types import ColumnData
 KINDS = ("number", "category", "list")
 
 
-def find_column(given: ColumnData, cells: Sequence[Any], train: np.ndarray) -> tuple[ColumnData, dict[int, str]]:
+def find_column(
+    given: ColumnData, cells: Sequence[Any], train: np.ndarray, name_row: Callable[[int], str] = "row {}".format
+) -> tuple[ColumnData, dict[int, str]]:
     """The kind, where the user has not named it, and the numbers' mean and deviation, or the classes.
 
     Of cells that all are numbers: number; of lists: list; else category. cells: of all rows; train: (N,) bool, the rows
-    that may be learnt from. -> the column, and row -> why its cell can't be read
-    Errors: ValueError where no cell says anything, or lists stand beside other cells.
+    that may be learnt from; name_row: how messages name a row. -> the column, and row -> why its cell can't be read
+    Errors: ValueError where no cell says anything, lists stand beside other cells, or nearly all cells are numbers or
+    dates.
     """
-    learnt = [cells[row] for row in np.flatnonzero(train).tolist() if not is_empty(cells[row])]
+    rows = [row for row in np.flatnonzero(train).tolist() if not is_empty(cells[row])]
+    learnt = [cells[row] for row in rows]
     if not learnt:
         raise ValueError(f"column '{given.name}': no training row has a cell; leave the column out")
     column = replace(given, kind=given.kind or kind_of(given, learnt))
+    if given.kind is None and column.kind == "category":
+        check_names(given.name, [text_of(cell) for cell in learnt], rows, name_row)
     numbers: list[float] = []
     classes: Counter[str] = Counter()
     faults: dict[int, str] = {}
@@ -131,14 +138,7 @@ def told(column: ColumnData, cells: Sequence[Any]) -> str:
     what = f"{column.name} is {'a list of' if column.kind == 'list' else 'one of'} {len(column.classes)} classes"
     if column.kind == "list":
         return what
-    filled = [cell for cell in cells if not is_empty(cell)]
-    odd = [cell for cell in filled if not is_number(cell)]
-    if odd and len(odd) <= len(filled) / 10:
-        return (
-            f"{what}, as '{text_of(odd[0])[:30]}' is no number, though {len(filled) - len(odd)} of {len(filled)} cells "
-            f"are ({{column: {column.name}, kind: number}} says that it is one)"
-        )
-    return what
+    return what + category_notes(column, [text_of(cell) for cell in cells if not is_empty(cell)])
 
 
 def plain(column: ColumnData) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mm.messages import listing, near
 from mm.transforms.target.cells import distinct, label_of, text_fault
+from mm.transforms.target.numberlike import MOST_OTHERS, form_of
 from mm.types import IGNORE, TargetData, TargetRead
 
 MOST = 20  # numbers with a point that may be classes, such as ratings
@@ -70,20 +71,28 @@ def known_classes(known: TargetData | None, rows: Sequence[Sequence[str]]) -> tu
         return list(known.classes), "the model knows"
     spelled = {name for names in rows for name in names if text_fault(name) is None}
     found = sort_classes({*one_form(spelled).values()})
-    if len(found) > MOST and measured(found):
+    numbers = measured(found) if len(found) > MOST else []
+    if numbers:
+        others = len(found) - len(numbers)
+        odd = f" (and {others} that are none, such as '{next(x for x in found if x not in numbers)}')" if others else ""
         raise ValueError(
-            f"got {len(found)} different numbers, such as {found[0]} and {found[-1]}, wanted classes; to tell a number "
-            "choose model/heads=regression, or +model/heads@model.heads.NAME=regression of several"
+            f"got {len(numbers)} different numbers, such as {numbers[0]} and {numbers[-1]}{odd}, wanted classes; to tell a "
+            "number choose model/heads=regression, or +model/heads@model.heads.NAME=regression of several"
+        )
+    dates = [name for name in found if form_of(name) == "date"] if len(found) > MOST else []
+    if len(dates) > len(found) / 2:
+        raise ValueError(
+            f"got {len(dates)} different dates or times, such as {dates[0]}, each of which would be a class; write them as "
+            "numbers for model/heads=regression, or as classes, such as the year"
         )
     return found, "training rows have"
 
 
-def measured(labels: Sequence[str]) -> bool:
-    """Whether all are numbers, and not whole ones, which may be names."""
-    try:
-        return not all(float(label).is_integer() for label in labels)
-    except ValueError:
-        return False
+def measured(labels: Sequence[str]) -> list[str]:
+    """The numbers among the labels, where nearly all are and some are not whole, as names may be; else none."""
+    numbers = [label for label in labels if form_of(label) == "number"]
+    nearly = len(numbers) >= (1 - MOST_OTHERS) * len(labels)
+    return numbers if nearly and not all(float(label).is_integer() for label in numbers) else []
 
 
 class ClassIndex(dict[str, int]):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mm.transforms.target.cells import text_of
+from mm.transforms.target.numberlike import number_hint
 from mm.types import TargetData, TargetRead
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -54,8 +55,7 @@ def value_of(text: str) -> float:
     try:
         value = float(text) if text else math.nan
     except ValueError:
-        hint = "; write a decimal point" if text.replace(",", "", 1).lstrip("-").isdigit() else ""
-        raise ValueError(f"got '{text}', wanted a number{hint}") from None
+        raise ValueError(f"got '{text}', wanted a number{number_hint(text)}") from None
     if text and not abs(value) <= LARGEST:  # NaN is not, either
-        raise ValueError(f"got '{text}', wanted a finite number")
+        raise ValueError(f"got '{text}', wanted a finite number{number_hint(text)}")
     return value

@@ -141,3 +141,16 @@ def test_probable_duplicates_are_named_with_their_rows() -> None:
     many = probable_duplicates({f"{case}{i}": 1 for i in range(30) for case in "aA"})
     assert len(many) == 11
     assert many[-1] == "20 more names of classes have several spellings"
+
+
+def test_nearly_all_numbers_or_dates_are_no_classes() -> None:
+    numbers = [f"{k / 3:.2f}" for k in range(30)]
+    with pytest.raises(
+        ValueError, match=r"got 30 different numbers, .* \(and 1 that are none, such as 'NA'\), wanted c"
+    ):
+        Classes().learn([*numbers, "NA"], np.ones(31, bool), None)
+    dates = [f"2024-01-{k:02}" for k in range(1, 31)]
+    with pytest.raises(ValueError, match="got 30 different dates or times, such as 2024-01-01, each of which would be"):
+        Classes().learn(dates, np.ones(30, bool), None)
+    codes = [f"{k}" for k in range(30)]
+    assert len(Classes().learn([*codes, "x"], np.ones(31, bool), None).data.classes) == 31

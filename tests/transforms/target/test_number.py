@@ -33,3 +33,20 @@ def test_large_numbers_keep_their_digits() -> None:
 @pytest.mark.parametrize("cell", ["0.1", "1e12", "1700000000.3"])
 def test_equal_numbers_have_a_deviation_of_exactly_0(cell) -> None:
     assert Number().learn([cell] * 60, np.ones(60, dtype=bool), None).data.facts == {"mean": float(cell), "std": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("NA", "got 'NA', wanted a number; it is a usual spelling of a missing value: leave the cell empty"),
+        ("nan", "got 'nan', wanted a finite number; it is a usual spelling of a missing value"),
+        ("-inf", "got '-inf', wanted a finite number; leave the cell empty"),
+        ("3,5", "got '3,5', wanted a number; write a decimal point, not a comma"),
+        ("2024-01-03", "it is a date or a time: write it as numbers"),
+        ("5 kg", "write the number without its unit"),
+    ],
+)
+def test_what_is_no_number_is_told_with_its_remedy(cell: str, said: str) -> None:
+    read = Number().learn(["1", cell, "2"], np.ones(3, bool), None)
+    assert said in read.faults[1]
+    assert read.data.facts["mean"] == 1.5
