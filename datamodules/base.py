@@ -159,7 +159,7 @@ class DataModule(LightningDataModule):
         if not len(rows):
             counts = ", ".join(f"{name} {int((table.split == name).sum())}" for name in SPLITS)
             raise ValueError(
-                f"{table.source}: the split '{split}' is empty (rows: {counts}); "
+                f"{table.source}: the split '{split}' is empty (rows: {counts}); {one_row_each(table)}"
                 f"{FILLED.get(split, f'set datamodule.split.{split} above 0')}"
                 f"{', or name the column of splits with datamodule.columns.split' if self.columns else ''}"
             )
@@ -323,6 +323,18 @@ class DataModule(LightningDataModule):
             writer.writerow(["row", "id", "split", "column", "error"])
             for (row, column), message in sorted(self.faults.items()):
                 writer.writerow([row, self.table.ids[row], self.table.split[row], column, message])
+
+
+def one_row_each(table: Table) -> str:
+    """Why a split that was drawn is empty, where each class keeps its only row for training; to begin a fix."""
+    for name, data in table.spec.targets.items():
+        counts = data.facts.get("counts", ())
+        if data.kind == "class" and len(counts) > 1 and max(counts) == 1:
+            return (
+                f"each of the {len(counts)} classes of '{table.columns.get(name, name)}' has a single row, which trains: "
+                "is it a number (model/heads=regression), or an identifier? Else "
+            )
+    return ""
 
 
 def limits(budget: Any) -> dict[str, float]:
