@@ -160,7 +160,7 @@ class DataModule(LightningDataModule):
         if not len(rows):
             counts = ", ".join(f"{name} {int((table.split == name).sum())}" for name in SPLITS)
             raise ValueError(
-                f"{table.source}: the split '{split}' is empty (rows: {counts}); "
+                f"{table.source}: the split '{split}' is empty (rows: {counts}); {one_row_each(table)}"
                 f"{FILLED.get(split, f'set datamodule.split.{split} above 0')}"
                 f"{', or name the column of splits with datamodule.columns.split' if self.columns else ''}"
             )
@@ -355,6 +355,18 @@ class DataModule(LightningDataModule):
 def printable(text: str) -> str:
     """Return a text in which bytes of cells that are no UTF-8 are escaped: no terminal and no file takes them."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def one_row_each(table: Table) -> str:
+    """Why a split that was drawn is empty, where each class keeps its only row for training; to begin a fix."""
+    for name, data in table.spec.targets.items():
+        counts = data.facts.get("counts", ())
+        if data.kind == "class" and len(counts) > 1 and max(counts) == 1:
+            return (
+                f"each of the {len(counts)} classes of '{table.columns.get(name, name)}' has a single row, which trains: "
+                "is it a number (model/heads=regression), or an identifier? Else "
+            )
+    return ""
 
 
 def limits(budget: Any) -> dict[str, float]:

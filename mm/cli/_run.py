@@ -24,10 +24,12 @@ from mm.callbacks.resumable import newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import remember, resume_command, shown
 from mm.cli._escape import build
+from mm.datamodules.targets import check_labelled
 from mm.messages import is_first_process, near, say
 from mm.signals import Stopped
 from mm.tasks import guards
 from mm.tasks.sharding import Sharded
+from mm.tasks.supervised import Supervised
 
 LONG = 600  # letters of a value that are printed as they are
 
@@ -105,6 +107,9 @@ def prepare(cfg: DictConfig) -> Run:
     check_settings(cfg, task)
     settle_monitor(cfg, task.val_names())
     _alignment.check(task, datamodule)
+    if isinstance(task, Supervised):
+        heads = [name for name in model.heads if name in datamodule.table.targets]
+        check_labelled(datamodule.table, heads, cfg.monitor.metric if cfg.trainer.limit_val_batches else None)
     return Run(datamodule, task, metrics)
 
 
