@@ -7,9 +7,14 @@ import secrets
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PART = re.compile(r"\.(?P<machine>[A-Za-z0-9]*)-(?P<process>\d+)-[0-9a-f]{8}\.part$")
+WEEK = 7 * 24 * 3600.0  # seconds
+AT_WORK: set[str] = set()  # names of the temporary files and folders that this process writes now
 
 
 @contextmanager
@@ -22,31 +27,56 @@ def whole(path: Path) -> Iterator[Path]:
     """
     path = path.resolve()
     part = unused(path)
+    AT_WORK.add(part.name)
     try:
         yield part
+        put(part, path)
     except BaseException:
         discard(part)
         raise
-    put(part, path)
+    finally:
+        AT_WORK.discard(part.name)
 
 
 def unused(path: Path) -> Path:
     """A name beside a file or folder that no other process uses, this one's earlier ones neither.
 
-    Names are NAME.HOST-PID-RANDOM.part, so that what a killed process has left can be told from what is at work.
+    Names are NAME.MACHINE-PID-RANDOM.part, so that what a killed process has left can be told from what is at work, and
+    is removed here; what other machines have left, after a week.
     """
-    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:20]
-    stem = path.name[:180]  # most file systems allow 255 bytes
-    for left in path.parent.glob(f"{glob.escape(stem)}.{host}-*.part"):
-        owner = left.name.removesuffix(".part").rpartition(".")[2].split("-")[1]
-        if owner.isdigit() and int(owner) != os.getpid() and not alive(int(owner)):
-            with suppress(FileNotFoundError):  # another process has just removed it as well
+    stem = os.fsencode(path.name)[:150].decode(errors="ignore")  # most file systems allow 255 bytes
+    for left in path.parent.glob(f"{glob.escape(stem)}.*.part"):
+        if (found := PART.search(left.name)) is None or left.name in AT_WORK:
+            continue
+        with suppress(OSError):  # another process has just removed it as well
+            here = found["machine"] == machine()
+            if (here and not alive(int(found["process"]))) or time.time() - left.stat().st_mtime > WEEK:
                 discard(left)
-    return path.with_name(f"{stem}.{host}-{os.getpid()}-{secrets.token_hex(4)}.part")
+    return path.with_name(f"{stem}.{machine()}-{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes have left anywhere below a folder in which no other process writes now."""
+    for left in folder.rglob("*.part"):
+        if PART.search(left.name) and left.name not in AT_WORK:
+            with suppress(OSError):
+                discard(left)
+
+
+def machine() -> str:
+    """A name of this machine, or container: processes with different names can't ask whether the other is alive."""
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:20]
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino  # containers may share the host's name, but not its process ids
+    except OSError:
+        return host
+    return f"{host}n{space}"
 
 
 def alive(process: int) -> bool:
-    """Whether a process of this machine is there."""
+    """Whether another process of this machine is there: this one's files are known."""
+    if process == os.getpid():
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:

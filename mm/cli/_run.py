@@ -171,8 +171,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
             _resuming.check(cfg, folder)
         print(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
+        remember(folder)  # first: a process that is started again knows its run by it
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-        remember(folder)
     _loggers.start(cfg, trainer, folder)
     try:
         trainer.fit(run.task, datamodule=run.datamodule, ckpt_path=resume, weights_only=True)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import COLUMNS, TINY
 
 from mm.cli._app import bare, config_flags, flags_first, remembered
@@ -79,7 +80,8 @@ def test_verbs_and_help_import_no_torch():
 def test_a_process_that_was_started_again_goes_on_by_itself(mm, manifest, monkeypatch):
     args = ["train", *COLUMNS, *TINY, f"datamodule.path={manifest}", "run=again", "datamodule.batch_size=16"]
     Path("outputs/again").mkdir(parents=True)
-    Path("outputs/again/wandb_id").write_text("kept1234")  # it came no further the first time
+    first = [*args[1:], "trainer.max_epochs=1"]
+    Path("outputs/again/overrides.yaml").write_text(yaml.safe_dump(first))  # it came no further the first time
     assert "not empty" in mm(*args, "trainer.max_epochs=1").err
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     first = mm(*args, "trainer.max_epochs=1")
@@ -88,6 +90,9 @@ def test_a_process_that_was_started_again_goes_on_by_itself(mm, manifest, monkey
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
     assert "not empty" in mm(*args, "trainer.max_epochs=2").err
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    assert "not empty" in mm(*args, "trainer.max_epochs=2").err  # another command, typed where restarts are allowed
+    assert "this run is finished" in mm(*args, "trainer.max_epochs=1").out
+    monkeypatch.setenv("MM_RESTART_COUNT", "1")  # a pool's job may be given more epochs
     second = mm(*args, "trainer.max_epochs=2")
     assert second.status == 0, second.err
     assert "goes on in outputs/again" in second.out
