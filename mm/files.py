@@ -1,5 +1,6 @@
 """Files and folders that are whole or not there: written beside their name, then renamed."""
 
+import errno
 import glob
 import os
 import re
@@ -14,6 +15,22 @@ from pathlib import Path
 
 PART = re.compile(r"\.(?P<machine>[A-Za-z0-9]*)-(?P<process>\d+)-[0-9a-f]{8}\.part$")
 WEEK = 7 * 24 * 3600.0  # seconds
+# What a system answers where a file can't be written, through no fault of the program.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+REFUSALS += (errno.ENOTDIR, errno.ELOOP, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NAMELESS = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)  # come from files only, named or not
+# The same in the words of libraries whose errors have no number: torch, safetensors, NumPy, FAISS.
+WORDS = {
+    errno.ENOSPC: r"No space left|unexpected pos \d+ vs|writing file|file write failed|requested and \d+ written",
+    errno.EDQUOT: "Disk quota exceeded",
+    errno.EROFS: "Read-only file system",
+    errno.EACCES: "Permission denied",
+    errno.ENAMETOOLONG: "File name too long",
+}
+SHARED_MEMORY = re.compile(
+    "unable to (write to|open|allocate|mmap).*(file </|shared memory)|out of shared memory", re.S
+)
 AT_WORK: set[str] = set()  # names of the temporary files and folders that this process writes now
 
 
@@ -121,3 +138,48 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)
+
+
+def refusal(error: BaseException, path: Path | None = None) -> OSError | None:
+    """What the operating system has refused, where that is what an error comes from.
+
+    Args:
+        error: The error. Those that it was raised from are looked at as well: a full disk is an OSError for Python, in
+            whose handling torch fails with a RuntimeError.
+        path: What was written, where the error does not name it.
+
+    Returns:
+        An OSError with a number and, where it is known, the name of the file; None where it is another error.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = None if isinstance(error, ValueError | AssertionError) else error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        if (number := refused(one)) is not None:
+            given = one.filename if isinstance(one, OSError) else None
+            name = os.fsdecode(given) if isinstance(given, str | bytes) else None
+            if name is None and number in NAMELESS and path is not None:
+                name = str(path)
+            if name is not None or number in NAMELESS:
+                return OSError(number, os.strerror(number), *([PART.sub("", name)] if name is not None else []))
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return None
+
+
+def refused(error: BaseException) -> int | None:
+    """The number of a refusal of the system, by an error's own number or words; None where it is another error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in REFUSALS else None
+    if not isinstance(error, OSError | RuntimeError) and type(error).__name__ != "SafetensorError":
+        return None
+    if SHARED_MEMORY.search(str(error)):
+        return None
+    return next((number for number, words in WORDS.items() if re.search(words, str(error))), None)
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes of the file system that a path, which may not be there yet, lies on."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,6 +1,5 @@
 """Checkpoints to go on from, whatever ends a run: written whole or not at all, the newest few kept."""
 
-import errno
 import os
 import re
 import shutil
@@ -17,11 +16,10 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mm.files import whole
+from mm.files import refusal, whole
 
 # What ends a run from outside: Ctrl-C, a scheduler's or an operator's stop, a warning before the time is up.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Stopped(SystemExit):
@@ -177,9 +175,9 @@ class WholeFileIO(TorchCheckpointIO):
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Errors: OSError naming the file and what is free, where the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole. Raises OSError that names the file where the system refuses, as on a full disk."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as part, part.open("wb") as file:
             write(file)
             file.flush()
@@ -188,13 +186,9 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
         os.fsync(folder)  # the name as well
         os.close(folder)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        number = error.errno if isinstance(error, OSError) else None
-        free = shutil.disk_usage(path.parent).free
-        if number not in FULL and not (isinstance(error, RuntimeError) and "writing file" in str(error)):
+        if (refused := refusal(error, path)) is None:
             raise
-        raise OSError(
-            number or errno.ENOSPC, f"the disk is full ({free / 1e6:.1f} MB are free): can't write", str(path)
-        ) from None
+        raise refused from None
 
 
 def newest_first(folder: Path, pattern: str = "*.ckpt") -> list[Path]:

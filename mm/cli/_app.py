@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.cli._import_path import add_working_directory
 from mm.cli._processes import joint
+from mm.cli._refusals import refusals_explained
 from mm.cli._typed import as_meant, check_run, check_types
 from mm.files import shown
 from mm.messages import is_first_process, near
@@ -109,7 +110,8 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
             state.run.dir = state.runtime.output_dir = str(claimed.path)
         if "run" in cfg and Path(str(cfg.run)).name != claimed.path.name and state.mode == RunMode.RUN:
             cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its time was taken
-        with joint(command[1]):
+        resume = resume_command(cfg, claimed.path) if command[1] == "train" else None
+        with joint(command[1]), refusals_explained(places(cfg), claimed.path, resume):
             result = job(cfg, claimed.path)
         if is_first_process():
             claimed.discard()  # of a verb that wrote nothing into it
@@ -123,6 +125,13 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         sys.argv = outer
         restore(before)
     return result
+
+
+def places(cfg: DictConfig) -> dict[str, str]:
+    """Key -> the folder that it sets, of every folder that a job may write to."""
+    keys = ("paths.outputs", "paths.cache", "out", "checkpoint")
+    found = {key: OmegaConf.select(cfg, key, throw_on_missing=False) for key in keys}
+    return {key: str(value) for key, value in found.items() if value is not None}
 
 
 def check_groups(cfg: DictConfig, choices: Any) -> None:

@@ -1,6 +1,5 @@
 """A user's mistakes, told in one message with the nearest valid name."""
 
-import errno
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mm.cli._refusals import explain_refusal
 from mm.cli._typed import parses
 from mm.messages import near
 
@@ -37,9 +37,7 @@ def explain(error: BaseException, verb: str) -> str | None:
         return suggest(str(error).strip(), verb)
     if isinstance(error, OmegaConfBaseException):
         return missing(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error.strerror} {error.filename or ''}".strip()
-    return str(error) if isinstance(error, ValueError) else None
+    return str(error) if isinstance(error, ValueError) else explain_refusal(error)
 
 
 def not_its_own(told: str, where: str, verb: str) -> str:

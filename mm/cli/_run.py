@@ -24,6 +24,7 @@ from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import Stopped, newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import remember, resume_command, shown
+from mm.files import refusal
 from mm.messages import is_first_process, near, say
 from mm.tasks.sharding import Sharded
 
@@ -196,6 +197,8 @@ def abridged(node: Any) -> Any:
 
 def tell_end(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> None:
     """Of a run that ends before its time: the first process tells."""
+    if refusal(end, folder) is not None:
+        return  # the message about it says how to go on
     if is_first_process():
         print(farewell(cfg, trainer, folder, end), file=sys.stderr)
     elif isinstance(end, Stopped):
