@@ -6,15 +6,19 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from mm.cli._streams import leave_ascii, settle
+
 
 def verbs() -> dict[str, str]:
     """Verb -> the first line of its module's docstring, read without importing it."""
     files = sorted(f for f in Path(__file__).parent.glob("*.py") if not f.name.startswith("_"))
-    return {f.stem: (ast.get_docstring(ast.parse(f.read_text())) or "").split("\n")[0] for f in files}
+    return {f.stem: (ast.get_docstring(ast.parse(f.read_text(encoding="utf-8"))) or "").split("\n")[0] for f in files}
 
 
 def main() -> None:
     """Entry point of the console script. A user's mistake ends in one message and exit status 2."""
+    leave_ascii()
+    settle()
     known = verbs()
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
         print("mm VERB [KEY=VALUE ...]    VERB --help lists its keys\n")
@@ -31,7 +35,7 @@ def main() -> None:
 
         sys.exit(fail(f"no verb '{verb}', there are {', '.join(known)}{near(verb, known)}"))
     if {"-h", "--help"} & set(argv) and not (Path(__file__).parents[1] / f"conf/{verb}.yaml").exists():
-        print(ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text())))
+        print(ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text(encoding="utf-8"))))
         return
     tracebacks = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it wants them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1

@@ -116,7 +116,7 @@ def returned(job: Job, error: Exception | None) -> JobReturn:
         return JobReturn(job.overrides, status=JobStatus.FAILED, _return_value=error)
     value, metrics, config = None, job.folder / "metrics.json", job.folder / "config.yaml"
     if metrics.exists() and config.exists():
-        value = json.loads(metrics.read_text()).get(OmegaConf.load(config).monitor.metric)
+        value = json.loads(metrics.read_text(encoding="utf-8")).get(OmegaConf.load(config).monitor.metric)
     return JobReturn(job.overrides, status=JobStatus.COMPLETED, _return_value=value)
 
 
