@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mm.cli._refusals import explain_refusal
+from mm.cli._renamed import current_name
 from mm.cli._typed import parses
 from mm.messages import near
 
@@ -30,6 +31,8 @@ def explain(error: BaseException, verb: str) -> str | None:
             return told if named else f"{where}.{told}"
         if isinstance(cause, AssertionError):
             return None
+        if (moved := re.search(r"Error locating target '([\w.]+)'", str(error))) and current_name(moved[1]) != moved[1]:
+            return f"{where}: {moved[1]} is now {current_name(moved[1])}"
         lines = [line for line in str(cause or error).split("\n") if line.strip()]
         told = " ".join(lines[:2]) or type(cause or error).__name__
         return f"{where}: {told}{not_its_own(told, where, verb)}" if where else told

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mm.callbacks.resumable import newest_first, usable
 from mm.cli._app import shown
+from mm.cli._renamed import rename_targets
 from mm.messages import is_first_process
 from mm.tasks.sharding import complete
 
@@ -17,7 +18,9 @@ FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transform
 
 def check(cfg: DictConfig, folder: Path) -> None:
     """Say what has changed since the run was started. Errors: ValueError where that is its model, data or seed."""
-    before, now = (flat(OmegaConf.to_container(c, resolve=True)) for c in (OmegaConf.load(folder / "config.yaml"), cfg))
+    stored = OmegaConf.load(folder / "config.yaml")
+    rename_targets(stored)
+    before, now = (flat(OmegaConf.to_container(c, resolve=True)) for c in (stored, cfg))
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) == now.get(key) or key == "resume":
             continue

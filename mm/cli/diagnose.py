@@ -41,10 +41,11 @@ def rebuild(folder: Path) -> tuple[Any, Any]:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf, open_dict
 
-    from mm.cli import _finish, _run, _weights
+    from mm.cli import _finish, _renamed, _run, _weights
 
     _run.quiet()
     cfg: Any = OmegaConf.load(folder / "config.yaml")
+    _renamed.rename_targets(cfg)
     datamodule = _finish.build_datamodule(cfg)
     datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
     model = instantiate(cfg.model, _convert_="all")
