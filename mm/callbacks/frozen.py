@@ -159,7 +159,7 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
             everyone = [None] * trainer.world_size
             torch.distributed.all_gather_object(everyone, about)
         if trainer.is_global_zero:
-            (part / DONE).write_text(json.dumps(everyone))
+            (part / DONE).write_text(json.dumps(everyone), encoding="utf-8")
             put(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)

@@ -1,6 +1,5 @@
 """Checkpoints to go on from, whatever ends a run: written whole or not at all, the newest few kept."""
 
-import errno
 import os
 import re
 import shutil
@@ -18,11 +17,10 @@ from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.loops.evaluation_loop import RestartStage
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mm.files import whole
+from mm.files import refusal, whole
 from mm.messages import is_first_process
 from mm.signals import REPEAT, SIGNALS, Stopped, Stopper, tell
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 DUE = "validation_due"  # the key of a checkpoint that was saved before the end of the validation of its step
 
 
@@ -258,9 +256,9 @@ class WholeFileIO(TorchCheckpointIO):
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Errors: OSError naming the file and what is free, where the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole. Raises OSError that names the file where the system refuses, as on a full disk."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as part, part.open("wb") as file:
             write(file)
             file.flush()
@@ -269,13 +267,9 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
         os.fsync(folder)  # the name as well
         os.close(folder)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        number = error.errno if isinstance(error, OSError) else None
-        free = shutil.disk_usage(path.parent).free
-        if number not in FULL and not (isinstance(error, RuntimeError) and "writing file" in str(error)):
+        if (refused := refusal(error, path)) is None:
             raise
-        raise OSError(
-            number or errno.ENOSPC, f"the disk is full ({free / 1e6:.1f} MB are free): can't write", str(path)
-        ) from None
+        raise refused from None
 
 
 def newest_first(folder: Path, pattern: str = "*.ckpt") -> list[Path]:

@@ -70,7 +70,7 @@ class StoredFeatures:
 
     def __init__(self, path: Path):
         self.path = path
-        self.about: list[dict[str, Any]] = json.loads((path / DONE).read_text())
+        self.about: list[dict[str, Any]] = json.loads((path / DONE).read_text(encoding="utf-8"))
         wide = self.about[0]["width"]
         self.meta: dict[str, Tensor] = {}
         self.filler = Features(torch.zeros(1, wide), torch.zeros(1).bool(), torch.zeros(wide), torch.zeros(1, 2))

@@ -9,13 +9,14 @@ from importlib import import_module
 from pathlib import Path
 
 from mm.cli._output import lasting_output
+from mm.cli._streams import leave_ascii, settle
 from mm.signals import Stopped, Stopper, stopping, tell
 
 
 def verbs() -> dict[str, str]:
     """Verb -> the first line of its module's docstring, read without importing it."""
     files = sorted(f for f in Path(__file__).parent.glob("*.py") if not f.name.startswith("_"))
-    return {f.stem: (ast.get_docstring(ast.parse(f.read_text())) or "").split("\n")[0] for f in files}
+    return {f.stem: (ast.get_docstring(ast.parse(f.read_text(encoding="utf-8"))) or "").split("\n")[0] for f in files}
 
 
 def main() -> None:
@@ -24,6 +25,8 @@ def main() -> None:
     A user's mistake ends in one message and exit status 2, a signal in one message and the status of a process that the
     signal ended. A verb goes on when nobody reads its output any more.
     """
+    leave_ascii()
+    settle()
     training = sys.argv[1:2] == ["train"] and not {"-m", "--multirun"} & set(sys.argv)
     note = "mm: nobody reads the standard output any more; the run goes on without it" if training else ""
     with lasting_output(note), stopping() as stopper:
@@ -71,7 +74,7 @@ def command(stopper: Stopper) -> None:
 
         sys.exit(fail(f"no verb '{verb}', there are {', '.join(known)}{near(verb, known)}"))
     if {"-h", "--help"} & set(argv) and not (Path(__file__).parents[1] / f"conf/{verb}.yaml").exists():
-        print(ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text())))
+        print(ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text(encoding="utf-8"))))
         return
     tracebacks = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it wants them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1

@@ -8,6 +8,8 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mm.cli._renamed import rename_targets
+
 
 def escape(value: Any) -> Any:
     r"""Escape what OmegaConf would interpolate in values that come from data or from a file.
@@ -65,4 +67,4 @@ def read_resolved(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is no YAML: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: got a {type(found).__name__}, wanted the mapping that a run writes")
-    return found
+    return rename_targets(found)

@@ -25,6 +25,7 @@ from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers
 from mm.cli._app import remember, resume_command, shown
 from mm.cli._escape import build
 from mm.datamodules.targets import check_labelled
+from mm.files import refusal
 from mm.messages import is_first_process, near, say
 from mm.signals import Stopped
 from mm.tasks import guards
@@ -168,8 +169,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
             _resuming.check(cfg, folder)
         print(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
+        remember(folder)  # first: a process that is started again knows its run by it
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-        remember(folder)
         _resuming.keep_rows(run.datamodule, folder)
     _loggers.start(cfg, trainer, folder)
     try:
@@ -194,6 +195,8 @@ def abridged(node: Any) -> Any:
 
 def tell_end(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> None:
     """Of a run that ends before its time: the first process tells."""
+    if refusal(end, folder) is not None:
+        return  # the message about it says how to go on
     if is_first_process():
         print(farewell(cfg, trainer, folder, end), file=sys.stderr)
     elif isinstance(end, Stopped) and end.together:

@@ -88,7 +88,7 @@ def results(folder: Path, files: Iterable[Path]) -> Iterable[Result]:
             shown(file.parent, folder),
             f"{verb_of(text)} on {read}",
             kept,
-            json.loads(metrics.read_text()),
+            json.loads(metrics.read_text(encoding="utf-8")),
         )
 
 

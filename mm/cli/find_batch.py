@@ -275,7 +275,7 @@ def memory_limit(device: "torch.device", most: float) -> Iterator[None]:
 
 def memory(file: str, name: str) -> int:
     """Bytes that a file of /proc tells under a name."""
-    (line,) = [line for line in Path(file).read_text().splitlines() if line.startswith(f"{name}:")]
+    (line,) = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.startswith(f"{name}:")]
     return int(line.split()[1]) * 1024
 
 

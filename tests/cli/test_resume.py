@@ -221,7 +221,8 @@ def test_a_full_disk_is_one_message_and_leaves_a_checkpoint(mm, manifest, small_
     args = [*SMALL, f"datamodule.path={manifest}", f"paths.outputs={small_disk}", "callbacks.resumable.keep=100"]
     run = mm("train", *args, "run=full", "callbacks.resumable.steps=1")
     assert run.status == 2
-    assert "the disk is full" in run.err
+    assert "mm: No space left on device: " in run.err
+    assert "MB are free); make room and go on with: mm train run=full " in run.err
     assert "Traceback" not in run.err
     assert not list(small_disk.rglob("*.part"))
     for path in sorted((small_disk / "full/checkpoints").glob("last-*.ckpt"))[:-2]:
