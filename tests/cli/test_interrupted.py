@@ -93,7 +93,7 @@ class Forked(multiprocessing.get_context("fork").Process):  # type: ignore[name-
         with (self.where / f"{self.label}.log").open("ab") as log:
             for descriptor in (1, 2):
                 os.dup2(log.fileno(), descriptor)
-        sys.stdout, sys.stderr = (open(descriptor, "w", closefd=False) for descriptor in (1, 2))  # noqa: SIM115
+        sys.stdout, sys.stderr = (open(descriptor, "w", encoding="utf-8", closefd=False) for descriptor in (1, 2))  # noqa: SIM115
         os.chdir(self.where)
         os.environ |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
         warnings.resetwarnings()  # pytest has made errors of them

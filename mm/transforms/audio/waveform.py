@@ -204,8 +204,8 @@ def whole_bytes(file: BinaryIO, about: Container) -> BytesIO:
 def cut_off(path: str | Path | Stored, promised: int, found: int, unit: str) -> str:
     """The message for a file that holds less than its header promises."""
     return (
-        f"the sound {path} is cut off: its header promises {promised:,} {unit}, the file holds {found:,}; copy it again, "
-        f"or, if it is whole and its header is wrong, {REWRITE}"
+        f"the sound {path} is cut off: its header promises {promised:,} {unit}, the file holds {found:,}; copy it "
+        f"again, or, if it is whole and its header is wrong, {REWRITE}"
     )
 
 
