@@ -17,7 +17,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from mm.files import whole
-from mm.messages import near
+from mm.messages import markdown, near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish, is_absent
 from mm.transforms.tabular.row import Row
@@ -63,13 +63,23 @@ class LoadedModel:
         return load_file(self.path / ROWS) if (self.path / ROWS).is_file() else {}
 
     @torch.inference_mode()
-    def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
-        """One sample, or a list of them -> target name -> what its head decodes to.
+    def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]], batch_size: int = 32) -> Any:
+        """Predict the targets of one sample, or of a list of them.
 
-        A sample is input name -> a text, an image (path, PIL image, array), a sound (path, array, (array, rate)) or,
-        of a table, column -> cell; any subset of the inputs. A category that the training rows do not have is read as
-        "other", with a warning. Errors: ValueError for an unknown name, an unreadable input, or a sample without any.
+        Args:
+            samples: Input name -> a text, an image (path, PIL image, array), a sound (path, array, (array, rate)) or,
+                of a table, column -> cell; any subset of the inputs. A category that the training rows do not have is
+                read as "other", with a warning.
+            batch_size: How many samples are read and predicted at once.
+
+        Returns:
+            Target name -> what its head decodes to; of a list of samples a list, in the same order.
+
+        Raises:
+            ValueError: If an input's name is unknown, an input can't be read, or a sample has none.
         """
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size: got {batch_size!r}, wanted a whole number from 1")
         if isinstance(samples, Mapping):
             return self.predict([samples])[0]
         if isinstance(samples, str) or not all(isinstance(sample, Mapping) for sample in samples):
@@ -77,18 +87,20 @@ class LoadedModel:
             raise ValueError(f"got {samples!r:.80}, wanted a sample, such as {one}, or a list of them")
         if not len(self.model.heads):
             raise ValueError(f"{self.path}: this model predicts nothing: it has no head")
-        if not samples:
-            return []
         device = next(self.model.parameters()).device
-        batch = finish(to_device(self.read(samples), device), self.transforms)
-        output = self.model(batch.inputs, batch.masks)
-        answers = self.model.decode(self.model.merge(output, batch))
-        return [{name: rows[i] for name, rows in answers.items()} for i in range(len(samples))]
+        predictions = []
+        for start in range(0, len(samples), batch_size):
+            some = samples[start : start + batch_size]
+            batch = finish(to_device(self.read(some, start), device), self.transforms)
+            output = self.model(batch.inputs, batch.masks)
+            answers = self.model.decode(self.model.merge(output, batch))
+            predictions += [{name: rows[i] for name, rows in answers.items()} for i in range(len(some))]
+        return predictions
 
-    def read(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
-        """Raw samples -> a batch without targets."""
+    def read(self, samples: Sequence[Mapping[str, Any]], first: int = 0) -> Batch:
+        """Read raw samples into a batch without targets; messages count the samples from `first`."""
         rows = []
-        for row, sample in enumerate(samples):
+        for row, sample in enumerate(samples, first):
             for name in sample:
                 if name not in self.transforms:
                     columns = self.config["columns"] or {}
@@ -223,7 +235,7 @@ def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> 
         write_config(part, config | {"calibration": {name: asdict(fitted) for name, fitted in calibration.items()}})
         card = (part / "README.md").read_text(encoding="utf-8").splitlines()
         kept = "\n".join(line for line in card if not line.startswith(CALIBRATED)).rstrip()
-        (part / "README.md").write_text(f"{kept}\n\n{CALIBRATED}{told}\n", encoding="utf-8")
+        (part / "README.md").write_text(f"{kept}\n\n{CALIBRATED}{markdown(told)}\n", encoding="utf-8")
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
