@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mm.files import whole
-from mm.messages import near
+from mm.messages import markdown, near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish, is_absent
 from mm.transforms.tabular.row import Row
@@ -43,6 +46,10 @@ CALIBRATED = "Calibration: "  # begins a line of the model card
 ROOMS = ("encoders", "fusion", "heads", "layers", "losses", "metrics", "transforms", "model")
 ALLOWED = (*(f"mm.{room}." for room in ROOMS), "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
 SOURCES = ("pretrained", "init_from")  # arguments that name other weights
+# What building a model may allocate: a multiple of its weights' size, and room for tables that are not saved.
+ROOM = 4, 1 << 30
+FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "new_empty", "new_zeros")
+TENSORS = 20, 5000  # so many for each that is saved, and some more
 OPTIONAL = ("timm", "transformers", "torchaudio", "torchvision")  # packages that only some models need
 
 
@@ -63,13 +70,23 @@ class LoadedModel:
         return load_file(self.path / ROWS) if (self.path / ROWS).is_file() else {}
 
     @torch.inference_mode()
-    def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
-        """One sample, or a list of them -> target name -> what its head decodes to.
+    def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]], batch_size: int = 32) -> Any:
+        """Predict the targets of one sample, or of a list of them.
 
-        A sample is input name -> a text, an image (path, PIL image, array), a sound (path, array, (array, rate)) or,
-        of a table, column -> cell; any subset of the inputs. A category that the training rows do not have is read as
-        "other", with a warning. Errors: ValueError for an unknown name, an unreadable input, or a sample without any.
+        Args:
+            samples: Input name -> a text, an image (path, PIL image, array), a sound (path, array, (array, rate)) or,
+                of a table, column -> cell; any subset of the inputs. A category that the training rows do not have is
+                read as "other", with a warning.
+            batch_size: How many samples are read and predicted at once.
+
+        Returns:
+            Target name -> what its head decodes to; of a list of samples a list, in the same order.
+
+        Raises:
+            ValueError: If an input's name is unknown, an input can't be read, or a sample has none.
         """
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size: got {batch_size!r}, wanted a whole number from 1")
         if isinstance(samples, Mapping):
             return self.predict([samples])[0]
         if isinstance(samples, str) or not all(isinstance(sample, Mapping) for sample in samples):
@@ -77,18 +94,20 @@ class LoadedModel:
             raise ValueError(f"got {samples!r:.80}, wanted a sample, such as {one}, or a list of them")
         if not len(self.model.heads):
             raise ValueError(f"{self.path}: this model predicts nothing: it has no head")
-        if not samples:
-            return []
         device = next(self.model.parameters()).device
-        batch = finish(to_device(self.read(samples), device), self.transforms)
-        output = self.model(batch.inputs, batch.masks)
-        answers = self.model.decode(self.model.merge(output, batch))
-        return [{name: rows[i] for name, rows in answers.items()} for i in range(len(samples))]
+        predictions = []
+        for start in range(0, len(samples), batch_size):
+            some = samples[start : start + batch_size]
+            batch = finish(to_device(self.read(some, start), device), self.transforms)
+            output = self.model(batch.inputs, batch.masks)
+            answers = self.model.decode(self.model.merge(output, batch))
+            predictions += [{name: rows[i] for name, rows in answers.items()} for i in range(len(some))]
+        return predictions
 
-    def read(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
-        """Raw samples -> a batch without targets."""
+    def read(self, samples: Sequence[Mapping[str, Any]], first: int = 0) -> Batch:
+        """Read raw samples into a batch without targets; messages count the samples from `first`."""
         rows = []
-        for row, sample in enumerate(samples):
+        for row, sample in enumerate(samples, first):
             for name in sample:
                 if name not in self.transforms:
                     columns = self.config["columns"] or {}
@@ -223,7 +242,7 @@ def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> 
         write_config(part, config | {"calibration": {name: asdict(fitted) for name, fitted in calibration.items()}})
         card = (part / "README.md").read_text(encoding="utf-8").splitlines()
         kept = "\n".join(line for line in card if not line.startswith(CALIBRATED)).rstrip()
-        (part / "README.md").write_text(f"{kept}\n\n{CALIBRATED}{told}\n", encoding="utf-8")
+        (part / "README.md").write_text(f"{kept}\n\n{CALIBRATED}{markdown(told)}\n", encoding="utf-8")
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
@@ -269,11 +288,11 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     """
     path = fetch(path)
     config = read_config(path)
-    check_requirements(path, config["requires"])
-    for part in ("model", "transforms", "readers", "metrics", "task"):
-        check_targets(config.get(part), [*allow, "torchmetrics"])
-        check_sources(path, config.get(part), part)
     try:
+        check_requirements(path, config["requires"])
+        for part in ("model", "transforms", "readers", "metrics", "task"):
+            check_targets(config.get(part), [*allow, "torchmetrics"])
+            check_sources(path, config.get(part), part)
         return rebuild(path, config, allow, device)
     except (ValueError, KeyboardInterrupt):
         raise
@@ -352,7 +371,10 @@ def check_sources(path: Path, node: Any, where: str) -> None:
 
 def is_inside(path: Path, name: str) -> bool:
     """Whether a folder of this name lies in a directory, links followed."""
-    return (path / name).is_dir() and (path / name).resolve().is_relative_to(path.resolve())
+    try:
+        return (path / name).is_dir() and (path / name).resolve().is_relative_to(path.resolve())
+    except OSError:  # the name is too long for any folder
+        return False
 
 
 def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: str | torch.device) -> LoadedModel:
@@ -372,7 +394,8 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
     for name, node in config["transforms"].items():
         if "columns" in node and node["columns"] is None:
             node["columns"] = list(inputs[name].columns or ())
-    model = build(config["model"], allow)
+    with Bounded(path):
+        model = build(config["model"], allow)
     load_model(model, str(path / "model.safetensors"), device=str(device))
     known: dict[str, Any] = config.get("calibration", {})  # of models that mm calibrate has seen
     model.calibration = {name: Calibration(**tuples(fitted)) for name, fitted in known.items()}
@@ -383,6 +406,42 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
         targets={n: TargetData(**d, classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
     )
     return LoadedModel(model.to(device).eval(), transforms, readers, spec, config, path)
+
+
+class Bounded(TorchDispatchMode):
+    """Refuse to allocate far more than the weights of a model directory need, before the memory is taken.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        ValueError: On entering an operation that would exceed the bound.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        file = path / "model.safetensors"
+        with safe_open(file, "pt") as weights:
+            self.tensors = TENSORS[0] * len(weights.keys()) + TENSORS[1]
+        self.bytes = ROOM[0] * file.stat().st_size + ROOM[1]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        if name in FACTORIES and str(kwargs.get("device") or "cpu") != "meta":
+            self.count(args[0] if isinstance(args[0], list | tuple) else [], kwargs.get("dtype"))
+        elif name in ("clone", "_to_copy", "empty_like"):
+            self.count(args[0].shape, args[0].dtype)
+        return func(*args, **kwargs)
+
+    def count(self, shape: Sequence[int], dtype: torch.dtype | None) -> None:
+        """Take one tensor into account."""
+        self.bytes -= prod(shape) * (dtype or torch.get_default_dtype()).itemsize
+        self.tensors -= 1
+        if self.bytes < 0 or self.tensors < 0:
+            size = f"a tensor of {' x '.join(map(str, shape))}" if self.bytes < 0 else "so many layers"
+            raise ValueError(f"{self.path}: the config describes {size}, far more than its weights; it is damaged")
 
 
 def use_tokenizer(folder: str, *nodes: dict[str, Any]) -> None:

@@ -1,20 +1,78 @@
 """What rooms tell a person: the ends of errors, and notes that one process of several prints."""
 
 import os
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
+
+# Control characters, line separators, marks that reverse the direction of text, and bytes that are no UTF-8.
+HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+MARKDOWN = re.compile(r"[\\`*\[<>|~#&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def plain(text: Any, keep: str = "") -> str:
+    """Make the control characters of a text visible, so that a terminal shows them and does not obey them.
+
+    Args:
+        text: A name from the data, a path or a message.
+        keep: Control characters that stay as they are, such as line ends.
+
+    Returns:
+        The text on one line (unless line ends are kept), with escapes such as `\\x1b` and `\\n`.
+    """
+    return HIDDEN.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], str(text))
+
+
+def cell(text: Any) -> Any:
+    """Return a text for a table or a line of rich, which interprets neither `[markup]` nor `:emoji:` in it."""
+    from rich.text import Text
+
+    return Text(plain(text))
+
+
+def quote(word: str) -> str:
+    """Quote a word of a shell command, so that it can be printed and pasted.
+
+    Args:
+        word: An argument of the command.
+
+    Returns:
+        As `shlex.quote`; with control characters as `$'...'`, which bash, zsh and ksh read.
+    """
+    if not HIDDEN.search(word):
+        return shlex.quote(word)
+
+    def escaped(letter: str) -> str:
+        if HIDDEN.match(letter):
+            escape = "surrogateescape" if "\udc80" <= letter <= "\udcff" else "surrogatepass"
+            return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", escape))
+        return f"\\{letter}" if letter in "'\\" else letter
+
+    return f"$'{''.join(map(escaped, word))}'"
+
+
+def command(*words: str) -> str:
+    """Join the words of a shell command, each quoted."""
+    return " ".join(map(quote, words))
+
+
+def markdown(text: Any) -> str:
+    """Escape a text for a line or a table cell of Markdown, in which it shall stand as it is."""
+    return MARKDOWN.sub(r"\\\g<0>", plain(text))
 
 
 def near(name: str, names: Iterable[str], most: int = 1, cutoff: float = 0.6) -> str:
     """What was perhaps meant, whatever its capitals; nothing where no name is near."""
     folded = {other.casefold(): other for other in names}
-    found = [f"'{folded[x]}'" for x in get_close_matches(name.casefold(), folded, n=most, cutoff=cutoff)]
+    found = [f"'{plain(folded[x])}'" for x in get_close_matches(name.casefold(), folded, n=most, cutoff=cutoff)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def listing(names: Sequence[str], most: int = 12, longest: int = 40) -> str:
     """Names, not too many and not too long."""
-    short = [name if len(name) <= longest else name[: longest - 3] + "..." for name in names[:most]]
+    short = [name if len(name) <= longest else name[: longest - 3] + "..." for name in map(plain, names[:most])]
     return ", ".join(short) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -48,4 +106,4 @@ def is_first_process() -> bool:
 def say(text: str) -> None:
     """Print it, in the first process alone."""
     if is_first_process():
-        print(text)
+        print(plain(text, keep="\n"))

@@ -73,6 +73,34 @@ def test_mistakes_are_named(copy):
         mm.load(copy / "nothing")
 
 
+def test_a_list_is_predicted_in_batches(copy, monkeypatch):
+    model = mm.load(copy)
+    samples = [{"text": "it is " + "red" * (i % 4 + 1)} for i in range(7)]
+    whole = model.predict(samples, batch_size=7)
+    sizes, forward = [], type(model.model).forward
+
+    def counted(self, inputs, masks, targets=None):
+        sizes.append(len(masks["text"]))
+        return forward(self, inputs, masks, targets)
+
+    monkeypatch.setattr(type(model.model), "forward", counted)
+    for batch_size, wanted in ((3, [3, 3, 1]), (1, [1] * 7)):
+        found = model.predict(samples, batch_size=batch_size)
+        assert sizes == wanted
+        sizes.clear()
+        for one, other in zip(found, whole, strict=True):
+            assert one["target"]["probability"] == pytest.approx(other["target"]["probability"], abs=1e-6)
+    assert len(model.predict(samples * 10)) == 70
+    assert max(sizes) == 32  # the default
+    with pytest.raises(ValueError, match=r"^sample 5 has no input"):
+        model.predict([*samples[:5], {}], batch_size=2)
+    with pytest.raises(ValueError, match=r"^sample 6, 'vision': can't read the image nowhere.png"):
+        model.predict([*samples[:6], {"vision": "nowhere.png"}], batch_size=4)
+    for wrong in (0, -1, 2.5):
+        with pytest.raises(ValueError, match="batch_size: got"):
+            model.predict(samples, batch_size=wrong)
+
+
 def test_directory_is_plain_and_names_no_folder_it_was_made_from(copy, manifest):
     names = {f.name for f in copy.iterdir()}
     assert names == {"config.yaml", "model.safetensors", "labels.json", "README.md", "rows.safetensors"}

@@ -117,5 +117,7 @@ def complete(known: dict[str, str]) -> str | None:
 
 def fail(message: str) -> int:
     """Tell, and give the exit status of a user's mistake."""
-    print(f"mm: {message}", file=sys.stderr)
+    from mm.messages import plain
+
+    print(f"mm: {plain(message, keep=chr(10) + chr(9))}", file=sys.stderr)
     return 2

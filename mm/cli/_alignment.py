@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mm.checkpoint import to_device
-from mm.messages import is_first_process, listing, near
+from mm.messages import is_first_process, listing, near, plain
 from mm.metrics.zero_shot import COMBINE, class_vectors, zero_shot
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
@@ -120,7 +120,7 @@ def told_classes(
     names = {str(key): str(value) for key, value in asked["names"].items()}
     prompts = [t.replace("{}", names.get(c, c)) for c in about.classes for t in asked["templates"]]
     if is_first_process():
-        print(f"zero-shot: each class told by {len(asked['templates'])} prompts, the first '{prompts[0]}'")
+        print(f"zero-shot: each class told by {len(asked['templates'])} prompts, the first '{plain(prompts[0])}'")
     read = embed_texts(model, datamodule.transforms[name], name, prompts, projected)
     return class_vectors(read.view(len(about.classes), len(asked["templates"]), -1))
 

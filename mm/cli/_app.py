@@ -1,7 +1,6 @@
 """From a verb's arguments to its job, through Hydra: run folders, resuming, and what children of a job inherit."""
 
 import os
-import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from mm.cli._processes import joint
 from mm.cli._refusals import refusals_explained
 from mm.cli._typed import as_meant, check_run, check_types
 from mm.files import shown
-from mm.messages import environment_number, is_first_process, near
+from mm.messages import command, environment_number, is_first_process, near
 from mm.runs.folder import OVERRIDES, RunFolder, claim, read_overrides, reopen, write_overrides
 from mm.signals import Stopped
 
@@ -298,7 +297,7 @@ def resume_command(cfg: DictConfig, folder: Path, *overrides: str) -> str:
     """What to type to go on with a run."""
     moved = [o for o in HydraConfig.get().overrides.task if parse(o)[0] == "paths.outputs"]
     run = os.path.relpath(folder, cfg.paths.outputs)
-    return shlex.join(["mm", "train", f"run={run}", *moved, "resume=true", *overrides])
+    return command("mm", "train", f"run={run}", *moved, "resume=true", *overrides)
 
 
 def parse(arg: str) -> tuple[str, Any]:

@@ -16,7 +16,7 @@ from mm.cli import _finish, _results, _run, _trainer
 from mm.cli._app import remember
 from mm.cli._escape import build, escape
 from mm.datamodules.fingerprint import from_tensors, seen_in_training
-from mm.messages import say
+from mm.messages import plain, say
 from mm.types import TargetData
 
 
@@ -79,7 +79,7 @@ def datamodule(
             )
     for name in loaded.transforms:
         if name not in table.spec.inputs:
-            print(f"{table.source}: has no input '{name}': it is absent in every row")
+            print(plain(f"{table.source}: has no input '{name}': it is absent in every row"))
     built.use(loaded.transforms)
     return built
 
@@ -181,7 +181,7 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
     every = truth and bool((datamodule.table.split == "test").all())
     hint = "; the data names no split: all are measured, also those that a model may have been trained on"
     print(
-        f"{datamodule.table.source}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error"
+        f"{plain(datamodule.table.source)}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error"
         f"{hint if every else ''}"
     )
     saved = _results.save(folder, results, task, datamodule, rows, truth)

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 from mm.checkpoint import to_device
+from mm.messages import cell
 from mm.metrics import calibration as metrics
 from mm.model import MultimodalModel
 from mm.types import Calibrated, Calibration, Conformal, Judged, Merged, labelled, log_odds, pick
@@ -248,10 +249,10 @@ def show(results: Mapping[str, Mapping[str, float]]) -> None:
     from rich.table import Column, Table
 
     names = list(dict.fromkeys(name for found in results.values() for name in found if not name.endswith("_before")))
-    heads = [Column(name.replace("_", " "), overflow="fold") for name in names]
+    heads = [Column(cell(name.replace("_", " ")), overflow="fold") for name in names]
     table = Table(Column("", no_wrap=True), *heads)
     for place, found in results.items():
         cells = [f"{found[name]:.4g}" if name in found else "" for name in names]
         before = [f"{found[f'{name}_before']:.4g} -> " if f"{name}_before" in found else "" for name in names]
-        table.add_row(place, *(b + cell for b, cell in zip(before, cells)))
+        table.add_row(cell(place), *(b + cell for b, cell in zip(before, cells)))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mm.cli._app import shown
 from mm.files import whole
+from mm.messages import cell, plain
 from mm.metrics import robustness
 
 MISSING = "missing"  # the corruption that takes an input away, from a part of the rows
@@ -99,6 +100,6 @@ def show(ours: Curves, results: Mapping[str, float], rows: int, path: Path) -> N
     for (head, metric, name, corruption), values in ours.items():
         place = f"robustness[{name}]{f'/{head}' if several else ''}/{corruption}"
         told = [f"{values[0]:.4f}", f"{values[-1]:.4f}", *(f"{results[f'{place}/{kind}']:.4f}" for kind in kinds)]
-        table.add_row(name, corruption, f"{head}/{metric}" if several else metric, *told)
+        table.add_row(cell(name), corruption, cell(f"{head}/{metric}" if several else metric), *told)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    print(f"curves       {shown(path)}")
+    print(f"curves       {plain(shown(path))}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mm.checkpoint import LoadedModel, to_device
 from mm.cli import _alignment
-from mm.messages import is_first_process, listing
+from mm.messages import is_first_process, listing, plain
 from mm.metrics.few_shot import draw, nearest, prototypes
 from mm.model import MultimodalModel
 from mm.tasks.measures import section
@@ -200,7 +200,7 @@ def measure(
             for name, value in found.items():
                 if not name.endswith("_std"):
                     spread = f" ± {found[f'{name}_std']:.4f}" if f"{name}_std" in found else ""
-                    print(f"{name:40} {value:.4f}{spread}")
+                    print(f"{plain(name):40} {value:.4f}{spread}")
     return results
 
 

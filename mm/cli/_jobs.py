@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from mm.cli import compare
 from mm.cli._app import OVERRIDES, parse, shown
 from mm.cli._escape import read_resolved
+from mm.messages import plain
 
 # Overrides in which a job may differ from what lies in its folder, and yet go on with it.
 FREE = ("run", "resume", "paths.outputs", "trainer.")
@@ -105,7 +106,7 @@ def results(jobs: list[Job], errors: list[str]) -> list[JobReturn]:
     failed = [job for job, error in zip(jobs, errors) if error]
     for job, error in zip(jobs, errors):
         if error:
-            print(f"{shown(job.folder)}: {error}", file=sys.stderr)
+            print(plain(f"{shown(job.folder)}: {error}", keep="\n"), file=sys.stderr)
     summary = ValueError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(shown(j.folder) for j in failed)}")
     print(shown(sweep))
     return [returned(job, summary if error else None) for job, error in zip(jobs, errors)]

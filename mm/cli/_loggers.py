@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm.callbacks.samples import Samples
-from mm.messages import is_first_process
+from mm.messages import command, is_first_process
 
 WANDB_ID = "wandb_id"  # the file of the run folder that keeps it
 
@@ -55,7 +54,7 @@ def complete(cfg: DictConfig, node: DictConfig, folder: Path) -> None:
         "name": ("WANDB_NAME", f"{cfg.run}/{state.job.num}" if sweep else cfg.run),
         "group": ("WANDB_RUN_GROUP", cfg.run if sweep else None),
         "tags": ("WANDB_TAGS", [choices[key] for key in ("datamodule", "experiment") if choices.get(key)]),
-        "notes": ("WANDB_NOTES", shlex.join(["mm", *sys.argv[1:]])),
+        "notes": ("WANDB_NOTES", command("mm", *sys.argv[1:])),
     }
     with open_dict(cfg):
         for key, (variable, value) in defaults.items():

@@ -4,13 +4,14 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mm.cli._app import shown
 from mm.files import whole
+from mm.messages import cell, command, markdown, plain
 
 WIDE = 250  # columns of a table in a file
 # What is said of the rows that are counted as data/KIND/INPUT: the notes of the transforms, see mm.types.Read.
@@ -45,7 +46,7 @@ def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
                 figure.savefig(part, dpi=120, format="png")
         except Exception as error:  # of matplotlib: no number may be lost by it
             cause = next(iter(str(error).splitlines()), "")
-            print(f"{shown(path)} could not be drawn: {type(error).__name__}: {cause}", file=sys.stderr)
+            print(plain(f"{shown(path)} could not be drawn: {type(error).__name__}: {cause}"), file=sys.stderr)
             continue
         paths.append(path)
     return paths
@@ -109,20 +110,22 @@ def print_results(
         rows = table_rows(results, f"{head}/" if len(heads) > 1 else "")
         if rows:
             metrics = list(dict.fromkeys(m for row in rows.values() for m in row))
-            folded = [Column(metric, overflow="fold") for metric in metrics]  # nothing is cut on a narrow terminal
-            table = Table(Column("" if len(heads) == 1 else head, no_wrap=True), *folded)
+            folded = [
+                Column(cell(metric), overflow="fold") for metric in metrics
+            ]  # nothing is cut on a narrow terminal
+            table = Table(Column(cell("" if len(heads) == 1 else head), no_wrap=True), *folded)
             for place, row in rows.items():
-                table.add_row(place.replace("[", r"\["), *(number(row.get(m)) for m in metrics))
+                table.add_row(cell(place), *(number(row.get(m)) for m in metrics))
             console.print(table)
     for line in notes(results):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(cell(line), soft_wrap=True)
     wide = max((len(what) for what in saved), default=0)
     for what, path in saved.items():
-        console.print(f"{what:{wide}}  {shown(path)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(cell(f"{what:{wide}}  {shown(path)}"), soft_wrap=True)
     if commands:
         console.print("next:", highlight=False)
-        for command in commands:
-            console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+        for line in commands:
+            console.print(cell(f"  {line}"), soft_wrap=True)
     print(shown(folder))
 
 
@@ -168,16 +171,31 @@ def number(value: float | None) -> str:
     return "" if value is None else str(int(value)) if float(value).is_integer() and abs(value) > 1 else f"{value:.4f}"
 
 
-def model_card(command: str, source: str, counts: Mapping[str, int], results: Mapping[str, float], model: Any) -> str:
-    """The README.md of a model directory."""
+def model_card(
+    words: Sequence[str], source: str, counts: Mapping[str, int], results: Mapping[str, float], model: Any
+) -> str:
+    """Write the README.md of a model directory.
+
+    Args:
+        words: The command that trained it.
+        source: Where its data is from.
+        counts: Rows of each split.
+        results: What was measured.
+        model: A MultimodalModel.
+
+    Returns:
+        Markdown, in which names from the data stand as they are.
+    """
     main = {n: v for n, v in results.items() if n.count("/") == 1 and n.startswith("test")}
-    table = "\n".join(f"| {name} | {number(value)} |" for name, value in main.items()) or "| none measured | |"
+    lines = [f"| {markdown(name)} | {number(value)} |" for name, value in main.items()] or ["| none measured | |"]
+    table = "\n".join(lines)
     rows = ", ".join(f"{name} {count}" for name, count in counts.items())
     packages = ", ".join(f"{name} {version(name)}" for name in ("mm", "torch", "lightning", "transformers", "timm"))
     parameters = sum(p.numel() for p in model.parameters())
-    inputs = ", ".join(model.inputs)
-    example = ", ".join(f'"{name}": ...' for name in model.inputs)
-    title, use = f"{', '.join(model.heads)} from {inputs}", f"predict({{{example}}})  # any subset of the inputs"
+    inputs = ", ".join(map(markdown, model.inputs))
+    example = ", ".join(f"{plain(json.dumps(name, ensure_ascii=False))}: ..." for name in model.inputs)
+    title = f"{', '.join(map(markdown, model.heads))} from {inputs}"
+    use = f"predict({{{example}}})  # any subset of the inputs"
     if not len(model.heads):
         title = f"Vectors of {inputs}"
         use = "encode(inputs, masks)  # input -> Features, of which `pooled` counts"
@@ -189,11 +207,11 @@ A multimodal model of {parameters:,} parameters, trained by `mm`.
     model = mm.load("this/folder")
     model.{use}
 
-Data: {source}; rows: {rows}.
+Data: {markdown(source)}; rows: {rows}.
 
 Command:
 
-    {command}
+    {command(*words)}
 
 | metric | value |
 |---|---|

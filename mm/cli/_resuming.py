@@ -12,7 +12,7 @@ from mm.cli._app import shown
 from mm.cli._escape import read_resolved
 from mm.datamodules.fingerprint import differences, from_tensors
 from mm.files import whole
-from mm.messages import is_first_process
+from mm.messages import is_first_process, plain
 from mm.tasks.sharding import complete
 
 # Of the datamodule, what may change while a run goes on: how rows are fed, not which they are, nor their order.
@@ -36,7 +36,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
                 f"resume=true: {key} was {before.get(key)}, now it is {now.get(key)}; a run keeps its model and its "
                 "data, and the seed of both: leave it out, or start another run=NAME"
             )
-        print(f"changed since the run began: {key} was {before.get(key)}, now it is {now.get(key)}")
+        print(plain(f"changed since the run began: {key} was {before.get(key)}, now it is {now.get(key)}"))
 
 
 def keep_rows(datamodule: Any, folder: Path) -> None:

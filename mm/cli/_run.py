@@ -1,7 +1,6 @@
 """The steps of a training run, in the order of the house: data, finished config, model, transforms, task, trainer."""
 
 import logging
-import shlex
 import sys
 import time
 import warnings
@@ -26,7 +25,7 @@ from mm.cli._app import remember, resume_command, shown
 from mm.cli._escape import build
 from mm.datamodules.targets import check_labelled
 from mm.files import refusal
-from mm.messages import is_first_process, near, say
+from mm.messages import command, is_first_process, near, plain, say
 from mm.signals import Stopped
 from mm.tasks import guards
 from mm.tasks.sharding import Sharded
@@ -75,7 +74,7 @@ def prepare(cfg: DictConfig) -> Run:
         datamodule.rows(split)  # an empty split is told before anything is built
     if is_first_process():
         counts = ", ".join(f"{name} {count}" for name, count in split_counts(datamodule).items())
-        print(f"{datamodule.table.source}: {counts} rows")
+        print(f"{plain(datamodule.table.source)}: {counts} rows")
     _finish.finish_model(cfg, spec)
     metrics, sources = _finish.cut_metrics(cfg), _weights.cut_sources(cfg)
     _tokenizers.finish_tokenizers(cfg, datamodule)
@@ -211,7 +210,8 @@ def farewell(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException
     when = f"after step {trainer.global_step}" if trainer.global_step else "before its first step"
     kept = newest_first(folder / "checkpoints")
     go_on = f"go on with: {resume_command(cfg, folder)}"
-    return f"{how} {when}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
+    left = f"{plain(shown(kept[0]))} is kept, {go_on}" if kept else "nothing is kept"
+    return f"{how} {when}; {left}"
 
 
 def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
@@ -264,16 +264,16 @@ def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float |
 
 def next_commands(cfg: DictConfig, folder: Path, measurable: bool) -> list[str]:
     """What one may want to type now. measurable: the model, without more training"""
-    model = shlex.quote(shown(folder / "model"))
+    model = shown(folder / "model")
     length = "max_epochs" if (cfg.trainer.max_epochs or 0) > 0 else "max_steps"
     data = HydraConfig.get().runtime.choices.get("datamodule")
     use = [
-        f"mm evaluate checkpoint={model} datamodule={data} ..."
+        f"{command('mm', 'evaluate', f'checkpoint={model}', f'datamodule={data}')} ..."
         if measurable
-        else f"mm train model.init_from={model} ..."
+        else f"{command('mm', 'train', f'model.init_from={model}')} ..."
     ]
     if cfg.model.heads:
-        use += [f"mm predict checkpoint={model} datamodule=manifest datamodule.path=new.csv"]
+        use += [command("mm", "predict", f"checkpoint={model}", "datamodule=manifest", "datamodule.path=new.csv")]
     return [
         *use,
         resume_command(cfg, folder, f"trainer.{length}={2 * max(1, cfg.trainer[length])}"),
@@ -307,7 +307,6 @@ def split_counts(datamodule: Any) -> dict[str, int]:
 def save_model(cfg: DictConfig, run: Run, path: Path, results: dict[str, Any]) -> None:
     """The model directory, as the weights are now."""
     table = run.datamodule.table
-    command = shlex.join(["mm", *sys.argv[1:]])
     checkpoint.save(
         path,
         run.task.model,
@@ -318,7 +317,7 @@ def save_model(cfg: DictConfig, run: Run, path: Path, results: dict[str, Any]) -
         table.spec,
         dict(run.datamodule.columns) or None,
         run.metrics,
-        _results.model_card(command, table.source, split_counts(run.datamodule), results, run.task.model),
+        _results.model_card(["mm", *sys.argv[1:]], table.source, split_counts(run.datamodule), results, run.task.model),
         run.task.kept(OmegaConf.to_container(cfg.task, resolve=True)),
         asdict(run.datamodule.split),
         run.datamodule.fingerprint.tensors(),

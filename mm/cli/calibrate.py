@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm.cli._app import launch, remember, shown
+from mm.messages import plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -63,11 +64,11 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         saved["errors"] = folder / "errors.csv"
         datamodule.write_errors(saved["errors"])
     _calibration.show(results)
-    print(f"calibrated by {told}")
+    print(plain(f"calibrated by {told}"))
     for line in [*(f"{name}: {why}" for name, why in left.items()), *_results.notes(numbers)]:
-        print(f"  {line}")
+        print(f"  {plain(line)}")
     for what, path in saved.items():
-        print(f"{what:16} {shown(path)}")
+        print(f"{what:16} {plain(shown(path))}")
     print(shown(folder))
 
 

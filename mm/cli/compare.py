@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from mm.messages import near
+from mm.messages import cell, near, plain
 
 IGNORED = ("seed", "run", "resume", "paths.outputs")  # overrides in which runs of one row may differ
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     for kind in kinds:
         alike = [run for run in runs if run.kind == kind]
         if len(kinds) > 1:
-            print(f"{kind}:")
+            print(f"{plain(kind)}:")
         show(alike, [name for name in metrics if any(name in run.metrics for run in alike)] or default_metrics(alike))
     left = [  # embed leaves no metrics
         shown(file.parent, folder)
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         if not file.with_name("metrics.json").exists() and verb_of(file.read_text(encoding="utf-8")) != "embed"
     ]
     if left:
-        print(f"not finished: {', '.join(left)}")
+        print(f"not finished: {', '.join(map(plain, left))}")
 
 
 def arguments(argv: list[str]) -> tuple[list[Path], list[str]]:
@@ -118,8 +118,7 @@ def default_metrics(runs: list[Result]) -> list[str]:
 def show(runs: list[Result], metrics: list[str]) -> None:
     """A row per setting: what differs, its runs, mean and deviation of each metric."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     groups: dict[tuple[str, ...], list[Result]] = {}
     for run in runs:
@@ -132,13 +131,13 @@ def show(runs: list[Result], metrics: list[str]) -> None:
         values = [run.metrics.get(metrics[0]) for run in item[1]]
         return mean(missing if value is None else value for value in values)
 
-    table = Table("setting", "runs", *map(escape, metrics))
+    table = Table("setting", "runs", *(Column(cell(name)) for name in metrics))
     for overrides, group in sorted(groups.items(), key=rank, reverse=not lower):
         setting = " ".join(o for o in overrides if o not in common) or ("as above" if common else "(defaults)")
         names = f"{len(group)}: {', '.join(run.folder for run in group)}"
-        table.add_row(escape(setting), escape(names), *(spread(group, name) for name in metrics))
+        table.add_row(cell(setting), cell(names), *(spread(group, name) for name in metrics))
     if common:
-        print("all:", *sorted(common))
+        print("all:", *map(plain, sorted(common)))
     Console(width=None if Console().is_terminal else 160).print(table)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mm.messages import cell, plain
+
 if TYPE_CHECKING:
     from mm.types import Batch
 
@@ -76,14 +78,14 @@ def replay(path: Path, datamodule: Any, model: Any) -> None:
     print(f"{path.name}: {kept['what']} was not finite; {len(batch.row)} rows")
     model.train()
     place = first_nonfinite(model, lambda: losses(model, batch))
-    print(f"  first in {place}" if place else "  every module's output is finite when replayed")
+    print(f"  first in {plain(place)}" if place else "  every module's output is finite when replayed")
     bad = []
     for i, row in enumerate(batch.row.tolist()):
         one = pick(batch, slice(i, i + 1))
         if row >= 0 and first_nonfinite(model, lambda one=one: losses(model, one)):
             bad.append(datamodule.table.name(row))
     some = bad and len(bad) < len(batch.row)
-    told = "\n  ".join(bad) if some else "every row" if bad else "no row"
+    told = "\n  ".join(map(plain, bad)) if some else "every row" if bad else "no row"
     print(f"  not finite when computed alone: {told}")
 
 
@@ -121,11 +123,13 @@ def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:
     found = influence(model, datamodule.batch(rows[:: max(1, len(rows) // count)][:count].tolist()))
     table = Table("input", "rows", "part of the gradient", "predictions change without it", "loss rises without it")
     for name, one in found.items():
-        table.add_row(name, str(one.rows), f"{one.gradient:.1%}", f"{one.change:.1%}", f"{one.loss:+.4f}")
-    print(f"{shown(path)}, on training rows that have the input and another one:")
+        table.add_row(cell(name), str(one.rows), f"{one.gradient:.1%}", f"{one.change:.1%}", f"{one.loss:+.4f}")
+    print(f"{plain(shown(path))}, on training rows that have the input and another one:")
     Console(width=None if Console().is_terminal else 120).print(table)
     for name, why in dead(found).items():
-        print(f"'{name}' looks dead: {why}. Is its column right, its encoder frozen, its learning rate too small?")
+        print(
+            f"'{plain(name)}' looks dead: {why}. Is its column right, its encoder frozen, its learning rate too small?"
+        )
     if not any(one.rows for one in found.values()):
         print("none of these rows has two inputs: what one is worth beside the others can't be said")
     elif not dead(found):

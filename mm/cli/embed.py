@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm.cli._app import launch, remember, shown
+from mm.messages import command, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,10 +38,10 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     writer.close()
     remember(folder)
     counts = ", ".join(f"{name.removesuffix('/embedding')} {count}" for name, count in writer.counts.items())
-    print(f"{table.source}: embeddings of {counts}")
+    print(plain(f"{table.source}: embeddings of {counts}"))
     if datamodule.faults:
         datamodule.write_errors(folder / "errors.csv")
         wrong = len({row for row, _ in datamodule.faults})
-        print(f"rows that could not be read as a whole: {wrong}, told in {shown(folder / 'errors.csv')}")
-    print(f"next:\n  mm search checkpoint={cfg.checkpoint} index={shown(path)} query=...")
+        print(f"rows that could not be read as a whole: {wrong}, told in {plain(shown(folder / 'errors.csv'))}")
+    print(f"next:\n  {command('mm', 'search', f'checkpoint={cfg.checkpoint}', f'index={shown(path)}')} query=...")
     print(shown(folder))

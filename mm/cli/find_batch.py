@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mm.cli._app import launch, remember, shown
+from mm.messages import plain, quote
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     figures = {"batch_size": rows} | {f"budget/{name}": most for name, most in budget.items()}
     _results.write_json(folder / "metrics.json", {f"find_batch/{name}": value for name, value in figures.items()})
     more = ", ".join(f"{name}: {most:g}" for name, most in budget.items())
-    print(f"type: datamodule.batch_size={rows}" + (f' "datamodule.budget={{{more}}}"' if budget else ""))
+    print(f"type: datamodule.batch_size={rows}" + (f" {quote(f'datamodule.budget={{{more}}}')}" if budget else ""))
     print(shown(folder))
 
 
@@ -283,7 +284,7 @@ def tell(bucket: Bucket, rows: int, most: int) -> None:
     """One line of what was found."""
     about = "".join(f", {name} up to {longest:g}" for name, longest in bucket.longest.items())
     end = " (more were not tried)" if rows == most else ""
-    print(f"{bucket.rows} rows{about}: a batch of {rows} trains{end}")
+    print(f"{bucket.rows} rows{plain(about)}: a batch of {rows} trains{end}")
 
 
 def overrides(found: list[tuple[Bucket, int]]) -> tuple[int, dict[str, float]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm.cli._import_path import add_working_directory
-from mm.messages import listing, near
+from mm.messages import cell, listing, near
 
 if TYPE_CHECKING:
     from mm.checkpoint import LoadedModel
@@ -160,10 +160,9 @@ def read_text(path: str) -> str:
 def show(hits: "list[Hit]") -> None:
     """A table, the nearest first."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("rank", "id", "input", "similarity", "source")
     for rank, hit in enumerate(hits, 1):
-        table.add_row(str(rank), escape(hit.id), hit.input, f"{hit.similarity:.4f}", escape(hit.source or ""))
+        table.add_row(str(rank), cell(hit.id), cell(hit.input), f"{hit.similarity:.4f}", cell(hit.source or ""))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm.cli._app import launch, shown
+from mm.messages import command, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,9 +29,9 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     if module.faults:
         module.write_errors(folder / "errors.csv")
         wrong = len({row for row, _ in module.faults})
-        print(f"rows that could not be read as a whole: {wrong}, told in {shown(folder / 'errors.csv')}")
+        print(f"rows that could not be read as a whole: {wrong}, told in {plain(shown(folder / 'errors.csv'))}")
     rows, size = sum(shard[2] for shard in about.shards), sum(shard[1] for shard in about.shards)
     what = f"{rows} of {len(table.ids)} rows ({', '.join(about.inputs)})"
-    print(f"{table.source}: {what} in {len(about.shards)} shards, {size / 1e6:.1f} MB")
-    print(f"next:\n  mm train datamodule=shards datamodule.path={shown(out)}")
+    print(plain(f"{table.source}: {what} in {len(about.shards)} shards, {size / 1e6:.1f} MB"))
+    print(f"next:\n  {command('mm', 'train', 'datamodule=shards', f'datamodule.path={shown(out)}')}")
     print(shown(out))

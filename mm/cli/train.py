@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm.cli._app import launch, parse, shown, typed_words
-from mm.messages import is_first_process
+from mm.messages import command, is_first_process
 from mm.runs.folder import read_overrides
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ def finished(cfg: "DictConfig", folder: Path) -> bool:
             "trainer.max_epochs (or max_steps) to go on, or start another run=NAME"
         )
     if is_first_process():
+        model = shown(folder / "model")
         print("this run is finished; raise trainer.max_epochs to go on, or evaluate it:")
-        print(f"  mm evaluate checkpoint={shown(folder / 'model')} datamodule=...")
+        print(f"  {command('mm', 'evaluate', f'checkpoint={model}')} datamodule=...")
         print(shown(folder))
     return True
 

@@ -111,7 +111,7 @@ def digest(model: nn.Module, names: Sequence[str]) -> str:
     found = hashlib.sha256()
     for name in names:
         found.update(name.encode())
-        found.update(parameters[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        found.update(parameters[name].detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

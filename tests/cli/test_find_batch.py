@@ -56,7 +56,7 @@ def test_every_bucket_has_its_own(mm, manifest, monkeypatch):
     assert run.status == 0, run.err
     lines = [line for line in run.out.splitlines() if "trains" in line]
     assert [line.split("text up to ")[1] for line in lines] == ["12: a batch of 8 trains", "14: a batch of 7 trains"]
-    assert 'datamodule.batch_size=8 "datamodule.budget={text: 96}"' in run.out  # 8 * 12: the smaller
+    assert "datamodule.batch_size=8 'datamodule.budget={text: 96}'" in run.out  # 8 * 12: the smaller
 
 
 def test_what_waits_for_a_validation_is_left_out(mm, manifest):

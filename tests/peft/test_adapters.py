@@ -168,3 +168,16 @@ def test_mistakes(tmp_path):
     adapters.attach(wider, LoraConfig(target_modules=ATTENTION, r=4))
     with pytest.raises(ValueError, match=r"is \(2, 16\), here \(4, 16\)"):
         adapters.load(tmp_path / "a", wider, {})
+
+
+def test_a_scalar_parameter_has_a_digest(tmp_path):
+    """As a logit scale is."""
+    model = build()
+    model.encoders["text"].scale = torch.nn.Parameter(torch.tensor(1.0), requires_grad=False)
+    adapters.attach(model, KINDS["lora"]())
+    config = {"r": 2}
+    adapters.save(tmp_path / "a", model, config)
+    adapters.load(tmp_path / "a", model, config)
+    model.encoders["text"].scale.data += 1
+    with pytest.raises(ValueError, match="beside other weights"):
+        adapters.load(tmp_path / "a", model, config)
