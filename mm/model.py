@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from mm.absence import encode_present
 from mm.types import (
     ONCE,
     Batch,
@@ -69,7 +70,11 @@ class MultimodalModel(nn.Module):
     def encode_input(self, name: str, x: Tensor | Features, mask: Tensor) -> Features:
         """As encode, of one of them."""
         part = self.share.get(name, name)
-        f = x._replace(mask=mask) if isinstance(x, Features) else self.encoders[part](x, mask)
+        if isinstance(x, Features):
+            f = x._replace(mask=mask)
+        else:
+            encoder: Any = self.encoders[part]
+            f = encode_present(encoder, encoder, x, mask)
         project = self.projections[part]
         return f._replace(tokens=project(f.tokens), pooled=project(f.pooled) * f.mask.any(1, keepdim=True))
 

@@ -10,6 +10,7 @@ from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.functional import melscale_fbanks
 from transformers import AutoFeatureExtractor
 
+from mm.absence import encode_present
 from mm.encoders._source import huggingface_model, plain
 from mm.layers import Pool, time_position
 from mm.types import Features, InputSpec
@@ -162,6 +163,9 @@ class HuggingFaceAudio(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """Waveform (B, L), (B, L)"""
+        return encode_present(self, self.encode, x, mask)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Features:
         if self.input.max_length and x.shape[1] > self.input.max_length:
             raise ValueError(
                 f"audio: got {x.shape[1]} samples, but the model reads at most {self.input.max_length}; "

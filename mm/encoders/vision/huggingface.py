@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor
 
+from mm.absence import encode_present
 from mm.encoders._source import huggingface_model
 from mm.encoders.vision.conv import grid_features
 from mm.layers import Pool
@@ -30,7 +31,7 @@ class HuggingFaceVision(nn.Module):
 
     pretrained, config, random_init: as in `huggingface_model`; size and channels are the config's.
     mean, std: null: those saved with `pretrained`; with a `config`, the data's.
-    Models with batch norm let a batch's absent rows influence its statistics in training; nothing leaks in evaluation.
+    Batch norm sees the present rows of a training batch only, see mm/absence.py.
     Errors: ValueError where there is not exactly one source.
     """
 
@@ -65,6 +66,9 @@ class HuggingFaceVision(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, C, H, W) normalised pixels, (B, 1)"""
+        return encode_present(self, self.encode, x, mask)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Features:
         tokens = self.model(pixel_values=x).last_hidden_state
         if tokens.ndim == 4:  # a convolutional model's map
             return grid_features(tokens, mask, self.pool)

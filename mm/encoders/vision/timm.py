@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from mm.absence import encode_present
 from mm.encoders.vision.conv import grid_features
 from mm.layers import Pool
 from mm.types import Features, InputSpec
@@ -19,7 +20,7 @@ class TimmVision(nn.Module):
     pretrained: false, true (timm's weights, from the hub) or a file of weights (then size, mean and std are timm's).
     size: height and width in pixels, ignored with weights, which bring their own.
     mean, std: null: those of the weights; without weights, the data's.
-    Models with batch norm let a batch's absent rows influence its statistics in training; nothing leaks in evaluation.
+    Batch norm sees the present rows of a training batch only, see mm/absence.py.
     Errors: ValueError where timm has no such model.
     """
 
@@ -63,6 +64,9 @@ class TimmVision(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, C, H, W) normalised pixels, (B, 1)"""
+        return encode_present(self, self.encode, x, mask)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Features:
         extra = {"return_prefix_tokens": True} if self.prefix else {}
         last = self.model.forward_intermediates(
             x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True, **extra
