@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor
 
 from mm.absence import encode_present
+from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model
 from mm.encoders.vision.conv import grid_features
 from mm.layers import Pool
@@ -63,6 +64,14 @@ class HuggingFaceVision(nn.Module):
         self.architecture = {"pretrained": None, "config": plain_config, "random_init": True}
         self.architecture |= {"mean": mean and list(mean), "std": std and list(std)}
         self.pool = Pool(pool, self.embed_dim)
+
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        size = self.input.size or (64, 64)
+        layers = huggingface_layers(
+            self.architecture["config"], "vision", {"pixel_values": torch.zeros(1, self.input.channels or 3, *size)}
+        )
+        return [*layers[:-1], [*layers[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, C, H, W) normalised pixels, (B, 1)"""

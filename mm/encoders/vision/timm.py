@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import timm
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from mm.absence import encode_present
@@ -61,6 +62,18 @@ class TimmVision(nn.Module):
         takes = inspect.signature(self.model.forward_intermediates).parameters
         self.prefix = self.model.num_prefix_tokens if "return_prefix_tokens" in takes else 0
         self.pool = Pool(pool, self.embed_dim)
+
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        try:
+            numbers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
+        except (AttributeError, AssertionError) as error:  # timm has some models without an order
+            raise ValueError(f"timm states no order of the layers of this model: {error}") from None
+        layers: dict[int, list[str]] = {}
+        for name, number in sorted(numbers.items(), key=lambda one: one[1]):
+            layers.setdefault(number, []).append(f"model.{name}")
+        order = list(layers.values())
+        return [*order[:-1], [*order[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, C, H, W) normalised pixels, (B, 1)"""
