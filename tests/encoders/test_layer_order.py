@@ -29,7 +29,11 @@ def called_parameters(encoder: nn.Module) -> list[str]:
     for handle in handles:
         handle.remove()
     order = list(dict.fromkeys(seen))
-    return [f"{name}.{key}" for name in order for key, _ in encoder.get_submodule(name).named_parameters(recurse=False)]
+    return [
+        f"{name}.{key}".lstrip(".")
+        for name in order
+        for key, _ in encoder.get_submodule(name).named_parameters(recurse=False)
+    ]
 
 
 def check_order(encoder: nn.Module) -> int:
