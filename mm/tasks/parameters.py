@@ -36,8 +36,8 @@ def groups(
     """Groups for a torch optimizer, of the parameters that train.
 
     lr_scale: regex -> factor on the learning rate; no_decay: regexes, besides which no bias and no norm decays;
-    layer_decay: factor per encoder layer counted from its last (Clark 2020), by `layer_order`; more: named parameters besides the
-    model's. Errors: ValueError where a rule finds no parameter, a factor is out of range, or nothing trains.
+    layer_decay: factor per encoder layer counted from its last (Clark 2020), as its `layer_order` states them; more:
+    named parameters besides the model's. Errors: ValueError where a rule finds no parameter, a factor is out of range, or nothing trains.
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"task.layer_decay: got {layer_decay}, wanted a factor above 0, at most 1")
@@ -103,7 +103,7 @@ def layers_above(model: nn.Module, names: Iterable[str], option: str) -> dict[st
 
 
 def stated_order(name: str, encoder: nn.Module, option: str) -> list[list[str]]:
-    """Return what `layer_order` of an encoder gives. Errors: ValueError where it has none, or it is no list of lists."""
+    """Return what `layer_order` of an encoder gives. Errors: ValueError where it has none, or gives no lists."""
     kind = type(encoder).__name__
     fix = (
         f"; a method layer_order() of {kind} gives prefixes of parameter names, layer by layer from input to output, "

@@ -10,10 +10,9 @@ class Unfreezing:
     """Of every encoder one block more learns after each `every` epochs; all else learns from the first epoch on.
 
     In the first epochs no block does, then the last one with what comes after it (a norm, a pooling), at the end the
-    embeddings, in the order that the encoder states by `layer_order`. What learns follows from the epoch alone, so that a run
-    that is resumed goes on as it was. Optimizers have all parameters from the start, and pass over those that have no
-    gradient. Errors: ValueError where nothing could be unfrozen, or an
-    encoder states no order.
+    embeddings, in the order that the encoder states by `layer_order`. What learns follows from the epoch alone, so that
+    a run that is resumed goes on as it was. Optimizers have all parameters from the start, and pass over those that
+    have no gradient. Errors: ValueError where nothing could be unfrozen, or an encoder states no order.
     """
 
     def __init__(self, model: nn.Module, every: int):
