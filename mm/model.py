@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from mm.absence import encode_present
 from mm.types import (
     ONCE,
     Batch,
@@ -22,7 +23,7 @@ from mm.types import (
     blank,
     pick,
 )
-from mm.windows import first_windows, side_by_side
+from mm.windows import first_windows, side_by_side, windows_of
 
 
 class MultimodalModel(nn.Module):
@@ -69,7 +70,11 @@ class MultimodalModel(nn.Module):
     def encode_input(self, name: str, x: Tensor | Features, mask: Tensor) -> Features:
         """As encode, of one of them."""
         part = self.share.get(name, name)
-        f = x._replace(mask=mask) if isinstance(x, Features) else self.encoders[part](x, mask)
+        if isinstance(x, Features):
+            f = x._replace(mask=mask)
+        else:
+            encoder: Any = self.encoders[part]
+            f = encode_present(encoder, encoder, x, mask)
         project = self.projections[part]
         return f._replace(tokens=project(f.tokens), pooled=project(f.pooled) * f.mask.any(1, keepdim=True))
 
@@ -89,9 +94,9 @@ class MultimodalModel(nn.Module):
         return self.predict(self.encode(inputs, masks), targets)
 
     def merge(self, output: Output, batch: Batch) -> Merged:
-        """Predictions of windows -> one per row of the source, ascending, calibrated where the head is.
+        """Merge the predictions of windows to one per row of the source, ascending, calibrated where the head is.
 
-        Where every row has one window all stays as it is, in its order.
+        The rule is that of mm/windows.py. Where every row has one window all stays as it is, in its order.
         """
         row, predictions = batch.row, output.predictions
         first = torch.arange(len(row), device=row.device)
@@ -100,19 +105,34 @@ class MultimodalModel(nn.Module):
             return Merged(self.temper(predictions), output.fused, batch.targets, batch.meta, row, first)
         first = first_windows(group, len(rows))
         with torch.autocast(row.device.type, enabled=False):  # under it means of numbers would have three digits
-            merged = {name: self.heads[name].merge(p, group, len(rows)) for name, p in predictions.items()}
+            merged = {name: self.merge_head(name, output, group, len(rows)) for name in predictions}
 
         def joined(x: Tensor, of: str | None, fill: float) -> Tensor:
             """of: an input, if x tells something of its tokens."""
             if of is None:
                 return x[first]
-            return side_by_side(x, group, len(rows), max(x.shape[1], batch.masks[of].shape[1]), fill)
+            tokens = output.features.get(of, output.fused).tokens.shape[1]
+            return side_by_side(x, group, len(rows), max(x.shape[1], tokens), fill)
 
-        targets = {name: joined(x, self.heads[name].input, blank(x)) for name, x in batch.targets.items()}
+        # A target without a head, such as a label that contrastive learning excludes pairs by, is one of the row.
+        inputs = {name: head.input for name, head in self.heads.items()}
+        targets = {name: joined(x, inputs.get(name), blank(x)) for name, x in batch.targets.items()}
         parts = {key: key.rpartition("/") for key in batch.meta}
         owners = {key: None if what in ONCE else name for key, (name, _, what) in parts.items()}
         meta = {key: joined(x, owners[key], -1) for key, x in batch.meta.items()}
         return Merged(self.temper(merged), pick(output.fused, first), targets, meta, rows, first)
+
+    def merge_head(self, name: str, output: Output, group: Tensor, count: int) -> Any:
+        """Merge one head's predictions of windows, where window i belongs to row `group[i]` of `count`.
+
+        A head of the pooled vector reads windows that have a token only. A head of an input's tokens reads all, so
+        that they stay beside their targets, and itself leaves out what has none.
+        """
+        head, prediction = self.heads[name], output.predictions[name]
+        if head.input is not None:
+            return head.merge(prediction, group, count)
+        _, counts = windows_of(output.features or {"": output.fused}, [*output.features] or [""], group)
+        return head.merge(pick(prediction, counts), group[counts], count)
 
     def temper(self, predictions: Mapping[str, Any]) -> dict[str, Any]:
         """By each calibrated head's temperature; of windows that are merged, as it was fitted to those."""

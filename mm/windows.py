@@ -1,4 +1,19 @@
-"""Rows that became several windows: which is the first, which tell, what they say together."""
+"""Rows that became several windows, and how the predictions of windows become one per row.
+
+A text or a sound that is too long is cut into windows of equal length; the last one ends where the sequence ends. Every
+head merges windows by one rule:
+
+- A window takes part where its inputs have a token. If no window of a row has one, all take part.
+- What a head predicts of the pooled vector is averaged over the windows: log-probabilities of classes, log-odds of
+  labels, values of a regression. Every window has the same weight.
+- What a head predicts of tokens is put side by side, as if the row were one long window. A word that several windows
+  have is predicted by the one in which it stands farthest from a cut. Of an answer that several windows have, the
+  highest score counts.
+- "There is no answer" is one prediction of a window. The window that finds it least likely, by the sum of its two
+  logits, decides: one window with the answer is enough.
+- A head that writes a text reads the tokens of all windows. Transcripts and boxes are those of the row's first window,
+  as only the other inputs of the row have windows there.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +31,7 @@ def first_windows(group: Tensor, count: int) -> Tensor:
 
 
 def windows_of(features: Mapping[str, Features], part: Sequence[str], row: Tensor) -> tuple[Tensor, Tensor]:
-    """Which windows have some of a part of the inputs, and which tell of their row by it: these, or all if none has.
+    """Which windows have a token of a part of the inputs, and which count for their row: these, or all if none has.
 
     row: (B,) of each window -> (B,) bool, (B,) bool
     """

@@ -16,6 +16,7 @@ MAY = {
     "runs": set(),  # and no torch
     "signals": set(),
     "windows": {"types"},
+    "absence": {"types"},
     **{room: {"types", "layers"} for room in BUILT},
     **{room: {"types"} for room in SIDE},
     "tasks": {"types", "model"},  # the centre, which they are handed built
@@ -48,6 +49,6 @@ def test_room_knows_only_whom_it_may(file):
         assert not {n for n in names if n.split(".")[0] in {"hydra", "omegaconf"}}
     if room not in ANYTHING:
         ours = {n.split(".")[1] for n in names if n.startswith("mm.")}
-        assert ours <= MAY[room] | {room, "messages", "files", "signals", "windows"}, (
+        assert ours <= MAY[room] | {room, "messages", "files", "signals", "windows", "absence"}, (
             f"{room} may know {sorted(MAY[room])}"
         )

@@ -1,12 +1,14 @@
 """What every encoder has to keep."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mm.absence import encode_present
 from mm.contracts._demands import (
     ROWS,
     Result,
@@ -68,6 +70,29 @@ def refill(spec: InputSpec, x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(keep, x, torch.randn_like(x) * 0.1 if x.is_floating_point() else torch.randint_like(x, 1, 257))
 
 
+def buffers_after(encoder: Any, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the buffers of a copy of an encoder after one forward in training mode, as the model runs it."""
+    module = deepcopy(encoder).train()
+    encode_present(module, module, x, mask)
+    return dict(module.named_buffers())
+
+
+def statistics(encoder: Any, x: Tensor, mask: Tensor, present: Tensor) -> None:
+    """Fail where absent rows move what an encoder remembers of its batches, such as running statistics."""
+    some = mask & present.unsqueeze(1)
+    before = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+    pairs = [
+        ("absent rows", buffers_after(encoder, x, some), buffers_after(encoder, x[present], mask[present])),
+        ("a batch without a present row", buffers_after(encoder, x, mask & False), before),
+    ]
+    for cause, after, wanted in pairs:
+        moved = [name for name, buffer in after.items() if not torch.allclose(buffer.float(), wanted[name].float())]
+        demand(
+            not moved,
+            f"in training, {cause} changed {', '.join(moved)}; update a buffer from the rows with mask.any(1) only",
+        )
+
+
 def check_encoder(encoder: Any) -> list[Result]:
     """All checks of an encoder, on random input of its InputSpec."""
     torch.manual_seed(0)
@@ -100,6 +125,7 @@ def check_encoder(encoder: Any) -> list[Result]:
         "absence": lambda: absence(encoder(refill(spec, x, some), some), present),
         "nobody": lambda: absence(encoder(x, mask & False), present & False),
         "influence": influence,
+        "statistics": lambda: statistics(encoder, refill(spec, x, some), mask, present),
         "export": lambda: exports(encoder, (x, mask), (refill(spec, x, some), some)),
         "compile": lambda: compiles(encoder, (x, mask)),
     }

@@ -126,9 +126,16 @@ class SpanHead(nn.Module):
         return [row["prediction"] for row in said], [answers or [""] for answers in truth]
 
     def merge(self, prediction: Spans, group: Tensor, count: int) -> Spans:
-        """The windows' tokens side by side; of no answer the logits of the window that finds it least likely."""
+        """Put the windows' tokens side by side; "no answer" is that of the window with the least sum of its logits.
+
+        As for SQuAD 2 in transformers: one window that finds an answer is enough. A window without a token takes no
+        part, unless no window of the row has one.
+        """
         length = prediction.begin.shape[1]
         begin, last = (side_by_side(x, group, count, length, FLOOR) for x in prediction[:2])
-        index = group.unsqueeze(1).expand(-1, 2)
-        start = torch.full_like(prediction.nothing[:count], torch.inf)
-        return Spans(begin, last, start.scatter_reduce(0, index, prediction.nothing, "amin"))
+        empty = (prediction.begin <= FLOOR / 2).all(1)
+        total = prediction.nothing.sum(1).masked_fill(empty, torch.inf)
+        least = total.new_full((count,), torch.inf).scatter_reduce(0, group, total, "amin")
+        order = torch.arange(len(group), device=group.device).masked_fill(total != least[group], len(group))
+        chosen = torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
+        return Spans(begin, last, prediction.nothing[chosen.clamp(max=len(group) - 1)])  # it is beyond where all is NaN

@@ -2,11 +2,18 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-LAYER = re.compile(r"^(encoders\.[^.]+)\..*?\b(?:layers?|blocks|stages|h)\.(\d+)\.")
+
+@runtime_checkable
+class Layered(Protocol):
+    """An encoder that states the order of its layers."""
+
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        ...
 
 
 def freeze(model: nn.Module, rules: Sequence[str]) -> None:
@@ -29,8 +36,8 @@ def groups(
     """Groups for a torch optimizer, of the parameters that train.
 
     lr_scale: regex -> factor on the learning rate; no_decay: regexes, besides which no bias and no norm decays;
-    layer_decay: factor per encoder layer counted from its last (Clark 2020); more: named parameters besides the
-    model's. Errors: ValueError where a rule finds no parameter, a factor is out of range, or nothing trains.
+    layer_decay: factor per encoder layer counted from its last (Clark 2020), as its `layer_order` states them; more:
+    named parameters besides the model's. Errors: ValueError where a rule finds no parameter, a factor is out of range, or nothing trains.
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"task.layer_decay: got {layer_decay}, wanted a factor above 0, at most 1")
@@ -43,11 +50,13 @@ def groups(
     names = [name for name, _ in named]
     check(lr_scale, "lr_scale", names)
     check(no_decay, "no_decay", names)
-    depth = depths(names)
+    above = layers_above(model, names, "layer_decay") if layer_decay < 1 else {}
+    if layer_decay < 1 and not any(above.values()):
+        raise ValueError(f"task.layer_decay: got {layer_decay}, but no encoder has two layers that train; set it to 1")
     found: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in named:
         scale = next((factor for rule, factor in lr_scale.items() if re.search(rule, name)), 1.0)
-        scale *= layer_decay ** from_last(name, depth)
+        scale *= layer_decay ** above.get(name, 0)
         # Biases and the gains of norms have one axis, whatever a library calls them.
         decay = 0.0 if parameter.ndim < 2 or any(re.search(rule, name) for rule in no_decay) else weight_decay
         group = found.setdefault((scale, decay), {"params": [], "lr": lr * scale, "weight_decay": decay})
@@ -67,22 +76,61 @@ def check(rules: Iterable[str], option: str, names: Sequence[str], what: str = "
             raise ValueError(f"task.{option}: '{rule}' finds no {what}; there are {some}, ...")
 
 
-def depths(names: Iterable[str]) -> dict[str, int]:
-    """Encoder -> how many numbered layers it has."""
-    depth: dict[str, int] = {}
+def layers_above(model: nn.Module, names: Iterable[str], option: str) -> dict[str, int]:
+    """Count the layers above each parameter of an encoder, by the order that the encoder states.
+
+    Args:
+        model: A model with `encoders`.
+        names: Full names of the parameters that train.
+        option: The option that asks, for messages.
+
+    Returns:
+        Name of each of these parameters that belongs to an encoder -> how many layers lie above it.
+
+    Raises:
+        ValueError: If an encoder states no order of its layers, or one that leaves a parameter out, or if no encoder
+            has two layers that train.
+    """
+    above: dict[str, int] = {}
+    orders: dict[str, list[list[str]]] = {}
     for name in names:
-        if found := LAYER.search(name):
-            depth[found[1]] = max(depth.get(found[1], 0), int(found[2]) + 1)
-    return depth
+        if name.startswith("encoders."):
+            part = name.split(".")[1]
+            if part not in orders:
+                orders[part] = stated_order(part, model.get_submodule(f"encoders.{part}"), option)
+            above[name] = from_last(part, name.removeprefix(f"encoders.{part}."), orders[part], option)
+    return above
 
 
-def from_last(name: str, depth: Mapping[str, int]) -> int:
-    """Layers above a parameter in its encoder: 0 outside encoders, all of them below the first layer."""
-    if found := LAYER.search(name):
-        return depth[found[1]] - 1 - int(found[2])
-    encoder = ".".join(name.split(".")[:2])
-    # What comes after the layers (a last norm, a pooling) can't be told from what comes before them by its name alone,
-    # but it is a norm or bears "pool"; all else that is not numbered is an embedding.
-    if encoder in depth and not re.search(r"pool|norm", name):
-        return depth[encoder]
-    return 0
+def stated_order(name: str, encoder: nn.Module, option: str) -> list[list[str]]:
+    """Return what `layer_order` of an encoder gives. Errors: ValueError where it has none, or gives no lists."""
+    kind = type(encoder).__name__
+    fix = (
+        f"; a method layer_order() of {kind} gives prefixes of parameter names, layer by layer from input to output, "
+        f"such as [['embed'], ['blocks.0'], ['blocks.1', 'norm']]; or leave task.{option} out"
+    )
+    if not isinstance(encoder, Layered) or not callable(encoder.layer_order):
+        raise ValueError(f"task.{option}: the encoder '{name}' ({kind}) does not state the order of its layers{fix}")
+    try:
+        order = encoder.layer_order()
+    except ValueError as error:
+        raise ValueError(f"task.{option}: encoder '{name}': {error}; leave task.{option} out") from None
+    if not isinstance(order, list) or not all(isinstance(layer, list) for layer in order) or not order:
+        raise ValueError(f"task.{option}: layer_order() of the encoder '{name}' gave {order!r}, wanted lists{fix}")
+    return order
+
+
+def from_last(encoder: str, name: str, order: Sequence[Sequence[str]], option: str) -> int:
+    """Count the layers above a parameter of an encoder; of several prefixes that fit, the longest one counts."""
+    fits = [
+        (len(prefix), len(order) - 1 - place)
+        for place, layer in enumerate(order)
+        for prefix in layer
+        if f"{name}.".startswith(f"{prefix}.")
+    ]
+    if not fits:
+        raise ValueError(
+            f"task.{option}: layer_order() of the encoder '{encoder}' leaves out its parameter '{name}'; name it, or "
+            "what it begins with, in one of the layers"
+        )
+    return max(fits)[1]

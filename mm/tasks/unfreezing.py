@@ -3,26 +3,25 @@
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from mm.tasks.parameters import depths, from_last
+from mm.tasks.parameters import layers_above
 
 
 class Unfreezing:
     """Of every encoder one block more learns after each `every` epochs; all else learns from the first epoch on.
 
     In the first epochs no block does, then the last one with what comes after it (a norm, a pooling), at the end the
-    embeddings; an encoder without numbered blocks is one block. What learns follows from the epoch alone, so that a run
-    that is resumed goes on as it was. Optimizers have all parameters from the start, and pass over those that have no
-    gradient. Errors: ValueError where nothing could be unfrozen.
+    embeddings, in the order that the encoder states by `layer_order`. What learns follows from the epoch alone, so that
+    a run that is resumed goes on as it was. Optimizers have all parameters from the start, and pass over those that
+    have no gradient. Errors: ValueError where nothing could be unfrozen, or an encoder states no order.
     """
 
     def __init__(self, model: nn.Module, every: int):
         if type(every) is not int or every < 1:
             raise ValueError(f"task.gradual_unfreeze: got {every}, wanted whole epochs, 1 or more, or null")
         self.every = every
-        learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        depth = depths(learning)
+        learning = [name for name, p in model.named_parameters() if p.requires_grad]
         # parameter of an encoder -> how many blocks are opened before its own
-        self.blocks = {name: from_last(name, depth) for name in learning if name.startswith("encoders.")}
+        self.blocks = layers_above(model, learning, "gradual_unfreeze")
         if not self.blocks:
             raise ValueError("task.gradual_unfreeze: task.freeze leaves nothing of the encoders to unfreeze")
         self.model = model

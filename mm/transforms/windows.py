@@ -35,10 +35,13 @@ def room(count: int, max_length: int | None, too_long: str, overlap: float, mult
     return windows * -(-kept // multiple) * multiple
 
 
-def starts(count: int, length: int, overlap: float) -> range:
-    """Where the windows of a longer sequence start."""
+def starts(count: int, length: int, overlap: float) -> list[int]:
+    """Where the windows of a longer sequence start. All are of one length: the last ends where the sequence ends.
+
+    A window of the few steps that are left over would count as much as a whole one.
+    """
     step = max(1, round(length * (1 - overlap)))
-    return range(0, count - length + step, step)
+    return [*range(0, count - length, step), count - length]
 
 
 def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit: str, extra: int = 0) -> Read:

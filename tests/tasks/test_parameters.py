@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from mm.tasks.parameters import freeze, from_last, groups
+from mm.tasks.parameters import freeze, groups
 
 
 class Encoder(nn.Module):
@@ -12,6 +12,10 @@ class Encoder(nn.Module):
         self.embedding = nn.Embedding(3, 2)
         self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
         self.norm = nn.LayerNorm(2)
+
+    def layer_order(self):
+        order = [["embedding"], *([f"layers.{i}"] for i in range(len(self.layers)))]
+        return [*order[:-1], [*order[-1], "norm"]]
 
 
 class Model(nn.Module):
@@ -47,18 +51,29 @@ def test_layer_decay_counts_from_the_last():
     assert rates["head.weight"][0] == 1.0
 
 
-@pytest.mark.parametrize(
-    ("name", "above"),
-    [
-        ("encoders.v.model.blocks.0.norm1.weight", 1),  # timm's ViT
-        ("encoders.v.model.blocks.1.mlp.fc1.weight", 0),
-        ("encoders.v.model.patch_embed.proj.weight", 2),
-        ("encoders.v.model.encoder.layer.1.attention.output.dense.weight", 0),  # transformers' BERT
-        ("heads.target.linear.weight", 0),
-    ],
-)
-def test_layers_as_libraries_name_them(name, above):
-    assert from_last(name, {"encoders.v": 2}) == above
+def test_an_encoder_without_an_order_is_refused():
+    """Silence would train its last layers at the rate of its first."""
+    model = Model()
+    model.encoders["text"].layer_order = "conv"  # a user's own attribute
+    wanted = r"task.layer_decay: the encoder 'text' \(Encoder\) does not state the order of its layers; a method"
+    with pytest.raises(ValueError, match=wanted):
+        groups(model, 1.0, 0.0, {}, [], layer_decay=0.5)
+    model.encoders["text"].layer_order = lambda: [["embedding"], ["layers"]]
+    with pytest.raises(ValueError, match="'text' leaves out its parameter 'norm.weight'"):
+        groups(model, 1.0, 0.0, {}, [], layer_decay=0.5)
+    model.encoders["text"].layer_order = lambda: "layers"
+    with pytest.raises(ValueError, match=r"layer_order\(\) of the encoder 'text' gave 'layers', wanted lists"):
+        groups(model, 1.0, 0.0, {}, [], layer_decay=0.5)
+    model.encoders["text"].layer_order = lambda: [["embedding", "layers", "norm"]]
+    with pytest.raises(ValueError, match=r"got 0.5, but no encoder has two layers that train"):
+        groups(model, 1.0, 0.0, {}, [], layer_decay=0.5)
+    assert groups(model, 1.0, 0.0, {}, [])  # nobody asks
+
+
+def test_no_order_is_asked_of_a_frozen_encoder():
+    model = Model()
+    model.encoders["frozen"] = nn.Linear(2, 2).requires_grad_(False)
+    assert len({g["lr"] for g in groups(model, 1.0, 0.0, {}, [], layer_decay=0.5)}) == 4
 
 
 def test_frozen_parameters_are_left_out():

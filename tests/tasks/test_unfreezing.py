@@ -16,6 +16,10 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(layers))
         self.norm = nn.LayerNorm(2)
 
+    def layer_order(self):
+        order = [["embedding"], *([f"layers.{i}"] for i in range(len(self.layers)))]
+        return [*order[:-1], [*order[-1], "norm"]]
+
     def forward(self, x):
         x = self.embedding(x)
         for layer in self.layers:

@@ -84,6 +84,11 @@ class AudioConformer(nn.Module):
         self.blocks = nn.ModuleList([ConformerBlock(embed_dim, heads, kernel, dropout) for _ in range(layers)])
         self.pool = Pool(pool, embed_dim)
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        order = [["stem", "project"], *([f"blocks.{i}"] for i in range(len(self.blocks)))]
+        return [*order[:-1], [*order[-1], "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """Waveform (B, L), (B, L)"""
         mel, mask = self.frontend(x, mask)

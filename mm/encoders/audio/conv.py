@@ -51,6 +51,11 @@ class AudioConv(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         self.pool = Pool(pool, embed_dim)
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        order = [[f"blocks.{i}"] for i in range(len(self.blocks))]
+        return [*order[:-1], [*order[-1], "project", "norm", "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """Waveform (B, L), (B, L)"""
         mel, mask = self.frontend(x, mask)

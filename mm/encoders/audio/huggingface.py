@@ -1,6 +1,7 @@
 """Any audio model of transformers, its features computed from the waveform on the device of the model."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,8 @@ from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.functional import melscale_fbanks
 from transformers import AutoFeatureExtractor
 
+from mm.absence import encode_present
+from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model, plain
 from mm.layers import Pool, time_position
 from mm.types import Features, InputSpec, Rebuilt
@@ -160,8 +163,19 @@ class HuggingFaceAudio(nn.Module, Rebuilt):
         self.architecture = {"pretrained": None, "config": plain_config, "random_init": True, "features": settings}
         self.pool = Pool(pool, self.embed_dim)
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        sound = torch.zeros(1, self.input.max_length or self.input.sample_rate or 16000)
+        inputs, _, _ = deepcopy(self.frontend).cpu()(sound, torch.ones_like(sound, dtype=torch.bool))
+        inputs.pop("attention_mask", None)
+        layers = huggingface_layers(self.architecture["config"], "audio", inputs)
+        return [*layers[:-1], [*layers[-1], "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """Waveform (B, L), (B, L)"""
+        return encode_present(self, self.encode, x, mask)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Features:
         if self.input.max_length and x.shape[1] > self.input.max_length:
             raise ValueError(
                 f"audio: got {x.shape[1]} samples, but the model reads at most {self.input.max_length}; "

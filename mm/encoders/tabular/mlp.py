@@ -27,6 +27,11 @@ class TabularMLP(nn.Module):
         self.blocks = nn.ModuleList([mlp(embed_dim, embed_dim, dropout) for _ in range(layers)])
         self.pool = Concat(len(sizes), embed_dim, dropout) if pool == "concat" else Pool(pool, embed_dim)
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        order = [["cells"], *([f"blocks.{i}"] for i in range(len(self.blocks)))]
+        return [*order[:-1], [*order[-1], "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T, 3) as mm.transforms.tabular.row has it, (B, T)"""
         tokens = self.drop(self.cells(x))

@@ -40,6 +40,11 @@ class TabularTransformer(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         self.pool = None if pool == "token" else Pool(pool, embed_dim)
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        order = [["cells", "token"], *([f"blocks.{i}"] for i in range(len(self.blocks)))]
+        return [*order[:-1], [*order[-1], "norm", "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T, 3) as mm.transforms.tabular.row has it, (B, T)"""
         tokens = self.cells(x)

@@ -38,6 +38,10 @@ class TextBag(nn.Module):
         )
         self.pool = Pool(pool, embed_dim)
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        return [["embed"], ["mlp.0"], ["mlp.3", "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""
         tokens = self.mlp(self.embed(hashed_ngrams(x, self.ngram, self.buckets)).mean(2))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model, takes
 from mm.layers import Pool, time_position
 from mm.types import Features, InputSpec, Rebuilt
@@ -97,6 +98,12 @@ class HuggingFaceText(nn.Module, Rebuilt):
     @property
     def token_embedding(self) -> nn.Embedding:
         return self.model.get_input_embeddings()  # type: ignore[return-value]
+
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        ids = {"input_ids": torch.zeros(1, 8, dtype=torch.long)}
+        layers = huggingface_layers(self.architecture["config"], "text", ids)
+        return [*layers[:-1], [*layers[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""

@@ -26,6 +26,10 @@ class TextMLP(nn.Module):
         blocks = [(nn.Linear(embed_dim, embed_dim), nn.ReLU(), nn.Dropout(dropout)) for _ in range(layers)]
         self.mlp = nn.Sequential(*(part for block in blocks for part in block))
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        return [["embed"], *([f"mlp.{i}"] for i, part in enumerate(self.mlp) if isinstance(part, nn.Linear))]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""
         bag = masked_mean(self.embed(hashed_ngrams(x, self.ngram, self.buckets)).mean(2), mask)  # (B, D)

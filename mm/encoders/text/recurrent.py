@@ -61,6 +61,11 @@ class TextRecurrent(nn.Module):
     def token_embedding(self) -> nn.Embedding:
         return self.embed
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        order = [["embed"], *([f"ahead.{i}", f"back.{i}"] for i in range(len(self.ahead)))]
+        return [*order[:-1], [*order[-1], "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""
         length = mask.sum(1)

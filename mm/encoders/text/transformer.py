@@ -44,6 +44,11 @@ class TextTransformer(nn.Module):
     def token_embedding(self) -> nn.Embedding:
         return self.embed
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        order = [["embed"], *([f"blocks.{i}"] for i in range(len(self.blocks)))]
+        return [*order[:-1], [*order[-1], "norm", "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, T) int64, (B, T)"""
         tokens = self.embed(x) * self.scale

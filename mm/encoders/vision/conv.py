@@ -47,6 +47,11 @@ class VisionConv(nn.Module):
             nn.Conv2d(ins, outs, 3, stride, padding=1, bias=False), nn.GroupNorm(groups, outs), nn.ReLU()
         )
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        order = [[f"blocks.{i}", f"deeper.{i}"] for i in range(len(self.blocks))]
+        return [*order[:-1], [*order[-1], "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, C, H, W) normalised pixels, (B, 1)"""
         for block, deeper in zip(self.blocks, self.deeper):

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor
 
+from mm.absence import encode_present
+from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model
 from mm.encoders.vision.conv import grid_features
 from mm.layers import Pool
@@ -30,7 +32,7 @@ class HuggingFaceVision(nn.Module, Rebuilt):
 
     pretrained, config, random_init: as in `huggingface_model`; size and channels are the config's.
     mean, std: null: those saved with `pretrained`; with a `config`, the data's.
-    Models with batch norm let a batch's absent rows influence its statistics in training; nothing leaks in evaluation.
+    Batch norm sees the present rows of a training batch only, see mm/absence.py.
     Errors: ValueError where there is not exactly one source.
     """
 
@@ -63,8 +65,19 @@ class HuggingFaceVision(nn.Module, Rebuilt):
         self.architecture |= {"mean": mean and list(mean), "std": std and list(std)}
         self.pool = Pool(pool, self.embed_dim)
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        size = self.input.size or (64, 64)
+        layers = huggingface_layers(
+            self.architecture["config"], "vision", {"pixel_values": torch.zeros(1, self.input.channels or 3, *size)}
+        )
+        return [*layers[:-1], [*layers[-1], "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, C, H, W) normalised pixels, (B, 1)"""
+        return encode_present(self, self.encode, x, mask)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Features:
         tokens = self.model(pixel_values=x).last_hidden_state
         if tokens.ndim == 4:  # a convolutional model's map
             return grid_features(tokens, mask, self.pool)

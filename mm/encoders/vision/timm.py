@@ -6,8 +6,10 @@ from typing import Any, cast
 
 import timm
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
+from mm.absence import encode_present
 from mm.encoders.vision.conv import grid_features
 from mm.layers import Pool
 from mm.types import Features, InputSpec, Rebuilt
@@ -19,7 +21,7 @@ class TimmVision(nn.Module, Rebuilt):
     pretrained: false, true (timm's weights, from the hub) or a file of weights (then size, mean and std are timm's).
     size: height and width in pixels, ignored with weights, which bring their own.
     mean, std: null: those of the weights; without weights, the data's.
-    Models with batch norm let a batch's absent rows influence its statistics in training; nothing leaks in evaluation.
+    Batch norm sees the present rows of a training batch only, see mm/absence.py.
     Errors: ValueError where timm has no such model.
     """
 
@@ -61,8 +63,23 @@ class TimmVision(nn.Module, Rebuilt):
         self.prefix = self.model.num_prefix_tokens if "return_prefix_tokens" in takes else 0
         self.pool = Pool(pool, self.embed_dim)
 
+    def layer_order(self) -> list[list[str]]:
+        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        try:
+            numbers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
+        except (AttributeError, AssertionError) as error:  # timm has some models without an order
+            raise ValueError(f"timm states no order of the layers of this model: {error}") from None
+        layers: dict[int, list[str]] = {}
+        for name, number in sorted(numbers.items(), key=lambda one: one[1]):
+            layers.setdefault(number, []).append(f"model.{name}")
+        order = list(layers.values())
+        return [*order[:-1], [*order[-1], "pool"]]
+
     def forward(self, x: Tensor, mask: Tensor) -> Features:
         """(B, C, H, W) normalised pixels, (B, 1)"""
+        return encode_present(self, self.encode, x, mask)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Features:
         extra = {"return_prefix_tokens": True} if self.prefix else {}
         last = self.model.forward_intermediates(
             x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True, **extra

@@ -32,7 +32,7 @@ def batch(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_contract(contract, kind):
-    contract(build(config=CONFIGS[kind]), *batch(), alone=kind != "resnet")
+    contract(build(config=CONFIGS[kind]), *batch())
 
 
 def test_equals_a_saved_model_and_reads_its_processor(tmp_path):

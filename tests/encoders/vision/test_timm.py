@@ -16,9 +16,9 @@ def batch(channels: int = 3, size: int = 64) -> tuple[torch.Tensor, torch.Tensor
     return torch.randn(3, channels, size, size) * mask[:, :, None, None], mask
 
 
-@pytest.mark.parametrize(("name", "alone"), [("test_resnet", False), ("test_vit", True), ("test_convnext", True)])
-def test_contract(contract, name, alone):
-    contract(build(name), *batch(), alone=alone)
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+def test_contract(contract, name):
+    contract(build(name), *batch())
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_efficientnet", "edgenext_xx_small", "levit_128s"])
