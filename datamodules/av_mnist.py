@@ -139,7 +139,7 @@ class AVMNISTDataModule(DataModule):
         folder = self.cache / f"av_mnist-{key.hexdigest()[:12]}"
         if (folder / "sha256").exists():
             built = Built(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Built._fields))
-            if checksum(built) == (folder / "sha256").read_text():
+            if checksum(built) == (folder / "sha256").read_text(encoding="utf-8"):
                 return built
             say(f"av_mnist: {folder} is damaged (its checksum differs); it is built anew")
         built = self.build(sources, wavs)
@@ -147,7 +147,9 @@ class AVMNISTDataModule(DataModule):
         for name, array in zip(Built._fields, built, strict=True):
             with whole(folder / f"{name}.npy") as part, part.open("wb") as file:
                 np.save(file, array)
-        (folder / "sha256").write_text(checksum(built))  # last: without it the folder counts as unfinished
+        (folder / "sha256").write_text(
+            checksum(built), encoding="utf-8"
+        )  # last: without it the folder counts as unfinished
         return built
 
     def build(self, sources: Sequence[Path], wavs: Sequence[Path]) -> Built:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 
+from mm.datamodules.fingerprint import Fingerprint, fingerprint
 from mm.datamodules.mixture import Balance, Mixing, Mixture, rarest
 from mm.datamodules.order import Batching, Draw, Order, Shards
-from mm.datamodules.rows import Loaded, Loader, Rows, join, one_thread
+from mm.datamodules.rows import Loaded, Loader, Rows, begin_worker, join
 from mm.datamodules.splitting import Split, keep_some
 from mm.datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.files import whole
@@ -169,7 +170,7 @@ class DataModule(LightningDataModule):
         if not len(rows):
             counts = ", ".join(f"{name} {int((table.split == name).sum())}" for name in SPLITS)
             raise ValueError(
-                f"{table.source}: the split '{split}' is empty (rows: {counts}); "
+                f"{table.source}: the split '{split}' is empty (rows: {counts}); {one_row_each(table)}"
                 f"{FILLED.get(split, f'set datamodule.split.{split} above 0')}"
                 f"{', or name the column of splits with datamodule.columns.split' if self.columns else ''}"
             )
@@ -201,7 +202,7 @@ class DataModule(LightningDataModule):
             collate_fn=partial(join, transforms=dataset.transforms),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=one_thread,
+            worker_init_fn=begin_worker,
         )
         loader.keep = self.keep
         return loader
@@ -256,7 +257,17 @@ class DataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         assert self.trainer is not None
-        return self.trainer.precision_plugin.convert_input(self.finish(batch))  # float64 under precision=64-true
+        done = self.finish(batch)
+        converted = self.trainer.precision_plugin.convert_input(done)  # float64 under precision=64-true
+        # Targets of float64 stay so: bfloat16 has three digits, which is not enough for a Unix time.
+        kept = {name: target for name, target in done.targets.items() if target.dtype == torch.float64}
+        return converted._replace(targets=converted.targets | kept)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        if device.type == "mps":  # Apple's GPUs have no float64
+            narrow = {n: t.float() if t.dtype == torch.float64 else t for n, t in batch.targets.items()}
+            batch = batch._replace(targets=narrow)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def dataset(self, train: bool, only: Sequence[str] | None, stored: Mapping[str, Transform] | None = None) -> Rows:
         """All rows, of which a loader draws."""
@@ -278,15 +289,30 @@ class DataModule(LightningDataModule):
         self.training, self.begun = loader, None
         return loader
 
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Digests of the rows of each split."""
+        return fingerprint(self.table)
+
     def state_dict(self) -> dict[str, Any]:
-        """Kept in every checkpoint: where the epoch stands.
+        """Kept in every checkpoint: where the epoch stands, and a digest of each split's rows.
 
         Here, and not in the loader, whose state Lightning restores after it has asked for its length.
         """
-        return {} if self.training is None else self.training.order.state_dict(self.training.taken)
+        order = {} if self.training is None else self.training.order.state_dict(self.training.taken)
+        return order | {"fingerprint": self.fingerprint.digests()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.begun = state_dict or None
+        """Errors: ValueError where the rows are others than those of the checkpoint."""
+        state = dict(state_dict)
+        before = state.pop("fingerprint", None)  # older checkpoints have none
+        if before is not None and before != self.fingerprint.digests():
+            changed = [name for name in SPLITS if before.get(name) != self.fingerprint.digests().get(name)]
+            raise ValueError(
+                f"{self.table.source}: the rows of {', '.join(changed)} are others than those that the checkpoint was "
+                "trained on; a run keeps its data: bring it back as it was, or start another run=NAME"
+            )
+        self.begun = state or None
 
     def standing(self, state: Mapping[str, Any]) -> tuple[int, int, int]:
         """-> the epoch of a `state_dict`, how many batches of it were trained, how many it has if it goes on now."""
@@ -322,7 +348,8 @@ class DataModule(LightningDataModule):
 
     def record(self, fault: Fault, table: Table, others: int = 0) -> None:
         """others: how many more rows are known to be wrong. Errors: ValueError under on_error=raise."""
-        where = f"{table.name(fault.row)}, column '{fault.column}': {fault.message}"
+        message = printable(fault.message)
+        where = printable(f"{table.name(fault.row)}, column '{fault.column}': {message}")
         if fault.fix:
             raise ValueError(f"{where}. {fault.fix}")
         if self.on_error == "raise":
@@ -331,7 +358,7 @@ class DataModule(LightningDataModule):
                 f"{where}{more}. Mend the row, or set datamodule.on_error=drop (leave out such rows) or "
                 f"datamodule.on_error=missing (take the cell as empty)"
             )
-        self.faults[fault.row, fault.column] = fault.message
+        self.faults[fault.row, fault.column] = message
 
     def write_errors(self, path: Path) -> None:
         """Every affected row as CSV, written beside its name and renamed."""
@@ -340,6 +367,23 @@ class DataModule(LightningDataModule):
             writer.writerow(["row", "id", "split", "column", "error"])
             for (row, column), message in sorted(self.faults.items()):
                 writer.writerow([row, self.table.ids[row], self.table.split[row], column, message])
+
+
+def printable(text: str) -> str:
+    """Return a text in which bytes of cells that are no UTF-8 are escaped: no terminal and no file takes them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def one_row_each(table: Table) -> str:
+    """Why a split that was drawn is empty, where each class keeps its only row for training; to begin a fix."""
+    for name, data in table.spec.targets.items():
+        counts = data.facts.get("counts", ())
+        if data.kind == "class" and len(counts) > 1 and max(counts) == 1:
+            return (
+                f"each of the {len(counts)} classes of '{table.columns.get(name, name)}' has a single row, which trains: "
+                "is it a number (model/heads=regression), or an identifier? Else "
+            )
+    return ""
 
 
 def limits(budget: Any) -> dict[str, float]:

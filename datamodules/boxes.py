@@ -33,7 +33,12 @@ def read_voc(path: Path) -> dict[str, list[Any]]:
         named = {split: folder / f"{split}.txt" for split in ("train", "val", "test")}
         if not named["train"].is_file():
             named["train"] = folder / "trainval.txt"
-        rows = [(stem, split) for split, file in named.items() if file.is_file() for stem in file.read_text().split()]
+        rows = [
+            (stem, split)
+            for split, file in named.items()
+            if file.is_file()
+            for stem in file.read_text(encoding="utf-8").split()
+        ]
         left = len(set(pictures) - {stem for stem, _ in rows})
         if left:
             say(f"{path.name}: {left} pictures that no list in {folder.relative_to(path)} names are left out")

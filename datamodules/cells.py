@@ -8,16 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
+from pyarrow.compute import MatchSubstringOptions
+from pyarrow.compute import call_function as call
+
 from mm.datamodules.boxes import is_coco, is_voc, read_coco, read_voc
+from mm.datamodules.fast_csv import read_fast
 from mm.datamodules.splitting import spelt
 from mm.datamodules.table import SPLITS
 from mm.messages import listing
-from mm.transforms.target.cells import undecodable
+from mm.text_column import TextColumn
+from mm.transforms.target.cells import text_fault
 from mm.types import SUFFIXES
 
-Cells = dict[str, list[Any]]  # column name -> its cells, by row
+Cells = dict[str, Any]  # column name -> its cells by row, a list or a TextColumn
 
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
+PART = 2**20  # texts in one piece of a column: a piece holds at most 2 GB
 READERS |= {".txt": "lines", ".gz": "lines", ".conll": "conll", ".bio": "conll", ".json": "whole"}
 
 
@@ -48,11 +56,15 @@ def read_cells(path: Path, quotes: bool | None = None, header: Sequence[str] | N
 
 
 def read_delimited(path: Path, delimiter: str, quotes: bool, header: Sequence[str] | None = None) -> Cells:
-    """The first line names the columns. Bytes that are no UTF-8 are kept as surrogates: reading the row names it."""
+    """The first line names the columns. Bytes that are no UTF-8 are kept as surrogates, which `read_part` names."""
     csv.field_size_limit(2**31 - 1)  # texts may be longer than the module's 131,072 characters
     quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     check_encoding(path)
-    rows, names = [], None if header is None else check_header([str(name) for name in header], "datamodule.header")
+    given = None if header is None else check_header([str(name) for name in header], "datamodule.header")
+    fast = read_fast(path, delimiter, quotes, given)
+    if fast is not None:
+        return fast
+    rows, names = [], given
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=quotes)
         begun = 1  # line on which the row begins: a quoted field may span several
@@ -86,10 +98,31 @@ def ragged(
 
 
 def check_encoding(path: Path) -> None:
-    """Errors: ValueError where it is UTF-16, as some spreadsheets save."""
+    """Raise ValueError where a file is UTF-16 or UTF-32, as some spreadsheets save, or begins with other binary data.
+
+    Without a byte order mark, UTF-16 has NUL as every other byte of most texts.
+    """
     with path.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise ValueError(f"{path}: is encoded as UTF-16; save it as UTF-8")
+        head = file.read(4096)
+    check_unpacked(head, path)
+
+
+def check_unpacked(head: bytes, path: Path) -> None:
+    """As `check_encoding`, of the first bytes of a text."""
+    nul = f"{path}: byte {head.find(0) + 1} is NUL, as many others are; it is damaged, or no text file"
+    even, odd = (head[first::2].count(0) * 2 > len(head[first::2]) for first in (0, 1))
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        name = "utf-32"
+    elif head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        name = "utf-16"
+    elif head.count(0) * 4 < max(len(head), 8):
+        return
+    elif even == odd:
+        raise ValueError(nul)
+    else:
+        name = "utf-16be" if even else "utf-16le"
+    fix = f"save it as UTF-8, for example iconv -f {name} -t utf-8 OLD > NEW"
+    raise ValueError(f"{path}: is encoded as {name[:6].upper()}; {fix}")
 
 
 def check_header(names: list[str], where: str) -> list[str]:
@@ -97,14 +130,16 @@ def check_header(names: list[str], where: str) -> list[str]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{where}: the column '{twice}' is there twice; rename one")
-    if any(undecodable(name) for name in names):
-        raise ValueError(f"{where}: the column names are not valid UTF-8; save the file as UTF-8")
+    if any(text_fault(name) for name in names):
+        fix = "save the file as UTF-8, for example iconv -f latin1 -t utf-8 OLD > NEW"
+        raise ValueError(f"{where}: the column names are not valid UTF-8; {fix}")
     return names
 
 
 def read_jsonl(path: Path) -> Cells:
     """One JSON object a line; a key that a line lacks is an empty cell."""
-    rows = []
+    cells: Cells = {}
+    count = 0
     check_encoding(path)
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
@@ -116,9 +151,28 @@ def read_jsonl(path: Path) -> Cells:
                 raise ValueError(f"{path}: line {number}: is no JSON ({error}); wanted one object a line") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}: line {number}: got {type(row).__name__}, wanted one object a line")
-            rows.append(row)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return {name: [row.get(name) for row in rows] for name in names}
+            for name, cell in row.items():
+                column = cells.setdefault(name, [])
+                column += [None] * (count - len(column))
+                column.append(cell)
+            count += 1
+    for column in cells.values():
+        column += [None] * (count - len(column))
+    check_header(list(cells), str(path))
+    return {name: packed(column) for name, column in cells.items()}
+
+
+def packed(cells: list[Any]) -> Sequence[Any]:
+    """Return a column of texts, where some may be None, in Arrow's memory; any other as it is."""
+    if not all(cell is None or type(cell) is str for cell in cells):
+        return cells
+    if any(cell is not None and "\0" in cell for cell in cells):  # named later, with its row
+        return cells
+    try:
+        parts = [pyarrow.array(cells[i : i + PART], pyarrow.string()) for i in range(0, len(cells), PART)]
+    except UnicodeEncodeError:  # lone surrogates, which are named later, with their row
+        return cells
+    return TextColumn(pyarrow.chunked_array(parts, pyarrow.string()))
 
 
 def read_conll(path: Path) -> Cells:
@@ -169,27 +223,61 @@ def read_squad(path: Path, document: Any) -> Cells:
 
 
 def read_parquet(path: Path) -> Cells:
-    """Errors: ValueError where the file is none."""
-    import pyarrow.parquet
-
+    """Errors: ValueError where the file is none, or a cell can't be read."""
     try:
         table = pyarrow.parquet.read_table(path)
-        check_header(table.column_names, str(path))
-        return table.to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: can't be read as Parquet: {error}") from None
+    check_header(table.column_names, str(path))
+    try:
+        return unpack_table(table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def unpack_table(table: pyarrow.Table) -> Cells:
+    """Return the columns of an Arrow table; texts that are valid UTF-8 stay in its memory."""
+    return {name: unpack_column(name, table.column(name)) for name in table.column_names}
+
+
+def unpack_column(name: str, column: pyarrow.ChunkedArray) -> Sequence[Any]:
+    """Return the cells of a column. Raise ValueError for the first that Python can't hold, such as the year 100000."""
+    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+        try:
+            column.validate(full=True)
+            has_nul = call("any", [call("match_substring", [column], MatchSubstringOptions("\0"))]).as_py()
+            return column.to_pylist() if has_nul else TextColumn(column)
+        except pyarrow.ArrowInvalid:
+            kind = pyarrow.binary() if pyarrow.types.is_string(column.type) else pyarrow.large_binary()
+            cells = [cell for chunk in column.chunks for cell in chunk.view(kind).to_pylist()]
+            return [None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in cells]
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError, UnicodeDecodeError) as error:
+        row = next(row for row in range(len(column)) if not is_readable(column[row]))
+        raise ValueError(f"row {row}, column '{name}': the cell can't be read: {error}") from None
+
+
+def is_readable(cell: pyarrow.Scalar) -> bool:
+    """Return whether Python has a value for an Arrow scalar."""
+    try:
+        cell.as_py()
+        return True
+    except (ValueError, OverflowError, UnicodeDecodeError):
+        return False
 
 
 def read_lines(path: Path) -> list[str]:
     """Of a text file, .gz or not; bytes that are no UTF-8 are kept as surrogates: reading the row names it."""
     if not path.is_file():
         raise ValueError(f"datamodule.path: no file {path}")
-    check_encoding(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            text = file.read().decode("utf-8-sig", errors="surrogateescape")
+            data = file.read()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"datamodule.path: {path} can't be unpacked: {error}") from None
+    check_unpacked(data[:4096], path)
+    text = data.decode("utf-8-sig", errors="surrogateescape")
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -214,7 +302,7 @@ def read_folder(path: Path, modality: str, flat: bool = False) -> Cells:
         raise ValueError(f"datamodule.path: no file below {path} ends in {', '.join(SUFFIXES[modality])}")
     files, parts = [f for f, _ in found], [p for _, p in found]
     cells: Cells = {
-        modality: [f.read_text("utf-8", "surrogateescape") for f in files]
+        modality: [f.read_text("utf-8-sig", "surrogateescape") for f in files]
         if modality == "text"
         else [*map(str, files)],
         "id": ["/".join(p) for p in parts],

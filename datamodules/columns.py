@@ -1,7 +1,6 @@
 """Columns of cells -> the rows of one file."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,18 @@ import numpy as np
 from mm.datamodules.base import DataModule
 from mm.datamodules.cells import Cells
 from mm.datamodules.looking import look
+from mm.datamodules.paths import file_faults, resolve_paths, stat_files
 from mm.datamodules.splitting import check_split, make_split
 from mm.datamodules.table import Fault, Table
 from mm.datamodules.tabular import cut_tabular, rows_of
 from mm.messages import listing, near, say
+from mm.text_column import TextColumn
 from mm.transforms.collate import is_absent
-from mm.transforms.target.cells import text_of, undecodable
-from mm.types import MODALITIES, ColumnData, DataSpec, InputData
+from mm.transforms.target.cells import distinct, label_of, text_fault
+from mm.transforms.target.classes import Classes, one_form
+from mm.types import MODALITIES, ColumnData, DataSpec, InputData, TargetTransform
+
+ROLES = ("id", "split", "group")  # what a column may be beside inputs and targets
 
 
 class Kept(NamedTuple):
@@ -48,6 +52,20 @@ class Named(NamedTuple):
     roles: dict[str, str | None]  # id, split, group -> column
 
 
+class RowNumbers(Sequence[str]):
+    """The numbers of the rows as their ids, where the data has none."""
+
+    def __init__(self, rows: int):
+        self.rows = range(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        found = self.rows[row]
+        return str(found) if isinstance(found, int) else [str(one) for one in found]
+
+
 def read_part(
     cells: Cells, source: Path, columns: Mapping[str, Any], module: DataModule, kept: Kept | None = None
 ) -> Part:
@@ -65,9 +83,14 @@ def read_part(
     ids = read_ids(cells, found.roles["id"])
     id_column = found.roles["id"] or "id"
     split, unknown, drawn = find_split(cells, found.roles, found.targets, module)
-    faults = wrong_ids(ids, id_column)
+    faults = [f._replace(message=f.message + way_out("id", found.roles, columns)) for f in wrong_ids(ids, id_column)]
+    unknown = [f._replace(message=f.message + way_out("split", found.roles, columns)) for f in unknown]
+    files: dict[str, np.ndarray] = {}
     for name, (column, modality) in found.inputs.items() if kept is None else ():
-        faults += missing_files(raw[name], cells[column], column) if modality in ("vision", "audio") else []
+        faults += unreadable_texts(raw[name], column) if modality == "text" else []
+        if modality in ("vision", "audio"):
+            files[name] = stat_files(raw[name])
+            faults += file_faults(raw[name], files[name], cells[column], column, source)
     table = Table(
         inputs=raw,
         targets={},
@@ -77,6 +100,7 @@ def read_part(
         source=source.name,
         columns={name: column for name, (column, _) in found.inputs.items()},
         faults=[f for f in faults if split[f.row] != ""] + unknown,
+        files=files,
         shard=None if kept is None else kept.shard,
     )
     if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
@@ -86,7 +110,9 @@ def read_part(
         if name in found.tabular:  # what they hold is learnt once the rows of all files are known
             table.spec.inputs[name] = InputData(modality="tabular", columns=found.tabular[name])
         elif kept is None:
-            table.spec.inputs[name] = look(raw[name], modality, source, module.trained)
+            table.spec.inputs[name] = look(
+                raw[name], modality, source, module.trained, found.inputs[name][0], files.get(name)
+            )
         else:
             table.spec.inputs[name] = kept.spec[name]
     return Part(table, {name: (column, cells[column]) for name, column in found.targets.items()}, found.roles, drawn)
@@ -115,7 +141,10 @@ def find_columns(
     roles = find_roles(cells, columns, {*read, *targets.values()})
     for role in ("split", "group"):
         if roles[role] != named(columns, role) and kept is None:
-            say(f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}")
+            say(
+                f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}; if it is none, set "
+                f"datamodule.columns.{role}=false"
+            )
     used = [*(read if kept is None else ()), *targets.values(), *filter(None, roles.values())]
     check_columns(cells, used, source, module.trained, set(targets.values()) - set(read))
     return Named(inputs, tabular, targets, roles)
@@ -141,11 +170,11 @@ def check_empty(raw: Mapping[str, Sequence[Any]], found: Named, source: Path) ->
             raise ValueError(f"{source}: no row has anything in column {columns}; leave out datamodule.columns.{name}")
 
 
-def read_ids(cells: Cells, column: str | None) -> list[str]:
+def read_ids(cells: Cells, column: str | None) -> Sequence[str]:
     """Without a column, the numbers of the rows."""
     if column is not None:
-        return [text_of(cell) for cell in cells[column]]
-    return [str(row) for row in range(len(next(iter(cells.values()))))]
+        return [label_of(cell) for cell in cells[column]]
+    return RowNumbers(len(next(iter(cells.values()))))
 
 
 def join_pairs(
@@ -177,12 +206,28 @@ def join_pairs(
 
 
 def find_roles(cells: Cells, columns: Mapping[str, Any], taken: set[str]) -> dict[str, str | None]:
-    """Columns of id, split and group: those that are named, or bear the name and are `taken` for nothing else."""
-    roles = {role: named(columns, role) for role in ("id", "split", "group")}
+    """Columns of id, split and group: those that are named, or bear the name and are `taken` for nothing else.
+
+    A role that is false or empty has no column, whatever the columns are called.
+    """
+    roles = {role: named(columns, role) for role in ROLES}
     return {
-        role: role if column is None and role in cells and role not in taken else column
+        role: role if column is None and role in cells and role not in taken and not unused(columns, role) else column
         for role, column in roles.items()
     }
+
+
+def unused(columns: Mapping[str, Any], role: str) -> bool:
+    """Whether the user has said that no column has a role."""
+    value = columns.get(role)
+    return value is False or value == ""
+
+
+def way_out(role: str, roles: Mapping[str, str | None], columns: Mapping[str, Any]) -> str:
+    """What to do where a column was taken for a role by its name, and does not fit it; to be appended to a message."""
+    if roles[role] != role or named(columns, role) is not None:
+        return ""
+    return f"; if the column '{role}' is none, set datamodule.columns.{role}=false"
 
 
 def check_columns(
@@ -222,7 +267,7 @@ def leave_out(table: Table, id_column: str, on_error: str) -> None:
 def named(columns: Mapping[str, Any], role: str) -> str | None:
     """The column that the user chose; a column may be called 0."""
     value = columns.get(role)
-    return None if value is None or value == "" else str(value)
+    return None if value is None or value is False or value == "" else str(value)
 
 
 def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -259,35 +304,46 @@ def target_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, str]:
     return found or ({"target": "target"} if "target" in cells else {})
 
 
-def read_input(cells: Sequence[Any], modality: str, root: Path) -> list[Any]:
+def read_input(cells: Sequence[Any], modality: str, root: Path) -> Sequence[Any]:
     """Cells -> raw inputs: texts as they are, paths made relative to the manifest's folder."""
     if modality == "text":
+        if isinstance(cells, TextColumn):
+            return cells.copy()
         return ["" if isinstance(c, float) and math.isnan(c) else c for c in cells]
-    return [str(root / text_of(c)) if text_of(c) else None for c in cells]
+    return resolve_paths(cells, root)
 
 
 def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
     """Every row whose id is empty, can't be read, or is that of an earlier row."""
+    if isinstance(ids, RowNumbers):
+        return []
     first: dict[str, int] = {}
     faults = []
     for row, name in enumerate(ids):
         if not name:
             faults.append(Fault(row, column, "the id is empty; fill it in, or leave the column out"))
-        elif undecodable(name):
-            faults.append(Fault(row, column, "the id is not valid UTF-8; save the file as UTF-8"))
+        elif (wrong := text_fault(name)) is not None:
+            faults.append(Fault(row, column, f"the id can't be read: {wrong}"))
         elif first.setdefault(name, row) != row:
             faults.append(Fault(row, column, f"the id '{name}' is also that of row {first[name]}"))
     return faults
 
 
-def missing_files(paths: Sequence[str | None], cells: Sequence[Any], column: str) -> list[Fault]:
-    """Every row whose file does not exist: told at the start, not an hour into the epoch."""
+def unreadable_texts(texts: Sequence[Any], column: str) -> list[Fault]:
+    """Every row whose text, or one of whose pair of texts, has bytes that are no UTF-8, or NUL, or is a number.
+
+    Arrow has checked what lies in its memory, so that only other columns are looked through.
+    """
+    if isinstance(texts, TextColumn):
+        return []
     faults = []
-    for row, (path, cell) in enumerate(zip(paths, cells, strict=True)):
-        if path is not None and not isinstance(cell, str):
-            faults.append(Fault(row, column, f"got {type(cell).__name__}, wanted the path of a file as text"))
-        elif path is not None and not os.path.isfile(path):
-            faults.append(Fault(row, column, f"no file {listing([path], longest=300)}"))
+    for row, cell in enumerate(texts):
+        for text in cell if isinstance(cell, list) else (cell,):
+            wrong = text_fault(text) if isinstance(text, str) else None
+            if isinstance(text, int | float | bytes):
+                wrong = f"got {type(text).__name__}, wanted a text"
+            if wrong is not None:
+                faults.append(Fault(row, column, wrong))
     return faults
 
 
@@ -303,17 +359,18 @@ def find_split(
     if module.whole and roles["split"] is None:
         return np.full(count, "test", dtype=object), [], nothing
     labels, groups = None, None
-    strata = [[module.reader(name).strata(cell) for cell in cells[column]] for name, column in targets.items()]
+    strata = [strata_of(cells[column], module.reader(name)) for name, column in targets.items()]
     for found in sorted(strata, key=lambda found: not isinstance(found[0], str)):  # one name a row before several
         if labels is None and found[0] is not None:
-            labels = np.empty(count, dtype=object)
-            for row, names in enumerate(found):  # at once, lists would make a table
-                labels[row] = names
+            labels = found
     if roles["group"]:  # a row without a group is one of its own
-        groups = np.array([text_of(c) or f"\0{row}" for row, c in enumerate(cells[roles["group"]])])
+        names, place = distinct(cells[roles["group"]])
+        forms = one_form([name for name in names if name])
+        own = [forms.get(name, "") for name in names]
+        groups = np.array([own[i] or f"\0{row}" for row, i in enumerate(place.tolist())])
     if roles["split"] is None:
         return make_split(count, module.split, labels, groups), [], nothing
-    split, faults = check_split([text_of(c) for c in cells[roles["split"]]], roles["split"])
+    split, faults = check_split(cells[roles["split"]], roles["split"])
     train = np.flatnonzero(split == "train")
     if len(train) and module.split.val and not module.whole and not (split == "val").any():
         part = replace(module.split, test=0)
@@ -321,3 +378,15 @@ def find_split(
         split[train] = make_split(len(train), part, *take)
         return split, faults, train[split[train] == "val"]
     return split, faults, nothing
+
+
+def strata_of(cells: Sequence[Any], reader: TargetTransform) -> np.ndarray:
+    """Return what rows are alike in when they are split, (N,) of names, of lists of names, or of None."""
+    if isinstance(reader, Classes):
+        names, place = distinct(cells)
+        forms = one_form([name for name in names if name])
+        return np.array([forms.get(name, "") for name in names], dtype=object)[place]
+    strata = np.empty(len(cells), dtype=object)
+    for row, cell in enumerate(cells):  # at once, lists would make a table
+        strata[row] = reader.strata(cell)
+    return strata

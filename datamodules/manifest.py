@@ -10,6 +10,10 @@ from mm.datamodules.columns import read_part
 from mm.datamodules.sources import Source, make_table, sources
 from mm.datamodules.table import Table
 from mm.messages import listing, near
+from mm.types import MODALITIES
+
+# What a column may be.
+ROLES = (*MODALITIES, "inputs", "target", "targets", "id", "split", "group")
 
 
 class ManifestDataModule(DataModule):
@@ -34,7 +38,7 @@ class ManifestDataModule(DataModule):
     ):
         super().__init__(**shared)
         self.sources = sources(path, "columns", "split", "header")
-        self.columns = columns
+        self.columns = column_map(columns, "datamodule.columns")
         self.folder = folder
         self.quotes = quotes
         self.header = header
@@ -62,10 +66,38 @@ class ManifestDataModule(DataModule):
         own = {} if source.split is None else {"split": "split"}
         if source.columns is None:
             return {**self.columns, **own}
-        for role in source.columns:
-            if role not in self.columns:
-                raise ValueError(
-                    f"datamodule.path: columns.{role} of {source.path}: nothing reads it, wanted some of "
-                    f"{listing(list(self.columns))}{near(str(role), self.columns)}"
-                )
-        return dict.fromkeys(self.columns) | dict(source.columns) | own
+        given = column_map(source.columns, "columns", f" of {source.path}")
+        return dict.fromkeys(self.columns) | given | own
+
+
+def column_map(columns: Mapping[str, Any], key: str, of: str = "") -> dict[str, Any]:
+    """Check which roles columns are given, and what with.
+
+    Args:
+        columns: Role to column, as in conf/datamodule/manifest.yaml.
+        key: Where it is set, for messages.
+        of: The end of the key in messages, where a file has columns of its own.
+
+    Returns:
+        The same; `targets` that are a list are named by their columns.
+
+    Raises:
+        ValueError: If a role is unknown, or a value is of the wrong kind; the message names the role.
+    """
+    if not isinstance(columns, Mapping):
+        raise ValueError(f"{key}{of}: got {columns!r}, wanted a mapping, such as {{text: words, target: label}}")
+    found = dict(columns)
+    for role, value in columns.items():
+        if role not in ROLES:
+            raise ValueError(
+                f"{key}.{role}{of}: nothing reads it, wanted some of {listing(list(ROLES))}, inputs and targets of "
+                f"other names under inputs and targets{near(str(role), ROLES)}"
+            )
+        if role == "targets" and isinstance(value, Sequence) and not isinstance(value, str):
+            if not all(isinstance(column, str) for column in value):
+                raise ValueError(f"{key}.targets{of}: got {list(value)}, wanted columns, or {{name: column}}")
+            found["targets"] = {column: column for column in value}
+        elif role in ("inputs", "targets") and value is not None and not isinstance(value, Mapping):
+            such = "{label: column}" if role == "targets" else "{premise: {column: s1, modality: text}}"
+            raise ValueError(f"{key}.{role}{of}: got {value!r}, wanted a mapping, such as {such}")
+    return found

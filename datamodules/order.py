@@ -122,6 +122,7 @@ class Order(Sampler[list[Draw]]):
         self.epoch = 0
         self.begun: tuple[int, list[Part]] | None = None  # the epoch to go on with, and what was trained of it
         self.parts: list[Part] = []  # of the current epoch, this one last
+        self.counted: tuple[Any, int] | None = None  # what the length was last planned for, and the length
         self.drawn: tuple[np.ndarray, np.ndarray] = rows[:0], rows[:0]  # of the current epoch, as in Mixture.draw
 
     @property
@@ -134,8 +135,12 @@ class Order(Sampler[list[Draw]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        """Global batches of the current epoch. Planning takes seconds for millions of rows, so it is done once."""
         done = self.done()
-        return sum(part.batches for part in done) + len(self.left(done))
+        key = self.epoch, [asdict(part) for part in done]
+        if self.counted is None or self.counted[0] != key:
+            self.counted = key, sum(part.batches for part in done) + len(self.left(done))
+        return self.counted[1]
 
     def __iter__(self) -> Iterator[list[Draw]]:
         done, self.begun = self.done(), None
@@ -234,9 +239,12 @@ class Order(Sampler[list[Draw]]):
 
     def state_dict(self, taken: int) -> dict[str, Any]:
         """Plain data: where the epoch stands, after `taken` batches since this process went on with it."""
-        parts = self.parts or [Part(self.world, self.batching, 0)]
+        now = Part(self.world, self.batching, 0)
+        # Saved anew before its first batch, as when a run is stopped again in the validation that it began with.
+        parts = [*self.begun[1], now] if self.begun else self.parts or [now]
+        epoch = self.begun[0] if self.begun else self.epoch
         last = Part(self.world, self.batching, taken)
-        return {"epoch": self.epoch, "parts": [asdict(part) for part in (*parts[:-1], last)]}
+        return {"epoch": epoch, "parts": [asdict(part) for part in (*parts[:-1], last)]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the epoch that the state names."""

@@ -23,7 +23,7 @@ from mm.datamodules.manifest import ManifestDataModule
 from mm.datamodules.shards import FORMAT, INDEX, OWN, About, Shard
 from mm.datamodules.table import SPLITS, Fault, Table
 from mm.files import whole
-from mm.transforms.audio.waveform import open_sound
+from mm.transforms.audio.waveform import check_samples, open_sound
 from mm.transforms.stored import Stored
 from mm.transforms.target.cells import text_of, undecodable
 from mm.transforms.text.tokens import Tokens
@@ -183,8 +183,7 @@ def sound_bytes(raw: str) -> tuple[bytes, float]:
     """Errors: ValueError where it is no sound."""
     data = file_bytes(raw)
     wave, rate = open_sound(Stored(raw, lambda: data), 1)
-    if not len(wave) or not wave.isfinite().all():
-        raise ValueError("the sound is empty, or holds NaN or infinite samples")
+    check_samples(wave)
     return data, len(wave) / rate
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mm.datamodules.order import Draw, Order
 from mm.datamodules.table import Fault, Table
+from mm.signals import answer_parent_only
 from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate, is_absent
 from mm.transforms.stored import StoredError
@@ -29,7 +30,9 @@ class RowRead(NamedTuple):
 
     sample: Sample
     faults: list[Fault]
-    long: list[str]  # of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular", "target_cut_off/answer"
+    # Of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read; and targets
+    # that lie in what was cut, "target_cut_off/answer".
+    long: list[str]
 
 
 class Loaded(NamedTuple):
@@ -116,6 +119,7 @@ class Rows(Dataset[RowRead]):
         long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
         long += [f"unknown/{name}" for name, read in reads.items() if read.unknown]
         long += [f"target_cut_off/{name}" for name in cut_off]
+        long += [f"{note}/{name}" for name, read in reads.items() for note in read.notes]
         return RowRead(Sample(inputs, targets, row), faults, long)
 
     def align(self, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:
@@ -156,8 +160,12 @@ def join(rows: Sequence[RowRead], transforms: Mapping[str, Transform]) -> Loaded
     return Loaded(batch, [fault for r in rows for fault in r.faults], long)
 
 
-def one_thread(worker: int) -> None:
-    """Workers are as many as the user wants cores busy; each decodes on one thread."""
+def begin_worker(worker: int) -> None:
+    """Prepare a worker process: it decodes on one thread, and outlives the signals that end the run.
+
+    Workers are as many as the user wants cores busy.
+    """
+    answer_parent_only()
     torch.set_num_threads(1)
 
 

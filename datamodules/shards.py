@@ -16,13 +16,13 @@ import pyarrow
 import pyarrow.parquet
 
 from mm.datamodules.base import DataModule
-from mm.datamodules.cells import Cells
+from mm.datamodules.cells import Cells, unpack_table
 from mm.datamodules.columns import Kept, Part, read_part
 from mm.datamodules.sources import Source, make_table, sources
 from mm.datamodules.table import Table
 from mm.files import whole
 from mm.transforms.stored import Stored, StoredError
-from mm.types import InputData
+from mm.types import Identified, InputData
 
 INDEX = "index.parquet"
 OWN = "mm."  # how the names of the index's own columns begin
@@ -84,7 +84,7 @@ class ShardsDataModule(DataModule):
         return read_part(cells, Path(source.path.rstrip("/")), about.columns, self, kept)
 
 
-class Column(Sequence[Any]):
+class Column(Identified, Sequence[Any]):
     """One input by row: a text, a Stored picture or sound, or None."""
 
     def __init__(self, store: "Store", name: str, places: dict[str, np.ndarray], names: Any, identity: str):
@@ -218,4 +218,4 @@ def read_index(path: str) -> tuple[Cells, About, dict[str, np.ndarray]]:
         raise ValueError(f"{path}/{INDEX}: is of format {about.format}, this mm reads {FORMAT}; run mm shard again")
     own = [name for name in table.column_names if name.startswith(OWN)]
     places = {name.removeprefix(OWN): table[name].to_numpy() for name in own}
-    return table.drop_columns(own).to_pydict(), about, places
+    return unpack_table(table.drop_columns(own)), about, places

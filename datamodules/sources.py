@@ -9,10 +9,12 @@ import numpy as np
 from mm.datamodules.base import DataModule
 from mm.datamodules.columns import Part
 from mm.datamodules.looking import USUAL
+from mm.datamodules.paths import NO_FILE
 from mm.datamodules.table import SPLITS, Origin, Table
 from mm.datamodules.tabular import learn_columns
 from mm.datamodules.targets import add_target
 from mm.messages import near
+from mm.text_column import join_columns
 from mm.types import MODALITIES, DataSpec, Identified, InputData
 
 
@@ -72,15 +74,15 @@ def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModul
             learn_columns(table, name, module)
     for name in dict.fromkeys(name for part in parts for name in part.targets):
         columns: list[str] = []
-        cells: list[Any] = []
+        cells: list[Sequence[Any]] = []
         usual = next(part.targets[name][0] for part in parts if name in part.targets)
         for part in parts:
             rows = len(part.table.ids)
             column, found = part.targets.get(name, (usual, [None] * rows))
             part.table.columns[name] = column
             columns += [column] * rows
-            cells += found
-        add_target(table, name, columns, cells, module)
+            cells.append(found)
+        add_target(table, name, columns, join_columns(cells), module)
     return table
 
 
@@ -100,7 +102,7 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
     shards = [np.zeros(n, dtype=np.int64) if t.shard is None else t.shard for t, n in zip(tables, sizes)]
     ends = [0, *accumulate(int(shard.max()) + 1 for shard in shards)]
     return Table(
-        inputs={name: Joined(raw) if sharded else [x for one in raw for x in one] for name, raw in inputs.items()},
+        inputs={name: Joined(raw) if sharded else join_columns(raw) for name, raw in inputs.items()},
         targets={},
         ids=[f"{name}:{one}" for name, table in zip(names, tables) for one in table.ids],
         split=np.concatenate([table.split for table in tables]),
@@ -108,8 +110,15 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
         source=" + ".join(names),
         faults=[f._replace(row=f.row + first) for table, first in zip(tables, firsts) for f in table.faults],
         origins=[Origin(n, f, t.columns, s.weight) for n, f, t, s in zip(names, firsts, tables, given)],
+        files={name: join_files(tables, name) for name in ordered if any(name in table.files for table in tables)},
         shard=np.concatenate([shard + end for shard, end in zip(shards, ends)]) if sharded else None,
     )
+
+
+def join_files(tables: Sequence[Table], name: str) -> np.ndarray:
+    """What the file system says of an input's files; a table without the input names none. -> (N, 2)"""
+    none = [np.full((len(table.ids), 2), NO_FILE, dtype=np.int64) for table in tables]
+    return np.concatenate([table.files.get(name, absent) for table, absent in zip(tables, none)])
 
 
 def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -> dict[str, InputData]:
@@ -129,13 +138,14 @@ def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -
                 modality=data.modality,
                 size=known.size if data.size in (known.size, None) else data.size if known.size is None else USUAL,
                 channels=max(filter(None, (known.channels, data.channels)), default=None),
+                max_value=max(filter(None, (known.max_value, data.max_value)), default=None),
                 sample_rate=max(filter(None, (known.sample_rate, data.sample_rate)), default=None),
                 columns=tuple(dict.fromkeys((*(known.columns or ()), *(data.columns or ())))) or None,
             )
     return found
 
 
-class Joined(Sequence[Any]):
+class Joined(Identified, Sequence[Any]):
     """Inputs in shards, or absent, one file's after the other's, nothing copied."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]):

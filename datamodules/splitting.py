@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, train_test_split
 
 from mm.datamodules.table import SPLITS, Fault, Table
+from mm.transforms.target.cells import distinct
 
 SPELT = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
@@ -49,6 +51,7 @@ def make_split(
         raise ValueError(
             f"datamodule.split: got val={split.val}, test={split.test}, wanted parts that add up to less than 1"
         )
+    labels = None if labels is None else ranked(labels)
     names = np.full(count, "train", dtype=object)
     rest = np.arange(count)
     for name, part in (("test", split.test), ("val", split.val / (1 - split.test))):
@@ -58,6 +61,18 @@ def make_split(
     return names
 
 
+def ranked(labels: np.ndarray) -> np.ndarray:
+    """Return the rank of each label among the different ones, as numbers are sorted faster; lists as they are.
+
+    The order of the ranks is that of the labels, so that splits do not depend on which of them are given.
+    """
+    cells = labels.tolist()
+    if any(isinstance(cell, list) for cell in cells):
+        return labels
+    rank = {name: i for i, name in enumerate(sorted(set(cells)))}
+    return np.fromiter((rank[cell] for cell in cells), np.int64, len(cells))
+
+
 def cut(
     rows: np.ndarray, part: float, seed: int, labels: np.ndarray | None, groups: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +80,8 @@ def cut(
     if groups is not None:
         if len(set(groups[rows])) < 2:
             raise ValueError(
-                f"datamodule.columns.group: the {len(rows)} rows to split are all of one group; give a split column"
+                f"datamodule.columns.group: the {len(rows)} rows to split are all of one group; give a split "
+                "column, or set datamodule.columns.group=false to split without groups"
             )
         stay, take = next(GroupShuffleSplit(1, test_size=part, random_state=seed).split(rows, groups=groups[rows]))
     elif labels is not None and can_stratify(labels[rows], part):
@@ -86,6 +102,8 @@ def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tu
 
     One row of each label stays; of the others, those of rare labels join the largest stratum.
     """
+    if labels.dtype != object:
+        return cut_rare_classes(rows, part, seed, labels)
     sets = [frozenset(label) if isinstance(label, list) else frozenset([label]) for label in labels[rows]]
     stays = np.zeros(len(rows), dtype=bool)
     seen: set[str] = set()
@@ -106,9 +124,30 @@ def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tu
     return rows[~mask], rows[mask]
 
 
+def cut_rare_classes(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `cut_rare`, of labels (N,) that are numbers, one a row."""
+    own = labels[rows]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    stays = np.zeros(len(rows), dtype=bool)
+    stays[order[np.unique(own[order], return_index=True)[1]]] = True  # the first row of each label in this order
+    free = np.flatnonzero(~stays)
+    wanted = min(round(len(rows) * part), len(free))
+    mask = ~stays & (wanted > 0)
+    if 0 < wanted < len(free):
+        strata = own[free]
+        names, first, counts = np.unique(strata, return_index=True, return_counts=True)
+        largest = min(zip(-counts, first, names))[2]  # of several, that which comes first
+        rare = names[counts * part < 1]
+        strata = np.where(np.isin(strata, rare), largest, strata)
+        stratify = strata if can_stratify(strata, wanted / len(free)) else None
+        _, take = train_test_split(free, test_size=wanted, random_state=seed, stratify=stratify)
+        mask = np.isin(np.arange(len(rows)), take)
+    return rows[~mask], rows[mask]
+
+
 def can_stratify(labels: np.ndarray, part: float) -> bool:
     """Every class needs two rows, and each side a row of every class at least; several labels a row can't be."""
-    if any(isinstance(label, list) for label in labels):
+    if labels.dtype == object and any(isinstance(label, list) for label in labels):
         return False
     _, counts = np.unique(labels, return_counts=True)
     taken = int(np.ceil(len(labels) * part))
@@ -120,14 +159,14 @@ def spelt(name: str) -> str:
     return SPELT.get(name.strip().lower(), name.strip().lower())
 
 
-def check_split(names: Sequence[str], column: str) -> tuple[np.ndarray, list[Fault]]:
+def check_split(cells: Sequence[Any], column: str) -> tuple[np.ndarray, list[Fault]]:
     """A split column's cells. -> (N,) of str, and the cells that name no split: their rows are in none"""
-    cells = [spelt(name) for name in names]
+    names, place = distinct(cells)
+    splits = np.array([spelt(name) for name in names], dtype=object)
+    known = np.isin(splits, (*SPLITS, ""))
     faults = [
-        Fault(row, column, f"split '{names[row]}', wanted {', '.join(SPLITS)} or nothing")
-        for row, name in enumerate(cells)
-        if name not in (*SPLITS, "")
+        Fault(row, column, f"split '{names[place[row]]}', wanted {', '.join(SPLITS)} or nothing")
+        for row in np.flatnonzero(~known[place]).tolist()
     ]
-    split = np.array(cells, dtype=object)
-    split[[f.row for f in faults]] = ""
-    return split, faults
+    splits[~known] = ""
+    return splits[place], faults

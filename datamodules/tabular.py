@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,12 @@ def rows_of(cells: Mapping[str, Sequence[Any]], columns: Sequence[ColumnData]) -
     return [None if all(map(is_empty, row)) else dict(zip(names, row)) for row in rows]
 
 
+def row_of_file(table: Table, row: int) -> str:
+    """A row as messages about a column name it; of several files, with its file."""
+    origin = table.origin(row)
+    return f"row {row - origin.first}" + (f" of {origin.source}" if table.origins else "")
+
+
 def learn_columns(table: Table, name: str, module: DataModule) -> None:
     """What the columns of a tabular input hold, from its training rows; cells that can't be read are faults.
 
@@ -80,7 +87,7 @@ def learn_columns(table: Table, name: str, module: DataModule) -> None:
     for given in data.columns:
         cells = [None if row is None else row.get(given.name) for row in raw]
         train = table.split == "train"
-        column, faults = find_column(given, cells, train)
+        column, faults = find_column(given, cells, train, partial(row_of_file, table))
         for row, message in faults.items():
             if table.split[row] != "":
                 table.faults.append(Fault(row, given.name, message))

@@ -7,15 +7,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, load_model, save_model
-from torch import Tensor
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
 
 from mm.files import whole
 from mm.messages import near
@@ -38,9 +37,12 @@ from mm.types import (
     Transform,
 )
 
+ROWS = "rows.safetensors"  # digests of the rows of each split
 CALIBRATED = "Calibration: "  # begins a line of the model card
 # Whose classes may be built on loading; nothing else of a config is ever called.
-ALLOWED = ("mm.", "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
+ROOMS = ("encoders", "fusion", "heads", "layers", "losses", "metrics", "transforms", "model")
+ALLOWED = (*(f"mm.{room}." for room in ROOMS), "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
+SOURCES = ("pretrained", "init_from")  # arguments that name other weights
 OPTIONAL = ("timm", "transformers", "torchaudio", "torchvision")  # packages that only some models need
 
 
@@ -54,6 +56,11 @@ class LoadedModel:
     spec: DataSpec
     config: dict[str, Any]  # plain data, as in the directory's config.yaml, with the label map filled in
     path: Path
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """Digests of the rows that it was trained, validated and tested on; none where an older mm has written it."""
+        return load_file(self.path / ROWS) if (self.path / ROWS).is_file() else {}
 
     @torch.inference_mode()
     def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
@@ -130,13 +137,15 @@ def save(
     card: str,
     task: dict[str, Any] | None = None,
     split: dict[str, Any] | None = None,
+    rows: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model directory, beside its name, and rename it; one that is there already is replaced.
 
     model_config, transform_configs, reader_configs: the finished configs that they, and what reads the targets, were
     built from; columns: as the datamodule's;
     metrics: the configs of each head's metrics; card: the text of its README.md; task: what is kept of the training;
-    split: how validation and test rows are drawn of data that names none.
+    split: how validation and test rows are drawn of data that names none; rows: digests of the
+    rows of each split, as in mm/datamodules/fingerprint.py.
     """
     with whole(path) as part:
         part.mkdir(parents=True)
@@ -167,7 +176,10 @@ def save(
         (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
         (part / "README.md").write_text(card, encoding="utf-8")
         save_model(model, str(part / "model.safetensors"))
-        (part / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
+        if rows:
+            save_file(dict(rows), part / ROWS)
+        for file in part.glob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes them for their owner alone
 
 
 def keep_transforms(
@@ -227,12 +239,26 @@ def read_config(path: Path) -> dict[str, Any]:
     for name in ("config.yaml", "model.safetensors"):
         if not (path / name).is_file():
             raise ValueError(f"no model directory at {path}: it has no {name}; a run leaves one as outputs/RUN/model")
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    try:
+        config = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), PlainLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path / 'config.yaml'}: is no YAML: {str(error) or type(error).__name__}") from None
+    if not isinstance(config, dict) or not {"format", "requires", "model", "transforms", "spec"} <= set(config):
+        raise ValueError(f"{path / 'config.yaml'}: is not the config of a model directory")
     if config.get("format") != FORMAT:
         raise ValueError(
             f"{path}: got format {config.get('format')}, this mm reads {FORMAT}; install the mm that wrote it"
         )
     return config
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Plain data without aliases, by which a few lines could stand for any number of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias, which no mm writes")
+        return super().compose_node(parent, index)
 
 
 def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device = "cpu") -> LoadedModel:
@@ -243,14 +269,94 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     """
     path = fetch(path)
     config = read_config(path)
-    lacking = [name for name in config["requires"] if find_spec(name) is None]
+    check_requirements(path, config["requires"])
+    for part in ("model", "transforms", "readers", "metrics", "task"):
+        check_targets(config.get(part), [*allow, "torchmetrics"])
+        check_sources(path, config.get(part), part)
+    try:
+        return rebuild(path, config, allow, device)
+    except (ValueError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # the file says what no mm writes
+        raise ValueError(f"{path}: is damaged, or no mm has written it: {type(error).__name__}: {error}") from error
+
+
+def check_requirements(path: Path, requires: Any) -> None:
+    """Check that the packages that a model needs are installed, without importing any.
+
+    Raises:
+        ValueError: If one is not, or is none of those that models of mm need.
+    """
+    known = ("mm", "torch", *OPTIONAL)
+    if not isinstance(requires, dict) or not set(requires) <= set(known):
+        raise ValueError(f"{path}: requires: got {requires!r:.200}, wanted versions of some of {', '.join(known)}")
+    lacking = [name for name in requires if name != "mm" and not installed(name)]
     if lacking:
         raise ValueError(f"{path}: needs {', '.join(lacking)}; pip install {' '.join(lacking)}")
-    for name, node in config["model"]["encoders"].items():
-        if node.get("pretrained"):
+
+
+def installed(package: str) -> bool:
+    """Whether a package is installed, by its metadata alone."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def check_targets(node: Any, allow: Sequence[str] = ()) -> None:
+    """Check that every `_target_` of a config is of a package whose classes may be built, without importing any.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    if isinstance(node, list):
+        for child in node:
+            check_targets(child, allow)
+    elif isinstance(node, dict):
+        if "_target_" in node:
+            check_name(node["_target_"], allow)
+        for child in node.values():
+            check_targets(child, allow)
+
+
+def check_classes(node: Any, allow: Sequence[str] = ()) -> None:
+    """As check_targets, and that each is a class: for configs whose objects Hydra builds, which calls functions too."""
+    check_targets(node, allow)
+    if isinstance(node, dict) and "_target_" in node:
+        find_class(node["_target_"], allow)
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        check_classes(child, allow)
+
+
+def check_sources(path: Path, node: Any, where: str) -> None:
+    """Check that nothing of a model directory names weights or tokenizers outside of it.
+
+    Raises:
+        ValueError: If something does.
+    """
+    if isinstance(node, list):
+        for i, child in enumerate(node):
+            check_sources(path, child, f"{where}.{i}")
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        if key in SOURCES and value:
+            raise ValueError(f"{path}: {where}.{key} names other weights, {value!r:.80}; its own are here")
+        if key == "tokenizer" and isinstance(value, str) and value != "bytes" and not is_inside(path, value):
             raise ValueError(
-                f"{path}: its encoder '{name}' names other weights, {node['pretrained']}; its own are here"
+                f"{path}: {where}.tokenizer: got {value!r:.80}, wanted a folder of this directory, or bytes"
             )
+        check_sources(path, value, f"{where}.{key}")
+
+
+def is_inside(path: Path, name: str) -> bool:
+    """Whether a folder of this name lies in a directory, links followed."""
+    return (path / name).is_dir() and (path / name).resolve().is_relative_to(path.resolve())
+
+
+def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: str | torch.device) -> LoadedModel:
+    """The model of a directory whose config was checked."""
     labels = json.loads((path / "labels.json").read_text(encoding="utf-8"))
     for name, head in config["model"]["heads"].items():
         if "classes" in head:
@@ -302,15 +408,25 @@ def build(node: Any, allow: Sequence[str] = ()) -> Any:
     return find_class(node["_target_"], allow)(**built) if "_target_" in node else built
 
 
-def find_class(target: str, allow: Sequence[str] = ()) -> type:
-    """Errors: ValueError where it is not a class of an allowed package."""
-    allowed = (*ALLOWED, *(f"{name}." for name in allow))
-    if not isinstance(target, str) or not target.startswith(allowed):
+def check_name(target: Any, allow: Sequence[str] = ()) -> None:
+    """Errors: ValueError where a class is not of an allowed package."""
+    if not isinstance(target, str) or not target.startswith(prefixes(allow)):
         package = str(target).split(".")[0]
         raise ValueError(
             f"the model's config names {target}, which is outside {', '.join(ALLOWED)}; if you trust it, load with "
             f"mm.load(path, allow=['{package}']), or allow=[{package}] on the command line"
         )
+
+
+def prefixes(allow: Sequence[str]) -> tuple[str, ...]:
+    """How the names of classes that may be built begin."""
+    return (*ALLOWED, *(f"{name}." for name in allow))
+
+
+def find_class(target: str, allow: Sequence[str] = ()) -> type:
+    """Errors: ValueError where it is not a class of an allowed package."""
+    check_name(target, allow)
+    allowed = prefixes(allow)
     module, _, name = target.rpartition(".")
     try:
         found = getattr(import_module(module), name)
@@ -342,9 +458,22 @@ def without_sources(config: dict[str, Any], model: MultimodalModel) -> dict[str,
     parts = [(config["encoders"], model.encoders), (config["heads"], model.heads), (config, {"fusion": model.fusion})]
     for nodes, modules in parts:
         for name, module in dict(modules.items()).items():
-            if isinstance(module, Rebuilt):
-                nodes[name] |= plain(module.architecture)
+            forget_sources(nodes[name], module)
     return config
+
+
+def forget_sources(node: Any, module: nn.Module) -> None:
+    """Tell a part, and those that its config nests, how to be built without their sources of weights, in place."""
+    if isinstance(module, Rebuilt):
+        node |= plain(module.architecture)
+    for name, child in module.named_children():
+        inner = node.get(name) if isinstance(node, dict) else None
+        if isinstance(inner, dict):
+            for key, nested in child.named_children() if isinstance(child, nn.ModuleDict) else []:
+                if isinstance(inner.get(key), dict):
+                    forget_sources(inner[key], nested)
+            if "_target_" in inner:
+                forget_sources(inner, child)
 
 
 def needed(model: MultimodalModel) -> list[str]:

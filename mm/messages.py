@@ -18,9 +18,31 @@ def listing(names: Sequence[str], most: int = 12, longest: int = 40) -> str:
     return ", ".join(short) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def environment_number(name: str, default: int = 0) -> int:
+    """A whole number from an environment variable.
+
+    Args:
+        name: The variable's name.
+        default: The number of a variable that is not set, or is set to nothing.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: The variable holds something else.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"environment variable {name}: got '{text}', wanted a whole number; unset it") from None
+
+
 def is_first_process() -> bool:
     """Whether this process is the one that writes: the others were started by it, or beside it by a launcher."""
-    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return all(environment_number(name) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def say(text: str) -> None:

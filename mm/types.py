@@ -135,6 +135,9 @@ class InputData:
     modality: str
     size: tuple[int, int] | None = None  # vision
     channels: int | None = None  # vision
+    max_value: int | None = (
+        None  # vision: of pictures with 16 bits a pixel, the largest value of the bits that are used
+    )
     sample_rate: int | None = None  # audio, Hz
     columns: tuple[ColumnData, ...] | None = None  # tabular
     sizes: tuple[int, ...] | None = None  # tabular: how many classes each has, any other's included; 0 of a number
@@ -165,6 +168,7 @@ class Read(NamedTuple):
     meta: Sequence[dict[str, Tensor]] = ()  # of each window what decoding needs, as in Transform.meta
     unknown: bool = False  # True where it names what the training rows do not have, and is read as "other"
     taken: bool = False  # True where the row has it, but it was taken away: without it the row still counts
+    notes: tuple[str, ...] = ()  # what else of it was changed or left out, such as "mixed_down": data/mixed_down/audio
 
 
 class Transform(Protocol):
@@ -392,16 +396,20 @@ class Drawn(Protocol):
         ...
 
 
-@runtime_checkable
-class Identified(Protocol):
-    """An input's raw values of all rows, told from those of other data without reading them."""
+class Identified:
+    """Base class of the raw values of an input of all rows that need not be read to tell them from those of other data.
+
+    A base class and no protocol: an attribute of this name on a class of the user's own means something else.
+    """
 
     identity: str
 
 
-@runtime_checkable
-class Rebuilt(Protocol):
-    """A part that was built from a source of weights or a folder, and says how to build it without."""
+class Rebuilt:
+    """Base class of a part that was built from a source of weights or a folder, and says how to build it without.
+
+    A base class and no protocol, for the same reason.
+    """
 
     architecture: dict[str, Any]  # constructor arguments that replace those it was built with; plain data
 

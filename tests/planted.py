@@ -81,3 +81,23 @@ class Burst(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         here = trainer.current_epoch == 0 and trainer.global_rank == self.rank
         self.on = here and batch_idx == self.batch
+
+
+class KillInValidation(Callback):
+    """In one of the run's validations, at the start of a batch, a signal to the own process."""
+
+    def __init__(self, number: int, batch: int, how: str, rank: int = 0):
+        self.number = number  # counts from 1; 0: never
+        self.batch = batch
+        self.how = how
+        self.rank = rank
+        self.seen = 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen += 1
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *a: Any
+    ) -> None:
+        if (self.seen, batch_idx, trainer.global_rank) == (self.number, self.batch, self.rank):
+            os.kill(os.getpid(), getattr(signal, self.how))

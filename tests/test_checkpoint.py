@@ -11,7 +11,8 @@ import yaml
 from conftest import COLUMNS, TINY
 
 import mm
-from mm.checkpoint import build, fetch, weights
+from mm.checkpoint import build, fetch, load, weights
+from mm.types import FORMAT
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_mistakes_are_named(copy):
 
 def test_directory_is_plain_and_names_no_folder_it_was_made_from(copy, manifest):
     names = {f.name for f in copy.iterdir()}
-    assert names == {"config.yaml", "model.safetensors", "labels.json", "README.md"}
+    assert names == {"config.yaml", "model.safetensors", "labels.json", "README.md", "rows.safetensors"}
     config = (copy / "config.yaml").read_text()
     assert str(manifest.parent) not in config
     assert "???" not in config
@@ -108,13 +109,14 @@ def test_allow_admits_a_package(copy, tmp_path, monkeypatch):
     assert type(mm.load(copy, allow=["their_pkg"]).transforms["text"]).__name__ == "Mine"
 
 
-def test_other_weights_and_missing_packages_are_refused(copy):
+def test_other_weights_and_missing_packages_are_refused(copy, monkeypatch):
+    monkeypatch.setattr("mm.checkpoint.OPTIONAL", ("torchaudio", "no_such_package"))
     change(copy, lambda c: c["requires"].update(no_such_package="1"))
     with pytest.raises(ValueError, match="needs no_such_package"):
         mm.load(copy)
     change(copy, lambda c: c["requires"].pop("no_such_package"))
     change(copy, lambda c: c["model"]["encoders"]["text"].update(pretrained="someone/else"))
-    with pytest.raises(ValueError, match="its encoder 'text' names other weights, someone/else"):
+    with pytest.raises(ValueError, match="model\\.encoders\\.text\\.pretrained names other weights, 'someone/else'"):
         mm.load(copy)
 
 
@@ -179,3 +181,61 @@ def test_wandb_artifacts_are_fetched(copy, monkeypatch):
     assert fetch("wandb:team/project/model:v3") == copy
     assert asked == ["team/project/model:v3"]
     assert mm.load("wandb:team/project/model:v3").predict({"text": "red"})
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A config as a model directory has it, before anything of it is built."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/model.safetensors").touch()
+    config = {"format": FORMAT, "requires": {"mm": "0"}, "transforms": {}, "readers": {}, "spec": {}, "model": {}}
+
+    def write(**changed):
+        text = yaml.safe_dump(config | changed)
+        (tmp_path / "model/config.yaml").write_text(text, encoding="utf-8")
+        return tmp_path / "model"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"requires": {"evil.x": "1"}}, "requires: got .*wanted versions of some of mm, torch, timm"),
+        ({"requires": ["evil"]}, "requires: got"),
+        ({"model": {"fusion": {"_target_": "os.system", "command": "x"}}}, "names os.system, which is outside"),
+        ({"model": {"fusion": {"_target_": "mm.cli._pool.Pool"}}}, "which is outside"),
+        (
+            {
+                "spec": {"inputs": {}, "targets": {}},
+                "model": {"encoders": {}, "heads": {}, "_target_": "torch.nn.init.zeros_"},
+            },
+            "no class",
+        ),
+        ({"model": {"heads": {"a": {"pretrained": "gpt2"}}}}, r"model\.heads\.a\.pretrained names other weights"),
+        ({"model": {"fusion": {"towers": [{"pretrained": "x"}]}}}, r"model\.fusion\.towers\.0\.pretrained names"),
+        ({"transforms": {"text": {"tokenizer": "gpt2"}}}, r"transforms\.text\.tokenizer: got 'gpt2', wanted a folder"),
+        ({"transforms": {"text": {"tokenizer": "../other"}}}, r"tokenizer: got '\.\./other'"),
+        ({"format": 99}, "got format 99"),
+        ({"model": 3}, "is damaged, or no mm has written it"),
+        ({"spec": {"inputs": 4}}, "is damaged, or no mm has written it"),
+    ],
+)
+def test_a_strangers_directory_runs_nothing_and_ends_in_one_message(directory, tmp_path, monkeypatch, changed, message):
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = directory(**changed)
+    (path / "labels.json").write_text("{}")
+    with pytest.raises(ValueError, match=message):
+        load(path)
+    assert "evil" not in sys.modules
+
+
+@pytest.mark.parametrize("text", ["a: &x [1]\nb: *x", "[1", "\x00", "- a", "5", ""])
+def test_a_config_that_is_none_ends_in_one_message(directory, text):
+    path = directory()
+    (path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml: is"):
+        load(path)

@@ -43,7 +43,7 @@ def targets(node: Any) -> list[dict]:
 
 def load(file: Path) -> dict:
     """A yaml with what it takes from others of its folder."""
-    data = yaml.safe_load(file.read_text()) or {}
+    data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     for entry in data.get("defaults", []) if isinstance(data, dict) else []:
         if isinstance(entry, str) and entry != "_self_":
             data = load(file.with_name(f"{entry}.yaml")) | data

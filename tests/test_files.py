@@ -1,10 +1,11 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from mm.files import discard, put, whole
+from mm.files import discard, put, unused, whole
 
 
 def names(folder) -> list[str]:
@@ -135,3 +136,30 @@ def test_a_file_does_not_replace_a_folder(tmp_path):
 
 def test_what_is_not_there_is_discarded_already(tmp_path):
     discard(tmp_path / "none")
+
+
+def test_what_an_earlier_process_with_this_id_has_left_is_removed(tmp_path):
+    left = unused(tmp_path / "a")
+    left.touch()  # as process 1 of a container leaves it for process 1 of the next
+    with whole(tmp_path / "a") as part:
+        part.touch()
+        with whole(tmp_path / "a") as other:  # what is at work stays
+            other.touch()
+        assert part.exists() and not left.exists()
+    assert names(tmp_path) == ["a"]
+
+
+def test_what_another_machine_has_left_is_removed_after_a_week(tmp_path):
+    for days in (6, 8):
+        left = tmp_path / f"a.other-1-0000000{days}.part"
+        left.touch()
+        os.utime(left, (time.time() - days * 24 * 3600,) * 2)
+    with whole(tmp_path / "a") as part:
+        part.touch()
+    assert names(tmp_path) == ["a", "a.other-1-00000006.part"]
+
+
+def test_a_long_name_in_another_script_has_room_for_its_temporary_one(tmp_path):
+    with whole(tmp_path / ("é" * 125)) as part:
+        part.write_text("x")
+    assert names(tmp_path) == ["é" * 125]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import count
@@ -69,7 +69,7 @@ class FrozenFeatures(Callback):
         rows = np.flatnonzero(datamodule.table.split != "")
         found.update(rows.tobytes())
         files = datamodule.table.spec.inputs[name].modality != "text"
-        for one in identities(datamodule.table.inputs[name], files):
+        for one in identities(datamodule.table.inputs[name], files, datamodule.table.files.get(name)):
             found.update(one)
         found.update(data_of(sample.inputs[name]))  # type: ignore[arg-type]  # a tokenizer's words, say, which no setting tells
         return found.hexdigest()
@@ -159,7 +159,7 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
             everyone = [None] * trainer.world_size
             torch.distributed.all_gather_object(everyone, about)
         if trainer.is_global_zero:
-            (part / DONE).write_text(json.dumps(everyone))
+            (part / DONE).write_text(json.dumps(everyone), encoding="utf-8")
             put(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -196,7 +196,15 @@ def write(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, fold
         "faults": [[row, told] for (row, where), told in datamodule.faults.items() if where == table.column(name, row)],
         "cut": [row for row, what in datamodule.long if what == f"cut/{name}"],
         "unknown": [row for row, what in datamodule.long if what == f"unknown/{name}"],
+        "notes": notes_of(datamodule.long, name),
     }
+
+
+def notes_of(long: Iterable[tuple[int, str]], name: str) -> list[tuple[int, str]]:
+    """Rows and what was noted of an input, as in Read.notes. long: as in the datamodule"""
+    others = ("cut", "unknown", "windowed")
+    found = [(row, what.removesuffix(f"/{name}")) for row, what in sorted(long) if what.endswith(f"/{name}")]
+    return [(row, note) for row, note in found if note not in others]
 
 
 def is_frozen(module: nn.Module) -> bool:
@@ -205,20 +213,22 @@ def is_frozen(module: nn.Module) -> bool:
     return bool(parameters) and not any(p.requires_grad for p in parameters)
 
 
-def identities(raw: Sequence[Any], files: bool) -> Iterator[bytes]:
+def identities(raw: Sequence[Any], files: bool, stats: np.ndarray | None = None) -> Iterator[bytes]:
     """What tells each raw input from another: a file by path, size and time, all else by its content.
 
-    files: whether a text is the path of one.
+    files: whether a text is the path of one; stats: of these, as in Table.files, where the file system was asked before.
     """
     if isinstance(raw, Identified):
         yield raw.identity.encode()
         return
-    for x in raw:
+    for row, x in enumerate(raw):
         if isinstance(x, np.ndarray | Tensor):
             yield data_of(torch.as_tensor(x))
             continue
         told = repr(x)
-        if files and isinstance(x, str) and os.path.isfile(x):
+        if files and isinstance(x, str) and stats is not None:
+            told += f" {stats[row, 0]} {stats[row, 1]}" if stats[row, 0] >= 0 else ""
+        elif files and isinstance(x, str) and os.path.isfile(x):
             found = os.stat(x)
             told += f" {found.st_size} {found.st_mtime_ns}"
         yield told.encode(errors="replace")

@@ -1,45 +1,37 @@
 """Checkpoints to go on from, whatever ends a run: written whole or not at all, the newest few kept."""
 
-import errno
 import os
 import re
 import shutil
 import signal
-import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.loops.evaluation_loop import RestartStage
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mm.files import whole
+from mm.files import refusal, whole
+from mm.messages import is_first_process
+from mm.signals import REPEAT, SIGNALS, Stopped, Stopper, tell
 
-# What ends a run from outside: Ctrl-C, a scheduler's or an operator's stop, a warning before the time is up.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Stopped(SystemExit):
-    """A signal has ended the run; the exit status is that of a process which the signal ended."""
-
-    def __init__(self, signum: int):
-        super().__init__(128 + signum)
-        self.signal = signal.Signals(signum).name
+DUE = "validation_due"  # the key of a checkpoint that was saved before the end of the validation of its step
 
 
 class Resumable(Checkpoint):
     """Keeps the newest `keep` checkpoints in `dirpath`: of every epoch's end, every `minutes`, and of a signal.
 
     steps: optimizer steps after which one is saved as well, null for none. A signal is answered at the end of the step
-    that it finds: save, then hand it on to whoever listened for it before; where nobody did, `Stopped` is raised. The
-    same signal a second time ends the run at once. Nothing is saved within a window of accumulation, nor where
-    validation comes next, since Lightning would resume without it (2.6): its end is waited for. A run that ends within
-    an epoch is saved at its last step, as one that goes on from there is.
+    or of the batch of validation that it finds: save, then hand it on to whoever listened for it before; where nobody
+    did, `Stopped` is raised. The same signal a second time ends the run at once. Nothing is saved within a window of
+    accumulation. What is saved during validation repeats the whole validation when the run goes on; Lightning 2.6 would
+    leave it out. A run that ends within an epoch is saved at its last step, as one that goes on from there is.
     """
 
     def __init__(self, dirpath: str, minutes: float = 10.0, steps: int | None = None, keep: int = 2):
@@ -51,13 +43,18 @@ class Resumable(Checkpoint):
         self.minutes = minutes
         self.steps = steps
         self.keep = keep
-        self.heard: list[int] = []  # signals that this process has received and not answered yet
+        self.heard: dict[int, float] = {}  # signals that this process has not answered yet -> when they were received
         self.signum = 0  # one that all have agreed to answer
         self.before: dict[int, Any] = {}  # who listened for each signal
         self.wanted = False  # a checkpoint, as soon as one can be saved
         self.step = 0
-        self.next_word = 0  # the step at whose end the processes next agree
-        self.since = (0, 0.0)  # step and time of their last agreement
+        self.ticks = 0  # steps and batches of validation
+        self.next_word = 0  # the tick at which the processes next agree
+        self.owner = os.getpid()
+        self.during_validation = False  # what is being saved at the moment
+        self.since = (0, 0, 0.0)  # step, tick and time of their last agreement
+        self.due = False  # whether the checkpoint that the run goes on from was saved during validation
+        self.more = 0  # steps by which the loop's limit is raised until that validation has come
         self.saved, self.saved_step = time.monotonic(), -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -70,33 +67,75 @@ class Resumable(Checkpoint):
             if handler is not signal.SIG_IGN:
                 signal.signal(signum, self.hear)
         self.step, self.next_word = trainer.global_step, 0
-        self.since, self.saved = (self.step, time.monotonic()), time.monotonic()
+        self.saved = time.monotonic()
+        self.since = (self.step, self.ticks, self.saved)
         loop = trainer.fit_loop
+        if self.due:
+            repeat_validation(trainer)
+            self.due = False
         if loop.restarted_on_epoch_end:  # under max_steps Lightning (2.6) would count an epoch without a batch
             loop.epoch_progress.increment_completed()
             loop.reset_restart_stage()
             loop._restarting = loop.epoch_loop.restarting = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.give_back()
+        heard, self.heard = self.heard, {}
+        for signum in heard:  # after the run's last word: whoever listened before answers it
+            signal.raise_signal(signum)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.give_back()
+        self.heard = {}
+
+    def give_back(self) -> None:
+        """Every signal goes to whoever listened for it before this callback did."""
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
         self.before = {}
 
     def hear(self, signum: int, frame: Any) -> None:
-        """The handler: take note, or, the second time, give up at once."""
+        """Note a signal, or stop at once when it comes again. It is the handler of every signal during training."""
+        if os.getpid() != self.owner:  # a process that was forked from this one
+            return
         if signum in self.heard:
-            raise Stopped(signum)
-        self.heard.append(signum)
-        name = signal.Signals(signum).name
-        print(f"{name}: the step is finished and saved first; once more to stop at once", file=sys.stderr)
+            if time.monotonic() - self.heard[signum] > REPEAT:
+                raise Stopped(signum)
+            return
+        self.heard[signum] = time.monotonic()
+        if is_first_process():
+            name = signal.Signals(signum).name
+            tell(f"{name}: a checkpoint is saved after this step, then the run stops; once more to stop at once")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.answer()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.next_word = 0
-        self.agree(trainer)
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self.agree(trainer, at_once=batch_idx == 0)  # how long a step takes says nothing of a batch of validation
+        if trainer.fit_loop._should_accumulate():
+            return  # within a window of accumulation
+        if self.wanted and self.saved_step != self.step:
+            with training_weights(trainer):
+                self.save_wanted(trainer, during_validation=True)
         self.answer()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.agree(trainer, at_once=True)
+        self.answer()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[DUE] = self.during_validation
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.due = trainer.state.fn == "fit" and checkpoint.get(DUE, False)
+        loop = trainer.fit_loop.epoch_loop
+        if self.due and loop.max_steps == checkpoint["global_step"]:  # at which Lightning would not even begin
+            self.more = 1
+            loop.max_steps += 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -113,39 +152,51 @@ class Resumable(Checkpoint):
             self.save_wanted(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        trainer.fit_loop.epoch_loop.max_steps -= self.more
+        self.more = 0
+        self.agree(trainer, at_once=True)
+        if not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
             self.wanted = self.wanted or ends(trainer)
             self.save_wanted(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.agree(trainer, at_once=True)  # other callbacks may have taken a pass over the data
         if trainer.is_last_batch:  # by now Lightning counts the epoch as a whole one
             self.wanted = True
             self.save_wanted(trainer)
 
-    def agree(self, trainer: Trainer) -> None:
-        """What any process has heard, and what the clock of any says, all come to know: about once a second."""
-        if self.step < self.next_word and trainer.world_size > 1:
+    def agree(self, trainer: Trainer, at_once: bool = False) -> None:
+        """Let all processes know what any of them has heard, and what the clock of any says: about once a second.
+
+        Every process calls it after the same steps and batches of validation.
+        """
+        self.ticks += 1
+        if self.ticks < self.next_word and trainer.world_size > 1 and not at_once:
             return
         now = time.monotonic()
         by_steps = self.steps is not None and self.step // self.steps != self.since[0] // self.steps
         due = by_steps or now - self.saved >= 60 * self.minutes
-        pace = (self.step - self.since[0]) / max(now - self.since[1], 1e-6)  # steps a second
-        every = max(1, min(int(pace), self.steps or int(pace)))
-        self.since = (self.step, now)
-        heard = self.heard[0] if self.heard else 0  # one that arrives from here on is for the next time
+        pace = (self.ticks - self.since[1]) / max(now - self.since[2], 1e-6)  # ticks a second
+        every = 1 if at_once else max(1, min(int(pace), self.steps or int(pace)))
+        self.since = (self.step, self.ticks, now)
+        heard = next(iter(self.heard), 0)  # one that arrives from here on is for the next time
         if trainer.world_size > 1:
             word = torch.tensor([heard, int(due), every], device=trainer.strategy.root_device)
             heard, due, every = trainer.strategy.reduce(word, reduce_op="max").tolist()
         self.signum = self.signum or heard
-        self.next_word = self.step + every
+        self.next_word = self.ticks + every
         self.wanted = self.wanted or bool(due or self.signum)
 
-    def save_wanted(self, trainer: Trainer) -> None:
-        """Save where that is wanted, and forget the oldest."""
+    def save_wanted(self, trainer: Trainer, during_validation: bool = False) -> None:
+        """Save a checkpoint where one is wanted, and remove the oldest."""
         if not self.wanted:
             return
         self.wanted, self.saved, self.saved_step = False, time.monotonic(), self.step
+        self.during_validation = during_validation
         trainer.save_checkpoint(self.folder / f"last-{trainer.global_step:09d}.ckpt", weights_only=False)
+        self.during_validation = False
         if trainer.is_global_zero:
             for path in newest_first(self.folder, "last-*.ckpt")[self.keep :]:
                 remove(path)
@@ -155,13 +206,41 @@ class Resumable(Checkpoint):
         if not self.signum or self.saved_step != self.step:
             return
         signum, self.signum = self.signum, 0
-        if signum in self.heard:
-            self.heard.remove(signum)
+        self.heard.pop(signum, None)
         handler = self.before.get(signum)
-        if callable(handler) and handler is not signal.default_int_handler:
+        if isinstance(handler, Stopper):
+            handler.begin(signum)
+        elif callable(handler) and handler is not signal.default_int_handler:
             handler(signum, None)
-        else:
-            raise Stopped(signum)
+            return
+        raise Stopped(signum, together=True)
+
+
+@contextmanager
+def training_weights(trainer: Trainer) -> Iterator[None]:
+    """During validation: the weights that are trained, where a callback has put their average in their place."""
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
+    module = trainer.lightning_module
+    for callback in averages:
+        callback._swap_models(module)
+    try:
+        yield
+    finally:
+        for callback in averages:
+            callback._swap_models(module)
+
+
+def repeat_validation(trainer: Trainer) -> None:
+    """Let a run that was stopped during validation begin with that validation, from its first batch.
+
+    Lightning calls this "mid evaluation", but would begin at the batch whose number was saved, of other rows.
+    """
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    progress = loop.batch_progress
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(progress.total, name, getattr(progress.total, name) - getattr(progress.current, name))
+    progress.reset_on_run()
+    loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
 
 
 def ends(trainer: Trainer) -> bool:
@@ -177,9 +256,9 @@ class WholeFileIO(TorchCheckpointIO):
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Errors: OSError naming the file and what is free, where the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole. Raises OSError that names the file where the system refuses, as on a full disk."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as part, part.open("wb") as file:
             write(file)
             file.flush()
@@ -188,13 +267,9 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
         os.fsync(folder)  # the name as well
         os.close(folder)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        number = error.errno if isinstance(error, OSError) else None
-        free = shutil.disk_usage(path.parent).free
-        if number not in FULL and not (isinstance(error, RuntimeError) and "writing file" in str(error)):
+        if (refused := refusal(error, path)) is None:
             raise
-        raise OSError(
-            number or errno.ENOSPC, f"the disk is full ({free / 1e6:.1f} MB are free): can't write", str(path)
-        ) from None
+        raise refused from None
 
 
 def newest_first(folder: Path, pattern: str = "*.ckpt") -> list[Path]:

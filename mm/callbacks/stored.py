@@ -70,13 +70,16 @@ class StoredFeatures:
 
     def __init__(self, path: Path):
         self.path = path
-        self.about: list[dict[str, Any]] = json.loads((path / DONE).read_text())
+        self.about: list[dict[str, Any]] = json.loads((path / DONE).read_text(encoding="utf-8"))
         wide = self.about[0]["width"]
         self.meta: dict[str, Tensor] = {}
         self.filler = Features(torch.zeros(1, wide), torch.zeros(1).bool(), torch.zeros(wide), torch.zeros(1, 2))
         self.faults = {row: told for part in self.about for row, told in part["faults"]}
         self.cut = {row for part in self.about for row in part["cut"]}
         self.unknown = {row for part in self.about for row in part.get("unknown", ())}  # older ones have no tables
+        self.notes: dict[int, tuple[str, ...]] = {}
+        for row, note in (pair for part in self.about for pair in part.get("notes", ())):
+            self.notes[row] = (*self.notes.get(row, ()), note)
 
     def __getstate__(self) -> dict[str, Any]:
         mapped = ("parts", "index")  # every worker maps the files itself
@@ -125,7 +128,8 @@ class StoredFeatures:
     def __call__(self, raw: Any, train: bool = False) -> Read:
         if raw in self.faults:
             raise ValueError(self.faults[raw])
-        return Read(self.windows(raw), raw in self.cut, unknown=raw in self.unknown)  # type: ignore[arg-type]
+        notes = self.notes.get(raw, ())
+        return Read(self.windows(raw), raw in self.cut, unknown=raw in self.unknown, notes=notes)  # type: ignore[arg-type]
 
     def finish(self, x: Tensor) -> Tensor:
         return x

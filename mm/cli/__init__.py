@@ -1,20 +1,63 @@
 """`mm`: one verb a file in this folder, one root yaml of the same name in conf/."""
 
 import ast
+import atexit
 import os
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
+
+from mm.cli._output import lasting_output
+from mm.cli._streams import leave_ascii, settle
+from mm.signals import Stopped, Stopper, stopping, tell
 
 
 def verbs() -> dict[str, str]:
     """Verb -> the first line of its module's docstring, read without importing it."""
     files = sorted(f for f in Path(__file__).parent.glob("*.py") if not f.name.startswith("_"))
-    return {f.stem: (ast.get_docstring(ast.parse(f.read_text())) or "").split("\n")[0] for f in files}
+    return {f.stem: (ast.get_docstring(ast.parse(f.read_text(encoding="utf-8"))) or "").split("\n")[0] for f in files}
 
 
 def main() -> None:
-    """Entry point of the console script. A user's mistake ends in one message and exit status 2."""
+    """Entry point of the console script.
+
+    A user's mistake ends in one message and exit status 2, a signal in one message and the status of a process that the
+    signal ended. A verb goes on when nobody reads its output any more.
+    """
+    leave_ascii()
+    settle()
+    training = sys.argv[1:2] == ["train"] and not {"-m", "--multirun"} & set(sys.argv)
+    note = "mm: nobody reads the standard output any more; the run goes on without it" if training else ""
+    with lasting_output(note), stopping() as stopper:
+        try:
+            command(stopper)
+        except Stopped as end:
+            leave(end, training)
+        except Exception:
+            if not stopper.signum:
+                raise
+            leave(Stopped(stopper.signum), training)  # what the signal has interrupted has made another error of it
+        finally:
+            atexit.unregister(end_quietly)
+            atexit.register(end_quietly)
+
+
+def leave(end: Stopped, training: bool) -> None:
+    """Exit after a signal. What a run has kept is told by the run itself, once it has begun."""
+    if not end.told and not os.environ.get("MM_REPORTS"):  # which a process has that was started by the first one
+        tell(f"mm: stopped by {end.signal}{' before training began; nothing is kept' if training else ''}")
+    sys.exit(end.code)
+
+
+def end_quietly() -> None:
+    """All is done: Ctrl-C while the interpreter ends is no reason for a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def command(stopper: Stopper) -> None:
+    """Run the verb that was typed."""
     known = verbs()
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
         print("mm VERB [KEY=VALUE ...]    VERB --help lists its keys\n")
@@ -31,7 +74,7 @@ def main() -> None:
 
         sys.exit(fail(f"no verb '{verb}', there are {', '.join(known)}{near(verb, known)}"))
     if {"-h", "--help"} & set(argv) and not (Path(__file__).parents[1] / f"conf/{verb}.yaml").exists():
-        print(ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text())))
+        print(ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text(encoding="utf-8"))))
         return
     tracebacks = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it wants them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1
@@ -39,14 +82,15 @@ def main() -> None:
         import_module(f"mm.cli.{verb}").main(argv)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # of `mm train --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
+        if stopper.signum:
+            raise
         from mm.cli._mistakes import explain
         from mm.cli._processes import Died
 
         if isinstance(error, Died):  # it brings its own traceback
-            sys.exit(f"mm: {error}")
+            print(f"mm: {error}", file=sys.stderr)
+            sys.exit(error.status)
         message = None if tracebacks == "1" else explain(error, verb)
         if message is None:
             raise

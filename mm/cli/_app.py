@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.cli._import_path import add_working_directory
 from mm.cli._processes import joint
+from mm.cli._refusals import refusals_explained
 from mm.cli._typed import as_meant, check_run, check_types
 from mm.files import shown
-from mm.messages import is_first_process, near
-from mm.runs.folder import OVERRIDES, RunFolder, TakenError, claim, read_overrides, reopen, write_overrides
+from mm.messages import environment_number, is_first_process, near
+from mm.runs.folder import OVERRIDES, RunFolder, claim, read_overrides, reopen, write_overrides
+from mm.signals import Stopped
 
 Job = Callable[[DictConfig, Path], Any]
 
@@ -37,8 +39,17 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT")
 # What a launcher that starts a run's processes side by side sets to their number.
 BESIDE = ("SLURM_NTASKS", "WORLD_SIZE")
-NAMING = ("run", "hydra.run.dir", "hydra.sweep.dir")  # keys that name a run folder
-SWEEPS: dict[Path, Path] = {}  # folder of a sweep that was composed -> that it works in
+NEW: set[Path] = set()  # typed run folders that were not there before Hydra created them
+SWEEPS: list[tuple[RunFolder, set[str]]] = []  # the folder of the sweep at work, and what was in it when it began
+LEASE = 120.0  # seconds after which a file server has given up the locks of a machine that died (90 s in NFS 4)
+
+
+class RefusedError(BaseException):
+    """Carries an error out of a callback of Hydra's, which makes a warning of every Exception."""
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
 
 
 def launch(verb: str, argv: list[str], job: Job) -> None:
@@ -69,7 +80,16 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
             failed.append(error)
 
     wrapped.command = [verb, *flags]  # type: ignore[attr-defined]  # for launchers that start jobs as commands
-    hydra.main(config_path="pkg://mm.conf", config_name=verb, version_base="1.3")(wrapped)()
+    try:
+        hydra.main(config_path="pkg://mm.conf", config_name=verb, version_base="1.3")(wrapped)()
+    except RefusedError as refused:
+        raise refused.error from None
+    finally:
+        NEW.clear()
+        while SWEEPS:
+            folder, _ = SWEEPS.pop()
+            folder.discard()
+            folder.release()
     if failed:
         raise failed[0]
 
@@ -89,15 +109,21 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         claimed = open_folder(cfg, typed_words())
         with read_write(state), open_dict(state):  # type: ignore[arg-type]
             state.run.dir = state.runtime.output_dir = str(claimed.path)
+        if claimed.fresh and is_first_process():
+            remember(claimed.path)  # a process that is started again must know its folder
         if "run" in cfg and Path(str(cfg.run)).name != claimed.path.name and state.mode == RunMode.RUN:
             cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its time was taken
-        with joint(command[1]):
+        resume = resume_command(cfg, claimed.path) if command[1] == "train" else None
+        with (
+            joint(command[1], partial(leave, claimed)),
+            refusals_explained(places(cfg), claimed.path, resume),
+        ):
             result = job(cfg, claimed.path)
         if is_first_process():
             claimed.discard()  # of a verb that wrote nothing into it
-    except Exception as error:
-        if claimed is not None and is_first_process():
-            claimed.discard(begun=isinstance(error, ValueError))
+    except BaseException as error:
+        if claimed is not None:
+            leave(claimed, error)
         raise
     finally:
         if claimed is not None:
@@ -105,6 +131,13 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         sys.argv = outer
         restore(before)
     return result
+
+
+def places(cfg: DictConfig) -> dict[str, str]:
+    """Key -> the folder that it sets, of every folder that a job may write to."""
+    keys = ("paths.outputs", "paths.cache", "out", "checkpoint")
+    found = {key: OmegaConf.select(cfg, key, throw_on_missing=False) for key in keys}
+    return {key: str(value) for key, value in found.items() if value is not None}
 
 
 def check_groups(cfg: DictConfig, choices: Any) -> None:
@@ -139,11 +172,11 @@ def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: 
 
 def check_beside(overrides: Any) -> None:
     """Errors: ValueError where processes started side by side have no common folder, or can't be started again."""
-    beside = max(number(name) for name in BESIDE)
+    beside = max(environment_number(name, 1) for name in BESIDE)
     if beside > 1 and not any(parse(o)[0] in ("run", "hydra.run.dir") for o in [*overrides.task, *overrides.hydra]):
         raise ValueError(f"run=NAME is needed where {beside} processes are started side by side: it is their folder")
     shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if number("TORCHELASTIC_MAX_RESTARTS") and shares_store:  # github.com/pytorch/pytorch/issues/135712
+    if environment_number("TORCHELASTIC_MAX_RESTARTS") and shares_store:  # github.com/pytorch/pytorch/issues/135712
         raise ValueError(
             "torchrun keeps the addresses of processes that have died, and those that it starts again may call them; "
             "type TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone ..., or leave --max-restarts out"
@@ -164,20 +197,22 @@ def open_folder(cfg: DictConfig, typed: Sequence[str]) -> RunFolder:
     folder, resume = folder_of(cfg), cfg.get("resume")
     if not isinstance(resume, bool | None):
         raise ValueError(f"resume: got '{resume}', wanted true or false")
-    restarted = any(number(name) for name in RESTARTS) and resume is not None
+    restarted = any(environment_number(name) for name in RESTARTS)
     if restarted and is_same_run(read_overrides(folder), typed):
-        cfg.resume = any((folder / "checkpoints").glob("*.ckpt"))
+        kept = any((folder / "checkpoints").glob("*.ckpt"))
+        if resume is not None:
+            cfg.resume = kept
         if is_first_process():
-            print(f"started again: {'goes on' if cfg.resume else 'no checkpoint yet, begins anew'} in {shown(folder)}")
-        return reopen(folder) if is_first_process() else RunFolder(folder, False, None, False)
+            print(f"started again: {'goes on' if kept else 'no checkpoint yet, begins anew'} in {shown(folder)}")
+        return reopen(folder, LEASE) if is_first_process() else RunFolder(folder, False, None, False)
     if not is_first_process():
         return RunFolder(folder, False, None, False)
     if resume:
         return reopen(folder)
-    named = any(parse(o)[0] in NAMING for o in [*state.overrides.task, *state.overrides.hydra])
-    if state.mode == RunMode.MULTIRUN and not named:
-        return claim_in_sweep(folder, resume is not None)
-    return claim(folder, named, resumable=resume is not None)
+    if state.mode == RunMode.MULTIRUN:
+        return claim(folder, typed=True, resumable=resume is not None, created=any(is_new(*s, folder) for s in SWEEPS))
+    default = is_default_name(cfg) and state.run.dir == "."
+    return claim(folder, not default, resumable=resume is not None, created=folder.absolute() in NEW)
 
 
 def folder_of(cfg: DictConfig) -> Path:
@@ -188,39 +223,30 @@ def folder_of(cfg: DictConfig) -> Path:
     return Path(cfg.paths.outputs, str(cfg.run)).absolute()
 
 
-def claim_in_sweep(folder: Path, resumable: bool) -> RunFolder:
-    """A job's folder in a sweep whose name is its time: a name that another sweep has taken gets a number appended."""
-    sweep, job = folder.parent, folder.name
-    if sweep not in SWEEPS:
-        try:
-            claimed = claim(folder, True, resumable)
-            SWEEPS[sweep] = sweep
-            return claimed
-        except TakenError:
-            own = claim(sweep, typed=False)
-            own.release()
-            SWEEPS[sweep] = own.path
-    return claim(SWEEPS[sweep] / job, True, resumable)
+def is_default_name(cfg: DictConfig) -> bool:
+    """Whether nobody has named the run: its name is only the time at which it was started."""
+    return "${now:" in str(OmegaConf.to_container(cfg, resolve=False).get("run"))  # type: ignore[union-attr]
+
+
+def is_new(sweep: RunFolder, before: set[str], job: Path) -> bool:
+    """Whether a sweep's own Hydra has created a job's folder, and not an earlier sweep in the same folder."""
+    root = sweep.path.absolute()
+    return job.is_relative_to(root) and job.relative_to(root).parts[0] not in before
 
 
 def is_same_run(stored: Sequence[str], typed: Sequence[str]) -> bool:
     """Whether a process that was started again has the command that its folder's run was started with.
 
-    A job of a pool may be given other settings of the trainer, with which its run goes on.
+    A job of a pool may be given other settings of the trainer and other flags, with which its run goes on.
     """
     free = ("resume", "run", "paths.outputs")
-    rooms = ("trainer.",) if number("MM_RESTART_COUNT") else ()
+    launched = bool(environment_number("MM_RESTART_COUNT"))  # by a launcher, which has compared the rest
 
     def own(words: Sequence[str]) -> set[str]:
-        keys = {word: parse(word)[0] for word in words}
-        return {word for word, key in keys.items() if key not in free and not (rooms and key.startswith(rooms))}
+        keys = {word: parse(word)[0] for word in words if not (launched and word.startswith("-"))}
+        return {w for w, key in keys.items() if key not in free and not (launched and key.startswith("trainer."))}
 
     return bool(stored) and own(stored) == own(typed)
-
-
-def number(name: str) -> int:
-    """An environment variable's number; 0 where it is not set, or empty."""
-    return int(os.environ.get(name) or 0)
 
 
 def typed_words() -> list[str]:
@@ -231,6 +257,16 @@ def typed_words() -> list[str]:
 def remember(folder: Path) -> None:
     """Keep verb, config flags and overrides of a run that is about to start, for resuming and comparing."""
     write_overrides(folder, str(HydraConfig.get().job.config_name), typed_words())
+
+
+def leave(folder: RunFolder, error: BaseException | None = None) -> None:
+    """Remove the folder of a job that failed before it made anything, so that its name is free again.
+
+    Of a mistake that was found when training began, or a signal before the first checkpoint, how it began is all that
+    the folder holds.
+    """
+    if is_first_process():
+        folder.discard(begun=isinstance(error, ValueError | Stopped))
 
 
 def restore(before: dict[str, str | None]) -> None:

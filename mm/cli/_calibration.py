@@ -64,6 +64,18 @@ class Seen:
             raise ValueError(self.unlabelled())
         return torch.cat(parts)
 
+    def halves(self) -> tuple["Seen", "Seen"]:
+        """The labelled rows in two parts that have no row in common, drawn by a fixed seed."""
+        generator = torch.Generator().manual_seed(0)
+        first, second = Seen(self.head, []), Seen(self.head, [])
+        for prediction, target, meta in self.tempered(1):
+            mask = torch.zeros(len(target), dtype=torch.bool)
+            mask[torch.randperm(len(target), generator=generator)[: (len(target) + 1) // 2]] = True
+            for part, rows in ((first, mask), (second, ~mask)):
+                if rows.any():
+                    part.batches.append(pick((prediction, target, meta), rows))
+        return first, second
+
     def unlabelled(self) -> str:
         return f"none of its {sum(len(target) for _, target, _ in self.batches)} rows is labelled"
 
@@ -127,21 +139,27 @@ def fit(
 ) -> tuple[dict[str, Calibration], dict[str, str]]:
     """-> what was learnt of each head, and why something was not.
 
+    With conformal sets, a random half of the rows fits the temperature, and the other half the sets.
+
     Errors: ValueError where nothing can be learnt, or the rows are too few for alpha.
     """
     fitted: dict[str, Calibration] = {}
     left: dict[str, str] = {}
     for name, head in model.heads.items():
         found, quantiles, why = None, (), []
+        rows = {"temperature": seen.get(name), "sets": seen.get(name)}
+        if alpha is not None and isinstance(head, Conformal) and isinstance(head, Calibrated):
+            # The guarantee holds for rows that are exchangeable with new ones, and so fitted no temperature.
+            rows["temperature"], rows["sets"] = cast(Seen, seen[name]).halves()
         if isinstance(head, Calibrated | Judged):
             try:
-                found = seen[name].fit()
+                found = cast(Seen | Heard, rows["temperature"]).fit()
             except ValueError as error:
                 why.append(f"no temperature: {error}")
         else:
             why.append(f"no temperature: a {type(head).__name__} tells no probability")
         if alpha is not None and isinstance(head, Conformal):
-            quantiles = find_quantiles(name, cast(Seen, seen[name]), found or Calibration(), alpha)
+            quantiles = find_quantiles(name, cast(Seen, rows["sets"]), found or Calibration(), alpha)
         elif alpha is not None:
             why.append(f"no sets: a {type(head).__name__} tells none")
         elif isinstance(head, Conformal) and not isinstance(head, Calibrated):
@@ -157,16 +175,23 @@ def fit(
 
 
 def find_quantiles(name: str, seen: Seen, calibration: Calibration, alpha: float) -> tuple[float, ...]:
-    """Of the nonconformity, for each question.
+    """Find the quantiles of the nonconformity, one for each question.
 
-    On the rows that the temperature was fitted on: it is one number, so that coverage suffers little.
-    Errors: ValueError where rows are too few.
+    Args:
+        name: The head, for messages.
+        seen: Rows that the temperature was not fitted on.
+        calibration: Holds the temperature.
+        alpha: The part of new rows whose truth the sets may miss.
+
+    Raises:
+        ValueError: If there are too few rows.
     """
     try:
         scores = seen.nonconformity(calibration.temperature)
         return tuple(metrics.quantile(scores[:, g], alpha) for g in range(scores.shape[1]))
     except ValueError as error:
-        raise ValueError(f"conformal={alpha:g}: '{name}': {error}") from None
+        half = "; the other half of the rows fits the temperature" if isinstance(seen.head, Calibrated) else ""
+        raise ValueError(f"conformal={alpha:g}: '{name}': {error}{half}") from None
 
 
 def measure(seen: Seen | Heard, calibration: Calibration, tested: bool) -> tuple[dict[str, float], dict[str, Pair]]:

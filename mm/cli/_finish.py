@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from mm.cli._escape import build, escape
 from mm.transforms.tabular.columns import plain
 from mm.types import MODALITIES, DataSpec, InputSpec
 
@@ -20,7 +21,7 @@ def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
     for key in list(node):
         if OmegaConf.is_missing(node, key):
             if key in values:
-                node[key] = values[key]
+                node[key] = escape(values[key])
         elif (
             isinstance(child := node._get_node(key), DictConfig)
             and not child._is_none()
@@ -44,9 +45,8 @@ def build_datamodule(cfg: DictConfig, **more: Any) -> Any:
     config = cfg.copy()
     with open_dict(config):
         del config.datamodule["transforms"]
-    OmegaConf.to_container(config.datamodule, throw_on_missing=True)  # a partial would leave out what is missing
     # Not among the arguments of instantiate, which makes plain dicts of dataclasses.
-    return instantiate(config.datamodule, _partial_=True, _convert_="all")(**more)
+    return build(config, "datamodule", _partial_=True)(**more)
 
 
 def cut_readers(cfg: DictConfig) -> None:
@@ -158,6 +158,8 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
         transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
         has = asdict(replace(data, columns=None)) | {"columns": [plain(c) for c in data.columns or ()]}
         fill(transform, asdict(need) | {k: v for k, v in has.items() if asdict(need).get(k) is None})
+        if data.max_value is not None and "max_value" in transform and transform.max_value is None:
+            transform.max_value = data.max_value
         for reads in cfg.datamodule.readers.values():
             if reads.get("input") == name:
                 tell_places(transform, name, data.modality, get_class(reads._target_).needs)  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning import Trainer
 from torch import Tensor
 
 from mm.checkpoint import LoadedModel, to_device
@@ -19,6 +20,8 @@ from mm.windows import directions
 
 # Inverse strength of the regularisation of unit vectors, whose parts are small.
 INVERSE = 10.0
+PASSES = "zero_shot, few_shot and linear_probe"
+TRAINER = ("trainer.accelerator", "trainer.devices", "trainer.precision")  # the keys of it that are read
 
 
 class Vectors(NamedTuple):
@@ -43,12 +46,31 @@ def of_aligned(seen: tuple[Tensor, Tensor, Tensor], inputs: Sequence[str]) -> Ve
     return Vectors(by_input, {name: present[:, i] for i, name in enumerate(inputs)}, row)
 
 
+def check_trainer(trainer: Trainer, typed: Sequence[str]) -> None:
+    """Refuse settings of the trainer that the passes over frozen encoders don't read.
+
+    Args:
+        trainer: As the config asks for it; its device and its precision are used.
+        typed: The keys that the user set.
+
+    Raises:
+        ValueError: If another key of the trainer is set, or several processes are asked for.
+    """
+    for key in typed:
+        if key.startswith("trainer.") and key not in TRAINER:
+            raise ValueError(f"{key}: {PASSES} read only {', '.join(TRAINER)}; leave it out")
+    if trainer.world_size > 1:
+        raise ValueError(
+            f"trainer.devices: got {trainer.world_size} processes, but {PASSES} run in one; set trainer.devices=1"
+        )
+
+
 @torch.inference_mode()
-def of_encoders(loaded: LoadedModel, datamodule: Any, split: str) -> Vectors:
+def of_encoders(loaded: LoadedModel, datamodule: Any, split: str, trainer: Trainer) -> Vectors:
     """What each encoder gives, before it is projected; of several windows the direction of the mean of their units."""
     from tqdm import tqdm
 
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device, precision = trainer.strategy.root_device, trainer.precision_plugin
     model = loaded.model.to(device)
     units: dict[str, list[Tensor]] = {name: [] for name in model.inputs}
     there: dict[str, list[Tensor]] = {name: [] for name in model.inputs}
@@ -56,7 +78,8 @@ def of_encoders(loaded: LoadedModel, datamodule: Any, split: str) -> Vectors:
     for raw in tqdm(datamodule.loader(split), desc=f"vectors of {split}", leave=False, disable=None):
         batch = datamodule.finish(to_device(raw, device))
         for name in model.inputs:
-            f = model.encoders[model.share.get(name, name)](batch.inputs[name], batch.masks[name])
+            with precision.forward_context():
+                f = model.encoders[model.share.get(name, name)](batch.inputs[name], batch.masks[name])
             present = f.mask.any(1) & (batch.row >= 0)
             units[name].append((F.normalize(f.pooled.float(), dim=-1) * present.unsqueeze(1)).cpu())
             there[name].append(present.cpu())

@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mm.cli import compare
 from mm.cli._app import OVERRIDES, parse, shown
+from mm.cli._escape import read_resolved
 
 # Overrides in which a job may differ from what lies in its folder, and yet go on with it.
 FREE = ("run", "resume", "paths.outputs", "trainer.")
@@ -116,7 +117,7 @@ def returned(job: Job, error: Exception | None) -> JobReturn:
         return JobReturn(job.overrides, status=JobStatus.FAILED, _return_value=error)
     value, metrics, config = None, job.folder / "metrics.json", job.folder / "config.yaml"
     if metrics.exists() and config.exists():
-        value = json.loads(metrics.read_text()).get(OmegaConf.load(config).monitor.metric)
+        value = json.loads(metrics.read_text(encoding="utf-8")).get(read_resolved(config)["monitor"]["metric"])
     return JobReturn(job.overrides, status=JobStatus.COMPLETED, _return_value=value)
 
 

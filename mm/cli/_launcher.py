@@ -18,7 +18,11 @@ class Launcher(_SubprocessScriptLauncher):
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
             with _processes.starting() as folder:
-                self._call_children_scripts()
+                try:
+                    self._call_children_scripts()
+                except BaseException:  # a signal, say: nobody watches those that are started already
+                    _processes.kill(self.procs)
+                    raise
             watch = _processes.Watch(self.procs, folder)
             _processes.watching.append(watch)
             watch.start()

@@ -68,7 +68,7 @@ def complete(cfg: DictConfig, node: DictConfig, folder: Path) -> None:
 def wandb_id(folder: Path, given: str | None) -> str:
     """Given by an agent or by the user, or that under which this run folder was logged before, or a new one."""
     file = folder / WANDB_ID
-    return given or (file.read_text() if file.exists() else secrets.token_hex(4))
+    return given or (file.read_text(encoding="utf-8") if file.exists() else secrets.token_hex(4))
 
 
 def start(cfg: DictConfig, trainer: Trainer, folder: Path) -> None:
@@ -76,7 +76,7 @@ def start(cfg: DictConfig, trainer: Trainer, folder: Path) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and is_first_process():
             begin(logger)
-            (folder / WANDB_ID).write_text(logger.experiment.id)
+            (folder / WANDB_ID).write_text(logger.experiment.id, encoding="utf-8")
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
 
 

@@ -1,6 +1,5 @@
 """A user's mistakes, told in one message with the nearest valid name."""
 
-import errno
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mm.cli._refusals import explain_refusal
+from mm.cli._renamed import current_name
 from mm.cli._typed import parses
 from mm.messages import near
 
@@ -30,6 +31,8 @@ def explain(error: BaseException, verb: str) -> str | None:
             return told if named else f"{where}.{told}"
         if isinstance(cause, AssertionError):
             return None
+        if (moved := re.search(r"Error locating target '([\w.]+)'", str(error))) and current_name(moved[1]) != moved[1]:
+            return f"{where}: {moved[1]} is now {current_name(moved[1])}"
         lines = [line for line in str(cause or error).split("\n") if line.strip()]
         told = " ".join(lines[:2]) or type(cause or error).__name__
         return f"{where}: {told}{not_its_own(told, where, verb)}" if where else told
@@ -37,9 +40,7 @@ def explain(error: BaseException, verb: str) -> str | None:
         return suggest(str(error).strip(), verb)
     if isinstance(error, OmegaConfBaseException):
         return missing(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error.strerror} {error.filename or ''}".strip()
-    return str(error) if isinstance(error, ValueError) else None
+    return str(error) if isinstance(error, ValueError) else explain_refusal(error)
 
 
 def not_its_own(told: str, where: str, verb: str) -> str:

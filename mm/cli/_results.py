@@ -14,6 +14,17 @@ from mm.files import whole
 from mm.metrics.directions import DIRECTIONS, known_direction
 
 WIDE = 250  # columns of a table in a file
+# What is said of the rows that are counted as data/KIND/INPUT: the notes of the transforms, see mm.types.Read.
+NOTES = {
+    "upsampled": "were recorded at a lower rate than datamodule.transforms.*.sample_rate, and have nothing above it",
+    "downsampled": "were recorded at a higher rate than datamodule.transforms.*.sample_rate; what is above it was cut",
+    "mixed_down": "have several channels, which were averaged",
+    "colour_dropped": "have colours that were read as grey; set datamodule.transforms.*.channels=3 to keep them",
+    "frames_dropped": "are animated or have several pages, of which the first was read",
+    "transparent": "have transparent parts, which were laid on white",
+    "dark": "have 16 bits a pixel of which they use few: they look black; set datamodule.transforms.*.max_value",
+    "clipped": "have values above datamodule.transforms.*.max_value, which were read as it; raise it",
+}
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -159,6 +170,9 @@ def notes(results: Mapping[str, Any]) -> list[str]:
         if name.startswith("data/unknown/") and count:
             what = name.removeprefix("data/unknown/")
             found.append(f"{what}: {count} rows name what the training rows do not have; it was read as another class")
+        kind, _, what = name.removeprefix("data/").partition("/")
+        if name.startswith("data/") and kind in NOTES and count:
+            found.append(f"{what}: {rows(count).removesuffix(' is').removesuffix(' are')} {NOTES[kind]}")
     return found
 
 

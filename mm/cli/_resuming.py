@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
 
 from mm.callbacks.resumable import newest_first, usable
 from mm.cli._app import shown
+from mm.cli._escape import read_resolved
+from mm.datamodules.fingerprint import differences, from_tensors
+from mm.files import whole
 from mm.messages import is_first_process
 from mm.tasks.sharding import complete
 
@@ -15,9 +19,12 @@ from mm.tasks.sharding import complete
 FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transforms", "cache")
 
 
+ROWS = "rows.safetensors"  # the digests of the rows of each split, in a run folder
+
+
 def check(cfg: DictConfig, folder: Path) -> None:
     """Say what has changed since the run was started. Errors: ValueError where that is its model, data or seed."""
-    before, now = (flat(OmegaConf.to_container(c, resolve=True)) for c in (OmegaConf.load(folder / "config.yaml"), cfg))
+    before, now = map(flat, (read_resolved(folder / "config.yaml"), OmegaConf.to_container(cfg, resolve=True)))
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) == now.get(key) or key == "resume":
             continue
@@ -30,6 +37,28 @@ def check(cfg: DictConfig, folder: Path) -> None:
                 "data, and the seed of both: leave it out, or start another run=NAME"
             )
         print(f"changed since the run began: {key} was {before.get(key)}, now it is {now.get(key)}")
+
+
+def keep_rows(datamodule: Any, folder: Path) -> None:
+    """Keep which rows each split has, for a run that goes on and for the model directory."""
+    with whole(folder / ROWS) as part:
+        save_file(datamodule.fingerprint.tensors(), part)
+
+
+def check_rows(datamodule: Any, folder: Path) -> None:
+    """Compare the rows of each split with those that the run was started on.
+
+    Raises:
+        ValueError: If they have changed; the message says which splits, how many rows and the first of them.
+    """
+    if not (folder / ROWS).is_file():
+        return  # of an older mm; the checkpoint has the digests of the splits, or has none either
+    changed = differences(from_tensors(load_file(folder / ROWS)), datamodule.fingerprint, datamodule.table)
+    if changed:
+        raise ValueError(
+            f"resume=true: the data has changed since the run began: {changed}; a run keeps its data: bring it back as "
+            "it was, or start another run=NAME"
+        )
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
@@ -21,11 +20,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
 from mm.callbacks.kept import Kept
-from mm.callbacks.resumable import Stopped, newest_first
+from mm.callbacks.resumable import newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import remember, resume_command, shown
+from mm.cli._escape import build
+from mm.datamodules.targets import check_labelled
+from mm.files import refusal
 from mm.messages import is_first_process, near, say
+from mm.signals import Stopped
+from mm.tasks import guards
 from mm.tasks.sharding import Sharded
+from mm.tasks.supervised import Supervised
 
 LONG = 600  # letters of a value that are printed as they are
 
@@ -74,14 +79,14 @@ def prepare(cfg: DictConfig) -> Run:
     _finish.finish_model(cfg, spec)
     metrics, sources = _finish.cut_metrics(cfg), _weights.cut_sources(cfg)
     _tokenizers.finish_tokenizers(cfg, datamodule)
-    model = instantiate(cfg.model, _convert_="all")
+    model = build(cfg, "model")
     if not cfg.get("resume"):
         _tokenizers.check_sources(cfg, model, sources)
         _weights.take(sources, model)
     _weights.adapt(cfg, model)
     needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
     _finish.finish_transforms(cfg, spec, needs)
-    datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
+    datamodule.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
     if not isinstance(cfg.compile, bool):
         raise ValueError(f"compile: got '{cfg.compile}', wanted true or false")
     if cfg.compile:
@@ -93,7 +98,7 @@ def prepare(cfg: DictConfig) -> Run:
     try:
         teachers = _teachers.load(cfg, datamodule.transforms)
         parts = teachers | ({"metrics": built} if built else {})
-        task = instantiate(cfg.task, _partial_=True, _convert_="all")(model=model, **parts)
+        task = build(cfg, "task", _partial_=True)(model=model, **parts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
     try:
@@ -103,32 +108,27 @@ def prepare(cfg: DictConfig) -> Run:
     check_settings(cfg, task)
     settle_monitor(cfg, task.val_names())
     _alignment.check(task, datamodule)
+    if isinstance(task, Supervised):
+        heads = [name for name in model.heads if name in datamodule.table.targets]
+        check_labelled(datamodule.table, heads, cfg.monitor.metric if cfg.trainer.limit_val_batches else None)
     return Run(datamodule, task, metrics)
 
 
 def seed_everything(seed: int) -> None:
     """Errors: ValueError where it is no seed."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: got {seed}, wanted a number from 0 to {2**32 - 1}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed: got {seed}, wanted a whole number from 0 to {2**32 - 1}")
     lightning.seed_everything(seed, workers=True, verbose=False)
 
 
 def check_settings(cfg: DictConfig, task: Any) -> None:
     """Errors: ValueError where what is asked of the trainer does not go with the task."""
     if str(cfg.trainer.precision) == "16-mixed" and cfg.task.optimizer.get("fused"):
-        raise ValueError(
-            "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of "
-            "gradients only after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
-        )
+        raise ValueError(guards.FUSED)  # before a trainer on a CPU changes the precision
     for key in ("max_epochs", "max_steps"):
         if cfg.trainer[key] == 0 or (cfg.trainer[key] or 1) < -1:
             raise ValueError(f"trainer.{key}: got {cfg.trainer[key]}, wanted 1 or more, or -1 for no end")
-    endless = cfg.trainer.max_epochs in (None, -1) and cfg.trainer.max_steps == -1
-    if endless and task.scheduler.shape != "constant":
-        raise ValueError(
-            f"task.scheduler.shape={task.scheduler.shape} needs to know how long the run is; set trainer.max_epochs or "
-            "trainer.max_steps, or choose task/scheduler=constant"
-        )
+    guards.check_length(task.scheduler, cfg.trainer.max_epochs, cfg.trainer.max_steps)
 
 
 def settle_monitor(cfg: DictConfig, known: dict[str, bool | None]) -> None:
@@ -148,8 +148,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     callbacks = _trainer.build_callbacks(cfg, run.task.model)
     trainer = _trainer.build(cfg, callbacks, _loggers.build(cfg, folder))
     sharded = isinstance(trainer.strategy, Sharded)
-    if sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
-        raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
+    if sharded:
+        guards.check_sharding(run.task, trainer)  # before any callback begins
     if sharded and _weights.has_adapters(cfg):
         raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
     for callback in callbacks:
@@ -161,18 +161,17 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
             if any(isinstance(other, WeightAveraging) for other in callbacks):
                 raise ValueError("callbacks: kept would save the weights as they are, not ema's average; leave one out")
             callback.save = partial(save_model, cfg, run)
-    if sharded and run.task.unsharded:
-        name = type(run.task).__name__.lower()
-        raise ValueError(f"task={name}: trainer=fsdp would not share out {run.task.unsharded}; use trainer=ddp")
     if not sharded and resume and Path(resume).is_dir():
         raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
     if is_first_process():
         if cfg.resume:
+            _resuming.check_rows(run.datamodule, folder)
             _resuming.check(cfg, folder)
         print(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
+        remember(folder)  # first: a process that is started again knows its run by it
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-        remember(folder)
+        _resuming.keep_rows(run.datamodule, folder)
     _loggers.start(cfg, trainer, folder)
     try:
         trainer.fit(run.task, datamodule=run.datamodule, ckpt_path=resume, weights_only=True)
@@ -196,24 +195,36 @@ def abridged(node: Any) -> Any:
 
 def tell_end(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> None:
     """Of a run that ends before its time: the first process tells."""
+    if refusal(end, folder) is not None:
+        return  # the message about it says how to go on
     if is_first_process():
         print(farewell(cfg, trainer, folder, end), file=sys.stderr)
-    elif isinstance(end, Stopped):
+    elif isinstance(end, Stopped) and end.together:
         end.code = 0
+    if isinstance(end, Stopped):
+        end.told = True
 
 
 def farewell(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException) -> str:
     """What is said of a run that ends before its time."""
     how = f"stopped by {end.signal}" if isinstance(end, Stopped) else "the run ended"
+    when = f"after step {trainer.global_step}" if trainer.global_step else "before its first step"
     kept = newest_first(folder / "checkpoints")
     go_on = f"go on with: {resume_command(cfg, folder)}"
-    return (
-        f"{how} after step {trainer.global_step}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
-    )
+    return f"{how} {when}; {f'{shown(kept[0])} is kept, {go_on}' if kept else 'nothing is kept'}"
 
 
 def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
     """Test the best checkpoint, save everything, say where it is. -> the monitored metric's best value"""
+    try:
+        return finish(cfg, run, trainer, folder)
+    except Stopped as end:
+        tell_end(cfg, trainer, folder, end)
+        raise
+
+
+def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
+    """As `conclude`."""
     task, datamodule = run.task, run.datamodule
     results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
     kept = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)), None)
@@ -227,11 +238,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
         say(f"validation never came: there is no best {cfg.monitor.metric}, and the last weights are kept")
     tested = bool((datamodule.table.split == "test").any()) and cfg.trainer.limit_test_batches != 0
     if tested:
-        try:
-            trainer.test(task, datamodule=datamodule, verbose=False)
-        except Stopped as end:
-            tell_end(cfg, trainer, folder, end)
-            raise
+        trainer.test(task, datamodule=datamodule, verbose=False)
     results |= task.results | {"train/seconds": round(time.time() - run.started, 3)}
     gather(trainer, task, datamodule)
     if isinstance(trainer.strategy, Sharded):
@@ -239,7 +246,7 @@ def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float
     if not trainer.is_global_zero:
         return score
     results |= _alignment.told_after_training(task, datamodule) if tested else {}
-    if task.nonfinite is not None and task.nonfinite.skipped:
+    if task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
     monitored = {cfg.monitor.metric: cfg.monitor.mode == "max"}
@@ -315,4 +322,5 @@ def save_model(cfg: DictConfig, run: Run, path: Path, results: dict[str, Any]) -
         _results.model_card(command, table.source, split_counts(run.datamodule), results, run.task.model),
         run.task.kept(OmegaConf.to_container(cfg.task, resolve=True)),
         asdict(run.datamodule.split),
+        run.datamodule.fingerprint.tensors(),
     )

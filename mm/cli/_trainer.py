@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mm.callbacks.frozen import FrozenFeatures
 from mm.callbacks.resumable import WholeFileIO
 from mm.cli._launcher import watched
-from mm.cli._signals import Ends
+from mm.cli._signals import Unheard
 
 ESSENTIAL = ("resumable", "checkpoint")  # callbacks of conf/callbacks/default.yaml
 
@@ -26,11 +26,6 @@ def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
     for key, value in cfg.trainer.items():
         if isinstance(value, str | float) and key in hints and not {type(value), value} & set(members(hints[key])):
             raise ValueError(f"trainer.{key}: got '{value}', wanted {str(hints[key]).replace('typing.', '')}")
-    if str(cfg.trainer.precision) in ("bf16-true", "16-true"):
-        raise ValueError(
-            f"trainer.precision: got '{cfg.trainer.precision}', in which counts, targets and metrics lose digits; "
-            f"wanted {str(cfg.trainer.precision).replace('true', 'mixed')}"
-        )
     # Lightning would add a checkpoint callback of its own, which watches nothing.
     keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
     build = instantiate(cfg.trainer, _partial_=True, _convert_="all")
@@ -40,9 +35,11 @@ def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
         plugins.append(SLURMEnvironment(auto_requeue=False))
     own = {"default_root_dir": HydraConfig.get().runtime.output_dir, "enable_checkpointing": keeps, "plugins": plugins}
     try:
-        return watched(build(callbacks=[*callbacks, Ends()], logger=logger, **own))
+        trainer = build(callbacks=callbacks, logger=logger, **own)
     except (TypeError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
+    trainer._signal_connector = Unheard(trainer)
+    return watched(trainer)
 
 
 def members(hint: Any) -> list[Any]:

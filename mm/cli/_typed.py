@@ -115,7 +115,8 @@ def check_types(cfg: DictConfig, default: Callable[[], Any], typed: Mapping[str,
         hint = annotation(cfg, key)
         if hint is None:
             usual = OmegaConf.select(default(), key, throw_on_missing=False)
-            hint = type(usual) if isinstance(usual, bool | int | float) else Any
+            # A number's default does not say whether it has to be whole: who reads it checks that.
+            hint = bool if isinstance(usual, bool) else float if isinstance(usual, int | float) else Any
             if hint is Any and OmegaConf.is_list(usual):
                 hint = list
             elif hint is Any and OmegaConf.is_dict(usual):

@@ -8,13 +8,14 @@ from mm.cli._app import launch, remember, shown
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mm.checkpoint import LoadedModel
+
 
 def main(argv: list[str]) -> None:
     launch("calibrate", argv, job)
 
 
 def job(cfg: "DictConfig", folder: Path) -> None:
-    import torch
 
     from mm import checkpoint
     from mm.cli import _apply, _calibration, _results, _run
@@ -27,8 +28,10 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         raise ValueError(f"{loaded.path}: this model predicts nothing: it has no head whose confidence could be true")
     datamodule = _apply.datamodule(cfg, loaded, labelled=True, drawn=cfg.split == "val")
     rows = splits(datamodule, cfg.split)
+    for split in rows.values():
+        check_unseen(loaded, datamodule, split)
     model.calibration = {}
-    model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    model.to(_apply.find_device(cfg.device))
     seen = {place: _calibration.collect(model, datamodule, split) for place, split in rows.items()}
     fitted, left = _calibration.fit(model, seen["val"], cfg.conformal)
 
@@ -44,6 +47,10 @@ def job(cfg: "DictConfig", folder: Path) -> None:
             if pairs:
                 figures[f"{key}/reliability"] = figure(pairs)
     told = f"{len(datamodule.rows(rows['val']))} {about(datamodule, cfg.split)}"
+    if cfg.conformal is not None:
+        told += ", of which one half fitted temperatures and the other half sets"
+    if cfg.split == "val":
+        told += "; the checkpoint may have been chosen by the same rows"
     checkpoint.calibrate(loaded.path, fitted, _calibration.summary(fitted, best, told))
 
     remember(folder)
@@ -96,6 +103,23 @@ def splits(datamodule: Any, split: str) -> dict[str, str]:
             "0 as in training, or say split=all of a file that the model never saw"
         )
     return {"val": "val", "test": "test"} if counts["test"] else {"val": "val"}
+
+
+def check_unseen(loaded: "LoadedModel", datamodule: Any, split: str) -> None:
+    """Check that the model was not trained on the rows of a split.
+
+    Raises:
+        ValueError: If it was, as where rows have been added to a file whose splits are drawn anew; it names the first.
+    """
+    from mm.cli import _apply
+
+    count, first = _apply.trained_on(loaded, datamodule, split)
+    if count:
+        raise ValueError(
+            f"{datamodule.table.source}: {count} of its {len(datamodule.rows(split))} rows of the split '{split}' were "
+            f"trained on, the first: {first}; has the file changed, so that its splits are drawn anew? Bring it back "
+            "as it was, or name its column of splits with datamodule.columns.split"
+        )
 
 
 def about(datamodule: Any, split: str) -> str:

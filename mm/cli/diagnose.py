@@ -1,17 +1,19 @@
 """Look into a run: which batches were not finite and where, and which inputs its model does without.
 
-mm diagnose run=NAME [paths.outputs=outputs] [rows=256]: NAME may be the run's folder as well; rows: how many of the
-training split inputs are weighed on.
+mm diagnose run=NAME [paths.outputs=outputs] [rows=256] [allow=my_pkg]: NAME may be the run's folder as well; rows:
+how many of the training split inputs are weighed on; allow: packages of your own whose classes the run's config may
+name.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mm.types import Batch
 
-DEFAULTS = {"run": "", "paths.outputs": "outputs", "rows": "256"}
-USAGE = "usage: mm diagnose run=NAME [paths.outputs=outputs] [rows=256]"
+DEFAULTS = {"run": "", "paths.outputs": "outputs", "rows": "256", "allow": ""}
+USAGE = "usage: mm diagnose run=NAME [paths.outputs=outputs] [rows=256] [allow=my_pkg]"
 
 
 def main(argv: list[str]) -> None:
@@ -30,24 +32,28 @@ def main(argv: list[str]) -> None:
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"there is no run in {folder}: it has no config.yaml")
     add_working_directory()
-    datamodule, model = rebuild(folder)
+    datamodule, model = rebuild(folder, [name for name in given["allow"].strip("[]").split(",") if name])
     for path in sorted((folder / "nonfinite").glob("*.pt")):
         replay(path, datamodule, model)
     weigh(folder, datamodule, model, int(given["rows"]))
 
 
-def rebuild(folder: Path) -> tuple[Any, Any]:
+def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
     """The data and the model of a run, from its finished config."""
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf, open_dict
 
+    from mm.checkpoint import check_classes
     from mm.cli import _finish, _run, _weights
+    from mm.cli._escape import build, escape, read_resolved
 
     _run.quiet()
-    cfg: Any = OmegaConf.load(folder / "config.yaml")
+    config = read_resolved(folder / "config.yaml")
+    for part in ("datamodule", "model"):
+        check_classes(config.get(part), [*allow, "mm.datamodules", "peft"])
+    cfg: Any = OmegaConf.create(escape(config))
     datamodule = _finish.build_datamodule(cfg)
-    datamodule.use({name: instantiate(node, _convert_="all") for name, node in cfg.datamodule.transforms.items()})
-    model = instantiate(cfg.model, _convert_="all")
+    datamodule.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
+    model = build(cfg, "model")
     with open_dict(cfg):
         cfg.resume = True  # weights are loaded into the adapters, not those that they started from
     _weights.adapt(cfg, model)

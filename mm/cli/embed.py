@@ -14,7 +14,6 @@ def main(argv: list[str]) -> None:
 
 
 def job(cfg: "DictConfig", folder: Path) -> None:
-    import torch
     from tqdm import tqdm
 
     from mm.checkpoint import to_device
@@ -22,7 +21,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
 
     loaded = _apply.load(cfg)
     datamodule = _apply.datamodule(cfg, loaded, labelled=False)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = _apply.find_device(cfg.device)
     model, table = loaded.model.to(device), datamodule.table
     loader = datamodule.loader(cfg.split)
     path = folder / "embeddings.parquet"

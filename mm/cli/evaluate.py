@@ -19,10 +19,14 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     from omegaconf import OmegaConf
 
     from mm import checkpoint
-    from mm.cli import _apply, _frozen, _robustness
+    from mm.cli import _apply, _finish, _frozen, _robustness
 
-    loaded = _apply.load(cfg)
     asked: Any = OmegaConf.to_container(cfg)
+    for named in _finish.named_keys():
+        room = named.key.split(".")[0]
+        if room in ("few_shot", "zero_shot") and asked[room]["target"] is None:
+            raise ValueError(f"{named.key}: nothing reads it without {room}.target=TARGET, whose classes are measured")
+    loaded = _apply.load(cfg)
     if "retrieval" in loaded.config["task"]:
         return aligned(cfg, asked, loaded, folder)
     if _frozen.wanted(asked):
@@ -33,6 +37,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
             "train it further, with model.init_from, or name a target with few_shot.target or linear_probe"
         )
     datamodule = _apply.datamodule(cfg, loaded, labelled=True)
+    _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
     metrics = {
         head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in loaded.config["metrics"].items()
     }
@@ -58,6 +63,7 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
     about = {key: kept[key] for key in ("label", "group")} if isinstance(retrieval, Ranks) else {}
     only = list(dict.fromkeys([*_frozen.wanted(asked), *filter(None, about.values())]))
     datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=only)
+    _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
     _frozen.check(asked, datamodule, loaded.model)
     with open_dict(cfg):
         cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive", **about}
@@ -73,7 +79,7 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
 
 def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -> None:
     """Any other model: what its encoders give is good for, of targets that are named; its heads are left alone."""
-    from mm.cli import _apply, _frozen, _results, _run
+    from mm.cli import _apply, _finish, _frozen, _results, _run, _trainer
     from mm.cli._app import remember
     from mm.messages import is_first_process
 
@@ -81,11 +87,14 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
         raise ValueError("robustness measures heads; zero_shot, few_shot and linear_probe leave them out: ask in turn")
     if not is_first_process():
         return
+    trainer = _trainer.build(cfg, [], False)
+    _frozen.check_trainer(trainer, [named.key for named in _finish.named_keys()])
     learnt = _frozen.trained_on(asked)
     datamodule = _apply.datamodule(cfg, loaded, labelled=True, only=_frozen.wanted(asked), anew=learnt)
+    _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
     _frozen.check(asked, datamodule, loaded.model)
-    test = _frozen.of_encoders(loaded, datamodule, cfg.split)
-    train = _frozen.of_encoders(loaded, datamodule, "train") if learnt else None
+    test = _frozen.of_encoders(loaded, datamodule, cfg.split, trainer)
+    train = _frozen.of_encoders(loaded, datamodule, "train", trainer) if learnt else None
     results: dict[str, float] = {}
     if asked["zero_shot"]["target"] is not None:
         results |= _frozen.zero_shot(loaded, test, datamodule, asked["zero_shot"])

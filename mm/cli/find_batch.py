@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mm.types import Batch
 
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+UNLIMITED = 2**60  # bytes; what version 1 of control groups shows where there is no limit is near 2**63
 
 
 class Bucket(NamedTuple):
@@ -35,9 +36,11 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     """Two steps of training for each size that is tried, in this process."""
     from omegaconf import OmegaConf, open_dict
 
-    from mm.cli import _results, _run, _trainer
+    from mm.cli import _finish, _results, _run, _trainer
 
     check(cfg)
+    if unread := [named.by for named in _finish.named_keys() if named.key.split(".")[0] in ("logger", "callbacks")]:
+        print(f"mm find_batch logs nothing and calls no callbacks; not read: {', '.join(unread)}")
     with open_dict(cfg):
         cfg.trainer.enable_progress_bar = False  # else Lightning adds one
     run = _run.prepare(cfg)
@@ -197,7 +200,48 @@ def allowed(device: "torch.device", max_gib: float | None, reserve: float) -> fl
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         return (1 - reserve) * (free + torch.cuda.memory_reserved(device))
-    return (1 - reserve) * (memory("/proc/meminfo", "MemAvailable") + memory("/proc/self/status", "VmRSS"))
+    own = memory("/proc/self/status", "VmRSS")
+    free = memory("/proc/meminfo", "MemAvailable") + own
+    return (1 - reserve) * min([free, *(left + own for left in cgroup_memory())])
+
+
+def cgroup_memory(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Memory that the control groups of this process still allow, as a container's limit is.
+
+    A process is bound by the limits of its own group and of every group above it. Page cache counts as used, but is
+    given back when memory is needed, so that it is left out here.
+
+    Args:
+        proc: The file that names the groups of this process.
+        mount: Where the groups are mounted: those of version 2, or the folder `memory` of version 1.
+
+    Returns:
+        Bytes that are left in each group with a limit; none where there is no limit, or no such file system.
+    """
+    if not proc.is_file():
+        return []
+    found = []
+    for line in proc.read_text(encoding="utf-8").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, limit, usage, cache = mount, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, limit, usage = mount / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache = "total_inactive_file"
+        else:
+            continue
+        below = Path(path.lstrip("/"))
+        # Within a container the path may be the host's, and its own group is mounted at the top.
+        for folder in {root / part for part in (below, *below.parents)} | {root}:
+            files = [folder / name for name in (limit, usage, "memory.stat")]
+            if not all(file.is_file() for file in files):
+                continue
+            most, used, stat = (file.read_text(encoding="utf-8") for file in files)
+            if most.strip() == "max" or int(most) >= UNLIMITED:
+                continue
+            cached = [int(value) for name, value in map(str.split, stat.splitlines()) if name == cache]
+            found.append(max(0, int(most) - int(used) + sum(cached)))
+    return found
 
 
 @contextmanager
@@ -231,7 +275,7 @@ def memory_limit(device: "torch.device", most: float) -> Iterator[None]:
 
 def memory(file: str, name: str) -> int:
     """Bytes that a file of /proc tells under a name."""
-    (line,) = [line for line in Path(file).read_text().splitlines() if line.startswith(f"{name}:")]
+    (line,) = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.startswith(f"{name}:")]
     return int(line.split()[1]) * 1024
 
 

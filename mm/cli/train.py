@@ -1,9 +1,9 @@
 """Train a model, test it, and leave it as a model directory."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mm.cli._app import launch, shown, typed_words
+from mm.cli._app import launch, parse, shown, typed_words
 from mm.messages import is_first_process
 from mm.runs.folder import read_overrides
 
@@ -30,15 +30,14 @@ def finished(cfg: "DictConfig", folder: Path) -> bool:
     """Whether there is nothing left to do; says so."""
     if not cfg.resume or not (folder / "metrics.json").exists() or not (folder / "model").is_dir():
         return False
-    from omegaconf import OmegaConf
+    from mm.cli._escape import read_resolved
 
-    before = OmegaConf.load(folder / "config.yaml").trainer
-    if any(before[key] != cfg.trainer[key] for key in ("max_epochs", "max_steps", "max_time")):
+    stored = read_resolved(folder / "config.yaml")
+    if any(stored["trainer"][key] != cfg.trainer[key] for key in ("max_epochs", "max_steps", "max_time")):
         return False  # asked to train longer
-    new = [word for word in typed_words() if word not in read_overrides(folder)]
-    if changed := [word for word in new if not word.startswith(("resume=", "run=", "paths.outputs="))]:
+    if changed := changes(stored, folder):
         raise ValueError(
-            f"{changed[0]}: the run in {shown(folder)} is finished, and this would change nothing of it; raise "
+            f"{', '.join(changed)}: the run in {shown(folder)} is finished, and this would change nothing of it; raise "
             "trainer.max_epochs (or max_steps) to go on, or start another run=NAME"
         )
     if is_first_process():
@@ -46,3 +45,27 @@ def finished(cfg: "DictConfig", folder: Path) -> bool:
         print(f"  mm evaluate checkpoint={shown(folder / 'model')} datamodule=...")
         print(shown(folder))
     return True
+
+
+def changes(stored: dict[str, Any], folder: Path) -> list[str]:
+    """Words of this command that ask for another run than the one in the folder.
+
+    Args:
+        stored: The config of that run, as plain data.
+        folder: Its folder.
+    """
+    from omegaconf import OmegaConf
+
+    from mm.cli._escape import escape
+
+    config = OmegaConf.create(escape(stored))
+    before, found = read_overrides(folder), []
+    for word in typed_words():
+        key, value = parse(word)
+        if word in before or key in ("resume", "run", "paths.outputs"):
+            continue
+        node = OmegaConf.select(config, key, throw_on_missing=False) if key and not word.startswith("~") else None
+        plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        if node is None or plain != value:
+            found.append(word)
+    return found

@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from mm.heads._writing import Continued, WritingHead
 from mm.layers import TransformerBlock
 from mm.messages import near
-from mm.types import Features
+from mm.types import Features, Rebuilt
 
 PROJECTIONS = ("linear", "mlp", "queries")
 HERE = "{input}"  # where in the prompt the projected tokens stand
@@ -43,7 +43,7 @@ class Projection(nn.Module):
         return self.out(tokens) * mask.unsqueeze(-1), mask
 
 
-class CausalLMHead(WritingHead):
+class CausalLMHead(WritingHead, Rebuilt):
     """Any causal language model of transformers, which reads the fused tokens as a prefix (Frozen, Tsimpoukelli 2021).
 
     pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`, their deviation

@@ -10,19 +10,21 @@ import fcntl
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import yaml
 
-from mm.files import shown, whole
+from mm.files import remove_parts, shown, whole
 
 OVERRIDES = "overrides.yaml"
 # What a run writes before its first step.
-BEGUN = ("config.yaml", OVERRIDES, "csv/version_0/hparams.yaml")
+BEGUN = ("config.yaml", OVERRIDES, "rows.safetensors", "csv/version_0/hparams.yaml")
 PATIENCE = 5.0  # seconds in which the last processes of an earlier run may still be ending
-LOCKS: set[int] = set()  # descriptors of the folders that this process has locked
+LOCK = ".lock"  # is in a folder while a run is at work in it, where folders can't be locked themselves
+LOCKS: dict[int, Path | None] = {}  # descriptors that hold this process's locks -> the locked file, None for a folder
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR)
 
 
@@ -52,10 +54,10 @@ class RunFolder:
         self.lock = None
 
     def discard(self, begun: bool = False) -> None:
-        """Remove the folder of a run that made nothing, so that its name is free again, if this process created it.
+        """Remove the folder of a run that made nothing but its overrides.yaml, if this process created it.
 
-        Folders without a file in them are removed as well. Any other file stays, and the folder with it; a folder that
-        held a run when it was claimed stays as it is.
+        Its name is free again then. Folders without a file in them are removed as well. Any other file stays, and the
+        folder with it; a folder that held a run when it was claimed stays as it is.
 
         Args:
             begun: Also remove the files that a run writes before its first step.
@@ -63,24 +65,26 @@ class RunFolder:
         if not self.fresh or not self.path.is_dir():
             return
         files = [path for path in self.path.rglob("*") if not path.is_dir() or path.is_symlink()]
-        known = [self.path / name for name in BEGUN] if begun else []
+        known = [self.path / name for name in (LOCK, *(BEGUN if begun else (OVERRIDES,)))]
         if any(file not in known for file in files):
             return
-        for file in files:
+        for file in files:  # the lock file as well: the lock itself is held until `release`
             file.unlink()
-        for folder in sorted((path for path in self.path.rglob("*")), reverse=True):
-            folder.rmdir()
-        if self.created:
-            self.path.rmdir()
+        with suppress(OSError):  # a file has appeared in one of them by now
+            for folder in sorted(self.path.rglob("*"), reverse=True):  # inner ones first
+                folder.rmdir()
+            if self.created:
+                self.path.rmdir()
 
 
-def claim(path: Path, typed: bool, resumable: bool = False) -> RunFolder:
+def claim(path: Path, typed: bool, resumable: bool = False, created: bool = False) -> RunFolder:
     """Claim the folder of a new run.
 
     Args:
         path: The folder; its parents are created.
         typed: Whether the user has chosen the name. A default name that is taken gets `-1`, `-2`, ... appended.
         resumable: Whether the verb can go on with a run, for the message.
+        created: Whether this process has created the folder already.
 
     Returns:
         The claimed folder, locked. It is new, or was there and empty.
@@ -92,7 +96,7 @@ def claim(path: Path, typed: bool, resumable: bool = False) -> RunFolder:
     for number in count():
         candidate = path if number == 0 else path.with_name(f"{path.name}-{number}")
         try:
-            return take(candidate, resumable)
+            return take(candidate, resumable, created)
         except TakenError:
             if typed:
                 raise
@@ -105,25 +109,46 @@ def claim(path: Path, typed: bool, resumable: bool = False) -> RunFolder:
     raise AssertionError("count() does not end")
 
 
-def take(path: Path, resumable: bool = False) -> RunFolder:
+def take(path: Path, resumable: bool = False, created: bool = False) -> RunFolder:
     """Create a folder, or take one that is there and empty."""
-    try:
-        path.mkdir(parents=True)
-        created = True
-    except FileExistsError:
-        created = False
-    if not path.is_dir():
-        raise TakenError(f"the run folder {shown(path)} is a file; choose another run=NAME")
-    lock = locked(path)
-    if not created and any(path.iterdir()):
-        let_go(lock)
-        again = "go on with resume=true, " if resumable else ""
+    while True:
+        try:
+            path.mkdir(parents=True)
+            created = True
+        except FileExistsError:
+            if (path.is_symlink() and not path.exists()) or (path.exists() and not path.is_dir()):
+                raise TakenError(f"the run folder {shown(path)} is a file; choose another run=NAME") from None
+        with suppress(FileNotFoundError):  # another process has removed it since: once more
+            check_empty(path, resumable)  # before anything is written into a folder that may be the user's
+            lock = locked(path)
+            try:
+                check_empty(path, resumable)
+                if lock is None and not created:
+                    raise TakenError(
+                        f"the run folder {shown(path)} is there already, and this file system has no locks to tell "
+                        "whether a run is at work in it; choose another run=NAME, or delete it"
+                    )
+            except BaseException:
+                let_go(lock)
+                raise
+            return RunFolder(path, created, lock, fresh=True)
+
+
+def check_empty(path: Path, resumable: bool) -> None:
+    """Raise TakenError if a folder holds anything."""
+    if any(entry.name != LOCK for entry in path.iterdir()):
+        again = "go on with resume=true, " if resumable and (path / OVERRIDES).is_file() else ""
         raise TakenError(f"the run folder {shown(path)} is not empty; choose another run=NAME, {again}or delete it")
-    return RunFolder(path, created, lock, fresh=True)
 
 
-def reopen(path: Path) -> RunFolder:
+def reopen(path: Path, patience: float | None = None) -> RunFolder:
     """Go on in the folder of a run.
+
+    Temporary files that killed processes have left in it are removed.
+
+    Args:
+        path: The folder.
+        patience: Seconds to wait for another process that works in it; None for those of one that is ending.
 
     Raises:
         TakenError: If another process works in it.
@@ -131,10 +156,13 @@ def reopen(path: Path) -> RunFolder:
     """
     if not (path / OVERRIDES).is_file():
         raise ValueError(f"resume=true: there is no run in {shown(path)}; name one with run=NAME")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     while True:
         try:
-            return RunFolder(path, created=False, lock=locked(path), fresh=False)
+            folder = RunFolder(path, created=False, lock=locked(path), fresh=False)
+            if folder.lock is not None:
+                remove_parts(path)  # nobody else writes here
+            return folder
         except TakenError:
             if time.monotonic() > deadline:
                 raise
@@ -142,10 +170,16 @@ def reopen(path: Path) -> RunFolder:
 
 
 def locked(path: Path) -> int | None:
-    """Lock a folder until `let_go`, or the end of this process; None where the file system has no locks.
+    """Lock a folder until `let_go`, or the end of this process, however it ends.
+
+    The folder itself is locked. Network file systems lock files only: there a file in it is, until it is let go.
+
+    Returns:
+        The descriptor that holds the lock; None where the file system has no locks.
 
     Raises:
         TakenError: If another process holds the lock.
+        FileNotFoundError: If the folder was removed before it was locked.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -153,24 +187,60 @@ def locked(path: Path) -> int | None:
     except OSError as error:
         os.close(descriptor)
         if error.errno == errno.EWOULDBLOCK:
-            taken = f"a run is at work in {shown(path)}; wait for its end, or choose another run=NAME"
-            raise TakenError(taken) from None
-        return None  # network file systems lock no folders
-    LOCKS.add(descriptor)
+            raise at_work(path) from None
+        return locked_file(path)
+    if not is_named(descriptor, path):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    LOCKS[descriptor] = None
     return descriptor
 
 
+def locked_file(path: Path) -> int | None:
+    """Lock a file in a folder, by a record lock, which a network file system hands on to its server."""
+    file = path / LOCK
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise at_work(path) from None
+            file.unlink(missing_ok=True)
+            return None
+        if is_named(descriptor, file):
+            LOCKS[descriptor] = file
+            return descriptor
+        os.close(descriptor)  # who held it before has just removed it
+
+
+def at_work(path: Path) -> TakenError:
+    return TakenError(f"a run is at work in {shown(path)}; wait for its end, or choose another run=NAME")
+
+
+def is_named(descriptor: int, path: Path) -> bool:
+    """Whether an open file or folder still has its name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def let_go(descriptor: int | None) -> None:
-    """Release a lock."""
-    if descriptor is not None:
-        LOCKS.discard(descriptor)
-        os.close(descriptor)
+    """Release a lock. A locked file is removed first: who opens it in between sees that it has lost its name."""
+    if descriptor is None:
+        return
+    file = LOCKS.pop(descriptor, None)
+    if file is not None and is_named(descriptor, file):
+        file.unlink()
+    os.close(descriptor)
 
 
 def forget() -> None:
     """In a forked process, such as a loader's worker: the lock is the parent's, and ends with it."""
     while LOCKS:
-        os.close(LOCKS.pop())
+        os.close(LOCKS.popitem()[0])
 
 
 os.register_at_fork(after_in_child=forget)

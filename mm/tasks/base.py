@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from mm.model import MultimodalModel
-from mm.tasks import parameters
+from mm.tasks import guards, parameters
 from mm.tasks.measures import mean_losses, positive
 from mm.tasks.nonfinite import NonFinite, all_finite, listed
 from mm.tasks.schedule import Course, Schedule
@@ -34,8 +34,8 @@ class Task(LightningModule):
 
     optimizer: partial that takes parameter groups, None for a task that only tests; freeze, lr_scale, no_decay,
     layer_decay: see mm.tasks.parameters; activation_checkpointing: see mm.tasks.sharding; nonfinite: what is done
-    about a loss or a gradient that is not finite, None for a task that only tests; gradual_unfreeze: epochs after which
-    one block more of each encoder learns, see mm.tasks.unfreezing, None: all do from the start.
+    about a loss or a gradient that is not finite, None: the run stops, and no batch is kept; gradual_unfreeze: epochs
+    after which one block more of each encoder learns, see mm.tasks.unfreezing, None: all do from the start.
     """
 
     unsharded = ""  # weights of its own that trainer=fsdp would not share out
@@ -62,7 +62,7 @@ class Task(LightningModule):
         self.lr_scale = dict(lr_scale)
         self.no_decay = list(no_decay)
         self.layer_decay = layer_decay
-        self.nonfinite = nonfinite
+        self.nonfinite = nonfinite or NonFinite()
         self.seed = torch.initial_seed()
         self.course = Course(1, 1, 1, 1)  # of the run at work
         parameters.freeze(model, freeze)
@@ -78,6 +78,8 @@ class Task(LightningModule):
         self.unimodal_weight: dict[str, float] = {}  # input -> what goes on into its encoder of its own heads' gradient
         self._only: int | None = None  # which of these losses alone reaches the model
         self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
+        # Of the micro-batch before, whether the gradient that was accumulated up to it is finite, by sides.
+        self._doubt: tuple[tuple[Batch, int], list[Tensor]] | None = None
         self._bad: tuple[Batch, int] | None = None  # the first of these batches whose gradient is not finite
 
     def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,8 +87,13 @@ class Task(LightningModule):
         return {}
 
     def setup(self, stage: str) -> None:
-        """Before a checkpoint is loaded, which may replace the course; the optimizers come before it or after."""
+        """Before a checkpoint is loaded, which may replace the course; the optimizers come before it or after.
+
+        Errors: ValueError where what is asked of the trainer does not go with the task.
+        """
+        guards.check_precision(self.trainer)
         if stage == "fit":
+            guards.check_fit(self, self.trainer)
             epoch, run = self.epoch_steps(), self.total_steps()
             self.course = Course(epoch, epoch, run, run)
             self.trainer.log_every_n_steps = min(self.trainer.log_every_n_steps, epoch)  # type: ignore[attr-defined]
@@ -141,7 +148,7 @@ class Task(LightningModule):
         by the first one's, and the gradient is put right before the optimizer's step, which is exact. Several: a single
         factor can't put them right; the step takes the mean of the micro-batches' means, each exact over processes.
         """
-        skipping = self.nonfinite is not None and self.nonfinite.policy == "skip"
+        skipping = self.nonfinite.policy == "skip"
         buffers = {n: b.clone() for n, b in self.model.named_buffers()} if skipping else {}
         losses = self.losses(batch)
         world = self.trainer.world_size
@@ -203,11 +210,18 @@ class Task(LightningModule):
         By then processes have added their gradients up, and whose it was is lost.
         """
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # which skips such steps itself
-        if self.nonfinite is None or scaled or self._bad or not self.trainer.fit_loop._should_accumulate():
+        if scaled or self._bad or not self.trainer.fit_loop._should_accumulate():
             return
         given = [p for p in self.parameters() if p.grad is not None]
-        if not all(grad_norm(side).isfinite() for side in self.sides(given)):
-            self._bad = self._last
+        self.settle_doubt()
+        if not self._bad:
+            self._doubt = self._last, [grad_norm(side).isfinite() for side in self.sides(given)]
+
+    def settle_doubt(self) -> None:
+        """Read whether the gradient of the micro-batch before was finite: by now a device has computed it."""
+        if self._doubt is not None and not all(self._doubt[1]):
+            self._bad = self._bad or self._doubt[0]
+        self._doubt = None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Put the accumulated gradient right, before it is clipped.
@@ -239,9 +253,9 @@ class Task(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm of all gradients, which is logged; where it is not finite, no weight changes."""
-        bad, self._bad = self._bad, None
         given = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not given:  # the step was skipped
+            self._bad = self._doubt = None
             return
         sides = self.sides(given)
         norms = [grad_norm(side) for side in sides]
@@ -249,12 +263,15 @@ class Task(LightningModule):
             not all(norm.isfinite() for norm in norms)
             and getattr(self.trainer.precision_plugin, "scaler", None) is None
         ):  # a scaler skips such steps itself
+            self.settle_doubt()
+            bad, self._bad = self._bad, None
             known = torch.tensor(bad is not None, device=self.device).float()
             if self.trainer.world_size > 1:
                 known = self.trainer.strategy.reduce(known, reduce_op="sum")
             self.meet_nonfinite("the gradient", *(bad or self._last), mine=bad is not None or not known)
             optimizer.zero_grad()
             return
+        self._bad = self._doubt = None
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every == 0:  # logging costs a tenth of a millisecond
             self.log_dict({"train/grad_norm": norms[0]} | self.encoder_norms())
@@ -286,7 +303,6 @@ class Task(LightningModule):
 
     def meet_nonfinite(self, what: str, batch: Batch, batch_idx: int, mine: bool) -> None:
         """Tell of this process's batch; mine: it may be at fault. Errors: ValueError or DistError to stop the run."""
-        assert self.nonfinite is not None
         if what == "the loss" and self.gathers and self.trainer.world_size > 1:
             # Rows reach the losses of all processes: at fault are those whose own are not finite, else the first.
             self.on_train_batch_start(batch, batch_idx)
@@ -325,7 +341,7 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["format"] = FORMAT
-        checkpoint["skipped_steps"] = 0 if self.nonfinite is None else self.nonfinite.skipped
+        checkpoint["skipped_steps"] = self.nonfinite.skipped
         checkpoint["course"] = asdict(self.course)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -335,8 +351,7 @@ class Task(LightningModule):
                 f"the run's checkpoint has format {found}, this mm reads {FORMAT}; go on with the mm that wrote it, or "
                 "start another run=NAME"
             )
-        if self.nonfinite is not None:
-            self.nonfinite.skipped = checkpoint["skipped_steps"]
+        self.nonfinite.skipped = checkpoint["skipped_steps"]
         now, self.course = self.course, Course(**checkpoint["course"])
         if (now.epoch, now.run) != (self.course.epoch, self.course.run):
             step = checkpoint["global_step"]

@@ -17,14 +17,15 @@ POLICIES = ("raise", "skip")
 class NonFinite:
     """Keeps such a batch with the weights that met it in `folder`, for `mm diagnose`, and raises or skips the step.
 
-    policy: raise (ValueError: the run stops), or skip (the step changes no weight and is counted); keep: most batches.
+    policy: raise (ValueError: the run stops), or skip (the step changes no weight and is counted); folder: None keeps
+    no batch; keep: most batches.
     """
 
-    def __init__(self, policy: str, folder: str, keep: int):
+    def __init__(self, policy: str = "raise", folder: str | None = None, keep: int = 3):
         if policy not in POLICIES:
             raise ValueError(f"task.nonfinite.policy: got '{policy}', wanted one of {', '.join(POLICIES)}")
         self.policy = policy
-        self.folder = Path(folder)
+        self.folder = None if folder is None else Path(folder)
         self.keep = keep
         self.skipped = 0  # steps
 
@@ -46,7 +47,7 @@ class NonFinite:
         place = first_nonfinite(model, again)
         told = f"{what} of step {step} is not finite; the rows of its batch: {rows}; "
         told += f"first in {place}" if place else "every module's output is finite, so it is the gradient alone"
-        if self.skipped <= self.keep:
+        if self.folder is not None and self.skipped <= self.keep:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"step-{step:09d}{'' if process is None else f'-process-{process}'}.pt"
             weights = model.state_dict()

@@ -1,8 +1,6 @@
 """Models that don't fit: FSDP2 over all processes, and activations computed twice instead of kept."""
 
 import copy
-import errno
-import os
 import pickle
 import re
 import shutil
@@ -28,7 +26,7 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import checkpoint
 
-from mm.files import discard, put, sync
+from mm.files import discard, put, refusal, sync
 from mm.model import MultimodalModel
 from mm.tasks.parameters import check
 
@@ -129,10 +127,7 @@ class Sharded(ModelParallelStrategy):
             cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
             if self.is_global_zero:
                 shutil.rmtree(part, ignore_errors=True)
-            if not isinstance(cause, OSError) and "writing file" not in str(cause):  # torch tells a full disk so
-                raise cause from None
-            number = cause.errno if isinstance(cause, OSError) and cause.errno else errno.ENOSPC
-            raise OSError(number, f"{os.strerror(number)}: can't write", str(path)) from None
+            raise (refusal(cause, path) or cause) from None
         self.barrier()
         if self.is_global_zero:
             replace(part, path)

@@ -39,7 +39,7 @@ def fresh(head: nn.Module) -> nn.Module:
     """A copy that has learnt nothing."""
     found = copy.deepcopy(head)
     for layer in found.modules():
-        if isinstance(layer, Redrawn):
+        if isinstance(layer, Redrawn) and callable(layer.reset_parameters):  # an attribute of this name may be data
             layer.reset_parameters()
     return found
 

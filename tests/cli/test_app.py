@@ -9,6 +9,7 @@ import pytest
 from conftest import COLUMNS, TINY
 
 from mm.cli._app import bare, config_flags, flags_first, remembered
+from mm.runs.folder import write_overrides
 
 
 def test_a_wandb_agents_arguments_are_taken_as_they_are():
@@ -36,13 +37,15 @@ def test_flags_are_typed_anywhere_with_their_values():
 def test_resuming_remembers_what_is_not_given_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("outputs/a").mkdir(parents=True)
-    Path("outputs/a/overrides.yaml").write_text("[run=a, seed=3, trainer.max_epochs=2, +x.y=1, ~callbacks.samples]")
+    Path("outputs/a/overrides.yaml").write_text(
+        "[run=a, seed=3, trainer.max_epochs=2, +x.y=1, ~callbacks.samples]", encoding="utf-8"
+    )
     again = ["run=a", "resume=true", "trainer.max_epochs=4", "+x.y=2", "~callbacks.samples"]
     assert remembered(again) == ["seed=3"]
     assert remembered(again[:2]) == ["seed=3", "trainer.max_epochs=2", "+x.y=1", "~callbacks.samples"]
     assert remembered([*again, "hydra.run.dir=/somewhere"]) == []  # a child process
     Path("outputs/b c,d=e").mkdir()
-    Path("outputs/b c,d=e/overrides.yaml").write_text("[seed=4]")
+    Path("outputs/b c,d=e/overrides.yaml").write_text("[seed=4]", encoding="utf-8")
     assert remembered(["run='b c,d=e'", "resume=True"]) == ["seed=4"]
     assert remembered(["run=a"]) == []
     with pytest.raises(ValueError, match="there is no run in outputs/b"):
@@ -79,15 +82,19 @@ def test_verbs_and_help_import_no_torch():
 def test_a_process_that_was_started_again_goes_on_by_itself(mm, manifest, monkeypatch):
     args = ["train", *COLUMNS, *TINY, f"datamodule.path={manifest}", "run=again", "datamodule.batch_size=16"]
     Path("outputs/again").mkdir(parents=True)
-    Path("outputs/again/wandb_id").write_text("kept1234")  # it came no further the first time
+    write_overrides(Path("outputs/again"), "train", [*args[1:], "trainer.max_epochs=1"])  # it came no further
     assert "not empty" in mm(*args, "trainer.max_epochs=1").err
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert "not empty" in mm(*args, "trainer.max_epochs=3").err  # another command
     first = mm(*args, "trainer.max_epochs=1")
     assert first.status == 0, first.err
     assert "no checkpoint yet, begins anew" in first.out
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
     assert "not empty" in mm(*args, "trainer.max_epochs=2").err
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    assert "not empty" in mm(*args, "trainer.max_epochs=2").err  # another command, typed where restarts are allowed
+    assert "this run is finished" in mm(*args, "trainer.max_epochs=1").out
+    monkeypatch.setenv("MM_RESTART_COUNT", "1")  # a pool's job may be given more epochs
     second = mm(*args, "trainer.max_epochs=2")
     assert second.status == 0, second.err
     assert "goes on in outputs/again" in second.out

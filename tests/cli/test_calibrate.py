@@ -132,8 +132,11 @@ def test_confidence_changes_and_nothing_else(mm, model, trained, rows):
 
 def test_a_second_time_is_as_the_first_and_sets_go_with_it(mm, model, rows):
     first = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=one")
+    again = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=again")
+    assert again.metrics == first.metrics
     second = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "run=two")
-    assert second.metrics == {k: v for k, v in first.metrics.items() if "coverage" not in k and "set_size" not in k}
+    assert set(second.metrics) == {k for k in first.metrics if "coverage" not in k and "set_size" not in k}
+    assert second.metrics["test/temperature"] != first.metrics["test/temperature"]  # which half of the rows has fitted
     assert (model / "README.md").read_text().count("Calibration: ") == 1
     assert "set" not in package.load(model).predict({"text": "it is odd"})["target"]
 
@@ -195,7 +198,7 @@ def test_rows_are_those_that_training_drew(mm, tmp_path):
     [
         ("ttvee", ["conformal=1.5"], "conformal: got 1.5, wanted a part of the rows between 0 and 1, such as 0.1"),
         ("ttvee", ["conformal=some"], "conformal: got some, wanted a part"),
-        ("ttvee", ["conformal=0.01"], "conformal=0.01: 'target': 73 labelled rows, wanted at least 99"),
+        ("ttvee", ["conformal=0.01"], "conformal=0.01: 'target': 36 labelled rows, wanted at least 99"),
         ("ttvee", ["split=train"], "split: got 'train', wanted val, or all"),
         ("ttvee", ["split=all"], "split=all: rows.jsonl names training rows (train 162, val 81, test 157)"),
         ("e", [], "rows.jsonl: has no validation rows (train 0, val 0, test 400)"),
@@ -294,3 +297,37 @@ def test_a_model_without_heads_has_nothing_to_calibrate(mm, manifest):
     run = mm("calibrate", f"checkpoint={model}", "datamodule=manifest", f"datamodule.path={manifest}")
     assert run.status == 2
     assert "it has no head whose confidence could be true" in run.err
+
+
+def test_temperature_and_sets_are_fitted_to_rows_of_their_own():
+    import torch
+
+    from mm.cli._calibration import Seen
+
+    batches = [(torch.arange(n).view(n, 1) + 100 * n, torch.zeros(n, dtype=torch.long), {}) for n in (5, 8, 1)]
+    batches[1][1][3] = -100  # unlabelled
+    first, second = Seen(None, batches).halves()
+    parts = [{int(x) for said, *_ in part.batches for x in said} for part in (first, second)]
+    assert not parts[0] & parts[1]
+    assert len(parts[0] | parts[1]) == 13
+    assert [part.rows for part in (first, second)] == [3 + 4 + 1, 2 + 3]
+
+
+def test_rows_that_were_trained_on_are_refused_and_named(mm, tmp_path):
+    lines = [f"{['red', 'blue'][i % 2]} thing {i},{['warm', 'cold'][(i + (i % 7 == 0)) % 2]}\n" for i in range(100)]
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(lines))
+    data = ["datamodule=manifest", "datamodule.path=a.csv", "datamodule.num_workers=0"]
+    small = ["model/encoders/text=bag", "trainer.max_epochs=1", "trainer.accelerator=cpu", "run=r"]
+    columns = ["datamodule.columns.text=text", "datamodule.columns.target=label"]
+    run = mm("train", *data, *columns, *small)
+    assert run.status == 0, run.err
+    model = f"checkpoint={run.folder / 'model'}"
+    assert mm("calibrate", model, *data, "run=same").status == 0
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join([*lines, "green thing,warm\n"]))
+    grown = mm("calibrate", model, *data, "run=grown")
+    assert grown.status == 2
+    assert "were trained on, the first: a.csv: row" in grown.err and "datamodule.columns.split" in grown.err
+    measured = mm("evaluate", model, *data, "run=whole", "trainer.accelerator=cpu")
+    assert "80 of the 101 measured rows were trained on" in measured.out
+    again = mm("train", "run=r", "resume=true", "trainer.max_epochs=2")
+    assert again.status == 2 and "the data has changed since the run began: train" in again.err

@@ -41,8 +41,8 @@ def test_every_row_of_every_input(mm, trained):
             cells[3] = ""  # no sound
         return ",".join(cells)
 
-    head, *lines = Path("rows.csv").read_text().splitlines()
-    Path("some.csv").write_text("\n".join([head, *map(blank, lines)]) + "\n")
+    head, *lines = Path("rows.csv").read_text(encoding="utf-8").splitlines()
+    Path("some.csv").write_text("\n".join([head, *map(blank, lines)]) + "\n", encoding="utf-8")
     table = pq.read_table(embed(mm, trained, "datamodule.batch_size=7", path="some.csv"))
     assert table["id"].to_pylist() == [f"r{i}" for i in range(60)]
     assert table["row"].to_pylist() == list(range(60))
@@ -82,7 +82,7 @@ def test_splits_and_rows_that_cannot_be_read(mm, trained):
     assert not Path("outputs/x/embeddings.parquet").exists()
     table = pq.read_table(embed(mm, trained, "datamodule.on_error=drop", "split=test"))
     assert table["id"].to_pylist() == ["r12", "r13", "r27", "r28", "r29", "r42", "r43", "r44", "r57", "r58", "r59"]
-    assert "r14" in Path("outputs/e/errors.csv").read_text()
+    assert "r14" in Path("outputs/e/errors.csv").read_text(encoding="utf-8")
     table = pq.read_table(embed(mm, trained, "datamodule.on_error=missing", "split=test", name="m"))
     assert table["vision/embedding"][2].as_py() is None
     assert table["embedding"][2].as_py() is not None

@@ -6,7 +6,17 @@ import pytest
 import torch
 from conftest import COLUMNS, TINY
 
-from mm.cli.find_batch import Bucket, allowed, largest, memory, memory_limit, out_of_memory, overrides, tiled
+from mm.cli.find_batch import (
+    Bucket,
+    allowed,
+    cgroup_memory,
+    largest,
+    memory,
+    memory_limit,
+    out_of_memory,
+    overrides,
+    tiled,
+)
 from mm.model import MultimodalModel
 from mm.types import Batch
 
@@ -138,3 +148,34 @@ def test_memory_is_limited_and_given_back():
     assert not out_of_memory(RuntimeError("shapes do not fit"))
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     torch.ones(2**27)
+
+
+def write_group(folder, limit: str, names: tuple[str, str, str]) -> None:
+    """A control group that uses 300 bytes, of which 100 are page cache."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in zip(("limit", "usage"), (limit, "300")):
+        (folder / names[("limit", "usage").index(name)]).write_text(f"{text}\n")
+    (folder / "memory.stat").write_text(f"anon 200\n{names[2]} 100\n")
+
+
+def test_the_limits_of_control_groups_are_kept(tmp_path):
+    proc, mount = tmp_path / "cgroup", tmp_path / "mount"
+    assert cgroup_memory(proc, mount) == []  # a system without them
+    two = ("memory.max", "memory.current", "inactive_file")
+    proc.write_text("0::/pod/box\n")
+    write_group(mount, "max", two)
+    write_group(mount / "pod", "1000", two)
+    write_group(mount / "pod/box", "2000", two)
+    assert sorted(cgroup_memory(proc, mount)) == [1000 - 200, 2000 - 200]
+    one = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    proc.write_text("9:name=systemd:/\n5:memory:/docker/1f\n3:cpu,cpuacct:/docker/1f\n")
+    write_group(mount / "memory", "400", one)  # in a container its own group is mounted at the top
+    assert cgroup_memory(proc, mount) == [400 - 200]
+    write_group(mount / "memory", str(2**63 - 4096), one)
+    assert cgroup_memory(proc, mount) == []
+
+
+def test_what_is_allowed_is_no_more_than_the_control_group_has(monkeypatch):
+    own = memory("/proc/self/status", "VmRSS")
+    monkeypatch.setattr("mm.cli.find_batch.cgroup_memory", lambda: [10**6])
+    assert allowed(torch.device("cpu"), None, 0.0) == pytest.approx(own + 10**6, rel=0.05)

@@ -111,7 +111,7 @@ def alive(pid: int) -> bool:
     """Whether it runs: one that has ended may still wait to be asked for its status."""
     stat = Path(f"/proc/{pid}/stat")
     try:
-        return stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return stat.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
 

@@ -34,7 +34,7 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 def kill(step: int, how: str, sign: str = "+", **more) -> list[str]:
     given = {"_target_": "planted.Kill", "step": step, "how": how} | more
-    return [f"{sign}callbacks.kill.{key}={value}" for key, value in given.items()]
+    return [f"+callbacks.kill.{key}={value}" for key, value in given.items()]
 
 
 def curve(folder: Path) -> dict[tuple[int, str], str]:
@@ -74,6 +74,60 @@ def test_stopped_and_resumed_equals_left_alone(mm, manifest, tmp_path):
     assert {n: x for n, x in metrics[0].items() if "seconds" not in n} == {
         n: x for n, x in metrics[1].items() if "seconds" not in n
     }
+
+
+def kill_in_validation(number: int, batch: int, how: str = "SIGTERM") -> list[str]:
+    given = {"_target_": "planted.KillInValidation", "number": number, "batch": batch, "how": how}
+    return [f"+callbacks.kill.{key}={value}" for key, value in given.items()]
+
+
+def plain(metrics: dict) -> dict:
+    """Metrics without those of time."""
+    return {n: x for n, x in metrics.items() if "second" not in n}
+
+
+def test_stopped_during_validation_the_checkpoint_is_saved_at_once(mm, manifest, tmp_path):
+    """Within an epoch, at its end, and again in the validation that is repeated; the average of weights is in use."""
+    args = [*SMALL, *EVERYTHING, "callbacks=[default,ema,early_stopping]", f"datamodule.path={manifest}"]
+    args += ["callbacks.early_stopping.patience=2", "trainer.accumulate_grad_batches=1"]
+    whole = mm("train", *args, "run=whole")
+    assert whole.status == 0, whole.err
+    cut = mm("train", *args, "run=cut", *kill_in_validation(1, 0))
+    assert cut.status == 143
+    steps = []
+    for number, batch, how in ((1, 2, "SIGINT"), (1, 1, "SIGTERM"), (2, 2, "SIGTERM"), (3, 1, "SIGTERM")):
+        (newest,) = sorted((tmp_path / "outputs/cut/checkpoints").glob("last-*.ckpt"))[-1:]
+        found = torch.load(newest, weights_only=True)
+        assert found["validation_due"]
+        assert found["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]["completed"] < 3
+        steps.append(found["global_step"])
+        cut = mm("train", "run=cut", "resume=true", *kill_in_validation(number, batch, how))
+        assert cut.status == {"SIGINT": 130, "SIGTERM": 143}[how], cut.err
+        assert "go on with: mm train run=cut resume=true" in cut.err
+    assert steps == sorted(steps)
+    assert len(set(steps)) > 1
+    done = mm("train", "run=cut", "resume=true", *kill_in_validation(0, 0))
+    assert done.status == 0, done.err
+    folders = tmp_path / "outputs/whole", tmp_path / "outputs/cut"
+    assert curve(folders[0]) == curve(folders[1])
+    assert same_weights(*folders)
+    assert plain(done.metrics) == plain(whole.metrics)
+    best = [sorted(p.name for p in f.glob("checkpoints/*.ckpt")) for f in folders]
+    assert best[0] == best[1]
+
+
+@pytest.mark.parametrize("steps", [9, 18])  # of which nine make an epoch
+def test_stopped_during_the_validation_after_the_last_step(mm, manifest, tmp_path, steps):
+    args = [*SMALL, f"datamodule.path={manifest}", f"trainer.max_steps={steps}"]
+    whole = mm("train", *args, "run=whole")
+    assert whole.status == 0, whole.err
+    cut = mm("train", *args, "run=cut", *kill_in_validation(steps // 9, 1))
+    assert cut.status == 143
+    done = mm("train", "run=cut", "resume=true", *kill_in_validation(0, 0))
+    assert done.status == 0, done.err
+    assert curve(tmp_path / "outputs/whole") == curve(tmp_path / "outputs/cut")
+    assert same_weights(tmp_path / "outputs/whole", tmp_path / "outputs/cut")
+    assert plain(done.metrics) == plain(whole.metrics)
 
 
 def test_from_the_end_of_an_epoch(mm, manifest, tmp_path):
@@ -167,7 +221,8 @@ def test_a_full_disk_is_one_message_and_leaves_a_checkpoint(mm, manifest, small_
     args = [*SMALL, f"datamodule.path={manifest}", f"paths.outputs={small_disk}", "callbacks.resumable.keep=100"]
     run = mm("train", *args, "run=full", "callbacks.resumable.steps=1")
     assert run.status == 2
-    assert "the disk is full" in run.err
+    assert "mm: No space left on device: " in run.err
+    assert "MB are free); make room and go on with: mm train run=full " in run.err
     assert "Traceback" not in run.err
     assert not list(small_disk.rglob("*.part"))
     for path in sorted((small_disk / "full/checkpoints").glob("last-*.ckpt"))[:-2]:

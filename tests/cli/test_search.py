@@ -62,7 +62,7 @@ def test_text_image_and_sound_find_their_nearest(mm, trained):
         assert [float(cells[3]) for cells in found] == pytest.approx([near for _, near in wanted], abs=2e-4)
     assert found[0][4].startswith("it is")
     text = hits(mm("search", f"checkpoint={trained}", "index=e", "query=it is red!").out)
-    Path("query.txt").write_text("it is red!\n")
+    Path("query.txt").write_text("it is red!\n", encoding="utf-8")
     assert hits(mm("search", f"checkpoint={trained}", "index=e", "query=query.txt").out) == text
     Path("it is red!").mkdir()
     assert hits(mm("search", f"checkpoint={trained}", "index=e", "query=it is red!").out) == text
@@ -119,7 +119,7 @@ def test_the_index_is_kept_and_told_stale(mm, trained, monkeypatch):
 
 
 def test_a_folder_that_takes_no_index_is_told(mm, trained):
-    Path("outputs/e/embeddings.index").write_text("a file is in the way")
+    Path("outputs/e/embeddings.index").write_text("a file is in the way", encoding="utf-8")
     ran = mm("search", f"checkpoint={trained}", "index=e", "query=it is red", "k=2")
     assert ran.status == 0
     assert len(hits(ran.out)) == 2

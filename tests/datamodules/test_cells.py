@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from mm.datamodules.cells import read_any, read_cells, read_folder
+from mm.text_column import TextColumn
 
 
 def write(folder: Path, name: str, data: bytes | str) -> Path:
@@ -50,12 +51,53 @@ def test_quotes(tmp_path: Path) -> None:
         ("\n\n", "has no rows"),
         ("a,b\n", "has no rows"),
         (b"caf\xe9,b\n1,2\n", "line 1: the column names are not valid UTF-8; save the file as UTF-8"),
-        ("a,b\n1,2\n".encode("utf-16"), "is encoded as UTF-16; save it as UTF-8"),
+        (
+            "a,b\n1,2\n".encode("utf-16"),
+            "is encoded as UTF-16; save it as UTF-8, for example iconv -f utf-16",
+        ),
         ("a\tb\n1,2\tx\n", "line 2: 2 fields, wanted 1 .*; put|line 2: 2 fields, wanted 1 .* is ',' the delimiter"),
     ],
 )
 def test_broken_tables(tmp_path: Path, text: str | bytes, message: str) -> None:
     refused(write(tmp_path, "rows.csv", text), message)
+
+
+@pytest.mark.parametrize("name", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("file", ["a.csv", "a.tsv", "a.jsonl", "a.conll", "a.txt", "a.json", "a.txt.gz"])
+def test_other_encodings_are_named_with_their_fix(tmp_path: Path, file: str, name: str) -> None:
+    data = "text,label\nein Fluß,1\n".encode(name)
+    command = "utf-32" if name == "utf-32" else name.replace("-le", "le").replace("-be", "be")
+    message = f"is encoded as {name[:6].upper()}; save it as UTF-8, for example iconv -f {command} -t utf-8"
+    refused(write(tmp_path, file, gzip.compress(data) if file.endswith("gz") else data), message)
+
+
+def test_binary_data_is_no_table(tmp_path: Path) -> None:
+    refused(write(tmp_path, "a.csv", b"a,b\n" + bytes(200)), "byte 5 is NUL, as many others are; it is damaged")
+
+
+@pytest.mark.parametrize("quotes", [True, False])
+def test_columns_of_texts_are_in_the_memory_of_arrow(tmp_path: Path, quotes: bool) -> None:
+    rows = '1,"x"\r\n\n,"y, ""z"""\n' if quotes else "1,x\r\n\n,y\n"
+    cells = read_cells(write(tmp_path, "a.csv", f"\ufeffa, b \n{rows}"), quotes)
+    assert cells == {"a": ["1", ""], "b": ["x", 'y, "z"' if quotes else "y"]}
+    assert all(isinstance(column, TextColumn) for column in cells.values())
+    cells = read_cells(write(tmp_path, "a.jsonl", '{"a": "x", "b": 1}\n{"c": "\\ud800", "b": "y"}\n'))
+    assert cells == {"a": ["x", None], "b": [1, "y"], "c": [None, "\ud800"]}
+    assert [isinstance(column, TextColumn) for column in cells.values()] == [True, False, False]
+
+
+def test_parquet_keeps_texts_in_the_memory_of_arrow_and_names_what_can_not_be_read(tmp_path: Path) -> None:
+    wrong = pyarrow.array([b"x", b"caf\xe9", None]).view(pyarrow.string())
+    table = pyarrow.table({"a": ["x", None, "y"], "wrong": wrong})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    cells = read_cells(tmp_path / "a.parquet")
+    assert cells == {"a": ["x", None, "y"], "wrong": ["x", "caf\udce9", None]}
+    assert isinstance(cells["a"], TextColumn)
+    pyarrow.parquet.write_table(pyarrow.table({"a": ["x", "a\0b", None]}), tmp_path / "c.parquet")
+    assert isinstance(read_cells(tmp_path / "c.parquet")["a"], list)  # in which the row is found
+    dates = pyarrow.array([0, 2**62], pyarrow.timestamp("us"))
+    pyarrow.parquet.write_table(pyarrow.table({"when": dates}), tmp_path / "b.parquet")
+    refused(tmp_path / "b.parquet", "b.parquet: row 1, column 'when': the cell can't be read")
 
 
 def test_undecodable_cells_are_kept_for_their_row(tmp_path: Path) -> None:

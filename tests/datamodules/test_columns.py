@@ -1,6 +1,8 @@
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +16,12 @@ from PIL import Image
 
 from mm.datamodules.base import DataModule
 from mm.datamodules.manifest import ManifestDataModule
+from mm.text_column import TextColumn
+from mm.transforms.target.boxes import Boxes
 from mm.transforms.target.classes import Classes
 from mm.transforms.target.labels import Labels
+from mm.transforms.target.spelling import Spelling
+from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
 from mm.types import TargetData
 
@@ -139,6 +145,25 @@ def test_wrong_ids_and_splits(make: Make, policy: str) -> None:
     assert module.table.spec.targets["target"].facts["counts"] == [1]
 
 
+def test_a_column_that_only_looks_like_an_id_a_split_or_a_group(make: Make) -> None:
+    lines = [f"{k // 3},{'AB'[k % 2]},{k % 5},w{k},{'xy'[k % 2]}\n" for k in range(60)]
+    text = "id,group,split,text,target\n" + "".join(lines)
+    with pytest.raises(ValueError, match=r"the id '0' is also that of row 0; .* set datamodule.columns.id=false"):
+        make("a.csv", text, text="text", split_column=False, group=False)
+    with pytest.raises(ValueError, match=r"split '0', wanted train, .*; if .* set datamodule.columns.split=false"):
+        make("a.csv", text, text="text", id=False)
+    alike = "group,text,target\n" + "x,a,same\n" * 20
+    with pytest.raises(ValueError, match="of one group; give a split column, or set datamodule.columns.group=false"):
+        make("a.csv", alike, text="text", target="target")
+    for none in (False, ""):
+        module = make("a.csv", text, text="text", target="target", id=none, group=none, split_column=none)
+        assert module.table.ids[:3] == ["0", "1", "2"]
+        assert (module.table.split == "val").sum() == 12
+    with pytest.raises(ValueError) as caught:  # which the user has named
+        make("a.csv", text, text="text", id="id", split_column=False, group=False)
+    assert "is also that of row 0" in str(caught.value) and "=false" not in str(caught.value)
+
+
 def test_dropped_rows_bring_no_class(make: Make) -> None:
     text = "vision,target,split\nnone.png,rare,train\n,b,train\n"
     folder = {"on_error": "drop", "vision": "vision", "split": NONE}
@@ -252,3 +277,134 @@ def test_inputs_left_out(make: Make) -> None:
     assert list(module.table.spec.inputs) == ["text"]
     module.use({"text": Tokens("bytes")})
     assert len(module.rows("train")) == 4
+
+
+CAFE = ("caf\u00e9", "cafe\u0301")  # composed, decomposed
+
+
+def test_one_class_over_several_files(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever way the files spell it; probable duplicates are named once, with their rows."""
+    for name, labels in (("b.csv", ["0.0", "1.0"]), ("c.csv", ["1e0", "0"])):
+        (tmp_path / name).write_text("text,y\n" + "".join(f"w,{labels[k % 2]}\n" for k in range(20)))
+    paths = [str(tmp_path / name) for name in ("a.csv", "b.csv", "c.csv")]
+    text = "text,y\n" + "".join(f"w,{k % 2}\n" for k in range(20))
+    module = make(
+        "a.csv", text, kind=lambda path, **shared: ManifestDataModule(paths, **shared), text="text", target="y"
+    )
+    assert module.table.spec.targets["target"].classes == ("0", "1")
+    assert [module.truth("target", row) for row in (0, 1, 20, 21, 40, 41)] == ["0", "1", "0", "1", "1", "0"]
+    assert "classes" not in capsys.readouterr().out
+    rows = "text,y,split\n" + "".join(f"w,{('red', 'RED', 'blue')[k % 3]},train\n" for k in range(9))
+    table = make("d.csv", rows, text="text", target="y", split=NONE).table
+    said = [line for line in capsys.readouterr().out.splitlines() if "classes" in line]
+    wanted = "d.csv: column 'y': 'RED' (3 rows), 'red' (3 rows) are 2 classes; if they mean one, spell them alike"
+    assert said == [wanted]
+    learnt = {"target": table.spec.targets["target"]}
+    assert make("d.csv", rows, text="text", target="y", known=learnt, trained=True).table.targets["target"].shape == (
+        9,
+    )
+    assert "classes" not in capsys.readouterr().out  # of a trained model they are what they are
+
+
+@pytest.mark.parametrize(
+    ("reader", "cell"),
+    [
+        (Labels(), "{name}|{name}"),
+        (Tags("text"), "B-{name}"),
+        (Boxes("vision"), '[{{"label": "{name}", "box": [0, 0, 4, 4]}}]'),
+        (Spelling("audio"), "{name}"),
+    ],
+)
+def test_composed_and_decomposed_names(reader, cell: str) -> None:
+    """Of every kind of target with classes; a model that knows the decomposed spelling alone takes both, too."""
+    cells = [cell.format(name=name) for name in (*CAFE, "tea")]
+    values, data, faults, _ = reader.learn(cells, np.ones(3, dtype=bool), None)
+    assert not faults
+    assert torch.equal(values[0], values[1])
+    assert not any(unicodedata.normalize("NFC", name) != name for name in data.classes)
+    old = replace(data, classes=tuple(unicodedata.normalize("NFD", name) for name in data.classes))
+    if reader.kind != "spelling":  # its classes are single letters
+        again = reader.learn(cells, np.ones(3, dtype=bool), old)
+        assert not again.faults
+        assert all(torch.equal(a, b) for a, b in zip(again.values, values))
+
+
+def test_a_model_of_decomposed_letters() -> None:
+    letters = tuple(sorted({*CAFE[1], *"tea"}))
+    known = TargetData(kind="spelling", classes=letters)
+    values, _, faults, _ = Spelling("audio").learn([*CAFE, "é"], np.ones(3, dtype=bool), known)
+    assert not faults
+    assert values[0].tolist() == values[1].tolist() == [letters.index(letter) for letter in CAFE[1]]
+
+
+def test_ids_groups_and_splits_are_composed(make: Make) -> None:
+    rows = [f"w{k},{CAFE[k % 2]}{k},{('1', '1.0', CAFE[0], CAFE[1])[k % 4]}\n" for k in range(40)]
+    table = make("a.csv", "text,id,who\n" + "".join(rows), text="text", group="who", id="id").table
+    assert table.ids[:2] == ["caf\u00e90", "caf\u00e91"]
+    assert {len({table.split[k] for k in range(40) if k % 4 in own}) for own in ((0,), (1,), (2, 3))} == {1}
+    same = f"text,id\na,{CAFE[0]}\nb,{CAFE[1]}\n"
+    with pytest.raises(ValueError, match="row 1 .*column 'id': the id 'caf\u00e9' is also that of row 0"):
+        make("b.csv", same, text="text", id="id", split=NONE)
+
+
+def test_wrong_bytes_are_named_at_the_start(make: Make) -> None:
+    """With the row, the byte and the fix, of inputs, targets and ids; not when the row is drawn, hours later."""
+    rows = "text,y,id\nun,a,1\ncaf\udce9,b,2\ndeux,a,3\nth\udce9,b,4\n"
+    message = r"a.csv: row 1 \(id '2'\), column 'text': not valid UTF-8: byte 4 of the cell is 0xe9, after 'caf'; save "
+    message += r"the file as UTF-8, for example iconv -f latin1 -t utf-8 OLD > NEW \(1 more rows are wrong\)"
+    with pytest.raises(ValueError, match=message):
+        make("a.csv", rows, text="text", target="y", split=NONE, use=False).table  # noqa: B018
+    for on_error, split in (("drop", ["train", "", "train", ""]), ("missing", ["train"] * 4)):
+        module = make("a.csv", rows, text="text", target="y", split=NONE, on_error=on_error)
+        assert module.table.split.tolist() == split
+        assert list(module.faults) == [(1, "text"), (3, "text")]
+        assert (module.table.inputs["text"][1] is None) == (on_error == "missing") or on_error == "drop"
+    cells = "text,y\nun,b\ndeux,caf\udce9\ntrois,a\n"
+    with pytest.raises(ValueError, match="row 1 .*column 'y': not valid UTF-8: byte 4 of the cell is 0xe9"):
+        make("b.csv", cells, text="text", target="y", split=NONE, use=False).table  # noqa: B018
+    with pytest.raises(ValueError, match=r"row 1 \(id '.udce9'\), column 'y': the id can't be read: not valid UTF-8"):
+        make("c.csv", "text,y\nun,b\ndeux,\udce9\n", text="text", id="y", split=NONE, use=False).table  # noqa: B018
+    with pytest.raises(ValueError, match="row 1 .*column 'a.b': not valid UTF-8|row 1 .*not valid UTF-8: byte 1"):
+        full = {"pair": {"column": ["a", "b"], "modality": "text"}}
+        make("d.csv", "a,b\nx,y\nz,\udce9\n", in_full=full, split=NONE, use=False).table  # noqa: B018
+
+
+def test_half_surrogates_numbers_and_nul_in_texts_are_named_at_the_start(make: Make) -> None:
+    for cell, message in (
+        ('"ha \\ud83d"', r"holds .ud83d, one half of a surrogate pair"),
+        ('"a\\u0000b"', "byte 2 of the cell is NUL"),
+        ("7", "got int, wanted a text"),
+    ):
+        with pytest.raises(ValueError, match=f"a.jsonl: row 1 .*column 'text': .*{message}"):
+            make("a.jsonl", f'{{"text": "x"}}\n{{"text": {cell}}}\n', text="text", split=NONE, use=False).table  # noqa: B018
+    with pytest.raises(ValueError, match="a.csv: row 1 .*column 'text': byte 2 of the cell is NUL"):
+        make("a.csv", "text\nx\na\0b\n" + "long enough\n" * 9, text="text", split=NONE, use=False).table  # noqa: B018
+
+
+def test_texts_of_a_folder(tmp_path: Path, shared) -> None:
+    for name, data in (
+        ("a/1.txt", b"\xef\xbb\xbfone"),
+        ("a/2.txt", b"two"),
+        ("b/3.txt", b"caf\xe9"),
+        ("b/4.txt", b"x"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    columns = dict.fromkeys(("text", "vision", "audio", "target", "targets", "id", "split", "group", "inputs"))
+    module = ManifestDataModule(str(tmp_path), columns | {"text": "text"}, folder="text", **shared)
+    with pytest.raises(ValueError, match=r"row 2 \(id 'b/3.txt'\), column 'text': not valid UTF-8: byte 4"):
+        module.table  # noqa: B018
+    dropped = ManifestDataModule(
+        str(tmp_path), columns | {"text": "text"}, folder="text", **shared | {"on_error": "drop", "split": NONE}
+    )
+    assert dropped.table.inputs["text"][0] == "one"  # without the byte order mark
+    assert dropped.table.split.tolist() == ["train", "train", "", "train"]
+
+
+def test_columns_of_a_large_file_stay_in_the_memory_of_arrow(make: Make) -> None:
+    rows = "text,y\n" + "".join(f"w{k},{'ab'[k % 2]}\n" for k in range(200))
+    module = make("a.csv", rows, text="text", target="y")
+    assert isinstance(module.table.inputs["text"], TextColumn)
+    assert module.table.ids[:2] == ["0", "1"]
+    assert module.table.ids[-1] == "199"
+    assert len(module.table.ids) == 200

@@ -283,3 +283,33 @@ def test_wrong_settings() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             Batching(**wrong)
+
+
+def test_the_length_is_planned_once_an_epoch() -> None:
+    order = Order(np.arange(100), Batching(8), True, 0, 0, 1)
+    planned = []
+    left = order.left
+    order.left = lambda done: planned.append(done) or left(done)  # type: ignore[method-assign]
+    assert [len(order) for _ in range(5)] == [13] * 5
+    assert len(planned) == 1
+    order.set_epoch(1)
+    assert len(order) == 13
+    assert len(planned) == 2
+    order.load_state_dict({"epoch": 1, "parts": [{"world": 2, "batching": {"batch_size": 8}, "batches": 3}]})
+    assert len(order) == 3 + -(-(100 - 3 * 16) // 8)
+
+
+def test_saved_before_the_first_batch_it_goes_on_where_it_was_begun() -> None:
+    state = {
+        "epoch": 2,
+        "parts": [{"world": 1, "batching": {"batch_size": 8, "budget": {}, "buckets": 1}, "batches": 3}],
+    }
+    rest = []
+    for _ in range(3):  # stopped again and again before a batch is trained
+        order = Order(np.arange(100), Batching(8), True, 0, 0, 1)
+        order.set_epoch(2)
+        order.load_state_dict(state)
+        state = order.state_dict(0)
+        rest.append(list(order))
+    assert len(rest[0]) == 10
+    assert rest[0] == rest[1] == rest[2]

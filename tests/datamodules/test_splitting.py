@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedShuffleSplit
 
 from mm.datamodules.splitting import Split, check_split, keep_some, make_split
 from mm.datamodules.table import Table
@@ -57,6 +58,26 @@ def test_more_classes_than_places(seed: int) -> None:
     assert len(found["train"]) == 15
     assert sum(found["val"].values()) == 3
     assert sum(found["test"].values()) == 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_names_are_split_as_sets_of_one_name(seed: int) -> None:
+    """Names are compared by their ranks, sets of names one by one."""
+    rng = np.random.default_rng(seed)
+    names = np.array([f"c{i}" for i in rng.choice(20, 150, p=rng.dirichlet(np.ones(20) / 2))], dtype=object)
+    names[0] = "single"
+    sets = np.empty(150, dtype=object)
+    sets[:] = [[name] for name in names]
+    assert (
+        make_split(150, Split(0.2, 0.1, seed), names).tolist() == make_split(150, Split(0.2, 0.1, seed), sets).tolist()
+    )
+
+
+def test_names_are_stratified_as_by_scikit_learn() -> None:
+    names = np.array([f"c{i}" for i in np.random.default_rng(0).choice(12, 500)], dtype=object)
+    split = make_split(500, Split(0, 0.25, 3), names)
+    ((_, test),) = StratifiedShuffleSplit(1, test_size=0.25, random_state=3).split(names, names)
+    assert np.flatnonzero(split == "test").tolist() == sorted(test.tolist())
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -63,3 +63,21 @@ def test_it_learns_by_heart():
     prediction, _, total, count = learn(made, target, lambda: pooled(4), steps=300)
     assert total / count < 1e-4
     assert prediction[[0, 1, 3]].tolist() == pytest.approx([70.0, 100.0, 131.5], abs=0.5)
+
+
+def test_large_values_keep_their_digits():
+    torch.manual_seed(0)
+    truth = [1_700_000_000.0 + i for i in (0, 1, 59)]
+    made = head(embed_dim=8, mean=1_700_000_030.0, std=17.3, criterion="mse").to(torch.bfloat16).float()
+    target = torch.tensor([*truth, torch.nan], dtype=torch.float64)
+    prediction, fused, total, count = learn(made, target, lambda: pooled(4), steps=300)
+    assert prediction.dtype == torch.float64
+    assert total.dtype == torch.float32
+    assert total / count < 1e-4
+    assert prediction[:3].tolist() == pytest.approx(truth, abs=0.5)
+    assert [row["prediction"] for row in made.decode(prediction, fused, {})] == prediction.tolist()
+    value, known = made.score(prediction, target)
+    assert (value - known).abs().max() < 0.5
+    assert known.tolist() == truth
+    rows, _ = made.region(prediction, [0.25], {})
+    assert rows[0]["interval"] == [prediction[0].item() - 0.25, prediction[0].item() + 0.25]

@@ -1,13 +1,16 @@
 """Two processes, of which one has seen more rows than the other, or the other none, measure what one would."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from processes import run_two
+from torchmetrics import Metric
 
 from mm.metrics.average_precision import AveragePrecision
 from mm.metrics.entities import Entities
+from mm.metrics.regression import MeanAbsoluteError, R2Score, SpearmanCorrCoef
 from mm.metrics.rouge import Rouge
 from mm.types import IGNORE
 
@@ -42,7 +45,20 @@ def boxes(rows: slice) -> AveragePrecision:
     return metric
 
 
+def regression(kind: type) -> Callable[[slice], Metric]:
+    def build(rows: slice) -> Metric:
+        told = 1.7e9 + torch.tensor([3.0, 1, 2, 9, 5], dtype=torch.float64)
+        truth = 1.7e9 + torch.tensor([2.0, 1, 3, 7, 7], dtype=torch.float64)
+        metric = kind()
+        if len(told[rows]):
+            metric.update(told[rows], truth[rows])
+        return metric
+
+    return build
+
+
 METRICS = {"rouge": rouge, "entities": entities, "boxes": boxes}
+METRICS |= {kind.__name__: regression(kind) for kind in (MeanAbsoluteError, R2Score, SpearmanCorrCoef)}
 PARTS = {"more": (slice(0, 3), slice(3, 5)), "none": (slice(0, 5), slice(5, 5))}
 
 

@@ -56,14 +56,17 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path):
     assert all(torch.equal(after[n], x) for n, x in before.items())
 
 
-def test_the_micro_batch_is_named_whose_gradient_it_was(tmp_path):
+@pytest.mark.parametrize(("which", "rows"), [(0, [0, 1, 2]), (1, [3, 4, 5]), (2, [6, 7, 8])])
+def test_the_micro_batch_is_named_whose_gradient_it_was(tmp_path, which, rows):
     task = build_task(build_model(), nonfinite=NonFinite("raise", str(tmp_path / "nonfinite"), 3))
-    counts = iter([torch.inf, 1, 1, 1])
+    counts = iter([torch.inf if number == which else 1 for number in range(4)])
     next(task.model.heads["digit"].parameters()).register_hook(lambda gradient: gradient * next(counts))
-    with pytest.raises(ValueError, match=r"the gradient of step 0 .* rows of its batch: id0, id1, id2;"):
+    with pytest.raises(
+        ValueError, match=r"the gradient of step 0 .* rows of its batch: " + ", ".join(f"id{row}" for row in rows)
+    ):
         fit(task, data([3, 3, 3]), accumulate_grad_batches=3)
     kept = torch.load(tmp_path / "nonfinite/step-000000000.pt", weights_only=True)
-    assert unpack(kept["batch"]).row.tolist() == [0, 1, 2]
+    assert unpack(kept["batch"]).row.tolist() == rows
 
 
 def test_batch_norm_forgets_a_skipped_batch(tmp_path):

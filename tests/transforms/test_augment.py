@@ -80,7 +80,7 @@ def test_the_configured_sound_augmentation() -> None:
     config.sample_rate, config.max_length = 8000, None
     transform = instantiate(config, _convert_="all")
     torch.manual_seed(0)
-    lengths = {len(transform(torch.randn(900), train=True).windows[0]) for _ in range(12)}
+    lengths = {len(transform(torch.randn(900).clamp(-1, 1), train=True).windows[0]) for _ in range(12)}
     assert lengths == {1000, 900, 819}  # 900 / 0.9, 900, 900 / 1.1
     assert len(transform(torch.randn(1), train=True).windows[0]) >= 1
 

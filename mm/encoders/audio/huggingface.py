@@ -12,7 +12,7 @@ from transformers import AutoFeatureExtractor
 
 from mm.encoders._source import huggingface_model, plain
 from mm.layers import Pool, time_position
-from mm.types import Features, InputSpec
+from mm.types import Features, InputSpec, Rebuilt
 
 
 class Waveform(nn.Module):
@@ -123,7 +123,7 @@ class Fbank(nn.Module):
 FRONTENDS = {"whisper": WhisperMel, "audio-spectrogram-transformer": Fbank}  # every other model reads the waveform
 
 
-class HuggingFaceAudio(nn.Module):
+class HuggingFaceAudio(nn.Module, Rebuilt):
     """The last hidden state of any audio model of transformers: wav2vec2, HuBERT, WavLM, Whisper's encoder, AST.
 
     pretrained, config, random_init: as in `huggingface_model`. Layer drop and the model's own masking are off.

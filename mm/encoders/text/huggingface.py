@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from mm.encoders._source import huggingface_model, takes
 from mm.layers import Pool, time_position
-from mm.types import Features, InputSpec
+from mm.types import Features, InputSpec, Rebuilt
 
 
 def longest(model: PreTrainedModel) -> int | None:
@@ -38,7 +38,7 @@ class MarkerPool(nn.Module):
         return self.linear(picked.flatten(1)) * mask.any(1, keepdim=True)
 
 
-class HuggingFaceText(nn.Module):
+class HuggingFaceText(nn.Module, Rebuilt):
     """The last hidden state of any text model of transformers; of an encoder-decoder, of its encoder.
 
     pretrained, config, random_init: as in `huggingface_model`. Real tokens come first in a row, padding after.

@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor
 from mm.encoders._source import huggingface_model
 from mm.encoders.vision.conv import grid_features
 from mm.layers import Pool
-from mm.types import Features, InputSpec
+from mm.types import Features, InputSpec, Rebuilt
 
 
 def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
@@ -25,7 +25,7 @@ def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
     )
 
 
-class HuggingFaceVision(nn.Module):
+class HuggingFaceVision(nn.Module, Rebuilt):
     """The last hidden state of any image model of transformers: ViT, DINOv2, Swin, ResNet ...
 
     pretrained, config, random_init: as in `huggingface_model`; size and channels are the config's.

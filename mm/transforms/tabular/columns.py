@@ -1,34 +1,42 @@
 """What a table's column holds, found from the cells of the training rows."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from mm.messages import near
-from mm.transforms.target.cells import text_of, undecodable
-from mm.transforms.target.classes import sort_classes
-from mm.transforms.target.number import value_of
+from mm.messages import near, say
+from mm.transforms.tabular.kinds import category_notes, check_names
+from mm.transforms.target.cells import label_of, text_fault, text_of
+from mm.transforms.target.classes import one_form, probable_duplicates, sort_classes
+from mm.transforms.target.number import mean_and_std, value_of
 from mm.types import ColumnData
 
 KINDS = ("number", "category", "list")
 
 
-def find_column(given: ColumnData, cells: Sequence[Any], train: np.ndarray) -> tuple[ColumnData, dict[int, str]]:
+def find_column(
+    given: ColumnData, cells: Sequence[Any], train: np.ndarray, name_row: Callable[[int], str] = "row {}".format
+) -> tuple[ColumnData, dict[int, str]]:
     """The kind, where the user has not named it, and the numbers' mean and deviation, or the classes.
 
     Of cells that all are numbers: number; of lists: list; else category. cells: of all rows; train: (N,) bool, the rows
-    that may be learnt from. -> the column, and row -> why its cell can't be read
-    Errors: ValueError where no cell says anything, or lists stand beside other cells.
+    that may be learnt from; name_row: how messages name a row. -> the column, and row -> why its cell can't be read
+    Errors: ValueError where no cell says anything, lists stand beside other cells, or nearly all cells are numbers or
+    dates.
     """
-    learnt = [cells[row] for row in np.flatnonzero(train).tolist() if not is_empty(cells[row])]
+    rows = [row for row in np.flatnonzero(train).tolist() if not is_empty(cells[row])]
+    learnt = [cells[row] for row in rows]
     if not learnt:
         raise ValueError(f"column '{given.name}': no training row has a cell; leave the column out")
     column = replace(given, kind=given.kind or kind_of(given, learnt))
+    if given.kind is None and column.kind == "category":
+        check_names(given.name, [text_of(cell) for cell in learnt], rows, name_row)
     numbers: list[float] = []
-    classes: set[str] = set()
+    classes: Counter[str] = Counter()
     faults: dict[int, str] = {}
     for row, (cell, learning) in enumerate(zip(cells, train.tolist())):
         if is_empty(cell):
@@ -44,8 +52,14 @@ def find_column(given: ColumnData, cells: Sequence[Any], train: np.ndarray) -> t
         except ValueError as error:
             faults[row] = str(error)
     if column.kind != "number":
-        return replace(column, classes=tuple(sort_classes(classes))), faults
-    mean, std = (float(np.mean(numbers)), float(np.std(numbers))) if numbers else (0.0, 0.0)
+        forms = one_form(classes)
+        counts: Counter[str] = Counter()
+        for name, count in classes.items():
+            counts[forms[name]] += count
+        for line in probable_duplicates(counts):
+            say(f"column '{given.name}': {line}")
+        return replace(column, classes=tuple(sort_classes(set(counts)))), faults
+    mean, std = mean_and_std(np.array(numbers)) if numbers else (0.0, 0.0)
     return replace(column, mean=mean, std=std if std > 0 else 1.0), faults
 
 
@@ -95,9 +109,9 @@ def json_list(cell: str) -> list[Any] | None:
 def names(column: ColumnData, cell: Any) -> list[str]:
     """The classes that a cell names. Errors: ValueError where the cell should be a list and is none."""
     if column.kind == "category":
-        return [text_of(cell)]
+        return [label_of(cell)]
     if isinstance(cell, str) and column.separator:
-        return [name.strip() for name in cell.split(column.separator) if name.strip()]
+        return [name.strip() for name in label_of(cell).split(column.separator) if name.strip()]
     found = json_list(cell) if isinstance(cell, str) else cell
     if not isinstance(found, list | tuple):
         raise ValueError(
@@ -105,14 +119,16 @@ def names(column: ColumnData, cell: Any) -> list[str]:
             f"{column.name}, separator: ...}}"
         )
     # Strings, which most are, without text_of's other cases: histories have millions.
-    texts = (x.strip() if isinstance(x, str) else text_of(x) for x in found)
+    texts = (x.strip() if isinstance(x, str) and x.isascii() else label_of(x) for x in found)
     return [text for text in texts if text]
 
 
 def check_text(found: Sequence[str]) -> None:
     """Errors: ValueError where one is not valid UTF-8."""
-    if any(undecodable(name) for name in found):
-        raise ValueError("the cell is not valid UTF-8; save the file as UTF-8")
+    for name in found:
+        fault = text_fault(name)
+        if fault is not None:
+            raise ValueError(fault)
 
 
 def told(column: ColumnData, cells: Sequence[Any]) -> str:
@@ -122,14 +138,7 @@ def told(column: ColumnData, cells: Sequence[Any]) -> str:
     what = f"{column.name} is {'a list of' if column.kind == 'list' else 'one of'} {len(column.classes)} classes"
     if column.kind == "list":
         return what
-    filled = [cell for cell in cells if not is_empty(cell)]
-    odd = [cell for cell in filled if not is_number(cell)]
-    if odd and len(odd) <= len(filled) / 10:
-        return (
-            f"{what}, as '{text_of(odd[0])[:30]}' is no number, though {len(filled) - len(odd)} of {len(filled)} cells "
-            f"are ({{column: {column.name}, kind: number}} says that it is one)"
-        )
-    return what
+    return what + category_notes(column, [text_of(cell) for cell in cells if not is_empty(cell)])
 
 
 def plain(column: ColumnData) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from mm.messages import listing, near
 from mm.transforms.tabular.columns import check_text, column_data, is_empty, names
 from mm.transforms.target.cells import text_of
+from mm.transforms.target.classes import ClassIndex
 from mm.transforms.target.number import value_of
 from mm.transforms.windows import check_multiple
 from mm.types import ColumnData, Read
@@ -34,7 +35,7 @@ class Row:
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length: got {max_length}, wanted at least 1 element of a list, or null for all")
         self.columns = [c if isinstance(c, ColumnData) else column_data(c) for c in columns]
-        self.index = [{name: i for i, name in enumerate(c.classes, 1)} for c in self.columns]
+        self.index = [ClassIndex(c.classes, first=1) for c in self.columns]
         self.known = {c.name for c in self.columns}
         self.max_length = max_length
         self.multiple = check_multiple(pad_multiple)
@@ -79,7 +80,7 @@ class Row:
             if len(classes) == len(cell) and 0 not in classes:
                 return classes
         found = names(self.columns[place], cell)
-        classes = [index.get(name, 0) for name in found]
+        classes = [index.place(name) or 0 for name in found]
         if 0 in classes:
             check_text(found)
         return classes

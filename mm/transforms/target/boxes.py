@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mm.messages import say
-from mm.transforms.target.cells import text_of
-from mm.transforms.target.classes import find, known_classes
+from mm.transforms.target.cells import label_of, text_of
+from mm.transforms.target.classes import ClassIndex, find, known_classes
 from mm.types import Read, TargetData, TargetRead
 
 NOTHING = -1.0  # in place of a class: the picture has no object
@@ -66,7 +66,7 @@ class Boxes:
         if dropped:
             say(f"boxes without area left out: {len(dropped)}, in rows {', '.join(map(str, dict.fromkeys(dropped)))}")
         classes, of = known_classes(known, [[label for label, _ in rows[i] or ()] for i in np.flatnonzero(train)])
-        index = {name: i for i, name in enumerate(classes)}
+        index = ClassIndex(classes)
         values = []
         for row, objects in enumerate(rows):
             try:
@@ -137,7 +137,7 @@ def objects_of(cell: Any) -> list[tuple[str, list[float]]] | None:
     found = []
     for one in cell:
         box = one.get("box") if isinstance(one, Mapping) else None
-        label = text_of(one.get("label")) if isinstance(one, Mapping) else ""
+        label = label_of(one.get("label")) if isinstance(one, Mapping) else ""
         if not label or not isinstance(box, list | tuple | np.ndarray) or len(box) != 4 or not all(map(real, box)):
             raise ValueError(f"got {one!r:.80}; {WANTED}")
         found.append((label, [float(x) for x in box]))
@@ -159,11 +159,11 @@ def nothing() -> Tensor:
     return torch.tensor([[NOTHING, 0, 0, 0, 0]])
 
 
-def coded(objects: Sequence[tuple[str, Sequence[float]]] | None, index: Mapping[str, int], of: str) -> Tensor:
+def coded(objects: Sequence[tuple[str, Sequence[float]]] | None, index: ClassIndex, of: str) -> Tensor:
     """(objects, 5). Errors: ValueError for an unknown label."""
     if objects is None:
         return torch.full((1, 5), torch.nan)
-    rows = [[float(find(label, dict(index), of)), *box] for label, box in objects]
+    rows = [[float(find(label, index, of)), *box] for label, box in objects]
     return torch.tensor(rows) if rows else nothing()
 
 

@@ -1,19 +1,25 @@
 """One of several classes."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import isfinite
 from typing import Any
+from unicodedata import category, normalize
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mm.messages import listing, near
-from mm.transforms.target.cells import text_of, undecodable
+from mm.transforms.target.cells import distinct, label_of, text_fault
+from mm.transforms.target.numberlike import MOST_OTHERS, form_of
 from mm.types import IGNORE, TargetData, TargetRead
 
 MOST = 20  # numbers with a point that may be classes, such as ratings
+MOST_DUPLICATES = 10  # lines about probable duplicates
+INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 class Classes:
@@ -28,22 +34,25 @@ class Classes:
 
     def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
         """-> (N,) int64"""
-        names = [text_of(cell) for cell in cells]
-        classes, of = known_classes(known, [[names[row]] if names[row] else [] for row in np.flatnonzero(train)])
-        index = {name: i for i, name in enumerate(classes)}
-        targets, faults = torch.full((len(names),), IGNORE), {}
-        for row, name in enumerate(names):
+        names, place = distinct(cells)  # all is done once for each different cell
+        classes, of = known_classes(known, [[names[i]] for i in np.unique(place[train]).tolist() if names[i]])
+        index = ClassIndex(classes)
+        numbers, wrong = np.full(len(names), IGNORE), {}
+        for i, name in enumerate(names):
             try:
                 if name:
-                    targets[row] = find(name, index, of)
+                    numbers[i] = find(name, index, of)
             except ValueError as error:
-                faults[row] = str(error)
+                wrong[i] = str(error)
+        targets = torch.from_numpy(numbers[place])
+        faulty = np.flatnonzero(np.isin(place, list(wrong))) if wrong else ()
+        faults = {int(row): wrong[int(place[row])] for row in faulty}
         labelled = targets[torch.from_numpy(train)]
         counts = torch.bincount(labelled[labelled != IGNORE], minlength=len(classes))
         return TargetRead(targets, told(self.kind, classes, counts), faults)
 
     def strata(self, cell: Any) -> str:
-        return text_of(cell)
+        return label_of(cell)
 
     def readable(self, target: Tensor, data: TargetData) -> str | None:
         return data.classes[int(target)] if int(target) >= 0 else None
@@ -60,30 +69,125 @@ def known_classes(known: TargetData | None, rows: Sequence[Sequence[str]]) -> tu
     """Those of the model, else of the training rows; and whose they are, for messages."""
     if known is not None:
         return list(known.classes), "the model knows"
-    found = sort_classes({name for names in rows for name in names if not undecodable(name)})
-    if len(found) > MOST and measured(found):
+    spelled = {name for names in rows for name in names if text_fault(name) is None}
+    found = sort_classes({*one_form(spelled).values()})
+    numbers = measured(found) if len(found) > MOST else []
+    if numbers:
+        others = len(found) - len(numbers)
+        odd = f" (and {others} that are none, such as '{next(x for x in found if x not in numbers)}')" if others else ""
         raise ValueError(
-            f"got {len(found)} different numbers, such as {found[0]} and {found[-1]}, wanted classes; to tell a number "
-            "choose model/heads=regression, or +model/heads@model.heads.NAME=regression of several"
+            f"got {len(numbers)} different numbers, such as {numbers[0]} and {numbers[-1]}{odd}, wanted classes; to tell a "
+            "number choose model/heads=regression, or +model/heads@model.heads.NAME=regression of several"
+        )
+    dates = [name for name in found if form_of(name) == "date"] if len(found) > MOST else []
+    if len(dates) > len(found) / 2:
+        raise ValueError(
+            f"got {len(dates)} different dates or times, such as {dates[0]}, each of which would be a class; write them as "
+            "numbers for model/heads=regression, or as classes, such as the year"
         )
     return found, "training rows have"
 
 
-def measured(labels: Sequence[str]) -> bool:
-    """Whether all are numbers, and not whole ones, which may be names."""
-    try:
-        return not all(float(label).is_integer() for label in labels)
-    except ValueError:
-        return False
+def measured(labels: Sequence[str]) -> list[str]:
+    """The numbers among the labels, where nearly all are and some are not whole, as names may be; else none."""
+    numbers = [label for label in labels if form_of(label) == "number"]
+    nearly = len(numbers) >= (1 - MOST_OTHERS) * len(labels)
+    return numbers if nearly and not all(float(label).is_integer() for label in numbers) else []
 
 
-def find(name: str, index: dict[str, int], of: str) -> int:
+class ClassIndex(dict[str, int]):
+    """The number of each class by its name, which is also found by other spellings of the name.
+
+    Found are the composed (NFC) spelling of a class whose name is decomposed, as of models that were trained before
+    names were normalised, and, where all classes are numbers, another form of an integer: 1, 1.0 and 1e0.
+    """
+
+    def __init__(self, classes: Sequence[str], first: int = 0):
+        super().__init__((name, i) for i, name in enumerate(classes, first))
+        self.spellings: dict[str, int] = {}
+        for name, i in self.items():
+            self.spellings.setdefault(normalize("NFC", name), i)
+        self.numeric = all(map(is_numeric, classes))
+        if self.numeric:
+            for name, i in self.items():
+                self.spellings.setdefault(as_integer(name), i)
+
+    def place(self, name: str) -> int | None:
+        """Return the number of a class by any of its spellings; None for the name of no class."""
+        found = self.get(name)
+        if found is None:
+            found = self.spellings.get(normalize("NFC", name))
+        if found is None and self.numeric and is_numeric(name):
+            found = self.spellings.get(as_integer(name))
+        return found
+
+
+def find(name: str, index: ClassIndex, of: str) -> int:
     """Errors: ValueError for a name that is none of them."""
-    if undecodable(name):
-        raise ValueError("the label is not valid UTF-8; save the file as UTF-8")
-    if name not in index:
+    fault = text_fault(name)
+    if fault is not None:
+        raise ValueError(fault)
+    found = index.place(name)
+    if found is None:
         raise ValueError(f"unknown label '{name}'; {of} {listing(list(index))}{near(name, index)}")
-    return index[name]
+    return found
+
+
+def is_numeric(name: str) -> bool:
+    """Return whether a label is a number as a program writes it: zip codes such as 01, and +1, are names."""
+    return NUMBER.fullmatch(name) is not None
+
+
+def as_integer(name: str) -> str:
+    """Return the integer that a number is, such as 1 for 1.0 and 1e0; other numbers as they are."""
+    value = float(name)
+    return str(int(value)) if abs(value) < 2**53 and value.is_integer() else name  # beyond, float loses digits
+
+
+def one_form(names: Iterable[str]) -> dict[str, str]:
+    """Return each label in the form in which all of them are written.
+
+    Where all labels are numbers, and integers are written in several forms (0 in one file, 0.0 in another), they are
+    written as integers; else labels stay as they are.
+    """
+    names = list(names)
+    if not all(map(is_numeric, names)):
+        return dict(zip(names, names))
+    plain = [as_integer(name) for name in names]
+    whole = [(name, one) for name, one in zip(names, plain) if INTEGER.fullmatch(one)]
+    mixed = any(name == one for name, one in whole) and any(name != one for name, one in whole)
+    return dict(zip(names, plain if mixed or len(set(plain)) < len(plain) else names))
+
+
+def probable_duplicates(counts: Mapping[str, int]) -> list[str]:
+    """Return a line for each group of classes whose names differ only in case, width, blanks or form of a number.
+
+    Args:
+        counts: The number of training rows of each class.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in counts:
+        groups.setdefault(fold(name), []).append(name)
+    alike = [names for names in groups.values() if len(names) > 1]
+    lines = []
+    for names in alike[:MOST_DUPLICATES]:
+        rows = ", ".join(f"{name!r} ({counts[name]} rows)" for name in names)
+        lines.append(f"{rows} are {len(names)} classes; if they mean one, spell them alike")
+    if len(alike) > MOST_DUPLICATES:
+        lines.append(f"{len(alike) - MOST_DUPLICATES} more names of classes have several spellings")
+    return lines
+
+
+def fold(name: str) -> str:
+    """Return what probable duplicates of a name have in common."""
+    text = normalize("NFKC", name).casefold()
+    if not text.isascii():  # such as a zero-width blank
+        text = "".join(letter for letter in normalize("NFKC", text) if category(letter) != "Cf")
+    text = " ".join(text.split())
+    with suppress(ValueError):
+        value = float(text)
+        return f"number {value}" if isfinite(value) else text
+    return text
 
 
 def sort_classes(labels: set[str]) -> list[str]:

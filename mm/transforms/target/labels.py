@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mm.transforms.target.cells import text_of
-from mm.transforms.target.classes import find, known_classes, told
+from mm.transforms.target.cells import label_of
+from mm.transforms.target.classes import ClassIndex, find, known_classes, told
 from mm.types import IGNORE, TargetData, TargetRead
 
 
@@ -26,7 +26,7 @@ class Labels:
         if not separator:
             raise ValueError("reads.separator: got an empty text, wanted what stands between labels, such as '|'")
         self.separator = separator
-        self.unlabelled = unlabelled
+        self.unlabelled = None if unlabelled is None else label_of(unlabelled)
 
     def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
         """-> (N, C) int64, 1 where the row has the label"""
@@ -38,7 +38,7 @@ class Labels:
                 f"got {got} in all training rows, wanted two or more; choose model/heads=classification with a class "
                 "for the rows without it, or reads.separator"
             )
-        index = {name: i for i, name in enumerate(classes)}
+        index = ClassIndex(classes)
         targets, faults = torch.full((len(rows), len(classes)), IGNORE), {}
         for row, names in enumerate(rows):
             try:
@@ -56,8 +56,8 @@ class Labels:
     def names(self, cell: Any) -> list[str] | None:
         """None where the cell is empty."""
         if isinstance(cell, list | tuple):
-            return [text_of(name) for name in cell if text_of(name)]
-        text = text_of(cell)
+            return [label_of(name) for name in cell if label_of(name)]
+        text = label_of(cell)
         if text in ("", self.unlabelled):
             return None
         return [name.strip() for name in text.split(self.separator) if name.strip()]

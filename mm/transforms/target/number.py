@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mm.transforms.target.cells import text_of
+from mm.transforms.target.numberlike import number_hint
 from mm.types import TargetData, TargetRead
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -21,15 +22,16 @@ class Number:
     examples = ("0.5", "-1", "2", "1.25", "0", "3")
 
     def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
-        """-> (N,) float32, NaN where unlabelled"""
-        values, faults = np.full(len(cells), np.nan, dtype=np.float32), {}
+        """-> (N,) float64, NaN where unlabelled"""
+        values, faults = np.full(len(cells), np.nan), {}
         for row, cell in enumerate(cells):
             try:
                 values[row] = value_of(text_of(cell))
             except ValueError as error:
                 faults[row] = str(error)
-        seen = values[train & np.isfinite(values)].astype(np.float64)
-        facts = {"mean": float(seen.mean()), "std": float(seen.std())} if len(seen) else {"mean": 0.0, "std": 1.0}
+        seen = values[train & np.isfinite(values)]
+        mean, std = mean_and_std(seen) if len(seen) else (0.0, 1.0)
+        facts = {"mean": mean, "std": std}
         return TargetRead(torch.from_numpy(values), TargetData(kind=self.kind, facts=facts), faults)
 
     def strata(self, cell: Any) -> None:
@@ -39,13 +41,21 @@ class Number:
         return None if target.isnan() else float(target)
 
 
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean and the standard deviation of some numbers (N,) float64, at least one.
+
+    The deviation of equal numbers is exactly 0, which it is not where the rounded mean differs from them.
+    """
+    low, high = float(values.min()), float(values.max())
+    return (low, 0.0) if low == high else (float(values.mean()), float(values.std()))
+
+
 def value_of(text: str) -> float:
     """NaN of nothing. Errors: ValueError where it is no finite number."""
     try:
         value = float(text) if text else math.nan
     except ValueError:
-        hint = "; write a decimal point" if text.replace(",", "", 1).lstrip("-").isdigit() else ""
-        raise ValueError(f"got '{text}', wanted a number{hint}") from None
+        raise ValueError(f"got '{text}', wanted a number{number_hint(text)}") from None
     if text and not abs(value) <= LARGEST:  # NaN is not, either
-        raise ValueError(f"got '{text}', wanted a finite number")
+        raise ValueError(f"got '{text}', wanted a finite number{number_hint(text)}")
     return value

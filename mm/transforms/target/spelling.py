@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mm.transforms.target.cells import text_of, undecodable
-from mm.transforms.target.classes import find
+from mm.transforms.target.cells import text_fault, text_of
+from mm.transforms.target.classes import ClassIndex, find
 from mm.types import IGNORE, Read, TargetCutOff, TargetData, TargetRead
 
 UNITS = {"letters": "", "words": " "}  # what stands between them
@@ -32,24 +33,37 @@ class Spelling:
         self.input = input
         self.units = units
 
-    def apart(self, cell: Any) -> list[str]:
+    def apart(self, text: str) -> list[str]:
         """Its letters or words; runs of blanks count for one."""
-        words = text_of(cell).split()
+        words = text.split()
         return words if self.units == "words" else list(" ".join(words))
+
+    def spelled(self, cell: Any, known: set[str] | None) -> list[str]:
+        """Return the letters or words of a cell in the composed form (NFC).
+
+        Args:
+            cell: The cell.
+            known: The letters or words of a trained model. One that was trained before texts were normalised may know
+                a letter in its decomposed form alone, in which the cell is then read.
+        """
+        text = text_of(cell)
+        forms = [self.apart(form) for form in (normalize("NFC", text), text, normalize("NFD", text))]
+        return forms[0] if known is None else next((form for form in forms if known.issuperset(form)), forms[0])
 
     def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
         """-> of every row (units,) int64; one IGNORE where unlabelled"""
-        rows = [self.apart(cell) for cell in cells]
+        units = None if known is None else set(known.classes)
+        rows = [self.spelled(cell, units) for cell in cells]
         if known is None:
-            found = {unit for row in np.flatnonzero(train) for unit in rows[row] if not undecodable(unit)}
+            found = {unit for row in np.flatnonzero(train) for unit in rows[row] if text_fault(unit) is None}
             classes, of = sorted(found), "training rows have"
         else:
             classes, of = list(known.classes), "the model knows"
-        index = {unit: i for i, unit in enumerate(classes)}
+        index = ClassIndex(classes)
         values, faults = [], {}
-        for row, units in enumerate(rows):
+        for row, own in enumerate(rows):
             try:
-                numbers = [find(unit, index, of) for unit in units]
+                numbers = [find(unit, index, of) for unit in own]
             except ValueError as error:
                 numbers, faults[row] = [], str(error)
             values.append(torch.tensor(numbers or [IGNORE]))

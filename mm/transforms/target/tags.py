@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mm.messages import listing
-from mm.transforms.target.cells import text_of
-from mm.transforms.target.classes import find
+from mm.transforms.target.cells import label_of
+from mm.transforms.target.classes import ClassIndex, find
 from mm.types import IGNORE, Read, TargetData, TargetRead
 
 SCHEMES = ("bio", "iob1", "bioes")
@@ -48,7 +48,7 @@ class Tags:
             classes, of = ["O", *(f"{x}-{kind}" for kind in sorted(types) for x in "BI")], "training rows have"
         else:
             classes, of = list(known.classes), "the model knows"
-        index = {tag: i for i, tag in enumerate(classes)}
+        index = ClassIndex(classes)
         values = []
         for row, tags in enumerate(rows):
             try:
@@ -91,7 +91,7 @@ class Tags:
 
 def words_of(cell: Any) -> list[str]:
     """The tags of a cell, none where it is empty."""
-    return [text_of(tag) for tag in cell] if isinstance(cell, list | tuple) else text_of(cell).split()
+    return [label_of(tag) for tag in cell] if isinstance(cell, list | tuple) else label_of(cell).split()
 
 
 def to_bio(tags: Sequence[str], scheme: str) -> list[str]:

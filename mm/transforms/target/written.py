@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mm.messages import say
-from mm.transforms.target.cells import text_of, undecodable
+from mm.transforms.target.cells import text_fault, text_of
 from mm.transforms.text.tokens import load_tokenizer
 from mm.transforms.text.vocabulary import KINDS, trained
 from mm.types import IGNORE, TargetData, TargetRead
@@ -50,8 +50,9 @@ class Written:
         values, faults = [], {}
         for row, (text, ids) in enumerate(zip(texts, found["input_ids"], strict=True)):
             values.append(torch.tensor([*ids, end] if text else [IGNORE]))
-            if undecodable(text):
-                faults[row] = "the text is not valid UTF-8; save the file as UTF-8"
+            wrong = text_fault(text)
+            if wrong is not None:
+                faults[row] = wrong
             elif len(values[row]) > self.max_length and known is None and train[row]:
                 faults[row] = (
                     f"the text to write has {len(ids)} tokens and an end, at most {self.max_length} are written; raise "

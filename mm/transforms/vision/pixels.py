@@ -18,9 +18,19 @@ from mm.types import Read
 ORIENTATION = 0x0112  # in EXIF; 5 to 8: the picture is turned by a quarter
 MODES = {1: "L", 3: "RGB"}
 FITS = ("stretch", "crop", "pad")
+ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # not MPO: the further pictures of a photo are its previews
+DEEP = 65_535  # the largest value of 16 bits
+DARK = 16  # a picture whose largest value is below 1/16 of what stands for white looks black
+COLOURED = 8  # how far channels lie apart where there is colour, of 255; JPEG makes 3 of grey
+LOOKED = 256  # pixels of a side at which colour is looked for
 # What Pillow's decoders raise on broken files.
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError)
 BROKEN += (Image.DecompressionBombError, struct.error, zlib.error)
+
+
+class RangeError(ValueError):
+    """The values of an image use next to nothing of their range."""
 
 
 class Pixels:
@@ -30,8 +40,10 @@ class Pixels:
     becomes `size`: stretched, cropped at its centre, or padded with black. augment: torchvision v2 transforms, in
     training only, on uint8 (C, H, W); frame: also tell, as meta, what of the original the pixels show: `frame` (4,),
     x0, y0, x1, y1 in its pixels, mirrored where x0 is above x1 or y0 above y1, and `size` (2,), its width and height,
-    upright. Arrays are (H, W), (H, W, C) or (C, H, W), uint8 or float in 0..1. Transparency
-    goes on white.
+    upright. max_value: what stands for white in pictures of one channel with 16 bits, such as 4,095 where 12 are used;
+    null: 65,535. Arrays are (H, W), (H, W, C) or (C, H, W), uint8 or float in 0..1. Of an animation the first picture is
+    read, and transparent parts are laid on white. Read.notes has what was left out: `colour_dropped`, `frames_dropped`,
+    `transparent`, `clipped` and `dark`, see `changes`.
     Errors: ValueError where it is no image.
     """
 
@@ -44,6 +56,7 @@ class Pixels:
         fit: str = "stretch",
         augment: Sequence[Any] | None = None,
         frame: bool = False,
+        max_value: int | None = None,
     ):
         if channels not in MODES:
             raise ValueError(f"channels: got {channels}, wanted 1 (grey) or 3 (colour)")
@@ -54,6 +67,9 @@ class Pixels:
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
                 raise ValueError(f"{name}: got {list(values)}, wanted a number for each of {channels} channels")
+        if max_value is not None and not 0 < max_value <= DEEP:
+            raise ValueError(f"max_value: got {max_value}, wanted from 1 to {DEEP}, or null for {DEEP}")
+        self.max_value = DEEP if max_value is None else max_value
         self.height, self.width = size
         self.channels = channels
         self.fit = fit
@@ -69,10 +85,12 @@ class Pixels:
     def __call__(self, raw: Any, train: bool = False) -> Read:
         if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and (1, *raw.shape) == tuple(self.filler.shape):
             pixels, size = torch.tensor(raw).unsqueeze(0), (self.width, self.height)  # already as wanted
+            notes: tuple[str, ...] = ()
         else:
             # At least twice the size: what is beyond that, a JPEG's decoder leaves out faster than resizing does.
-            image, size = open_sized(raw, 2 * max(self.height, self.width))
-            image = self._resize(flatten(image, MODES[self.channels]))
+            image, size, frames = decode(raw, 2 * max(self.height, self.width))
+            notes = changes(image, self.channels, self.max_value) + (("frames_dropped",) if frames else ())
+            image = self._resize(flatten(image, MODES[self.channels], self.max_value))
             pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).view(self.height, self.width, self.channels)
             pixels = pixels.permute(2, 0, 1)
         part = torch.tensor([0.0, 0.0, 1.0, 1.0])  # of the pixels that is shown once they are augmented
@@ -87,10 +105,11 @@ class Pixels:
                     f"{tuple(self.filler.shape)}; the size is set by `size`, normalising by `mean` and `std`"
                 )
         if not self.meta:
-            return Read([pixels.contiguous()], False)
+            return Read([pixels.contiguous()], False, notes=notes)
         start, end = shown(self.fit, size, (self.width, self.height)).view(2, 2)
         frame = (start + part.view(2, 2) * (end - start)).flatten()
-        return Read([pixels.contiguous()], False, [{"frame": frame, "size": torch.tensor(size).float()}])
+        meta = [{"frame": frame, "size": torch.tensor(size).float()}]
+        return Read([pixels.contiguous()], False, meta, notes=notes)
 
     def finish(self, x: Tensor) -> Tensor:
         if x.dtype != torch.uint8:
@@ -136,28 +155,90 @@ def open_image(raw: Any, least: int | None = None) -> Image.Image:
 
 def open_sized(raw: Any, least: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
     """As `open_image`, and beside it the original's width and height, upright."""
+    return decode(raw, least)[:2]
+
+
+def decode(raw: Any, least: int | None = None) -> tuple[Image.Image, tuple[int, int], bool]:
+    """As `open_sized`, and beside it whether a file has more pictures than this, its first."""
     if isinstance(raw, np.ndarray | Tensor):
         if isinstance(raw, Tensor):
             raw = (raw.detach().float() if raw.is_floating_point() else raw).cpu().numpy()
         image = from_array(raw)
-        return image, image.size
+        return image, image.size, False
     if not isinstance(raw, str | Path | Stored | Image.Image):
         raise ValueError(f"got {type(raw).__name__}, wanted an image: a path, a PIL image or an array")
     file: Any = raw.open() if isinstance(raw, Stored) else raw
     try:
         if isinstance(raw, Image.Image):
             image = ImageOps.exif_transpose(raw)
-            return image, image.size
+            return image, image.size, False
         with Image.open(file) as image:
             width, height = image.size
+            more = image.format in ANIMATED and bool(getattr(image, "is_animated", False))
+            deep = has_deep_colour(image)
             if least is not None:
                 image.draft(None, (least, least))
             image.load()
+            if deep:
+                check_deep_colour(image)
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             ImageOps.exif_transpose(image, in_place=True)
-            return image, (height, width) if turned else (width, height)
+            return image, (height, width) if turned else (width, height), more
+    except RangeError:
+        raise
     except BROKEN as error:
         raise ValueError(f"can't read the image {raw}: {error or type(error).__name__}") from None
+
+
+def has_deep_colour(image: Image.Image) -> bool:
+    """Whether a file has 16 bits a channel and several channels, of which Pillow reads the upper 8 bits alone."""
+    many = len(image.getbands()) > 1
+    return many and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def check_deep_colour(image: Image.Image) -> None:
+    """Errors: ValueError where the upper bits hold next to nothing, as where 12 bits were saved in 16."""
+    colours = [image.getchannel(band).getextrema() for band in image.getbands() if band != "A"]
+    top = max(int(largest) for _, largest in colours)
+    if top < DARK:
+        raise RangeError(
+            f"the image has 16 bits a channel, but no value above {256 * top + 255:,} of {DEEP:,}, which is black but for "
+            "rounding; save it with 8 bits a channel, scaled to their range"
+        )
+
+
+def changes(image: Image.Image, channels: int, max_value: int) -> tuple[str, ...]:
+    """What reading an image by `flatten` leaves out or guesses at.
+
+    Args:
+        image: As it was decoded.
+        channels: Those that are read: 1 or 3.
+        max_value: What stands for white in pictures of one channel with 16 bits.
+
+    Returns:
+        Some of `clipped` (values above max_value are read as it), `dark` (16 bits, but no value above 1/16 of max_value),
+        `transparent` (parts are, and are laid on white) and `colour_dropped` (colours are read as grey).
+    """
+    if image.mode in ("L", "1") and "transparency" not in image.info:
+        return ()
+    if image.mode.startswith("I"):
+        top = int(np.asarray(image).max())
+        return ("clipped",) if top > max_value else ("dark",) if 0 < top < max_value / DARK else ()
+    notes: tuple[str, ...] = ()
+    alpha = image.mode in ALPHA or "transparency" in image.info
+    if alpha and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
+        notes += ("transparent",)
+    if channels == 1 and image.mode not in ("F", "LA") and is_coloured(image):
+        notes += ("colour_dropped",)
+    return notes
+
+
+def is_coloured(image: Image.Image) -> bool:
+    """Whether some part of an image is not grey."""
+    small = image.convert("RGB")
+    factor = max(1, min(small.size) // LOOKED)
+    values = np.asarray(small.reduce(factor) if factor > 1 else small).astype(np.int16)
+    return bool((values.max(2) - values.min(2)).max() > COLOURED)
 
 
 def from_array(array: np.ndarray) -> Image.Image:
@@ -174,23 +255,29 @@ def from_array(array: np.ndarray) -> Image.Image:
         if array.dtype.kind not in "fb":
             raise ValueError(f"got an array of {array.dtype}, wanted uint8, or floats in 0..1")
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ValueError(f"got an array of {array.dtype} outside 0..1, wanted uint8, or floats in 0..1")
+            raise ValueError(
+                f"got an array of {array.dtype} outside 0..1 (from {array.min():.6g} to {array.max():.6g}), wanted uint8, "
+                "or floats in 0..1"
+            )
         array = (array.astype(np.float32) * 255).round().astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Transparency on white, 16 bits to 8, then to `mode`. Errors: ValueError where the image has no such colours."""
+def flatten(image: Image.Image, mode: str, max_value: int = DEEP) -> Image.Image:
+    """Transparency on white, 16 bits to 8, then to `mode`. Errors: ValueError where the image has no such colours.
+
+    max_value: of 16 bits, what becomes white, as all above it does.
+    """
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode == "F":
         image = from_array(np.asarray(image))
     if image.mode.startswith("I"):  # Pillow clips 16 bits at 255 instead of scaling them
         values = np.asarray(image).astype(np.float32)
-        if values.min() < 0 or values.max() > 65535:
+        if values.min() < 0 or values.max() > DEEP:
             raise ValueError("the image has more than 16 bits a pixel; save it with 8 or 16")
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = Image.fromarray((values / (max_value / 255)).round().clip(max=255).astype(np.uint8))
+    if image.mode in ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)

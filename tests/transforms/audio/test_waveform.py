@@ -1,3 +1,5 @@
+import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import torch
 import torchaudio
 
 from mm.transforms.audio.waveform import Waveform
+from mm.transforms.stored import Stored
 
 RNG = np.random.default_rng(0)
 WAVE = (RNG.normal(0, 0.2, 2000)).clip(-0.9, 0.9).astype(np.float32)
@@ -123,7 +126,7 @@ def test_a_broken_header_does_not_fill_the_memory(tmp_path: Path, monkeypatch: p
     def promises_terabytes(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 7 TiB")
 
-    monkeypatch.setattr(soundfile, "read", promises_terabytes)  # mp3 files with a changed byte do so
+    monkeypatch.setattr(soundfile.SoundFile, "read", promises_terabytes)  # mp3 files with a changed byte do so
     with pytest.raises(ValueError, match=r"can't read the sound .*7 TiB"):
         read(tmp_path / "a.wav")
 
@@ -160,6 +163,123 @@ def test_too_long() -> None:
         Waveform(16_000, 500, "refuse")(WAVE)
 
 
-def test_a_sum_that_overflows_is_no_infinite_sample():
-    huge = np.full(100, 3e38, dtype=np.float32)
-    assert torch.equal(Waveform(8000)(huge).windows[0], torch.from_numpy(huge))
+def test_samples_beyond_the_range_of_floats_are_named() -> None:
+    with pytest.raises(ValueError, match=r"samples go from 3e\+38 to 3e\+38, wanted floats in about -1..1"):
+        read(np.full(100, 3e38, dtype=np.float32))  # whose sum is infinite, though no sample is
+    with pytest.raises(
+        ValueError, match=r"samples go from -29484 to 23182.7, .*; divide them by .* 32,768 for 16 bits"
+    ):
+        read(WAVE / np.abs(WAVE).max() * 29484)
+    assert read(WAVE * 4).abs().max() > 1.5  # a loud mix is no mistake
+
+
+CONTAINERS = [
+    ("WAV", "PCM_16"),
+    ("WAVEX", "PCM_24"),
+    ("WAV", "MS_ADPCM"),
+    ("WAV", "ULAW"),
+    ("RF64", "PCM_16"),
+    ("W64", "PCM_16"),
+    ("AIFF", "PCM_16"),
+    ("AU", "PCM_16"),
+    ("SVX", "PCM_16"),
+    ("NIST", "PCM_16"),
+    ("CAF", "PCM_16"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+    ("MP3", "MPEG_LAYER_III"),
+]
+
+
+def noisy(count: int = 48_000) -> np.ndarray:
+    """Frames of a size of their own, in every codec."""
+    return (np.random.default_rng(3).normal(0, 0.2, count) * np.hanning(count)).clip(-0.9, 0.9).astype(np.float32)
+
+
+def encoded(path: Path, container: str, subtype: str, **how: object) -> bytes:
+    if container not in soundfile.available_formats():
+        pytest.skip(f"this libsndfile has no {container}")
+    soundfile.write(path, noisy(), 16_000, format=container, subtype=subtype, **how)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(("container", "subtype"), CONTAINERS)
+def test_a_file_that_is_cut_off_is_no_shorter_sound(tmp_path: Path, container: str, subtype: str, stored: bool) -> None:
+    """At any byte: what is left is refused, or every sample is there. An Ogg file may end with a whole page."""
+    path = tmp_path / "a"
+    data = encoded(path, container, subtype)
+    count = len(read(path))
+    assert count >= 48_000
+    start = data.rfind(b"OggS")
+    rng = np.random.default_rng(5)
+    for end in [len(data) // 2, len(data) - 2000, start + 2, start + 20, *rng.integers(100, len(data) - 5000, 20)]:
+        part = data[: int(end)]
+        if end < 0 or (container == "OGG" and data[int(end) : int(end) + 4] == b"OggS"):
+            continue
+        path.write_bytes(part)
+        raw = Stored("a", partial(bytes, part)) if stored else str(path)
+        try:
+            assert len(read(raw)) == count, end
+        except ValueError as error:
+            assert "cut off" in str(error) or "can't read the sound" in str(error)
+        else:
+            raise AssertionError(f"{container} cut at {end} of {len(data)} is read")
+
+
+def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    data = encoded(tmp_path / "a.wav", "WAV", "PCM_16")
+    (tmp_path / "a.wav").write_bytes(data[: 44 + 2000])
+    told = r"a.wav is cut off: its header promises 96,000 bytes of samples, the file holds 2,000; copy it again"
+    with pytest.raises(ValueError, match=told):
+        read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFF_FFFF, 0x7FFF_F000, 0x8000_0000])
+@pytest.mark.parametrize("whole", [0, 0xFFFF_FFFF])
+def test_a_length_that_was_not_known_when_it_was_written(tmp_path: Path, size: int, whole: int) -> None:
+    """As ffmpeg, GStreamer, SoX and arecord leave it that write to a pipe: the sound goes on to the file's end."""
+    data = bytearray(encoded(tmp_path / "a.wav", "WAV", "PCM_16"))
+    assert data[36:40] == b"data"
+    expected = read(tmp_path / "a.wav")
+    data[4:8], data[40:44] = struct.pack("<I", whole), struct.pack("<I", size)
+    (tmp_path / "a.wav").write_bytes(data)
+    assert torch.equal(read(tmp_path / "a.wav"), expected)
+    assert torch.equal(read(Stored("a.wav", lambda: bytes(data))), expected)
+    tags = b"LIST" + struct.pack("<I", 4) + b"INFO"
+    (tmp_path / "a.wav").write_bytes(data[:40] + struct.pack("<I", 0) + tags)
+    with pytest.raises(ValueError, match="the sound is empty: it has 0 samples"):
+        read(tmp_path / "a.wav")
+
+
+def test_a_flac_file_that_does_not_count_its_samples(tmp_path: Path) -> None:
+    """As ffmpeg leaves it that writes to a pipe."""
+    data = bytearray(encoded(tmp_path / "a.flac", "FLAC", "PCM_16"))
+    data[21] &= 0xF0  # 36 bits of STREAMINFO
+    data[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a.flac does not say how long it is; write it anew \(ffmpeg -i OLD NEW\)"):
+        read(tmp_path / "a.flac")
+    assert Waveform(16_000).lengths([str(tmp_path / "a.flac")]) == [0.0]
+
+
+def test_an_mp3_file_without_a_count_of_frames_is_read_as_it_is(tmp_path: Path) -> None:
+    """Nothing tells how long it was."""
+    data = encoded(tmp_path / "a.mp3", "MP3", "MPEG_LAYER_III").replace(b"Xing", bytes(4)).replace(b"Info", bytes(4))
+    (tmp_path / "a.mp3").write_bytes(data[: len(data) // 2])
+    assert 10_000 < len(read(tmp_path / "a.mp3")) < 40_000
+
+
+@pytest.mark.parametrize("rate", [1, 50, 1_600_001])
+def test_rates_that_no_sound_has(tmp_path: Path, rate: int) -> None:
+    with pytest.raises(ValueError, match=f"{rate} Hz can't be resampled to 16000 Hz; is the file's header broken"):
+        read((WAVE, rate))
+
+
+def test_what_was_changed_is_noted(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", STEREO, 8000)
+    soundfile.write(tmp_path / "b.wav", WAVE, 44_100)
+    soundfile.write(tmp_path / "c.wav", WAVE, 16_000)
+    notes = [Waveform(16_000)(tmp_path / f"{name}.wav").notes for name in "abc"]
+    assert notes == [("mixed_down", "upsampled"), ("downsampled",), ()]

@@ -48,7 +48,7 @@ def test_plain_data_makes_the_same():
         ("Bern", "got str, wanted columns and their cells"),
         ({"citty": "Bern"}, "no column 'citty'; .*did you mean 'city'"),
         ({"age": "old"}, "age: got 'old', wanted a number"),
-        ({"city": "\udcff"}, "city: the cell is not valid UTF-8"),
+        ({"city": "\udcff"}, "city: not valid UTF-8: byte 1 of the cell is 0xff; save the file"),
     ],
 )
 def test_what_can_not_be_read(raw, said):

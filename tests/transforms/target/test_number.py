@@ -19,3 +19,34 @@ def test_numbers() -> None:
 def test_a_number_that_does_not_vary_is_told_as_such_and_none_at_all_is_not() -> None:
     assert Number().learn(["4"] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 0
     assert Number().learn([""] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 1
+
+
+def test_large_numbers_keep_their_digits() -> None:
+    times = [1_700_000_000 + i for i in range(60)]
+    targets, data, faults, _ = Number().learn([str(time) for time in times], np.ones(60, dtype=bool), None)
+    assert targets.tolist() == times
+    assert not faults
+    assert data.facts == {"mean": np.mean(times), "std": np.std(times)}
+    assert [Number().readable(target, data) for target in targets] == times
+
+
+@pytest.mark.parametrize("cell", ["0.1", "1e12", "1700000000.3"])
+def test_equal_numbers_have_a_deviation_of_exactly_0(cell) -> None:
+    assert Number().learn([cell] * 60, np.ones(60, dtype=bool), None).data.facts == {"mean": float(cell), "std": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("NA", "got 'NA', wanted a number; it is a usual spelling of a missing value: leave the cell empty"),
+        ("nan", "got 'nan', wanted a finite number; it is a usual spelling of a missing value"),
+        ("-inf", "got '-inf', wanted a finite number; leave the cell empty"),
+        ("3,5", "got '3,5', wanted a number; write a decimal point, not a comma"),
+        ("2024-01-03", "it is a date or a time: write it as numbers"),
+        ("5 kg", "write the number without its unit"),
+    ],
+)
+def test_what_is_no_number_is_told_with_its_remedy(cell: str, said: str) -> None:
+    read = Number().learn(["1", cell, "2"], np.ones(3, bool), None)
+    assert said in read.faults[1]
+    assert read.data.facts["mean"] == 1.5

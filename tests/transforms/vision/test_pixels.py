@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +277,72 @@ def test_a_frame_is_told_only_when_asked_for() -> None:
     assert wide.meta[0]["frame"].tolist() == [0, -2, 10, 8]  # Pillow rounds the margin of 2.5 down
     middle = Pixels((10, 10), 3, fit="crop", frame=True)(np.zeros((5, 10, 3), np.uint8))
     assert middle.meta[0]["frame"].tolist() == [2.5, 0, 7.5, 5]
+
+
+def notes(raw: object, channels: int = 3, **how: object) -> tuple[str, ...]:
+    return Pixels((6, 8), channels, **how)(raw).notes
+
+
+def test_twelve_bits_in_sixteen_are_not_black(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 4095, 48).reshape(6, 8).astype(np.uint16)
+    path = saved(tmp_path, Image.fromarray(ramp), "12.png")
+    assert read(path, channels=1).max() < 17 and notes(path, 1) == ("dark",)
+    seen = read(path, channels=1, max_value=4095)[:, :, 0]
+    assert np.abs(seen - ramp / 4095 * 255).max() <= 0.51 and notes(path, 1, max_value=4095) == ()
+    assert read(path, channels=1, max_value=1023).max() == 255 and notes(path, 1, max_value=1023) == ("clipped",)
+    assert notes(saved(tmp_path, Image.fromarray(ramp * 0), "black.png"), 1) == ()  # which it is
+    for wrong in (0, 65_536):
+        with pytest.raises(ValueError, match=f"max_value: got {wrong}, wanted from 1 to 65535"):
+            Pixels((6, 8), 1, max_value=wrong)
+
+
+def colour_16(path: Path, top: int) -> str:
+    """A PNG file of 16 bits a channel, which Pillow cannot write."""
+    rows = np.linspace(0, top, 6 * 8 * 3).astype(">u2").reshape(6, 24)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0)), (b"IDAT", data), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(x)) + name + x + struct.pack(">I", zlib.crc32(name + x)) for name, x in parts]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return str(path)
+
+
+def test_colours_of_sixteen_bits(tmp_path: Path) -> None:
+    assert read(colour_16(tmp_path / "a.png", 65_535)).max() == 255
+    with pytest.raises(ValueError, match=r"no value above 4,095 of 65,535, which is black .*; save it with 8 bits"):
+        read(colour_16(tmp_path / "a.png", 4095))
+
+
+def test_colour_that_is_read_as_grey_is_noted(tmp_path: Path) -> None:
+    red = saved(tmp_path, Image.new("RGB", (8, 6), (220, 30, 30)), "red.png")
+    grey = Image.fromarray(np.stack([GREY] * 3, 2))
+    assert notes(red, 1) == ("colour_dropped",) and notes(red, 3) == ()
+    assert notes(saved(tmp_path, grey.resize((800, 600)), "grey.jpg"), 1) == ()
+    assert notes(saved(tmp_path, Image.new("CMYK", (8, 6), (0, 200, 200, 0)), "c.jpg"), 1) == ("colour_dropped",)
+    palette = Image.new("P", (8, 6), 0)
+    palette.putpalette([0, 250, 0])
+    assert notes(saved(tmp_path, palette, "p.png"), 1) == ("colour_dropped",)
+    large = Image.new("L", (900, 900), 90).convert("RGB")
+    large.paste((255, 0, 0), (400, 400, 440, 440))
+    assert notes(large, 1) == ("colour_dropped",)
+    assert notes(np.stack([GREY] * 3), 1) == () and notes(COLOUR, 1) == ("colour_dropped",)
+
+
+def test_what_is_left_out_of_a_file_is_noted(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    more = {"save_all": True, "append_images": frames[1:]}
+    for name in ("a.gif", "a.webp", "a.png", "a.tiff"):
+        path = saved(tmp_path, frames[0], name, **more)
+        assert notes(path) == ("frames_dropped",), name
+        assert np.abs(read(path) - (255, 0, 0)).max() < 4
+        assert notes(saved(tmp_path, frames[0], name)) == ()
+    assert notes(saved(tmp_path, Image.new("RGBA", (8, 6), (9, 9, 9, 100)), "b.png")) == ("transparent",)
+    assert notes(saved(tmp_path, Image.new("RGBA", (8, 6), (9, 9, 9, 255)), "b.png")) == ()
+    assert notes(saved(tmp_path, Image.new("LA", (8, 6), (9, 100)), "b.png"), 1) == ("transparent",)
+    both = Image.new("RGBA", (8, 6), (200, 9, 9, 100))
+    assert notes(both, 1) == ("transparent", "colour_dropped")
+
+
+def test_a_float_picture_beyond_its_range_is_told_with_its_range(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(GREY.astype(np.float32)), "f.tiff")
+    with pytest.raises(ValueError, match=rf"outside 0..1 \(from {GREY.min()} to {GREY.max()}\), wanted uint8"):
+        read(path)

@@ -1,0 +1,123 @@
+"""What a task asks of the trainer, the same from Python and from the command line."""
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+
+from mm.messages import near
+from mm.tasks.schedule import Schedule
+from mm.tasks.sharding import Sharded
+
+if TYPE_CHECKING:
+    from mm.tasks.base import Task
+
+TRUE = ("bf16-true", "16-true")
+FUSED = (
+    "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of gradients only "
+    "after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
+)
+
+
+def check_precision(trainer: Trainer) -> None:
+    """Refuse a precision in which numbers that are counted are rounded.
+
+    Args:
+        trainer: The trainer that is about to run the task.
+
+    Raises:
+        ValueError: The precision is bf16-true or 16-true.
+    """
+    precision = str(trainer.precision)
+    if precision in TRUE:
+        raise ValueError(
+            f"trainer.precision: got '{precision}', in which counts, targets and metrics lose digits; "
+            f"wanted {precision.replace('true', 'mixed')}"
+        )
+
+
+def check_fit(task: "Task", trainer: Trainer) -> None:
+    """Refuse a training run that would fail later, or would train something else than it says.
+
+    Args:
+        task: The task to train.
+        trainer: The trainer that is about to train it.
+
+    Raises:
+        ValueError: The message names the key and what to set instead.
+    """
+    for key in ("optimizer", "scheduler"):
+        if getattr(task, key) is None:
+            raise ValueError(f"task.{key}: got None, which only a task that tests can do without")
+    check_scaling(task, trainer)
+    assert task.scheduler is not None
+    check_length(task.scheduler, trainer.max_epochs, trainer.max_steps)
+    check_monitors(task.val_names(), trainer)
+    if isinstance(trainer.strategy, Sharded):
+        check_sharding(task, trainer)
+
+
+def check_scaling(task: "Task", trainer: Trainer) -> None:
+    """Refuse fp16 with a fused optimizer.
+
+    Such an optimizer undoes the scaling of gradients by itself, after they were clipped: the weights would move by
+    1/65,536 of what they should. Lightning's own check is not reached, since the task clips by its own hand.
+
+    Raises:
+        ValueError: The trainer scales gradients, and the optimizer is fused.
+    """
+    if getattr(trainer.precision_plugin, "scaler", None) is None:
+        return
+    assert task.optimizer is not None
+    if task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))]).defaults.get("fused"):
+        raise ValueError(FUSED)
+
+
+def check_length(scheduler: Schedule, max_epochs: int | None, max_steps: int) -> None:
+    """Refuse a schedule that needs the length of a run which has none.
+
+    Raises:
+        ValueError: Only time, or a signal, ends the run, and the schedule is not constant.
+    """
+    if max_epochs in (None, -1) and max_steps == -1 and scheduler.shape != "constant":
+        raise ValueError(
+            f"task.scheduler.shape={scheduler.shape} needs to know how long the run is; set trainer.max_epochs or "
+            "trainer.max_steps, or choose task/scheduler=constant"
+        )
+
+
+def check_monitors(known: dict[str, bool | None], trainer: Trainer) -> None:
+    """Refuse a callback that monitors what validation does not log; warn where it takes the worst for the best.
+
+    Args:
+        known: What validation logs -> whether higher is better, None where it has no direction.
+        trainer: The trainer whose callbacks are checked.
+
+    Raises:
+        ValueError: A callback monitors an unknown name that begins with "val".
+    """
+    for callback in trainer.callbacks if trainer.enable_validation else ():  # type: ignore[attr-defined]
+        if not isinstance(callback, ModelCheckpoint | EarlyStopping) or callback.monitor is None:
+            continue
+        metric, name = callback.monitor, type(callback).__name__
+        if metric.startswith("val") and metric not in known:
+            raise ValueError(f"{name}(monitor='{metric}'): validation logs {', '.join(known)}{near(metric, known)}")
+        better = known.get(metric)
+        if better is not None and callback.mode != ("max" if better else "min"):
+            wanted = "higher" if better else "lower"
+            warnings.warn(f"{name}(monitor='{metric}', mode='{callback.mode}'): {wanted} is better", stacklevel=2)
+
+
+def check_sharding(task: "Task", trainer: Trainer) -> None:
+    """Refuse what FSDP can't share out between processes.
+
+    Raises:
+        ValueError: A callback keeps a second model, or the task has weights of its own outside the model.
+    """
+    if any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")
+    if task.unsharded:
+        name = type(task).__name__.lower()
+        raise ValueError(f"task={name}: trainer=fsdp would not share out {task.unsharded}; use trainer=ddp")

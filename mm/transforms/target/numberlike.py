@@ -1,0 +1,102 @@
+"""Cells that are nearly numbers: usual spellings of a missing value, decimal commas, dates."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# As spreadsheets, R, pandas, SQL and people write it, in lower case.
+MISSING = frozenset(
+    (
+        "na",
+        "n/a",
+        "#n/a",
+        "#n/a n/a",
+        "n.a.",
+        "n/k",
+        "nan",
+        "-nan",
+        "null",
+        "none",
+        "nil",
+        "nothing",
+        "missing",
+        "unknown",
+    )
+) | frozenset(
+    ("-", "--", "---", "?", ".", "*", "\\n", "#value!", "#ref!", "#div/0!", "#num!", "<na>", "-1.#ind", "1.#qnan")
+)
+INFINITE = frozenset(("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"))
+COMMA = re.compile(r"[+-]?(\d+|\d{1,3}([. ']\d{3})+),\d+([eE][+-]?\d+)?")
+GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+UNITS = r"%|‰|°|°C|°F|[$€£¥]|[kmµn]?g|[kcmµn]?m|[mµn]?s|min|h|[kMG]?Hz|[kMGT]?B|px|V|mV|W|kW|ml|l|km/h|m/s|bpm|years|y"
+UNIT = re.compile(rf"[$€£¥]\s?[+-]?\d[\d.,]*|[+-]?\d[\d.,]*\s?({UNITS})")
+DATE = re.compile(
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s?(Z|UTC|[+-]\d{2}:?\d{2})?)?"
+    r"|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})([T ]\d{1,2}:\d{2}(:\d{2})?)?"
+    r"|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?"
+)
+HINTS = {
+    "missing": "it is a usual spelling of a missing value: leave the cell empty",
+    "infinite": "leave the cell empty, or write a number",
+    "comma": "write a decimal point, not a comma",
+    "grouped": "write thousands without commas, or a decimal point",
+    "date": "it is a date or a time: write it as numbers, such as days since a date, or the year, the month, the hour",
+    "unit": "write the number without its unit",
+}
+NUMBERLIKE = ("number", "missing", "infinite", "comma", "grouped", "unit")
+MOST_OTHERS = 0.1  # of a column's cells, so that they are still taken for mistakes in a column of numbers
+
+
+class Contents(NamedTuple):
+    """How the cells of a column read."""
+
+    counts: Counter[str]  # a key of HINTS, "number" or "other" -> cells
+    odd: list[str]  # different texts that are no numbers, the most frequent first
+
+
+def form_of(text: str) -> str:
+    """How a cell's text reads: a key of HINTS, `number`, or `other`."""
+    lower = text.casefold()
+    if lower in MISSING:
+        return "missing"
+    if lower in INFINITE:
+        return "infinite"
+    try:
+        float(text)
+    except ValueError:
+        pass
+    else:
+        return "number"
+    for form, pattern in (("grouped", GROUPED), ("comma", COMMA), ("date", DATE), ("unit", UNIT)):
+        if pattern.fullmatch(text):
+            return form
+    return "other"
+
+
+def number_hint(text: str) -> str:
+    """What to do about a text that is no number, to be appended to a message; nothing where it is not known."""
+    hint = HINTS.get(form_of(text))
+    return f"; {hint}" if hint else ""
+
+
+def read_contents(texts: Sequence[str], most_others: float = 1.0) -> Contents | None:
+    """Sort the cells of a column by how they read.
+
+    Args:
+        texts: The cells that are not empty.
+        most_others: The part of the cells that may be neither numbers, nor dates, nor missing values.
+
+    Returns:
+        How many cells read in which way; None as soon as there are more others than that.
+    """
+    counts: Counter[str] = Counter()
+    odd = []
+    for text, count in Counter(texts).most_common():
+        form = form_of(text)
+        counts[form] += count
+        if form != "number":
+            odd.append(text)
+        if counts["other"] > most_others * len(texts):
+            return None
+    return Contents(counts, odd)

@@ -1,0 +1,55 @@
+"""Text from the data is data: what OmegaConf and Hydra would interpolate comes through as it was written."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from mm.cli._escape import build, escape, read_resolved
+
+HOSTILE = ["${name}", "${oc.env:HOME}", r"\${name}", r"a\\${b}", "$${x}", "${", "}${a}${b}", "yes", "1e3", "null", "\\"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_texts_come_through_a_config(text):
+    job = {"_target_": "mm.cli._jobs.Job", "number": 0, "folder": "x", "overrides": []}
+    cfg = OmegaConf.create({"model": job | {"command": escape([text]), "label": escape(text)}})
+    assert OmegaConf.to_container(cfg, resolve=True)["model"]["label"] == text
+    built = build(cfg, "model")
+    assert built.label == text and built.command == [text]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_saved_config_is_read_as_it_was(tmp_path, text):
+    cfg = OmegaConf.create({"classes": escape([text]), "lr": 1e-05})
+    OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
+    assert read_resolved(tmp_path / "config.yaml") == {"classes": [text], "lr": 1e-05}
+
+
+def test_what_configs_read_as_missing_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="is called '\\?\\?\\?'"):
+        escape({"classes": ["a", "???"]})
+    (tmp_path / "config.yaml").write_text("[1, 2]", encoding="utf-8")
+    with pytest.raises(ValueError, match="got a list, wanted the mapping"):
+        read_resolved(tmp_path / "config.yaml")
+
+
+def test_no_file_of_a_run_holds_the_value_of_a_variable(mm, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2hunter2")
+    names = ["${oc.env:SECRET_TOKEN}", "${name}", "$10-$20", "[bold]", "a|b", "yes"]
+    rows = "".join(f't {i},"{names[i % 6]}","{names[i % 2]}"\n' for i in range(60))
+    (tmp_path / "a.csv").write_text("text,label,kind\n" + rows)
+    run = mm(
+        "train", "datamodule=manifest", "datamodule.path=a.csv", "datamodule.columns.text=text", "run=a",
+        "datamodule.columns.target=label", "datamodule.columns.tabular=kind", "datamodule.num_workers=0",
+        "model/encoders/text=bag", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=[csv,wandb]",
+    )  # fmt: skip
+    assert run.status == 0, run.err
+    again = mm("train", "run=a", "resume=true", "trainer.max_epochs=2")
+    assert again.status == 0, again.err
+    import json
+
+    assert json.loads((run.folder / "model/labels.json").read_text())["target"] == sorted(names)
+    for file in run.folder.rglob("*"):
+        assert not file.is_file() or b"hunter2hunter2" not in file.read_bytes(), file
+    measured = mm("evaluate", "checkpoint=outputs/a/model", "datamodule=manifest", "datamodule.path=a.csv")
+    assert measured.status == 0, measured.err
+    assert mm("diagnose", "run=a").status == 0

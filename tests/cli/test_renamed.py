@@ -1,0 +1,49 @@
+"""Configs of earlier versions."""
+
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from mm.cli import _resuming
+from mm.cli._mistakes import explain
+from mm.cli._renamed import current_name, rename_targets
+
+
+def test_only_our_own_modules_have_another_name():
+    assert current_name("datamodules.digits.DigitsDataModule") == "mm.datamodules.digits.DigitsDataModule"
+    for name in (
+        "datamodules.mine.Mine",
+        "mm.datamodules.digits.X",
+        "datamodules",
+        "datamodules.digits",
+        "torch.nn.Linear",
+    ):
+        assert current_name(name) == name
+
+
+def test_every_target_of_a_config_is_renamed():
+    old = {"a": {"_target_": "datamodules.digits.X", "b": [{"_target_": "datamodules.rows.Y"}, None, 1]}, "c": None}
+    found = rename_targets(old | {"d": "${a.b}", "e": "???"})
+    assert found["a"]["_target_"] == "mm.datamodules.digits.X"
+    assert found["a"]["b"] == [{"_target_": "mm.datamodules.rows.Y"}, None, 1]
+    assert found["d"] == "${a.b}"
+
+
+def test_a_run_with_the_old_name_goes_on(tmp_path, capsys):
+    node = {"_target_": "datamodules.digits.DigitsDataModule", "batch_size": 8}
+    OmegaConf.save(OmegaConf.create({"datamodule": node, "seed": 0}), tmp_path / "config.yaml")
+    now = OmegaConf.create({"datamodule": node | {"_target_": f"mm.{node['_target_']}"}, "seed": 0})
+    _resuming.check(now, tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_old_name_is_told_the_new_one(monkeypatch):
+    monkeypatch.setattr("sys.path", [])  # a checkout has a folder of this name
+    monkeypatch.delitem(__import__("sys").modules, "datamodules", raising=False)
+    config = OmegaConf.create({"datamodule": {"_target_": "datamodules.digits.DigitsDataModule"}})
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(config.datamodule)
+    said = explain(caught.value, "train")
+    assert said is not None
+    assert said.endswith("datamodules.digits.DigitsDataModule is now mm.datamodules.digits.DigitsDataModule")
