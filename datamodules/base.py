@@ -19,6 +19,7 @@ from mm.datamodules.rows import Loaded, Loader, Rows, begin_worker, join
 from mm.datamodules.splitting import Split, keep_some
 from mm.datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.files import whole
+from mm.messages import say
 from mm.transforms.collate import finish
 from mm.transforms.target.classes import Classes
 from mm.types import MODALITIES, Batch, TargetData, TargetTransform, Transform
@@ -102,6 +103,15 @@ class DataModule(LightningDataModule):
         if name in self.table.written:
             return self.table.written[name][row]
         return self.reader(name).readable(self.table.targets[name][row], self.table.spec.targets[name])
+
+    def is_labelled(self, name: str, row: int) -> bool:
+        """Return whether a row has a target that could be read.
+
+        Args:
+            name: The target.
+            row: The row's number in the table.
+        """
+        return (row, self.table.column(name, row)) not in self.faults and self.truth(name, row) is not None
 
     @cached_property
     def table(self) -> Table:
@@ -327,7 +337,14 @@ class DataModule(LightningDataModule):
         """Raise or record what a worker found wrong, note what was too long."""
         for fault in loaded.faults:
             self.record(fault, self.table)
-        self.long.update(loaded.long)
+        for row, what in loaded.long:
+            kind, _, name = what.partition("/")
+            if kind == "target_cut_off" and not any(what == known for _, known in self.long):
+                say(
+                    f"{self.table.name(row)}: its '{name}' lies in what was cut off from the input; such rows are "
+                    "measured against the whole target, and data/target_cut_off counts them"
+                )
+            self.long.add((row, what))
 
     def record(self, fault: Fault, table: Table, others: int = 0) -> None:
         """others: how many more rows are known to be wrong. Errors: ValueError under on_error=raise."""

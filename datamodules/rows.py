@@ -16,7 +16,7 @@ from mm.signals import answer_parent_only
 from mm.transforms.augment import AugmentError
 from mm.transforms.collate import Sample, collate, is_absent
 from mm.transforms.stored import StoredError
-from mm.types import Aligned, Batch, Read, TargetTransform, Transform, blank
+from mm.types import Aligned, Batch, Read, TargetCutOff, TargetTransform, Transform, blank
 
 # What to do where no row is at fault, which then is told whatever on_error says.
 FIXES = {
@@ -30,9 +30,9 @@ class RowRead(NamedTuple):
 
     sample: Sample
     faults: list[Fault]
-    long: list[
-        str
-    ]  # of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read
+    # Of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read; and targets
+    # that lie in what was cut, "target_cut_off/answer".
+    long: list[str]
 
 
 class Loaded(NamedTuple):
@@ -99,12 +99,17 @@ class Rows(Dataset[RowRead]):
             except ValueError as error:
                 faults.append(Fault(row, self.table.column(name, row), str(error), FIXES.get(type(error), "")))
         targets: dict[str, Any] = {name: values[row] for name, values in self.table.targets.items()}
+        cut_off = []
         for name, reader in self.aligned.items():
             try:
                 targets[name] = self.align(targets[name], reader, inputs.get(reader.input))
             except ValueError as error:
-                faults.append(Fault(row, self.table.column(name, row), str(error)))
-                targets[name] = unlabelled(targets[name])
+                # The length of a target that is not aligned says nothing about the input's tokens.
+                targets[name] = unlabelled(targets[name][:1])
+                if isinstance(error, TargetCutOff) and not self.train:
+                    cut_off.append(name)  # a limit on what the model reads must not make its test easier
+                else:
+                    faults.append(Fault(row, self.table.column(name, row), str(error)))
         if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
             return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
         reads = {name: read for name, read in inputs.items() if read is not None}
@@ -113,6 +118,7 @@ class Rows(Dataset[RowRead]):
         long = [f"cut/{name}" for name, read in reads.items() if read.cut]
         long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
         long += [f"unknown/{name}" for name, read in reads.items() if read.unknown]
+        long += [f"target_cut_off/{name}" for name in cut_off]
         long += [f"{note}/{name}" for name, read in reads.items() for note in read.notes]
         return RowRead(Sample(inputs, targets, row), faults, long)
 

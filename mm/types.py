@@ -236,6 +236,10 @@ class TargetTransform(Protocol):
         ...
 
 
+class TargetCutOff(ValueError):
+    """A row's target lies in a part of its input that was cut off: it can't be learnt, but the row is measured."""
+
+
 @runtime_checkable
 class Aligned(Protocol):
     """A TargetTransform whose targets follow from how an input was read, such as a tag per token."""
@@ -247,7 +251,12 @@ class Aligned(Protocol):
     needs: tuple[str, str] | None
 
     def align(self, target: Tensor, read: Read) -> list[Tensor]:
-        """A row's target -> one for each window."""
+        """A row's target -> one for each window.
+
+        Raises:
+            TargetCutOff: The input was truncated, or is read in windows, and the target lies in none of what is read.
+            ValueError: The target does not fit the input.
+        """
         ...
 
 

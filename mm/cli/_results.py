@@ -12,6 +12,7 @@ from typing import Any
 from mm.cli._app import shown
 from mm.files import whole
 from mm.messages import cell, command, markdown, plain
+from mm.metrics.directions import DIRECTIONS, known_direction
 
 WIDE = 250  # columns of a table in a file
 # What is said of the rows that are counted as data/KIND/INPUT: the notes of the transforms, see mm.types.Read.
@@ -33,6 +34,24 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in data.items()}
     with whole(path) as part:
         part.write_text(json.dumps(finite, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def write_metrics(folder: Path, results: Mapping[str, Any], directions: Mapping[str, bool | None]) -> Path:
+    """Write a run's numbers, and beside them whether a higher value of each is better, which `mm compare` reads.
+
+    Args:
+        folder: The run folder.
+        results: Name -> number, which become metrics.json.
+        directions: Name -> whether higher is better, None for neither; other names are looked up.
+
+    Returns:
+        The path of metrics.json. Whoever finds it finds metrics.directions.json, too.
+    """
+    found = {name: directions.get(name, known_direction(name)) for name in results}
+    write_json(folder / DIRECTIONS, {name: higher for name, higher in found.items() if higher is not None})
+    path = folder / "metrics.json"
+    write_json(path, results)
+    return path
 
 
 def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
@@ -76,11 +95,19 @@ def write_predictions(path: Path, datamodule: Any, rows: list[int], decoded: Map
 
 
 def save(
-    folder: Path, results: Mapping[str, Any], task: Any, datamodule: Any, rows: list[int], truth: bool
+    folder: Path,
+    results: Mapping[str, Any],
+    task: Any,
+    datamodule: Any,
+    rows: list[int],
+    truth: bool,
+    directions: Mapping[str, bool | None] | None = None,
 ) -> dict[str, Path]:
-    """metrics.json first, then predictions of these rows, errors and pictures. -> what -> where"""
-    saved = {"metrics": folder / "metrics.json"}
-    write_json(saved["metrics"], results)
+    """metrics.json first, then predictions of these rows, errors and pictures. -> what -> where
+
+    directions: of metrics, where they are others than the task's
+    """
+    saved = {"metrics": write_metrics(folder, results, task.directions() | (directions or {}))}
     if rows:
         saved["predictions"] = folder / "predictions.parquet"
         write_predictions(saved["predictions"], datamodule, rows, task.decoded, truth)
@@ -140,6 +167,9 @@ def notes(results: Mapping[str, Any]) -> list[str]:
         if name.startswith("data/cut/") and count:
             what = name.removeprefix("data/cut/")
             found.append(f"{what}: of {count} rows a part was cut, at datamodule.transforms.{what}.max_length")
+        if name.startswith("data/target_cut_off/") and count:
+            what = name.removeprefix("data/target_cut_off/")
+            found.append(f"{what}: of {count} rows it lies in what was cut off; they are measured against all of it")
         if name.startswith("data/unknown/") and count:
             what = name.removeprefix("data/unknown/")
             found.append(f"{what}: {count} rows name what the training rows do not have; it was read as another class")

@@ -249,12 +249,13 @@ def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float |
     if task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
-    _results.write_json(folder / "metrics.json", results)  # before anything that may fail
+    monitored = {cfg.monitor.metric: cfg.monitor.mode == "max"}
+    _results.write_metrics(folder, results, task.directions() | monitored)  # before anything that may fail
     saved = _weights.leave_adapter(cfg, task.model, folder)
     saved |= {"model": folder / "model", "config": folder / "config.yaml"}
     save_model(cfg, run, folder / "model", results)
     rows = datamodule.rows("test").tolist() if tested else []
-    saved |= _results.save(folder, results, task, datamodule, rows, truth=True)
+    saved |= _results.save(folder, results, task, datamodule, rows, truth=True, directions=monitored)
     _loggers.finish(trainer, task, results, saved)
     kept = task.kept(OmegaConf.to_container(cfg.task, resolve=True))
     commands = next_commands(cfg, folder, measurable=bool(kept or cfg.model.heads))

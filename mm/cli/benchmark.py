@@ -63,7 +63,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     said = "\n".join([*table(figures, source, where), bottleneck(figures, cfg, device.type)])
     print(said)
     (folder / "report.txt").write_text(said + "\n", encoding="utf-8")
-    _results.write_json(folder / "metrics.json", {f"benchmark/{name}": value for name, value in figures.items()})
+    _results.write_metrics(folder, {f"benchmark/{name}": value for name, value in figures.items()}, {})
     print(shown(folder))
 
 

@@ -57,8 +57,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     remember(folder)
     numbers: dict[str, Any] = {f"{key}/{n}": value for key, found in results.items() for n, value in found.items()}
     numbers |= _run.data_counts(datamodule)
-    saved = {"model": loaded.path, "metrics": folder / "metrics.json"}
-    _results.write_json(saved["metrics"], numbers)
+    saved = {"model": loaded.path, "metrics": _results.write_metrics(folder, numbers, {})}
     saved |= {path.stem: path for path in _results.write_figures(folder, figures)}
     if datamodule.faults:
         saved["errors"] = folder / "errors.csv"

@@ -12,6 +12,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from mm.messages import cell, near, plain
+from mm.metrics.directions import DIRECTIONS, known_direction
 
 IGNORED = ("seed", "run", "resume", "paths.outputs")  # overrides in which runs of one row may differ
 
@@ -23,6 +24,7 @@ class Result(NamedTuple):
     kind: str  # verb and data: what must be the same for runs to be comparable
     overrides: tuple[str, ...]  # but those that are ignored
     metrics: dict[str, float]
+    directions: dict[str, bool]  # metric -> whether higher is better, as the run has written it; of an old run nothing
 
 
 def main(argv: list[str]) -> None:
@@ -52,7 +54,7 @@ def main(argv: list[str]) -> None:
 
 
 def arguments(argv: list[str]) -> tuple[list[Path], list[str]]:
-    """`outputs/SWEEP ... [metrics=test/accuracy,val/loss]`; the first metric ranks, losses and errors ascending."""
+    """`outputs/SWEEP ... [metrics=test/accuracy,val/loss]`; the first metric ranks, the best run first."""
     folders = [a for a in argv if "=" not in a or Path(a).is_dir()]  # a sweep's folder may be called lr=0.1
     options = dict(a.split("=", 1) for a in argv if a not in folders)
     unknown = set(options) - {"metrics"}
@@ -89,7 +91,22 @@ def results(folder: Path, files: Iterable[Path]) -> Iterable[Result]:
             f"{verb_of(text)} on {read}",
             kept,
             json.loads(metrics.read_text(encoding="utf-8")),
+            read_directions(metrics.with_name(DIRECTIONS)),
         )
+
+
+def read_directions(file: Path) -> dict[str, bool]:
+    """Read which metrics of a run are better when higher; nothing where it is an old run, or not what it should be."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {name: x for name, x in found.items() if isinstance(x, bool)} if isinstance(found, dict) else {}
+
+
+def higher_is_better(name: str, runs: Iterable[Result]) -> bool:
+    """Return a metric's direction: what a run has written, else what is known of the name, else True."""
+    for run in runs:
+        if name in run.directions:
+            return run.directions[name]
+    return known_direction(name) is not False
 
 
 def verb_of(overrides: str) -> str:
@@ -124,7 +141,7 @@ def show(runs: list[Result], metrics: list[str]) -> None:
     for run in runs:
         groups.setdefault(run.overrides, []).append(run)
     common = set.intersection(*(set(overrides) for overrides in groups))
-    lower = metrics[0].endswith(("loss", "error", "mae", "rmse", "seconds"))
+    lower = not higher_is_better(metrics[0], runs)
     missing = float("inf") if lower else float("-inf")
 
     def rank(item: tuple[tuple[str, ...], list[Result]]) -> float:

@@ -72,7 +72,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         raise ValueError("not even one row trains: take a smaller model, shorter inputs, or raise max_gib")
     rows, budget = overrides(found)
     figures = {"batch_size": rows} | {f"budget/{name}": most for name, most in budget.items()}
-    _results.write_json(folder / "metrics.json", {f"find_batch/{name}": value for name, value in figures.items()})
+    _results.write_metrics(folder, {f"find_batch/{name}": value for name, value in figures.items()}, {})
     more = ", ".join(f"{name}: {most:g}" for name, most in budget.items())
     print(f"type: datamodule.batch_size={rows}" + (f" {quote(f'datamodule.budget={{{more}}}')}" if budget else ""))
     print(shown(folder))

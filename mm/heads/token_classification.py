@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from mm.heads._classifying import ClassLoss, misfit
 from mm.types import IGNORE, Features
@@ -84,15 +85,29 @@ class TokenClassificationHead(nn.Module):
         """(B, T, C), (B, up to T) -> sum over labelled words, their count (or their class weights)"""
         return self.class_loss(prediction.flatten(0, 1), fit(target, prediction).flatten())
 
-    def score(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """-> the best allowed tags (N, T) and truth (N, T) of the N labelled rows; IGNORE at what begins no word"""
-        target = fit(target, prediction)
-        rows = (target != IGNORE).any(1)
-        told = torch.full_like(target, IGNORE)
-        for row in rows.nonzero().flatten().tolist():
-            words = target[row] != IGNORE
-            told[row, words] = self.tags(prediction[row, words])
-        return told[rows], target[rows]
+    def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+        """Compare the tags of whole texts, as seqeval does, and not only of the words that were read.
+
+        A word without a token, because the text was truncated or the tokenizer drops it, is predicted as O.
+
+        Args:
+            said: What `decode` returned for each row.
+            truth: Of each row the tags of all words.
+
+        Returns:
+            Predicted and true tags as classes, each (N, W) int64, `IGNORE` behind the words of shorter texts.
+        """
+        index = {tag: i for i, tag in enumerate(self.classes)}
+        device = self.linear.weight.device
+        told, true = [], []
+        for row, tags in zip(said, truth, strict=True):
+            found = ["O" if tag is None else tag for tag in row["tags"]]
+            found += ["O"] * (len(tags) - len(found))
+            told.append(torch.tensor([index[tag] for tag in found[: len(tags)]]))
+            true.append(torch.tensor([index[tag] for tag in tags]))
+        if not told:
+            return torch.zeros(2, 0, 0, dtype=torch.long, device=device).unbind()  # type: ignore[return-value]
+        return tuple(pad_sequence(x, True, IGNORE).to(device) for x in (told, true))  # type: ignore[return-value]
 
     def choices(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """-> logits (N, 1, C) and tags (N, 1) of the N labelled words of all rows"""
@@ -165,8 +180,8 @@ class TokenClassificationHead(nn.Module):
         first character and one after the last, log-probabilities (W, C), and whether no token tells of it (W,): an O.
         """
         words = F.pad(words, (0, logits.shape[0] - len(words)), value=-1)
-        text = "".join(map(chr, characters.tolist()))
-        places = [found.span() for found in re.finditer(r"[^\s\0]+", text)]
+        text = "".join(map(chr, characters.tolist())).rstrip("\0")  # padding
+        places = [found.span() for found in re.finditer(r"\S+", text)]
         first = words >= 0
         untold = torch.ones(len(places), dtype=torch.bool, device=logits.device)
         untold[words[first].long()] = False

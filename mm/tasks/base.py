@@ -133,6 +133,14 @@ class Task(LightningModule):
     def val_names(self) -> dict[str, bool | None]:
         """What validation logs, known before it has run -> whether higher is better; one of them is monitored."""
 
+    def directions(self) -> dict[str, bool | None]:
+        """Return whether a higher value is better, for each name that validation and the test log.
+
+        None where neither direction is better, such as for counts.
+        """
+        known = self.val_names()
+        return known | {name.replace("val", "test", 1): higher for name, higher in known.items()}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The loss whose gradient, averaged over processes and accumulation, is that of the mean over labelled rows.
 

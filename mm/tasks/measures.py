@@ -12,6 +12,8 @@ from torchmetrics import Metric, SumMetric
 
 from mm.types import Drawn
 
+COUNTS = ("support", "rows")  # numbers that tell how much was measured, not how well
+
 
 def positive(count: Tensor) -> Tensor:
     """Counts to divide by: where nothing was counted, one. They may be fractions, as sums of class weights are."""
@@ -61,6 +63,17 @@ def metric_names(name: str, metric: Metric) -> list[str]:
     if not isinstance(metric, Drawn):
         return [name]
     return [key for key in metric.names() if "/" not in key]
+
+
+def metric_directions(name: str, metric: Metric) -> dict[str, bool | None]:
+    """Return of every number that a metric computes whether a higher one is better, None for counts.
+
+    Args:
+        name: The metric's name in its head.
+        metric: The metric.
+    """
+    names = metric.names() if isinstance(metric, Drawn) else [name]
+    return {key: None if key.startswith(COUNTS) else metric.higher_is_better for key in names}
 
 
 def read_scores(measured: Mapping[str, Metric], draw: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,7 +9,16 @@ from torchmetrics import Metric
 
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
-from mm.tasks.measures import mean_losses, metric_names, positive, read_scores, scores, section, subsets
+from mm.tasks.measures import (
+    mean_losses,
+    metric_directions,
+    metric_names,
+    positive,
+    read_scores,
+    scores,
+    section,
+    subsets,
+)
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
 from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, labelled, mask_inputs, pick
@@ -157,6 +166,17 @@ class Supervised(Task):
                         names |= {f"{prefix}{n}": metric.higher_is_better for n in metric_names(name, metric)}
         return names
 
+    def directions(self) -> dict[str, bool | None]:
+        found: dict[str, bool | None] = dict(self.val_names())
+        for split in self.parts:
+            for place, mark, heads in self.measured(split):
+                found[f"{place}/{mark}loss"] = False
+                for head, measured in heads.items():
+                    prefix = f"{place if len(heads) == 1 else f'{place}/{head}'}/{mark}"
+                    for name, metric in measured.items():
+                        found |= {f"{prefix}{n}": up for n, up in metric_directions(name, metric).items()}
+        return found
+
     def measured(self, split: str) -> Iterator[tuple[str, str, Scores]]:
         """Section, prefix of its names, metrics: of every subset, then of each input's own heads."""
         inputs = self.model.inputs
@@ -223,6 +243,7 @@ class Supervised(Task):
                 scores["loss"].update(*head.loss(output.predictions[name], batch.targets[name], output.fused))
             keep = torch.ones_like(merged.first, dtype=torch.bool) if seen is None else seen[merged.first]
             if isinstance(head, Spoken):
+                keep = keep & self.answered(name, head, merged, batch)
                 prediction, target = self.compare(name, head, merged, keep, said.get(name))
             else:
                 part = slice(None) if seen is None else keep
@@ -234,11 +255,34 @@ class Supervised(Task):
                     if metric_name not in ("loss", "rows"):
                         metric.update(prediction, target)
 
+    def answered(self, name: str, head: Spoken, merged: Merged, batch: Batch) -> Tensor:
+        """Return which rows have a target to compare with, also where all of it was cut off from the head's input.
+
+        Args:
+            name: The head.
+            head: The head itself.
+            merged: One prediction per row.
+            batch: The windows that were merged.
+
+        Returns:
+            (R,) bool.
+        """
+        found = labelled(merged.targets[name]) & (merged.row >= 0)
+        if head.input is not None and not found.all():
+            read = set(batch.row[batch.masks[head.input].any(1)].tolist())
+            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            more = [
+                not known and row >= 0 and row in read and datamodule.is_labelled(name, row)
+                for row, known in zip(merged.row.tolist(), found.tolist(), strict=True)
+            ]
+            found = found | torch.tensor(more, device=found.device)
+        return found
+
     def compare(
         self, name: str, head: Spoken, merged: Merged, keep: Tensor, said: list[dict[str, Any]] | None
     ) -> tuple[Any, Any]:
-        """What a head says of the labelled rows, and what was written. said: what it says of every row, where known."""
-        rows = (keep & labelled(merged.targets[name]) & (merged.row >= 0)).nonzero().flatten()
+        """What a head says of the rows of `keep`, and what was written. said: of every row, where it is known."""
+        rows = keep.nonzero().flatten()
         if said is None:
             meta = {key: x[rows] for key, x in merged.meta.items()}
             answers = head.decode(pick(merged.predictions[name], rows), pick(merged.fused, rows), meta)

@@ -14,11 +14,12 @@ from mm.datamodules.base import DataModule
 from mm.datamodules.order import Draw
 from mm.datamodules.rows import Rows
 from mm.transforms.corrupt.corrupted import Corrupted, Without
+from mm.transforms.target.answers import Answers
 from mm.transforms.target.labels import Labels
 from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
-from mm.types import IGNORE, Batch
+from mm.types import IGNORE, Batch, labelled
 
 TEXTS = "text,target,split\n" + "".join(f"word{k},{'ab'[k % 2]},train\n" for k in range(21)) + "x,a,val\ny,b,test\n"
 
@@ -230,6 +231,30 @@ def test_cut_rows_are_counted(make: Callable[..., DataModule]) -> None:
     module.use({"text": Tokens("bytes", 5, "refuse")})
     with pytest.raises(ValueError, match="column 'text': 6 bytes are too long, at most 5"):
         list(module.loader("train"))
+
+
+@pytest.mark.parametrize("policy", ["raise", "drop", "missing"])
+def test_a_target_that_was_cut_off_is_refused_in_training_and_measured_in_a_test(
+    make: Callable[..., DataModule], policy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on what is read may not take the rows out of a score that it makes harder."""
+    lines = "t,a,s\nthe cat sees,cat,train\nthe cat sees,sees,train\nthe cat sees,sees,test\nthe cat sees,dog,val"
+    names = {"text": "t", "target": "a", "split_column": "s"}
+    module = make("a.csv", lines, readers={"target": Answers("text")}, on_error=policy, **names)
+    module.use({"text": Tokens("bytes", 8, places=True)})
+    (batch,) = module.loader("test")
+    assert batch.row.tolist() == [2] and not labelled(batch.targets["target"]).any()
+    assert not module.faults and module.is_labelled("target", 2)
+    assert module.long == {(2, "cut/text"), (2, "target_cut_off/target")}
+    assert "row 2" in capsys.readouterr().out
+    if policy == "raise":
+        with pytest.raises(ValueError, match=r"row 1 \(id '1'\), column 'a': the answer 'sees' is nowhere read as"):
+            list(module.loader("train", train=True))
+        return
+    (batch,) = module.loader("train", train=True)
+    assert sorted(batch.row.tolist()) == ([-1, 0] if policy == "drop" else [0, 1])
+    list(module.loader("val"))
+    assert not module.is_labelled("target", 3)  # its answer is not in the text at all
 
 
 def test_absent_cells_and_inputs(make: Callable[..., DataModule]) -> None:

@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from heads.by_heart import learn
+from seqeval.metrics import classification_report
 
 from mm.heads.token_classification import TokenClassificationHead, allowed, entities, viterbi
+from mm.metrics.entities import Entities
 from mm.transforms.collate import Sample, collate
 from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
@@ -66,6 +68,26 @@ def test_a_word_that_no_token_tells_of_has_no_tag():
     assert found["prediction"] == []
 
 
+@pytest.mark.parametrize("side", ["truncate", "truncate_left"])
+def test_entities_that_were_cut_off_are_missed(side: str) -> None:
+    """The measures are seqeval's of the whole texts, where nothing is predicted for what was not read."""
+    texts, truth = ["a b c d", "e f"], [["B-a", "I-a", "O", "B-b"], ["B-a", "O"]]
+    batch, _ = read(texts, max_length=4, too_long=side)  # "a b " or " c d"
+    words = batch.meta["text/words"].long()
+    index = torch.tensor([[CLASSES.index(tag) for tag in (*tags, *"OO")[:4]] for tags in truth])
+    logits = F.one_hot(index.gather(1, words.clamp(min=0)), 5) * 20.0
+    made = head()
+    said = made.decode(logits, None, batch.meta)
+    metric = Entities(CLASSES)
+    metric.update(*made.compare(said, truth))
+    told = [["O" if tag is None else tag for tag in row["tags"]] for row in said]
+    wanted = classification_report(truth, told, output_dict=True, zero_division=0)
+    found = metric.compute()
+    for name in ("precision", "recall", "f1-score"):
+        assert float(found[name.partition("-")[0]]) == pytest.approx(wanted["micro avg"][name])
+    assert found["recall"] == pytest.approx(2 / 3) and found["support/b"] == 1
+
+
 def test_windows_say_what_the_whole_text_does():
     text = "one two three four five six seven"
     whole = head().decode(*read([text])[1:], None, read([text])[0].meta)
@@ -105,10 +127,11 @@ def test_it_learns_by_heart():
     prediction, fused, total, count = learn(made, batch.targets["t"], see, table.parameters())
     assert count == 9
     assert total < 0.01
-    told, truth = made.score(prediction, batch.targets["t"])
+    said = made.decode(prediction, fused, batch.meta)
+    assert [row["tags"] for row in said] == [cell.split() for cell in cells]
+    told, truth = made.compare(said, [cell.split() for cell in cells])
     assert torch.equal(told, truth)
     assert (truth != IGNORE).sum() == 9
-    assert [row["tags"] for row in made.decode(prediction, fused, batch.meta)] == [cell.split() for cell in cells]
 
 
 def test_choices_have_the_loss_of_the_head():

@@ -20,7 +20,7 @@ from mm.model import MultimodalModel
 from mm.tasks.measures import section, subsets
 from mm.tasks.schedule import Schedule
 from mm.tasks.supervised import Supervised, drop_inputs
-from mm.types import IGNORE, Batch, DataSpec, TargetData
+from mm.types import IGNORE, Batch, DataSpec, Features, Merged, TargetData
 
 
 def build_model(two_heads=False) -> MultimodalModel:
@@ -287,3 +287,18 @@ def test_a_subset_is_told_by_the_windows_that_have_it():
     f = model.encode(served.inputs, served.masks)["left"]
     alone = own.merge(own(f), torch.tensor([0, 0]), 1).softmax(-1)
     torch.testing.assert_close(torch.cat(task.unimodal_scores["test[left]"]["digit"]["told"].told), alone)
+
+
+def test_a_row_whose_target_was_cut_off_is_measured() -> None:
+    """Rows 3 to 6: labelled; cut off; unlabelled; without the head's input; and filler."""
+    row = torch.tensor([3, 4, 5, 6, -1])
+    targets = {"answer": torch.tensor([[1, 0], *[[IGNORE, IGNORE]] * 4])}
+    masks = {"text": torch.tensor([[True], [True], [True], [False], [True]])}
+    batch = Batch({}, masks, targets, row, {})
+    fused = Features(*[torch.zeros(5)] * 4)
+    merged = Merged({}, fused, targets, {}, row, torch.arange(5))
+    known = SimpleNamespace(is_labelled=lambda name, row: name == "answer" and row != 5)
+    task: Any = SimpleNamespace(trainer=SimpleNamespace(datamodule=known))
+    for read, wanted in (("text", [True, True, False, False, False]), (None, [True, *[False] * 4])):
+        head: Any = SimpleNamespace(input=read)
+        assert Supervised.answered(task, "answer", head, merged, batch).tolist() == wanted

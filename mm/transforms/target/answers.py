@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mm.transforms.target.cells import text_of
-from mm.types import BEGIN, IGNORE, LAST, Read, TargetData, TargetRead
+from mm.types import BEGIN, IGNORE, LAST, Read, TargetCutOff, TargetData, TargetRead
 
 NONE = -2  # in place of all answers: the text has none
 ANYWHERE = -3  # in place of its first character: where it first stands
@@ -45,7 +45,8 @@ class Answers:
     def align(self, target: Tensor, read: Read) -> list[Tensor]:
         """-> of every window (T,): where an answer begins, where it ends, and where neither
 
-        Only in windows that have all of it. Errors: ValueError where it is not in the text, or cut off.
+        Only in windows that have all of it. Errors: ValueError where it is not in the text, TargetCutOff where it was
+        cut off.
         """
         if (target == IGNORE).all():
             return [torch.full((len(meta["words"]),), IGNORE) for meta in read.meta]
@@ -66,7 +67,7 @@ class Answers:
                 if any(here):
                     break
             else:
-                raise ValueError(
+                raise TargetCutOff(
                     f"the answer '{answer}' is nowhere read as a whole; raise max_length or overlap, or set "
                     f"too_long=window, of datamodule.transforms.{self.input}"
                 )

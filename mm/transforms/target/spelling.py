@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mm.transforms.target.cells import text_fault, text_of
 from mm.transforms.target.classes import ClassIndex, find
-from mm.types import IGNORE, Read, TargetData, TargetRead
+from mm.types import IGNORE, Read, TargetCutOff, TargetData, TargetRead
 
 UNITS = {"letters": "", "words": " "}  # what stands between them
 
@@ -71,9 +71,9 @@ class Spelling:
         return TargetRead(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
     def align(self, target: Tensor, read: Read) -> list[Tensor]:
-        """-> as it is. Errors: ValueError where only a part of the input is read: nobody knows what is said in it."""
+        """-> as it is. Errors: TargetCutOff where only a part of the input is read: nobody knows what is said in it."""
         if (len(read.windows) > 1 or read.cut) and not (target == IGNORE).all():
-            raise ValueError(
+            raise TargetCutOff(
                 "is longer than what is read at once, and where its words are nobody knows; raise max_length of "
                 f"datamodule.transforms.{self.input}, or leave it out"
             )

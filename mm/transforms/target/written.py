@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.messages import say
 from mm.transforms.target.cells import text_fault, text_of
 from mm.transforms.text.tokens import load_tokenizer
 from mm.transforms.text.vocabulary import KINDS, trained
@@ -18,8 +19,8 @@ class Written:
     """A cell is a text; its tokens are told one after the other, and then that it ends.
 
     tokenizer: bpe, wordpiece or unigram, trained on the training rows' texts to at most `vocabulary` tokens and kept
-    below `folder`, or a tokenizer's folder or hub name; max_length: tokens of a text, its end included; of a trained
-    model, which can't be given more, longer ones are cut. Errors: ValueError where the tokenizer has no token for the
+    below `folder`, or a tokenizer's folder or hub name; max_length: tokens of a text, its end included: a longer one is
+    refused where it is learnt from, and elsewhere its tokens are cut, but it is measured whole. Errors: ValueError where the tokenizer has no token for the
     end.
     """
 
@@ -52,12 +53,18 @@ class Written:
             wrong = text_fault(text)
             if wrong is not None:
                 faults[row] = wrong
-            elif len(values[row]) > self.max_length and known is None:
+            elif len(values[row]) > self.max_length and known is None and train[row]:
                 faults[row] = (
                     f"the text to write has {len(ids)} tokens and an end, at most {self.max_length} are written; raise "
                     "reads.max_length of its head, or shorten it"
                 )
             values[row] = torch.tensor([IGNORE]) if row in faults else values[row][: self.max_length]
+        cut = [row for row, ids in enumerate(found["input_ids"]) if len(ids) >= self.max_length and row not in faults]
+        if cut:
+            say(
+                f"texts to write of more than {self.max_length} tokens: {len(cut)}, which no model of "
+                "reads.max_length can write; they are measured whole"
+            )
         facts = {"tokenizer": name, "vocabulary": len(tokenizer), "begin": begin, "end": end}
         data = TargetData(kind=self.kind, facts=facts | {"longest": self.max_length})
         # Not every tokenizer gives back what it has read, and metrics would then be told of an easier text.

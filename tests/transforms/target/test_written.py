@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -24,12 +26,24 @@ def test_tokens_of_the_training_rows_and_back(tmp_path):
 
 def test_what_is_too_long_or_no_text_is_told(tmp_path):
     reads = Written("bpe", 300, 6, str(tmp_path))
-    found = reads.learn(["a dog", "a dog", "\udcff", "xyzxyzxyz"], TRAIN, None)
-    assert "has 9 tokens and an end, at most 6 are written; raise reads.max_length" in found.faults[3]
+    found = reads.learn(["a dog", "a dog", "\udcff", "a bc d ef g hi"], np.array([True, True, False, True]), None)
+    assert "tokens and an end, at most 6 are written; raise reads.max_length" in found.faults[3]
     assert "not valid UTF-8" in found.faults[2]
     assert [values.tolist() for values in found.values[2:]] == [[IGNORE], [IGNORE]]
     with pytest.raises(ValueError, match="reads.max_length: got 1, wanted at least 2"):
         Written("bpe", 300, 1)
+
+
+def test_a_text_that_is_too_long_to_be_written_is_measured_whole(tmp_path: Path, capsys) -> None:
+    """Validation and test rows may not get easier, or fewer, because of the length that a model can write."""
+    cells = ["a dog", "a dog", "a cat", "a dog a dog a dog"]
+    found = Written("bpe", 300, 6, str(tmp_path)).learn(cells, TRAIN, None)
+    assert not found.faults
+    assert len(found.values[3]) == 6 and found.values[3][-1] != found.data.facts["end"]
+    assert found.written is not None and found.written[3] == cells[3]
+    assert "more than 6 tokens: 1" in capsys.readouterr().out
+    refused = Written("bpe", 300, 6, str(tmp_path)).learn(cells, np.ones(4, bool), None)
+    assert "at most 6 are written" in refused.faults[3]
 
 
 def test_what_was_written_is_kept_and_special_strings_are_none(tmp_path):
