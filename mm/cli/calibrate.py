@@ -1,5 +1,6 @@
 """Make a model directory's confidence true, by its validation rows."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
             if found:
                 results[key] = best[name] = found
             if pairs:
-                figures[f"{key}/reliability"] = figure(pairs)
+                figures[f"{key}/reliability"] = partial(figure, pairs)
     told = f"{len(datamodule.rows(rows['val']))} {about(datamodule, cfg.split)}"
     checkpoint.calibrate(loaded.path, fitted, _calibration.summary(fitted, best, told))
 

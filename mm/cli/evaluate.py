@@ -92,9 +92,9 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
     results |= _frozen.measure(asked, train, test, datamodule, cfg.seed)
     results |= _run.data_counts(datamodule) | {"data/rows": len(datamodule.rows(cfg.split))}
     saved = {"metrics": folder / "metrics.json"}
+    remember(folder)
+    _results.write_json(saved["metrics"], results)
     if datamodule.faults:
         saved["errors"] = folder / "errors.csv"
         datamodule.write_errors(saved["errors"])
-    remember(folder)
-    _results.write_json(saved["metrics"], results)
     _results.print_results(results, [""], folder, saved, [])
