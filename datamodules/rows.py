@@ -30,8 +30,8 @@ class RowRead(NamedTuple):
 
     sample: Sample
     faults: list[Fault]
-    # Of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read; and targets
-    # that lie in what was cut, "target_cut_off/answer".
+    # Of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read; and
+    # targets that lie in what was cut, "target_cut_off/answer".
     long: list[str]
 
 

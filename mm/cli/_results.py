@@ -55,14 +55,22 @@ def write_metrics(folder: Path, results: Mapping[str, Any], directions: Mapping[
 
 
 def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
-    """test/report -> test_report.png"""
+    """Write pictures, such as test/report to test_report.png. One that can't be drawn is left out, with a warning.
+
+    Args:
+        folder: The run folder.
+        figures: Name to matplotlib's Figure, or to a function that draws one.
+
+    Returns:
+        The files.
+    """
     paths = []
     for name, figure in figures.items():
         path = folder / f"{name.replace('/', '_')}.png"
         try:
             with warnings.catch_warnings(), whole(path) as part:
                 warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # drawn as an empty box
-                figure.savefig(part, dpi=120, format="png")
+                (figure() if callable(figure) else figure).savefig(part, dpi=120, format="png")
         except Exception as error:  # of matplotlib: no number may be lost by it
             cause = next(iter(str(error).splitlines()), "")
             print(plain(f"{shown(path)} could not be drawn: {type(error).__name__}: {cause}"), file=sys.stderr)

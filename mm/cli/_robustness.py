@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
@@ -150,7 +151,7 @@ def run(study: Study, trainer: Trainer, task: Any, folder: Path) -> None:
     better = {head: bool(m.higher_is_better) for head, named in study.metrics.items() for m in named.values()}
     results = _curves.numbers(severities, ours, base, better)
     task.results |= results
-    task.figures["robustness"] = _curves.figure(severities, ours, base)
+    task.figures["robustness"] = partial(_curves.figure, severities, ours, base)
     if trainer.is_global_zero:
         path = folder / "robustness.csv"
         _curves.write(path, severities, ours, base)

@@ -1,5 +1,6 @@
 """Make a model directory's confidence true, by its validation rows."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
             if found:
                 results[key] = best[name] = found
             if pairs:
-                figures[f"{key}/reliability"] = figure(pairs)
+                figures[f"{key}/reliability"] = partial(figure, pairs)
     told = f"{len(datamodule.rows(rows['val']))} {about(datamodule, cfg.split)}"
     if cfg.conformal is not None:
         told += ", of which one half fitted temperatures and the other half sets"

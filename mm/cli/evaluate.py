@@ -100,10 +100,9 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
         results |= _frozen.zero_shot(loaded, test, datamodule, asked["zero_shot"])
     results |= _frozen.measure(asked, train, test, datamodule, cfg.seed)
     results |= _run.data_counts(datamodule) | {"data/rows": len(datamodule.rows(cfg.split))}
-    saved: dict[str, Path] = {}
+    remember(folder)
+    saved = {"metrics": _results.write_metrics(folder, results, {})}
     if datamodule.faults:
         saved["errors"] = folder / "errors.csv"
         datamodule.write_errors(saved["errors"])
-    remember(folder)
-    saved = {"metrics": _results.write_metrics(folder, results, {})} | saved
     _results.print_results(results, [""], folder, saved, [])
