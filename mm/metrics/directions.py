@@ -6,7 +6,8 @@ import re
 HIGHER = (
     "accuracy", "adjusted_rand", "auroc", "average_precision", "balanced_accuracy", "bleu", "chrf", "coverage",
     "effective", "exact_match", "f1", "f1_macro", "f1_micro", "f1_weighted", "map", "map50", "map75", "mfu", "mrr",
-    "ndcg", "pearson", "precision", "precision_macro", "precision_micro", "precision_weighted", "r2", "recall", "recall_macro",
+    "ndcg", "pearson", "precision", "precision_macro", "precision_micro", "precision_weighted", "r2",
+    "recall", "recall_macro",
     "recall_micro", "recall_weighted", "relative", "rouge1", "rouge2", "rougeL", "rouge_l", "rows_per_second",
     "spearman", "word_accuracy",
 )  # fmt: skip

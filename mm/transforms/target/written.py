@@ -20,8 +20,8 @@ class Written:
 
     tokenizer: bpe, wordpiece or unigram, trained on the training rows' texts to at most `vocabulary` tokens and kept
     below `folder`, or a tokenizer's folder or hub name; max_length: tokens of a text, its end included: a longer one is
-    refused where it is learnt from, and elsewhere its tokens are truncated, but it is measured whole. Errors: ValueError
-    where the tokenizer has no token for the end.
+    refused where it is learnt from, and elsewhere its tokens are truncated, but it is measured whole. Errors:
+    ValueError where the tokenizer has no token for the end.
     """
 
     kind = "text"
