@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mm.files import whole
 from mm.messages import markdown, near
@@ -43,6 +46,10 @@ CALIBRATED = "Calibration: "  # begins a line of the model card
 ROOMS = ("encoders", "fusion", "heads", "layers", "losses", "metrics", "transforms", "model")
 ALLOWED = (*(f"mm.{room}." for room in ROOMS), "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
 SOURCES = ("pretrained", "init_from")  # arguments that name other weights
+# What building a model may allocate: a multiple of its weights' size, and room for tables that are not saved.
+ROOM = 4, 1 << 30
+FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "new_empty", "new_zeros")
+TENSORS = 20, 5000  # so many for each that is saved, and some more
 OPTIONAL = ("timm", "transformers", "torchaudio", "torchvision")  # packages that only some models need
 
 
@@ -281,11 +288,11 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     """
     path = fetch(path)
     config = read_config(path)
-    check_requirements(path, config["requires"])
-    for part in ("model", "transforms", "readers", "metrics", "task"):
-        check_targets(config.get(part), [*allow, "torchmetrics"])
-        check_sources(path, config.get(part), part)
     try:
+        check_requirements(path, config["requires"])
+        for part in ("model", "transforms", "readers", "metrics", "task"):
+            check_targets(config.get(part), [*allow, "torchmetrics"])
+            check_sources(path, config.get(part), part)
         return rebuild(path, config, allow, device)
     except (ValueError, KeyboardInterrupt):
         raise
@@ -364,12 +371,15 @@ def check_sources(path: Path, node: Any, where: str) -> None:
 
 def is_inside(path: Path, name: str) -> bool:
     """Whether a folder of this name lies in a directory, links followed."""
-    return (path / name).is_dir() and (path / name).resolve().is_relative_to(path.resolve())
+    try:
+        return (path / name).is_dir() and (path / name).resolve().is_relative_to(path.resolve())
+    except OSError:  # the name is too long for any folder
+        return False
 
 
 def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: str | torch.device) -> LoadedModel:
     """The model of a directory whose config was checked."""
-    labels = json.loads((path / "labels.json").read_text(encoding="utf-8"))
+    labels = read_labels(path)
     for name, head in config["model"]["heads"].items():
         if "classes" in head:
             head["classes"] = labels[name]
@@ -384,7 +394,8 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
     for name, node in config["transforms"].items():
         if "columns" in node and node["columns"] is None:
             node["columns"] = list(inputs[name].columns or ())
-    model = build(config["model"], allow)
+    with Bounded(path):
+        model = build(config["model"], allow)
     load_model(model, str(path / "model.safetensors"), device=str(device))
     known: dict[str, Any] = config.get("calibration", {})  # of models that mm calibrate has seen
     model.calibration = {name: Calibration(**tuples(fitted)) for name, fitted in known.items()}
@@ -395,6 +406,59 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
         targets={n: TargetData(**d, classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
     )
     return LoadedModel(model.to(device).eval(), transforms, readers, spec, config, path)
+
+
+def read_labels(path: Path) -> dict[str, Any]:
+    """Read the classes of a model directory.
+
+    Raises:
+        ValueError: If the file is no JSON.
+    """
+    try:
+        return json.loads((path / "labels.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path / 'labels.json'}: is damaged: {error}") from None
+
+
+class Bounded(TorchDispatchMode):
+    """Refuse to allocate far more than the weights of a model directory need, before the memory is taken.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        ValueError: Before an operation that would exceed the bound.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        file = path / "model.safetensors"
+        with safe_open(file, "pt") as weights:
+            self.tensors = TENSORS[0] * len(weights.keys()) + TENSORS[1]
+        self.bytes = ROOM[0] * file.stat().st_size + ROOM[1]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch would import its compiler for it, which takes seconds."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        if name in FACTORIES and str(kwargs.get("device") or "cpu") != "meta":
+            self.count(args[0] if isinstance(args[0], list | tuple) else [], kwargs.get("dtype"))
+        elif name in ("clone", "_to_copy", "empty_like"):
+            self.count(args[0].shape, args[0].dtype)
+        return func(*args, **kwargs)
+
+    def count(self, shape: Sequence[int], dtype: torch.dtype | None) -> None:
+        """Take one tensor into account."""
+        self.bytes -= prod(shape) * (dtype or torch.get_default_dtype()).itemsize
+        self.tensors -= 1
+        if self.bytes < 0 or self.tensors < 0:
+            size = f"a tensor of {' x '.join(map(str, shape))}" if self.bytes < 0 else "so many layers"
+            raise ValueError(f"{self.path}: the config describes {size}, far more than its weights; it is damaged")
 
 
 def use_tokenizer(folder: str, *nodes: dict[str, Any]) -> None:

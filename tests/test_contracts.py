@@ -9,10 +9,15 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import conf
+from mm import checkpoint
 from mm.cli._finish import fill
 from mm.contracts import check_encoder, check_fusion, check_head, examples, random_features
+from mm.encoders.text.bag import TextBag
+from mm.fusion.sum import SumFusion
+from mm.heads.classification import ClassificationHead
 from mm.layers import masked_mean, time_position
-from mm.types import Features, InputSpec
+from mm.peft import adapters
+from mm.types import DataSpec, Features, InputData, InputSpec, TargetData
 
 MODEL = Path(conf.__file__).parent / "model"
 WIDTH = 32
@@ -162,3 +167,78 @@ class Careless(nn.Module):
 def test_checks_find_what_is_broken(fault):
     failed = {check for check, message in check_encoder(Careless(**{fault: True})) if message is not None}
     assert fault in failed if fault else not failed
+
+
+class Attributes(nn.Module):
+    """Has attributes whose names mean something to `mm` on classes of its own, and a parameter without dimensions."""
+
+    def add_attributes(self) -> None:
+        self.architecture = "two towers"
+        self.identity = 3
+        self.names = ["a", "b"]
+        self.reset_parameters = "at the start of each epoch"
+        self.scale = nn.Parameter(torch.tensor(1.5))
+
+
+class AttributesEncoder(TextBag, Attributes):
+    def __init__(self, embed_dim: int):
+        super().__init__(embed_dim, ngram=2, buckets=64, dropout=0.0, max_length=32, pool="mean")
+        self.add_attributes()
+
+    def forward(self, x, mask):
+        features = super().forward(x, mask)
+        return features._replace(tokens=features.tokens * self.scale, pooled=features.pooled * self.scale)
+
+
+class AttributesFusion(SumFusion, Attributes):
+    def __init__(self, inputs: list[str]):
+        super().__init__(inputs=inputs)
+        self.add_attributes()
+
+    def forward(self, features):
+        fused = super().forward(features)
+        return fused._replace(tokens=fused.tokens * self.scale, pooled=fused.pooled * self.scale)
+
+
+class AttributesHead(ClassificationHead, Attributes):
+    def __init__(self, classes: list[str], embed_dim: int):
+        super().__init__(classes=classes, embed_dim=embed_dim)
+        self.add_attributes()
+
+    def forward(self, fused, target=None):
+        return super().forward(fused, target) * self.scale
+
+
+def test_attributes_of_ones_own_parts_are_left_alone(tmp_path):
+    """Parts keep the contracts, are saved and loaded, whatever their attributes are called."""
+    package = __name__.split(".")[0]
+    config = {
+        "_target_": "mm.model.MultimodalModel",
+        "encoders": {"text": {"_target_": f"{__name__}.AttributesEncoder", "embed_dim": 8}},
+        "fusion": {"_target_": f"{__name__}.AttributesFusion", "inputs": ["text"]},
+        "heads": {"label": {"_target_": f"{__name__}.AttributesHead", "classes": ["a", "b"], "embed_dim": 8}},
+        "embed_dim": 8,
+    }
+    transforms = {"text": {"_target_": "mm.transforms.text.tokens.Tokens", "tokenizer": "bytes"}}
+    readers = {"label": {"_target_": "mm.transforms.target.classes.Classes"}}
+    data = TargetData(kind="class", classes=("a", "b"))
+    spec = DataSpec(inputs={"text": InputData(modality="text")}, targets={"label": data})
+    torch.manual_seed(0)
+    model = checkpoint.build(config, [package]).eval()
+    judge("encoder", check_encoder(model.encoders["text"]))
+    judge("fusion", check_fusion(AttributesFusion(NAMES[:2]), NAMES[:2], WIDTH))
+    classes = instantiate({"_target_": "mm.transforms.target.classes.Classes"})
+    judge("head", check_head(AttributesHead(list(examples(classes).data.classes), WIDTH), classes, WIDTH))
+    for part in (model.encoders["text"], model.fusion, model.heads["label"]):
+        part.scale.data *= 2
+    built = {"text": checkpoint.build(transforms["text"])}
+    checkpoint.save(tmp_path / "model", model, config, built, transforms, readers, spec, None, {}, "# A card\n")
+    loaded = checkpoint.load(tmp_path / "model", allow=[package])
+    assert loaded.config["model"]["encoders"] == config["encoders"]
+    assert loaded.config["model"]["fusion"] == config["fusion"]
+    for name, x in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], x), name
+    assert loaded.model.fusion.reset_parameters == "at the start of each epoch"
+    assert loaded.predict({"text": "abc"})["label"]["prediction"] in ("a", "b")
+    names = [name for name, _ in model.named_parameters()]
+    assert adapters.digest(loaded.model, names) == adapters.digest(model, names)
