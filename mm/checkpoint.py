@@ -379,7 +379,7 @@ def is_inside(path: Path, name: str) -> bool:
 
 def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: str | torch.device) -> LoadedModel:
     """The model of a directory whose config was checked."""
-    labels = json.loads((path / "labels.json").read_text(encoding="utf-8"))
+    labels = read_labels(path)
     for name, head in config["model"]["heads"].items():
         if "classes" in head:
             head["classes"] = labels[name]
@@ -408,6 +408,18 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
     return LoadedModel(model.to(device).eval(), transforms, readers, spec, config, path)
 
 
+def read_labels(path: Path) -> dict[str, Any]:
+    """Read the classes of a model directory.
+
+    Raises:
+        ValueError: If the file is no JSON.
+    """
+    try:
+        return json.loads((path / "labels.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path / 'labels.json'}: is damaged: {error}") from None
+
+
 class Bounded(TorchDispatchMode):
     """Refuse to allocate far more than the weights of a model directory need, before the memory is taken.
 
@@ -415,7 +427,7 @@ class Bounded(TorchDispatchMode):
         path: The directory.
 
     Raises:
-        ValueError: On entering an operation that would exceed the bound.
+        ValueError: Before an operation that would exceed the bound.
     """
 
     def __init__(self, path: Path):
@@ -425,6 +437,11 @@ class Bounded(TorchDispatchMode):
         with safe_open(file, "pt") as weights:
             self.tensors = TENSORS[0] * len(weights.keys()) + TENSORS[1]
         self.bytes = ROOM[0] * file.stat().st_size + ROOM[1]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch would import its compiler for it, which takes seconds."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

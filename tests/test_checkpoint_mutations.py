@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -251,4 +252,17 @@ def test_a_tokenizer_is_a_folder_of_the_directory(trained, tmp_path, name):
     config["transforms"]["text"]["tokenizer"] = name
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match=r"transforms\.text\.tokenizer: got .{3,90}, wanted a folder"):
+        mm.load(path)
+
+
+def test_loading_imports_no_compiler(trained):
+    code = "import sys, mm; mm.load(sys.argv[1]); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, str(trained)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff"])
+def test_torn_labels_are_named(trained, tmp_path, data):
+    path = shutil.copytree(trained, tmp_path / "model")
+    (path / "labels.json").write_bytes(data)
+    with pytest.raises(ValueError, match=r"labels\.json: is damaged: "):
         mm.load(path)
