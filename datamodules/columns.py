@@ -1,7 +1,6 @@
 """Columns of cells -> the rows of one file."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from mm.messages import listing, near, say
 from mm.transforms.collate import is_absent
 from mm.transforms.target.cells import text_of, undecodable
 from mm.types import MODALITIES, ColumnData, DataSpec, InputData
-
 
 ROLES = ("id", "split", "group")  # what a column may be beside inputs and targets
 

@@ -29,7 +29,9 @@ class RowRead(NamedTuple):
 
     sample: Sample
     faults: list[Fault]
-    long: list[str]  # of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read
+    long: list[
+        str
+    ]  # of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read
 
 
 class Loaded(NamedTuple):

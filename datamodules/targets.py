@@ -36,8 +36,8 @@ def check_labelled(table: Table, targets: Sequence[str], monitor: str | None) ->
         what = f"{table.source}: none of the {len(rows)} {name} rows has both an input and a label in column {columns}"
         if split == "val" and (len(bare) == len(targets) or any(target in str(monitor).split("/") for target in bare)):
             raise ValueError(
-                f"{what}: nothing could be measured to choose the best checkpoint ({monitor}); label some of them, name "
-                "other rows with datamodule.columns.split, or set trainer.limit_val_batches=0 to train without validation"
+                f"{what}: nothing could be measured to choose the best checkpoint ({monitor}); label some of them, "
+                "name other rows with datamodule.columns.split, or set trainer.limit_val_batches=0 to train without it"
             )
         say(f"{what}: they are predicted, but not measured")
 
@@ -48,8 +48,7 @@ def any_labelled(table: Table, target: str, rows: np.ndarray) -> bool:
     if isinstance(values, Tensor):
         rows = rows[labelled(values[rows]).numpy()]
     return any(
-        bool(labelled(values[row].unsqueeze(0)).any())
-        and not all(is_absent(raw[row]) for raw in table.inputs.values())
+        bool(labelled(values[row].unsqueeze(0)).any()) and not all(is_absent(raw[row]) for raw in table.inputs.values())
         for row in rows.tolist()
     )
 

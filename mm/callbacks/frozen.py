@@ -216,7 +216,7 @@ def is_frozen(module: nn.Module) -> bool:
 def identities(raw: Sequence[Any], files: bool, stats: np.ndarray | None = None) -> Iterator[bytes]:
     """What tells each raw input from another: a file by path, size and time, all else by its content.
 
-    files: whether a text is the path of one; stats: of these, as in Table.files, where the file system was asked before.
+    files: whether a text is the path of one; stats: of these, as in Table.files, where they were asked for before.
     """
     if isinstance(raw, Identified):
         yield raw.identity.encode()

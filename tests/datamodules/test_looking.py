@@ -50,7 +50,10 @@ def test_one_picture_of_colour_among_hundreds_is_seen(tmp_path: Path, capsys: py
     images[7] = Image.new("RGB", (16, 16))
     paths = pictures(tmp_path, *images)
     assert seen(tmp_path, paths).channels == 3
-    assert "rows.csv: photo: pictures of 16x16 pixels, colour (299 are grey) (all 300 looked at)" in capsys.readouterr().out
+    assert (
+        "rows.csv: photo: pictures of 16x16 pixels, colour (299 are grey) (all 300 looked at)"
+        in capsys.readouterr().out
+    )
     del paths[7]
     assert seen(tmp_path, paths).channels == 1
     assert "rows.csv: photo: pictures of 16x16 pixels, grey (all 299 looked at)" in capsys.readouterr().out

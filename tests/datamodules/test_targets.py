@@ -56,11 +56,22 @@ LABELS = "text,y,split\na,l,train\nb,k,train\nc,{val},val\n{text},l,val\ne,{test
 def test_validation_rows_without_a_label_are_found_before_training(make, capsys, reader) -> None:
     """Of values in one tensor, and in a list of tensors; a label of a row without an input does not count."""
     data = LABELS.replace(",l", ",O").replace(",k", ",O") if reader else LABELS
-    table = make("a.csv", data.format(val="", text="", test="O" if reader else "l"), text="text", target="y", readers=reader, use=False).table
-    with pytest.raises(ValueError, match=r"none of the 2 validation rows has both an input and a label in column 'y': .*"):
+    table = make(
+        "a.csv",
+        data.format(val="", text="", test="O" if reader else "l"),
+        text="text",
+        target="y",
+        readers=reader,
+        use=False,
+    ).table
+    with pytest.raises(
+        ValueError, match=r"none of the 2 validation rows has both an input and a label in column 'y': .*"
+    ):
         check_labelled(table, ["target"], "val/loss")
     check_labelled(table, ["target"], None)  # there is no validation
-    table = make("a.csv", data.format(val="O" if reader else "k", text="", test=""), text="text", target="y", readers=reader)
+    table = make(
+        "a.csv", data.format(val="O" if reader else "k", text="", test=""), text="text", target="y", readers=reader
+    )
     check_labelled(table.table, ["target"], "val/loss")
     assert "none of the 1 test rows has both an input and a label in column 'y': they are predicted, but" in (
         capsys.readouterr().out
@@ -78,7 +89,9 @@ def test_of_several_targets_the_monitored_one_needs_labels(make, capsys) -> None
 
 def test_a_class_a_row_is_named(make) -> None:
     module = make("a.csv", "text,y\n" + "".join(f"w{k},c{k}\n" for k in range(20)), text="text", target="y")
-    with pytest.raises(ValueError, match="each of the 20 classes of 'y' has a single row, which trains: is it a number"):
+    with pytest.raises(
+        ValueError, match="each of the 20 classes of 'y' has a single row, which trains: is it a number"
+    ):
         module.rows("val")
 
 

@@ -1,4 +1,4 @@
-"""Whether a sound file holds all that its header promises: libsndfile reads a file that is cut off as a shorter sound."""
+"""Whether a sound file holds all that its header promises: libsndfile reads one that is cut off as a shorter sound."""
 
 import re
 import struct
@@ -40,9 +40,9 @@ class Chunk(NamedTuple):
 def inspect(file: BinaryIO) -> Container:
     """Compare the length that the header of a sound file promises with the size of the file.
 
-    WAV, RF64, W64, AIFF, 8SVX, CAF, AU, NIST SPHERE and Ogg files are understood. FLAC and MP3 files have to be decoded for
-    it (see `waveform.read_file`). A length that means "unknown" promises nothing, and neither does an Ogg file that ends
-    with a whole page, as recordings of streams do.
+    WAV, RF64, W64, AIFF, 8SVX, CAF, AU, NIST SPHERE and Ogg files are understood. FLAC and MP3 files have to be decoded
+    for it (see `waveform.read_file`). A length that means "unknown" promises nothing, and neither does an Ogg file that
+    ends with a whole page, as recordings of streams do.
 
     Args:
         file: Open for reading bytes; its position changes.
@@ -108,7 +108,7 @@ def ends_here(file: BinaryIO, at: int, end: int, order: str) -> bool:
 
 
 def w64_data(file: BinaryIO, end: int) -> Chunk | None:
-    """The chunk of samples of a W64 file: identifiers of 16 bytes, sizes of 8 that count themselves, to whole 8 bytes."""
+    """The chunk of samples of a W64 file: identifiers of 16 bytes, sizes of 8 that count these, to whole 8 bytes."""
     at = 40
     for _ in range(MOST_CHUNKS):
         file.seek(at)

@@ -84,7 +84,7 @@ def check_samples(wave: Tensor) -> None:
     if not len(wave):
         raise ValueError("the sound is empty: it has 0 samples; leave the cell empty where there is no sound")
     low, high = (float(x) for x in wave.aminmax())  # NaN where any sample is
-    if -LARGEST_SAMPLE <= low and high <= LARGEST_SAMPLE:
+    if low >= -LARGEST_SAMPLE and high <= LARGEST_SAMPLE:
         return
     if not wave.isfinite().all():
         count = int((~wave.isfinite()).sum())
@@ -172,7 +172,9 @@ def read_file(path: str | Path | Stored) -> tuple[Tensor, int, int]:
     try:
         with path.open() if isinstance(path, Stored) else Path(path).open("rb") as file:
             about = inspect(file)
-            source = str(path) if about.unset_size is None and not isinstance(path, Stored) else whole_bytes(file, about)
+            source = (
+                str(path) if about.unset_size is None and not isinstance(path, Stored) else whole_bytes(file, about)
+            )
         if about.missing is not None:
             raise ValueError(cut_off(path, *about.missing))
         with soundfile.SoundFile(source) as sound:
@@ -202,8 +204,8 @@ def whole_bytes(file: BinaryIO, about: Container) -> BytesIO:
 def cut_off(path: str | Path | Stored, promised: int, found: int, unit: str) -> str:
     """The message for a file that holds less than its header promises."""
     return (
-        f"the sound {path} is cut off: its header promises {promised:,} {unit}, the file holds {found:,}; copy it again, "
-        f"or, if it is whole and its header is wrong, {REWRITE}"
+        f"the sound {path} is cut off: its header promises {promised:,} {unit}, the file holds {found:,}; copy it "
+        f"again, or, if it is whole and its header is wrong, {REWRITE}"
     )
 
 

@@ -67,14 +67,14 @@ def known_classes(known: TargetData | None, rows: Sequence[Sequence[str]]) -> tu
         others = len(found) - len(numbers)
         odd = f" (and {others} that are none, such as '{next(x for x in found if x not in numbers)}')" if others else ""
         raise ValueError(
-            f"got {len(numbers)} different numbers, such as {numbers[0]} and {numbers[-1]}{odd}, wanted classes; to tell a "
-            "number choose model/heads=regression, or +model/heads@model.heads.NAME=regression of several"
+            f"got {len(numbers)} different numbers, such as {numbers[0]} and {numbers[-1]}{odd}, wanted classes; to "
+            "tell a number choose model/heads=regression, or +model/heads@model.heads.NAME=regression of several"
         )
     dates = [name for name in found if form_of(name) == "date"] if len(found) > MOST else []
     if len(dates) > len(found) / 2:
         raise ValueError(
-            f"got {len(dates)} different dates or times, such as {dates[0]}, each of which would be a class; write them as "
-            "numbers for model/heads=regression, or as classes, such as the year"
+            f"got {len(dates)} different dates or times, such as {dates[0]}, each of which would be a class; write "
+            "them as numbers for model/heads=regression, or as classes, such as the year"
         )
     return found, "training rows have"
 

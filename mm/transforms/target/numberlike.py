@@ -7,8 +7,25 @@ from typing import NamedTuple
 
 # As spreadsheets, R, pandas, SQL and people write it, in lower case.
 MISSING = frozenset(
-    ("na", "n/a", "#n/a", "#n/a n/a", "n.a.", "n/k", "nan", "-nan", "null", "none", "nil", "nothing", "missing", "unknown")
-) | frozenset(("-", "--", "---", "?", ".", "*", "\\n", "#value!", "#ref!", "#div/0!", "#num!", "<na>", "-1.#ind", "1.#qnan"))
+    (
+        "na",
+        "n/a",
+        "#n/a",
+        "#n/a n/a",
+        "n.a.",
+        "n/k",
+        "nan",
+        "-nan",
+        "null",
+        "none",
+        "nil",
+        "nothing",
+        "missing",
+        "unknown",
+    )
+) | frozenset(
+    ("-", "--", "---", "?", ".", "*", "\\n", "#value!", "#ref!", "#div/0!", "#num!", "<na>", "-1.#ind", "1.#qnan")
+)
 INFINITE = frozenset(("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"))
 COMMA = re.compile(r"[+-]?(\d+|\d{1,3}([. ']\d{3})+),\d+([eE][+-]?\d+)?")
 GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")

@@ -41,9 +41,9 @@ class Pixels:
     training only, on uint8 (C, H, W); frame: also tell, as meta, what of the original the pixels show: `frame` (4,),
     x0, y0, x1, y1 in its pixels, mirrored where x0 is above x1 or y0 above y1, and `size` (2,), its width and height,
     upright. max_value: what stands for white in pictures of one channel with 16 bits, such as 4,095 where 12 are used;
-    null: 65,535. Arrays are (H, W), (H, W, C) or (C, H, W), uint8 or float in 0..1. Of an animation the first picture is
-    read, and transparent parts are laid on white. Read.notes has what was left out: `colour_dropped`, `frames_dropped`,
-    `transparent`, `clipped` and `dark`, see `changes`.
+    null: 65,535. Arrays are (H, W), (H, W, C) or (C, H, W), uint8 or float in 0..1. Of an animation the first picture
+    is read, and transparent parts are laid on white. Read.notes has what was left out: `colour_dropped`,
+    `frames_dropped`, `transparent`, `clipped` and `dark`, see `changes`.
     Errors: ValueError where it is no image.
     """
 
@@ -198,12 +198,12 @@ def has_deep_colour(image: Image.Image) -> bool:
 
 def check_deep_colour(image: Image.Image) -> None:
     """Errors: ValueError where the upper bits hold next to nothing, as where 12 bits were saved in 16."""
-    colours = [image.getchannel(band).getextrema() for band in image.getbands() if band != "A"]
-    top = max(int(largest) for _, largest in colours)
+    colours = [np.asarray(image.getchannel(band)) for band in image.getbands() if band != "A"]
+    top = max(int(values.max()) for values in colours)
     if top < DARK:
         raise RangeError(
-            f"the image has 16 bits a channel, but no value above {256 * top + 255:,} of {DEEP:,}, which is black but for "
-            "rounding; save it with 8 bits a channel, scaled to their range"
+            f"the image has 16 bits a channel, but no value above {256 * top + 255:,} of {DEEP:,}, which is black but "
+            "for rounding; save it with 8 bits a channel, scaled to their range"
         )
 
 
@@ -216,7 +216,7 @@ def changes(image: Image.Image, channels: int, max_value: int) -> tuple[str, ...
         max_value: What stands for white in pictures of one channel with 16 bits.
 
     Returns:
-        Some of `clipped` (values above max_value are read as it), `dark` (16 bits, but no value above 1/16 of max_value),
+        Some of `clipped` (values above max_value are read as it), `dark` (16 bits, no value above 1/16 of max_value),
         `transparent` (parts are, and are laid on white) and `colour_dropped` (colours are read as grey).
     """
     if image.mode in ("L", "1") and "transparency" not in image.info:
@@ -256,8 +256,8 @@ def from_array(array: np.ndarray) -> Image.Image:
             raise ValueError(f"got an array of {array.dtype}, wanted uint8, or floats in 0..1")
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise ValueError(
-                f"got an array of {array.dtype} outside 0..1 (from {array.min():.6g} to {array.max():.6g}), wanted uint8, "
-                "or floats in 0..1"
+                f"got an array of {array.dtype} outside 0..1 (from {array.min():.6g} to {array.max():.6g}), wanted "
+                "uint8, or floats in 0..1"
             )
         array = (array.astype(np.float32) * 255).round().astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))

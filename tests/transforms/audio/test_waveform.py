@@ -166,7 +166,9 @@ def test_too_long() -> None:
 def test_samples_beyond_the_range_of_floats_are_named() -> None:
     with pytest.raises(ValueError, match=r"samples go from 3e\+38 to 3e\+38, wanted floats in about -1..1"):
         read(np.full(100, 3e38, dtype=np.float32))  # whose sum is infinite, though no sample is
-    with pytest.raises(ValueError, match=r"samples go from -29484 to 23182.7, .*; divide them by .* 32,768 for 16 bits"):
+    with pytest.raises(
+        ValueError, match=r"samples go from -29484 to 23182.7, .*; divide them by .* 32,768 for 16 bits"
+    ):
         read(WAVE / np.abs(WAVE).max() * 29484)
     assert read(WAVE * 4).abs().max() > 1.5  # a loud mix is no mistake
 
@@ -204,9 +206,7 @@ def encoded(path: Path, container: str, subtype: str, **how: object) -> bytes:
 
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize(("container", "subtype"), CONTAINERS)
-def test_a_file_that_is_cut_off_is_no_shorter_sound(
-    tmp_path: Path, container: str, subtype: str, stored: bool
-) -> None:
+def test_a_file_that_is_cut_off_is_no_shorter_sound(tmp_path: Path, container: str, subtype: str, stored: bool) -> None:
     """At any byte: what is left is refused, or every sample is there. An Ogg file may end with a whole page."""
     path = tmp_path / "a"
     data = encoded(path, container, subtype)

@@ -85,16 +85,25 @@ NUMBERS = [f"{k / 3:.2f}" for k in range(30)]
     [
         (["inf", *NUMBERS], r"'inf' \(row 0\) is not. Mend them \(leave the cell empty, or write a number\)"),
         (["3,5", *NUMBERS], r"30 of 31 cells are numbers; '3,5' .*write a decimal point, not a comma"),
-        (["1.234,5", "3,5", "4"], r"1 of 3 .*'1.234,5' .* 1 more are not \(such as '3,5'\).*lists, {.* separator: ','}"),
+        (
+            ["1.234,5", "3,5", "4"],
+            r"1 of 3 .*'1.234,5' .* 1 more are not \(such as '3,5'\).*lists, {.* separator: ','}",
+        ),
         (["12,345", *NUMBERS], "write thousands without commas"),
         (["5 kg", *NUMBERS], "write the number without its unit"),
         (["$5", *NUMBERS], "write the number without its unit"),
         (["old", *NUMBERS], r"'old' \(row 0\) is not. Mend them, or set"),
-        (["NA", "?", "-"] * 20 + ["1", "2"], r"2 of 62 cells are numbers; 'NA' \(row 0\) and 59 more are not \(such as"),
+        (
+            ["NA", "?", "-"] * 20 + ["1", "2"],
+            r"2 of 62 cells are numbers; 'NA' \(row 0\) and 59 more are not \(such as",
+        ),
         (["null", *NUMBERS], "a usual spelling of a missing value"),
         ([None, "#N/A", *NUMBERS], r"'#N/A' \(row 1\) is not"),
         ([float("inf"), *range(30)], r"'inf' \(row 0\) is not"),
-        ([f"2024-01-{k:02}" for k in range(1, 31)], r"30 of 30 cells are dates or times, such as '2024-01-01' \(row 0\)"),
+        (
+            [f"2024-01-{k:02}" for k in range(1, 31)],
+            r"30 of 30 cells are dates or times, such as '2024-01-01' \(row 0\)",
+        ),
         ([f"{k}.12.2023" for k in range(1, 31)] + ["NA"], "30 of 31 cells are dates .* days since a date"),
         ([f"2024-01-02 03:{k}:00" for k in range(10, 50)], "40 of them differ: each would be a class of its own"),
         ([date(2024, 1, k) for k in range(1, 31)], "such as '2024-01-01'"),

@@ -63,7 +63,9 @@ def test_measured_numbers_are_no_classes() -> None:
 
 def test_nearly_all_numbers_or_dates_are_no_classes() -> None:
     numbers = [f"{k / 3:.2f}" for k in range(30)]
-    with pytest.raises(ValueError, match=r"got 30 different numbers, .* \(and 1 that are none, such as 'NA'\), wanted c"):
+    with pytest.raises(
+        ValueError, match=r"got 30 different numbers, .* \(and 1 that are none, such as 'NA'\), wanted c"
+    ):
         Classes().learn([*numbers, "NA"], np.ones(31, bool), None)
     dates = [f"2024-01-{k:02}" for k in range(1, 31)]
     with pytest.raises(ValueError, match="got 30 different dates or times, such as 2024-01-01, each of which would be"):
