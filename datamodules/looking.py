@@ -30,7 +30,7 @@ class Headers(NamedTuple):
     sizes: Counter[tuple[int, int]]  # height, width as seen
     grey: int  # how many have one channel
     deep: list[str]  # paths of those with one channel of 16 bits
-    count: int  # how many could be read
+    read: int  # how many could be read
 
 
 def look(
@@ -73,16 +73,16 @@ def look(
             say(f"{what}: {rates_found(rates)} ({looked_at(rates.total(), len(paths))})")
         return InputData(modality="audio", sample_rate=rates.most_common(1)[0][0] if rates else None)
     headers = read_headers(chosen)
-    if not headers.count and trained:
+    if not headers.read and trained:
         return InputData(modality=modality)
-    if not headers.count:
+    if not headers.read:
         raise ValueError(unreadable(source, modality, chosen))
     size = common_size(headers.sizes)
-    channels = 1 if headers.grey == headers.count else 3
+    channels = 1 if headers.grey == headers.read else 3
     top = largest_value(headers.deep)
     max_value = None if top is None else used_range(top)
     if not trained:
-        say(f"{what}: {pictures_found(headers, size, top)} ({looked_at(headers.count, len(paths))})")
+        say(f"{what}: {pictures_found(headers, size, top)} ({looked_at(headers.read, len(paths))})")
     return InputData(modality="vision", size=size, channels=channels, max_value=max_value)
 
 
@@ -146,8 +146,9 @@ def read_headers(paths: Sequence[str]) -> Headers:
         with suppress(*BROKEN), Image.open(path) as image:
             # getexif decodes a whole PNG file that has no EXIF before its pixels
             exif = image.format != "PNG" or "exif" in image.info
+            width, height = image.size
             turned = exif and image.getexif().get(ORIENTATION, 1) >= 5
-            sizes[image.size if turned else image.size[::-1]] += 1
+            sizes[(width, height) if turned else (height, width)] += 1
             grey += image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
             deep += [path] if image.mode.startswith("I") else []
     return Headers(sizes, grey, deep, sizes.total())
@@ -159,13 +160,14 @@ def common_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
     return size if count >= MAJORITY * sizes.total() and max(size) <= LARGEST else USUAL
 
 
-def largest_value(paths: Sequence[str]) -> int | None:
+def largest_value(paths: list[str]) -> int | None:
     """The largest value of a few pictures of 16 bits; None where none can be read, or one has more bits."""
     from PIL import Image
 
     top = None
-    for i in sorted(set(np.linspace(0, len(paths) - 1, DECODED).astype(int).tolist())) if paths else ():
-        with suppress(*BROKEN), Image.open(paths[i]) as image:
+    few = np.unique(np.linspace(0, len(paths) - 1, DECODED).astype(int)).tolist() if paths else []
+    for path in [paths[i] for i in few]:
+        with suppress(*BROKEN), Image.open(path) as image:
             top = max(top or 0, int(np.asarray(image).max()))
     return top if top is not None and top <= DEEP else None
 
@@ -182,8 +184,8 @@ def pictures_found(headers: Headers, size: tuple[int, int], top: int | None) -> 
     if len(sizes) > 1 or size not in sizes:
         others = sizes.total() - sizes[size]
         shape += f", to which {others} of {len(sizes) - (size in sizes)} other sizes are brought"
-    colours = "grey" if headers.grey == headers.count else "colour"
-    if 0 < headers.grey < headers.count:
+    colours = "grey" if headers.grey == headers.read else "colour"
+    if 0 < headers.grey < headers.read:
         colours += f" ({headers.grey} are grey)"
     found = f"pictures of {shape}, {colours}"
     if top is not None:

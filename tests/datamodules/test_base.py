@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mm.callbacks.frozen import notes_of
+from mm.cli._results import notes
+from mm.cli._run import data_counts
 from mm.datamodules.base import DataModule
 from mm.datamodules.order import Draw
 from mm.datamodules.rows import Rows
+from mm.transforms.audio.waveform import Waveform
 from mm.transforms.corrupt.corrupted import Corrupted, Without
 from mm.transforms.target.answers import Answers
 from mm.transforms.target.labels import Labels
@@ -193,7 +197,7 @@ def test_raise_at_once(make: Callable[..., DataModule], tmp_path: Path, row: int
 
 def test_more_rows_are_counted(make: Callable[..., DataModule]) -> None:
     rows = "vision,target\n" + "".join(f"no{k}.png,a\n" for k in range(13))
-    with pytest.raises(ValueError, match=r"row 0 .*no file .*no0.png \(12 more rows are wrong\). Mend"):
+    with pytest.raises(ValueError, match=r"row 0 .*no0.png \(the first of 13 .*\) \(12 more rows are wrong\). Mend"):
         make("a.csv", rows, vision="vision")
 
 
@@ -343,3 +347,21 @@ def drawn(built: DataModule, epoch: int) -> list[int]:
     loader = built.train_dataloader()
     loader.order.set_epoch(epoch)
     return [row for batch in loader for row in batch.row.tolist()]
+
+
+def test_what_a_transform_notes_is_counted(make: Callable[..., DataModule], tmp_path: Path) -> None:
+    """Rows whose colour was dropped, and sounds that were averaged, are named and counted."""
+    for k, colour in enumerate(((9, 9, 9), (220, 30, 30))):
+        Image.new("RGB", (4, 4), colour).save(tmp_path / f"{k}.png")
+        soundfile.write(tmp_path / f"{k}.wav", np.full((90, 1 + k), 0.1), 8000)
+    text = "p,s,split\n" + "".join(f"{k % 2}.png,{k % 2}.wav,train\n" for k in range(6))
+    module = make("a.csv", text, vision="p", audio="s", split={"val": 0, "test": 0, "seed": 0}, use=False)
+    module.use({"vision": Pixels((4, 4), 1), "audio": Waveform(8000)})
+    _ = list(module.loader("train"))
+    assert module.long == {(row, what) for row in (1, 3, 5) for what in ("colour_dropped/vision", "mixed_down/audio")}
+    assert data_counts(module) == {"data/faulty_rows": 0, "data/colour_dropped/vision": 3, "data/mixed_down/audio": 3}
+    assert notes(data_counts(module)) == [
+        "vision: 3 rows have colours that were read as grey; set datamodule.transforms.*.channels=3 to keep them",
+        "audio: 3 rows have several channels, which were averaged",
+    ]
+    assert notes_of(module.long, "vision") == [(row, "colour_dropped") for row in (1, 3, 5)]

@@ -198,12 +198,12 @@ def has_deep_colour(image: Image.Image) -> bool:
 
 def check_deep_colour(image: Image.Image) -> None:
     """Errors: ValueError where the upper bits hold next to nothing, as where 12 bits were saved in 16."""
-    colours = [image.getchannel(band).getextrema() for band in image.getbands() if band != "A"]
-    top = max(int(largest) for _, largest in colours)
+    colours = [np.asarray(image.getchannel(band)) for band in image.getbands() if band != "A"]
+    top = max(int(values.max()) for values in colours)
     if top < DARK:
         raise RangeError(
-            f"the image has 16 bits a channel, but no value above {256 * top + 255:,} of {DEEP:,}, which is black "
-            "but for rounding; save it with 8 bits a channel, scaled to their range"
+            f"the image has 16 bits a channel, but no value above {256 * top + 255:,} of {DEEP:,}, which is black but "
+            "for rounding; save it with 8 bits a channel, scaled to their range"
         )
 
 
@@ -216,8 +216,8 @@ def changes(image: Image.Image, channels: int, max_value: int) -> tuple[str, ...
         max_value: What stands for white in pictures of one channel with 16 bits.
 
     Returns:
-        Some of `clipped` (values above max_value are read as it), `dark` (16 bits, but no value above 1/16 of
-        max_value), `transparent` (parts are, and are laid on white) and `colour_dropped` (colours are read as grey).
+        Some of `clipped` (values above max_value are read as it), `dark` (16 bits, no value above 1/16 of max_value),
+        `transparent` (parts are, and are laid on white) and `colour_dropped` (colours are read as grey).
     """
     if image.mode in ("L", "1") and "transparency" not in image.info:
         return ()
