@@ -1,7 +1,7 @@
 """What tasks measure with, and the names under which it is logged."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -12,6 +12,9 @@ from torchmetrics import Metric, SumMetric
 
 from mm.types import Drawn
 
+Part = tuple[str, ...]  # some of the inputs
+CHOICES = ("auto", "all", "single", "none")
+ALL_UP_TO = 4  # inputs, of which every subset is measured
 COUNTS = ("support", "rows")  # numbers that tell how much was measured, not how well
 
 
@@ -113,6 +116,45 @@ def subsets(inputs: list[str]) -> list[tuple[str, ...]]:
     """All of them first, then every smaller subset, single ones first."""
     smaller = [part for size in range(1, len(inputs)) for part in combinations(inputs, size)]
     return [tuple(inputs), *smaller]
+
+
+def choose_subsets(option: str, choice: bool | str | Sequence[str | Sequence[str]], inputs: list[str]) -> list[Part]:
+    """Return the subsets of the inputs that are measured, all inputs together first.
+
+    Args:
+        option: The option's name, for messages.
+        choice: "all" for every subset; "single" for each input alone; "none" or False for none but the whole;
+            "auto" or True for every subset of up to 4 inputs and, of more, each input alone and all but each one: n
+            inputs have 2^n - 1 subsets, 1,023 where n = 10; or a list of subsets, each `text+audio` or [text, audio].
+        inputs: The model's inputs.
+
+    Raises:
+        ValueError: If the choice is none of these, or a subset has an unknown input, or none.
+    """
+    whole = tuple(inputs)
+    if isinstance(choice, str | bool):
+        name = {True: "auto", False: "none"}.get(choice, choice) if isinstance(choice, bool) else choice
+        if name not in CHOICES:
+            raise ValueError(
+                f"task.{option}: got '{choice}', wanted one of {', '.join(CHOICES)}, or a list of subsets such as "
+                f"[{'+'.join(inputs[:2])}]"
+            )
+        if name == "all" or (name == "auto" and len(inputs) <= ALL_UP_TO):
+            return subsets(inputs)
+        alone = [(one,) for one in inputs] if name != "none" else []
+        without = [tuple(x for x in inputs if x != one) for one in inputs] if name == "auto" else []
+        return list(dict.fromkeys([whole, *alone, *without]))
+    found = [whole]
+    for part in choice:
+        names = part.split("+") if isinstance(part, str) else list(part)
+        unknown = [one for one in names if one not in inputs]
+        if unknown or not names:
+            raise ValueError(
+                f"task.{option}: got '{'+'.join(map(str, names))}', wanted inputs out of {', '.join(inputs)}, such as "
+                f"{'+'.join(inputs[:2])}"
+            )
+        found.append(tuple(one for one in inputs if one in names))
+    return list(dict.fromkeys(found))
 
 
 def section(split: str, part: tuple[str, ...], inputs: list[str]) -> str:

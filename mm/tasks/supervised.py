@@ -1,6 +1,6 @@
 """Learn labelled targets; measure them for the whole model and for every subset of its inputs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.measures import (
+    choose_subsets,
     mean_losses,
     metric_directions,
     metric_names,
@@ -17,7 +18,6 @@ from mm.tasks.measures import (
     read_scores,
     scores,
     section,
-    subsets,
 )
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
@@ -32,10 +32,10 @@ class Supervised(Task):
     """Each head learns its target.
 
     metrics: head name -> metric name -> torchmetrics Metric, fed by the head's `score` or `compare`; modality_dropout:
-    probability that a present input of a training row is taken as absent, never all of a row's; val_subsets: whether
-    validation, like the test, also measures every subset of the inputs; unimodal_weight: None, or each input, or those
-    that are named, has heads of its own, which always learn, and of whose gradient this part goes on into the input's
-    encoder: at 0 they are probes; teachers: input -> a trained model whose projected vector of this input the model's
+    probability that a present input of a training row is taken as absent, never all of a row's; test_subsets,
+    val_subsets: which subsets of the inputs the test and validation measure, see mm.tasks.measures.choose_subsets;
+    unimodal_weight: None, or each input, or those that are named, has heads of its own, which always learn, and of whose
+    gradient this part goes on into the input's encoder: at 0 they are probes; teachers: input -> a trained model whose projected vector of this input the model's
     is drawn to, by teacher_weight times their squared distance (UMT, Du 2021).
     Errors: ValueError where a number is out of range, an input is unknown or a teacher has another width.
     """
@@ -48,7 +48,8 @@ class Supervised(Task):
         *args: Any,
         metrics: Mapping[str, Mapping[str, Metric]],
         modality_dropout: float = 0.0,
-        val_subsets: bool = False,
+        val_subsets: bool | str | Sequence[str | Sequence[str]] = False,
+        test_subsets: bool | str | Sequence[str | Sequence[str]] = "auto",
         unimodal_weight: float | Mapping[str, float] | None = None,
         teachers: Mapping[str, MultimodalModel] | None = None,
         teacher_weight: float = 50.0,
@@ -58,8 +59,8 @@ class Supervised(Task):
         if not 0 <= modality_dropout < 1:
             raise ValueError(f"task.modality_dropout: got {modality_dropout}, wanted a probability below 1")
         self.modality_dropout = modality_dropout
-        parts = subsets(model.inputs)
-        self.parts = {"val": parts if val_subsets else parts[:1], "test": parts}
+        chosen = {"val": val_subsets, "test": test_subsets}
+        self.parts = {k: choose_subsets(f"{k}_subsets", one, model.inputs) for k, one in chosen.items()}
         self.scores = nn.ModuleDict(  # type: ignore[assignment]
             {
                 section(split, part, model.inputs): nn.ModuleDict({head: scores(m) for head, m in metrics.items()})

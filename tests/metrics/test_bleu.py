@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import sacrebleu
 from omegaconf import OmegaConf
-from torchmetrics.text import CHRFScore
 
 import conf
 from mm.metrics.bleu import Bleu
+from mm.metrics.chrf import ChrF
 
 RIGHT = ["Ein Hund läuft über eine Straße.", "Zwei Katzen schlafen auf dem Sofa und träumen.", "Nichts."]
 SAID = {
@@ -29,6 +29,6 @@ def test_bleu(said):
 def test_chrf():
     """Torchmetrics' rounds by an epsilon, and counts what is empty otherwise."""
     how = OmegaConf.load(Path(conf.__file__).parent / "model/heads/seq2seq.yaml").metrics.chrf
-    metric = CHRFScore(n_word_order=how.n_word_order)
+    metric = ChrF(n_word_order=how.n_word_order)
     metric.update(SAID["close"], [[text] for text in RIGHT])
     assert 100 * float(metric.compute()) == pytest.approx(sacrebleu.corpus_chrf(SAID["close"], [RIGHT]).score, abs=0.01)

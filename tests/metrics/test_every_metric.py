@@ -33,7 +33,6 @@ from mm.tasks.measures import metric_directions
 from mm.types import IGNORE
 
 HEADS = Path(__file__).parents[2] / "conf/model/heads"
-CASES = 100
 CLASSES = ["O", "B-a", "I-a", "B-b", "I-b"]
 RELATIONS = ["A(e1,e2)", "A(e2,e1)", "B(e1,e2)", "B(e2,e1)", "Other"]
 FACTS = {"num_classes": 5, "num_labels": 5, "classes": CLASSES}
@@ -360,10 +359,11 @@ def test_every_metric_of_every_head_has_a_direction() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+@pytest.mark.parametrize("cases", [10, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CHECKS)
-def test_as_another_library_computes_it(name: str) -> None:
+def test_as_another_library_computes_it(name: str, cases: int) -> None:
     check, metric = CHECKS[name], make(name)
-    for seed in range(CASES):
+    for seed in range(cases):
         case = case_of(name, seed)
         feed(metric, case, list(range(len(case[0]))))
         got, wanted = numbers(name, metric), check.wanted(*case)

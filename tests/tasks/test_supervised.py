@@ -17,7 +17,7 @@ from mm.fusion.concat import ConcatFusion
 from mm.heads.classification import ClassificationHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
-from mm.tasks.measures import section, subsets
+from mm.tasks.measures import choose_subsets, section, subsets
 from mm.tasks.schedule import Schedule
 from mm.tasks.supervised import Supervised, drop_inputs
 from mm.types import IGNORE, Batch, DataSpec, Features, Merged, TargetData
@@ -214,6 +214,31 @@ def test_windows_count_once():
     )
     assert task.results["test/rows"] == 3
     assert sorted(task.decoded) == [0, 1, 2]  # filler, row -1, is no row
+
+
+def test_many_inputs_have_few_subsets() -> None:
+    """2^n - 1 subsets of 10 inputs are 1,023; each alone, all but one, and all are 21."""
+    ten = [f"i{n}" for n in range(10)]
+    found = choose_subsets("test_subsets", "auto", ten)
+    assert len(found) == len(set(found)) == 21 and found[0] == tuple(ten)
+    assert sorted({len(part) for part in found}) == [1, 9, 10]
+    assert len(choose_subsets("test_subsets", "all", ten)) == 1023
+    assert len(choose_subsets("test_subsets", "single", ten)) == 11
+    for inputs in (["a"], ["a", "b"], ["a", "b", "c", "d"]):
+        assert choose_subsets("test_subsets", "auto", inputs) == subsets(inputs)
+        assert choose_subsets("val_subsets", True, inputs) == subsets(inputs)
+        assert choose_subsets("val_subsets", False, inputs) == [tuple(inputs)]
+    assert choose_subsets("x", ["b+a", ["c"], "a+b+c"], ["a", "b", "c"]) == [("a", "b", "c"), ("a", "b"), ("c",)]
+    for wrong in ("some", ["a+d"], [[]]):
+        with pytest.raises(ValueError, match="task.test_subsets: got '"):
+            choose_subsets("test_subsets", wrong, ["a", "b", "c"])
+
+
+def test_the_test_measures_the_subsets_that_are_chosen() -> None:
+    task = build_task(build_model(), test_subsets=["left"])
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    trainer.test(task, datamodule=Data(make_batch(), [12]), verbose=False)
+    assert {name.partition("/")[0] for name in task.results} == {"test", "test[left]"}
 
 
 def test_names_of_subsets():

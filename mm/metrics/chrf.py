@@ -1,0 +1,48 @@
+"""chrF as sacreBLEU computes it, from counts that are added up over processes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sacrebleu.metrics.chrf import CHRF
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class ChrF(Metric):
+    """F-score of n-grams of characters, and of words, from 0 to 1 (Popović 2015, 2017), by sacreBLEU.
+
+    torchmetrics' `CHRFScore` also averages over the n-gram orders for which the texts are too short, so that a perfect
+    prediction of two letters has a score of 1/3; sacreBLEU leaves these out.
+
+    Args:
+        n_char_order: The longest n-grams of characters.
+        n_word_order: The longest n-grams of words: 0 is chrF, 2 is chrF++.
+        beta: How many times as much recall counts as precision.
+        **kwargs: Arguments of `torchmetrics.Metric`.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    counts: Tensor  # (3 * orders,): for each order the n-grams of the predictions, of the references, and of both
+
+    def __init__(self, n_char_order: int = 6, n_word_order: int = 0, beta: int = 2, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.chrf: Any = CHRF(n_char_order, n_word_order, beta)
+        counts = torch.zeros(3 * (n_char_order + n_word_order), dtype=torch.long)
+        self.add_state("counts", counts, dist_reduce_fx="sum")
+
+    def update(self, preds: Sequence[str], target: Sequence[Sequence[str]]) -> None:
+        """Count the n-grams of some rows.
+
+        Args:
+            preds: Predicted texts.
+            target: Of each the reference texts, of which the one with the best score counts.
+        """
+        for text, references in zip(preds, target, strict=True):
+            (counts,) = self.chrf._extract_corpus_statistics([text], [[one] for one in references])
+            self.counts += torch.tensor(counts, device=self.counts.device)
+
+    def compute(self) -> Tensor:
+        score = self.chrf._compute_f_score(self.counts.tolist())
+        return torch.tensor(score / 100, device=self.counts.device)
