@@ -70,7 +70,8 @@ def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
         try:
             with warnings.catch_warnings(), whole(path) as part:
                 warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # drawn as an empty box
-                (figure() if callable(figure) else figure).savefig(part, dpi=120, format="png")
+                drawn: Any = figure() if callable(figure) else figure
+                drawn.savefig(part, dpi=120, format="png")
         except Exception as error:  # of matplotlib: no number may be lost by it
             cause = next(iter(str(error).splitlines()), "")
             print(plain(f"{shown(path)} could not be drawn: {type(error).__name__}: {cause}"), file=sys.stderr)
