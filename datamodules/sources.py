@@ -8,6 +8,7 @@ import numpy as np
 
 from mm.datamodules.base import DataModule
 from mm.datamodules.columns import Part
+from mm.datamodules.fingerprint import Digested, column
 from mm.datamodules.looking import USUAL
 from mm.datamodules.table import SPLITS, Origin, Table
 from mm.datamodules.tabular import learn_columns
@@ -109,6 +110,7 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
         faults=[f._replace(row=f.row + first) for table, first in zip(tables, firsts) for f in table.faults],
         origins=[Origin(n, f, t.columns, s.weight) for n, f, t, s in zip(names, firsts, tables, given)],
         shard=np.concatenate([shard + end for shard, end in zip(shards, ends)]) if sharded else None,
+        folders=[folder for table in tables for folder in table.folders],
     )
 
 
@@ -145,6 +147,10 @@ class Joined(Sequence[Any]):
 
     def __len__(self) -> int:
         return int(self.ends[-1])
+
+    def digests(self) -> np.ndarray:
+        """As fingerprint.Digested has them."""
+        return np.concatenate([p.digests() if isinstance(p, Digested) else column(p) for p in self.parts])
 
     def __getitem__(self, row: Any) -> Any:
         part = int(np.searchsorted(self.ends, row, side="right"))

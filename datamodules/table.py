@@ -47,6 +47,7 @@ class Table:
     origins: list[Origin] = field(default_factory=list)  # of a mixture: its files, at least two
     kept: bool = False  # whether the training rows are those that datamodule.split.rows keeps
     shard: np.ndarray | None = None  # (N,) the shard that each row lies in; None: all rows are equally at hand
+    folders: list[str] = field(default_factory=list)  # that the paths of its media files begin with
 
     def origin(self, row: int) -> Origin:
         """The file that a row is from."""
