@@ -331,7 +331,7 @@ def one_row_each(table: Table) -> str:
         counts = data.facts.get("counts", ())
         if data.kind == "class" and len(counts) > 1 and max(counts) == 1:
             return (
-                f"each of the {len(counts)} classes of '{table.columns.get(name, name)}' has a single row, which trains: "
+                f"each of the {len(counts)} classes of '{table.columns.get(name, name)}' has one row, which trains: "
                 "is it a number (model/heads=regression), or an identifier? Else "
             )
     return ""
