@@ -89,9 +89,7 @@ def test_of_several_targets_the_monitored_one_needs_labels(make, capsys) -> None
 
 def test_a_class_a_row_is_named(make) -> None:
     module = make("a.csv", "text,y\n" + "".join(f"w{k},c{k}\n" for k in range(20)), text="text", target="y")
-    with pytest.raises(
-        ValueError, match="each of the 20 classes of 'y' has one row, which trains: is it a number"
-    ):
+    with pytest.raises(ValueError, match="each of the 20 classes of 'y' has one row, which trains: is it a number"):
         module.rows("val")
 
 

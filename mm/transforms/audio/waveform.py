@@ -134,7 +134,7 @@ def open_sound(raw: Any, sample_rate: int) -> tuple[Tensor, int]:
 def open_channels(raw: Any, sample_rate: int) -> tuple[Tensor, int, int]:
     """As `open_sound`, and beside it how many channels were averaged."""
     if isinstance(raw, str | Path | Stored):
-        return read_file(raw)
+        return read_channels(raw)
     if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], np.ndarray | Tensor):
         if isinstance(raw[1], bool) or not isinstance(raw[1], int | np.integer) or raw[1] < 1:
             raise ValueError(f"got {raw[1]!r} as sample rate, wanted a whole number of Hz")
@@ -152,7 +152,12 @@ def open_channels(raw: Any, sample_rate: int) -> tuple[Tensor, int, int]:
     raise ValueError(f"got {type(raw).__name__}, wanted a sound: a path, an array, or (array, sample rate)")
 
 
-def read_file(path: str | Path | Stored) -> tuple[Tensor, int, int]:
+def read_file(path: str | Path | Stored) -> tuple[Tensor, int]:
+    """-> mono waveform (L,), its rate. Errors: ValueError where libsndfile can't read it, or it is cut off."""
+    return read_channels(path)[:2]
+
+
+def read_channels(path: str | Path | Stored) -> tuple[Tensor, int, int]:
     """Read a whole sound file.
 
     An MP3 file that is cut off is recognised by the count of frames that encoders leave in a Xing or Info header, but

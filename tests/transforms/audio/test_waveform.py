@@ -8,7 +8,7 @@ import soundfile
 import torch
 import torchaudio
 
-from mm.transforms.audio.waveform import Waveform
+from mm.transforms.audio.waveform import Waveform, read_file
 from mm.transforms.stored import Stored
 
 RNG = np.random.default_rng(0)
@@ -283,3 +283,10 @@ def test_what_was_changed_is_noted(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "c.wav", WAVE, 16_000)
     notes = [Waveform(16_000)(tmp_path / f"{name}.wav").notes for name in "abc"]
     assert notes == [("mixed_down", "upsampled"), ("downsampled",), ()]
+
+
+def test_a_file_as_datasets_read_it(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", STEREO, 8000, subtype="FLOAT")
+    wave, rate = read_file(tmp_path / "a.wav")
+    assert rate == 8000
+    np.testing.assert_allclose(wave.numpy(), STEREO.mean(1), atol=1e-7)
