@@ -41,4 +41,3 @@ def known_direction(name: str) -> bool | None:
             if part.endswith((f"_{ending}", f"-{ending}")):
                 return higher
     return None
-

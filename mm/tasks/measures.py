@@ -12,7 +12,6 @@ from torchmetrics import Metric, SumMetric
 
 from mm.types import Drawn
 
-
 Part = tuple[str, ...]  # some of the inputs
 CHOICES = ("auto", "all", "single", "none")
 ALL_UP_TO = 4  # inputs, of which every subset is measured

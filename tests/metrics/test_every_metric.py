@@ -369,7 +369,9 @@ def test_as_another_library_computes_it(name: str, cases: int) -> None:
         got, wanted = numbers(name, metric), check.wanted(*case)
         metric.reset()
         for key, value in wanted.items():
-            assert got[key] == pytest.approx(value, rel=1e-6, abs=check.near, nan_ok=True), f"{name}, case {seed}: {key}"
+            assert got[key] == pytest.approx(value, rel=1e-6, abs=check.near, nan_ok=True), (
+                f"{name}, case {seed}: {key}"
+            )
 
 
 SPLITS: dict[str, Callable[[int], int]] = {"none": lambda n: n, "uneven": lambda n: n - n // 3}
