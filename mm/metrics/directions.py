@@ -7,8 +7,8 @@ HIGHER = (
     "accuracy", "adjusted_rand", "auroc", "average_precision", "balanced_accuracy", "bleu", "chrf", "coverage",
     "effective", "exact_match", "f1", "f1_macro", "f1_micro", "f1_weighted", "map", "map50", "map75", "mfu",
     "mrr", "ndcg", "pearson", "precision", "precision_macro", "precision_micro", "precision_weighted", "r2", "recall",
-    "recall_macro", "recall_micro", "recall_weighted", "relative", "rouge1", "rouge2", "rougeL", "rouge_l", "rows_per_second",
-    "spearman", "word_accuracy",
+    "recall_macro", "recall_micro", "recall_weighted", "relative", "rouge1", "rouge2", "rougeL", "rouge_l",
+    "rows_per_second", "spearman", "word_accuracy",
 )  # fmt: skip
 LOWER = (
     "brier", "calibration_error", "cer", "ece", "error", "interval_size", "loss", "mae", "mape", "median_rank", "mse",

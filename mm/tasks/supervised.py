@@ -34,10 +34,11 @@ class Supervised(Task):
 
     metrics: head name -> metric name -> torchmetrics Metric, fed by the head's `score` or `compare`; modality_dropout:
     probability that a present input of a training row is taken as absent, never all of a row's; test_subsets,
-    val_subsets: which subsets of the inputs the test and validation measure, see mm.tasks.measures.choose_subsets; unimodal_weight: None, or each input, or those
-    that are named, has heads of its own, which always learn, and of whose gradient this part goes on into the input's
-    encoder: at 0 they are probes; teachers: input -> a trained model whose projected vector of this input the model's
-    is drawn to, by teacher_weight times their squared distance (UMT, Du 2021).
+    val_subsets: which subsets of the inputs the test and validation measure, see mm.tasks.measures.choose_subsets;
+    unimodal_weight: None, or each input, or those that are named, has heads of its own, which always learn, and of
+    whose gradient this part goes on into the input's encoder: at 0 they are probes; teachers: input -> a trained model
+    whose projected vector of this input the model's is drawn to, by teacher_weight times their squared distance (UMT,
+    Du 2021).
     Errors: ValueError where a number is out of range, an input is unknown or a teacher has another width.
     """
 
