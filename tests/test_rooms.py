@@ -19,7 +19,9 @@ MAY = {
     **{room: {"types", "layers"} for room in BUILT},
     **{room: {"types"} for room in SIDE},
     "tasks": {"types", "model"},  # the centre, which they are handed built
-    "checkpoint": {"types", "transforms", "model"},
+    "annotations": set(),
+    "untrusted": {"types", "annotations"},
+    "checkpoint": {"types", "transforms", "model", "untrusted"},
     "datamodules": {"types", "transforms"},
     "serving": {"types", "transforms", "checkpoint"},
 }
