@@ -37,7 +37,8 @@ def groups(
 
     lr_scale: regex -> factor on the learning rate; no_decay: regexes, besides which no bias and no norm decays;
     layer_decay: factor per encoder layer counted from its last (Clark 2020), as its `layer_order` states them; more:
-    named parameters besides the model's. Errors: ValueError where a rule finds no parameter, a factor is out of range, or nothing trains.
+    named parameters besides the model's. Errors: ValueError where a rule finds no parameter, a factor is out of range,
+    or nothing trains.
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"task.layer_decay: got {layer_decay}, wanted a factor above 0, at most 1")
