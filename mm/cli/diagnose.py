@@ -5,10 +5,7 @@ training split inputs are weighed on.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mm.types import Batch
+from typing import Any
 
 DEFAULTS = {"run": "", "paths.outputs": "outputs", "rows": "256"}
 USAGE = "usage: mm diagnose run=NAME [paths.outputs=outputs] [rows=256]"
@@ -30,18 +27,20 @@ def main(argv: list[str]) -> None:
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"there is no run in {folder}: it has no config.yaml")
     add_working_directory()
-    datamodule, model = rebuild(folder)
+    datamodule, task = rebuild(folder)
     for path in sorted((folder / "nonfinite").glob("*.pt")):
-        replay(path, datamodule, model)
-    weigh(folder, datamodule, model, int(given["rows"]))
+        replay(path, datamodule, task)
+    weigh(folder, datamodule, task.model, int(given["rows"]))
 
 
 def rebuild(folder: Path) -> tuple[Any, Any]:
-    """The data and the model of a run, from its finished config."""
+    """Build the data and the task, with its model, of a run from its finished config."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf, open_dict
 
-    from mm.cli import _finish, _run, _weights
+    from mm.cli import _finish, _run, _teachers, _weights
+    from mm.tasks.pretraining import Pretraining
+    from mm.tasks.supervised import Supervised
 
     _run.quiet()
     cfg: Any = OmegaConf.load(folder / "config.yaml")
@@ -51,10 +50,15 @@ def rebuild(folder: Path) -> tuple[Any, Any]:
     with open_dict(cfg):
         cfg.resume = True  # weights are loaded into the adapters, not those that they started from
     _weights.adapt(cfg, model)
-    return datamodule, model
+    build = instantiate(cfg.task, _partial_=True, _convert_="all")
+    parts: dict[str, Any] = {"metrics": {name: {} for name in model.heads}} if build.func is Supervised else {}
+    task = build(model=model, **parts, **_teachers.load(cfg, datamodule.transforms))
+    if isinstance(task, Pretraining):
+        task.prepare(datamodule.transforms)
+    return datamodule, task
 
 
-def replay(path: Path, datamodule: Any, model: Any) -> None:
+def replay(path: Path, datamodule: Any, task: Any) -> None:
     """Which rows of a kept batch are at fault, and the first module that shows it."""
     import torch
 
@@ -65,26 +69,21 @@ def replay(path: Path, datamodule: Any, model: Any) -> None:
     if kept["weights"] is None:
         print(f"{path.name}: was kept by one of several processes that shared the weights out, and can't be replayed")
         return
+    model = task.model
     model.load_state_dict(kept["weights"])
     batch = unpack(kept["batch"])
     print(f"{path.name}: {kept['what']} was not finite; {len(batch.row)} rows")
-    model.train()
-    place = first_nonfinite(model, lambda: losses(model, batch))
+    task.train()
+    place = first_nonfinite(model, lambda: task.replay(batch))
     print(f"  first in {place}" if place else "  every module's output is finite when replayed")
     bad = []
     for i, row in enumerate(batch.row.tolist()):
         one = pick(batch, slice(i, i + 1))
-        if row >= 0 and first_nonfinite(model, lambda one=one: losses(model, one)):
+        if row >= 0 and first_nonfinite(model, lambda one=one: task.replay(one)):
             bad.append(datamodule.table.name(row))
     some = bad and len(bad) < len(batch.row)
     told = "\n  ".join(bad) if some else "every row" if bad else "no row"
     print(f"  not finite when computed alone: {told}")
-
-
-def losses(model: Any, batch: "Batch") -> list[Any]:
-    """Of every head, as training computes them."""
-    output = model(batch.inputs, batch.masks, batch.targets)
-    return [head.loss(output.predictions[n], batch.targets[n], output.fused) for n, head in model.heads.items()]
 
 
 def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:

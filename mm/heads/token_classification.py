@@ -67,7 +67,8 @@ def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
 class TokenClassificationHead(nn.Module):
     """Linear classifier of each of the anchor's tokens; a word is told by its first.
 
-    classes: the tags; scheme: bio, by which entities are found, or plain, where a tag stands for itself; input: the anchor's name; counts: of words; the rest: as in classification.
+    classes: the tags; scheme: bio, by which entities are found, or plain, where a tag stands for itself; input: the
+    anchor's name; counts: of words; the rest: as in classification.
     """
 
     def __init__(
@@ -168,8 +169,9 @@ class TokenClassificationHead(nn.Module):
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """-> per row {"prediction": [{"type", "text", "start", "end"}], "tags" of each word, "probability" of its tag}
 
-        prediction: the entities; of plain tags every word with its tag as type; start, end: characters of the text. Of a word that no token tells of, as it was cut off or the tokenizer drops
-        it, the tag and its probability are None.
+        prediction: the entities; of plain tags every word with its tag as type; start, end: characters of the text. Of
+        a word that no token tells of, as it was cut off or the tokenizer drops it, the tag and its probability are
+        None.
         """
         return [self.tell(*row) for row in self.tagged(prediction, meta)]
 
@@ -198,9 +200,8 @@ class TokenClassificationHead(nn.Module):
     ) -> tuple[str, list[tuple[int, int]], Tensor, Tensor]:
         """(T, C), (up to T,) the word that each token begins or -1, (letters,) -> the text, and of its W words
 
-        first character and one after the last, log-probabilities (W, C), and whether no token tells of it (W,): by BIO an O.
-
-        Of a word in several windows of another input, which has no part in it, the first counts.
+        first character and one after the last, log-probabilities (W, C), and whether no token tells of it (W,): by BIO
+        an O. Of a text that is repeated beside windows of another input the first counts.
         """
         words = F.pad(words, (0, logits.shape[0] - len(words)), value=-1)
         text = "".join(map(chr, characters.tolist()))
