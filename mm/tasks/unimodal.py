@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,32 @@ def check_input(option: str, name: str, inputs: list[str]) -> None:
 
 
 def fresh(head: nn.Module) -> nn.Module:
-    """A copy that has learnt nothing."""
-    found = copy.deepcopy(head)
+    """Return a copy of a head whose own weights are drawn anew.
+
+    A pre-trained language model within keeps its weights, and those of them that are frozen are not copied: both heads
+    read the same. A language model or decoder with random weights is drawn as it was at first.
+    """
+    known = [m for m in language_models(head) if m.config._name_or_path]  # from_pretrained leaves its source there
+    shared = {id(p): p for m in known for p in m.parameters() if not p.requires_grad}
+    found = copy.deepcopy(head, dict[int, object](shared))
+    skipped = {layer for m in language_models(found) for layer in m.modules()}
+    for m in language_models(found):
+        if not m.config._name_or_path:
+            m.apply(m._init_weights)
     for layer in found.modules():
-        if isinstance(layer, Redrawn):
+        if isinstance(layer, Redrawn) and layer not in skipped:
             layer.reset_parameters()
+    return found
+
+
+def language_models(head: nn.Module) -> list[Any]:
+    """Return the models of transformers in a head, none of them within another."""
+    from transformers import PreTrainedModel  # slow to import, and seldom needed
+
+    found: list[Any] = []
+    for module in head.modules():
+        if isinstance(module, PreTrainedModel) and not any(module is part for m in found for part in m.modules()):
+            found.append(module)
     return found
 
 

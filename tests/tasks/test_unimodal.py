@@ -19,8 +19,10 @@ from torch import nn
 
 from mm.callbacks.gradient_blending import GradientBlending
 from mm.callbacks.gradient_modulation import GradientModulation
+from mm.heads.causal_lm import CausalLMHead
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import fresh, settle_weights
+from mm.transforms.text.vocabulary import train_tokenizer
 from mm.types import IGNORE
 
 
@@ -104,6 +106,36 @@ def test_a_fresh_head_is_drawn_anew():
     other = fresh(head)
     assert not torch.equal(other.linear.weight, head.linear.weight)
     assert other.classes == head.classes
+
+
+def language_head(tmp_path, **source):
+    """A causal_lm head with a tokenizer of a few words; pretrained: with weights from a folder."""
+    folder = str(tmp_path / "tokenizer")
+    train_tokenizer(["look here , the answer is yes no seven"] * 2, "wordpiece", 60).save_pretrained(folder)
+    how = {"tokenizer": folder, "begin": 2, "end": 3, "longest": 6, "vocabulary": 60, "embed_dim": 8}
+    return CausalLMHead(**how, **source)
+
+
+def test_a_language_model_keeps_its_weights_and_shares_those_that_are_frozen(tmp_path):
+    """What is the head's own is drawn anew; a model with random weights is, too, by its own rule."""
+    config = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    config |= {"num_attention_heads": 2}
+    drawn = language_head(tmp_path, pretrained=None, config=config)
+    other = fresh(drawn)
+    table, again = (h.lm.get_input_embeddings().weight for h in (drawn, other))
+    assert not torch.equal(table, again)
+    assert again.std().item() == pytest.approx(0.25, rel=0.1)  # 16^-0.5, not torch's 1
+    drawn.lm.save_pretrained(tmp_path / "lm")
+    drawn.tokenizer.save_pretrained(tmp_path / "lm")
+    head = language_head(tmp_path, pretrained=str(tmp_path / "lm"), config=None)
+    head.lm.model.layers[0].requires_grad_(False)
+    weights = [p.clone() for p in head.parameters()]
+    other = fresh(head)
+    for (name, p), q in zip(head.lm.named_parameters(), other.lm.parameters(), strict=True):
+        assert torch.equal(p, q), name
+        assert (p is q) is not p.requires_grad
+    assert not torch.equal(other.project.out[0].weight, head.project.out[0].weight)
+    assert all(torch.equal(p, q) for p, q in zip(head.parameters(), weights))
 
 
 def test_validation_measures_each_input_by_its_own_head():
