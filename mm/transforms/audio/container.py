@@ -41,8 +41,8 @@ def inspect(file: BinaryIO) -> Container:
     """Compare the length that the header of a sound file promises with the size of the file.
 
     WAV, RF64, W64, AIFF, 8SVX, CAF, AU, NIST SPHERE and Ogg files are understood. FLAC and MP3 files have to be
-    decoded for it (see `waveform.read_channels`). A length that means "unknown" promises nothing, and neither does an Ogg
-    file that ends with a whole page, as recordings of streams do.
+    decoded for it (see `waveform.read_channels`). A length that means "unknown" promises nothing, and neither does an
+    Ogg file that ends with a whole page, as recordings of streams do.
 
     Args:
         file: Open for reading bytes; its position changes.
