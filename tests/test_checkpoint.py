@@ -238,7 +238,7 @@ def directory(tmp_path):
                 "spec": {"inputs": {}, "targets": {}},
                 "model": {"encoders": {}, "heads": {}, "_target_": "torch.nn.init.zeros_"},
             },
-            "no class",
+            "no class|is damaged",
         ),
         ({"model": {"heads": {"a": {"pretrained": "gpt2"}}}}, r"model\.heads\.a\.pretrained names other weights"),
         ({"model": {"fusion": {"towers": [{"pretrained": "x"}]}}}, r"model\.fusion\.towers\.0\.pretrained names"),

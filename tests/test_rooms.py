@@ -15,9 +15,11 @@ MAY = {
     "files": set(),
     "runs": set(),  # and no torch
     "signals": set(),
+    "text_column": {"transforms"},
     "windows": {"types"},
     "absence": {"types"},
     **{room: {"types", "layers"} for room in BUILT},
+    "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
     "tasks": {"types", "model"},  # the centre, which they are handed built
     "checkpoint": {"types", "transforms", "model"},
@@ -49,6 +51,6 @@ def test_room_knows_only_whom_it_may(file):
         assert not {n for n in names if n.split(".")[0] in {"hydra", "omegaconf"}}
     if room not in ANYTHING:
         ours = {n.split(".")[1] for n in names if n.startswith("mm.")}
-        assert ours <= MAY[room] | {room, "messages", "files", "signals", "windows", "absence"}, (
+        assert ours <= MAY[room] | {room, "messages", "files", "signals", "windows", "absence", "text_column"}, (
             f"{room} may know {sorted(MAY[room])}"
         )

@@ -108,9 +108,9 @@ def test_half_written_is_no_folder(pack, tmp_path: Path) -> None:
         pack(str(path))
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
     (tmp_path / "out.part").mkdir()
-    (tmp_path / "out.part/000000.tar").write_bytes(b"of a call that was killed")
+    (tmp_path / "out.part/000000.tar").write_bytes(b"the user's own")
     pack(str(path), on_error="drop")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out", "out.part"]
     with pytest.raises(ValueError, match=r"out: .*/out is not empty; choose another folder"):
         pack(str(path), on_error="drop")
 
