@@ -26,7 +26,7 @@ class Result(NamedTuple):
     metrics: dict[str, float]
     directions: dict[
         str, bool
-    ]  # metric -> whether higher is better, as the run has written it; of an old run nothing = {}  # noqa: RUF012
+    ]  # metric -> whether higher is better, as the run has written it; of an old run nothing = {}
 
 
 def main(argv: list[str]) -> None:
