@@ -24,9 +24,8 @@ class Result(NamedTuple):
     kind: str  # verb and data: what must be the same for runs to be comparable
     overrides: tuple[str, ...]  # but those that are ignored
     metrics: dict[str, float]
-    directions: dict[
-        str, bool
-    ]  # metric -> whether higher is better, as the run has written it; of an old run nothing = {}
+    # Metric -> whether higher is better, as the run has written it; none of an old run.
+    directions: dict[str, bool] = {}  # noqa: RUF012
 
 
 def main(argv: list[str]) -> None:
