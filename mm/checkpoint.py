@@ -1,10 +1,12 @@
 """The one door to trained models: a plain directory that loads without Lightning or pickles."""
 
 import json
+import re
 import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +16,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,18 +41,35 @@ from mm.types import (
     TargetTransform,
     Transform,
 )
+from mm.untrusted import (
+    BUILT,
+    anchor_tokenizers,
+    check_links,
+    check_sections,
+    check_sources,
+    children,
+    installed_packages_only,
+    read_labels,
+)
 
 ROWS = "rows.safetensors"  # digests of the rows of each split
 CALIBRATED = "Calibration: "  # begins a line of the model card
 # Whose classes may be built on loading; nothing else of a config is ever called.
 ROOMS = ("encoders", "fusion", "heads", "layers", "losses", "metrics", "transforms", "model")
 ALLOWED = (*(f"mm.{room}." for room in ROOMS), "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
-SOURCES = ("pretrained", "init_from")  # arguments that name other weights
 # What building a model may allocate: a multiple of its weights' size, and room for tables that are not saved.
 ROOM = 4, 1 << 30
 FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "new_empty", "new_zeros")
 TENSORS = 20, 5000  # so many for each that is saved, and some more
+LONGEST = 400  # letters of a message about a stranger's file
+DOTTED = re.compile(r"\w+(\.\w+)+")
 OPTIONAL = ("timm", "transformers", "torchaudio", "torchvision")  # packages that only some models need
+# The modules of torchmetrics whose metrics neither download nor load a model.
+METRICS = (
+    *("aggregation", "classification", "clustering", "detection", "nominal", "regression", "retrieval"),
+    *(f"text.{name}" for name in ("bleu", "cer", "chrf", "edit", "eed", "mer", "perplexity", "squad", "ter", "wer")),
+    *("text.wil", "text.wip"),
+)
 
 
 @dataclass
@@ -67,7 +86,7 @@ class LoadedModel:
     @property
     def rows(self) -> dict[str, Tensor]:
         """Digests of the rows that it was trained, validated and tested on; none where an older mm has written it."""
-        return load_file(self.path / ROWS) if (self.path / ROWS).is_file() else {}
+        return read_tensors(self.path / ROWS) if (self.path / ROWS).is_file() else {}
 
     @torch.inference_mode()
     def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]], batch_size: int = 32) -> Any:
@@ -238,7 +257,7 @@ def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> 
     """
     with whole(path) as part:
         shutil.copytree(path, part)
-        config = yaml.safe_load((part / "config.yaml").read_text(encoding="utf-8"))
+        config = read_config(part)
         write_config(part, config | {"calibration": {name: asdict(fitted) for name, fitted in calibration.items()}})
         card = (part / "README.md").read_text(encoding="utf-8").splitlines()
         kept = "\n".join(line for line in card if not line.startswith(CALIBRATED)).rstrip()
@@ -260,8 +279,9 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ValueError(f"no model directory at {path}: it has no {name}; a run leaves one as outputs/RUN/model")
     try:
         config = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), PlainLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path / 'config.yaml'}: is no YAML: {str(error) or type(error).__name__}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path / 'config.yaml'}: is no YAML: {told:.{LONGEST}}") from None
     if not isinstance(config, dict) or not {"format", "requires", "model", "transforms", "spec"} <= set(config):
         raise ValueError(f"{path / 'config.yaml'}: is not the config of a model directory")
     if config.get("format") != FORMAT:
@@ -288,16 +308,39 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     """
     path = fetch(path)
     config = read_config(path)
+    torch.empty(0, device=device)  # a device that is not there is no fault of the directory
     try:
-        check_requirements(path, config["requires"])
-        for part in ("model", "transforms", "readers", "metrics", "task"):
-            check_targets(config.get(part), [*allow, "torchmetrics"])
-            check_sources(path, config.get(part), part)
-        return rebuild(path, config, allow, device)
-    except (ValueError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # the file says what no mm writes
-        raise ValueError(f"{path}: is damaged, or no mm has written it: {type(error).__name__}: {error}") from error
+        check_config(path, config, allow)
+        with nullcontext() if allow else installed_packages_only():
+            return rebuild(path, config, allow, device)
+    except Exception as error:  # the files say what no mm writes
+        raise damaged(path, error) from error
+
+
+def check_config(path: Path, config: dict[str, Any], allow: Sequence[str]) -> None:
+    """Check a model directory without building or importing anything that it names.
+
+    Raises:
+        ValueError: If it is not as mm writes it, or names a class of a package that is not allowed.
+    """
+    check_requirements(path, config["requires"])
+    for part in BUILT:
+        check_targets(config.get(part), [*allow, "torchmetrics"] if part == "metrics" else allow)
+    for part in (*BUILT, "spec"):
+        check_sources(path, config.get(part), part)
+    check_sections(config)
+    check_links(path)
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """The one error of a directory that can't be loaded; its message names the directory."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return ValueError(f"{path}: lacks {error.filename}; copy the whole directory")
+    told = " ".join(str(error).split())
+    told = told if len(told) <= LONGEST else f"{told[:LONGEST]} ..."
+    if not isinstance(error, ValueError):
+        return ValueError(f"{path}: is damaged, or no mm has written it: {type(error).__name__}: {told}")
+    return ValueError(told if str(path) in told else f"{path}: {told}")
 
 
 def check_requirements(path: Path, requires: Any) -> None:
@@ -348,48 +391,14 @@ def check_classes(node: Any, allow: Sequence[str] = ()) -> None:
         check_classes(child, allow)
 
 
-def check_sources(path: Path, node: Any, where: str) -> None:
-    """Check that nothing of a model directory names weights or tokenizers outside of it.
-
-    Raises:
-        ValueError: If something does.
-    """
-    if isinstance(node, list):
-        for i, child in enumerate(node):
-            check_sources(path, child, f"{where}.{i}")
-    if not isinstance(node, dict):
-        return
-    for key, value in node.items():
-        if key in SOURCES and value:
-            raise ValueError(f"{path}: {where}.{key} names other weights, {value!r:.80}; its own are here")
-        if key == "tokenizer" and isinstance(value, str) and value != "bytes" and not is_inside(path, value):
-            raise ValueError(
-                f"{path}: {where}.tokenizer: got {value!r:.80}, wanted a folder of this directory, or bytes"
-            )
-        check_sources(path, value, f"{where}.{key}")
-
-
-def is_inside(path: Path, name: str) -> bool:
-    """Whether a folder of this name lies in a directory, links followed."""
-    try:
-        return (path / name).is_dir() and (path / name).resolve().is_relative_to(path.resolve())
-    except OSError:  # the name is too long for any folder
-        return False
-
-
 def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: str | torch.device) -> LoadedModel:
     """The model of a directory whose config was checked."""
-    labels = read_labels(path)
+    labels = read_labels(path / "labels.json")
     for name, head in config["model"]["heads"].items():
         if "classes" in head:
             head["classes"] = labels[name]
-    for name, transform in config["transforms"].items():
-        if (path / "tokenizer" / name).is_dir():
-            transform["tokenizer"] = str(path / "tokenizer" / name)
-    for name, target in config["spec"]["targets"].items():
-        if (path / "labels" / name).is_dir():
-            own = config["model"]["heads"][name], config["readers"][name], target["facts"]
-            use_tokenizer(str(path / "labels" / name), *own)
+    for part in (*BUILT, "spec"):
+        anchor_tokenizers(path, config.get(part))
     inputs = {name: input_data(name, data, labels) for name, data in config["spec"]["inputs"].items()}
     for name, node in config["transforms"].items():
         if "columns" in node and node["columns"] is None:
@@ -406,18 +415,6 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
         targets={n: TargetData(**d, classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
     )
     return LoadedModel(model.to(device).eval(), transforms, readers, spec, config, path)
-
-
-def read_labels(path: Path) -> dict[str, Any]:
-    """Read the classes of a model directory.
-
-    Raises:
-        ValueError: If the file is no JSON.
-    """
-    try:
-        return json.loads((path / "labels.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path / 'labels.json'}: is damaged: {error}") from None
 
 
 class Bounded(TorchDispatchMode):
@@ -471,7 +468,15 @@ def weights(path: str | Path) -> dict[str, Tensor]:
     """Of a model directory (or wandb:entity/project/name:version), by name. Errors: ValueError where it is none."""
     path = fetch(path)
     read_config(path)
-    return load_file(path / "model.safetensors")
+    return read_tensors(path / "model.safetensors")
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Read a file of safetensors. Raise ValueError where it is none, or damaged."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file}: is damaged: {error}; copy it again") from None
 
 
 def build(node: Any, allow: Sequence[str] = ()) -> Any:
@@ -484,13 +489,38 @@ def build(node: Any, allow: Sequence[str] = ()) -> Any:
     return find_class(node["_target_"], allow)(**built) if "_target_" in node else built
 
 
+def build_metrics(node: Any, allow: Sequence[str] = ()) -> Any:
+    """Build the metrics that a model directory names.
+
+    Args:
+        node: Their config: name to config.
+        allow: Further packages whose classes may be built; `torchmetrics` allows all of its metrics.
+
+    Returns:
+        Metrics by name.
+
+    Raises:
+        ValueError: If one is not of an allowed package, or may load a model from somewhere.
+    """
+    modules = tuple(f"torchmetrics.{name}" for name in METRICS)
+    for name, child in children(node):
+        found = find_class(child["_target_"], ["torchmetrics", *allow])
+        own = found.__module__.startswith("torchmetrics.") and "torchmetrics" not in allow
+        if own and not found.__module__.startswith(modules):
+            raise ValueError(
+                f"the metric '{name}' is {child['_target_']}, which may load another model; if you trust it, set "
+                "allow=[torchmetrics]"
+            )
+    return build(node, ["torchmetrics", *allow])
+
+
 def check_name(target: Any, allow: Sequence[str] = ()) -> None:
     """Errors: ValueError where a class is not of an allowed package."""
-    if not isinstance(target, str) or not target.startswith(prefixes(allow)):
+    if not isinstance(target, str) or not DOTTED.fullmatch(target) or not target.startswith(prefixes(allow)):
         package = str(target).split(".")[0]
         raise ValueError(
-            f"the model's config names {target}, which is outside {', '.join(ALLOWED)}; if you trust it, load with "
-            f"mm.load(path, allow=['{package}']), or allow=[{package}] on the command line"
+            f"the model's config names {target!s:.200}, which is outside {', '.join(ALLOWED)}; if you trust it, load "
+            f"with mm.load(path, allow=['{package}']), or allow=[{package}] on the command line"
         )
 
 
@@ -508,7 +538,8 @@ def find_class(target: str, allow: Sequence[str] = ()) -> type:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"the model's config names {target}, which can't be imported: {error}") from None
-    if not isinstance(found, type) or found.__module__.split(".")[0] not in {a.split(".")[0] for a in allowed}:
+    # What an allowed module has itself imported is not of an allowed package.
+    if not isinstance(found, type) or not f"{found.__module__}.".startswith(allowed):
         raise ValueError(f"the model's config names {target}, which is no class of an allowed package")
     return found
 

@@ -22,7 +22,9 @@ MAY = {
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
     "tasks": {"types", "model"},  # the centre, which they are handed built
-    "checkpoint": {"types", "transforms", "model"},
+    "annotations": set(),
+    "untrusted": {"types", "annotations"},
+    "checkpoint": {"types", "transforms", "model", "untrusted"},
     "datamodules": {"types", "transforms"},
     "serving": {"types", "transforms", "checkpoint"},
 }

@@ -38,9 +38,8 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         )
     datamodule = _apply.datamodule(cfg, loaded, labelled=True)
     _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
-    metrics = {
-        head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in loaded.config["metrics"].items()
-    }
+    kept = loaded.config["metrics"]
+    metrics = {head: checkpoint.build_metrics(node, list(cfg.allow)) for head, node in kept.items()}
     study = None if cfg.get("robustness") is None else _robustness.plan(cfg, loaded, datamodule, metrics)
     task, trainer = _apply.test(cfg, loaded, datamodule, cfg.split, metrics=metrics)
     if study is not None:

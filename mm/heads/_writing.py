@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -67,7 +68,8 @@ class WritingHead(nn.Module):
         self.begin, self.end, self.longest = begin, end, longest
         self.label_smoothing = label_smoothing
         self.weight = weight
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        own = Path(tokenizer).is_dir()  # a folder has all of it: nothing is asked of a hub
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False, local_files_only=own)
         # As transformers' `generate` has it.
         self.how: dict[str, Any] = {
             "num_beams": beams,
