@@ -11,17 +11,17 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mm.files import whole
+from mm.files import discard, unused, whole
 from mm.messages import markdown, near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish, is_absent
@@ -137,8 +137,8 @@ class LoadedModel:
             if not any(read is not None and read.windows for read in reads.values()):
                 raise ValueError(f"sample {row} has no input; this model reads {', '.join(self.transforms)}")
             for name in (name for name, read in reads.items() if read is not None and read.unknown):
-                warnings.warn(f"sample {row}: '{name}' names what the training rows do not have", stacklevel=3)
-            rows.append(Sample(reads, {}, row))
+                warnings.warn(f"sample {row}: '{name}' names what the training rows do not have", stacklevel=4)
+            rows.append(Sample(reads, {}, row - first))
         return collate(rows, self.transforms)
 
     def read_input(self, name: str, raw: Any, row: int) -> Read | None:
@@ -186,38 +186,98 @@ def save(
     rows of each split, as in mm/datamodules/fingerprint.py.
     """
     with whole(path) as part:
-        part.mkdir(parents=True)
-        labels = {name: list(t.classes) for name, t in spec.targets.items()}
-        inputs = {name: asdict(data) for name, data in spec.inputs.items()}
-        for name, data in inputs.items():  # thousands of classes are read ten times as fast from JSON
-            labels |= {f"{name}/{column['name']}": column.pop("classes") for column in data["columns"] or ()}
-        model_config = without_sources(model_config, model)
-        for name in model_config["heads"]:
-            if "classes" in model_config["heads"][name]:
-                model_config["heads"][name]["classes"] = None  # they are in labels.json
-        targets = {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()}
-        transform_configs = keep_transforms(part, transforms, transform_configs, model_config["encoders"])
-        reader_configs = keep_readers(part, targets, reader_configs, model_config["heads"])
-        config = {
-            "format": FORMAT,
-            "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
-            "model": model_config,
-            "transforms": transform_configs,
-            "readers": reader_configs,
-            "spec": {"inputs": inputs, "targets": targets},
-            "columns": columns,
-            "metrics": metrics,
-            "task": task or {},
-            "split": split or {},
-        }
-        write_config(part, config)
-        (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
-        (part / "README.md").write_text(card, encoding="utf-8")
+        describe(
+            part,
+            model,
+            model_config,
+            transforms,
+            transform_configs,
+            reader_configs,
+            spec,
+            columns,
+            metrics,
+            card,
+            task,
+            split,
+            rows,
+        )
         save_model(model, str(part / "model.safetensors"))
-        if rows:
-            save_file(dict(rows), part / ROWS)
         for file in part.glob("*.safetensors"):
             file.chmod(0o644)  # safetensors writes them for their owner alone
+
+
+def try_save(path: Path, *args: Any) -> None:
+    """Write a model directory without its weights and remove it again, so that a run does not fail at its end.
+
+    Args:
+        path: Where the directory would be.
+        *args: As those of `save`.
+
+    Raises:
+        ValueError: If a config of a part can't be written, such as an argument that is no plain data.
+    """
+    part = unused(path)
+    try:
+        describe(part, *args)
+        config = yaml.load((part / "config.yaml").read_text(encoding="utf-8"), PlainLoader)
+        for name in (*BUILT, "spec"):
+            check_sources(part, config[name], name)
+        check_sections(config)
+    except (TypeError, ValueError, yaml.YAMLError, AttributeError, KeyError) as error:
+        told = str(error).replace(f"{part}: ", "")
+        raise ValueError(
+            f"the model directory of this run could not be written and loaded again: {told}; arguments of parts are "
+            "plain data, and a part that begins with weights of others inherits mm.types.Rebuilt"
+        ) from error
+    finally:
+        discard(part)
+
+
+def describe(
+    part: Path,
+    model: MultimodalModel,
+    model_config: dict[str, Any],
+    transforms: Mapping[str, Transform],
+    transform_configs: dict[str, Any],
+    reader_configs: dict[str, Any],
+    spec: DataSpec,
+    columns: dict[str, Any] | None,
+    metrics: dict[str, Any],
+    card: str,
+    task: dict[str, Any] | None = None,
+    split: dict[str, Any] | None = None,
+    rows: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write all of a model directory but the weights; the arguments are those of `save`."""
+    part.mkdir(parents=True)
+    labels = {name: list(t.classes) for name, t in spec.targets.items()}
+    inputs = {name: asdict(data) for name, data in spec.inputs.items()}
+    for name, data in inputs.items():  # thousands of classes are read ten times as fast from JSON
+        labels |= {f"{name}/{column['name']}": column.pop("classes") for column in data["columns"] or ()}
+    model_config = without_sources(model_config, model)
+    for name in model_config["heads"]:
+        if "classes" in model_config["heads"][name]:
+            model_config["heads"][name]["classes"] = None  # they are in labels.json
+    targets = {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()}
+    transform_configs = keep_transforms(part, transforms, transform_configs, model_config["encoders"])
+    reader_configs = keep_readers(part, targets, reader_configs, model_config["heads"])
+    config = {
+        "format": FORMAT,
+        "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
+        "model": model_config,
+        "transforms": transform_configs,
+        "readers": reader_configs,
+        "spec": {"inputs": inputs, "targets": targets},
+        "columns": columns,
+        "metrics": metrics,
+        "task": task or {},
+        "split": split or {},
+    }
+    write_config(part, config)
+    (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
+    (part / "README.md").write_text(card, encoding="utf-8")
+    if rows:
+        save_file(dict(rows), part / ROWS)
 
 
 def keep_transforms(
@@ -554,33 +614,52 @@ def fetch(path: str | Path) -> Path:
     name = str(path).removeprefix("wandb:")
     try:
         artifact = wandb.run.use_artifact(name) if wandb.run else wandb.Api().artifact(name)
+        for file, entry in artifact.manifest.entries.items():
+            if entry.ref is not None or PurePath(file).is_absolute() or ".." in PurePath(file).parts:
+                raise ValueError(f"it has {file!r:.80}, which lies outside of it")
         return Path(artifact.download())
     except (Error, ValueError) as error:
         raise ValueError(f"checkpoint={path}: {error}; wanted wandb:entity/project/name:version") from None
 
 
 def without_sources(config: dict[str, Any], model: MultimodalModel) -> dict[str, Any]:
-    """The config of the parts, where each that was built from a source of weights is told how to be built without."""
+    """Return the config of a model, where each part that was built from a source of weights is built without.
+
+    Args:
+        config: The finished config of the model, which stays as it is.
+        model: What was built from it; those of its modules that inherit `mm.types.Rebuilt` say how, also those that
+            are nested in other parts.
+    """
     config = json.loads(json.dumps(config))
-    parts = [(config["encoders"], model.encoders), (config["heads"], model.heads), (config, {"fusion": model.fusion})]
-    for nodes, modules in parts:
-        for name, module in dict(modules.items()).items():
-            forget_sources(nodes[name], module)
+    for path, module in model.named_modules():
+        if isinstance(module, Rebuilt):
+            for node in nodes_of(config, type(module), path.split(".")):
+                node |= plain(module.architecture)
     return config
 
 
-def forget_sources(node: Any, module: nn.Module) -> None:
-    """Tell a part, and those that its config nests, how to be built without their sources of weights, in place."""
-    if isinstance(module, Rebuilt):
-        node |= plain(module.architecture)
-    for name, child in module.named_children():
-        inner = node.get(name) if isinstance(node, dict) else None
-        if isinstance(inner, dict):
-            for key, nested in child.named_children() if isinstance(child, nn.ModuleDict) else []:
-                if isinstance(inner.get(key), dict):
-                    forget_sources(inner[key], nested)
-            if "_target_" in inner:
-                forget_sources(inner, child)
+def nodes_of(node: Any, kind: type, path: Sequence[str]) -> list[dict[str, Any]]:
+    """Find the configs that a module was built from.
+
+    Args:
+        node: A config, or a part of it.
+        kind: The module's class.
+        path: The names of the modules that it lies in, and its own; keys of the config come in the same order, perhaps
+            with others in between: the config of `fusion.towers.a` is at `fusion.towers.a.fusion`.
+    """
+    known = class_of(node) if isinstance(node, dict) and not path else None
+    if isinstance(known, type) and issubclass(kind, known):  # sharding makes a subclass
+        return [node]
+    found: list[dict[str, Any]] = []
+    for key, child in children(node):
+        found += nodes_of(child, kind, path[1:] if path and str(key) == path[0] else path)
+    return found
+
+
+def class_of(node: Mapping[str, Any]) -> Any:
+    """Return the class that a config names, where its module is imported."""
+    module, _, name = str(node.get("_target_")).rpartition(".")
+    return vars(sys.modules[module]).get(name) if module in sys.modules else None
 
 
 def needed(model: MultimodalModel) -> list[str]:

@@ -36,7 +36,8 @@ SECTIONS: dict[str, tuple[type, ...]] = {  # of config.yaml -> their types
     "split": (dict,),
     "calibration": (dict,),
 }
-BUILT = ("model", "transforms", "readers", "metrics")  # sections whose `_target_` are classes; the others have none
+# Sections whose `_target_` are classes; the others have none, but for the metric of retrieval in `task`.
+BUILT = ("model", "transforms", "readers", "metrics", "task")
 
 
 def check_sections(config: Mapping[str, Any]) -> None:
@@ -54,6 +55,12 @@ def check_sections(config: Mapping[str, Any]) -> None:
             raise ValueError(f"config.yaml: {name}: got {config[name]!r:.80}, wanted a mapping")
         if name not in BUILT:
             check_plain(config.get(name), name)
+    for key, value in (config.get("task") or {}).items():
+        if key != "retrieval":
+            check_plain(value, f"task.{key}")
+    for key in ("label", "group"):
+        if not isinstance((config.get("task") or {}).get(key), str | None):
+            raise ValueError(f"config.yaml: task.{key}: got {config['task'][key]!r:.80}, wanted a name")
     named = {name: config.get(name) for name in ("transforms", "readers", "metrics", "calibration")}
     named |= {f"model.{name}": config["model"].get(name) for name in ("encoders", "heads")}
     named |= {f"spec.{name}": config["spec"].get(name) for name in ("inputs", "targets")}
@@ -193,7 +200,7 @@ def read_labels(file: Path) -> dict[str, list[str]]:
     try:
         labels = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"labels.json: is no JSON: {error}") from None
+        raise ValueError(f"labels.json: is damaged: {error}") from None
     if not isinstance(labels, dict):
         raise ValueError(f"labels.json: got {labels!r:.80}, wanted names and their classes")
     for name, classes in labels.items():

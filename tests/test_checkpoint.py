@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -200,7 +201,11 @@ def test_wandb_artifacts_are_fetched(copy, monkeypatch):
 
     asked = []
 
+    entries = {"config.yaml": SimpleNamespace(ref=None)}
+
     class Api:
+        manifest = SimpleNamespace(entries=entries)
+
         def artifact(self, name):
             asked.append(name)
             return self
@@ -212,6 +217,11 @@ def test_wandb_artifacts_are_fetched(copy, monkeypatch):
     assert fetch("wandb:team/project/model:v3") == copy
     assert asked == ["team/project/model:v3"]
     assert mm.load("wandb:team/project/model:v3").predict({"text": "red"})
+    for name, ref in (("../../x", None), ("/etc/x", None), ("x", "file:///etc/passwd")):
+        entries.clear()
+        entries[name] = SimpleNamespace(ref=ref)
+        with pytest.raises(ValueError, match="which lies outside of it"):
+            fetch("wandb:team/project/model:v3")
 
 
 @pytest.fixture
@@ -256,6 +266,9 @@ def directory(tmp_path):
         ({"model": 3}, "model: got 3, wanted a mapping"),
         ({"spec": {"inputs": 4}}, "spec.inputs: got 4, wanted a mapping"),
         ({"columns": {"audio": {"_target_": "pathlib.Path.touch"}}}, "columns.audio names a class"),
+        ({"task": {"label": {"_target_": "evil.run"}}}, "outside"),
+        ({"task": {"label": ["a"]}}, "task.label: got .*wanted a name"),
+        ({"task": {"scale": {"_target_": "mm.layers.Pool"}}}, "task.scale names a class"),
         ({"split": {"val": {"_target_": "evil.run"}}}, "split.val names a class"),
         ({"transforms": {"/etc": {"_target_": "torch.nn.Identity"}}}, "got the name '/etc', wanted a plain word"),
         ({"metrics": {"target": {"../x": {"_target_": "torchmetrics.MeanMetric"}}}}, r"got the name '\.\./x'"),

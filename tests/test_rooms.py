@@ -25,7 +25,7 @@ MAY = {
     "annotations": set(),
     "untrusted": {"types", "annotations"},
     "checkpoint": {"types", "transforms", "model", "untrusted"},
-    "datamodules": {"types", "transforms"},
+    "datamodules": {"types", "transforms", "annotations"},
     "serving": {"types", "transforms", "checkpoint"},
 }
 ANYTHING = {"cli", "__init__", "__main__"}  # `mm/__init__.py` re-exports load

@@ -80,11 +80,12 @@ def directory(tmp_path_factory) -> Path:
         },
     }  # fmt: skip
     metrics = {"target": {"accuracy": {"_target_": "torchmetrics.classification.MulticlassAccuracy", "num_classes": 2}}}
+    task = {"scale": 1.0, "label": None, "retrieval": {"_target_": "mm.metrics.retrieval.Retrieval"}}
     plain = {name: node | {"columns": []} if "columns" in node else node for name, node in transforms.items()}
     save(
         folder / "model", build(model), copy.deepcopy(model), build(transforms), plain, readers,
         DataSpec(inputs=inputs, targets=targets), {"text": "words", "target": "colour"}, metrics, "# a card",
-        task={"scale": 1.0}, split={"val": 0.1}, rows={"train": torch.arange(4)},
+        task=task, split={"val": 0.1}, rows={"train": torch.arange(4)},
     )  # fmt: skip
     config = yaml.safe_load((folder / "model/config.yaml").read_text(encoding="utf-8"))
     config["calibration"] = {"target": {"temperature": 2.0, "bias": 0.0, "quantiles": [0.9], "alpha": 0.1}}
@@ -259,3 +260,24 @@ def test_mutated_directories_run_nothing_and_end_in_one_message(directory, hosti
 def test_a_thousand_mutated_directories(directory, hostile_folder, tmp_path):
     works = [load_mutated(directory, tmp_path / "m", number) for number in range(100, 1000)]
     assert 50 < sum(works) < 450
+
+
+def test_many_samples_are_predicted_a_few_at_a_time(directory, monkeypatch):
+    loaded = mm.load(directory)
+    samples = [{"text": f"{'one two three ' * (1 + i % 5)}"} for i in range(10)]
+    whole = loaded.predict(samples, batch_size=100)
+    sizes = []
+    read = type(loaded).read
+    monkeypatch.setattr(
+        type(loaded), "read", lambda self, part, first: sizes.append(len(part)) or read(self, part, first)
+    )
+    parts = loaded.predict(samples, batch_size=4)
+    assert sizes == [4, 4, 2]
+    for one, other in zip(parts, whole, strict=True):
+        assert one["said"]["prediction"] == other["said"]["prediction"]
+        assert one["target"]["probability"] == pytest.approx(other["target"]["probability"], abs=1e-5)
+    with pytest.raises(ValueError, match="sample 5, 'text'"):
+        loaded.predict([*samples[:5], {"text": 3}], batch_size=2)
+    with pytest.raises(ValueError, match="batch_size: got 0"):
+        loaded.predict(samples, batch_size=0)
+    assert loaded.predict([]) == []

@@ -53,6 +53,7 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
 
     from mm import checkpoint
     from mm.cli import _alignment, _apply, _frozen
+    from mm.cli._escape import escape
     from mm.tasks.contrastive import Ranks
 
     if cfg.get("robustness") is not None:
@@ -65,7 +66,7 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
     _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
     _frozen.check(asked, datamodule, loaded.model)
     with open_dict(cfg):
-        cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive", **about}
+        cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive", **escape(about)}
     task, trainer = _apply.test(cfg, loaded, datamodule, cfg.split, retrieval=retrieval)
     results, test, train = task.results, _frozen.of_aligned(task.embedded, task.compared), None
     results |= _alignment.told(task, datamodule, asked["zero_shot"], loaded.config["task"]["scale"])

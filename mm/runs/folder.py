@@ -256,4 +256,12 @@ def write_overrides(path: Path, verb: str, typed: Sequence[str]) -> None:
 def read_overrides(path: Path) -> list[str]:
     """The config flags and overrides that a run was started with; none where there is no run."""
     file = path / OVERRIDES
-    return list(yaml.safe_load(file.read_text(encoding="utf-8")) or []) if file.is_file() else []
+    if not file.is_file():
+        return []
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or []
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: is no YAML: {error}") from None
+    if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+        raise ValueError(f"{file}: got {found!r:.80}, wanted the words of a command")
+    return found

@@ -3,9 +3,46 @@
 import pytest
 from omegaconf import OmegaConf
 
+from mm.checkpoint import read_config, write_config
 from mm.cli._escape import build, escape, read_resolved
+from mm.runs.folder import read_overrides, write_overrides
+from mm.types import FORMAT
 
 HOSTILE = ["${name}", "${oc.env:HOME}", r"\${name}", r"a\\${b}", "$${x}", "${", "}${a}${b}", "yes", "1e3", "null", "\\"]
+HOSTILE += [
+    "on",
+    "~",
+    "",
+    " ",
+    "=",
+    "<<",
+    "*x",
+    "&x",
+    "# x",
+    "- a",
+    "{a}",
+    "[/]",
+    "!x",
+    "'",
+    '"',
+    "2001-01-01",
+    "12:30:00",
+]
+HOSTILE += [
+    "0o17",
+    "0x1F",
+    "1_000",
+    ".inf",
+    "NaN",
+    "a\nb",
+    "\x1b[2J",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+    "😀",
+    "$10-$20",
+    "a: b",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -22,6 +59,20 @@ def test_a_saved_config_is_read_as_it_was(tmp_path, text):
     cfg = OmegaConf.create({"classes": escape([text]), "lr": 1e-05})
     OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
     assert read_resolved(tmp_path / "config.yaml") == {"classes": [text], "lr": 1e-05}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_model_directory_keeps_every_text(tmp_path, text):
+    (tmp_path / "model.safetensors").touch()
+    config = {"format": FORMAT, "requires": {}, "model": {"a": text}, "transforms": {}, "spec": {text: [text]}}
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_words_of_a_command_are_read_as_they_were_typed(tmp_path, text):
+    write_overrides(tmp_path, "train", [text, f"run={text}"])
+    assert read_overrides(tmp_path) == [text, f"run={text}"]
 
 
 def test_what_configs_read_as_missing_is_refused_by_name(tmp_path):
