@@ -1,5 +1,6 @@
 """Text from the data is data: what OmegaConf and Hydra would interpolate comes through as it was written."""
 
+import pyarrow.parquet
 import pytest
 from omegaconf import OmegaConf
 
@@ -104,3 +105,12 @@ def test_no_file_of_a_run_holds_the_value_of_a_variable(mm, tmp_path, monkeypatc
     measured = mm("evaluate", "checkpoint=outputs/a/model", "datamodule=manifest", "datamodule.path=a.csv")
     assert measured.status == 0, measured.err
     assert mm("diagnose", "run=a").status == 0
+    model = "checkpoint=outputs/a/model"
+    told = mm("predict", model, "datamodule=manifest", "datamodule.path=a.csv", "run=p")
+    assert told.status == 0, told.err
+    found = pyarrow.parquet.read_table(told.folder / "predictions.parquet").to_pandas()
+    assert set(found["target/prediction"]) <= set(names)
+    assert mm("embed", model, "datamodule=manifest", "datamodule.path=a.csv", "run=e").status == 0
+    assert mm("search", model, "index=e", "query=t 1").status == 0
+    for file in (tmp_path / "outputs").rglob("*"):
+        assert not file.is_file() or b"hunter2hunter2" not in file.read_bytes(), file
