@@ -234,8 +234,9 @@ def check_index(about: About, cells: Cells, places: dict[str, np.ndarray]) -> No
     Raises:
         ValueError: If a shard would lie outside of its folder, a row in no shard, or something is of another type.
     """
-    for shard in about.shards:
-        name, size, rows = shard
+    if not fits(about.inputs, dict[str, Any]) or not fits(about.shards, list[list]):
+        raise ValueError("got inputs or shards of another type")
+    for name, size, rows in about.shards:
         if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\0]", name):
             raise ValueError(f"got the shard {name!r:.80}, wanted a file of this folder")
         if not all(isinstance(number, int) and number >= 0 for number in (size, rows)):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mm.files import discard, unused, whole
+from mm.files import discard, unused, whole, yaml_text
 from mm.messages import markdown, near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish, is_absent
@@ -326,8 +326,7 @@ def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
     """The config.yaml of a model directory."""
-    text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
-    (path / "config.yaml").write_text(text, encoding="utf-8")
+    (path / "config.yaml").write_text(yaml_text(plain(config)), encoding="utf-8")
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from mm.files import remove_parts, shown, whole
+from mm.files import remove_parts, shown, whole, yaml_text
 
 OVERRIDES = "overrides.yaml"
 # What a run writes before its first step.
@@ -248,7 +248,7 @@ os.register_at_fork(after_in_child=forget)
 
 def write_overrides(path: Path, verb: str, typed: Sequence[str]) -> None:
     """Keep a run's verb, config flags and overrides, for resuming and comparing."""
-    text = yaml.safe_dump(list(typed), allow_unicode=True)
+    text = yaml_text(list(typed))
     with whole(path / OVERRIDES) as part:
         part.write_text(f"# mm {verb}\n{text}", encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """Two processes learn what one does, under DDP and FSDP2; blocks, plain copies and activation checkpointing."""
 
 import pickle
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -383,7 +384,9 @@ def test_a_strangers_sharded_checkpoint_runs_nothing(tmp_path, where):
     assert complete(folder)  # also with plain data beside its tensors
     if where == "state":
         state |= {"lr": Runs(ran.touch)}
+        shutil.rmtree(folder)
         torch.distributed.checkpoint.save(state, checkpoint_id=folder, no_dist=True)
+        torch.save({}, folder / "meta.pt")
     index = folder / ".metadata"
     if where == "index":
         index.write_bytes(pickle.dumps(Runs(ran.touch)))
