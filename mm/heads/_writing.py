@@ -54,6 +54,8 @@ class WritingHead(nn.Module):
         weight: float = 1.0,
     ):
         super().__init__()
+        if any(type(token) is not int for token in (begin, end, longest)):  # true would be compared as a whole tensor
+            raise ValueError(f"got begin={begin}, end={end} and longest={longest}, wanted whole numbers")
         if beams < 1 or (sample and beams > 1):
             raise ValueError(f"beams: got {beams}, wanted at least 1, and 1 where sample=true")
         if max_new_tokens is not None and not 0 < max_new_tokens < longest:
