@@ -4,6 +4,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from mm.annotations import check_fields, fits
 from mm.datamodules.base import DataModule
 from mm.datamodules.cells import Cells, unpack_table
 from mm.datamodules.columns import Kept, Part, read_part
@@ -217,5 +219,40 @@ def read_index(path: str) -> tuple[Cells, About, dict[str, np.ndarray]]:
     if about.format != FORMAT:
         raise ValueError(f"{path}/{INDEX}: is of format {about.format}, this mm reads {FORMAT}; run mm shard again")
     own = [name for name in table.column_names if name.startswith(OWN)]
-    places = {name.removeprefix(OWN): table[name].to_numpy() for name in own}
-    return unpack_table(table.drop_columns(own)), about, places
+    try:
+        places = {name.removeprefix(OWN): table[name].to_numpy() for name in own}
+        cells = unpack_table(table.drop_columns(own))
+        check_index(about, cells, places)
+    except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}/{INDEX}: is damaged, or not of mm shard: {error}; run mm shard again") from None
+    return cells, about, places
+
+
+def check_index(about: About, cells: Cells, places: dict[str, np.ndarray]) -> None:
+    """Check what an index says: a stranger may have written it.
+
+    Raises:
+        ValueError: If a shard would lie outside of its folder, a row in no shard, or something is of another type.
+    """
+    if not fits(about.inputs, dict[str, Any]) or not fits(about.shards, list[list]):
+        raise ValueError("got inputs or shards of another type")
+    for name, size, rows in about.shards:
+        if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+            raise ValueError(f"got the shard {name!r:.80}, wanted a file of this folder")
+        if not all(isinstance(number, int) and number >= 0 for number in (size, rows)):
+            raise ValueError(f"shard {name}: got {size!r:.20} bytes and {rows!r:.20} rows")
+    if not fits(about.columns, dict[str, Any]) or not isinstance(about.digest, str):
+        raise ValueError("got columns or a digest of another type")
+    shard = places["shard"]
+    if shard.dtype.kind not in "iu" or (len(shard) and not 0 <= shard.min() <= shard.max() < len(about.shards)):
+        raise ValueError("a row is in no shard")
+    for name, known in about.inputs.items():
+        if not isinstance(known, dict) or not name.isidentifier():
+            raise ValueError(f"got the input {name!r:.80}")
+        data = {key: value for key, value in known.items() if key != "column"}
+        check_fields(InputData, data, f"inputs.{name}")
+        if data["modality"] != "text" and known["column"] not in cells:
+            raise ValueError(f"inputs.{name}: there is no column {known['column']!r:.80}")
+        for key in (f"offset.{name}", f"size.{name}"):
+            if places[key].dtype.kind not in "iu":
+                raise ValueError(f"{key}: got {places[key].dtype}, wanted whole numbers")

@@ -1,25 +1,27 @@
 """The one door to trained models: a plain directory that loads without Lightning or pickles."""
 
 import json
+import re
 import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mm.files import whole
+from mm.files import discard, unused, whole, yaml_text
 from mm.messages import markdown, near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish, is_absent
@@ -39,18 +41,35 @@ from mm.types import (
     TargetTransform,
     Transform,
 )
+from mm.untrusted import (
+    BUILT,
+    anchor_tokenizers,
+    check_links,
+    check_sections,
+    check_sources,
+    children,
+    installed_packages_only,
+    read_labels,
+)
 
 ROWS = "rows.safetensors"  # digests of the rows of each split
 CALIBRATED = "Calibration: "  # begins a line of the model card
 # Whose classes may be built on loading; nothing else of a config is ever called.
 ROOMS = ("encoders", "fusion", "heads", "layers", "losses", "metrics", "transforms", "model")
 ALLOWED = (*(f"mm.{room}." for room in ROOMS), "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
-SOURCES = ("pretrained", "init_from")  # arguments that name other weights
 # What building a model may allocate: a multiple of its weights' size, and room for tables that are not saved.
 ROOM = 4, 1 << 30
 FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "new_empty", "new_zeros")
 TENSORS = 20, 5000  # so many for each that is saved, and some more
+LONGEST = 400  # letters of a message about a stranger's file
+DOTTED = re.compile(r"\w+(\.\w+)+")
 OPTIONAL = ("timm", "transformers", "torchaudio", "torchvision")  # packages that only some models need
+# The modules of torchmetrics whose metrics neither download nor load a model.
+METRICS = (
+    *("aggregation", "classification", "clustering", "detection", "nominal", "regression", "retrieval"),
+    *(f"text.{name}" for name in ("bleu", "cer", "chrf", "edit", "eed", "mer", "perplexity", "squad", "ter", "wer")),
+    *("text.wil", "text.wip"),
+)
 
 
 @dataclass
@@ -67,7 +86,7 @@ class LoadedModel:
     @property
     def rows(self) -> dict[str, Tensor]:
         """Digests of the rows that it was trained, validated and tested on; none where an older mm has written it."""
-        return load_file(self.path / ROWS) if (self.path / ROWS).is_file() else {}
+        return read_tensors(self.path / ROWS) if (self.path / ROWS).is_file() else {}
 
     @torch.inference_mode()
     def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]], batch_size: int = 32) -> Any:
@@ -118,8 +137,8 @@ class LoadedModel:
             if not any(read is not None and read.windows for read in reads.values()):
                 raise ValueError(f"sample {row} has no input; this model reads {', '.join(self.transforms)}")
             for name in (name for name, read in reads.items() if read is not None and read.unknown):
-                warnings.warn(f"sample {row}: '{name}' names what the training rows do not have", stacklevel=3)
-            rows.append(Sample(reads, {}, row))
+                warnings.warn(f"sample {row}: '{name}' names what the training rows do not have", stacklevel=4)
+            rows.append(Sample(reads, {}, row - first))
         return collate(rows, self.transforms)
 
     def read_input(self, name: str, raw: Any, row: int) -> Read | None:
@@ -167,38 +186,98 @@ def save(
     rows of each split, as in mm/datamodules/fingerprint.py.
     """
     with whole(path) as part:
-        part.mkdir(parents=True)
-        labels = {name: list(t.classes) for name, t in spec.targets.items()}
-        inputs = {name: asdict(data) for name, data in spec.inputs.items()}
-        for name, data in inputs.items():  # thousands of classes are read ten times as fast from JSON
-            labels |= {f"{name}/{column['name']}": column.pop("classes") for column in data["columns"] or ()}
-        model_config = without_sources(model_config, model)
-        for name in model_config["heads"]:
-            if "classes" in model_config["heads"][name]:
-                model_config["heads"][name]["classes"] = None  # they are in labels.json
-        targets = {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()}
-        transform_configs = keep_transforms(part, transforms, transform_configs, model_config["encoders"])
-        reader_configs = keep_readers(part, targets, reader_configs, model_config["heads"])
-        config = {
-            "format": FORMAT,
-            "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
-            "model": model_config,
-            "transforms": transform_configs,
-            "readers": reader_configs,
-            "spec": {"inputs": inputs, "targets": targets},
-            "columns": columns,
-            "metrics": metrics,
-            "task": task or {},
-            "split": split or {},
-        }
-        write_config(part, config)
-        (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
-        (part / "README.md").write_text(card, encoding="utf-8")
+        describe(
+            part,
+            model,
+            model_config,
+            transforms,
+            transform_configs,
+            reader_configs,
+            spec,
+            columns,
+            metrics,
+            card,
+            task,
+            split,
+            rows,
+        )
         save_model(model, str(part / "model.safetensors"))
-        if rows:
-            save_file(dict(rows), part / ROWS)
         for file in part.glob("*.safetensors"):
             file.chmod(0o644)  # safetensors writes them for their owner alone
+
+
+def try_save(path: Path, *args: Any) -> None:
+    """Write a model directory without its weights and remove it again, so that a run does not fail at its end.
+
+    Args:
+        path: Where the directory would be.
+        *args: As those of `save`.
+
+    Raises:
+        ValueError: If a config of a part can't be written, such as an argument that is no plain data.
+    """
+    part = unused(path)
+    try:
+        describe(part, *args)
+        config = yaml.load((part / "config.yaml").read_text(encoding="utf-8"), PlainLoader)
+        for name in (*BUILT, "spec"):
+            check_sources(part, config[name], name)
+        check_sections(config)
+    except (TypeError, ValueError, yaml.YAMLError, AttributeError, KeyError) as error:
+        told = str(error).replace(f"{part}: ", "")
+        raise ValueError(
+            f"the model directory of this run could not be written and loaded again: {told}; arguments of parts are "
+            "plain data, and a part that begins with weights of others inherits mm.types.Rebuilt"
+        ) from error
+    finally:
+        discard(part)
+
+
+def describe(
+    part: Path,
+    model: MultimodalModel,
+    model_config: dict[str, Any],
+    transforms: Mapping[str, Transform],
+    transform_configs: dict[str, Any],
+    reader_configs: dict[str, Any],
+    spec: DataSpec,
+    columns: dict[str, Any] | None,
+    metrics: dict[str, Any],
+    card: str,
+    task: dict[str, Any] | None = None,
+    split: dict[str, Any] | None = None,
+    rows: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write all of a model directory but the weights; the arguments are those of `save`."""
+    part.mkdir(parents=True)
+    labels = {name: list(t.classes) for name, t in spec.targets.items()}
+    inputs = {name: asdict(data) for name, data in spec.inputs.items()}
+    for name, data in inputs.items():  # thousands of classes are read ten times as fast from JSON
+        labels |= {f"{name}/{column['name']}": column.pop("classes") for column in data["columns"] or ()}
+    model_config = without_sources(model_config, model)
+    for name in model_config["heads"]:
+        if "classes" in model_config["heads"][name]:
+            model_config["heads"][name]["classes"] = None  # they are in labels.json
+    targets = {n: {k: v for k, v in asdict(t).items() if k != "classes"} for n, t in spec.targets.items()}
+    transform_configs = keep_transforms(part, transforms, transform_configs, model_config["encoders"])
+    reader_configs = keep_readers(part, targets, reader_configs, model_config["heads"])
+    config = {
+        "format": FORMAT,
+        "requires": {name: version(name) for name in ("mm", "torch", *needed(model))},
+        "model": model_config,
+        "transforms": transform_configs,
+        "readers": reader_configs,
+        "spec": {"inputs": inputs, "targets": targets},
+        "columns": columns,
+        "metrics": metrics,
+        "task": task or {},
+        "split": split or {},
+    }
+    write_config(part, config)
+    (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
+    (part / "README.md").write_text(card, encoding="utf-8")
+    if rows:
+        save_file(dict(rows), part / ROWS)
 
 
 def keep_transforms(
@@ -238,7 +317,7 @@ def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> 
     """
     with whole(path) as part:
         shutil.copytree(path, part)
-        config = yaml.safe_load((part / "config.yaml").read_text(encoding="utf-8"))
+        config = read_config(part)
         write_config(part, config | {"calibration": {name: asdict(fitted) for name, fitted in calibration.items()}})
         card = (part / "README.md").read_text(encoding="utf-8").splitlines()
         kept = "\n".join(line for line in card if not line.startswith(CALIBRATED)).rstrip()
@@ -247,8 +326,7 @@ def calibrate(path: Path, calibration: Mapping[str, Calibration], told: str) -> 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
     """The config.yaml of a model directory."""
-    text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
-    (path / "config.yaml").write_text(text, encoding="utf-8")
+    (path / "config.yaml").write_text(yaml_text(plain(config)), encoding="utf-8")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -260,8 +338,9 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ValueError(f"no model directory at {path}: it has no {name}; a run leaves one as outputs/RUN/model")
     try:
         config = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), PlainLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path / 'config.yaml'}: is no YAML: {str(error) or type(error).__name__}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path / 'config.yaml'}: is no YAML: {told:.{LONGEST}}") from None
     if not isinstance(config, dict) or not {"format", "requires", "model", "transforms", "spec"} <= set(config):
         raise ValueError(f"{path / 'config.yaml'}: is not the config of a model directory")
     if config.get("format") != FORMAT:
@@ -288,16 +367,39 @@ def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device
     """
     path = fetch(path)
     config = read_config(path)
+    torch.empty(0, device=device)  # a device that is not there is no fault of the directory
     try:
-        check_requirements(path, config["requires"])
-        for part in ("model", "transforms", "readers", "metrics", "task"):
-            check_targets(config.get(part), [*allow, "torchmetrics"])
-            check_sources(path, config.get(part), part)
-        return rebuild(path, config, allow, device)
-    except (ValueError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # the file says what no mm writes
-        raise ValueError(f"{path}: is damaged, or no mm has written it: {type(error).__name__}: {error}") from error
+        check_config(path, config, allow)
+        with nullcontext() if allow else installed_packages_only():
+            return rebuild(path, config, allow, device)
+    except Exception as error:  # the files say what no mm writes
+        raise damaged(path, error) from error
+
+
+def check_config(path: Path, config: dict[str, Any], allow: Sequence[str]) -> None:
+    """Check a model directory without building or importing anything that it names.
+
+    Raises:
+        ValueError: If it is not as mm writes it, or names a class of a package that is not allowed.
+    """
+    check_requirements(path, config["requires"])
+    for part in BUILT:
+        check_targets(config.get(part), [*allow, "torchmetrics"] if part == "metrics" else allow)
+    for part in (*BUILT, "spec"):
+        check_sources(path, config.get(part), part)
+    check_sections(config)
+    check_links(path)
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """The one error of a directory that can't be loaded; its message names the directory."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return ValueError(f"{path}: lacks {error.filename}; copy the whole directory")
+    told = " ".join(str(error).split())
+    told = told if len(told) <= LONGEST else f"{told[:LONGEST]} ..."
+    if not isinstance(error, ValueError):
+        return ValueError(f"{path}: is damaged, or no mm has written it: {type(error).__name__}: {told}")
+    return ValueError(told if str(path) in told else f"{path}: {told}")
 
 
 def check_requirements(path: Path, requires: Any) -> None:
@@ -348,48 +450,14 @@ def check_classes(node: Any, allow: Sequence[str] = ()) -> None:
         check_classes(child, allow)
 
 
-def check_sources(path: Path, node: Any, where: str) -> None:
-    """Check that nothing of a model directory names weights or tokenizers outside of it.
-
-    Raises:
-        ValueError: If something does.
-    """
-    if isinstance(node, list):
-        for i, child in enumerate(node):
-            check_sources(path, child, f"{where}.{i}")
-    if not isinstance(node, dict):
-        return
-    for key, value in node.items():
-        if key in SOURCES and value:
-            raise ValueError(f"{path}: {where}.{key} names other weights, {value!r:.80}; its own are here")
-        if key == "tokenizer" and isinstance(value, str) and value != "bytes" and not is_inside(path, value):
-            raise ValueError(
-                f"{path}: {where}.tokenizer: got {value!r:.80}, wanted a folder of this directory, or bytes"
-            )
-        check_sources(path, value, f"{where}.{key}")
-
-
-def is_inside(path: Path, name: str) -> bool:
-    """Whether a folder of this name lies in a directory, links followed."""
-    try:
-        return (path / name).is_dir() and (path / name).resolve().is_relative_to(path.resolve())
-    except OSError:  # the name is too long for any folder
-        return False
-
-
 def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: str | torch.device) -> LoadedModel:
     """The model of a directory whose config was checked."""
-    labels = read_labels(path)
+    labels = read_labels(path / "labels.json")
     for name, head in config["model"]["heads"].items():
         if "classes" in head:
             head["classes"] = labels[name]
-    for name, transform in config["transforms"].items():
-        if (path / "tokenizer" / name).is_dir():
-            transform["tokenizer"] = str(path / "tokenizer" / name)
-    for name, target in config["spec"]["targets"].items():
-        if (path / "labels" / name).is_dir():
-            own = config["model"]["heads"][name], config["readers"][name], target["facts"]
-            use_tokenizer(str(path / "labels" / name), *own)
+    for part in (*BUILT, "spec"):
+        anchor_tokenizers(path, config.get(part))
     inputs = {name: input_data(name, data, labels) for name, data in config["spec"]["inputs"].items()}
     for name, node in config["transforms"].items():
         if "columns" in node and node["columns"] is None:
@@ -406,18 +474,6 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
         targets={n: TargetData(**d, classes=tuple(labels[n])) for n, d in config["spec"]["targets"].items()},
     )
     return LoadedModel(model.to(device).eval(), transforms, readers, spec, config, path)
-
-
-def read_labels(path: Path) -> dict[str, Any]:
-    """Read the classes of a model directory.
-
-    Raises:
-        ValueError: If the file is no JSON.
-    """
-    try:
-        return json.loads((path / "labels.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path / 'labels.json'}: is damaged: {error}") from None
 
 
 class Bounded(TorchDispatchMode):
@@ -471,7 +527,15 @@ def weights(path: str | Path) -> dict[str, Tensor]:
     """Of a model directory (or wandb:entity/project/name:version), by name. Errors: ValueError where it is none."""
     path = fetch(path)
     read_config(path)
-    return load_file(path / "model.safetensors")
+    return read_tensors(path / "model.safetensors")
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Read a file of safetensors. Raise ValueError where it is none, or damaged."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file}: is damaged: {error}; copy it again") from None
 
 
 def build(node: Any, allow: Sequence[str] = ()) -> Any:
@@ -484,13 +548,38 @@ def build(node: Any, allow: Sequence[str] = ()) -> Any:
     return find_class(node["_target_"], allow)(**built) if "_target_" in node else built
 
 
+def build_metrics(node: Any, allow: Sequence[str] = ()) -> Any:
+    """Build the metrics that a model directory names.
+
+    Args:
+        node: Their config: name to config.
+        allow: Further packages whose classes may be built; `torchmetrics` allows all of its metrics.
+
+    Returns:
+        Metrics by name.
+
+    Raises:
+        ValueError: If one is not of an allowed package, or may load a model from somewhere.
+    """
+    modules = tuple(f"torchmetrics.{name}" for name in METRICS)
+    for name, child in children(node):
+        found = find_class(child["_target_"], ["torchmetrics", *allow])
+        own = found.__module__.startswith("torchmetrics.") and "torchmetrics" not in allow
+        if own and not found.__module__.startswith(modules):
+            raise ValueError(
+                f"the metric '{name}' is {child['_target_']}, which may load another model; if you trust it, set "
+                "allow=[torchmetrics]"
+            )
+    return build(node, ["torchmetrics", *allow])
+
+
 def check_name(target: Any, allow: Sequence[str] = ()) -> None:
     """Errors: ValueError where a class is not of an allowed package."""
-    if not isinstance(target, str) or not target.startswith(prefixes(allow)):
+    if not isinstance(target, str) or not DOTTED.fullmatch(target) or not target.startswith(prefixes(allow)):
         package = str(target).split(".")[0]
         raise ValueError(
-            f"the model's config names {target}, which is outside {', '.join(ALLOWED)}; if you trust it, load with "
-            f"mm.load(path, allow=['{package}']), or allow=[{package}] on the command line"
+            f"the model's config names {target!s:.200}, which is outside {', '.join(ALLOWED)}; if you trust it, load "
+            f"with mm.load(path, allow=['{package}']), or allow=[{package}] on the command line"
         )
 
 
@@ -508,7 +597,8 @@ def find_class(target: str, allow: Sequence[str] = ()) -> type:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"the model's config names {target}, which can't be imported: {error}") from None
-    if not isinstance(found, type) or found.__module__.split(".")[0] not in {a.split(".")[0] for a in allowed}:
+    # What an allowed module has itself imported is not of an allowed package.
+    if not isinstance(found, type) or not f"{found.__module__}.".startswith(allowed):
         raise ValueError(f"the model's config names {target}, which is no class of an allowed package")
     return found
 
@@ -523,33 +613,52 @@ def fetch(path: str | Path) -> Path:
     name = str(path).removeprefix("wandb:")
     try:
         artifact = wandb.run.use_artifact(name) if wandb.run else wandb.Api().artifact(name)
+        for file, entry in artifact.manifest.entries.items():
+            if entry.ref is not None or PurePath(file).is_absolute() or ".." in PurePath(file).parts:
+                raise ValueError(f"it has {file!r:.80}, which lies outside of it")
         return Path(artifact.download())
     except (Error, ValueError) as error:
         raise ValueError(f"checkpoint={path}: {error}; wanted wandb:entity/project/name:version") from None
 
 
 def without_sources(config: dict[str, Any], model: MultimodalModel) -> dict[str, Any]:
-    """The config of the parts, where each that was built from a source of weights is told how to be built without."""
+    """Return the config of a model, where each part that was built from a source of weights is built without.
+
+    Args:
+        config: The finished config of the model, which stays as it is.
+        model: What was built from it; those of its modules that inherit `mm.types.Rebuilt` say how, also those that
+            are nested in other parts.
+    """
     config = json.loads(json.dumps(config))
-    parts = [(config["encoders"], model.encoders), (config["heads"], model.heads), (config, {"fusion": model.fusion})]
-    for nodes, modules in parts:
-        for name, module in dict(modules.items()).items():
-            forget_sources(nodes[name], module)
+    for path, module in model.named_modules():
+        if isinstance(module, Rebuilt):
+            for node in nodes_of(config, type(module), path.split(".")):
+                node |= plain(module.architecture)
     return config
 
 
-def forget_sources(node: Any, module: nn.Module) -> None:
-    """Tell a part, and those that its config nests, how to be built without their sources of weights, in place."""
-    if isinstance(module, Rebuilt):
-        node |= plain(module.architecture)
-    for name, child in module.named_children():
-        inner = node.get(name) if isinstance(node, dict) else None
-        if isinstance(inner, dict):
-            for key, nested in child.named_children() if isinstance(child, nn.ModuleDict) else []:
-                if isinstance(inner.get(key), dict):
-                    forget_sources(inner[key], nested)
-            if "_target_" in inner:
-                forget_sources(inner, child)
+def nodes_of(node: Any, kind: type, path: Sequence[str]) -> list[dict[str, Any]]:
+    """Find the configs that a module was built from.
+
+    Args:
+        node: A config, or a part of it.
+        kind: The module's class.
+        path: The names of the modules that it lies in, and its own; keys of the config come in the same order, perhaps
+            with others in between: the config of `fusion.towers.a` is at `fusion.towers.a.fusion`.
+    """
+    known = class_of(node) if isinstance(node, dict) and not path else None
+    if isinstance(known, type) and issubclass(kind, known):  # sharding makes a subclass
+        return [node]
+    found: list[dict[str, Any]] = []
+    for key, child in children(node):
+        found += nodes_of(child, kind, path[1:] if path and str(key) == path[0] else path)
+    return found
+
+
+def class_of(node: Mapping[str, Any]) -> Any:
+    """Return the class that a config names, where its module is imported."""
+    module, _, name = str(node.get("_target_")).rpartition(".")
+    return vars(sys.modules[module]).get(name) if module in sys.modules else None
 
 
 def needed(model: MultimodalModel) -> list[str]:

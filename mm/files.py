@@ -12,6 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 PART = re.compile(r"\.(?P<machine>[A-Za-z0-9]*)-(?P<process>\d+)-[0-9a-f]{8}\.part$")
 WEEK = 7 * 24 * 3600.0  # seconds
@@ -32,6 +35,22 @@ SHARED_MEMORY = re.compile(
     "unable to (write to|open|allocate|mmap).*(file </|shared memory)|out of shared memory", re.S
 )
 AT_WORK: set[str] = set()  # names of the temporary files and folders that this process writes now
+
+
+class Quoting(yaml.SafeDumper):
+    """Writes texts with line separators of Unicode in double quotes; YAML would read others as blanks."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if SEPARATORS.search(data) else None)
+
+
+Quoting.add_representer(str, Quoting.represent_str)
+SEPARATORS = re.compile(r"[\x85\u2028\u2029\ufeff]")
+
+
+def yaml_text(data: Any) -> str:
+    """Write plain data as YAML, from which `yaml.safe_load` reads every text as it was."""
+    return yaml.dump(data, Dumper=Quoting, sort_keys=False, allow_unicode=True)
 
 
 @contextmanager

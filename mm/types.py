@@ -5,6 +5,7 @@ B batch   T tokens or time steps   D width   C classes or channels   H, W height
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import isfunction
 from math import exp, log
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -25,6 +26,23 @@ ONCE = ("characters", "frame", "size")  # of meta: of the row, padded with 0; th
 FORMAT = 4  # of trained weights: what they mean; those of another are refused
 SUREST = 1 - 1e-6  # a probability above it counts as it, and one as far above 0: log-odds of more are rounding's
 BEGIN, LAST = 1, 2  # the tokens of an answer's ends, in targets of spans; added where they are one, 0 elsewhere
+
+
+class Offers(type(Protocol)):  # type: ignore[misc]
+    """Of protocols that `isinstance` decides on: whoever has such an attribute that is no method does not offer it.
+
+    A part of a user's own may call its data `compare` or `names`: that says nothing about what it can do.
+    """
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        methods = {name for base in cls.__mro__ for name, value in vars(base).items() if isfunction(value)}
+        own = [name for name in methods if not name.startswith("_")]
+        return super().__instancecheck__(instance) and all(callable(vars_of(instance, name)) for name in own)
+
+
+def vars_of(instance: Any, name: str) -> Any:
+    """The attribute of an object's class; None where it is the object's own, or there is none."""
+    return next((vars(base)[name] for base in type(instance).__mro__ if name in vars(base)), None)
 
 
 class Features(NamedTuple):
@@ -241,7 +259,7 @@ class TargetCutOff(ValueError):
 
 
 @runtime_checkable
-class Aligned(Protocol):
+class Aligned(Protocol, metaclass=Offers):
     """A TargetTransform whose targets follow from how an input was read, such as a tag per token."""
 
     input: str  # whose Transform gives the meta that it needs
@@ -283,9 +301,11 @@ class Fusion(Protocol):
     def __call__(self, features: dict[str, Features]) -> Features: ...
 
 
-@runtime_checkable
-class Towered(Protocol):
-    """A Fusion with towers of inputs: its tokens are theirs, none of which another tower's inputs reach."""
+class Towered:
+    """Base class of a Fusion with towers of inputs: its tokens are theirs, none of which another's inputs reach.
+
+    A base class and no protocol: attributes of these names on a fusion of the user's own mean something else.
+    """
 
     towers: Any  # an nn.ModuleDict: name -> what fuses its inputs, in the order of the tokens
     inputs: Mapping[str, Sequence[str]]  # name -> those of each
@@ -322,7 +342,7 @@ class Scored(Head, Protocol):
 
 
 @runtime_checkable
-class Spoken(Head, Protocol):
+class Spoken(Head, Protocol, metaclass=Offers):
     """A Head whose metrics compare what a person reads with what a person wrote."""
 
     def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[Any, Any]:
@@ -334,7 +354,7 @@ class Spoken(Head, Protocol):
 
 
 @runtime_checkable
-class Calibrated(Head, Protocol):
+class Calibrated(Head, Protocol, metaclass=Offers):
     """A Head whose probabilities are a softmax of logits: a temperature makes them true (Guo 2017)."""
 
     def choices(self, prediction: Any, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -350,7 +370,7 @@ class Calibrated(Head, Protocol):
 
 
 @runtime_checkable
-class Judged(Spoken, Protocol):
+class Judged(Spoken, Protocol, metaclass=Offers):
     """A Spoken Head that tells how probable what it tells is, each thing of which is right or wrong as a whole.
 
     A temperature and a bias on the log-odds make that true (Platt 1999; Kuleshov & Liang 2015).
@@ -366,7 +386,7 @@ class Judged(Spoken, Protocol):
 
 
 @runtime_checkable
-class Conformal(Head, Protocol):
+class Conformal(Head, Protocol, metaclass=Offers):
     """A Head that tells, beside its prediction, what else may be true, and misses seldom (conformal prediction).
 
     Predictions as Calibrated.tempered gives them, where the Head is one.
@@ -384,7 +404,7 @@ class Conformal(Head, Protocol):
 
 
 @runtime_checkable
-class Drawn(Protocol):
+class Drawn(Protocol, metaclass=Offers):
     """A metric of several numbers that has a picture, such as a confusion matrix."""
 
     def names(self) -> list[str]:

@@ -1,17 +1,21 @@
 """The one door: a directory of plain files that loads anywhere, and never runs what it should not."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from conftest import COLUMNS, TINY
+from safetensors.torch import save_file
 
 import mm
-from mm.checkpoint import build, fetch, load, weights
+from mm.checkpoint import METRICS, build, build_metrics, fetch, find_class, load, weights
 from mm.types import FORMAT
 
 
@@ -197,7 +201,11 @@ def test_wandb_artifacts_are_fetched(copy, monkeypatch):
 
     asked = []
 
+    entries = {"config.yaml": SimpleNamespace(ref=None)}
+
     class Api:
+        manifest = SimpleNamespace(entries=entries)
+
         def artifact(self, name):
             asked.append(name)
             return self
@@ -209,13 +217,18 @@ def test_wandb_artifacts_are_fetched(copy, monkeypatch):
     assert fetch("wandb:team/project/model:v3") == copy
     assert asked == ["team/project/model:v3"]
     assert mm.load("wandb:team/project/model:v3").predict({"text": "red"})
+    for name, ref in (("../../x", None), ("/etc/x", None), ("x", "file:///etc/passwd")):
+        entries.clear()
+        entries[name] = SimpleNamespace(ref=ref)
+        with pytest.raises(ValueError, match="which lies outside of it"):
+            fetch("wandb:team/project/model:v3")
 
 
 @pytest.fixture
 def directory(tmp_path):
     """A config as a model directory has it, before anything of it is built."""
     (tmp_path / "model").mkdir()
-    (tmp_path / "model/model.safetensors").touch()
+    save_file({}, tmp_path / "model/model.safetensors")
     config = {"format": FORMAT, "requires": {"mm": "0"}, "transforms": {}, "readers": {}, "spec": {}, "model": {}}
 
     def write(**changed):
@@ -236,7 +249,12 @@ def directory(tmp_path):
         (
             {
                 "spec": {"inputs": {}, "targets": {}},
-                "model": {"encoders": {}, "heads": {}, "_target_": "torch.nn.init.zeros_"},
+                "model": {
+                    "encoders": {},
+                    "heads": {},
+                    "_target_": "torch.nn.init.zeros_",
+                    "fusion": {"_target_": "torch.nn.Identity"},
+                },
             },
             "no class|is damaged",
         ),
@@ -245,8 +263,24 @@ def directory(tmp_path):
         ({"transforms": {"text": {"tokenizer": "gpt2"}}}, r"transforms\.text\.tokenizer: got 'gpt2', wanted a folder"),
         ({"transforms": {"text": {"tokenizer": "../other"}}}, r"tokenizer: got '\.\./other'"),
         ({"format": 99}, "got format 99"),
-        ({"model": 3}, "is damaged, or no mm has written it"),
-        ({"spec": {"inputs": 4}}, "is damaged, or no mm has written it"),
+        ({"model": 3}, "model: got 3, wanted a mapping"),
+        ({"spec": {"inputs": 4}}, "spec.inputs: got 4, wanted a mapping"),
+        ({"columns": {"audio": {"_target_": "pathlib.Path.touch"}}}, "columns.audio names a class"),
+        ({"task": {"label": {"_target_": "evil.run"}}}, "outside"),
+        ({"task": {"label": ["a"]}}, "task.label: got .*wanted a name"),
+        ({"task": {"scale": {"_target_": "mm.layers.Pool"}}}, "task.scale names a class"),
+        ({"split": {"val": {"_target_": "evil.run"}}}, "split.val names a class"),
+        ({"transforms": {"/etc": {"_target_": "torch.nn.Identity"}}}, "got the name '/etc', wanted a plain word"),
+        ({"metrics": {"target": {"../x": {"_target_": "torchmetrics.MeanMetric"}}}}, r"got the name '\.\./x'"),
+        (
+            {"model": {"encoders": {"a": {"config": {"attn_implementation": "org/kernel"}}}}},
+            "outside of this directory",
+        ),
+        ({"model": {"encoders": {"a": {"config": {"use_pretrained_backbone": True}}}}}, "names other weights, True"),
+        (
+            {"spec": {"targets": {"a": {"facts": {"tokenizer": "gpt2"}}}}},
+            r"spec\.targets\.a\.facts\.tokenizer: got 'gpt2'",
+        ),
     ],
 )
 def test_a_strangers_directory_runs_nothing_and_ends_in_one_message(directory, tmp_path, monkeypatch, changed, message):
@@ -259,6 +293,24 @@ def test_a_strangers_directory_runs_nothing_and_ends_in_one_message(directory, t
     with pytest.raises(ValueError, match=message):
         load(path)
     assert "evil" not in sys.modules
+
+
+def test_metrics_of_a_stranger_load_no_models():
+    rate = {"_target_": "torchmetrics.classification.MulticlassAccuracy", "num_classes": 2}
+    assert list(build_metrics({"accuracy": rate})) == ["accuracy"]
+    for target in ("torchmetrics.text.BERTScore", "torchmetrics.text.bert.BERTScore", "torchmetrics.text.ROUGEScore"):
+        with pytest.raises(
+            ValueError, match=r"the metric 'a' is .*which may load another model.*allow=\[torchmetrics\]"
+        ):
+            build_metrics({"a": {"_target_": target}})
+    with pytest.raises(ValueError, match="no class of an allowed package"):  # what an allowed module has imported
+        build({"_target_": "torch.nn.modules.module.OrderedDict"})
+
+
+def test_the_metrics_of_our_heads_are_those_of_a_stranger_too():
+    for file in (Path(__file__).parents[1] / "conf/model/heads").glob("*.yaml"):
+        for found in re.findall(r"_target_: (torchmetrics\.\S+)", file.read_text(encoding="utf-8")):
+            assert find_class(found, ["torchmetrics"]).__module__.removeprefix("torchmetrics.").startswith(METRICS)
 
 
 @pytest.mark.parametrize("text", ["a: &x [1]\nb: *x", "[1", "\x00", "- a", "5", ""])

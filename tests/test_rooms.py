@@ -22,8 +22,10 @@ MAY = {
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
     "tasks": {"types", "model"},  # the centre, which they are handed built
-    "checkpoint": {"types", "transforms", "model"},
-    "datamodules": {"types", "transforms"},
+    "annotations": set(),
+    "untrusted": {"types", "annotations"},
+    "checkpoint": {"types", "transforms", "model", "untrusted"},
+    "datamodules": {"types", "transforms", "annotations"},
     "serving": {"types", "transforms", "checkpoint"},
 }
 ANYTHING = {"cli", "__init__", "__main__"}  # `mm/__init__.py` re-exports load

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -290,7 +289,7 @@ def remembered(argv: list[str]) -> list[str]:
     file = Path(str(given.get("paths.outputs", "outputs"))) / str(given["run"]) / OVERRIDES
     if not file.exists():
         raise ValueError(f"resume=true: there is no run in {file.parent}")
-    return [o for o in yaml.safe_load(file.read_text(encoding="utf-8")) if parse(o)[0] not in given]
+    return [o for o in read_overrides(file.parent) if parse(o)[0] not in given]
 
 
 def resume_command(cfg: DictConfig, folder: Path, *overrides: str) -> str:

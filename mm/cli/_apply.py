@@ -55,7 +55,7 @@ def datamodule(
         set_now = {named.key for named in _finish.named_keys()}
         for key, value in loaded.config["split"].items():
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
-                cfg.datamodule.split[key] = value
+                cfg.datamodule.split[key] = escape(value)
     built = _finish.build_datamodule(
         cfg, readers={} if anew else loaded.readers, known=targets, trained=True, whole=not drawn
     )

@@ -155,7 +155,14 @@ class Embeddings:
         if ALL not in schema.names or b"model" not in about:
             raise ValueError(f"index={path}: was not written by mm embed")
         self.inputs = [name.removesuffix(f"/{ALL}") for name in schema.names if name.endswith(f"/{ALL}")]
-        self.model = about[b"model"].decode()
+        for name in self.inputs:  # names of files are made of them
+            if not name.isidentifier():
+                raise ValueError(f"index={path}: was not written by mm embed: it has an input {name!r:.80}")
+        vectors = [schema.field(name).type for name in schema.names if name == ALL or name.endswith(f"/{ALL}")]
+        fixed = all(pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32() for kind in vectors)
+        if not fixed or len(set(vectors)) > 1 or not all(f"{name}/source" in schema.names for name in self.inputs):
+            raise ValueError(f"index={path}: was not written by mm embed: its columns are others")
+        self.model = about[b"model"].decode(errors="replace")
         self.width = schema.field(ALL).type.list_size
         self.many = self.file.metadata.num_rows > EXACT
 

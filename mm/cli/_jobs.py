@@ -9,14 +9,14 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from mm.cli import compare
-from mm.cli._app import OVERRIDES, parse, shown
+from mm.cli._app import parse, shown
 from mm.cli._escape import read_resolved
 from mm.messages import plain
+from mm.runs.folder import read_overrides
 
 # Overrides in which a job may differ from what lies in its folder, and yet go on with it.
 FREE = ("run", "resume", "paths.outputs", "trainer.")
@@ -44,9 +44,7 @@ class Job:
         """finished, begun or new, by what lies in its folder. Errors: ValueError where that is another run."""
         if not self.folder.is_dir() or not any(self.folder.iterdir()):
             return "new"
-        file = self.folder / OVERRIDES
-        kept = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else []
-        held = [o for o in kept if not o.startswith("-")]  # Hydra's flags are the command's
+        held = [o for o in read_overrides(self.folder) if not o.startswith("-")]  # Hydra's flags are the command's
         if what(held) != what(self.overrides):
             was, now = (" ".join(sorted(a - b)) for a, b in permutations((what(held), what(self.overrides))))
             raise ValueError(

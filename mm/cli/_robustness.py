@@ -22,6 +22,7 @@ from mm.callbacks.stored import StoredFeatures
 from mm.checkpoint import LoadedModel
 from mm.cli import _curves
 from mm.cli._curves import MISSING, Curves
+from mm.cli._escape import build
 from mm.messages import near, say
 from mm.tasks.measures import metric_names
 from mm.tasks.sharding import Sharded
@@ -161,7 +162,7 @@ def run(study: Study, trainer: Trainer, task: Any, folder: Path) -> None:
 def measure(study: Study, trainer: Trainer, loaded: LoadedModel) -> Curves:
     """The primary metrics of a model over severity. Inputs that nothing happens to are encoded once."""
     part = subset(study, loaded)
-    task = instantiate(study.cfg.task, _partial_=True, _convert_="all")(model=loaded.model, metrics=study.metrics)
+    task = build(study.cfg, "task", _partial_=True)(model=loaded.model, metrics=study.metrics)
     inputs = [name for name in part.table.spec.inputs if name in loaded.transforms]
     keeping = Keeping(Path(study.cfg.paths.cache), inputs if len(inputs) > 1 else [])
     found: Curves = {}

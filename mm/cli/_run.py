@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -305,10 +306,12 @@ def split_counts(datamodule: Any) -> dict[str, int]:
     return {name: int((datamodule.table.split == name).sum()) for name in ("train", "val", "test")}
 
 
-def save_model(cfg: DictConfig, run: Run, path: Path, results: dict[str, Any]) -> None:
-    """The model directory, as the weights are now."""
+def save_model(
+    cfg: DictConfig, run: Run, path: Path, results: dict[str, Any], save: Callable[..., None] = checkpoint.save
+) -> None:
+    """The model directory, as the weights are now. save: what writes it, or only tries to"""
     table = run.datamodule.table
-    checkpoint.save(
+    save(
         path,
         run.task.model,
         OmegaConf.to_container(cfg.model, resolve=True),  # type: ignore[arg-type]

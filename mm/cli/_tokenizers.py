@@ -8,6 +8,7 @@ from omegaconf import DictConfig, open_dict
 
 from mm import checkpoint
 from mm.cli._app import shown
+from mm.cli._escape import escape
 from mm.messages import is_first_process
 from mm.transforms.text.tokens import load_tokenizer
 from mm.transforms.text.vocabulary import KINDS, trained
@@ -26,7 +27,7 @@ def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
                 inputs = [name, *(other for other, owner in share.items() if owner == name)]
                 texts = [text for one in inputs for row in rows for text in strings(table.inputs[one][row])]
                 folder = Path(cfg.paths.cache) / "tokenizers"
-                node.tokenizer = str(trained(texts, node.tokenizer, node.vocabulary, folder))
+                node.tokenizer = escape(str(trained(texts, node.tokenizer, node.vocabulary, folder)))
                 if is_first_process():
                     print(
                         f"model.encoders.{name}.tokenizer: trained on {len(texts)} texts: {shown(Path(node.tokenizer))}"

@@ -3,9 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from enum import Enum
 from inspect import Parameter, isclass, signature
-from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -14,6 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+
+from mm.annotations import fits
 
 # Keys whose values are texts, also where they look like a number, a truth value or nothing: run=1e3 is called 1e3.
 TEXTS = ("run", "checkpoint", "out", "datamodule.path")
@@ -151,37 +151,6 @@ def hint_of(called: Any, name: str) -> Any:
         if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
             return None
     return None
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a config (a scalar, a list, a mapping) can be an argument with this annotation."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(fits(value, one) for one in args)
-    if origin is Literal:
-        return value in args
-    if hint in (NoneType, None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is str:
-        return isinstance(value, str)
-    kind = origin if isclass(origin) else hint
-    if isclass(kind) and issubclass(kind, Mapping):
-        return isinstance(value, Mapping)
-    if isclass(kind) and issubclass(kind, Sequence | set | frozenset):
-        if not isinstance(value, list):
-            return False
-        if kind is tuple and args and args[-1] is not Ellipsis:
-            return len(value) == len(args) and all(map(fits, value, args))
-        return all(fits(x, args[0]) for x in value) if args else True
-    if isclass(kind) and kind not in (Any, object) and not issubclass(kind, PathLike | Enum):
-        return isinstance(value, Mapping)  # the config of an object
-    return True
 
 
 def wanted(hint: Any) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
+from mm.cli._escape import build
 from mm.messages import is_first_process, listing, near
 from mm.model import MultimodalModel
 from mm.peft import adapters
@@ -78,7 +78,7 @@ def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
         cfg.task.freeze = [*cfg.task.freeze, *cfg.peft.get("freeze", [])]
         cfg.task.gradual_unfreeze = cfg.peft.get("gradual_unfreeze", cfg.task.gradual_unfreeze)
         return
-    config = instantiate(cfg.peft.config, _convert_="all")
+    config = build(cfg, "peft.config")
     adapted = adapters.attach(model, config, list(cfg.peft.also))
     for name in sorted(adapted):
         encoder: Any = model.get_submodule(name)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mm.types import Batch
 
 DEFAULTS = {"run": "", "paths.outputs": "outputs", "rows": "256", "allow": ""}
+# What of a run's config is built, and which package it may name beside those that model directories may.
+BUILT = {"datamodule": "mm.datamodules", "model": None, "peft": "peft"}
 USAGE = "usage: mm diagnose run=NAME [paths.outputs=outputs] [rows=256] [allow=my_pkg]"
 
 
@@ -50,8 +52,8 @@ def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
 
     _run.quiet()
     config = read_resolved(folder / "config.yaml")
-    for part in ("datamodule", "model"):
-        check_classes(config.get(part), [*allow, "mm.datamodules", "peft"])
+    for part, package in BUILT.items():
+        check_classes(config.get(part), [*allow, package] if package else allow)
     cfg: Any = OmegaConf.create(escape(config))
     datamodule = _finish.build_datamodule(cfg)
     datamodule.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
@@ -62,18 +64,41 @@ def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
     return datamodule, model
 
 
-def replay(path: Path, datamodule: Any, model: Any) -> None:
-    """Which rows of a kept batch are at fault, and the first module that shows it."""
+def read_kept(path: Path) -> dict[str, Any]:
+    """Read a file of tensors and plain data. Raise ValueError where it is damaged, or would run something."""
+    import pickle
+
     import torch
 
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path}: is damaged, or not of mm: {told}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: got a {type(found).__name__}, wanted what a run keeps")
+    return found
+
+
+def put_weights(path: Path, model: Any, weights: Any) -> None:
+    """Load weights into a model. Raise ValueError where they are another model's."""
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"{path}: holds weights of another model: {told:.300}") from None
+
+
+def replay(path: Path, datamodule: Any, model: Any) -> None:
+    """Which rows of a kept batch are at fault, and the first module that shows it."""
     from mm.tasks.nonfinite import first_nonfinite, unpack
     from mm.types import pick
 
-    kept = torch.load(path, map_location="cpu", weights_only=True)
+    kept = read_kept(path)
     if kept["weights"] is None:
         print(f"{path.name}: was kept by one of several processes that shared the weights out, and can't be replayed")
         return
-    model.load_state_dict(kept["weights"])
+    put_weights(path, model, kept["weights"])
     batch = unpack(kept["batch"])
     print(f"{path.name}: {kept['what']} was not finite; {len(batch.row)} rows")
     model.train()
@@ -97,7 +122,6 @@ def losses(model: Any, batch: "Batch") -> list[Any]:
 
 def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:
     """What each input is worth to the newest checkpoint's weights."""
-    import torch
     from rich.console import Console
     from rich.table import Table
 
@@ -111,14 +135,14 @@ def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:
         return
     path = next((p for p in newest_first(folder / "checkpoints") if p.is_file() and usable(p)), None)
     if path is not None:
-        saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        saved = read_kept(path)["state_dict"]
         weights = {name.removeprefix("model."): x for name, x in saved.items() if name.startswith("model.")}
     elif (folder / "model").is_dir():  # a sharded run's checkpoints are folders, which only its processes read
         path, weights = folder / "model", checkpoint.weights(folder / "model")
     else:
         print(f"{shown(folder)} holds no checkpoint: what its inputs are worth can't be said")
         return
-    model.load_state_dict(weights)
+    put_weights(path, model, weights)
     rows = datamodule.rows("train")
     found = influence(model, datamodule.batch(rows[:: max(1, len(rows) // count)][:count].tolist()))
     table = Table("input", "rows", "part of the gradient", "predictions change without it", "loss rises without it")

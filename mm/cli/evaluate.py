@@ -38,9 +38,8 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         )
     datamodule = _apply.datamodule(cfg, loaded, labelled=True)
     _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
-    metrics = {
-        head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in loaded.config["metrics"].items()
-    }
+    kept = loaded.config["metrics"]
+    metrics = {head: checkpoint.build_metrics(node, list(cfg.allow)) for head, node in kept.items()}
     study = None if cfg.get("robustness") is None else _robustness.plan(cfg, loaded, datamodule, metrics)
     task, trainer = _apply.test(cfg, loaded, datamodule, cfg.split, metrics=metrics)
     if study is not None:
@@ -54,6 +53,7 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
 
     from mm import checkpoint
     from mm.cli import _alignment, _apply, _frozen
+    from mm.cli._escape import escape
     from mm.tasks.contrastive import Ranks
 
     if cfg.get("robustness") is not None:
@@ -66,7 +66,7 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
     _apply.warn_of_trained_rows(loaded, datamodule, cfg.split)
     _frozen.check(asked, datamodule, loaded.model)
     with open_dict(cfg):
-        cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive", **about}
+        cfg.task = {"_target_": "mm.tasks.contrastive.Contrastive", **escape(about)}
     task, trainer = _apply.test(cfg, loaded, datamodule, cfg.split, retrieval=retrieval)
     results, test, train = task.results, _frozen.of_aligned(task.embedded, task.compared), None
     results |= _alignment.told(task, datamodule, asked["zero_shot"], loaded.config["task"]["scale"])

@@ -16,6 +16,35 @@ TOLERANCE = 1e-4
 ROWS = 4
 
 
+# Names that mean something to some part of mm; as data of a part of the user's own they must mean nothing.
+HOSTILE: dict[str, Any] = {
+    "architecture": "my own",
+    "identity": 3,
+    "reset_parameters": True,
+    "token_embedding": "none",
+    "towers": 2,
+    "names": ["a"],
+    "figure": "a.png",
+    "compare": "both",
+    "choices": ["a", "b"],
+    "tempered": 0.5,
+    "judge": "nobody",
+    "revised": False,
+    "nonconformity": 1.0,
+    "region": "north",
+    "align": "left",
+    "about": "nothing",
+}
+
+
+def give_attributes(part: Any) -> None:
+    """Give a part attributes whose names some part of mm knows, unless it has them: no check may come out otherwise."""
+    known = set(dir(part))
+    for name, value in HOSTILE.items():
+        if name not in known:
+            setattr(part, name, value)
+
+
 def run(checks: dict[str, Callable[[], None]]) -> list[Result]:
     """Run every check, in order; whatever one raises is its message."""
     results: list[Result] = []

@@ -16,6 +16,7 @@ from mm.contracts._demands import (
     compiles,
     demand,
     exports,
+    give_attributes,
     gradients,
     run,
     same_features,
@@ -96,6 +97,7 @@ def statistics(encoder: Any, x: Tensor, mask: Tensor, present: Tensor) -> None:
 def check_encoder(encoder: Any) -> list[Result]:
     """All checks of an encoder, on random input of its InputSpec."""
     torch.manual_seed(0)
+    give_attributes(encoder)
     encoder.eval()
     spec, width = encoder.input, encoder.embed_dim
     x, mask = random_input(spec)

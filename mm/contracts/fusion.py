@@ -13,6 +13,7 @@ from mm.contracts._demands import (
     compiles,
     demand,
     exports,
+    give_attributes,
     gradients,
     run,
     same_features,
@@ -54,6 +55,7 @@ def longer(f: Features) -> Features:
 def check_fusion(fusion: Any, inputs: Sequence[str], embed_dim: int) -> list[Result]:
     """All checks of a fusion, over every subset of absent inputs; one row per subset."""
     torch.manual_seed(0)
+    give_attributes(fusion)
     fusion.eval()
     subsets = torch.tensor(list(product([True, False], repeat=len(inputs))))  # (2^n, n), the last row has nothing
     rows = len(subsets)

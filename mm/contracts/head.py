@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mm.contracts._demands import ROWS, Result, compiles, demand, exports, flat, gradients, run, same
+from mm.contracts._demands import ROWS, Result, compiles, demand, exports, flat, give_attributes, gradients, run, same
 from mm.contracts.fusion import random_features
 from mm.types import (
     ONCE,
@@ -225,6 +225,7 @@ FURTHER: dict[str, tuple[type, Callable[[Case], None]]] = {  # of the heads that
 def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result]:
     """All checks of a head. reads: what its target's cells are read by, which the head was built for."""
     torch.manual_seed(0)
+    give_attributes(head)
     head.eval()
     fused = random_features(ROWS, TOKENS, embed_dim, torch.tensor([True] * (ROWS - 1) + [False]))
     case = Case(head, reads, fused, *tokens_of(reads))

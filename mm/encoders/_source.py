@@ -36,7 +36,7 @@ def huggingface_model(
     kind = AutoModel._model_mapping[type(hf_config)]
     extra = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
     if pretrained is None or random_init:
-        model = AutoModel.from_config(hf_config, dtype=torch.float32, **extra)
+        model = AutoModel.from_config(hf_config, dtype=torch.float32, trust_remote_code=False, **extra)
     else:
         model = AutoModel.from_pretrained(
             pretrained, config=hf_config, dtype=torch.float32, trust_remote_code=False, **extra

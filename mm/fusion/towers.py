@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mm.fusion._tokens import mlp
 from mm.fusion.sum import reduce_present
-from mm.types import Features
+from mm.types import Features, Towered
 
 COMBINE = ("mean", "sum", "product", "mlp")
 
@@ -28,7 +28,7 @@ class Alone(nn.Module):
         return found
 
 
-class Towers(nn.Module):
+class Towers(nn.Module, Towered):
     """A token for each tower, the pooled vector of its own fusion; absent where all of its inputs are.
 
     Nothing of one tower reaches another's token, so that items' can be computed once, and compared with any user's

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +54,8 @@ class WritingHead(nn.Module):
         weight: float = 1.0,
     ):
         super().__init__()
+        if any(type(token) is not int for token in (begin, end, longest)):  # true would be compared as a whole tensor
+            raise ValueError(f"got begin={begin}, end={end} and longest={longest}, wanted whole numbers")
         if beams < 1 or (sample and beams > 1):
             raise ValueError(f"beams: got {beams}, wanted at least 1, and 1 where sample=true")
         if max_new_tokens is not None and not 0 < max_new_tokens < longest:
@@ -67,7 +70,8 @@ class WritingHead(nn.Module):
         self.begin, self.end, self.longest = begin, end, longest
         self.label_smoothing = label_smoothing
         self.weight = weight
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        own = Path(tokenizer).is_dir()  # a folder has all of it: nothing is asked of a hub
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False, local_files_only=own)
         # As transformers' `generate` has it.
         self.how: dict[str, Any] = {
             "num_beams": beams,

@@ -157,7 +157,7 @@ def language_model(
         # The usual 0.02 is of models ten times as wide: small ones stall.
         if "initializer_range" not in plain:
             wanted.initializer_range = wanted.hidden_size**-0.5
-        model = AutoModelForCausalLM.from_config(wanted, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(wanted, dtype=torch.float32, trust_remote_code=False)
     model.generation_config = GenerationConfig()  # what is not in this model's own config would be lost with it
     kept = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     kept["vocab_size"] = vocabulary if pretrained is None else model.config.vocab_size

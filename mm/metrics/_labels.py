@@ -4,6 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 LONGEST = 40  # letters of a label
+LABELS_UP_TO = 200  # above it a label is smaller than a pixel
+INCHES = 20.0  # of a figure at most, whatever the number of classes
+
+
+def inches(around: float, each: float, count: int) -> float:
+    """How high or wide a figure is: so much around it, and so much for each class, but never above 20 inches."""
+    return min(INCHES, around + each * count)
 
 
 def short(name: str) -> str:
@@ -20,4 +27,7 @@ def set_ticks(axis: Any, names: Sequence[str], **font: Any) -> None:
         names: One for each tick at 0, 1, 2, ...
         **font: Properties of the labels, such as `fontsize`.
     """
+    if len(names) > LABELS_UP_TO:
+        axis.set_ticks([])
+        return
     axis.set_ticks(range(len(names)), [short(name) for name in names], parse_math=False, **font)

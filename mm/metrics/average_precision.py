@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
-from mm.metrics._labels import set_ticks
+from mm.metrics._labels import inches, set_ticks
 
 # As pycocotools has them: torchmetrics (1.9) rounds its own to float32, and a recall of exactly 0.5 is then below 0.5.
 OVERLAPS = np.linspace(0.5, 0.95, 10).tolist()
@@ -56,7 +56,7 @@ class AveragePrecision(MeanAveragePrecision):
         from matplotlib.figure import Figure  # slow to import, and seldom drawn
 
         found = self.compute()
-        drawn = Figure(figsize=(6.5, 1.2 + 0.4 * len(self.kinds)), layout="constrained")
+        drawn = Figure(figsize=(6.5, inches(1.2, 0.4, len(self.kinds))), layout="constrained")
         axes = drawn.add_subplot()
         for i, name in enumerate(("map50", "map")):
             places = [row + 0.35 * (i - 0.5) for row in range(len(self.kinds))]

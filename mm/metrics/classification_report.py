@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mm.metrics._labels import set_ticks
+from mm.metrics._labels import INCHES, set_ticks
 
 NUMBERS_UP_TO = 30  # classes: above it a cell is smaller than its number
-LABELS_UP_TO = 200  # classes: above it a label is smaller than a pixel
 MATRIX_UP_TO = 1000  # classes: above it the matrix takes more memory than the rows
-INCHES = 20.0  # of the picture at most
 
 
 class ClassificationReport(Metric):
@@ -108,9 +106,8 @@ class ClassificationReport(Metric):
         axes = figure.add_subplot()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.02)
-        if n <= LABELS_UP_TO:
-            set_ticks(axes.xaxis, self.classes, rotation=90, fontsize=small)
-            set_ticks(axes.yaxis, self.classes, fontsize=small)
+        set_ticks(axes.xaxis, self.classes, rotation=90, fontsize=small)
+        set_ticks(axes.yaxis, self.classes, fontsize=small)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         if n <= NUMBERS_UP_TO:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from mm.metrics._labels import set_ticks
+from mm.metrics._labels import inches, set_ticks
 from mm.types import IGNORE
 
 
@@ -71,7 +71,7 @@ class Entities(Metric):
         from matplotlib.figure import Figure  # slow to import, and seldom drawn
 
         found = self.compute()
-        drawn = Figure(figsize=(6.5, 1.2 + 0.5 * len(self.types)), layout="constrained")
+        drawn = Figure(figsize=(6.5, inches(1.2, 0.5, len(self.types))), layout="constrained")
         axes = drawn.add_subplot()
         for i, name in enumerate(("precision", "recall", "f1")):
             places = [row + 0.25 * (i - 1) for row in range(len(self.types))]

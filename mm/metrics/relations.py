@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mm.metrics._labels import set_ticks
+from mm.metrics._labels import inches, set_ticks
 from mm.types import IGNORE
 
 
@@ -59,7 +59,7 @@ class Relations(Metric):
         from matplotlib.figure import Figure  # slow to import, and seldom drawn
 
         found = self.compute()
-        drawn = Figure(figsize=(6.5, 1 + 0.35 * len(self.kinds)), layout="constrained")
+        drawn = Figure(figsize=(6.5, inches(1, 0.35, len(self.kinds))), layout="constrained")
         axes = drawn.add_subplot()
         axes.barh(range(len(self.kinds)), [float(found[f"f1/{kind}"]) for kind in self.kinds])
         labels = [f"{kind} ({int(count)})" for kind, count in zip(self.kinds, self.truth)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -127,6 +128,23 @@ def save(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
         (part / "adapter.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
+def read_told(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read an adapter.json. -> the names and the digest of what it was trained beside; its config
+
+    Raises:
+        ValueError: If the file says something else.
+    """
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        base, config = told["base"], told["config"]
+        good = isinstance(config, dict) and all(isinstance(name, str) for name in base["names"]) and base["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"peft.start: {file}: is no adapter.json, or damaged: {error}") from None
+    if not good:
+        raise ValueError(f"peft.start: {file}: is no adapter.json, or damaged")
+    return base, config
+
+
 def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     """An adapter onto a model with such adapters, which have this config.
 
@@ -136,14 +154,16 @@ def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
         raise ValueError(
             f"peft.start: no adapter at {path}: it has no adapter.json; a run leaves one as outputs/RUN/adapter"
         )
-    told = json.loads((path / "adapter.json").read_text(encoding="utf-8"))
-    base, saved = told["base"], told["config"]
+    base, saved = read_told(path / "adapter.json")
     for key in sorted({*saved, *config}):
         if saved.get(key) != config.get(key):
             raise ValueError(
                 f"peft.config.{key}: got {config.get(key)}, but {path} has {saved.get(key)}; set it to that"
             )
-    tensors: dict[str, Tensor] = load_file(path / "adapter.safetensors")
+    try:
+        tensors: dict[str, Tensor] = load_file(path / "adapter.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"peft.start: {path / 'adapter.safetensors'}: is damaged: {error}") from None
     ours = model.state_dict()
     for name in [*base["names"], *tensors]:
         if name not in ours:

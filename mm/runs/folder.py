@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from mm.files import remove_parts, shown, whole
+from mm.files import remove_parts, shown, whole, yaml_text
 
 OVERRIDES = "overrides.yaml"
 # What a run writes before its first step.
@@ -248,7 +248,7 @@ os.register_at_fork(after_in_child=forget)
 
 def write_overrides(path: Path, verb: str, typed: Sequence[str]) -> None:
     """Keep a run's verb, config flags and overrides, for resuming and comparing."""
-    text = yaml.safe_dump(list(typed), allow_unicode=True)
+    text = yaml_text(list(typed))
     with whole(path / OVERRIDES) as part:
         part.write_text(f"# mm {verb}\n{text}", encoding="utf-8")
 
@@ -256,4 +256,12 @@ def write_overrides(path: Path, verb: str, typed: Sequence[str]) -> None:
 def read_overrides(path: Path) -> list[str]:
     """The config flags and overrides that a run was started with; none where there is no run."""
     file = path / OVERRIDES
-    return list(yaml.safe_load(file.read_text(encoding="utf-8")) or []) if file.is_file() else []
+    if not file.is_file():
+        return []
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or []
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: is no YAML: {error}") from None
+    if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+        raise ValueError(f"{file}: got {found!r:.80}, wanted the words of a command")
+    return found

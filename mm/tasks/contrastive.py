@@ -17,11 +17,11 @@ from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.gathering import Loss, compare, logged, measurable, merge, retrieved, unit
 from mm.tasks.measures import Mean, mean_losses
-from mm.types import IGNORE, Batch, Embedded, Towered, pick
+from mm.types import IGNORE, Batch, Embedded, Offers, Towered, pick
 
 
 @runtime_checkable
-class Ranks(Protocol):
+class Ranks(Protocol, metaclass=Offers):
     """A metric of retrieval that has to know what all rows of the data are of, as mm.metrics.ranking.Ranking has."""
 
     def about(self, label: Tensor, group: Tensor, before: Tensor) -> None:

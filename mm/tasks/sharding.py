@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.checkpoint import metadata
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -31,6 +32,12 @@ from mm.model import MultimodalModel
 from mm.tasks.parameters import check
 
 META = "meta.pt"  # what Lightning calls the file of all that is no tensor of the model or the optimizer
+INDEXED = (  # what torch pickles in the index of a sharded checkpoint, beside its own metadata
+    ("pathlib", "PosixPath"),
+    ("torch", "Size"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    ("torch.serialization", "_get_layout"),
+)
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # which nothing calls
 
 
@@ -218,13 +225,59 @@ def share_statistics(model: nn.Module) -> None:
             torch.distributed.broadcast(module.running_var, 0)
 
 
+def is_metadata(module: str, name: str) -> bool:
+    """Whether a name is that of a class of torch's metadata, and not of what its module has imported."""
+    found = vars(metadata).get(name) if module == metadata.__name__ else None
+    return isinstance(found, type) and found.__module__ == metadata.__name__
+
+
+class Index(pickle.Unpickler):
+    """Reads the index of a sharded checkpoint, which torch pickles: its own classes alone, so that nothing is run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        data = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype | torch.layout)
+        if data or (module, name) in INDEXED or is_metadata(module, name):
+            return super().find_class(module, name)
+        raise ValueError(f"the index names {module}.{name}, which no sharded checkpoint has")
+
+
+def read_index(folder: Path) -> Any:
+    """Read the index of a sharded checkpoint, and check that loading it runs nothing: torch would unpickle parts of it.
+
+    Args:
+        folder: The checkpoint.
+
+    Returns:
+        torch's Metadata.
+
+    Raises:
+        ValueError: If it holds anything but tensors and plain data, or names files outside of the folder.
+    """
+    try:
+        with (folder / ".metadata").open("rb") as file:
+            index = Index(file).load()
+        for key, piece in (index.storage_data or {}).items():
+            if Path(piece.relative_path).name != piece.relative_path:
+                raise ValueError(f"the index names {piece.relative_path}")
+            if isinstance(index.state_dict_metadata.get(key.fqn), metadata.BytesStorageMetadata):
+                with (folder / piece.relative_path).open("rb") as file:
+                    file.seek(piece.offset)
+                    torch.load(BytesIO(file.read(piece.length)), weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a pickle that is damaged raises anything
+        told = next(iter(str(error).splitlines()), "")
+        raise ValueError(f"{folder}: is damaged, or not of mm: {type(error).__name__}: {told}") from error
+    return index
+
+
 def complete(folder: Path) -> bool:
-    """Whether a sharded checkpoint has all that its index names."""
+    """Whether a sharded checkpoint has all that its index names, and nothing that would run."""
     if not (folder / META).is_file():
         return False
     try:
-        index = FileSystemReader(folder).read_metadata()
-    except (OSError, EOFError, pickle.UnpicklingError):
+        index = read_index(folder)
+    except (FileNotFoundError, ValueError):
         return False
     ends: dict[str, int] = {}
     for piece in (index.storage_data or {}).values():

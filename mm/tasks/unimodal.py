@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mm.messages import near
 from mm.model import MultimodalModel
-from mm.types import Features, Output, blank
+from mm.types import Features, Offers, Output, blank
 
 
 @runtime_checkable
-class Redrawn(Protocol):
+class Redrawn(Protocol, metaclass=Offers):
     """A layer whose weights can be drawn anew, as those of torch."""
 
     def reset_parameters(self) -> None: ...
@@ -39,7 +39,7 @@ def fresh(head: nn.Module) -> nn.Module:
     """A copy that has learnt nothing."""
     found = copy.deepcopy(head)
     for layer in found.modules():
-        if isinstance(layer, Redrawn) and callable(layer.reset_parameters):  # an attribute of this name may be data
+        if isinstance(layer, Redrawn):
             layer.reset_parameters()
     return found
 

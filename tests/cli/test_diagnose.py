@@ -1,11 +1,14 @@
 """`mm diagnose` finds the planted fault."""
 
 import json
+import sys
 
 import pytest
 import torch
 from conftest import COLUMNS, ROOT, TINY
 from safetensors.torch import load_file
+
+from mm.cli.diagnose import read_kept
 
 SMALL = [*COLUMNS, *TINY, "trainer.max_epochs=1", "datamodule.batch_size=4", "seed=1"]
 BLOW = ["+callbacks.blow._target_=planted.Blow", "+callbacks.blow.batch=2", "+callbacks.blow.name=vision"]
@@ -92,3 +95,40 @@ def test_a_gradient_of_one_of_two_processes_is_kept(mm_process, manifest, tmp_pa
     assert f"the gradient of step 0 is not finite; the rows of its batch: {', '.join(wanted)};" in run.stderr
     kept = sorted(file.name for file in (tmp_path / "outputs/a/nonfinite").iterdir())
     assert kept == [f"step-000000000-process-{i}.pt" for i in ((1,) if accumulate > 1 else (0, 1))]
+
+
+@pytest.mark.parametrize("part", ["datamodule", "model", "peft"])
+@pytest.mark.parametrize(
+    "target", ["pathlib.Path.touch", "evil.run", "mm.cli.main", "torch.load", "mm.checkpoint.fetch"]
+)
+def test_a_run_of_a_stranger_runs_nothing(mm, tmp_path, part, target):
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    folder = tmp_path / "outputs/r"
+    folder.mkdir(parents=True)
+    config = {"datamodule": {}, "model": {}, "peft": None} | {part: {"config": {"_target_": target, "self": "x"}}}
+    (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
+    said = mm("diagnose", "run=r")
+    assert said.status == 2
+    assert f"names {target}, which is outside" in said.err
+    assert "evil" not in sys.modules
+
+
+class Runs:
+    """A pickle of it runs a function when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
+
+
+@pytest.mark.parametrize("kept", ["torn", "pickle", [1]])
+def test_a_damaged_batch_is_one_message(tmp_path, kept):
+    file = tmp_path / "1.pt"
+    torch.save({"weights": Runs(tmp_path / "ran")} if kept == "pickle" else kept, file)
+    if kept == "torn":
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"1\.pt: (is damaged, or not of mm|got a list)"):
+        read_kept(file)
+    assert not (tmp_path / "ran").exists()

@@ -55,3 +55,22 @@ def test_nearest_of_many_groups(tmp_path, monkeypatch, exact):
             assert all(hit.source == f"row {hit.id}" and hit.input == "text" for hit in found)
             assert all(hit.similarity == pytest.approx(near[int(hit.id)], abs=1e-5) for hit in found)
     assert right == 400 if exact > 1050 else right >= 380
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"../../x/embedding": "vector", "../../x/source": "text"}, "it has an input '../../x'"),
+        ({"*/embedding": "vector", "*/source": "text"}, r"it has an input '\*'"),
+        ({"text/embedding": "text", "text/source": "text"}, "its columns are others"),
+        ({"text/embedding": "vector"}, "its columns are others"),
+        ({"text/embedding": "short", "text/source": "text"}, "its columns are others"),
+    ],
+)
+def test_a_file_of_a_stranger_leads_nowhere(tmp_path, columns, message):
+    kinds = {"vector": pa.list_(pa.float32(), 4), "short": pa.list_(pa.float32(), 2), "text": pa.string()}
+    schema = pa.schema({ALL: kinds["vector"]} | {name: kinds[kind] for name, kind in columns.items()})
+    empty = pa.Table.from_pylist([], schema=schema).replace_schema_metadata({"model": "x"})
+    pq.write_table(empty, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=message):
+        Embeddings(tmp_path / "a.parquet")

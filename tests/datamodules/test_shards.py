@@ -298,3 +298,32 @@ def test_a_store_keeps_few_open(packed) -> None:
     for shard in range(6):
         assert store.read(shard, 0, 4) == (folder / f"{shard:06d}.tar").read_bytes()[:4]
     assert list(store.open) == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda about: about["shards"][0].__setitem__(0, "../../etc/passwd"), "wanted a file of this folder"),
+        (lambda about: about["shards"][0].__setitem__(0, "/etc/passwd"), "wanted a file of this folder"),
+        (lambda about: about["shards"][0].__setitem__(0, ["a"]), "wanted a file of this folder"),
+        (lambda about: about["shards"][0].__setitem__(1, -5), "got -5 bytes"),
+        (lambda about: about["shards"].clear(), "a row is in no shard"),
+        (lambda about: about["shards"].append(3), "of another type"),
+        (lambda about: about["shards"].append([3]), "is damaged"),
+        (lambda about: about.update(columns=[1]), "of another type"),
+        (lambda about: about["inputs"]["text"].update(modality=3), r"inputs\.text\.modality: got 3"),
+        (lambda about: about["inputs"]["vision"].update(column="none"), "there is no column 'none'"),
+        (lambda about: about["inputs"].update({"../a": about["inputs"]["text"]}), "got the input"),
+        (lambda about: about.update(inputs=7), "of another type"),
+        (lambda about: about.pop("digest"), "is no index of mm shard, or damaged"),
+    ],
+)
+def test_an_index_of_a_stranger_leads_nowhere(packed, stream, change, message) -> None:
+    folder = packed()
+    table = pyarrow.parquet.read_table(folder / INDEX)
+    about = json.loads(table.schema.metadata[b"mm"])
+    change(about)
+    metadata = table.schema.metadata | {b"mm": json.dumps(about).encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), folder / INDEX)
+    with pytest.raises(ValueError, match=message):
+        stream(str(folder))

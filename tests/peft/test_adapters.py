@@ -1,8 +1,10 @@
 """Adapters beside a small BERT: what learns, what they add up to, and on which base they stand."""
 
 import copy
+import hashlib
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import IA3Config, LoraConfig
@@ -181,3 +183,29 @@ def test_a_scalar_parameter_has_a_digest(tmp_path):
     model.encoders["text"].scale.data += 1
     with pytest.raises(ValueError, match="beside other weights"):
         adapters.load(tmp_path / "a", model, config)
+
+
+def test_parameters_of_no_dimension_have_a_digest_too():
+    model = torch.nn.Module()
+    model.scale = torch.nn.Parameter(torch.tensor(1.0))
+    model.weight = torch.nn.Parameter(torch.ones(2, 3).T)
+    before = adapters.digest(model, ["scale", "weight"])
+    wanted = hashlib.sha256(b"scale" + np.float32(1).tobytes() + b"weight" + np.ones(6, np.float32).tobytes())
+    assert before == wanted.hexdigest()
+    with torch.no_grad():
+        model.scale += 1
+    assert adapters.digest(model, ["scale", "weight"]) != before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1", "[]", "{}", '{"base": 3, "config": {}}', '{"base": {}, "config": 3}', "\xff"]
+)
+def test_a_damaged_adapter_is_one_message(tmp_path, text):
+    (tmp_path / "adapter.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"adapter\.json: is no adapter\.json, or damaged"):
+        adapters.load(tmp_path, build(), {})
+    good = '{"base": {"names": [], "sha256": "x"}, "config": {}}'
+    (tmp_path / "adapter.json").write_text(good, encoding="utf-8")
+    (tmp_path / "adapter.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"adapter\.safetensors: is damaged"):
+        adapters.load(tmp_path, build(), {})

@@ -1,5 +1,7 @@
 """Two processes learn what one does, under DDP and FSDP2; blocks, plain copies and activation checkpointing."""
 
+import pickle
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -33,6 +35,7 @@ from mm.tasks.sharding import (
     checkpoint_activations,
     complete,
     keep_plain,
+    read_index,
     replace,
     share_statistics,
     units,
@@ -359,3 +362,37 @@ def test_a_torn_folder_is_known(tmp_path):
     assert not complete(tmp_path / "a")
     index.unlink()
     assert not complete(tmp_path / "a")
+
+
+class Runs:
+    """A pickle of it runs a function when it is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("where", ["index", "state", "path"])
+def test_a_strangers_sharded_checkpoint_runs_nothing(tmp_path, where):
+    warnings.filterwarnings("ignore", ".*torch.distributed is disabled.*")
+    ran, folder = tmp_path / "ran", tmp_path / "a"
+    state = {"weight": torch.randn(10), "lr": 0.1, "group": {"betas": (0.9, 0.99), "name": "all"}}
+    torch.distributed.checkpoint.save(state, checkpoint_id=folder, no_dist=True)
+    torch.save({}, folder / "meta.pt")
+    assert complete(folder)  # also with plain data beside its tensors
+    if where == "state":
+        state |= {"lr": Runs(ran.touch)}
+        shutil.rmtree(folder)
+        torch.distributed.checkpoint.save(state, checkpoint_id=folder, no_dist=True)
+        torch.save({}, folder / "meta.pt")
+    index = folder / ".metadata"
+    if where == "index":
+        index.write_bytes(pickle.dumps(Runs(ran.touch)))
+    if where == "path":
+        index.write_bytes(index.read_bytes().replace(b"__0_0.distcp", b"../_0.distcp"))
+    assert not complete(folder)
+    with pytest.raises(ValueError, match="is damaged, or not of mm"):
+        read_index(folder)
+    assert not ran.exists()

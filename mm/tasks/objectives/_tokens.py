@@ -31,7 +31,7 @@ class TokenDecoder(nn.Module):
 def table_of(model: MultimodalModel, name: str, what: str) -> nn.Embedding:
     """Errors: ValueError where the encoder of an input has none."""
     encoder: Any = model.encoders[model.share.get(name, name)]
-    if not isinstance(encoder, TokenEncoder):
+    if not isinstance(encoder, TokenEncoder) or not isinstance(encoder.token_embedding, nn.Embedding):
         raise ValueError(
             f"task.objectives: {what} tells tokens, but {type(encoder).__name__} of '{name}' has no table of them; "
             "choose model/encoders/text=transformer, recurrent or huggingface"

@@ -239,7 +239,8 @@ def load_tokenizer(name: str, markers: Sequence[str] = ()) -> Any:
     from transformers import AddedToken, AutoTokenizer  # slow to import, needed by some models only
 
     try:
-        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        # A folder has all of it: nothing is asked of a hub.
+        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=Path(name).is_dir())
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().split("\n")[0]
         if name.count("/") > 1 and not Path(name).exists():  # a hub name has at most one

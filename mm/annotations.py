@@ -1,0 +1,60 @@
+"""Whether plain data, as configs hold it, can be an argument with an annotation."""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from inspect import isclass
+from os import PathLike
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a config (a scalar, a list, a mapping) can be an argument with this annotation."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(value, one) for one in args)
+    if origin is Literal:
+        return value in args
+    if hint in (NoneType, None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    kind = origin if isclass(origin) else hint
+    if isclass(kind) and issubclass(kind, Mapping):
+        return isinstance(value, Mapping)
+    if isclass(kind) and issubclass(kind, Sequence | set | frozenset):
+        if not isinstance(value, list):
+            return False
+        if kind is tuple and args and args[-1] is not Ellipsis:
+            return len(value) == len(args) and all(map(fits, value, args))
+        return all(fits(x, args[0]) for x in value) if args else True
+    if isclass(kind) and kind not in (Any, object) and not issubclass(kind, PathLike | Enum):
+        return isinstance(value, Mapping)  # the config of an object
+    return True
+
+
+def check_fields(kind: type, data: Mapping[str, Any], where: str) -> None:
+    """Check plain data against the fields of a dataclass that is made of it.
+
+    Args:
+        kind: The dataclass.
+        data: Its arguments, some of which may be left out.
+        where: What they are, for the message.
+
+    Raises:
+        ValueError: If one is unknown or of another type.
+    """
+    hints = get_type_hints(kind)
+    for name, value in data.items():
+        if name not in hints:
+            raise ValueError(f"{where}: got the key {name!r:.80}, wanted some of {', '.join(hints)}")
+        if not fits(value, hints[name]):
+            raise ValueError(
+                f"{where}.{name}: got {value!r:.80}, wanted {getattr(hints[name], '__name__', hints[name])}"
+            )
