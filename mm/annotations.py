@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from inspect import isclass
 from os import PathLike
+from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -34,7 +35,7 @@ def fits(value: Any, hint: Any) -> bool:
         if kind is tuple and args and args[-1] is not Ellipsis:
             return len(value) == len(args) and all(map(fits, value, args))
         return all(fits(x, args[0]) for x in value) if args else True
-    if isclass(kind) and kind not in (Any, object) and not issubclass(kind, PathLike | Enum):
+    if isclass(kind) and kind not in (Any, object, PathLike) and not issubclass(kind, PurePath | Enum):
         return isinstance(value, Mapping)  # the config of an object
     return True
 

@@ -128,9 +128,10 @@ def load_baseline(cfg: DictConfig, loaded: LoadedModel) -> LoadedModel:
     found = checkpoint.load(where, list(cfg.allow))
     ours, theirs = ({n: d.modality for n, d in one.spec.inputs.items()} for one in (loaded, found))
     if ours != theirs:
+        told, own = (", ".join(f"{n} ({modality})" for n, modality in one.items()) for one in (theirs, ours))
         raise ValueError(
-            f"robustness.baseline: {where} reads {', '.join(theirs)}, but the model {', '.join(ours)}; both must read "
-            "the same inputs of the same modalities"
+            f"robustness.baseline: {where} reads {told}, but the model {own}; both must read the same inputs of the "
+            "same modalities"
         )
     for name, target in loaded.spec.targets.items():
         other = found.spec.targets.get(name)

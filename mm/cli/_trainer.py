@@ -57,7 +57,7 @@ def keep_callbacks(cfg: DictConfig) -> None:
     if not cfg.get("callbacks"):
         return
     left_out = {o.removeprefix("~").split("=")[0] for o in HydraConfig.get().overrides.task if o.startswith("~")}
-    default = OmegaConf.create((files("mm.conf") / "callbacks/default.yaml").read_text(encoding="utf-8"))
+    default: Any = OmegaConf.create((files("mm.conf") / "callbacks/default.yaml").read_text(encoding="utf-8"))
     with open_dict(cfg):
         for name in ESSENTIAL:
             if name not in cfg.callbacks and f"callbacks.{name}" not in left_out:

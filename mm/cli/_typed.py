@@ -39,7 +39,7 @@ def as_meant(arg: str, sweep: bool = False) -> str:
     if arg.startswith("-") or not equals or not value or "${" in value:
         return arg
     text = name in TEXTS or name.startswith(TEXT_ROOMS)
-    if text and value != "null" and value[0] not in "[{\"'" and not (sweep and "," in value):
+    if text and (value != "null" or name == "run") and value[0] not in "[{\"'" and not (sweep and "," in value):
         if name.startswith("datamodule.columns.") and value in ("true", "false"):  # a switch, not a column
             return arg
         return arg if reads_as(value) == value else f"{key}={quoted(value)}"
@@ -112,17 +112,17 @@ def check_types(cfg: DictConfig, default: Callable[[], Any], typed: Mapping[str,
     for key, value in typed.items():
         if isinstance(value, str) and "${" in value:
             continue
-        hint = annotation(cfg, key)
+        hint, example = annotation(cfg, key), ""
         if hint is None:
             usual = OmegaConf.select(default(), key, throw_on_missing=False)
             # A number's default does not say whether it has to be whole: who reads it checks that.
             hint = bool if isinstance(usual, bool) else float if isinstance(usual, int | float) else Any
             if hint is Any and OmegaConf.is_list(usual):
-                hint = list
+                hint, example = list, f"a list, such as {usual}" if usual else ""
             elif hint is Any and OmegaConf.is_dict(usual):
                 hint = dict
         if not fits(value, hint):
-            raise ValueError(f"{key}: got {shown(value)}, wanted {wanted(hint)}")
+            raise ValueError(f"{key}: got {shown(value)}, wanted {example or wanted(hint)}")
 
 
 def annotation(cfg: DictConfig, key: str) -> Any:

@@ -34,6 +34,7 @@ def test_measures_any_configuration(mm, manifest):
     assert {f.name for f in run.folder.iterdir()} == {
         "config.yaml",
         "csv",
+        "metrics.directions.json",
         "metrics.json",
         "overrides.yaml",
         "report.txt",

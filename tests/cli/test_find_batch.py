@@ -46,7 +46,12 @@ def test_finds_a_planted_limit(mm, manifest, monkeypatch):
     assert "type: datamodule.batch_size=21\n" in run.out
     assert {(text, audio) for _, text, audio in seen} == {(14, 1600)}  # the longest of each: it is green!!!
     assert seen.count((21, 14, 1600)) == 2  # two steps
-    assert {f.name for f in run.folder.iterdir()} == {"config.yaml", "metrics.json", "overrides.yaml"}
+    assert {f.name for f in run.folder.iterdir()} == {
+        "config.yaml",
+        "metrics.directions.json",
+        "metrics.json",
+        "overrides.yaml",
+    }
 
 
 def test_every_bucket_has_its_own(mm, manifest, monkeypatch):

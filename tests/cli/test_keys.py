@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import COLUMNS, TINY
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 # Keys that a verb takes over from mm train, so that the same arguments may be typed, and says that it does not read.
 SAID = {"find_batch": {"logger"}}
@@ -29,6 +29,14 @@ def reads(monkeypatch):
 
     for name in ("__getattr__", "__getitem__", "get"):
         watch(name)
+    select = OmegaConf.select
+
+    def selected(cfg, key, *args, **kwargs):
+        if cfg._get_parent() is None:
+            seen.add(key.split(".")[0])
+        return select(cfg, key, *args, **kwargs)
+
+    monkeypatch.setattr(OmegaConf, "select", staticmethod(selected))
     return seen
 
 

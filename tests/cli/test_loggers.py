@@ -143,13 +143,15 @@ def test_an_offline_run_holds_everything(mm, manifest, monkeypatch):
     model = run.artifacts["model"]
     assert (model.name, list(model.aliases)) == ("watched", ["latest"])
     stored = {entry.path: Path(entry.local_path) for entry in model.manifest.contents}
-    assert set(stored) == {"config.yaml", "labels.json", "model.safetensors", "README.md"}
+    assert set(stored) == {"config.yaml", "labels.json", "model.safetensors", "README.md", "rows.safetensors"}
     download = Path("downloaded").absolute()
     download.mkdir()
     for path, file in stored.items():
         (download / path).write_bytes(file.read_bytes())
     asked = []
-    api = SimpleNamespace(artifact=lambda n: asked.append(n) or SimpleNamespace(download=lambda: str(download)))
+    listed = SimpleNamespace(entries={name: SimpleNamespace(ref=None) for name in stored})
+    found = SimpleNamespace(manifest=listed, download=lambda: str(download))
+    api = SimpleNamespace(artifact=lambda n: asked.append(n) or found)
     monkeypatch.setattr(wandb, "Api", lambda: api)
     answer = package.load("wandb:me/mm/watched:latest").predict({"text": "it is red"})
     assert asked == ["me/mm/watched:latest"]

@@ -22,10 +22,10 @@ def broken() -> Figure:
 
 def test_a_picture_that_fails_costs_no_number(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    task = SimpleNamespace(directions={}, figures={"test/a": Torn(), "test/b": broken, "test/c": Figure}, decoded={})
+    task = SimpleNamespace(directions=dict, figures={"test/a": Torn(), "test/b": broken, "test/c": Figure}, decoded={})
     saved = _results.save(tmp_path, {"test/accuracy": 0.5}, task, SimpleNamespace(faults={}), [], truth=True)
     assert json.loads(saved["metrics"].read_text(encoding="utf-8")) == {"test/accuracy": 0.5}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "test_c.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.directions.json", "metrics.json", "test_c.png"]
     assert list(saved) == ["metrics", "test_c"]
     assert capsys.readouterr().err.splitlines() == [
         "test_a.png could not be drawn: RuntimeError: ParseSyntaxException",
@@ -39,7 +39,7 @@ def test_metrics_are_written_before_all_else(tmp_path, monkeypatch, fails):
         raise KeyError(fails)
 
     monkeypatch.setattr(_results, fails, fail)
-    task = SimpleNamespace(directions={}, figures={}, decoded={})
+    task = SimpleNamespace(directions=dict, figures={}, decoded={})
     table = SimpleNamespace(ids=["a"], targets={})
     data = SimpleNamespace(faults={}, table=table)
     with pytest.raises(KeyError):

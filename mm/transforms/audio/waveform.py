@@ -59,10 +59,24 @@ class Waveform:
     def __call__(self, raw: Any, train: bool = False) -> Read:
         wave, rate, channels = open_channels(raw, self.sample_rate)
         check_samples(wave)
-        notes = ("mixed_down",) if channels > 1 else ()
+        read = self.prepare(wave, rate, train)
+        return read._replace(notes=("mixed_down", *read.notes)) if channels > 1 else read
+
+    def prepare(self, wave: Tensor, rate: int, train: bool = False) -> Read:
+        """Resample, augment and limit samples that were read.
+
+        Args:
+            wave: Samples of shape (L,), which may go beyond -1..1 here, as those of a corrupted sound do.
+            rate: Their rate in Hz.
+            train: Whether the row is one of training, and augmented.
+
+        Raises:
+            AugmentError: If the augmentations gave no finite samples.
+        """
+        notes = ()
         if rate != self.sample_rate:
             wave = resampled(wave, rate, self.sample_rate)
-            notes += ("upsampled" if rate < self.sample_rate else "downsampled",)
+            notes = ("upsampled" if rate < self.sample_rate else "downsampled",)
         if train and self.augment:
             wave = augmented(self.augment, wave)
             if wave.dim() != 1 or not len(wave) or not wave.isfinite().all():

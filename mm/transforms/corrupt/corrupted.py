@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mm.transforms.audio.waveform import Waveform, open_sound
+from mm.transforms.audio.waveform import Waveform, check_samples, open_sound
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 from mm.types import Features, Read, Transform
@@ -95,9 +95,10 @@ def read_pixels(transform: Transform, raw: Any, corrupt: Callable[..., Tensor]) 
 
 
 def read_wave(transform: Any, raw: Any, corrupt: Callable[..., Tensor]) -> Read:
-    """The whole sound, at its own rate, before it is resampled and cut."""
+    """The whole sound, at its own rate, before it is resampled and truncated. Noise may go beyond -1..1."""
     wave, rate = open_sound(raw, transform.sample_rate)
-    return transform((corrupt(wave, rate) if len(wave) else wave, rate))
+    check_samples(wave)
+    return transform.prepare(corrupt(wave, rate), rate)
 
 
 READERS: dict[str, Callable[..., Read]] = {"text": read_text, "vision": read_pixels, "audio": read_wave}
