@@ -135,7 +135,7 @@ class AVMNISTDataModule(DataModule):
         recipe["version"] = VERSION
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
         for file in [*sources, *wavs]:
-            key.update(f"{file.name} {file.stat().st_size}".encode())
+            key.update(f"{file.name} {file.stat().st_size}".encode() + file.read_bytes())
         folder = self.cache / f"av_mnist-{key.hexdigest()[:12]}"
         if (folder / "sha256").exists():
             built = Built(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Built._fields))

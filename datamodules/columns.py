@@ -102,6 +102,7 @@ def read_part(
         faults=[f for f in faults if split[f.row] != ""] + unknown,
         files=files,
         shard=None if kept is None else kept.shard,
+        folders=[str(source if source.is_dir() else source.parent)],
     )
     if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
         module.settle(table)

@@ -78,6 +78,7 @@ class NotoEmojiDataModule(DataModule):
             spec=DataSpec(inputs=spec, targets={}),
             source="noto_emoji",
             columns={"vision": "file", "text": "+".join(self.text), "target": str(self.target)},
+            folders=[str(self.path / "png")],
         )
         if self.target:
             add_target(table, "target", [self.target] * len(tone), cells[self.target], self)

@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from mm.datamodules.cells import Cells
 from mm.datamodules.columns import Part, read_part, target_columns
+from mm.datamodules.fingerprint import column as column_digests
 from mm.datamodules.manifest import ManifestDataModule
 from mm.datamodules.shards import FORMAT, INDEX, OWN, About, Shard
 from mm.datamodules.table import SPLITS, Fault, Table
@@ -85,6 +86,8 @@ def write_part(
         places |= {f"{what}.{name}": np.full(len(table.ids), -1, dtype=np.int64) for what in ("offset", "size")}
         if data.modality == "audio":
             places[f"seconds.{name}"] = np.zeros(len(table.ids), dtype=np.float32)
+        if data.modality == "text":  # those that a fingerprint has of them
+            places[f"digest.{name}"] = column_digests(table.inputs[name]).view(np.int64)
     read = partial(pack, table, {column: cells[column] for column in others})
     with Tar(folder, size) as tar:
         for packed in ahead(read, order(table, part.roles["split"] is not None, seed), max(1, module.num_workers)):

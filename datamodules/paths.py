@@ -14,6 +14,7 @@ from mm.messages import listing
 from mm.transforms.target.cells import text_of
 
 NO_FILE, FOLDER = -1, -2  # instead of a size
+STATS = 3  # numbers that are kept of a file: its size and two times
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|.*\\")
 
 
@@ -37,10 +38,10 @@ def stat_files(paths: Sequence[str | None]) -> np.ndarray:
         paths: One per row; None names no file.
 
     Returns:
-        (N, 2) int64: size in bytes, and time of the last change in nanoseconds; NO_FILE or FOLDER instead of a size
-        where there is no regular file.
+        (N, 3) int64: size in bytes, time of the last change of the contents and of any change, in nanoseconds; NO_FILE
+        or FOLDER instead of a size where there is no regular file.
     """
-    found = np.full((len(paths), 2), NO_FILE, dtype=np.int64)
+    found = np.full((len(paths), STATS), NO_FILE, dtype=np.int64)
     for row, path in enumerate(paths):
         if path is None:
             continue
@@ -49,7 +50,7 @@ def stat_files(paths: Sequence[str | None]) -> np.ndarray:
         except (OSError, ValueError):  # ValueError: a null byte, or a character that no file name has
             continue
         if S_ISREG(about.st_mode):
-            found[row] = about.st_size, about.st_mtime_ns
+            found[row] = about.st_size, about.st_mtime_ns, about.st_ctime_ns
         elif S_ISDIR(about.st_mode):
             found[row, 0] = FOLDER
     return found

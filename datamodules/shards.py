@@ -20,10 +20,12 @@ from mm.annotations import check_fields, fits
 from mm.datamodules.base import DataModule
 from mm.datamodules.cells import Cells, unpack_table
 from mm.datamodules.columns import Kept, Part, read_part
+from mm.datamodules.fingerprint import column, file_key
 from mm.datamodules.sources import Source, make_table, sources
 from mm.datamodules.table import Table
 from mm.files import whole
 from mm.transforms.stored import Stored, StoredError
+from mm.transforms.target.cells import text_of
 from mm.types import Identified, InputData
 
 INDEX = "index.parquet"
@@ -94,11 +96,22 @@ class Column(Identified, Sequence[Any]):
         self.shard = places["shard"]
         self.offset, self.size = places[f"offset.{name}"], places[f"size.{name}"]
         self.seconds = places.get(f"seconds.{name}")
+        self.digest = places.get(f"digest.{name}")  # of texts; None: an older mm has written the index
         self.names = names  # of the media files; None: these are texts
         self.identity = identity
 
     def __len__(self) -> int:
         return len(self.shard)
+
+    def digests(self) -> np.ndarray:
+        """As fingerprint.Digested has them: those of the same rows in a table file, where the index knows them."""
+        if self.names is not None:
+            found = column([file_key(text_of(name), size) for name, size in zip(self.names, self.size.tolist())])
+        elif self.digest is not None:
+            found = self.digest.view(np.uint64)
+        else:
+            found = column([f"{self.identity} {row}" for row in range(len(self))])
+        return np.where(self.size < 0, np.uint64(0), found)
 
     def __getitem__(self, row: Any) -> Any:
         if self.size[row] < 0:

@@ -8,8 +8,9 @@ import numpy as np
 
 from mm.datamodules.base import DataModule
 from mm.datamodules.columns import Part
+from mm.datamodules.fingerprint import Digested, column
 from mm.datamodules.looking import USUAL
-from mm.datamodules.paths import NO_FILE
+from mm.datamodules.paths import NO_FILE, STATS
 from mm.datamodules.table import SPLITS, Origin, Table
 from mm.datamodules.tabular import learn_columns
 from mm.datamodules.targets import add_target
@@ -112,12 +113,13 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
         origins=[Origin(n, f, t.columns, s.weight) for n, f, t, s in zip(names, firsts, tables, given)],
         files={name: join_files(tables, name) for name in ordered if any(name in table.files for table in tables)},
         shard=np.concatenate([shard + end for shard, end in zip(shards, ends)]) if sharded else None,
+        folders=[folder for table in tables for folder in table.folders],
     )
 
 
 def join_files(tables: Sequence[Table], name: str) -> np.ndarray:
-    """What the file system says of an input's files; a table without the input names none. -> (N, 2)"""
-    none = [np.full((len(table.ids), 2), NO_FILE, dtype=np.int64) for table in tables]
+    """What the file system says of an input's files; a table without the input names none. -> (N, 3)"""
+    none = [np.full((len(table.ids), STATS), NO_FILE, dtype=np.int64) for table in tables]
     return np.concatenate([table.files.get(name, absent) for table, absent in zip(tables, none)])
 
 
@@ -155,6 +157,10 @@ class Joined(Identified, Sequence[Any]):
 
     def __len__(self) -> int:
         return int(self.ends[-1])
+
+    def digests(self) -> np.ndarray:
+        """As fingerprint.Digested has them."""
+        return np.concatenate([p.digests() if isinstance(p, Digested) else column(p) for p in self.parts])
 
     def __getitem__(self, row: Any) -> Any:
         part = int(np.searchsorted(self.ends, row, side="right"))

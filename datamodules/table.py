@@ -46,8 +46,9 @@ class Table:
     faults: list[Fault] = field(default_factory=list)  # found while reading, under on_error=drop or missing
     origins: list[Origin] = field(default_factory=list)  # of a mixture: its files, at least two
     kept: bool = False  # whether the training rows are those that datamodule.split.rows keeps
-    files: dict[str, np.ndarray] = field(default_factory=dict)  # input name -> (N, 2) as in paths.stat_files
+    files: dict[str, np.ndarray] = field(default_factory=dict)  # input name -> (N, 3) as in paths.stat_files
     shard: np.ndarray | None = None  # (N,) the shard that each row lies in; None: all rows are equally at hand
+    folders: list[str] = field(default_factory=list)  # that the paths of its media files begin with
 
     def origin(self, row: int) -> Origin:
         """The file that a row is from."""

@@ -3,7 +3,7 @@
 B batch   T tokens or time steps   D width   C classes or channels   H, W height, width   L samples of a waveform
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isfunction
 from math import exp, log
@@ -437,6 +437,29 @@ class Rebuilt:
 def pick(x: Any, rows: Any) -> Any:
     """Some rows of a Tensor, or of all tensors of a Batch, an Output, Features ..."""
     return tree_map_only(Tensor, lambda part: part[rows], x)
+
+
+def encoded(cell: Any) -> bytes:
+    """What a cell that is no text holds, with its type; different cells of one column give different bytes."""
+    if isinstance(cell, np.ndarray | Tensor):
+        array = np.ascontiguousarray(cell)
+        return f"{array.dtype}{array.shape}".encode() + array.tobytes()
+    if isinstance(cell, Mapping):
+        return nested("{", (part for item in cell.items() for part in item))
+    if isinstance(cell, list | tuple):
+        return nested("[", cell)
+    return repr(cell).encode("utf-8", "surrogatepass")
+
+
+def nested(kind: str, parts: Iterable[Any]) -> bytes:
+    """The parts of a cell, each behind its length."""
+
+    def told() -> Iterator[bytes]:
+        for part in parts:
+            data = encoded(part)
+            yield f"{len(data)}:".encode() + data
+
+    return kind.encode() + b"".join(told())
 
 
 def blank(x: Tensor) -> float:

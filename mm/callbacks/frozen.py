@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mm.callbacks.stored import DONE, StoredFeatures, Writer, data_of, entries
 from mm.files import discard, put
-from mm.types import Batch, Features, Identified
+from mm.types import Batch, Features, Identified, encoded
 
 SAMPLE = 16  # rows by which the size is estimated, and stored Features are compared with what the encoder gives now
 WAIT = 60.0  # seconds between two words among processes while another run computes the same
@@ -214,21 +214,22 @@ def is_frozen(module: nn.Module) -> bool:
 
 
 def identities(raw: Sequence[Any], files: bool, stats: np.ndarray | None = None) -> Iterator[bytes]:
-    """What tells each raw input from another: a file by path, size and time, all else by its content.
+    """What distinguishes each raw input from others: a file by path, size and times, all else by its content.
 
-    files: whether a text is the path of one; stats: of these, as in Table.files, where they were asked for before.
+    Args:
+        raw: The raw inputs.
+        files: Whether a text is the path of a file. The time of a file's last change of any kind (ctime) can't be set
+            back, as copies that keep the time of their contents (mtime) do.
+        stats: Of these files, as `Table.files` holds them, where the file system was asked before.
     """
     if isinstance(raw, Identified):
         yield raw.identity.encode()
         return
     for row, x in enumerate(raw):
-        if isinstance(x, np.ndarray | Tensor):
-            yield data_of(torch.as_tensor(x))
-            continue
-        told = repr(x)
+        told = encoded(x)
         if files and isinstance(x, str) and stats is not None:
-            told += f" {stats[row, 0]} {stats[row, 1]}" if stats[row, 0] >= 0 else ""
+            told += f" {stats[row].tolist()}".encode() if stats[row, 0] >= 0 else b""
         elif files and isinstance(x, str) and os.path.isfile(x):
             found = os.stat(x)
-            told += f" {found.st_size} {found.st_mtime_ns}"
-        yield told.encode(errors="replace")
+            told += f" {[found.st_size, found.st_mtime_ns, found.st_ctime_ns]}".encode()
+        yield f"{len(told)}:".encode() + told

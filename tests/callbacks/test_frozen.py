@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import threading
 import tracemalloc
@@ -9,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import filelock
+import numpy as np
 import pytest
 import torch
 from conftest import COLUMNS, TINY, write_manifest
 from safetensors.torch import load_file
 
 from mm.callbacks import frozen
+from mm.callbacks.frozen import identities
 from mm.callbacks.stored import StoredFeatures, Writer
 from mm.encoders.text.transformer import TextTransformer
 from mm.types import Features
@@ -164,6 +167,25 @@ def test_a_file_beside_the_table_that_has_changed(mm, tmp_path):
     assert "kept in" in second
     assert first != second
     assert told(mm("train", *args, "run=c")) == second.replace("kept in", "read from")
+
+
+def test_what_tells_raw_inputs_from_others(tmp_path):
+    def key(raw, files=False):
+        return b"".join(identities(raw, files))
+
+    file = tmp_path / "0.wav"
+    file.write_bytes(b"one")
+    before, times = key([str(file)], files=True), os.stat(file)
+    assert key([str(file)], files=True) == before
+    (tmp_path / "other").write_bytes(b"two")
+    os.replace(tmp_path / "other", file)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as `rsync --times` does
+    assert key([str(file)], files=True) != before
+    large = np.zeros(5000), np.zeros(5000)
+    large[1][2500] = 1  # which repr leaves out
+    assert key([[large[0]]]) != key([[large[1]]])
+    assert key([np.zeros((2, 3)), np.zeros(2)]) != key([np.zeros((2, 2)), np.zeros(4)])
+    assert key(["a", "bc"]) != key(["ab", "c"])
 
 
 def test_an_encoder_whose_code_has_changed_is_computed_anew(mm, manifest, tmp_path, monkeypatch):

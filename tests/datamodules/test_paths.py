@@ -77,6 +77,6 @@ def test_the_first_missing_file_of_a_table_says_how_many_there_are(make, tmp_pat
     with pytest.raises(ValueError, match=r"row 0 .*no file .*0.png \(the first of 10 missing files of 30 that 'photo'"):
         make("a.csv", rows, vision="photo", split={"val": 0, "test": 0, "seed": 0})
     kept = make("a.csv", rows, vision="photo", split={"val": 0, "test": 0, "seed": 0}, on_error="missing")
-    assert kept.table.files["vision"].shape == (30, 2)
+    assert kept.table.files["vision"].shape == (30, 3)
     assert np.flatnonzero(kept.table.files["vision"][:, 0] == NO_FILE).tolist() == list(range(0, 30, 3))
     assert len(kept.faults) == 10
