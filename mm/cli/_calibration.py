@@ -65,16 +65,26 @@ class Seen:
             raise ValueError(self.unlabelled())
         return torch.cat(parts)
 
-    def halves(self) -> tuple["Seen", "Seen"]:
-        """The labelled rows in two parts that have no row in common, drawn by a fixed seed."""
-        generator = torch.Generator().manual_seed(0)
+    def halves(self, seed: int) -> tuple["Seen", "Seen"]:
+        """Divide the labelled rows into two random halves.
+
+        Args:
+            seed: Decides which row is in which half, together with how many labelled rows there are; neither the size
+                of the batches nor their order matters, as long as rows keep their order.
+
+        Returns:
+            Two parts that have no row in common; of an odd number of rows the first has one more.
+        """
+        whole = list(self.tempered(1))
+        count = sum(len(target) for _, target, _ in whole)
+        chosen = torch.zeros(count, dtype=torch.bool)
+        generator = torch.Generator().manual_seed(seed)
+        chosen[torch.randperm(count, generator=generator)[: (count + 1) // 2]] = True
         first, second = Seen(self.head, []), Seen(self.head, [])
-        for prediction, target, meta in self.tempered(1):
-            mask = torch.zeros(len(target), dtype=torch.bool)
-            mask[torch.randperm(len(target), generator=generator)[: (len(target) + 1) // 2]] = True
+        for batch, mask in zip(whole, chosen.split([len(target) for _, target, _ in whole]), strict=True):
             for part, rows in ((first, mask), (second, ~mask)):
                 if rows.any():
-                    part.batches.append(pick((prediction, target, meta), rows))
+                    part.batches.append(pick(batch, rows))
         return first, second
 
     def unlabelled(self) -> str:
@@ -136,13 +146,25 @@ def collect(model: MultimodalModel, datamodule: Any, split: str) -> dict[str, Se
 
 
 def fit(
-    model: MultimodalModel, seen: Mapping[str, Seen | Heard], alpha: float | None
+    model: MultimodalModel, seen: Mapping[str, Seen | Heard], alpha: float | None, seed: int
 ) -> tuple[dict[str, Calibration], dict[str, str]]:
-    """-> what was learnt of each head, and why something was not.
+    """Fit the calibration of each head.
 
-    With conformal sets, a random half of the rows fits the temperature, and the other half the sets.
+    Where a head has both a temperature and conformal sets, a random half of its labelled rows fits the temperature and
+    the other half the sets: their guarantee holds for new rows that are exchangeable with those that fitted the sets,
+    which those that fitted the temperature are not. A head that has only one of them gets all rows for it.
 
-    Errors: ValueError where nothing can be learnt, or the rows are too few for alpha.
+    Args:
+        model: Its heads are calibrated.
+        seen: What each head says of the rows.
+        alpha: The part of new rows whose truth the sets may miss; None for no sets.
+        seed: Of the halves.
+
+    Returns:
+        The calibration of each head that has one, and why a head has none, or only a part of it.
+
+    Raises:
+        ValueError: If nothing can be learnt, or the rows are too few for alpha.
     """
     fitted: dict[str, Calibration] = {}
     left: dict[str, str] = {}
@@ -150,8 +172,7 @@ def fit(
         found, quantiles, why = None, (), []
         rows = {"temperature": seen.get(name), "sets": seen.get(name)}
         if alpha is not None and isinstance(head, Conformal) and isinstance(head, Calibrated):
-            # The guarantee holds for rows that are exchangeable with new ones, and so fitted no temperature.
-            rows["temperature"], rows["sets"] = cast(Seen, seen[name]).halves()
+            rows["temperature"], rows["sets"] = cast(Seen, seen[name]).halves(seed)
         if isinstance(head, Calibrated | Judged):
             try:
                 found = cast(Seen | Heard, rows["temperature"]).fit()
@@ -191,7 +212,10 @@ def find_quantiles(name: str, seen: Seen, calibration: Calibration, alpha: float
         scores = seen.nonconformity(calibration.temperature)
         return tuple(metrics.quantile(scores[:, g], alpha) for g in range(scores.shape[1]))
     except ValueError as error:
-        half = "; the other half of the rows fits the temperature" if isinstance(seen.head, Calibrated) else ""
+        half = ""
+        if isinstance(seen.head, Calibrated):
+            least = 2 * metrics.fewest(alpha)
+            half = f"; the other half of the rows fits the temperature, so that at least {least} are needed in all"
         raise ValueError(f"conformal={alpha:g}: '{name}': {error}{half}") from None
 
 
@@ -227,7 +251,13 @@ def measure(seen: Seen | Heard, calibration: Calibration, tested: bool) -> tuple
 
 
 def summary(fitted: Mapping[str, Calibration], results: Mapping[str, Mapping[str, float]], told: str) -> str:
-    """The line of the model card. results: of each head, on the best rows there are"""
+    """The line of the model card.
+
+    Args:
+        fitted: The calibration of each head.
+        results: The figures of each head, of the rows that `told` says.
+        told: Which rows were used for what.
+    """
     parts = []
     for name, calibration in fitted.items():
         found = results[name]
@@ -241,6 +271,29 @@ def summary(fitted: Mapping[str, Calibration], results: Mapping[str, Mapping[str
             part += f" (measured {found['coverage']:.4f})" if "coverage" in found else ""
         parts.append(part)
     return f"by {told}; {'; '.join(parts)}."
+
+
+def uses(model: MultimodalModel, seen: Mapping[str, Mapping[str, Seen | Heard]], alpha: float | None, seed: int) -> str:
+    """Which rows were used for what, for the report and the model card.
+
+    Args:
+        model: Its heads were calibrated.
+        seen: Place (val, and test where there is one) to what each head says of its rows.
+        alpha: As in `fit`.
+        seed: As in `fit`.
+    """
+    found = ""
+    if alpha is not None:
+        both = [
+            name for name, head in model.heads.items() if isinstance(head, Calibrated) and isinstance(head, Conformal)
+        ]
+        halved = [f"'{name}'" for name in both]
+        if halved:
+            found += f"; a random half of the labelled rows (seed={seed}) fitted the temperature of {', '.join(halved)}"
+            found += ", and the other half the sets"
+    if "test" in seen:
+        return f"{found}; figures are of the test rows, which fitted nothing"
+    return f"{found}; figures are of the same rows, there being no test rows: they flatter"
 
 
 def show(results: Mapping[str, Mapping[str, float]]) -> None:

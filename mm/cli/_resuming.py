@@ -22,21 +22,39 @@ FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transform
 ROWS = "rows.safetensors"  # the digests of the rows of each split, in a run folder
 
 
-def check(cfg: DictConfig, folder: Path) -> None:
-    """Say what has changed since the run was started. Errors: ValueError where that is its model, data or seed."""
+def check(cfg: DictConfig, folder: Path, datamodule: Any) -> None:
+    """Print what has changed since the run was started.
+
+    Args:
+        cfg: The config as it is now.
+        folder: The run folder, which has that of before.
+        datamodule: The data as it is now.
+
+    Raises:
+        ValueError: If its model, its data, be it their settings or their rows, or its seed have changed.
+    """
     before, now = map(flat, (read_resolved(folder / "config.yaml"), OmegaConf.to_container(cfg, resolve=True)))
+    refused: dict[str, list[str]] = {"data": [], "model": []}
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) == now.get(key) or key == "resume":
             continue
         room, _, rest = key.partition(".")
         # A table's columns say which category has which number.
         free = rest.split(".")[0] in FREE and not rest.endswith(".columns")
-        if room in ("model", "peft", "seed") or (room == "datamodule" and not free):
-            raise ValueError(
-                f"resume=true: {key} was {before.get(key)}, now it is {now.get(key)}; a run keeps its model and its "
-                "data, and the seed of both: leave it out, or start another run=NAME"
-            )
-        print(plain(f"changed since the run began: {key} was {before.get(key)}, now it is {now.get(key)}"))
+        told = f"{key} was {before.get(key)}, now it is {now.get(key)}"
+        if room in ("model", "peft") or (not free and rest.startswith("transforms.")):
+            refused["model"].append(told)
+        elif room == "seed" or (room == "datamodule" and not free):
+            refused["data"].append(told)
+        else:
+            print(plain(f"changed since the run began: {told}"))
+    if not refused["data"]:
+        check_rows(datamodule, folder)  # from which the others may follow, such as the counts of classes
+    for told in [*refused["data"], *refused["model"]]:
+        raise ValueError(
+            f"resume=true: {told}; a run keeps its model and its data, and the seed of both: leave it out, or start "
+            "another run=NAME"
+        )
 
 
 def keep_rows(datamodule: Any, folder: Path) -> None:

@@ -165,8 +165,7 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
         raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
     if is_first_process():
         if cfg.resume:
-            _resuming.check(cfg, folder)  # first: a setting that differs says why the rows do
-            _resuming.check_rows(run.datamodule, folder)
+            _resuming.check(cfg, folder, run.datamodule)
         print(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
         remember(folder)  # first: a process that is started again knows its run by it

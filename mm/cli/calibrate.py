@@ -35,7 +35,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     model.calibration = {}
     model.to(_apply.find_device(cfg.device))
     seen = {place: _calibration.collect(model, datamodule, split) for place, split in rows.items()}
-    fitted, left = _calibration.fit(model, seen["val"], cfg.conformal)
+    fitted, left = _calibration.fit(model, seen["val"], cfg.conformal, cfg.seed)
 
     results: dict[str, dict[str, float]] = {}
     best: dict[str, dict[str, float]] = {}
@@ -49,10 +49,8 @@ def job(cfg: "DictConfig", folder: Path) -> None:
             if pairs:
                 figures[f"{key}/reliability"] = partial(figure, pairs)
     told = f"{len(datamodule.rows(rows['val']))} {about(datamodule, cfg.split)}"
-    if cfg.conformal is not None:
-        told += ", of which one half fitted temperatures and the other half sets"
-    if cfg.split == "val":
-        told += "; the checkpoint may have been chosen by the same rows"
+    told += "; the checkpoint may have been chosen by the same rows" if cfg.split == "val" else ""
+    told += _calibration.uses(model, seen, cfg.conformal, cfg.seed)
     checkpoint.calibrate(loaded.path, fitted, _calibration.summary(fitted, best, told))
 
     remember(folder)
@@ -117,10 +115,13 @@ def check_unseen(loaded: "LoadedModel", datamodule: Any, split: str) -> None:
 
     count, first = _apply.trained_on(loaded, datamodule, split)
     if count:
+        fix = "has the file changed, so that its splits are drawn anew? Bring it back as it was, or name its column of "
+        fix += "splits with datamodule.columns.split"
+        if split == "all":
+            fix = "leave them out of the file (pictures and sounds count by their relative path and size)"
         raise ValueError(
             f"{datamodule.table.source}: {count} of its {len(datamodule.rows(split))} rows of the split '{split}' were "
-            f"trained on, the first: {first}; has the file changed, so that its splits are drawn anew? Bring it back "
-            "as it was, or name its column of splits with datamodule.columns.split"
+            f"trained on, the first: {first}; {fix}"
         )
 
 

@@ -119,9 +119,13 @@ def quantile(scores: Tensor, alpha: float) -> float:
     scores = scores[~scores.isnan()]
     above = math.floor((len(scores) + 1) * alpha + 1e-9)  # 29 = 100 * 0.29 is 28.999999999999996
     if above < 1:
-        least = math.ceil(1 / alpha - 1 - 1e-9)
-        raise ValueError(f"{len(scores)} labelled rows, wanted at least {least}, which is 1 / {alpha:g} - 1")
+        raise ValueError(f"{len(scores)} labelled rows, wanted at least {fewest(alpha)}, which is 1 / {alpha:g} - 1")
     return float(scores.sort().values[len(scores) - above])
+
+
+def fewest(alpha: float) -> int:
+    """The least number of scores that have a quantile."""
+    return math.ceil(1 / alpha - 1 - 1e-9)
 
 
 def coverage(scores: Tensor, quantiles: tuple[float, ...]) -> list[float]:

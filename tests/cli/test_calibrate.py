@@ -4,6 +4,7 @@ import json
 import math
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from scipy.stats import betabinom
 from torchmetrics.functional.classification import binary_calibration_error
 
 import mm as package
-from mm.cli._calibration import Heard, fit
+from mm.cli._calibration import Heard, Seen, fit
+from mm.heads.classification import ClassificationHead
 from mm.heads.ctc import CTCHead
 from mm.heads.regression import RegressionHead
 
@@ -198,7 +200,7 @@ def test_rows_are_those_that_training_drew(mm, tmp_path):
     [
         ("ttvee", ["conformal=1.5"], "conformal: got 1.5, wanted a part of the rows between 0 and 1, such as 0.1"),
         ("ttvee", ["conformal=some"], "conformal: got some, wanted a part"),
-        ("ttvee", ["conformal=0.01"], "conformal=0.01: 'target': 36 labelled rows, wanted at least 99"),
+        ("ttvee", ["conformal=0.01"], "conformal=0.01: 'target': 36 labelled rows, wanted at least 99, which is"),
         ("ttvee", ["split=train"], "split: got 'train', wanted val, or all"),
         ("ttvee", ["split=all"], "split=all: rows.jsonl names training rows (train 162, val 81, test 157)"),
         ("e", [], "rows.jsonl: has no validation rows (train 0, val 0, test 400)"),
@@ -239,13 +241,13 @@ def test_rows_from_which_nothing_can_be_learnt(mm, model, tmp_path, mood, said):
 def test_what_a_head_does_not_tell_is_said_by_name():
     model = SimpleNamespace(heads={"size": RegressionHead(embed_dim=4, mean=0.0, std=1.0)})
     with pytest.raises(ValueError, match="nothing can be calibrated: size: no temperature: a RegressionHead tells no"):
-        fit(model, {}, None)
+        fit(model, {}, None, 0)
     head = CTCHead(classes=["a"], input="audio", separator="", embed_dim=4)
     model = SimpleNamespace(heads={"said": head})
     with pytest.raises(ValueError, match="said: no temperature: all 2 of .* right.*; no sets: a CTCHead tells none"):
-        fit(model, {"said": Heard(head, [0.4, 0.9], [True, True], 2)}, 0.1)
+        fit(model, {"said": Heard(head, [0.4, 0.9], [True, True], 2)}, 0.1, 0)
     with pytest.raises(ValueError, match="nothing is told of its 3 labelled rows"):
-        fit(model, {"said": Heard(head, [], [], 3)}, None)
+        fit(model, {"said": Heard(head, [], [], 3)}, None, 0)
 
 
 def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path):
@@ -299,18 +301,52 @@ def test_a_model_without_heads_has_nothing_to_calibrate(mm, manifest):
     assert "it has no head whose confidence could be true" in run.err
 
 
-def test_temperature_and_sets_are_fitted_to_rows_of_their_own():
-    import torch
+def batches_of(sizes, unlabelled=()):
+    """Batches whose predictions are the numbers of the rows."""
+    places = torch.arange(sum(sizes)).split(sizes)
+    masks = [torch.isin(rows, torch.tensor(unlabelled, dtype=torch.long)) for rows in places]
+    return [(rows.view(-1, 1), torch.where(mask, -100, 0), {}) for rows, mask in zip(places, masks)]
 
-    from mm.cli._calibration import Seen
 
-    batches = [(torch.arange(n).view(n, 1) + 100 * n, torch.zeros(n, dtype=torch.long), {}) for n in (5, 8, 1)]
-    batches[1][1][3] = -100  # unlabelled
-    first, second = Seen(None, batches).halves()
+@pytest.mark.parametrize("sizes", [[14], [1] * 14, [5, 8, 1]])
+def test_temperature_and_sets_are_fitted_to_rows_of_their_own(sizes):
+    first, second = Seen(None, batches_of(sizes, unlabelled=[3])).halves(0)
     parts = [{int(x) for said, *_ in part.batches for x in said} for part in (first, second)]
     assert not parts[0] & parts[1]
-    assert len(parts[0] | parts[1]) == 13
-    assert [part.rows for part in (first, second)] == [3 + 4 + 1, 2 + 3]
+    assert parts[0] | parts[1] == set(range(14)) - {3}
+    assert [part.rows for part in (first, second)] == [7, 6]
+    whole = Seen(None, batches_of([14], unlabelled=[3])).halves(0)  # however rows are batched
+    assert {int(x) for said, *_ in whole[0].batches for x in said} == parts[0]
+    other = Seen(None, batches_of(sizes, unlabelled=[3])).halves(1)
+    assert {int(x) for said, *_ in other[0].batches for x in said} != parts[0]
+
+
+def test_sets_cover_new_rows_though_the_temperature_was_fitted_to_few():
+    """Over many drawings, the mean coverage of new rows is at least what was promised, and hardly more."""
+    generator, covered, alpha = torch.Generator().manual_seed(0), [], 0.2
+    head = ClassificationHead(classes=list("abcde"), embed_dim=4)
+    for trial in range(200):
+        truth = torch.randint(0, 5, (538,), generator=generator)
+        logits = 3 * torch.randn(538, 5, generator=generator)
+        logits[torch.arange(538), truth] += 2
+        model = SimpleNamespace(heads={"target": head})
+        seen = Seen(head, [(logits[:38], truth[:38], {})])
+        fitted, _ = fit(model, {"target": seen}, alpha, trial)
+        new = Seen(head, [(logits[38:], truth[38:], {})]).nonconformity(fitted["target"].temperature)
+        covered.append(float((new[:, 0] <= fitted["target"].quantiles[0]).double().mean()))
+    mean, error = statistics.mean(covered), statistics.stdev(covered) / len(covered) ** 0.5
+    assert 1 - alpha - 3 * error < mean < 1 - alpha + 1 / 20 + 3 * error  # 19 rows fit the sets
+
+
+def test_too_few_rows_for_both_halves_are_counted():
+    head = ClassificationHead(classes=["a", "b"], embed_dim=4)
+    truth = torch.arange(30) % 2
+    seen = Seen(head, [(torch.randn(30, 2, generator=torch.Generator().manual_seed(0)), truth, {})])
+    with pytest.raises(ValueError, match="15 labelled rows, wanted at least 19.*at least 38 are needed in all"):
+        fit(SimpleNamespace(heads={"target": head}), {"target": seen}, 0.05, 0)
+    one = Seen(head, [(torch.randn(1, 2), truth[:1], {})])
+    with pytest.raises(ValueError, match="conformal=0.5: 'target': .*at least 2 are needed in all"):
+        fit(SimpleNamespace(heads={"target": head}), {"target": one}, 0.5, 0)
 
 
 def test_rows_that_were_trained_on_are_refused_and_named(mm, tmp_path):

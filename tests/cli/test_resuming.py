@@ -1,9 +1,14 @@
 """What may change while a run goes on, and what may not."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
-from mm.cli._resuming import check
+from mm.cli._resuming import check, keep_rows
+from mm.datamodules.fingerprint import Fingerprint
 
 BEGUN = {
     "seed": 0,
@@ -22,7 +27,14 @@ def goes_on(tmp_path, **changed):
     now = OmegaConf.create(BEGUN)
     for key, value in changed.items():
         OmegaConf.update(now, key.replace("__", "."), value)
-    check(now, tmp_path)
+    check(now, tmp_path, rows(2, 1))
+
+
+def rows(*digests):
+    """A datamodule whose training rows have these digests."""
+    found = Fingerprint({"train": torch.tensor(digests)}, {})
+    table = SimpleNamespace(split=np.array(["train"] * len(digests)), name="row {}".format)
+    return SimpleNamespace(fingerprint=found, table=table)
 
 
 def test_how_rows_are_fed_and_how_long_may_change(tmp_path, capsys):
@@ -52,4 +64,17 @@ def test_a_key_that_is_gone_has_changed(tmp_path):
     OmegaConf.save(OmegaConf.create(BEGUN), tmp_path / "config.yaml")
     now = OmegaConf.create({**BEGUN, "model": {}})
     with pytest.raises(ValueError, match="model.embed_dim was 8, now it is None"):
-        check(now, tmp_path)
+        check(now, tmp_path, None)
+
+
+@pytest.mark.parametrize("key", ["model__embed_dim", "datamodule__transforms__numbers__columns"])
+def test_rows_come_before_what_follows_from_them(tmp_path, key):
+    keep_rows(rows(1, 2), tmp_path)
+    with pytest.raises(ValueError, match="the data has changed since the run began: train: its rows are in another"):
+        goes_on(tmp_path, **{key: 3})
+    with pytest.raises(ValueError, match="datamodule.path was a.csv, now it is b.csv"):
+        goes_on(tmp_path, **{key: 3, "datamodule__path": "b.csv"})
+    keep_rows(rows(2, 1), tmp_path)
+    with pytest.raises(ValueError, match=f"resume=true: {key.replace('__', '.')} was"):
+        goes_on(tmp_path, **{key: 3})
+    goes_on(tmp_path)
