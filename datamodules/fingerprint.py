@@ -112,7 +112,7 @@ def scramble(x: np.ndarray, salt: str) -> np.ndarray:
 
 def combine(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """One digest of several inputs of each row; an absent one changes nothing. At least one (N,) uint64 -> (N,)"""
-    return np.sum([scramble(x, name) for name, x in inputs.items()], axis=0, dtype=np.uint64)
+    return np.stack([scramble(x, name) for name, x in inputs.items()]).sum(axis=0, dtype=np.uint64)
 
 
 def input_digests(name: str, table: Table) -> np.ndarray:
@@ -166,7 +166,8 @@ def column(cells: Any) -> np.ndarray:
     if isinstance(cells, np.ndarray | Tensor) and np.asarray(cells).dtype != object:
         return numbers(np.asarray(cells))
     if isinstance(cells, pyarrow.Array | pyarrow.ChunkedArray):
-        parts = [cells.slice(begin, CHUNK) for begin in range(0, len(cells), CHUNK)]
+        arrow: Any = cells
+        parts = [arrow.slice(begin, CHUNK) for begin in range(0, len(arrow), CHUNK)]
         cells = (x for part in parts for x in part.to_pylist())
     digest, cell_bytes = xxhash.xxh3_64_intdigest, encoded
     found = [

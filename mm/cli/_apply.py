@@ -174,8 +174,9 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
     if not trainer.is_global_zero:
         return
     remember(folder)
+    known = {*task.decoded, *(row for row, _ in datamodule.faults)}
     for row in rows if len(task.model.heads) else ():
-        if row not in task.decoded and not any(row == at for at, _ in datamodule.faults):
+        if row not in known:
             datamodule.faults[row, "inputs"] = "the row has no input that the model reads"
     results: Mapping[str, float] = task.results | _run.data_counts(datamodule) | {"data/rows": len(rows)}
     every = truth and bool((datamodule.table.split == "test").all())

@@ -4,7 +4,9 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from mm.cli._app import shown
 from mm.files import whole
 from mm.messages import cell, command, markdown, plain
 from mm.metrics.directions import DIRECTIONS, known_direction
+from mm.tasks.answers import common, fit, to_arrow
 
 WIDE = 250  # columns of a table in a file
 # What is said of the rows that are counted as data/KIND/INPUT: the notes of the transforms, see mm.types.Read.
@@ -26,6 +29,7 @@ NOTES = {
     "dark": "have 16 bits a pixel of which they use few: they look black; set datamodule.transforms.*.max_value",
     "clipped": "have values above datamodule.transforms.*.max_value, which were read as it; raise it",
 }
+BLOCK = 65_536  # rows whose targets are Python objects at once
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -80,27 +84,58 @@ def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
     return paths
 
 
-def write_predictions(path: Path, datamodule: Any, rows: list[int], decoded: Mapping[int, Any], truth: bool) -> None:
-    """One line per row as Parquet: id, row, error where there was one; per head prediction, probabilities, truth."""
+def write_predictions(path: Path, datamodule: Any, rows: list[int], decoded: Any, truth: bool) -> None:
+    """Write predictions.parquet, a block of rows at a time.
+
+    Its columns: id, row, error where there was one; per head prediction, probabilities, and, last, truth.
+
+    Args:
+        path: The file.
+        datamodule: Where the rows are from, and what was wrong with them.
+        rows: Their numbers, in the order of the file.
+        decoded: mm.tasks.answers.Answers of them, of all processes.
+        truth: Whether targets are written as well.
+    """
     import pyarrow
     import pyarrow.parquet
 
     errors: dict[int, list[str]] = {}
     for (row, column), message in datamodule.faults.items():
         errors.setdefault(row, []).append(f"{column}: {message}")
-    columns: dict[str, list[Any]] = {
-        "id": [datamodule.table.ids[row] for row in rows],
-        "row": rows,
-        "error": ["; ".join(errors[row]) if row in errors else None for row in rows],
+    about = {
+        "id": whole_column(rows, datamodule.table.ids.__getitem__),
+        "row": whole_column(rows, int),
+        "error": whole_column(rows, lambda row: "; ".join(errors[row]) if row in errors else None),
     }
-    answers = [decoded.get(row) for row in rows]
-    names = {(head, key): None for a in answers if a for head, answer in a.items() for key in flat(answer)}
-    for head, key in names:
-        columns[f"{head}/{key}"] = [None if a is None else flat(a[head]).get(key) for a in answers]
-    for name in datamodule.table.targets if truth else ():
-        columns[f"{name}/truth"] = [datamodule.truth(name, row) for row in rows]
-    with whole(path) as part:
-        pyarrow.parquet.write_table(pyarrow.table(columns), part)
+    true = {
+        f"{name}/truth": whole_column(rows, partial(datamodule.truth, name))
+        for name in (datamodule.table.targets if truth else ())
+    }
+    with ExitStack() as stack:
+        part, writer, begin = stack.enter_context(whole(path)), None, 0
+        for size, answers in decoded.tables(rows):
+            columns = {name: x.slice(begin, size) for name, x in about.items()}
+            columns |= dict(zip(answers.column_names, answers.columns))
+            columns |= {name: x.slice(begin, size) for name, x in true.items()}
+            table = pyarrow.table(columns)
+            if writer is None:
+                writer = stack.enter_context(pyarrow.parquet.ParquetWriter(part, table.schema))
+            writer.write_table(table)
+            begin += size
+
+
+def whole_column(rows: Sequence[int], value: Callable[[int], Any]) -> Any:
+    """A column that is small enough to be held for all rows, as Arrow; no more than BLOCK of its values as objects.
+
+    Args:
+        rows: The numbers of its rows.
+        value: The value of a row.
+    """
+    import pyarrow
+
+    parts = [to_arrow([value(row) for row in rows[i : i + BLOCK]]) for i in range(0, len(rows), BLOCK)]
+    kind = common([part.type for part in parts])
+    return pyarrow.chunked_array([fit(part, kind) for part in parts], type=kind)
 
 
 def save(
@@ -124,14 +159,6 @@ def save(
         saved["errors"] = folder / "errors.csv"
         datamodule.write_errors(saved["errors"])
     return saved | {path.stem: path for path in write_figures(folder, task.figures)}
-
-
-def flat(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """{"prediction": a, "probability": {"x": p}} -> {"prediction": a, "probability/x": p}"""
-    found: dict[str, Any] = {}
-    for key, value in answer.items():
-        found |= {f"{key}/{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
-    return found
 
 
 def print_results(

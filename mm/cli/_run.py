@@ -282,13 +282,15 @@ def next_commands(cfg: DictConfig, folder: Path, measurable: bool) -> list[str]:
 
 
 def gather(trainer: Trainer, task: Any, datamodule: Any) -> None:
-    """Every process comes to know what each has decoded, found wrong and found too long."""
+    """The first process takes over what the others have decoded; each learns what all found wrong or too long."""
     if trainer.world_size == 1:
         return
     everyone: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everyone, (task.decoded, datamodule.faults, datamodule.long))
+    decoded = None if trainer.is_global_zero else task.decoded.hand_over()
+    torch.distributed.all_gather_object(everyone, (decoded, datamodule.faults, datamodule.long))
     for decoded, faults, long in everyone:
-        task.decoded |= decoded
+        if decoded is not None and trainer.is_global_zero:
+            task.decoded.take(decoded)
         datamodule.faults |= faults
         datamodule.long |= long
 

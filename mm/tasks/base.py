@@ -4,6 +4,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mm.model import MultimodalModel
 from mm.tasks import guards, parameters
+from mm.tasks.answers import Answers
 from mm.tasks.measures import mean_losses, positive
 from mm.tasks.nonfinite import NonFinite, all_finite, listed
 from mm.tasks.schedule import Course, Schedule
@@ -73,7 +75,7 @@ class Task(LightningModule):
         checkpoint_activations(model, activation_checkpointing)
         self.results: dict[str, float] = {}  # of the last test: name -> number
         self.figures: dict[str, Any] = {}  # of the last test: name -> matplotlib Figure
-        self.decoded: dict[int, dict[str, dict[str, Any]]] = {}  # row -> head -> what its decode gave
+        self.decoded = Answers(Path())  # of the last test: what its heads say of each row
         self._losses: dict[str, tuple[Tensor, Tensor, float]] = {}  # of the last batch: name -> total, count, weight
         self.unimodal_weight: dict[str, float] = {}  # input -> what goes on into its encoder of its own heads' gradient
         self._only: int | None = None  # which of these losses alone reaches the model

@@ -1,6 +1,7 @@
 """Learn labelled targets; measure them for the whole model and for every subset of its inputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mm.model import MultimodalModel
+from mm.tasks.answers import Answers
 from mm.tasks.base import Task
 from mm.tasks.measures import (
     choose_subsets,
@@ -194,10 +196,9 @@ class Supervised(Task):
         output, merged, said = self.measure("test", batch)
         present = torch.stack([f.mask.any(1) for f in output.features.values()]).any(0)
         told = set(batch.row[present].tolist()) - {-1}  # of a row without any input nothing is said
-        for name, answers in said.items():
-            for row, answer in zip(merged.row.tolist(), answers, strict=True):
-                if row in told:
-                    self.decoded.setdefault(row, {})[name] = answer
+        for i, row in enumerate(merged.row.tolist() if said else ()):
+            if row in told:
+                self.decoded.add(row, {name: answers[i] for name, answers in said.items()})
 
     def measure(self, split: str, batch: Batch) -> tuple[Output, Merged, dict[str, list[dict[str, Any]]]]:
         """Update the metrics of a split; the encoders run once for all subsets.
@@ -300,7 +301,8 @@ class Supervised(Task):
         self.log_dict({n: v for n, v in values.items() if n.count("/") <= deepest and not n.endswith("/rows")})
 
     def on_test_epoch_start(self) -> None:
-        self.decoded, self.results, self.figures = {}, {}, {}
+        self.decoded = Answers(Path(self.trainer.default_root_dir))
+        self.results, self.figures = {}, {}
 
     def on_test_epoch_end(self) -> None:
         values, self.figures = self.compute("test")

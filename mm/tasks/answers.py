@@ -1,0 +1,281 @@
+"""What a test says of each row: in memory while it is little, in a file of each process once it is much."""
+
+import json
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mm.files import unused
+
+# Numbers, or 16 characters of text, that are Python objects at once, about 30 MB: as many are written to the file
+# together, and twice as many are read together.
+CELLS = 1_000_000
+
+Name = tuple[str, ...]  # head and key, such as ("colour", "prediction"), or ("colour", "probability", "red")
+
+
+@dataclass
+class Chunk:
+    """Some rows, which are a stream of Arrow's IPC format between two places of a file."""
+
+    rows: np.ndarray  # (N,) int64
+    path: Path
+    begin: int
+    end: int
+
+
+@dataclass
+class Written:
+    """What is known of the rows that are in files.
+
+    Attributes:
+        chunks: The rows.
+        first: Name of each column to the first row that has it, and its place in that row: the order of the columns.
+        types: Name of each column to all Arrow types that it has in a chunk.
+        cells: The size of all rows, in the unit of CELLS.
+    """
+
+    chunks: list[Chunk] = field(default_factory=list)
+    first: dict[Name, tuple[int, int]] = field(default_factory=dict)
+    types: dict[Name, list[Any]] = field(default_factory=dict)
+    cells: int = 0
+
+
+class Answers:
+    """What the heads of a model say of rows, as columns.
+
+    A process adds the rows that it has tested, and writes them to a file of its own whenever they have become large.
+    Processes other than the first hand theirs over, and the first reads all of them in any order of rows, a block at
+    a time. The file is removed with the object, or when the process ends.
+
+    Args:
+        folder: Where the file will lie; with several processes, one that all of them share.
+        limit: How much is held in memory, in the unit of CELLS.
+    """
+
+    def __init__(self, folder: Path, limit: int = CELLS):
+        self.folder = folder
+        self.limit = limit
+        self.written = Written()
+        self.path: Path | None = None
+        self.removed: Any = None  # removes it in the end
+        self.held: list[int] = []  # the rows in memory
+        self.columns: dict[Name, list[Any]] = {}  # theirs, which may be shorter: None is left out at the end
+        self.size = 0
+
+    def add(self, row: int, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add a row.
+
+        Args:
+            row: Its number.
+            answers: Head name to what its `decode` gives of the row.
+        """
+        count, first = len(self.held), self.written.first
+        self.held.append(row)
+        for place, (name, value) in enumerate(flat(answers)):
+            column = self.columns.setdefault(name, [])
+            if len(column) < count:
+                column.extend([None] * (count - len(column)))
+            column.append(value)
+            self.size += size_of(value)
+            if name not in first or row < first[name][0]:
+                first[name] = row, place
+        if self.size >= self.limit:
+            self.write()
+
+    def __iter__(self) -> Iterator[int]:
+        """The rows, of all that is known here, in the order in which they were added."""
+        for chunk in self.written.chunks:
+            yield from chunk.rows.tolist()
+        yield from self.held
+
+    def write(self) -> None:
+        """Move what is in memory to the file."""
+        import pyarrow
+
+        if not self.held:
+            return
+        count = len(self.held)
+        arrays = {name: to_arrow(x + [None] * (count - len(x))) for name, x in self.columns.items()}
+        for name, array in arrays.items():
+            types = self.written.types.setdefault(name, [])
+            if array.type not in types:
+                types.append(array.type)
+        batch = pyarrow.record_batch(list(arrays.values()), names=[column_name(name) for name in arrays])
+        stream = BytesIO()
+        with pyarrow.ipc.new_stream(stream, batch.schema) as writer:
+            writer.write_batch(batch)
+        if self.path is None:
+            self.path = unused(self.folder.resolve() / "answers")
+            self.removed = weakref.finalize(self, remove, self.path, os.getpid())
+        with self.path.open("ab") as file:
+            begin = file.tell()
+            file.write(stream.getbuffer())
+            self.written.chunks.append(Chunk(np.array(self.held, dtype=np.int64), self.path, begin, file.tell()))
+        self.written.cells += self.size
+        self.held, self.columns, self.size = [], {}, 0
+
+    def hand_over(self) -> Written:
+        """Give what another process needs to read the rows, and its duty to remove the file; nothing is left here."""
+        self.write()
+        given, self.written = self.written, Written()
+        if self.path is not None:
+            self.removed.detach()
+            self.path = None
+        return given
+
+    def take(self, other: Written) -> None:
+        """Take over the rows of another process, as its `hand_over` gives them."""
+        for path in {chunk.path for chunk in other.chunks}:
+            weakref.finalize(self, remove, path, os.getpid())
+        self.written.chunks += other.chunks
+        self.written.cells += other.cells
+        for name, place in other.first.items():
+            self.written.first[name] = min(place, self.written.first.get(name, place))
+        for name, types in other.types.items():
+            own = self.written.types.setdefault(name, [])
+            own += [one for one in types if one not in own]
+
+    def tables(self, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Read rows in blocks.
+
+        Args:
+            rows: Their numbers, in any order; there need not be answers of all of them.
+
+        Yields:
+            How many rows a block has, and their answers as a pyarrow.Table, one block after the other. Every block has
+            all columns, in the order in which the lowest rows have them, and null where a row has none.
+
+        Raises:
+            ValueError: If another process's file is not there.
+        """
+        self.write()
+        order = sorted(self.written.first, key=self.written.first.__getitem__)
+        types = {column_name(name): common(self.written.types[name]) for name in order}
+        number = [np.full(len(chunk.rows), i) for i, chunk in enumerate(self.written.chunks)]
+        place = [np.arange(len(chunk.rows)) for chunk in self.written.chunks]
+        nothing = np.zeros(0, dtype=np.int64)
+        known, number, place = (
+            np.concatenate([nothing, *x]) for x in ([c.rows for c in self.written.chunks], number, place)
+        )
+        sort = np.argsort(known, kind="stable")
+        known, number, place = known[sort], number[sort], place[sort]
+        most = max(1, 2 * self.limit * len(known) // self.written.cells) if len(known) else len(rows)
+        for begin in range(0, len(rows), most):
+            wanted = np.asarray(rows[begin : begin + most], dtype=np.int64)
+            at = np.searchsorted(known, wanted, side="right") - 1
+            found = np.flatnonzero((at >= 0) & (known[at.clip(0)] == wanted)) if len(known) else nothing
+            yield len(wanted), self.block(types, len(wanted), found, number[at[found]], place[at[found]])
+
+    def block(self, types: Mapping[str, Any], count: int, found: np.ndarray, number: np.ndarray, place: Any) -> Any:
+        """So many rows, of which those `found` lie in chunks `number`, there in `place`. -> pyarrow.Table"""
+        import pyarrow
+
+        schema = pyarrow.schema(list(types.items()))
+        parts = [schema.empty_table()]
+        index = np.full(count, -1)
+        for chunk in np.unique(number).tolist():
+            own = number == chunk
+            index[found[own]] = np.arange(own.sum()) + sum(len(part) for part in parts)
+            table = read(self.written.chunks[chunk]).take(pyarrow.array(place[own]))
+            columns = [
+                fit(table[name].combine_chunks(), kind)
+                if name in table.column_names
+                else pyarrow.nulls(own.sum(), kind)
+                for name, kind in types.items()
+            ]
+            parts.append(pyarrow.table(columns, schema=schema))
+        whole = pyarrow.concat_tables(parts)
+        if not types:
+            return pyarrow.table({})
+        return whole.take(pyarrow.array(index, mask=index < 0))
+
+
+def remove(path: Path, process: int) -> None:
+    """Remove a file; a forked process, such as a loader's worker, removes nothing."""
+    if os.getpid() == process:
+        path.unlink(missing_ok=True)
+
+
+def flat(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Name, Any]]:
+    """{"colour": {"prediction": a, "probability": {"x": p}}} -> ("colour", "prediction"), a; ..."""
+    for head, answer in answers.items():
+        for key, value in answer.items():
+            if isinstance(value, Mapping):
+                for inner, x in value.items():
+                    yield (head, key, inner), x
+            else:
+                yield (head, key), value
+
+
+def column_name(name: Name) -> str:
+    """As predictions.parquet has it."""
+    return "/".join(map(str, name))
+
+
+def size_of(value: Any) -> int:
+    """The size of a cell, in the unit of CELLS."""
+    if isinstance(value, str):
+        return 1 + len(value) // 16
+    if isinstance(value, Mapping):
+        return sum(size_of(x) for x in value.values()) + 1
+    if isinstance(value, list | tuple):
+        return sum(map(size_of, value)) + 1
+    return 1
+
+
+def read(chunk: Chunk) -> Any:
+    """The rows of a chunk, mapped from the file. -> pyarrow.Table"""
+    import pyarrow
+
+    if not chunk.path.is_file():
+        raise ValueError(
+            f"{chunk.path}: no such file; every process writes its predictions into the run folder, which has to lie "
+            "in a file system that all machines share"
+        )
+    with pyarrow.memory_map(str(chunk.path)) as file:
+        file.seek(chunk.begin)
+        data = file.read_buffer(chunk.end - chunk.begin)
+    return pyarrow.ipc.open_stream(data).read_all()
+
+
+def to_arrow(values: list[Any]) -> Any:
+    """A column as Arrow has it; as JSON where its values are of several kinds. -> pyarrow.Array"""
+    import pyarrow
+
+    try:
+        return pyarrow.array(values)
+    except pyarrow.ArrowException:
+        return pyarrow.array([as_text(value) for value in values])
+
+
+def as_text(value: Any) -> str | None:
+    """A value among others of another kind."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def common(types: Sequence[Any]) -> Any:
+    """The Arrow type of a column whose chunks have these, as if all of its values were one list."""
+    import pyarrow
+
+    schemas = [pyarrow.schema([("x", one)]) for one in types]
+    try:
+        return pyarrow.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pyarrow.ArrowException:
+        return pyarrow.string()
+
+
+def fit(array: Any, kind: Any) -> Any:
+    """An array in the type of the whole column."""
+    import pyarrow
+
+    if array.type == kind:
+        return array
+    values = array.to_pylist()
+    return pyarrow.array([as_text(x) for x in values] if pyarrow.types.is_string(kind) else values, type=kind)
