@@ -306,8 +306,12 @@ class DataModule(LightningDataModule):
         """Errors: ValueError where the rows are others than those of the checkpoint."""
         state = dict(state_dict)
         before = state.pop("fingerprint", None)  # older checkpoints have none
-        if before is not None and before != self.fingerprint.digests():
-            changed = [name for name in SPLITS if before.get(name) != self.fingerprint.digests().get(name)]
+        now = self.fingerprint.digests()
+        if before is not None and before != now:
+            counts = {name: [x.get(name, "0:").split(":")[0] for x in (before, now)] for name in SPLITS}
+            changed = [
+                f"{name} ({' then, '.join(counts[name])} now)" for name in SPLITS if before.get(name) != now.get(name)
+            ]
             raise ValueError(
                 f"{self.table.source}: the rows of {', '.join(changed)} are others than those that the checkpoint was "
                 "trained on; a run keeps its data: bring it back as it was, or start another run=NAME"

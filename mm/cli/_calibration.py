@@ -284,10 +284,7 @@ def uses(model: MultimodalModel, seen: Mapping[str, Mapping[str, Seen | Heard]],
     """
     found = ""
     if alpha is not None:
-        both = [
-            name for name, head in model.heads.items() if isinstance(head, Calibrated) and isinstance(head, Conformal)
-        ]
-        halved = [f"'{name}'" for name in both]
+        halved = [f"'{n}'" for n, h in model.heads.items() if isinstance(h, Calibrated) and isinstance(h, Conformal)]
         if halved:
             found += f"; a random half of the labelled rows (seed={seed}) fitted the temperature of {', '.join(halved)}"
             found += ", and the other half the sets"

@@ -39,12 +39,14 @@ class Written:
         first: Name of each column to the first row that has it, and its place in that row: the order of the columns.
         types: Name of each column to all Arrow types that it has in a chunk.
         cells: The size of all rows, in the unit of CELLS.
+        error: Why the rows could not be written, where they could not.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     first: dict[Name, tuple[int, int]] = field(default_factory=dict)
     types: dict[Name, list[Any]] = field(default_factory=dict)
     cells: int = 0
+    error: OSError | None = None
 
 
 class Answers:
@@ -52,7 +54,8 @@ class Answers:
 
     A process adds the rows that it has tested, and writes them to a file of its own whenever they have become large.
     Processes other than the first hand theirs over, and the first reads all of them in any order of rows, a block at
-    a time. The file is removed with the object, or when the process ends.
+    a time. The file is removed with the object, or when the process ends. Where it can't be written, as on a full disk,
+    the test goes on, for the sake of its metrics, and whoever reads the rows gets the error.
 
     Args:
         folder: Where the file will lie; with several processes, one that all of them share.
@@ -77,6 +80,8 @@ class Answers:
             answers: Head name to what its `decode` gives of the row.
         """
         count, first = len(self.held), self.written.first
+        if self.written.error is not None:
+            return
         self.held.append(row)
         for place, (name, value) in enumerate(flat(answers)):
             column = self.columns.setdefault(name, [])
@@ -114,10 +119,15 @@ class Answers:
         if self.path is None:
             self.path = unused(self.folder.resolve() / "answers")
             self.removed = weakref.finalize(self, remove, self.path, os.getpid())
-        with self.path.open("ab") as file:
-            begin = file.tell()
-            file.write(stream.getbuffer())
-            self.written.chunks.append(Chunk(np.array(self.held, dtype=np.int64), self.path, begin, file.tell()))
+        try:
+            with self.path.open("ab") as file:
+                begin = file.tell()
+                file.write(stream.getbuffer())
+        except OSError as error:
+            self.written.error = error
+        else:
+            end = begin + len(stream.getbuffer())
+            self.written.chunks.append(Chunk(np.array(self.held, dtype=np.int64), self.path, begin, end))
         self.written.cells += self.size
         self.held, self.columns, self.size = [], {}, 0
 
@@ -136,6 +146,7 @@ class Answers:
             weakref.finalize(self, remove, path, os.getpid())
         self.written.chunks += other.chunks
         self.written.cells += other.cells
+        self.written.error = self.written.error or other.error
         for name, place in other.first.items():
             self.written.first[name] = min(place, self.written.first.get(name, place))
         for name, types in other.types.items():
@@ -153,9 +164,12 @@ class Answers:
             all columns, in the order in which the lowest rows have them, and null where a row has none.
 
         Raises:
+            OSError: If a process could not write its file.
             ValueError: If another process's file is not there.
         """
         self.write()
+        if self.written.error is not None:
+            raise self.written.error
         order = sorted(self.written.first, key=self.written.first.__getitem__)
         types = {column_name(name): common(self.written.types[name]) for name in order}
         number = [np.full(len(chunk.rows), i) for i, chunk in enumerate(self.written.chunks)]
@@ -184,10 +198,9 @@ class Answers:
             own = number == chunk
             index[found[own]] = np.arange(own.sum()) + sum(len(part) for part in parts)
             table = read(self.written.chunks[chunk]).take(pyarrow.array(place[own]))
+            there = set(table.column_names)
             columns = [
-                fit(table[name].combine_chunks(), kind)
-                if name in table.column_names
-                else pyarrow.nulls(own.sum(), kind)
+                fit(table[name].combine_chunks(), kind) if name in there else pyarrow.nulls(len(table), kind)
                 for name, kind in types.items()
             ]
             parts.append(pyarrow.table(columns, schema=schema))

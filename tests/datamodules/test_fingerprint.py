@@ -59,6 +59,15 @@ def test_every_change_is_found_and_named(taken, change, words):
     assert differences(before, before, table) == ""
 
 
+def test_a_checkpoint_of_other_rows_is_refused(make):
+    begun = make("rows.csv", HEAD + "".join(ROWS), **ROLES)
+    begun.load_state_dict(begun.state_dict())
+    begun.load_state_dict({})  # of an older mm
+    grown = make("grown.csv", HEAD + "".join([*ROWS, "r99,new,a,train\n"]), **ROLES)
+    with pytest.raises(ValueError, match=r"the rows of train \(20 then, 21 now\) are others than those that"):
+        grown.load_state_dict(begun.state_dict())
+
+
 def test_rows_that_were_trained_on_are_known_again_in_another_place(taken):
     before, _ = taken(ROWS)
     swapped = {"train": "val", "val": "train", "test": "test"}

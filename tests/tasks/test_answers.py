@@ -115,6 +115,20 @@ def test_rows_without_answers_and_no_answers_at_all(tmp_path):
     assert whole(answers, [0, 1, 2])["h/prediction"].to_pylist() == [None, "a", None]
 
 
+def test_a_disk_that_is_full_ends_no_test(tmp_path):
+    """Metrics are worth more than predictions: who writes these, after the metrics, gets the error."""
+    first, second = Answers(tmp_path, 2), Answers(tmp_path / "gone", 2)
+    for row in range(10):
+        first.add(row, {"h": {"prediction": "a"}})
+        second.add(row + 10, {"h": {"prediction": "a"}})
+    assert not second.held
+    with pytest.raises(FileNotFoundError, match="gone"):
+        next(second.tables([11]))
+    first.take(pickle.loads(pickle.dumps(second.hand_over())))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        next(first.tables([1]))
+
+
 def test_a_folder_that_is_not_shared_is_named(tmp_path):
     first, second = Answers(tmp_path), Answers(tmp_path)
     second.add(0, {"h": {"prediction": "a"}})
