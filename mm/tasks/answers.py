@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mm.files import unused
+from mm.files import AT_WORK, unused
 
 # Numbers, or 16 characters of text, that are Python objects at once, about 30 MB: as many are written to the file
 # together, and twice as many are read together.
@@ -118,6 +118,7 @@ class Answers:
             writer.write_batch(batch)
         if self.path is None:
             self.path = unused(self.folder.resolve() / "answers")
+            AT_WORK.add(self.path.name)
             self.removed = weakref.finalize(self, remove, self.path, os.getpid())
         try:
             with self.path.open("ab") as file:
@@ -143,6 +144,7 @@ class Answers:
     def take(self, other: Written) -> None:
         """Take over the rows of another process, as its `hand_over` gives them."""
         for path in {chunk.path for chunk in other.chunks}:
+            AT_WORK.add(path.name)
             weakref.finalize(self, remove, path, os.getpid())
         self.written.chunks += other.chunks
         self.written.cells += other.cells
@@ -213,6 +215,7 @@ class Answers:
 def remove(path: Path, process: int) -> None:
     """Remove a file; a forked process, such as a loader's worker, removes nothing."""
     if os.getpid() == process:
+        AT_WORK.discard(path.name)
         path.unlink(missing_ok=True)
 
 

@@ -44,7 +44,7 @@ def test_metrics_are_written_before_all_else(tmp_path, monkeypatch, fails):
         raise KeyError(fails)
 
     monkeypatch.setattr(_results, fails, fail)
-    task = SimpleNamespace(directions=dict, figures={}, decoded={})
+    task = SimpleNamespace(directions=dict, figures={}, decoded=Answers(tmp_path))
     table = SimpleNamespace(ids=["a"], targets={})
     data = SimpleNamespace(faults={}, table=table)
     with pytest.raises(KeyError):
