@@ -22,7 +22,8 @@ SUFFIXES = {  # of files that hold one input of a modality
     "audio": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"),
 }
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
-ONCE = ("characters", "frame", "size")  # of meta: of the row, padded with 0; the rest is of tokens, padded with -1
+# Of meta: of the row, padded with 0; the rest is of tokens, padded with -1.
+ONCE = ("characters", "frame", "size", "sample")
 FORMAT = 4  # of trained weights: what they mean; those of another are refused
 SUREST = 1 - 1e-6  # a probability above it counts as it, and one as far above 0: log-odds of more are rounding's
 BEGIN, LAST = 1, 2  # the tokens of an answer's ends, in targets of spans; added where they are one, 0 elsewhere
@@ -65,7 +66,8 @@ class Batch(NamedTuple):
     row: Tensor  # (B,) int64 row of the source; -1: filler that evens out the processes
     # For decoding, never read by the model: of a text (B, T, 2) "text/places", (B, T) "text/words", and, the same for
     # all windows of a row, (B, L) "text/characters"; of a picture (B, 4) "vision/frame", (B, 2) "vision/size"; see
-    # mm/transforms/text/tokens.py and mm/transforms/vision/pixels.py
+    # mm/transforms/text/tokens.py and mm/transforms/vision/pixels.py. Where a sample has several windows, (B,) "sample":
+    # which of the batch's samples a window is of (a row may be drawn twice), which the loss reads
     meta: dict[str, Tensor]
 
 
@@ -331,6 +333,13 @@ class Head(Protocol):
     def merge(self, prediction: Any, group: Tensor, count: int) -> Any:
         """The predictions (B, ...) of windows -> (count, ...), where window i belongs to `group[i]`."""
         ...
+
+
+@runtime_checkable
+class PerWindow(Protocol):
+    """A Head of tokens whose loss counts windows, so that it is divided by how many of them its row has."""
+
+    per_window: bool
 
 
 class Scored(Head, Protocol):

@@ -30,6 +30,8 @@ class SpanHead(nn.Module):
     told. Errors: ValueError for numbers out of range.
     """
 
+    per_window = True  # its loss counts windows, each of which has or lacks an answer
+
     def __init__(
         self, *, input: str, embed_dim: int, longest: int = 64, best: int = 3, dropout: float = 0.0, weight: float = 1.0
     ):

@@ -21,6 +21,7 @@ from mm.tasks.measures import (
     scores,
     section,
 )
+from mm.tasks.row_loss import row_loss
 from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
 from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, labelled, mask_inputs, pick
@@ -119,22 +120,25 @@ class Supervised(Task):
         if self.modality_dropout and self.training:
             masks = drop_inputs(masks, self.modality_dropout)
         output = self.model(batch.inputs, masks, batch.targets)
-        found = self.head_losses(output, batch.targets, self.fused_weight)
+        sample = batch.meta.get("sample")
+        found = self.head_losses(output, batch.targets, sample, self.fused_weight)
         self.alone = {
             name: read_alone(heads, output.features[name], batch.targets, self.unimodal_weight[name])
             for name, heads in self.unimodal.items()
         }
         for name, (own, targets) in self.alone.items():
-            found |= {f"{name}/{head}": loss for head, loss in self.head_losses(own, targets).items()}
+            found |= {f"{name}/{head}": loss for head, loss in self.head_losses(own, targets, sample).items()}
         for name, teacher in self.teachers.items():
             loss = teacher_loss(teacher, name, batch.inputs[name], batch.masks[name], output.features[name])
             found[f"teacher of {name}"] = (*loss, self.teacher_weight)
         return found
 
-    def head_losses(self, output: Output, targets: Mapping[str, Tensor], weight: float = 1.0) -> Losses:
-        """Of every head, or of its like that reads one input alone."""
+    def head_losses(
+        self, output: Output, targets: Mapping[str, Tensor], sample: Tensor | None, weight: float = 1.0
+    ) -> Losses:
+        """Of every head, or of its like that reads one input alone. sample: as in row_loss"""
         return {
-            name: (*head.loss(output.predictions[name], targets[name], output.fused), weight * head.weight)
+            name: (*row_loss(head, output.predictions[name], targets[name], output.fused, sample), weight * head.weight)
             for name, head in self.model.heads.items()
         }
 
@@ -243,7 +247,9 @@ class Supervised(Task):
         for name, head in self.model.heads.items():
             scores = measured[name]
             if seen is None:
-                scores["loss"].update(*head.loss(output.predictions[name], batch.targets[name], output.fused))
+                prediction = output.predictions[name]
+                loss = row_loss(head, prediction, batch.targets[name], output.fused, batch.meta.get("sample"))
+                scores["loss"].update(*loss)
             keep = torch.ones_like(merged.first, dtype=torch.bool) if seen is None else seen[merged.first]
             if isinstance(head, Spoken):
                 keep = keep & self.answered(name, head, merged, batch)

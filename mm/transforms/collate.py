@@ -51,6 +51,8 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
             meta[f"{name}/{key}"] = pad_sequence([one[key] for one in described], True, 0 if key in ONCE else -1)
     targets = {name: join_targets([s.targets[name] for s in samples], windows) for name in samples[0].targets}
     row = torch.tensor([s.row for s in samples]).repeat_interleave(torch.tensor(windows))
+    if max(windows) > 1:
+        meta["sample"] = torch.arange(len(samples)).repeat_interleave(torch.tensor(windows))
     return Batch(inputs, masks, targets, row, meta)
 
 

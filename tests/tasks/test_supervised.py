@@ -18,6 +18,7 @@ from mm.heads.classification import ClassificationHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.tasks.measures import choose_subsets, section, subsets
+from mm.tasks.row_loss import row_loss
 from mm.tasks.schedule import Schedule
 from mm.tasks.supervised import Supervised, drop_inputs
 from mm.types import IGNORE, Batch, DataSpec, Features, Merged, TargetData
@@ -214,6 +215,75 @@ def test_windows_count_once():
     )
     assert task.results["test/rows"] == 3
     assert sorted(task.decoded) == [0, 1, 2]  # filler, row -1, is no row
+
+
+WINDOWS = torch.tensor([0, 0, 0, 0, 1, 2])  # which sample each is of; the last one is the first row, drawn again
+
+
+def windowed() -> Batch:
+    """Two rows, of four windows and of one; the former is also drawn with one window."""
+    batch = make_batch(6)
+    targets = {"digit": torch.tensor([1, 1, 1, 1, 2, 1]), "size": torch.tensor([0.5] * 4 + [torch.nan, 0.5])}
+    return batch._replace(row=torch.tensor([0, 0, 0, 0, 1, 0]), targets=targets, meta={"sample": WINDOWS})
+
+
+def test_a_row_of_many_windows_weighs_as_one_row() -> None:
+    task = build_task(build_model(two_heads=True))
+    batch = windowed()
+    found = task.losses(batch)
+    output = task.model(batch.inputs, batch.masks, batch.targets)
+    each = torch.nn.functional.cross_entropy(output.predictions["digit"], batch.targets["digit"], reduction="none")
+    total, count, _ = found["digit"]
+    torch.testing.assert_close(total, each[:4].mean() + each[4] + each[5])
+    assert float(count) == 3
+    total, count, _ = found["size"]
+    error = (output.predictions["size"].float() - 0.5).square()
+    torch.testing.assert_close(total, error[:4].mean() + error[5])
+    assert float(count) == 2
+
+
+def test_without_windows_the_loss_is_the_head_s_own() -> None:
+    task, batch = build_task(build_model()), make_batch(6)
+    output = task.model(batch.inputs, batch.masks, batch.targets)
+    head = task.model.heads["digit"]
+    wanted = head.loss(output.predictions["digit"], batch.targets["digit"], output.fused)
+    for one, other in zip(task.losses(batch)["digit"], wanted):
+        assert torch.equal(one, other)  # type: ignore[arg-type]
+
+
+def test_a_head_of_tokens_counts_tokens_and_not_rows() -> None:
+    class Counting:
+        input = "text"
+        calls = 0
+
+        def loss(self, prediction: Tensor, target: Tensor, fused: Any) -> tuple[Tensor, Tensor]:
+            self.calls += 1
+            return prediction.sum(), torch.tensor(len(target))
+
+    fused, head = Features(*[torch.zeros(6)] * 4), Counting()
+    prediction, target = torch.tensor([4.0, 4, 4, 4, 2, 3]), torch.zeros(6, dtype=torch.long)
+    assert [float(x) for x in row_loss(head, prediction, target, fused, WINDOWS)] == [21, 6]  # type: ignore[arg-type]
+    head.per_window = True  # type: ignore[attr-defined]
+    assert [float(x) for x in row_loss(head, prediction, target, fused, WINDOWS)] == [9, 3]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sizes", [[6], [4, 2], [4, 1, 1]])
+def test_windows_accumulate_to_the_mean_over_rows(sizes: list[int]) -> None:
+    """The step is the gradient of the mean over rows, whichever micro-batches the rows come in."""
+    batch, model = windowed(), build_model()
+    output = model(batch.inputs, batch.masks, batch.targets)
+    each = torch.nn.functional.cross_entropy(output.predictions["digit"], batch.targets["digit"], reduction="none")
+    ((each[:4].mean() + each[4] + each[5]) / 3).backward()
+    wanted = {name: p.detach() - 0.1 * p.grad for name, p in model.named_parameters() if p.grad is not None}
+    parts = []
+    for start, size in zip([sum(sizes[:i]) for i in range(len(sizes))], sizes):
+        rows = slice(start, start + size)
+        parts.append(part(batch, rows)._replace(meta={"sample": WINDOWS[rows] - WINDOWS[rows].min()}))
+    data, task = Data(batch, [6]), build_task(build_model())
+    data.batches = parts
+    fit(task, data, accumulate_grad_batches=len(sizes))
+    for name, value in wanted.items():
+        torch.testing.assert_close(dict(task.model.named_parameters())[name].detach(), value)
 
 
 def test_many_inputs_have_few_subsets() -> None:

@@ -74,3 +74,13 @@ def test_a_row_of_which_nothing_was_found_is_a_row() -> None:
     batch = collate([Sample({"text": nothing, "audio": nothing}, {}, 3)], {n: TRANSFORMS[n] for n in ("text", "audio")})
     assert batch.row.tolist() == [3]
     assert not any(mask.any() for mask in batch.masks.values())
+
+
+def test_windows_say_which_sample_they_are_of() -> None:
+    """A row may be drawn twice into a batch: its number does not tell the windows of one draw from the other's."""
+    tokens = Tokens("bytes", 4, "window", 0.0)
+    texts = ["abcdefgh", "ab", "abcdefgh"]
+    batch = collate([Sample({"text": tokens(text)}, {}, row) for text, row in zip(texts, (5, 6, 5))], {"text": tokens})
+    assert batch.row.tolist() == [5, 5, 6, 5, 5]
+    assert batch.meta["sample"].tolist() == [0, 0, 1, 2, 2]
+    assert not collate([Sample({"text": tokens("ab")}, {}, 0)], {"text": tokens}).meta
