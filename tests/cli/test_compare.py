@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mm.cli import compare
+from mm.cli._results import write_metrics
+
 
 def write(folder: Path, overrides: list[str], metrics: dict | None, path: str = "a.csv", verb: str = "train") -> None:
     folder.mkdir(parents=True)
@@ -98,3 +101,25 @@ def test_a_folder_may_have_an_equals_sign(mm):
     assert ran.status == 0, ran.err
     assert [row[1] for row in rows(ran.out)] == ["1: 0"]
     assert "usage: mm compare" in mm("compare", "outputs/lr=0.1", "metric=test/accuracy").err
+
+
+@pytest.mark.parametrize("metric", ["wer", "cer", "nll", "mse", "perplexity", "median_rank", "loss"])
+def test_of_errors_the_lowest_is_on_top(metric: str, tmp_path: Path, capsys) -> None:
+    for job, value in enumerate((0.9, 0.1)):
+        write(tmp_path / f"{job}", [f"seed={job}", f"x={job}"], {f"test/{metric}": value})
+    compare.main([str(tmp_path), f"metrics=test/{metric}"])
+    assert [row[2] for row in rows(capsys.readouterr().out)] == ["0.1000", "0.9000"]
+
+
+def test_a_direction_that_a_run_has_written_wins(tmp_path: Path, capsys) -> None:
+    """The metric object knows; its name may say the opposite, or nothing."""
+    for name, lower in (("test/novel", True), ("test/wer", False)):
+        for job, value in enumerate((0.9, 0.1)):
+            folder = tmp_path / name[5:] / f"{job}"
+            write(folder, [f"x={job}"], None)
+            write_metrics(folder, {name: value, "test/rows": 3.0}, {name: not lower, "test/rows": None})
+            assert json.loads((folder / "metrics.json").read_text()) == {name: value, "test/rows": 3.0}
+            assert json.loads((folder / "metrics.directions.json").read_text()) == {name: not lower}
+        compare.main([str(tmp_path / name[5:]), f"metrics={name}"])
+        first = rows(capsys.readouterr().out)[0][2]
+        assert first == ("0.1000" if lower else "0.9000")

@@ -397,3 +397,15 @@ def test_a_row_whose_target_was_cut_off_is_measured() -> None:
     for read, wanted in (("text", [True, True, False, False, False]), (None, [True, *[False] * 4])):
         head: Any = SimpleNamespace(input=read)
         assert Supervised.answered(task, "answer", head, merged, batch).tolist() == wanted
+
+
+def test_every_number_that_counts_for_or_against_has_a_direction() -> None:
+    task = build_task(build_model(two_heads=True))
+    data = Data(make_batch(), [12])
+    Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(task, datamodule=data, verbose=False)
+    directions = task.directions()
+    assert {name for name in task.results if directions[name] is None} == {
+        name for name in task.results if name.endswith("/rows")
+    }
+    assert directions["test[left]/digit/accuracy"] is True and directions["test/loss"] is False
+    assert directions["val/digit/f1"] is True and directions["test/size/loss"] is False
