@@ -66,8 +66,8 @@ class Batch(NamedTuple):
     row: Tensor  # (B,) int64 row of the source; -1: filler that evens out the processes
     # For decoding, never read by the model: of a text (B, T, 2) "text/places", (B, T) "text/words", and, the same for
     # all windows of a row, (B, L) "text/characters"; of a picture (B, 4) "vision/frame", (B, 2) "vision/size"; see
-    # mm/transforms/text/tokens.py and mm/transforms/vision/pixels.py. Where a sample has several windows, (B,) "sample":
-    # which of the batch's samples a window is of (a row may be drawn twice), which the loss reads
+    # mm/transforms/text/tokens.py and mm/transforms/vision/pixels.py. Where a sample has several windows,
+    # (B,) "sample": which of the batch's samples a window is of (a row may be drawn twice), which the loss reads.
     meta: dict[str, Tensor]
 
 

@@ -15,18 +15,50 @@ TIE = 1e-6  # similarities closer than this are equal: one item in two batches d
 QUERIES = 1024  # at once
 
 
-def places(queries: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """How many items are closer to each query than its own, item i to query i, and how many others as close.
+def places(queries: Tensor, items: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Count the wrong items that are closer to each query than its right one, and those that are as close.
 
-    queries, items (Q, D) -> (Q,) int64 each
+    The right item of query i is item i. With `content`, so is every item that the data pairs with a query of the same
+    content, also where another row holds it; the closest of the right items is compared, and none of them is wrong.
+
+    Args:
+        queries: (Q, D).
+        items: (Q, D).
+        content: Numbers of what the queries and the items hold, (Q, 2) int64; None where all differ.
+
+    Returns:
+        Two counts of each query, (Q,) int64.
     """
     closer, equal = [], []
     for start in range(0, len(queries), QUERIES):
-        similarity = queries[start : start + QUERIES] @ items.T  # (q, Q)
-        own = similarity.diagonal(start)[:, None]
-        closer.append((similarity > own + TIE).sum(1))
-        equal.append(((similarity - own).abs() <= TIE).sum(1) - 1)
+        part = slice(start, start + QUERIES)
+        similarity = queries[part] @ items.T  # (q, Q)
+        if content is None:
+            own = similarity.diagonal(start)[:, None]
+            closer.append((similarity > own + TIE).sum(1))
+            equal.append(((similarity - own).abs() <= TIE).sum(1) - 1)
+            continue
+        right = paired(content, part)
+        own = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
+        closer.append(((similarity > own + TIE) & ~right).sum(1))
+        equal.append((((similarity - own).abs() <= TIE) & ~right).sum(1))
     return torch.cat(closer), torch.cat(equal)
+
+
+def paired(content: Tensor, part: slice) -> Tensor:
+    """Return which items are right for some of the queries. content: as in places, part: queries -> (q, Q) bool"""
+    asked, which = content[part, 0].unique(return_inverse=True)
+    items, item = content[:, 1].unique(return_inverse=True)
+    row = torch.searchsorted(asked, content[:, 0].contiguous()).clamp(max=len(asked) - 1)
+    known = asked[row] == content[:, 0]
+    table = torch.zeros(len(asked), len(items), dtype=torch.bool, device=content.device)
+    table[row[known], item[known]] = True
+    return table[which][:, item]
+
+
+def distinct(content: Tensor) -> bool:
+    """Return whether no two rows hold the same on either side. content: (Q, 2)"""
+    return all(len(side.unique()) == len(side) for side in content.T)
 
 
 def recall(closer: Tensor, equal: Tensor, k: int) -> Tensor:
@@ -48,6 +80,15 @@ def recall_of(closer: Tensor, equal: Tensor, k: int, candidates: int) -> Tensor:
     return torch.tensor(((chances[last] - before) / (last - first + 1)).mean(), device=closer.device)
 
 
+def chance(content: Tensor, k: int) -> Tensor:
+    """Compute the recall@k of a random order, where some queries have several right items. content: as in places"""
+    count = len(content)
+    parts = [slice(start, start + QUERIES) for start in range(0, count, QUERIES)]
+    rights = torch.cat([paired(content, part).sum(1) for part in parts]).cpu().numpy()
+    found = float(hypergeom.sf(0, count, rights, min(k, count)).mean())
+    return torch.tensor(found, device=content.device)
+
+
 def median_rank(closer: Tensor, equal: Tensor) -> Tensor:
     """From 1; of items that tie, each has the mean of their ranks. Of an even number, the mean of the middle two."""
     return (closer + 1 + equal / 2).double().quantile(0.5)
@@ -56,8 +97,10 @@ def median_rank(closer: Tensor, equal: Tensor) -> Tensor:
 class Retrieval(Items):
     """recall@k, median_rank, the recalls of chance, and rows, of every ordered pair of N inputs.
 
-    Only rows that have both count, and they alone are what is searched. at: every k; candidates: also measure recall@k
-    where the item is searched among so many. update: as in Items.
+    Only rows that have both count, and they alone are what is searched. Items that hold the same, such as one caption
+    of several pictures, are one item: each is right where any of them is, and so is what other rows with the same query
+    have. Other ties, of unlike items with like vectors, are broken by lot, of which this is the expectation. at: every
+    k; candidates: also measure recall@k where the item is searched among so many. update: as in Items.
     """
 
     def __init__(self, at: Sequence[int] = (1, 5, 10), candidates: int | None = None, **kwargs: Any):
@@ -77,12 +120,19 @@ class Retrieval(Items):
     def compute(self) -> dict[tuple[int, int], dict[str, Tensor]]:
         """Asked for by input a, searched among input b: (a, b) -> name -> value; pairs that no row has are left out."""
         vectors, present, _ = self.seen()
+        content = self.contents()
         found = {}
         for a, b in permutations(range(present.shape[1]), 2):
             both = present[:, a] & present[:, b]
             if both.any():
                 asked, items = vectors[both, a], vectors[both, b]
-                found[a, b] = told(self.measure(*places(asked, items)), asked, items)
+                held = None if content is None else content[both][:, [a, b]]
+                if held is not None and distinct(held):
+                    held = None
+                values = self.measure(*places(asked, items, held))
+                if held is not None:
+                    values |= {f"chance@{k}": chance(held, k) for k in self.at}
+                found[a, b] = told(values, asked, items)
         return found
 
     def measure(self, closer: Tensor, equal: Tensor) -> dict[str, Tensor]:

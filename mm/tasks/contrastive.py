@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
 
+from mm.metrics._items import Items
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
+from mm.tasks.content import content
 from mm.tasks.gathering import Loss, compare, logged, measurable, merge, retrieved, unit
 from mm.tasks.measures import Mean, mean_losses
 from mm.types import IGNORE, Batch, Embedded, Offers, Towered, pick
@@ -184,7 +186,12 @@ class Contrastive(Task):
             for name, (total, count, _) in self.compare(mine).items():
                 self.means[split][name].update(total, count)
         vectors, present, row = merge(mine)
-        self.retrieval[split].update(vectors, present, row)
+        if isinstance(self.retrieval[split], Items):
+            rows, held = content(batch, sides(self.model))
+            assert torch.equal(rows, row)
+            self.retrieval[split].update(vectors, present, row, held)
+        else:
+            self.retrieval[split].update(vectors, present, row)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(logged(self.compute("val")))
@@ -215,6 +222,12 @@ class Contrastive(Task):
         for pair, found in retrieved(self.retrieval[split], self.compared).items():
             values |= {f"{split}[{pair}]/{name}" if pair else f"{split}/{name}": of for name, of in found.items()}
         return values
+
+
+def sides(model: MultimodalModel) -> list[list[str]]:
+    """Return what is compared, each some of the inputs: a tower's, or one."""
+    fusion = model.fusion
+    return [list(of) for of in fusion.inputs.values()] if isinstance(fusion, Towered) else [[n] for n in model.inputs]
 
 
 def check(model: MultimodalModel, chunk_size: int | None) -> None:

@@ -1,5 +1,7 @@
 """Recall and ranks against sorting; ties by lot; absent rows neither ask nor are found."""
 
+from math import comb
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -110,3 +112,52 @@ def test_vectors_that_are_no_numbers_are_not_found_well():
     metric.reset()
     metric.update(vectors, present, row)
     assert all(value.isnan() for values in metric.compute().values() for value in values.values())
+
+
+def test_equal_items_are_one_item() -> None:
+    """A perfect model of 8 pictures with one caption, and 8 with a caption each, finds all of them."""
+    kinds = torch.tensor([0] * 8 + list(range(1, 9)))
+    vectors = torch.eye(9)[kinds][:, None].expand(-1, 2, -1)
+    content = torch.stack([kinds, torch.arange(16)], 1)
+    metric = Retrieval(at=[1, 5])
+    for part in torch.arange(16).split(5):
+        metric.update(vectors[part], torch.ones(len(part), 2, dtype=torch.bool), part, content[part])
+    for pair in ((0, 1), (1, 0)):
+        values = metric.compute()[pair]
+        assert values["recall@1"] == values["recall@5"] == 1 and values["median_rank"] == 1
+        assert float(values["chance@1"]) == pytest.approx((8 * 8 / 16 + 8 * 1 / 16) / 16)
+    without = Retrieval(at=[1])
+    without.update(vectors, torch.ones(16, 2, dtype=torch.bool), torch.arange(16))
+    assert float(without.compute()[0, 1]["recall@1"]) == pytest.approx((8 / 8 + 8) / 16)  # by lot
+
+
+def test_a_model_that_gives_one_vector_to_all_is_not_perfect() -> None:
+    """Only what holds the same is one item, not what merely has the same vector."""
+    metric = Retrieval(at=[1])
+    content = torch.stack([torch.arange(10), torch.arange(10).clamp(min=1)], 1)
+    metric.update(torch.ones(10, 2, 4) / 2, torch.ones(10, 2, dtype=torch.bool), torch.arange(10), content)
+    assert float(metric.compute()[0, 1]["recall@1"]) == pytest.approx((8 / 10 + 2 / 9) / 10)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ranks_with_duplicates_are_those_of_sorting(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = 12
+    content = torch.randint(0, 7, (rows, 2), generator=generator)
+    tables = F.normalize(torch.randn(2, 7, 4, generator=generator), dim=-1)
+    vectors = torch.stack([tables[side][content[:, side]] for side in (0, 1)], 1)
+    metric = Retrieval(at=[1, 3], candidates=4)
+    metric.update(vectors, torch.ones(rows, 2, dtype=torch.bool), torch.arange(rows), content)
+    pairs = {(a, b) for a, b in content.tolist()}
+    ranks, chances = [], []
+    for i in range(rows):
+        rights = {j for j in range(rows) if (int(content[i, 0]), int(content[j, 1])) in pairs}
+        order = sorted(range(rows), key=lambda j: -float(vectors[i, 0] @ vectors[j, 1]))
+        ranks.append(1 + sum(j not in rights for j in order[: min(order.index(j) for j in rights)]))
+        wrong = rows - len(rights)
+        chances.append(1 - comb(wrong, 3) / comb(rows, 3))
+    found = metric.compute()[0, 1]
+    for k in (1, 3):
+        assert float(found[f"recall@{k}"]) == pytest.approx(sum(r <= k for r in ranks) / rows)
+    assert float(found["chance@3"]) == pytest.approx(sum(chances) / rows)
+    assert float(found["median_rank"]) == pytest.approx(float(torch.tensor(ranks).double().quantile(0.5)))

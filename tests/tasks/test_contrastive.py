@@ -297,6 +297,22 @@ def test_windows_of_a_row_are_one_item():
     torch.testing.assert_close(vectors[1], each[2])
 
 
+def test_rows_of_the_same_text_share_their_rank() -> None:
+    batch = make_batch()
+    batch.inputs["text"][:8], batch.masks["text"][:8] = batch.inputs["text"][0], batch.masks["text"][0]
+    task = build_task(optimizer=partial(SGD, lr=0.0))
+    _, results = learn(task, [rows(batch, slice(0, 5)), rows(batch, slice(5, 12))])
+    vectors, present, row = task.embedded
+    content = torch.arange(ROWS)[:, None].repeat(1, 3)
+    content[:8, 0] = 0
+    metric = Retrieval()
+    metric.update(vectors, present, row, content[row])
+    for (a, b), values in metric.compute().items():
+        for name, value in values.items():
+            assert results[f"test[{INPUTS[a]}->{INPUTS[b]}]/{name}"] == pytest.approx(float(value))
+    assert results["test[vision->text]/chance@1"] > 1 / ROWS
+
+
 def test_names_of_validation_are_those_that_are_logged():
     task = build_task()
     seen = {}
