@@ -35,6 +35,7 @@ from mm.types import (
     DataSpec,
     Features,
     InputData,
+    Judged,
     Read,
     Rebuilt,
     TargetData,
@@ -467,6 +468,14 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
     load_model(model, str(path / "model.safetensors"), device=str(device))
     known: dict[str, Any] = config.get("calibration", {})  # of models that mm calibrate has seen
     model.calibration = {name: Calibration(**tuples(fitted)) for name, fitted in known.items()}
+    for name, fitted in [*model.calibration.items()]:
+        if isinstance(model.heads[name], Judged) and not fitted.exact:
+            warnings.warn(
+                f"{path}: the calibration of '{name}' is of an older version, which rounded the confidence of long "
+                "texts to zero; it is left out: run mm calibrate again",
+                stacklevel=2,
+            )
+            del model.calibration[name]
     transforms = {name: build(node, allow) for name, node in config["transforms"].items()}
     readers = {name: build(node, allow) for name, node in config["readers"].items()}
     spec = DataSpec(

@@ -99,9 +99,18 @@ class Calibration:
     quantiles: tuple[float, ...] = ()  # of its nonconformity, for each of its questions; none: no regions are told
     alpha: float | None = None  # the part of rows whose truth may lie outside
 
-    def revise(self, probability: float) -> float:
-        """Of a Judged head."""
-        return 1 / (1 + exp(-(log_odds(probability) / self.temperature + self.bias)))
+    # Of a Judged head: whether it was fitted to exact log-odds. Those of older versions were of a probability that
+    # was rounded to zero for long texts.
+    exact: bool = False
+
+    def revise(self, odds: float) -> float:
+        """Calibrate the log-odds of a Judged head."""
+        return odds / self.temperature + self.bias
+
+
+def sigmoid(odds: float) -> float:
+    """Return the probability of log-odds, without overflow."""
+    return 1 / (1 + exp(-odds)) if odds > 0 else exp(odds) / (1 + exp(odds))
 
 
 def log_odds(probability: float) -> float:
@@ -386,11 +395,11 @@ class Judged(Spoken, Protocol, metaclass=Offers):
     """
 
     def judge(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[float], list[bool]]:
-        """Rows as compare has them. -> of everything told in them the probability, and whether it is right"""
+        """Rows as compare has them. -> of everything told in them the log-odds, and whether it is right"""
         ...
 
     def revised(self, row: dict[str, Any], revise: Callable[[float], float]) -> dict[str, Any]:
-        """A row of decode, its probabilities revised by a function that keeps their order."""
+        """A row of decode, its log-odds revised by a function that keeps their order."""
         ...
 
 

@@ -15,7 +15,7 @@ from mm.checkpoint import to_device
 from mm.messages import cell
 from mm.metrics import calibration as metrics
 from mm.model import MultimodalModel
-from mm.types import Calibrated, Calibration, Conformal, Judged, Merged, labelled, log_odds, pick
+from mm.types import Calibrated, Calibration, Conformal, Judged, Merged, labelled, pick
 
 Pair = tuple[Tensor, Tensor]  # logits and truth, as in mm/metrics/calibration.py
 
@@ -96,7 +96,7 @@ class Heard:
     """The same of a Judged head: how probable what it tells is, and whether it is right."""
 
     head: Any
-    told: list[float]
+    told: list[float]  # log-odds
     right: list[bool]
     rows: int = 0  # that are labelled
 
@@ -116,11 +116,11 @@ class Heard:
             raise ValueError(f"nothing is told of its {self.rows} labelled rows")
         odds, right = self.choices(Calibration())
         temperature, bias = metrics.fit_platt(odds.flatten(), right.flatten())
-        return Calibration(temperature=temperature, bias=bias)
+        return Calibration(temperature=temperature, bias=bias, exact=True)
 
     def choices(self, calibration: Calibration) -> Pair:
         """Of everything told, whether it is right."""
-        odds = torch.tensor([log_odds(p) for p in self.told], dtype=torch.double)
+        odds = torch.tensor(self.told, dtype=torch.double)
         odds = odds / calibration.temperature + calibration.bias
         return odds.view(-1, 1, 1), torch.tensor(self.right, dtype=torch.long).view(-1, 1)
 

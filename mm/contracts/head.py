@@ -183,12 +183,13 @@ def judged(case: Case) -> None:
     told = case.head.decode(case.head(case.fused), case.fused, case.meta)
     said = [told[row] for row in rows]
     truth = [case.reads.readable(learnt.values[row], learnt.data) for row in rows]
-    chances, right = case.head.judge(said, truth)
-    demand(len(chances) == len(right), f"judge: {len(chances)} probabilities, and {len(right)} that are right or not")
-    demand(all(0 <= p <= 1 for p in chances), "judge: what is no probability")
-    demand([case.head.revised(row, lambda p: p) for row in said] == said, "revised: by nothing, something changes")
-    lower, after = case.head.judge([case.head.revised(row, lambda p: p / 2) for row in said], truth)
-    same(torch.tensor(lower), torch.tensor(chances) / 2, "probabilities that are halved")
+    odds, right = case.head.judge(said, truth)
+    demand(len(odds) == len(right), f"judge: {len(odds)} log-odds, and {len(right)} that are right or not")
+    demand(torch.tensor(odds).isfinite().all(), "judge: log-odds that are not finite")
+    as_before, _ = case.head.judge([case.head.revised(row, lambda x: x) for row in said], truth)
+    same(torch.tensor(as_before).sigmoid(), torch.tensor(odds).sigmoid(), "revised: by nothing, something changes")
+    lower, after = case.head.judge([case.head.revised(row, lambda x: x - 1) for row in said], truth)
+    same(torch.tensor(lower).sigmoid(), (torch.tensor(odds) - 1).sigmoid(), "log-odds that are lowered by 1")
     demand(after == right, "revised: what is right changes with how probable it is")
 
 

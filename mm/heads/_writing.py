@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from mm.heads._judging import judge_texts, revise_text
+from mm.heads._judging import judge_texts, revise_text, text_row
 from mm.types import IGNORE, Features
 from mm.windows import first_windows, side_by_side
 
@@ -105,7 +105,7 @@ class WritingHead(nn.Module):
 
     @torch.no_grad()
     def decode(self, prediction: Continued, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """-> per row {"prediction": text, "probability" that it is this, of all its tokens together}"""
+        """-> per row {"prediction": text, "probability" per token, "log_probability" of the text}, see text_row"""
         if not len(prediction.memory):
             return []
         first = self.before(None, prediction.memory)
@@ -113,11 +113,11 @@ class WritingHead(nn.Module):
             torch.manual_seed(0)
             written = self.write(first, prediction.memory, prediction.mask)
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        chances = self.likelihood(prediction, written).tolist()
-        return [{"prediction": text.strip(), "probability": p} for text, p in zip(texts, chances, strict=True)]
+        logs, counts = (x.tolist() for x in self.likelihood(prediction, written))
+        return [text_row(text.strip(), p, n) for text, p, n in zip(texts, logs, counts, strict=True)]
 
-    def likelihood(self, prediction: Continued, written: Tensor) -> Tensor:
-        """Of texts as they would be learnt, up to their first end. (B, U) -> (B,)"""
+    def likelihood(self, prediction: Continued, written: Tensor) -> tuple[Tensor, Tensor]:
+        """Of texts as they would be learnt, up to their first end: log-probability, tokens. (B, U) -> (B,), (B,)"""
         over = (written == self.end).cumsum(1) - (written == self.end).long() > 0
         target = written.masked_fill(over, IGNORE)
         size = max(1, MOST // (written.shape[1] * prediction.logits.shape[-1]))
@@ -126,7 +126,7 @@ class WritingHead(nn.Module):
             F.cross_entropy(self.follow(memory, mask, ids).float().transpose(1, 2), ids, reduction="none").sum(1)
             for memory, mask, ids in parts
         ]
-        return (-torch.cat(losses)).double().exp()
+        return -torch.cat(losses).double(), (target != IGNORE).sum(1)
 
     def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
         """-> what is written, and what would be right"""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.heads._judging import judge_texts, revise_text
+from mm.heads._judging import judge_texts, revise_text, text_row
 from mm.types import IGNORE, Features
 from mm.windows import first_windows
 
@@ -56,10 +56,10 @@ def add(found: dict[tuple[int, ...], tuple[float, float]], prefix: tuple[int, ..
 
 
 def likelihood(scores: Tensor, symbols: Sequence[int]) -> float:
-    """Of a sequence, all of its alignments together. (T, C + 1) log-probabilities, the last of the blank"""
+    """Logarithm, of a sequence in all of its alignments. (T, C + 1) log-probabilities, the last of the blank"""
     one = torch.tensor([list(symbols)], dtype=torch.long)
     lengths = torch.tensor([len(scores)]), torch.tensor([len(symbols)])
-    return float((-F.ctc_loss(scores.unsqueeze(1), one, *lengths, scores.shape[-1] - 1, "none")).exp())
+    return -float(F.ctc_loss(scores.unsqueeze(1), one, *lengths, scores.shape[-1] - 1, "none"))
 
 
 class CTCHead(nn.Module):
@@ -125,12 +125,12 @@ class CTCHead(nn.Module):
         return F.ctc_loss(scores, target, whole, length, len(self.classes), "none").sum(), length.sum()
 
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """-> per row {"prediction": text, "probability" that it is this, all of its alignments together}"""
+        """-> per row {"prediction": text, "probability" per symbol, "log_probability" of the text in all alignments}"""
         found = []
         for scores in prediction.float().log_softmax(-1).cpu():
             symbols = greedy(scores) if self.beam == 1 else beam_search(scores, self.beam)
             text = self.separator.join(self.classes[i] for i in symbols)
-            found.append({"prediction": text, "probability": likelihood(scores, symbols)})
+            found.append(text_row(text, likelihood(scores, symbols), len(symbols)))
         return found
 
     def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[str]]:

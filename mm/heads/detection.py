@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
 
-from mm.types import Features
+from mm.types import Features, log_odds, sigmoid
 from mm.windows import first_windows
 
 FLOOR = -1e4  # a logit where no token is
@@ -162,13 +162,13 @@ class DetectionHead(nn.Module):
     def judge(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[float], list[bool]]:
         """Every box is told one, faint ones included, right where it is an object's: see `matched`."""
         told, there = self.compare(said, truth)
-        scores = [float(score) for row in told for score in row["scores"]]
+        scores = [log_odds(float(score)) for row in told for score in row["scores"]]
         return scores, [right for pair in zip(told, there, strict=True) for right in matched(*pair)]
 
     def revised(self, row: dict[str, Any], revise: Callable[[float], float]) -> dict[str, Any]:
         """The threshold is compared with what is revised."""
         told = [*row["prediction"], *row["faint"]]
-        return self.parted([one | {"score": round(revise(one["score"]), 6)} for one in told])
+        return self.parted([one | {"score": round(sigmoid(revise(log_odds(one["score"]))), 6)} for one in told])
 
     def tensors(self, objects: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Of objects, as torchvision and torchmetrics have them."""

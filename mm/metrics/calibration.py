@@ -77,11 +77,12 @@ def fit_platt(odds: Tensor, right: Tensor) -> tuple[float, float]:
     # Each twice: as right, by how far it is wanted so, and as wrong, by the rest.
     model: Any = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-8)
     weights = np.concatenate([wanted, 1 - wanted])
-    model.fit(odds.double().repeat(2).view(-1, 1).numpy(), np.repeat([1, 0], count), sample_weight=weights)
+    scale = max(1.0, float(odds.abs().max()) / 14)  # long texts have log-odds of hundreds, which the solver is slow on
+    model.fit((odds.double() / scale).repeat(2).view(-1, 1).numpy(), np.repeat([1, 0], count), sample_weight=weights)
     slope, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope <= 1e-3:
         raise ValueError(f"of {count} told, what is called more probable is not right more often: there is no order")
-    return 1 / slope, bias
+    return scale / slope, bias
 
 
 def negative_log_likelihood(logits: Tensor, truth: Tensor) -> float:

@@ -106,6 +106,7 @@ def test_confidence_changes_and_nothing_else(mm, model, trained, rows):
             "bias": 0.0,
             "quantiles": [pytest.approx(calibration["target"]["quantiles"][0])],
             "alpha": 0.2,
+            "exact": False,
         }
     }
     assert not list(model.parent.glob("model.*"))
@@ -272,13 +273,15 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
         "bias": found["test/bias"],
         "quantiles": [],
         "alpha": None,
+        "exact": True,
     }
     assert found["val/nll"] < found["val/nll_before"] and found["test/nll"] < found["test/nll_before"]
     assert (run.folder / "test_reliability.png").stat().st_size > 1000
     after = [answer["target"] for answer in package.load(model).predict(texts)]
     for old, new in zip(before, after, strict=True):
         assert new["prediction"] == old["prediction"]
-        p, q = old["probability"], new["probability"]
+        assert new["log_probability"] == pytest.approx(math.log(new["probability"]))
+        p, q = math.exp(old["log_probability"]), new["probability"]
         assert math.log(q / (1 - q)) == pytest.approx(
             math.log(p / (1 - p)) / kept["temperature"] + kept["bias"], abs=1e-3
         )
@@ -290,6 +293,11 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
     error = binary_calibration_error(said, right, n_bins=15)
     assert float(error) == pytest.approx(found["test/calibration_error"], abs=1e-4)
     assert float(error) < found["test/calibration_error_before"]
+    settings = model / "config.yaml"
+    settings.write_text(settings.read_text().replace("exact: true", "exact: false"))
+    with pytest.warns(UserWarning, match="calibration of 'target' is of an older version.* run mm calibrate again"):
+        old = package.load(model)
+    assert [answer["target"] for answer in old.predict(texts)] == before
 
 
 def test_a_model_without_heads_has_nothing_to_calibrate(mm, manifest):

@@ -1,13 +1,14 @@
 """Losses and decoding beside a sum over all alignments, padding without influence, and learning by heart."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from heads.by_heart import learn
 
 from mm.heads.ctc import CTCHead, beam_search, greedy
-from mm.types import IGNORE, Features
+from mm.types import IGNORE, Calibration, Features
 
 
 def head(**how) -> CTCHead:
@@ -46,9 +47,31 @@ def test_how_probable_a_text_is_beside_all_alignments(seed):
     said = made.decode(logits, fused([5, 5, 0], 5), {})
     for row, told in zip(logits, said, strict=True):
         every = chances(row.log_softmax(-1))
-        assert told["probability"] == pytest.approx(every[tuple("ab".index(x) for x in told["prediction"])], abs=1e-5)
+        chance = every[tuple("ab".index(x) for x in told["prediction"])]
+        assert math.exp(told["log_probability"]) == pytest.approx(chance, abs=1e-5)
+        assert told["probability"] == pytest.approx(chance ** (1 / max(1, len(told["prediction"]))), abs=1e-5)
     told, right = made.judge(said, [said[0]["prediction"], "no", ""])
-    assert (told, right) == ([one["probability"] for one in said], [True, False, True])
+    chance = math.exp(said[1]["log_probability"])
+    assert told[1] == pytest.approx(math.log(chance / (1 - chance)))
+    assert right == [True, False, True]
+
+
+@pytest.mark.parametrize("tokens", [600, 6000])
+def test_how_probable_a_long_text_is(tokens):
+    """float32 holds nothing below exp(-103), float64 nothing below exp(-745)."""
+    made = head()
+    logits = torch.zeros(1, tokens, 3)
+    logits[0, torch.arange(tokens), torch.arange(tokens) % 2] = 2.0  # ababab...
+    row = made.decode(logits, fused([tokens], tokens), {})[0]
+    least = tokens * math.log(math.exp(2) / (math.exp(2) + 2))  # of one alignment of several
+    assert least * (1 + 1e-4) <= row["log_probability"] < -100
+    assert 0.78 < row["probability"] < 1  # exp(2) / (exp(2) + 2) is 0.787
+    (odds,), _ = made.judge([row], ["a"])
+    assert odds == pytest.approx(row["log_probability"])
+    revised = made.revised(row, Calibration(temperature=200.0, bias=1.0).revise)
+    assert revised["log_probability"] == pytest.approx(math.log(revised["probability"]))
+    assert revised["probability"] == pytest.approx(1 / (1 + math.exp(-odds / 200 - 1)))
+    assert made.revised(row, Calibration().revise)["log_probability"] == pytest.approx(odds)
 
 
 def test_a_beam_finds_what_the_best_path_misses():

@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 from mm.contracts import random_features
 from mm.heads.detection import SCALE, DetectionHead, Detections, assign, paired_iou
 from mm.layers import grid_position
-from mm.types import Features
+from mm.types import Features, log_odds, sigmoid
 
 SIDE = 10  # tokens of a grid's side; torchvision gets a picture of 80 pixels with a stride of 8
 NAN = torch.nan
@@ -157,10 +157,10 @@ def test_which_boxes_are_right_by_hand():
     faint = [seen("b", 0.4, 20, 0, 30, 4.9), seen("b", 0.3, 20, 0, 30, 5)]
     said = [{"prediction": told, "faint": faint}, {"prediction": [], "faint": []}]
     chances, right = made.judge(said, [object_, object_])
-    assert chances == pytest.approx([0.9, 0.8, 0.7, 0.4, 0.3])
+    assert [sigmoid(odds) for odds in chances] == pytest.approx([0.9, 0.8, 0.7, 0.4, 0.3])
     assert right == [True, False, False, False, True]
     assert made.judge(said[:1], [[]])[1] == [False] * 5
-    revised = made.revised(said[0], lambda p: p / 1.5)
+    revised = made.revised(said[0], lambda odds: log_odds(sigmoid(odds) / 1.5))
     assert [one["score"] for one in revised["prediction"]] == [0.6, 0.533333]  # 0.7 is below the threshold now
     assert [len(revised["prediction"]), len(revised["faint"])] == [2, 3]
 

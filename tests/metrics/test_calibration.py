@@ -25,7 +25,7 @@ from mm.metrics.calibration import (
     negative_log_likelihood,
     quantile,
 )
-from mm.types import IGNORE, Calibration
+from mm.types import IGNORE, Calibration, log_odds, sigmoid
 
 
 def drawn(rows: int, classes: int = 4, seed: int = 0, questions: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,8 +88,21 @@ def test_platt_is_scikit_learn_s_and_the_greatest_likelihood():
     ours = 1 / (1 + np.exp(-(odds / temperature + bias)))
     np.testing.assert_allclose(ours, theirs.predict_proba(odds[:, None])[:, 1], atol=2e-4)
     revise = Calibration(temperature=temperature, bias=bias).revise
-    assert revise(0.3) == pytest.approx(1 / (1 + math.exp(-(math.log(3 / 7) / temperature + bias))))
-    assert revise(0.0) < revise(1e-5) < revise(0.5) < revise(1.0) < 1
+    told = sigmoid(revise(log_odds(0.3)))
+    assert told == pytest.approx(1 / (1 + math.exp(-(math.log(3 / 7) / temperature + bias))))
+    told = [sigmoid(revise(log_odds(p))) for p in (0.0, 1e-5, 0.5, 1.0)]
+    assert told == sorted(set(told)) and told[-1] < 1
+
+
+def test_platt_of_log_odds_of_long_texts():
+    """A text of 600 tokens has log-odds of -100: the fit finds the curve that drew which are right."""
+    rng = np.random.default_rng(0)
+    odds = torch.tensor(rng.uniform(-400, 0, 4000))
+    right = torch.tensor((rng.random(4000) < 1 / (1 + np.exp(-(odds.numpy() / 50 + 4)))).astype(int))
+    temperature, bias = fit_platt(odds, right)
+    assert temperature == pytest.approx(50, rel=0.1)
+    assert bias == pytest.approx(4, rel=0.1)
+    assert sigmoid(-1e9) == 0 and sigmoid(1e9) == 1
 
 
 @pytest.mark.parametrize(
