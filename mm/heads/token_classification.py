@@ -1,4 +1,4 @@
-"""A tag per word: named entities, parts of speech."""
+"""A tag per word: named entities by BIO, or plain tags such as parts of speech."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,26 +14,43 @@ from mm.types import IGNORE, Features
 from mm.windows import side_by_side
 
 
-def allowed(classes: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """By BIO: which tags may begin a text (C,), and which may follow which (C, C); an I- needs its B- or I- before."""
-    follows = [[not b.startswith("I-") or (a != "O" and a[2:] == b[2:]) for b in classes] for a in classes]
-    return torch.tensor([not tag.startswith("I-") for tag in classes]), torch.tensor(follows)
+def allowed(classes: Sequence[str], scheme: str = "bio") -> tuple[Tensor, Tensor]:
+    """Return which tags may begin a text (C,), and which may follow which (C, C).
+
+    By BIO an I- needs its B- or I- before; plain tags may stand anywhere.
+    """
+    inner = [scheme == "bio" and tag.startswith("I-") for tag in classes]
+    follows = [[not i or (a != "O" and a[2:] == b[2:]) for b, i in zip(classes, inner)] for a in classes]
+    return ~torch.tensor(inner), torch.tensor(follows)
 
 
-def viterbi(scores: Tensor, begins: Tensor, follows: Tensor) -> Tensor:
-    """The most probable allowed tags (Viterbi 1967). (W, C) log-probabilities -> (W,)"""
-    if not len(scores):
-        return scores.new_zeros(0, dtype=torch.long)
-    best = scores[0].masked_fill(~begins, -torch.inf)
+def viterbi(scores: Tensor, real: Tensor, begins: Tensor, follows: Tensor) -> Tensor:
+    """Return the most probable allowed tags of each text (Viterbi 1967).
+
+    All texts of a batch are decoded together, word by word, without looking at a value on the device.
+
+    Args:
+        scores: Log-probabilities (B, W, C).
+        real: (B, W) bool, True for the words of a text, which come first.
+        begins: (C,) bool, as of `allowed`.
+        follows: (C, C) bool.
+
+    Returns:
+        (B, W) tags; of what is not real any.
+    """
+    if not scores.numel():
+        return scores.new_zeros(scores.shape[:2], dtype=torch.long)
+    best = scores[:, 0].masked_fill(~begins, -torch.inf)
+    stay = torch.arange(scores.shape[2], device=scores.device).expand_as(best)
     back = []
-    for score in scores[1:]:
-        total, before = (best.unsqueeze(1).masked_fill(~follows, -torch.inf)).max(0)
-        back.append(before)
-        best = total + score
-    path = [best.argmax()]
+    for score, here in zip(scores[:, 1:].unbind(1), real[:, 1:].unbind(1), strict=True):
+        total, before = best.unsqueeze(2).masked_fill(~follows, -torch.inf).max(1)  # (B, C)
+        back.append(torch.where(here.unsqueeze(1), before, stay))
+        best = torch.where(here.unsqueeze(1), total + score, best)
+    path = [best.argmax(1, keepdim=True)]
     for before in reversed(back):
-        path.append(before[path[-1]])
-    return torch.stack(path[::-1])
+        path.append(before.gather(1, path[-1]))
+    return torch.cat(path[::-1], dim=1)
 
 
 def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
@@ -48,9 +65,10 @@ def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
 
 
 class TokenClassificationHead(nn.Module):
-    """Linear classifier of each of the anchor's tokens; a word is told by its first.
+    """Linear classifier of each of the anchor's tokens; a word's tag is that of its first token.
 
-    classes: the tags, by BIO; input: the anchor's name; counts: of words; the rest: as in classification.
+    classes: the tags; scheme: bio, by which entities are found, or plain, where a tag stands for itself; input: the
+    anchor's name; counts: of words; the rest: as in classification.
     """
 
     def __init__(
@@ -60,6 +78,7 @@ class TokenClassificationHead(nn.Module):
         input: str,
         embed_dim: int,
         counts: Sequence[int] = (),
+        scheme: str = "bio",
         dropout: float = 0.0,
         class_weights: str | Sequence[float] | None = None,
         label_smoothing: float = 0.0,
@@ -73,7 +92,8 @@ class TokenClassificationHead(nn.Module):
         self.class_loss = ClassLoss(self.classes, counts, class_weights, label_smoothing, focal_gamma)
         self.drop = nn.Dropout(dropout)
         self.linear = nn.Linear(embed_dim, len(self.classes))
-        begins, follows = allowed(self.classes)
+        self.scheme = scheme
+        begins, follows = allowed(self.classes, scheme)
         self.register_buffer("begins", begins, persistent=False)
         self.register_buffer("follows", follows, persistent=False)
 
@@ -88,21 +108,23 @@ class TokenClassificationHead(nn.Module):
     def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
         """Compare the tags of whole texts, as seqeval does, and not only of the words that were read.
 
-        A word without a token, because the text was truncated or the tokenizer drops it, is predicted as O.
+        A word without a token, because the text was truncated or the tokenizer drops it, is predicted as O; of plain
+        tags it has no prediction, and counts as wrong.
 
         Args:
             said: What `decode` returned for each row.
             truth: Of each row the tags of all words.
 
         Returns:
-            Predicted and true tags as classes, each (N, W) int64, `IGNORE` behind the words of shorter texts.
+            Predicted and true tags as classes, each (N, W) int64, `IGNORE` behind the words of shorter texts, and where
+            nothing is predicted.
         """
-        index = {tag: i for i, tag in enumerate(self.classes)}
+        index: dict[str | None, int] = {tag: i for i, tag in enumerate(self.classes)}
+        index[None] = index["O"] if self.scheme == "bio" else IGNORE
         device = self.linear.weight.device
         told, true = [], []
         for row, tags in zip(said, truth, strict=True):
-            found = ["O" if tag is None else tag for tag in row["tags"]]
-            found += ["O"] * (len(tags) - len(found))
+            found = [*row["tags"], *[None] * (len(tags) - len(row["tags"]))]
             told.append(torch.tensor([index[tag] for tag in found[: len(tags)]]))
             true.append(torch.tensor([index[tag] for tag in tags]))
         if not told:
@@ -134,60 +156,82 @@ class TokenClassificationHead(nn.Module):
         What is told is in them, also where BIO, and not its probability, decides it.
         """
         found, sizes = [], []
-        parts = (prediction.float(), meta[f"{self.input}/words"], meta[f"{self.input}/characters"])
-        for row in zip(*parts, strict=True):
-            _, _, scores, untold = self.words(*row)
+        for _, _, scores, untold, best in self.tagged(prediction, meta):
             keeps = misfit(scores) <= quantiles[0]
-            keeps[torch.arange(len(scores)), self.tags(scores)] = True
+            keeps[torch.arange(len(scores)), best] = True
             order = scores.argsort(1, descending=True)
             tags = [[self.classes[i] for i in best if may[i]] for best, may in zip(order.tolist(), keeps.tolist())]
             found.append({"set": [None if nothing else some for some, nothing in zip(tags, untold.tolist())]})
             sizes.append(keeps[~untold].sum(1).float().mean())
         return found, torch.stack(sizes).nan_to_num() if sizes else prediction.new_zeros(0)
 
-    def tags(self, logits: Tensor) -> Tensor:
-        """Of the words of a text (W, C) -> (W,)"""
-        return viterbi(logits.float().log_softmax(-1), self.begins, self.follows)  # type: ignore[arg-type]
+    def tags(self, scores: Tensor, real: Tensor) -> Tensor:
+        """Of the words of texts, log-probabilities (B, W, C), (B, W) -> (B, W)"""
+        return viterbi(scores, real, self.begins, self.follows)  # type: ignore[arg-type]
+
+    def tagged(self, prediction: Tensor, meta: Mapping[str, Tensor]) -> list[tuple[Any, ...]]:
+        """Of each text what `words` gives, and the tags of its words (W,)."""
+        parts = (prediction.float(), meta[f"{self.input}/words"], meta[f"{self.input}/characters"])
+        rows = [self.words(*row) for row in zip(*parts, strict=True)]
+        if not rows:
+            return []
+        counts = torch.tensor([len(scores) for _, _, scores, _ in rows], device=prediction.device)
+        scores = pad_sequence([scores for _, _, scores, _ in rows], batch_first=True)
+        real = torch.arange(scores.shape[1], device=prediction.device) < counts.unsqueeze(1)
+        tags = self.tags(scores, real)
+        return [(*row, best[: len(row[2])]) for row, best in zip(rows, tags, strict=True)]
 
     def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
         """-> per row {"prediction": [{"type", "text", "start", "end"}], "tags" of each word, "probability" of its tag}
 
-        start, end: characters of the text. Of a word that no token tells of, as it was cut off or the tokenizer drops
-        it, the tag and its probability are None.
+        prediction: the entities; of plain tags every word with its tag as type; start, end: characters of the text. Of
+        a word without a token, because the text was truncated or the tokenizer drops it, the tag and its probability
+        are None.
         """
-        parts = (prediction.float(), meta[f"{self.input}/words"], meta[f"{self.input}/characters"])
-        return [self.tell(*row) for row in zip(*parts, strict=True)]
+        return [self.tell(*row) for row in self.tagged(prediction, meta)]
 
-    def tell(self, logits: Tensor, words: Tensor, characters: Tensor) -> dict[str, Any]:
-        """As decode, of one row, see words."""
-        text, places, scores, untold = self.words(logits, words, characters)
-        best = self.tags(scores)
+    def tell(
+        self, text: str, places: list[tuple[int, int]], scores: Tensor, untold: Tensor, best: Tensor
+    ) -> dict[str, Any]:
+        """As decode, of one row, see tagged."""
         tags = [self.classes[i] for i in best.tolist()]
         chances = scores.softmax(-1).gather(1, best.unsqueeze(1)).squeeze(1).tolist()
         found = [
             {"type": kind, "text": text[places[a][0] : places[b][1]], "start": places[a][0], "end": places[b][1]}
-            for kind, a, b in entities(tags)
+            for kind, a, b in self.named(tags, untold.tolist())
         ]
         told = [None if nothing else tag for tag, nothing in zip(tags, untold.tolist(), strict=True)]
         chances = [None if tag is None else chance for tag, chance in zip(told, chances, strict=True)]
         return {"prediction": found, "tags": told, "probability": chances}
+
+    def named(self, tags: Sequence[str], untold: Sequence[bool]) -> list[tuple[str, int, int]]:
+        """(type, first word, last word) of entities, or of every word that a token tells of."""
+        if self.scheme == "bio":
+            return entities(tags)
+        return [(tag, i, i) for i, (tag, nothing) in enumerate(zip(tags, untold)) if not nothing]
 
     def words(
         self, logits: Tensor, words: Tensor, characters: Tensor
     ) -> tuple[str, list[tuple[int, int]], Tensor, Tensor]:
         """(T, C), (up to T,) the word that each token begins or -1, (letters,) -> the text, and of its W words
 
-        first character and one after the last, log-probabilities (W, C), and whether no token tells of it (W,): an O.
+        first character and one after the last, log-probabilities (W, C), and whether it has no token (W,): by BIO an O.
+
+        A word may be in several windows, where windows of another input, which has no part in it, repeat the text: the
+        first of them counts.
         """
         words = F.pad(words, (0, logits.shape[0] - len(words)), value=-1)
         text = "".join(map(chr, characters.tolist())).rstrip("\0")  # padding
         places = [found.span() for found in re.finditer(r"\S+", text)]
-        first = words >= 0
         untold = torch.ones(len(places), dtype=torch.bool, device=logits.device)
-        untold[words[first].long()] = False
+        untold[words[words >= 0].long()] = False
         scores = logits.new_full((len(places), len(self.classes)), -torch.inf)
-        scores[untold, self.classes.index("O")] = 0
-        scores[words[first].long()] = logits[first].log_softmax(-1)
+        if self.scheme == "bio":
+            scores[untold, self.classes.index("O")] = 0
+        else:
+            scores[untold] = 0
+        firsts = dict(reversed([(word, place) for place, word in enumerate(words.tolist()) if word >= 0]))
+        scores[[*firsts]] = logits[[*firsts.values()]].log_softmax(-1)
         return text, places, scores, untold
 
     def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Precision, recall and F1 of whole entities, as seqeval counts them."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,8 +16,11 @@ from mm.types import IGNORE
 class Entities(Metric):
     """seqeval's classification_report: an entity counts where type and both ends are right (Tjong Kim Sang 2003).
 
-    update: tags (N, T), truth (N, T), IGNORE where there is no word. Its names: precision, recall and f1, all
-    micro, f1_macro, word_accuracy, and "f1/<type>", "precision/<type>", "recall/<type>", "support/<type>".
+    update: tags (N, T), truth (N, T), IGNORE where there is no word, and, of plain tags, where none is predicted. Its
+    names: precision, recall and f1, all micro, f1_macro, word_accuracy, and "f1/<type>", "precision/<type>",
+    "recall/<type>", "support/<type>". scheme: bio, or plain, where every tag is a type of its own and every word
+    counts: then it is scikit-learn's report, and word_accuracy comes first, as all micro averages equal it. f1_macro is
+    over types that occur or are predicted.
     """
 
     full_state_update = False
@@ -25,10 +29,11 @@ class Entities(Metric):
     truth: list[Tensor]
     ends: list[Tensor]
 
-    def __init__(self, classes: Sequence[str], **kwargs: Any):
+    def __init__(self, classes: Sequence[str], scheme: str = "bio", **kwargs: Any):
         super().__init__(**kwargs)
         self.classes = list(classes)
-        self.types = sorted({tag[2:] for tag in self.classes if tag != "O"})
+        self.plain = scheme == "plain"
+        self.types = self.classes if self.plain else sorted({tag[2:] for tag in self.classes if tag != "O"})
         # Of all texts one after the other; how long each is. Floats, as torchmetrics adds for a process without a row.
         for name in ("tags", "truth", "ends"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -44,10 +49,12 @@ class Entities(Metric):
 
         lengths = dim_zero_cat(self.ends).long().tolist()
         told, truth = (
-            [[self.classes[int(i)] for i in text] for text in dim_zero_cat(x).split(lengths)]
+            [[self.classes[int(i)] if i >= 0 else "" for i in text] for text in dim_zero_cat(x).split(lengths)]
             for x in (self.tags, self.truth)
         )
         right = (dim_zero_cat(self.tags) == dim_zero_cat(self.truth)).float().mean()
+        if self.plain:
+            return self.report([*chain(*told)], [*chain(*truth)]) | {"word_accuracy": right}
         # Of no entity at all seqeval can't make a table.
         some = any(tag != "O" for text in (*told, *truth) for tag in text)
         how: Any = {"output_dict": True, "zero_division": 0}
@@ -62,8 +69,22 @@ class Entities(Metric):
             found[f"f1/{kind}"] = row["f1-score"]
         return {name: torch.tensor(float(value)) for name, value in found.items()} | {"word_accuracy": right}
 
+    def report(self, told: Sequence[str], truth: Sequence[str]) -> dict[str, Tensor]:
+        """Precision, recall, F1 and support of every tag, and the mean F1 of those that occur."""
+        from sklearn.metrics import precision_recall_fscore_support  # slow to import, needed by this metric only
+
+        how: Any = {"labels": self.types, "zero_division": 0}
+        rows: Any = precision_recall_fscore_support(truth, told, **how)
+        names = ("precision", "recall", "f1", "support")
+        found = {f"{n}/{kind}": float(x) for n, row in zip(names, rows) for kind, x in zip(self.types, row)}
+        occur = {*told, *truth} - {""}
+        found["f1_macro"] = sum(found[f"f1/{kind}"] for kind in occur) / max(1, len(occur))
+        return {name: torch.tensor(value) for name, value in found.items()}
+
     def names(self) -> list[str]:
         each = [f"{name}/{kind}" for kind in self.types for name in ("precision", "recall", "support", "f1")]
+        if self.plain:
+            return ["word_accuracy", "f1_macro", *each]
         return ["f1", "precision", "recall", "f1_macro", *each, "word_accuracy"]
 
     def figure(self) -> Any:

@@ -34,7 +34,40 @@ def test_decoding_is_the_best_of_all_allowed_sequences(words):
         scores = torch.randn(words, 5, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
         every = [path for path in product(range(5), repeat=words) if legal([CLASSES[i] for i in path])]
         best = max(every, key=lambda path: sum(float(scores[i, tag]) for i, tag in enumerate(path)))
-        assert viterbi(scores, *allowed(CLASSES)).tolist() == list(best)
+        real = torch.ones(1, words, dtype=torch.bool)
+        assert viterbi(scores.unsqueeze(0), real, *allowed(CLASSES))[0].tolist() == list(best)
+
+
+def test_texts_of_any_length_are_decoded_together():
+    """As each alone, whatever stands behind its words."""
+    scores = torch.randn(6, 5, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    counts = torch.tensor([5, 0, 1, 3, 4, 2])
+    real = torch.arange(5) < counts.unsqueeze(1)
+    found = viterbi(scores, real, *allowed(CLASSES))
+    for row, count in enumerate(counts.tolist()):
+        alone = viterbi(scores[row : row + 1, :count], real[row : row + 1, :count], *allowed(CLASSES))
+        assert found[row, :count].tolist() == alone[0].tolist()
+
+
+def test_plain_tags_are_predicted_word_by_word():
+    """Any tag may follow any, and none is an entity."""
+    batch, logits = read(["it is  now", "a"])
+    made = TokenClassificationHead(classes=["DET", "I-x", "VERB"], input="text", embed_dim=8, scheme="plain")
+    first, second = made.decode(logits[..., :3], None, batch.meta)
+    assert first["tags"] == ["DET", "I-x", "VERB"]
+    assert [(one["type"], one["text"], one["start"]) for one in first["prediction"]] == [
+        ("DET", "it", 0),
+        ("I-x", "is", 3),
+        ("VERB", "now", 7),
+    ]
+    assert second["tags"] == ["DET"]
+    batch.meta["text/words"][0, -1] = -1
+    batch.meta["text/words"][0, 7] = -1  # no token tells of the last word
+    (cut, other) = made.decode(logits[..., :3], None, batch.meta)
+    assert cut["tags"] == ["DET", "I-x", None] and len(cut["prediction"]) == 2
+    told, truth = made.compare([cut, other], [["DET", "VERB", "VERB"], ["DET"]])
+    assert told.tolist() == [[0, 1, IGNORE], [0, IGNORE, IGNORE]]  # a word that was not read is wrong
+    assert truth.tolist() == [[0, 2, 2], [0, IGNORE, IGNORE]]
 
 
 def test_entities_of_tags():

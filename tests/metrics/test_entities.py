@@ -1,6 +1,8 @@
 import pytest
 import torch
 from seqeval.metrics import f1_score, precision_score, recall_score
+from sklearn.metrics import accuracy_score
+from sklearn.metrics import f1_score as sklearn_f1
 
 from mm.metrics.entities import Entities
 from mm.types import IGNORE
@@ -38,3 +40,24 @@ def test_no_entity_at_all():
     found = metric.compute()
     assert found["f1"] == 0
     assert found["word_accuracy"] == 1
+
+
+def test_plain_tags_beside_scikit_learn():
+    """Macro F1 over the tags that occur or are predicted, as scikit-learn's default labels."""
+    classes = ["ADJ", "DET", "NOUN", "VERB", "X"]
+    metric = Entities(classes, scheme="plain")
+    generator = torch.Generator().manual_seed(0)
+    told, truth = (torch.randint(0, 4, (6, 7), generator=generator) for _ in range(2))
+    truth[torch.rand(6, 7, generator=generator) < 0.3] = IGNORE
+    told[torch.rand(6, 7, generator=generator) < 0.1] = IGNORE  # of words that were not read
+    metric.update(told[:4], truth[:4])
+    metric.update(told[4:], truth[4:])
+    found = {name: float(value) for name, value in metric.compute().items()}
+    words = truth != IGNORE
+    a, b = truth[words].numpy(), told[words].numpy()
+    assert found["word_accuracy"] == pytest.approx(accuracy_score(a, b))
+    assert found["f1_macro"] == pytest.approx(sklearn_f1(a, b, average="macro", labels=range(4)))
+    for i, x in enumerate(sklearn_f1(a, b, average=None, labels=range(5), zero_division=0)):
+        assert found[f"f1/{classes[i]}"] == pytest.approx(x)
+    assert set(metric.names()) == set(found) and metric.names()[0] == "word_accuracy"
+    assert len(metric.figure().axes[0].get_yticklabels()) == 5

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from mm.messages import listing
 from mm.transforms.target.cells import label_of
-from mm.transforms.target.classes import ClassIndex, find
+from mm.transforms.target.classes import ClassIndex, find, sort_classes
 from mm.types import IGNORE, Read, TargetData, TargetRead
 
-SCHEMES = ("bio", "iob1", "bioes")
+SCHEMES = ("bio", "iob1", "bioes", "plain")
 
 
 class Tags:
     """A cell is a tag for each word of a text, words being what lies between blanks: a list, or separated by blanks.
 
     input: whose words; scheme: bio, iob1 (B- only where an entity of the same type went before) or bioes (E- ends one,
-    S- is one of a single word); all become bio. Errors: ValueError for another scheme.
+    S- is one of a single word), which become bio; or plain, where a tag is no entity, such as a part of speech.
+    Errors: ValueError for another scheme.
     """
 
     kind = "tags"
@@ -39,11 +40,15 @@ class Tags:
         faults: dict[int, str] = {}
         for row, cell in enumerate(cells):
             try:
-                rows.append(to_bio(words_of(cell), self.scheme))
+                tags = words_of(cell)
+                rows.append(tags if self.scheme == "plain" else to_bio(tags, self.scheme))
             except ValueError as error:
                 rows.append([])
                 faults[row] = str(error)
-        if known is None:
+        if known is None and self.scheme == "plain":
+            classes = sort_classes({tag for row in np.flatnonzero(train) for tag in rows[row]})
+            of = "training rows have"
+        elif known is None:
             types = {tag[2:] for row in np.flatnonzero(train) for tag in rows[row] if tag != "O"}
             classes, of = ["O", *(f"{x}-{kind}" for kind in sorted(types) for x in "BI")], "training rows have"
         else:
@@ -59,7 +64,7 @@ class Tags:
         counts = torch.zeros(len(classes), dtype=torch.long)
         for row in np.flatnonzero(train):
             counts += torch.bincount(values[row][values[row] != IGNORE], minlength=len(classes))
-        facts = {"counts": counts.tolist(), "input": self.input}
+        facts = {"counts": counts.tolist(), "input": self.input, "scheme": "plain" if self.scheme == "plain" else "bio"}
         return TargetRead(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
     def align(self, target: Tensor, read: Read) -> list[Tensor]:
@@ -76,7 +81,7 @@ class Tags:
             raise ValueError(f"{len(target)} tags, but the text has {words} words (what lies between blanks)")
         tags = [torch.where(m["words"] >= 0, target[m["words"].clamp(min=0).long()], IGNORE) for m in read.meta]
         first = (read.meta[0]["words"] >= 0).nonzero().flatten()[:1]
-        if read.cut and len(first) and read.meta[0]["words"][first] > 0:
+        if self.scheme != "plain" and read.cut and len(first) and read.meta[0]["words"][first] > 0:
             tag = tags[0][first]
             # An I- becomes the B- before it, as `learn` has them.
             tags[0][first] = torch.where((tag > 0) & (tag % 2 == 0), tag - 1, tag)
@@ -103,7 +108,10 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
         inside = before[:1] in ("B", "I") and before[2:] == kind
         if tag != "O" and (letter not in letters or letter == "O" or not kind):
             wanted = listing(["O", *(f"{x}-TYPE" for x in letters.replace("O", ""))])
-            raise ValueError(f"got the tag '{tag}', wanted {wanted}; its scheme is model.heads.NAME.reads.scheme")
+            raise ValueError(
+                f"got the tag '{tag}', wanted {wanted}; its scheme is model.heads.NAME.reads.scheme, plain for tags "
+                "that are no entities, such as parts of speech"
+            )
         if scheme != "iob1" and letter in "IE" and not inside:
             other = "set model.heads.NAME.reads.scheme=iob1, by which it begins one, or " if scheme == "bio" else ""
             raise ValueError(f"got the tag '{tag}' where no '{kind}' goes before; {other}mend the tags")

@@ -28,7 +28,7 @@ def test_classes_are_both_tags_of_every_type_of_training_rows():
     values, data, faults, _ = Tags("text").learn(cells, ALL, None)
     assert data.classes == ("O", "B-place", "I-place", "B-who", "I-who")
     assert [x.tolist() for x in values] == [[1, 0], [X], [0, 3, 4]]
-    assert data.facts == {"counts": [2, 1, 0, 1, 1], "input": "text"}
+    assert data.facts == {"counts": [2, 1, 0, 1, 1], "input": "text", "scheme": "bio"}
     assert not faults
     assert [Tags("text").readable(x, data) for x in values] == [["B-place", "O"], None, ["O", "B-who", "I-who"]]
 
@@ -91,3 +91,16 @@ def test_a_word_that_is_no_token_keeps_its_tag_out():
     meta = {"words": torch.tensor([-1, 0, 2, -1]), "characters": torch.tensor([ord(x) for x in "a \ufe0f b \ufe0f"])}
     found = Tags("text").align(torch.tensor([3, 0, 1, 0]), Read([torch.ones(4)], False, [meta]))
     assert [x.tolist() for x in found] == [[X, 3, 1, X]]
+
+
+def test_plain_tags_are_no_entities():
+    """Parts of speech: each is a class of its own, with no O among them, and a cut changes none."""
+    tags = Tags("text", scheme="plain")
+    values, data, faults, *_ = tags.learn(["DET NOUN", None, ["NOUN", "I-x"]], ALL, None)
+    assert data.classes == ("DET", "I-x", "NOUN") and not faults
+    assert data.facts["scheme"] == "plain" and data.facts["counts"] == [1, 1, 2]
+    assert [x.tolist() for x in values] == [[0, 2], [X], [2, 1]]
+    read = Tokens("bytes", 4, "truncate_left", places=True)("one two")
+    assert tags.align(torch.tensor([2, 2]), read)[0].tolist() == [X, 2, X, X]
+    with pytest.raises(ValueError, match=r"got the tag 'NOUN'.*reads.scheme, plain for tags that are no entities"):
+        to_bio(["NOUN"], "bio")
