@@ -7,16 +7,18 @@ name.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mm.messages import cell, plain
 
-if TYPE_CHECKING:
-    from mm.types import Batch
-
 DEFAULTS = {"run": "", "paths.outputs": "outputs", "rows": "256", "allow": ""}
-# What of a run's config is built, and which package it may name beside those that model directories may.
-BUILT = {"datamodule": "mm.datamodules", "model": None, "peft": "peft"}
+# What of a run's config is built, and which packages it may name beside those that model directories may.
+BUILT = {
+    "datamodule": ["mm.datamodules"],
+    "model": [],
+    "peft": ["peft"],
+    "task": ["mm.tasks", "mm.losses", "mm.metrics", "torch.optim", "timm.optim"],
+}
 USAGE = "usage: mm diagnose run=NAME [paths.outputs=outputs] [rows=256] [allow=my_pkg]"
 
 
@@ -36,32 +38,43 @@ def main(argv: list[str]) -> None:
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"there is no run in {folder}: it has no config.yaml")
     add_working_directory()
-    datamodule, model = rebuild(folder, [name for name in given["allow"].strip("[]").split(",") if name])
+    datamodule, task = rebuild(folder, [name for name in given["allow"].strip("[]").split(",") if name])
     for path in sorted((folder / "nonfinite").glob("*.pt")):
-        replay(path, datamodule, model)
-    weigh(folder, datamodule, model, int(given["rows"]))
+        replay(path, datamodule, task)
+    weigh(folder, datamodule, task.model, int(given["rows"]))
 
 
 def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
-    """The data and the model of a run, from its finished config."""
+    """Build the data and the task, with its model, of a run from its finished config."""
     from omegaconf import OmegaConf, open_dict
 
     from mm.checkpoint import check_classes
-    from mm.cli import _finish, _run, _weights
+    from mm.cli import _finish, _run, _teachers, _weights
     from mm.cli._escape import build, escape, read_resolved
+    from mm.tasks.pretraining import Pretraining
+    from mm.tasks.supervised import Supervised
 
     _run.quiet()
     config = read_resolved(folder / "config.yaml")
-    for part, package in BUILT.items():
-        check_classes(config.get(part), [*allow, package] if package else allow)
+    for part, packages in BUILT.items():
+        check_classes(config.get(part), [*allow, *packages])
     cfg: Any = OmegaConf.create(escape(config))
     datamodule = _finish.build_datamodule(cfg)
     datamodule.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
     model = build(cfg, "model")
     with open_dict(cfg):
         cfg.resume = True  # weights are loaded into the adapters, not those that they started from
+        cfg.allow = list(allow)
     _weights.adapt(cfg, model)
-    return datamodule, model
+    made = build(cfg, "task", _partial_=True)
+    parts: dict[str, Any] = {"metrics": {name: {} for name in model.heads}} if made.func is Supervised else {}
+    for name, path in (cfg.task.get("teachers") or {}).items():
+        if not Path(path).is_dir():  # nothing is downloaded because a run folder says so
+            raise ValueError(f"task.teachers.{name}: there is no model directory at {path}; put it there")
+    task = made(model=model, **parts, **_teachers.load(cfg, datamodule.transforms))
+    if isinstance(task, Pretraining):
+        task.prepare(datamodule.transforms)
+    return datamodule, task
 
 
 def read_kept(path: Path) -> dict[str, Any]:
@@ -89,7 +102,7 @@ def put_weights(path: Path, model: Any, weights: Any) -> None:
         raise ValueError(f"{path}: holds weights of another model: {told:.300}") from None
 
 
-def replay(path: Path, datamodule: Any, model: Any) -> None:
+def replay(path: Path, datamodule: Any, task: Any) -> None:
     """Which rows of a kept batch are at fault, and the first module that shows it."""
     from mm.tasks.nonfinite import first_nonfinite, unpack
     from mm.types import pick
@@ -98,26 +111,21 @@ def replay(path: Path, datamodule: Any, model: Any) -> None:
     if kept["weights"] is None:
         print(f"{path.name}: was kept by one of several processes that shared the weights out, and can't be replayed")
         return
+    model = task.model
     put_weights(path, model, kept["weights"])
     batch = unpack(kept["batch"])
     print(f"{path.name}: {kept['what']} was not finite; {len(batch.row)} rows")
-    model.train()
-    place = first_nonfinite(model, lambda: losses(model, batch))
+    task.train()
+    place = first_nonfinite(model, lambda: task.replay(batch))
     print(f"  first in {plain(place)}" if place else "  every module's output is finite when replayed")
     bad = []
     for i, row in enumerate(batch.row.tolist()):
         one = pick(batch, slice(i, i + 1))
-        if row >= 0 and first_nonfinite(model, lambda one=one: losses(model, one)):
+        if row >= 0 and first_nonfinite(model, lambda one=one: task.replay(one)):
             bad.append(datamodule.table.name(row))
     some = bad and len(bad) < len(batch.row)
     told = "\n  ".join(map(plain, bad)) if some else "every row" if bad else "no row"
     print(f"  not finite when computed alone: {told}")
-
-
-def losses(model: Any, batch: "Batch") -> list[Any]:
-    """Of every head, as training computes them."""
-    output = model(batch.inputs, batch.masks, batch.targets)
-    return [head.loss(output.predictions[n], batch.targets[n], output.fused) for n, head in model.heads.items()]
 
 
 def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:

@@ -92,8 +92,12 @@ class Pretraining(Task):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        self.prepare(self.trainer.datamodule.transforms)  # type: ignore[attr-defined]
+
+    def prepare(self, transforms: Mapping[str, Any]) -> None:
+        """Give the objectives what they need to know of how the inputs are read."""
         for objective in self.objectives.values():
-            objective.prepare(self.trainer.datamodule.transforms)  # type: ignore[attr-defined]
+            objective.prepare(transforms)
 
     def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
         return {name: (*loss, self.weights[name]) for name, loss in self.measure(batch, None).items()}

@@ -42,6 +42,24 @@ def test_skipped_steps_are_counted_and_inputs_weighed(mm, manifest):
         assert f"│ {name}" in said.out
 
 
+MASKED = ["task=masked_patch", "datamodule.inputs=[vision]"]
+
+
+@pytest.mark.parametrize("task", [["task=contrastive"], MASKED], ids=["contrastive", "masked_patch"])
+def test_a_run_without_heads_is_replayed(mm, manifest, task):
+    """Its losses are the task's, not those of heads."""
+    columns = [a for a in SMALL if "target" not in a]
+    if task is MASKED:
+        columns = [a for a in columns if "text" not in a and "audio" not in a]
+    run = mm("train", *columns, *task, *BLOW, f"datamodule.path={manifest}", "run=bad")
+    assert run.status == 2 and "is not finite" in run.err
+    said = mm("diagnose", "run=bad")
+    assert said.status == 0, said.err
+    assert "first in model.encoders.vision." in said.out
+    assert "not finite when computed alone: " in said.out and "no row" not in said.out
+    assert "the model predicts nothing" in said.out
+
+
 def test_mistakes(mm):
     assert mm("diagnose").status == 2
     assert "there is no run in outputs/none" in mm("diagnose", "run=none").err
