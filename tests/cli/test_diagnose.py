@@ -115,7 +115,7 @@ def test_a_gradient_of_one_of_two_processes_is_kept(mm_process, manifest, tmp_pa
     assert kept == [f"step-000000000-process-{i}.pt" for i in ((1,) if accumulate > 1 else (0, 1))]
 
 
-@pytest.mark.parametrize("part", ["datamodule", "model", "peft"])
+@pytest.mark.parametrize("part", ["datamodule", "model", "peft", "task"])
 @pytest.mark.parametrize(
     "target", ["pathlib.Path.touch", "evil.run", "mm.cli.main", "torch.load", "mm.checkpoint.fetch"]
 )
@@ -123,7 +123,7 @@ def test_a_run_of_a_stranger_runs_nothing(mm, tmp_path, part, target):
     (tmp_path / "evil.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
     folder = tmp_path / "outputs/r"
     folder.mkdir(parents=True)
-    config = {"datamodule": {}, "model": {}, "peft": None} | {part: {"config": {"_target_": target, "self": "x"}}}
+    config = {"datamodule": {}, "model": {}, "peft": None, "task": {}} | {part: {"config": {"_target_": target, "self": "x"}}}
     (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
     said = mm("diagnose", "run=r")
     assert said.status == 2
