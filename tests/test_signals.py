@@ -47,8 +47,17 @@ def test_a_worker_ignores_all_but_its_parent():
         parent.stdin.close()
 
 
+@pytest.fixture
+def heeded():
+    """No signal is ignored, as nohup, under which the tests may run, ignores SIGHUP: then it stays ignored."""
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in SIGNALS}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
 @pytest.mark.parametrize("signum", SIGNALS)
-def test_a_signal_is_raised_as_stopped_and_handlers_are_put_back(signum):
+def test_a_signal_is_raised_as_stopped_and_handlers_are_put_back(signum, heeded):
     before = {each: signal.getsignal(each) for each in SIGNALS}
     with pytest.raises(Stopped) as caught, stopping():
         signal.raise_signal(signum)

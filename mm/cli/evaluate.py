@@ -58,6 +58,7 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
 
     if cfg.get("robustness") is not None:
         raise ValueError("robustness: this model predicts nothing: it was trained to align its inputs; leave it out")
+    refuse_subsets("that was trained to align its inputs")
     kept = loaded.config["task"]
     retrieval = checkpoint.build(kept["retrieval"], cfg.allow)
     about = {key: kept[key] for key in ("label", "group")} if isinstance(retrieval, Ranks) else {}
@@ -85,6 +86,7 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
 
     if cfg.get("robustness") is not None:
         raise ValueError("robustness measures heads; zero_shot, few_shot and linear_probe leave them out: ask in turn")
+    refuse_subsets("that zero_shot, few_shot or linear_probe measure")
     if not is_first_process():
         return
     trainer = _trainer.build(cfg, [], False)
@@ -106,3 +108,19 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
         saved["errors"] = folder / "errors.csv"
         datamodule.write_errors(saved["errors"])
     _results.print_results(results, [""], folder, saved, [])
+
+
+def refuse_subsets(why: str) -> None:
+    """Refuse a key that only models with heads read.
+
+    Args:
+        why: What kind of model it is, for the message.
+
+    Raises:
+        ValueError: If task.test_subsets is set.
+    """
+    from mm.cli import _finish
+
+    for named in _finish.named_keys():
+        if named.key.startswith("task."):
+            raise ValueError(f"{named.key}: nothing reads it of a model {why}; leave it out")

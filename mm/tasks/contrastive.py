@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
 
-from mm.metrics._items import Items
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.content import content
-from mm.tasks.gathering import Loss, compare, logged, measurable, merge, retrieved, unit
+from mm.tasks.gathering import Loss, ReadsContent, compare, logged, measurable, merge, retrieved, unit
 from mm.tasks.measures import Mean, mean_losses
 from mm.types import IGNORE, Batch, Embedded, Offers, Towered, pick
 
@@ -186,7 +185,7 @@ class Contrastive(Task):
             for name, (total, count, _) in self.compare(mine).items():
                 self.means[split][name].update(total, count)
         vectors, present, row = merge(mine)
-        if isinstance(self.retrieval[split], Items):
+        if isinstance(self.retrieval[split], ReadsContent):
             rows, held = content(batch, sides(self.model))
             assert torch.equal(rows, row)
             self.retrieval[split].update(vectors, present, row, held)

@@ -1,13 +1,13 @@
 """Embedded rows of all processes together, with gradient, and windows of one row as one item."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.types import IGNORE, Embedded
+from mm.types import IGNORE, Embedded, Offers
 from mm.windows import directions
 
 
@@ -23,6 +23,15 @@ class Loss(Protocol):
 
     def __call__(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
         """start: where mine begin among everyone's -> group of inputs -> (sum over mine, count)"""
+        ...
+
+
+@runtime_checkable
+class ReadsContent(Protocol, metaclass=Offers):
+    """A metric of retrieval whose `update` also takes what each side of each row holds, as of `content`."""
+
+    def contents(self) -> Tensor | None:
+        """What each side of each row holds, (B, N) int64; None where `update` was not given it."""
         ...
 
 

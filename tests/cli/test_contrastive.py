@@ -107,6 +107,7 @@ def test_zero_shot_is_the_closest_prompt(mm, trained, manifest):
         (["zero_shot.target=target", "prompts=digits"], "no class '0' in 'target'"),
         (["zero_shot.target=target", "zero_shot.combine=sum"], "mean, product"),
         (["robustness=default"], "predicts nothing"),
+        (["task.test_subsets=single"], "task.test_subsets: nothing reads it of a model that was trained to align"),
     ],
 )
 def test_mistakes_of_evaluate(mm, trained, manifest, args, said):

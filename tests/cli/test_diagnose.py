@@ -123,7 +123,9 @@ def test_a_run_of_a_stranger_runs_nothing(mm, tmp_path, part, target):
     (tmp_path / "evil.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
     folder = tmp_path / "outputs/r"
     folder.mkdir(parents=True)
-    config = {"datamodule": {}, "model": {}, "peft": None, "task": {}} | {part: {"config": {"_target_": target, "self": "x"}}}
+    config = {"datamodule": {}, "model": {}, "peft": None, "task": {}} | {
+        part: {"config": {"_target_": target, "self": "x"}}
+    }
     (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
     said = mm("diagnose", "run=r")
     assert said.status == 2

@@ -21,6 +21,7 @@ from mm.cli._mistakes import explain
 from mm.cli._refusals import explain_refusal, place_of, refusals_explained
 from mm.cli._results import write_json, write_predictions
 from mm.files import free_bytes, refusal, whole
+from mm.tasks.answers import Answers
 
 WEIGHTS = {"weight": torch.zeros(1_000_000)}
 
@@ -167,7 +168,7 @@ def test_what_was_there_stays_whole_and_nothing_half_is_left(what, tmp_path, mon
     monkeypatch.setattr("os.replace", full)
     write = {
         "metrics": lambda: write_json(path, {"a": 1.0}),
-        "predictions": lambda: write_predictions(path, Data, [0], {}, truth=False),
+        "predictions": lambda: write_predictions(path, Data, [0], Answers(tmp_path), truth=False),
         "checkpoint": lambda: WholeFileIO().save_checkpoint(WEIGHTS, path),
     }[what]
     with pytest.raises(OSError, match="No space left"):

@@ -151,7 +151,7 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["trainer.max_epochs=two"], "trainer.max_epochs: got 'two'"),
         (["trainer.max_epochs=0"], "trainer.max_epochs: got 0, wanted 1 or more, or -1"),
         (["trainer.max_epochs=-5"], "trainer.max_epochs: got -5, wanted 1 or more, or -1"),
-        (["seed=-1"], "seed: got -1, wanted a number from 0"),
+        (["seed=-1"], "seed: got -1, wanted a whole number from 0"),
         (["task.lr=0.1"], "no key 'task.lr'; did you mean 'task.optimizer.lr'?"),
         (["trainer.max_epoch=3"], "no key 'trainer.max_epoch'; did you mean 'trainer.max_epochs' or"),
         (["model/fusion=gatd"], "mm: model/fusion=gatd: there is no such option, only bottleneck, concat"),

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mm.metrics._items import Items
 from mm.model import MultimodalModel
 from mm.tasks.content import content
-from mm.tasks.gathering import Loss, compare, measurable, merge, retrieved, unit
+from mm.tasks.gathering import Loss, ReadsContent, compare, measurable, merge, retrieved, unit
 from mm.tasks.pretraining import Objective
 from mm.types import IGNORE, Batch, Embedded, Features
 
@@ -69,7 +68,8 @@ class Contrast(Objective):
         label = torch.full_like(batch.row, IGNORE)
         mine = Embedded(vectors, present, batch.row, label, torch.zeros_like(label, dtype=vectors.dtype))
         if not self.training:
-            held = [content(batch, [[name] for name in self.inputs])[1]] if isinstance(self.retrieval, Items) else []
+            reads = isinstance(self.retrieval, ReadsContent)
+            held = [content(batch, [[name] for name in self.inputs])[1]] if reads else []
             self.retrieval.update(*merge(mine), *held)
         return {self.groups[group]: found for group, found in compare(self.loss, mine).items()}
 
