@@ -118,6 +118,7 @@ def test_experiment_opens_with_its_command_and_composes(name):
 
 
 @pytest.mark.slow  # real data, and MiniLM where it reads texts: ten seconds each
+@pytest.mark.filterwarnings("ignore:average precision. .* labels have no positive row:UserWarning")  # of few rows
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_runs_a_batch(mm, name, bert):
     if "MM_DATA" not in os.environ:
