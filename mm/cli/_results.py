@@ -133,7 +133,7 @@ def whole_column(rows: Sequence[int], value: Callable[[int], Any]) -> Any:
     """
     import pyarrow
 
-    parts = [to_arrow([value(row) for row in rows[i : i + BLOCK]]) for i in range(0, len(rows), BLOCK)]
+    parts = [to_arrow([value(row) for row in rows[i : i + BLOCK]]) for i in range(0, max(1, len(rows)), BLOCK)]
     kind = common([part.type for part in parts])
     return pyarrow.chunked_array([fit(part, kind) for part in parts], type=kind)
 

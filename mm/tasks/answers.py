@@ -182,8 +182,8 @@ class Answers:
         )
         sort = np.argsort(known, kind="stable")
         known, number, place = known[sort], number[sort], place[sort]
-        most = max(1, 2 * self.limit * len(known) // self.written.cells) if len(known) else len(rows)
-        for begin in range(0, len(rows), most):
+        most = max(1, 2 * self.limit * len(known) // self.written.cells) if len(known) else max(1, len(rows))
+        for begin in range(0, max(1, len(rows)), most):  # no row is one block as well, of all columns
             wanted = np.asarray(rows[begin : begin + most], dtype=np.int64)
             at = np.searchsorted(known, wanted, side="right") - 1
             found = np.flatnonzero((at >= 0) & (known[at.clip(0)] == wanted)) if len(known) else nothing

@@ -102,6 +102,13 @@ def test_blocks_are_one_table(tmp_path, monkeypatch, truth, faults, limit):
     assert found.to_pylist() == wanted.to_pylist()
 
 
+def test_no_row_is_a_file_without_rows(tmp_path):
+    path = tmp_path / "predictions.parquet"
+    _results.write_predictions(path, datamodule({}), [], Answers(tmp_path), truth=True)
+    found = pyarrow.parquet.read_table(path)
+    assert found.column_names == ["id", "row", "error", "mood/truth", "tags/truth"] and len(found) == 0
+
+
 def gather(rank, folder):
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     task = SimpleNamespace(decoded=Answers(folder, 12))
