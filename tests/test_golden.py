@@ -39,11 +39,13 @@ FAR = 0.15
 
 
 def machine() -> str:
-    """What the last bits depend on: torch, the vector instructions that it uses, and the processor."""
+    """What the last bits depend on: torch, the vector instructions that it uses, and the processor, not only its name."""
     about = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", about.read_text(encoding="utf-8")) if about.is_file() else None
-    processor = found[1].strip() if found else "unknown"
-    return f"torch {torch.__version__.split('+')[0]}, {torch.backends.cpu.get_cpu_capability()}, {processor}"
+    text = about.read_text(encoding="utf-8") if about.is_file() else ""
+    fields = dict(re.findall(r"^(model name|cpu family|model|stepping|flags)\s*: (.*)$", text, re.M))
+    flags = hashlib.sha256(fields.pop("flags", "").encode()).hexdigest()[:8]
+    kind = ", ".join(f"{name} {fields[name].strip()}" for name in sorted(fields))
+    return f"torch {torch.__version__.split('+')[0]}, {torch.backends.cpu.get_cpu_capability()}, {kind}, flags {flags}"
 
 
 def digest(path: Path) -> str:
