@@ -39,7 +39,7 @@ FAR = 0.15
 
 
 def machine() -> str:
-    """What the last bits depend on: torch, its vector instructions, and the processor, of which the name says little."""
+    """What the last bits depend on: torch, its vector instructions, and the processor, whose name says little."""
     about = Path("/proc/cpuinfo")
     text = about.read_text(encoding="utf-8") if about.is_file() else ""
     fields = dict(re.findall(r"^(model name|cpu family|model|stepping|flags)\s*: (.*)$", text, re.M))
