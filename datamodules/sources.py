@@ -1,7 +1,9 @@
 """One file, or several with their weights -> the Table of a datamodule."""
 
+import os
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +38,9 @@ def sources(path: Any, *more: str) -> list[Source]:
     """
     found = []
     for entry in path if isinstance(path, list | tuple) else [path]:
-        full = entry if isinstance(entry, Mapping) else {"path": entry}
+        full = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
+        if isinstance(full.get("path"), PathLike):
+            full["path"] = os.fspath(full["path"])
         known = ("path", "weight", *more)
         for key in full:
             if key not in known:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mm.files import discard, unused, whole, yaml_text
-from mm.messages import markdown, near
+from mm.messages import listing, markdown, near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish, is_absent
 from mm.transforms.tabular.row import Row
@@ -83,6 +83,17 @@ class LoadedModel:
     spec: DataSpec
     config: dict[str, Any]  # plain data, as in the directory's config.yaml, with the label map filled in
     path: Path
+
+    def __repr__(self) -> str:
+        """A few lines: what it reads, what it predicts, and its size."""
+        inputs = ", ".join(f"{name} ({data.modality})" for name, data in self.spec.inputs.items())
+        kinds = {name: listing(data.classes) or data.kind for name, data in self.spec.targets.items()}
+        targets = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
+        weights = list(self.model.parameters())
+        where = f"{weights[0].device}, {weights[0].dtype}".replace("torch.", "") if weights else ""
+        count = f"{sum(x.numel() for x in weights):,} weights ({where})"
+        head = f"{type(self).__name__}('{self.path}')"
+        return f"{head}\n  inputs:  {inputs}\n  targets: {targets}\n  size:    {count}"
 
     @property
     def rows(self) -> dict[str, Tensor]:

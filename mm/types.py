@@ -164,9 +164,7 @@ class InputData:
     modality: str
     size: tuple[int, int] | None = None  # vision
     channels: int | None = None  # vision
-    max_value: int | None = (
-        None  # vision: of pictures with 16 bits a pixel, the largest value of the bits that are used
-    )
+    max_value: int | None = None  # vision: of pictures of 16 bits a pixel, the largest value of the bits in use
     sample_rate: int | None = None  # audio, Hz
     columns: tuple[ColumnData, ...] | None = None  # tabular
     sizes: tuple[int, ...] | None = None  # tabular: how many classes each has, any other's included; 0 of a number

@@ -57,6 +57,14 @@ def test_predicts_from_any_subset_of_raw_inputs(copy, manifest):
     assert alone[0]["target"]["probability"] != pytest.approx(whole["probability"], abs=1e-3)
 
 
+def test_it_is_printed_in_four_lines(copy):
+    first, inputs, targets, size = repr(load(copy)).splitlines()
+    assert first == f"LoadedModel('{copy}')"
+    assert inputs == "  inputs:  text (text), vision (vision), audio (audio)"
+    assert targets == "  targets: target (blue, green, red)"
+    assert re.fullmatch(r"  size:    [\d,]+ weights \(cpu, float32\)", size)
+
+
 def test_mistakes_are_named(copy):
     model = mm.load(copy)
     assert model.predict([]) == []

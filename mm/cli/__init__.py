@@ -60,8 +60,11 @@ def command(stopper: Stopper) -> None:
     """Run the verb that was typed."""
     known = verbs()
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
-        print("mm VERB [KEY=VALUE ...]    VERB --help lists its keys\n")
+        print("mm VERB [KEY=VALUE ...]    VERB --help lists its keys    mm --version\n")
         print("\n".join(f"  {name:10} {line}" for name, line in known.items()))
+        return
+    if sys.argv[1] in ("-V", "--version", "version"):
+        print(versions())
         return
     if sys.argv[1] in ("-sc", "--shell-completion"):
         verb = complete(known)
@@ -97,6 +100,17 @@ def command(stopper: Stopper) -> None:
         sys.exit(fail(message))
     finally:
         os.environ["HYDRA_FULL_ERROR"] = tracebacks or "0"
+
+
+def versions() -> str:
+    """The versions of mm and of what it stands on, which a report of a fault should name."""
+    import platform
+    from importlib.metadata import version
+
+    import mm
+
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "transformers"))
+    return f"mm {mm.__version__} ({packages}, Python {platform.python_version()})"
 
 
 def complete(known: dict[str, str]) -> str | None:

@@ -1,6 +1,7 @@
 """What stands between the command line and a job."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import COLUMNS, TINY
 
+from mm import __version__
 from mm.cli._app import bare, config_flags, flags_first, remembered
 from mm.runs.folder import write_overrides
 
@@ -60,6 +62,12 @@ def test_completion(line, said):
     script = Path(sys.executable).with_name("mm")
     done = subprocess.run([str(script), "-sc", "query=bash"], capture_output=True, text=True, env=env)
     assert said in done.stdout.split(), done.stderr
+
+
+def test_the_version_names_what_a_report_needs():
+    done = subprocess.run([sys.executable, "-m", "mm", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert re.fullmatch(rf"mm {__version__} \(torch \S+, lightning \S+, transformers \S+, Python \S+\)\n", done.stdout)
 
 
 def test_verbs_and_help_import_no_torch():

@@ -149,6 +149,11 @@ def test_pictures_of_different_sizes(mix, tmp_path: Path) -> None:
     assert table.ids == ["a.csv:0", "a.csv:1", "b.csv:0", "b.csv:1"]
 
 
+def test_a_path_may_be_a_path_object():
+    assert sources(Path("a.csv")) == sources("a.csv")
+    assert sources([{"path": Path("a.csv"), "weight": 2.0}]) == sources([{"path": "a.csv", "weight": 2.0}])
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
