@@ -5,6 +5,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from processes import run_two
 from timm.optim import Lion, Muon
 from timm.optim.muon import zeropower_via_newtonschulz
 from torch import nn
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
@@ -30,6 +32,7 @@ from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.tasks.schedule import Schedule
 from mm.tasks.sharding import (
+    Index,
     Sharded,
     blocks,
     checkpoint_activations,
@@ -396,3 +399,17 @@ def test_a_strangers_sharded_checkpoint_runs_nothing(tmp_path, where):
     with pytest.raises(ValueError, match="is damaged, or not of mm"):
         read_index(folder)
     assert not ran.exists()
+
+
+def test_an_index_reads_members_of_an_enum_and_no_other_attribute():
+    """Python 3.11.0 to 3.11.3 pickle such a member by `getattr`."""
+
+    def read(owner, name):
+        return Index(BytesIO(pickle.dumps(Runs(getattr, owner, name)))).load()
+
+    assert read(_MEM_FORMAT_ENCODING, "TORCH_PRESERVE_FORMAT") is _MEM_FORMAT_ENCODING.TORCH_PRESERVE_FORMAT
+    for name in ("__subclasses__", "mro"):
+        with pytest.raises(KeyError):
+            read(_MEM_FORMAT_ENCODING, name)
+    with pytest.raises(ValueError, match="which is no Enum"):
+        read(torch.float32, "to_complex")
