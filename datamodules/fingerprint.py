@@ -102,7 +102,7 @@ def signed(x: np.ndarray) -> Tensor:
 
 
 def scramble(x: np.ndarray, salt: str) -> np.ndarray:
-    """Digests of a column that depend on its name as well; what is absent stays 0. (N,) uint64 -> (N,)"""
+    """Make the digests of a column depend on its name as well; an absent cell stays 0. (N,) uint64 -> (N,)"""
     x = np.where(x == 0, x, x ^ np.uint64(xxhash.xxh3_64_intdigest(salt.encode())))
     x = x * np.uint64(0x9E3779B97F4A7C15)
     x ^= x >> np.uint64(32)
@@ -120,7 +120,7 @@ def input_digests(name: str, table: Table) -> np.ndarray:
     raw = table.inputs[name]
     if isinstance(raw, Digested):
         return raw.digests()
-    if isinstance(raw, Identified):  # what tells all of it from other data, and the place of each row
+    if isinstance(raw, Identified):  # the identity of the whole input, and the place of each row
         base = xxhash.xxh3_64_intdigest(raw.identity.encode())
         return np.arange(len(table.ids), dtype=np.uint64) * np.uint64(0xD6E8FEB86659FD93) + np.uint64(base)
     about = table.spec.inputs.get(name)
@@ -130,7 +130,7 @@ def input_digests(name: str, table: Table) -> np.ndarray:
 
 
 def file_keys(raw: Sequence[Any], table: Table, stats: np.ndarray | None) -> list[Any]:
-    """Replace the paths of a table's pictures and sounds by what distinguishes their files from others.
+    """Replace the paths of a table's pictures and sounds by what identifies their files.
 
     Args:
         raw: The raw inputs; a text is a path.
@@ -150,7 +150,7 @@ def file_keys(raw: Sequence[Any], table: Table, stats: np.ndarray | None) -> lis
 
 
 def file_key(path: str, size: int) -> bytes:
-    """What tells one file from another: its path, relative to the table's folders, and its size in bytes."""
+    """Return what identifies a file: its path, relative to the table's folders, and its size in bytes."""
     return f"{os.path.normpath(path)}\0{size}".encode("utf-8", "surrogatepass")
 
 

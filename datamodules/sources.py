@@ -122,7 +122,7 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
 
 
 def join_files(tables: Sequence[Table], name: str) -> np.ndarray:
-    """What the file system says of an input's files; a table without the input names none. -> (N, 3)"""
+    """Concatenate the file statistics of an input; a table without the input has no file. -> (N, 3)"""
     none = [np.full((len(table.ids), STATS), NO_FILE, dtype=np.int64) for table in tables]
     return np.concatenate([table.files.get(name, absent) for table, absent in zip(tables, none)])
 

@@ -1,4 +1,4 @@
-"""Whether plain data, as configs hold it, can be an argument with an annotation."""
+"""Check whether plain data from a config matches the type annotation of an argument."""
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a config (a scalar, a list, a mapping) can be an argument with this annotation."""
+    """Return whether a config value (a scalar, a list, a mapping) matches this type annotation."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(fits(value, one) for one in args)

@@ -205,7 +205,7 @@ class TokenClassificationHead(nn.Module):
         return {"prediction": found, "tags": told, "probability": chances}
 
     def named(self, tags: Sequence[str], untold: Sequence[bool]) -> list[tuple[str, int, int]]:
-        """(type, first word, last word) of entities, or of every word that a token tells of."""
+        """Return (type, first word, last word) of each entity, or, of plain tags, of each word that has a token."""
         if self.scheme == "bio":
             return entities(tags)
         return [(tag, i, i) for i, (tag, nothing) in enumerate(zip(tags, untold)) if not nothing]

@@ -1,4 +1,4 @@
-"""What a test says of each row: in memory while it is little, in a file of each process once it is much."""
+"""Predictions of a test, row by row: in memory while they are small, in one file per process once they are large."""
 
 import json
 import os
@@ -50,7 +50,7 @@ class Written:
 
 
 class Answers:
-    """What the heads of a model say of rows, as columns.
+    """The decoded predictions of a model's heads, as columns.
 
     A process adds the rows that it has tested, and writes them to a file of its own whenever they have become large.
     Processes other than the first hand theirs over, and the first reads all of them in any order of rows, a block at
