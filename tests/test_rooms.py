@@ -23,6 +23,7 @@ MAY = {
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
     "tasks": {"types", "model"},  # the centre, which they are handed built
+    "features": {"types"},  # Features of frozen encoders
     "annotations": set(),
     "untrusted": {"types", "annotations"},
     "checkpoint": {"types", "transforms", "model", "untrusted"},
