@@ -40,7 +40,7 @@ class _Answers(MeanMetric):
         super().update(torch.tensor(best))
 
 
-class ExactMatch(Configurable, _Answers):
+class ExactMatch(_Answers, Configurable):
     """Questions whose answer has the words of a right one, in their order.
 
     plain: capitals alone are of no account, so that 1.5 is not 15, nor "a" nothing.
@@ -56,7 +56,7 @@ class ExactMatch(Configurable, _Answers):
         return float(words(told) == words(right))
 
 
-class AnswerF1(Configurable, _Answers):
+class AnswerF1(_Answers, Configurable):
     """F1 of an answer's words."""
 
     def measure(self, told: str, right: str) -> float:

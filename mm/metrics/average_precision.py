@@ -16,7 +16,7 @@ OVERLAPS = np.linspace(0.5, 0.95, 10).tolist()
 RECALLS = np.linspace(0, 1, 101).tolist()
 
 
-class AveragePrecision(Configurable, MeanAveragePrecision):
+class AveragePrecision(MeanAveragePrecision, Configurable):
     """COCO's average precision, by pycocotools: the mean over IoU 0.5, 0.55 ... 0.95 (map), of 0.5 and of 0.75 alone.
 
     update: per picture {boxes (N, 4) of corners, scores, labels}, and {boxes, labels}. Its names: map50, map, map75,

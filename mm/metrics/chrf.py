@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from mm.configurable import Configurable
 
 
-class ChrF(Configurable, Metric):
+class ChrF(Metric, Configurable):
     """F-score of n-grams of characters, and of words, from 0 to 1 (Popović 2015, 2017), by sacreBLEU.
 
     torchmetrics' `CHRFScore` also averages over the n-gram orders for which the texts are too short, so that a perfect

@@ -14,7 +14,7 @@ NUMBERS_UP_TO = 30  # classes: above it a cell is smaller than its number
 MATRIX_UP_TO = 1000  # classes: above it the matrix takes more memory than the rows
 
 
-class ClassificationReport(Configurable, Metric):
+class ClassificationReport(Metric, Configurable):
     """scikit-learn's `classification_report`, with `zero_division=0`.
 
     The macro averages are over the classes that have a true or a predicted row, as in torchmetrics and seqeval.

@@ -14,7 +14,7 @@ from mm.metrics._labels import inches, set_ticks
 from mm.types import IGNORE
 
 
-class Entities(Configurable, Metric):
+class Entities(Metric, Configurable):
     """seqeval's classification_report: an entity counts where type and both ends are right (Tjong Kim Sang 2003).
 
     update: tags (N, T), truth (N, T), IGNORE where there is no word, and, of plain tags, where none is predicted. Its

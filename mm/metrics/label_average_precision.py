@@ -13,7 +13,7 @@ from mm.types import IGNORE
 UNLABELLED = 2.0  # in place of a probability
 
 
-class LabelAveragePrecision(Configurable, Metric):
+class LabelAveragePrecision(Metric, Configurable):
     """The macro mean of scikit-learn's `average_precision_score`, exact for any probabilities.
 
     A label without a positive row has no precision at any recall: it has no part in the mean, and a warning says how

@@ -46,15 +46,15 @@ def widened(state: Any, dtype: torch.dtype) -> Any:
     return [widened(one, dtype) for one in state]
 
 
-class MeanAbsoluteError(Configurable, Float64States, torchmetrics.MeanAbsoluteError):
+class MeanAbsoluteError(Float64States, torchmetrics.MeanAbsoluteError, Configurable):
     """torchmetrics' MeanAbsoluteError with float64 states."""
 
 
-class MeanSquaredError(Configurable, Float64States, torchmetrics.MeanSquaredError):
+class MeanSquaredError(Float64States, torchmetrics.MeanSquaredError, Configurable):
     """torchmetrics' MeanSquaredError with float64 states."""
 
 
-class R2Score(Configurable, Float64States):
+class R2Score(Float64States, Configurable):
     """Coefficient of determination, computed from the squared deviations of the targets from their mean.
 
     torchmetrics' R2Score subtracts the squared sum of the targets from the sum of their squares, which leaves no digit
@@ -98,7 +98,7 @@ class R2Score(Configurable, Float64States):
         return (residuals == 0).to(residuals.dtype)
 
 
-class SpearmanCorrCoef(Configurable, Float64States, torchmetrics.SpearmanCorrCoef):
+class SpearmanCorrCoef(Float64States, torchmetrics.SpearmanCorrCoef, Configurable):
     """torchmetrics' SpearmanCorrCoef with float64 states, and with ranks that do not overflow.
 
     torchmetrics keeps the values in float32, where 60 Unix times of one minute are all equal, and adds the ranks of
