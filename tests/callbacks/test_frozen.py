@@ -17,8 +17,8 @@ from conftest import COLUMNS, TINY, write_manifest
 from safetensors.torch import load_file
 
 from mm.callbacks import frozen
-from mm.callbacks.frozen import identities
 from mm.callbacks.stored import StoredFeatures, Writer
+from mm.datamodules.fingerprint import identities
 from mm.encoders.text.transformer import TextTransformer
 from mm.types import Features
 
