@@ -14,6 +14,7 @@ MAY = {
     "messages": set(),
     "files": set(),
     "reports": {"files"},
+    "configurable": set(),
     "runs": set(),  # and no torch
     "signals": set(),
     "text_column": {"transforms"},
@@ -24,6 +25,7 @@ MAY = {
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
     "tasks": {"types", "model"},  # the centre, which they are handed built
+    "features": {"types"},  # Features of frozen encoders
     "annotations": set(),
     "untrusted": {"types", "annotations"},
     "checkpoint": {"types", "transforms", "model", "untrusted"},
@@ -32,14 +34,15 @@ MAY = {
 }
 # Open to every room.
 GROUND = {
-    "messages",
-    "files",
-    "signals",
-    "windows",
     "absence",
-    "text_column",
-    "reports",
+    "configurable",
+    "files",
     "fingerprints",
+    "messages",
+    "reports",
+    "signals",
+    "text_column",
+    "windows",
 }
 ANYTHING = {"cli", "__init__", "__main__"}  # `mm/__init__.py` re-exports load
 FILES = sorted([*ROOT.glob("mm/**/*.py"), *ROOT.glob("datamodules/**/*.py")])

@@ -13,7 +13,7 @@ from mm.cli._escape import read_resolved
 from mm.files import whole
 from mm.fingerprints import differences, from_tensors
 from mm.messages import is_first_process, plain
-from mm.tasks.sharding import complete
+from mm.tasks.distributed.sharding import complete
 
 # Of the datamodule, what may change while a run goes on: how rows are fed, not which they are, nor their order.
 FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transforms", "cache")

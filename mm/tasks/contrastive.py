@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.content import content
-from mm.tasks.gathering import Loss, ReadsContent, compare, logged, measurable, merge, retrieved, unit
+from mm.tasks.distributed.gathering import Loss, ReadsContent, compare, logged, measurable, merge, retrieved, unit
 from mm.tasks.measures import Mean, mean_losses
 from mm.types import IGNORE, Batch, Embedded, Offers, Towered, data_source, pick
 

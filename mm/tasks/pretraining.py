@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
-from mm.tasks.gathering import logged
+from mm.tasks.distributed.gathering import logged
 from mm.tasks.measures import Mean, mean_losses
 from mm.types import Batch, Features, data_source
 

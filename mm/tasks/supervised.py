@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from mm.model import MultimodalModel
 from mm.tasks.answers import Answers
 from mm.tasks.base import Task
+from mm.tasks.distributed.sharding import FSDP2Strategy
 from mm.tasks.measures import (
     choose_subsets,
     mean_losses,
@@ -22,7 +23,6 @@ from mm.tasks.measures import (
     section,
 )
 from mm.tasks.row_loss import row_loss
-from mm.tasks.sharding import Sharded
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
 from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, data_source, labelled, mask_inputs, pick
 from mm.windows import windows_of
@@ -107,7 +107,7 @@ class Supervised(Task):
 
     def configure_model(self) -> None:
         super().configure_model()
-        if isinstance(self.trainer.strategy, Sharded):
+        if isinstance(self.trainer.strategy, FSDP2Strategy):
             for heads in self.unimodal.values():
                 self.trainer.strategy.shard_heads(heads)
 

@@ -11,12 +11,12 @@ from lightning import Trainer
 from PIL import Image
 from torch import Tensor
 
-from mm.callbacks.frozen import notes_of
 from mm.cli._results import notes
 from mm.cli._run import data_counts
 from mm.datamodules.base import DataModule
 from mm.datamodules.order import Draw
 from mm.datamodules.rows import Rows
+from mm.features.store import notes_of
 from mm.transforms.audio.waveform import Waveform
 from mm.transforms.corrupt.corrupted import Corrupted, Without
 from mm.transforms.target.answers import Answers

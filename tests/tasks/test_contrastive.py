@@ -25,7 +25,7 @@ from mm.model import MultimodalModel
 from mm.tasks import contrastive
 from mm.tasks.contrastive import Contrastive
 from mm.tasks.nonfinite import NonFinite
-from mm.tasks.schedule import Schedule
+from mm.tasks.optim.schedule import Schedule
 from mm.types import IGNORE, Batch
 
 ROWS = 12

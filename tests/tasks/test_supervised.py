@@ -18,8 +18,8 @@ from mm.heads.classification import ClassificationHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.tasks.measures import choose_subsets, section, subsets
+from mm.tasks.optim.schedule import Schedule
 from mm.tasks.row_loss import row_loss
-from mm.tasks.schedule import Schedule
 from mm.tasks.supervised import Supervised, drop_inputs
 from mm.types import IGNORE, Batch, DataSpec, Features, Merged, TargetData
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from mm.callbacks.stored import DONE, StoredFeatures, Writer, data_of, entries
+from mm.features.files import DONE, FeatureStore, Writer, data_of, entries
 from mm.files import discard, put
 from mm.types import Batch, DataSource, Features, data_source
 
@@ -56,7 +56,7 @@ class FrozenFeatures(Callback):
                     compute(trainer, data, name, encoder, path)
             if trainer.is_global_zero:
                 print(f"features of '{name}', whose encoder is frozen: {'read from' if there else 'kept in'} {path}")
-            data.stored[name] = StoredFeatures(path)
+            data.stored[name] = FeatureStore(path)
 
     def key(self, trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, sample: Batch) -> str:
         """Of all that the Features follow from."""
@@ -80,7 +80,7 @@ def find(trainer: Trainer, name: str, encoder: nn.Module, path: Path, sample: Ba
         if not trainer.strategy.broadcast((there / DONE).exists()):
             return there, False
         now = encode(trainer, encoder, name, sample)
-        if trainer.strategy.broadcast(same(StoredFeatures(there), sample.row, now, str(trainer.precision))):
+        if trainer.strategy.broadcast(same(FeatureStore(there), sample.row, now, str(trainer.precision))):
             return there, True
         if trainer.is_global_zero:
             print(f"features of '{name}' in {there} are not what its encoder gives now: others are kept beside them")
@@ -125,7 +125,7 @@ def encode(trainer: Trainer, encoder: nn.Module, name: str, batch: Batch) -> Fea
         return encoder(trainer.precision_plugin.convert_input(batch.inputs[name]), batch.masks[name])
 
 
-def same(stored: StoredFeatures, row: Tensor, now: Features, precision: str) -> bool:
+def same(stored: FeatureStore, row: Tensor, now: Features, precision: str) -> bool:
     """Whether what was stored of some rows is what an encoder gives for them now; row (B,) as in Batch."""
     slack = SLACK_HALF if "16" in precision else SLACK
     found: dict[int, list[Features]] = {}

@@ -59,7 +59,7 @@ class Index(NamedTuple):
     places: np.ndarray  # (M, 4), in the order of rows: which process wrote it, as its which, its tokens' begin and end
 
 
-class StoredFeatures:
+class FeatureStore:
     """A transform whose raw input is the number of the row: gives the Features that were kept of it.
 
     A row that was absent has none. Errors: ValueError for a row that could not be read, as it was told then.
