@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import mm
 from mm.checkpoint import METRICS, build, build_metrics, fetch, find_class, load, weights
-from mm.types import FORMAT
+from mm.checkpoint.upgrade import FORMAT
 
 
 @pytest.fixture(scope="module")

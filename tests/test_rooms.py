@@ -20,6 +20,7 @@ MAY = {
     "text_column": {"transforms"},
     "windows": {"types"},
     "absence": {"types"},
+    "fingerprints": {"types"},
     **{room: {"types", "layers"} for room in BUILT},
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
@@ -32,7 +33,17 @@ MAY = {
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.
-GROUND = {"absence", "configurable", "files", "messages", "reports", "signals", "text_column", "windows"}
+GROUND = {
+    "absence",
+    "configurable",
+    "files",
+    "fingerprints",
+    "messages",
+    "reports",
+    "signals",
+    "text_column",
+    "windows",
+}
 ANYTHING = {"cli", "__init__", "__main__"}  # `mm/__init__.py` re-exports load
 FILES = sorted([*ROOT.glob("mm/**/*.py"), *ROOT.glob("datamodules/**/*.py")])
 

@@ -10,12 +10,12 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
+from mm.assembly.construct import build, escape
 from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
 from mm.cli import _finish, _results, _run, _trainer
 from mm.cli._app import remember
-from mm.cli._escape import build, escape
-from mm.datamodules.fingerprint import from_tensors, seen_in_training
+from mm.fingerprints import from_tensors, seen_in_training
 from mm.messages import plain, say
 from mm.types import TargetData
 

@@ -11,7 +11,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from mm.cli._escape import build, escape
+from mm.assembly.construct import build, escape
 from mm.transforms.tabular.columns import plain
 from mm.types import MODALITIES, DataSpec, InputSpec
 

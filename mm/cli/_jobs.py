@@ -12,9 +12,9 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
+from mm.assembly.construct import read_resolved
 from mm.cli import compare
 from mm.cli._app import parse, shown
-from mm.cli._escape import read_resolved
 from mm.messages import plain
 from mm.runs.folder import read_overrides
 

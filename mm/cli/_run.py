@@ -19,11 +19,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
+from mm.assembly.construct import build
 from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import remember, resume_command, shown
-from mm.cli._escape import build
 from mm.datamodules.targets import check_labelled
 from mm.files import refusal
 from mm.messages import command, is_first_process, near, plain, say

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
-from mm.cli._escape import build
+from mm.assembly.construct import build
 from mm.messages import is_first_process, listing, near
 from mm.model import MultimodalModel
 from mm.peft import adapters

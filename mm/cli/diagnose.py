@@ -48,9 +48,9 @@ def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
     """Build the data and the task, with its model, of a run from its finished config."""
     from omegaconf import OmegaConf, open_dict
 
+    from mm.assembly.construct import build, escape, read_resolved
     from mm.checkpoint import check_classes
     from mm.cli import _finish, _run, _teachers, _weights
-    from mm.cli._escape import build, escape, read_resolved
     from mm.tasks.pretraining import Pretraining
     from mm.tasks.supervised import Supervised
 

@@ -52,8 +52,8 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
     from omegaconf import open_dict
 
     from mm import checkpoint
+    from mm.assembly.construct import escape
     from mm.cli import _alignment, _apply, _frozen
-    from mm.cli._escape import escape
     from mm.tasks.contrastive import Ranks
 
     if cfg.get("robustness") is not None:
