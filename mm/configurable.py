@@ -106,7 +106,9 @@ def to_config(value: Any, where: str = "") -> Any:
     if isinstance(value, list | tuple):
         return [to_config(child, f"{where}.{index}") for index, child in enumerate(value)]
     try:
-        config = value.get_config() if isinstance(value, Configurable) else to_config(recorded_arguments(value))
+        config = (
+            type(value).get_config(value) if isinstance(value, Configurable) else to_config(recorded_arguments(value))
+        )
         return {"_target_": target_of(value), **config}
     except ValueError as error:
         raise ValueError(f"{where}: {error}" if where else str(error)) from None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm.checkpoint.saving import save
+from mm.checkpoint.saving import save, try_save
 from mm.messages import listing, near
 from mm.model import MultimodalModel
 from mm.transforms.collate import Sample, collate, finish, is_absent
@@ -60,6 +60,14 @@ class TrainedModel:
         head = f"{type(self).__name__}({str(self.path)!r})" if self.path else f"{type(self).__name__}, not saved yet"
         return f"{head}\n  inputs:  {inputs}\n  targets: {targets}\n  size:    {count}"
 
+    @property
+    def config(self) -> dict[str, Any]:  # until every room reads the attributes
+        return {"columns": self.columns, "task": self.task, "split": self.split, "metrics": self.metrics}
+
+    @property
+    def readers(self) -> dict[str, TargetTransform]:  # until every room reads the attribute
+        return self.target_codecs
+
     def save(self, path: str | Path) -> Path:
         """Write the model as a model directory, which `mm.load` reads.
 
@@ -72,20 +80,34 @@ class TrainedModel:
         Raises:
             ValueError: If a part of the model does not say how it was built.
         """
-        save(
-            path,
-            self.model,
-            self.transforms,
-            self.target_codecs,
-            self.spec,
-            self.metrics,
-            self.card,
-            columns=self.columns,
-            task=self.task,
-            split=self.split,
-            rows=self.rows,
-        )
+        save(path, **self._saved())
         return Path(path)
+
+    def check_saving(self, path: Path) -> None:
+        """Write a model directory without its weights and remove it again.
+
+        Args:
+            path: Where the directory would be.
+
+        Raises:
+            ValueError: If the model could not be saved.
+        """
+        try_save(path, **self._saved())
+
+    def _saved(self) -> dict[str, Any]:
+        """Return the arguments of `save`, but for the path."""
+        return {
+            "model": self.model,
+            "transforms": self.transforms,
+            "targets": self.target_codecs,
+            "spec": self.spec,
+            "metrics": self.metrics,
+            "card": self.card,
+            "columns": self.columns,
+            "task": self.task,
+            "split": self.split,
+            "rows": self.rows,
+        }
 
     @torch.inference_mode()
     def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]], batch_size: int = 32) -> Any:

@@ -56,8 +56,8 @@ def datamodule(
         for key, value in loaded.config["split"].items():
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
                 cfg.datamodule.split[key] = escape(value)
-    built = _finish.build_datamodule(
-        cfg, readers={} if anew else loaded.readers, known=targets, trained=True, whole=not drawn
+    built = _finish.build_data(
+        cfg, codecs=False, readers={} if anew else loaded.readers, known=targets, trained=True, whole=not drawn
     )
     table = built.table
     for name in [n for n in table.targets if n not in targets]:

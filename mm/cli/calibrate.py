@@ -51,7 +51,8 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     told = f"{len(datamodule.rows(rows['val']))} {about(datamodule, cfg.split)}"
     told += "; the checkpoint may have been chosen by the same rows" if cfg.split == "val" else ""
     told += _calibration.uses(model, seen, cfg.conformal, cfg.seed)
-    checkpoint.calibrate(loaded.path, fitted, _calibration.summary(fitted, best, told))
+    assert loaded.path is not None
+    checkpoint.save_calibration(loaded.path, fitted, _calibration.summary(fitted, best, told))
 
     remember(folder)
     numbers: dict[str, Any] = {f"{key}/{n}": value for key, found in results.items() for n, value in found.items()}

@@ -25,6 +25,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     device = _apply.find_device(cfg.device)
     model, table = loaded.model.to(device), datamodule.table
     loader = datamodule.loader(cfg.split)
+    assert loaded.path is not None
     path = folder / "embeddings.parquet"
     writer = _index.Writer(
         path,

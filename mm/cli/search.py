@@ -97,6 +97,7 @@ def check_model(loaded: "LoadedModel", embeddings: "Embeddings") -> None:
     width = next(iter(loaded.model.projections.values())).out_features
     if width != embeddings.width:
         raise ValueError(f"{loaded.path} gives {width} numbers, but {embeddings.path} holds {embeddings.width}")
+    assert loaded.path is not None
     if fingerprint(loaded.path) != embeddings.model:
         raise ValueError(
             f"{embeddings.path} was written by another model, or with other weights, than {loaded.path}; write it anew "
