@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm.cli._app import launch, remember, shown
+from mm.cli._app import launch, save_overrides, shown
 from mm.messages import plain
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     told += _calibration.uses(model, seen, cfg.conformal, cfg.seed)
     checkpoint.calibrate(loaded.path, fitted, _calibration.summary(fitted, best, told))
 
-    remember(folder)
+    save_overrides(folder)
     numbers: dict[str, Any] = {f"{key}/{n}": value for key, found in results.items() for n, value in found.items()}
     numbers |= _run.data_counts(datamodule)
     saved = {"model": loaded.path, "metrics": _results.write_metrics(folder, numbers, {})}

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import COLUMNS, TINY
-from omegaconf import OmegaConf
 
-from mm.cli._slurm import Request, trainer_overrides
+from mm.launch.slurm import SlurmRequest
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = yaml.safe_load((ROOT / "conf/hydra/launcher/slurm.yaml").read_text())
@@ -23,8 +22,8 @@ TWO = ["hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2"]
 SKIP = 77  # exit status of scripts/slurm_testbed where Slurm can't be had
 
 
-def request(**changed) -> Request:
-    return Request(**({k: v for k, v in DEFAULTS.items() if k != "_target_"} | changed))
+def request(**changed) -> SlurmRequest:
+    return SlurmRequest(**({k: v for k, v in DEFAULTS.items() if k != "_target_"} | changed))
 
 
 def test_sbatch_is_asked_for_what_was_typed():
@@ -36,17 +35,8 @@ def test_sbatch_is_asked_for_what_was_typed():
     assert request(requeue=0).sbatch()["additional_parameters"] == {"no-requeue": True}
 
 
-def test_the_trainer_learns_nodes_and_devices_from_slurm():
-    four = request(nodes=4, gpus_per_node=8)
-    default, every = ({"trainer": {"num_nodes": 1, "devices": devices}} for devices in (1, -1))
-    added = ["trainer.num_nodes=4", "trainer.devices=8"]
-    assert trainer_overrides(four, OmegaConf.create(default), []) == added
-    assert trainer_overrides(four, OmegaConf.create(every), ["trainer=ddp"]) == added
-    same = {"trainer": {"num_nodes": 4, "devices": 8}}
-    assert trainer_overrides(four, OmegaConf.create(same), ["trainer.devices=8"]) == []
-    for devices, typed in ((4, []), (1, ["trainer.devices=1"])):
-        with pytest.raises(ValueError, match=rf"trainer.devices is {devices}, but hydra.launcher.tasks_per_node is 8"):
-            trainer_overrides(four, OmegaConf.create({"trainer": {"num_nodes": 4, "devices": devices}}), typed)
+def test_the_defaults_are_those_of_the_command():
+    assert request() == SlurmRequest()
 
 
 def test_without_slurm_it_is_one_message(mm, monkeypatch):

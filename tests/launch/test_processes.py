@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import COLUMNS, TINY, write_manifest
 
-from mm.cli._processes import Watch, lost, verdict
+from mm.launch.processes import ProcessMonitor, exit_reason, is_lost_worker
 
 EXACT = [  # nothing random but the order of rows
     "model.encoders.text.dropout=0",
@@ -155,37 +155,37 @@ def started(code: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code])
 
 
-def test_the_watch_ends_the_others_and_keeps_what_was_said(tmp_path):
+def test_the_monitor_ends_the_others_and_keeps_what_was_said(tmp_path):
     (tmp_path / "7.json").write_text(json.dumps({"status": 2, "text": "row 3 is no picture"}))
     patient, failing = started("import time; time.sleep(60)"), started("raise SystemExit(2)")
-    watch = Watch([patient, failing], tmp_path)
-    watch.start()
-    assert watch.found.wait(30)
-    watch.close()
-    assert (watch.status, watch.text) == (2, "row 3 is no picture")
+    monitor = ProcessMonitor([patient, failing], tmp_path)
+    monitor.start()
+    assert monitor.failed.wait(30)
+    monitor.close()
+    assert (monitor.status, monitor.text) == (2, "row 3 is no picture")
     assert patient.returncode == -9
     assert not tmp_path.exists()
 
 
-def test_the_watch_lets_those_that_succeed_come_to_their_end(tmp_path):
+def test_the_monitor_lets_those_that_succeed_come_to_their_end(tmp_path):
     child = started("import time; time.sleep(0.5)")
-    watch = Watch([child], tmp_path)
-    watch.start()
-    watch.close()
+    monitor = ProcessMonitor([child], tmp_path)
+    monitor.start()
+    monitor.close()
     assert child.returncode == 0
-    assert not watch.found.is_set()
+    assert not monitor.failed.is_set()
 
 
 def test_a_first_process_that_does_not_notice_is_ended(tmp_path):
     code = f"""
 import subprocess, sys, time
 from pathlib import Path
-from mm.cli import _processes
-_processes.GRACE = 0.5
+from mm.launch import processes
+processes.GRACE = 0.5
 folder = Path({str(tmp_path / "reports")!r})
 folder.mkdir()
 child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
-_processes.Watch([child], folder).start()
+processes.ProcessMonitor([child], folder).start()
 time.sleep(60)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
@@ -196,8 +196,8 @@ time.sleep(60)
 def test_a_process_ends_when_the_one_that_started_it_is_gone(tmp_path):
     child = """
 import os, sys, threading, time
-from mm.cli._processes import follow
-threading.Thread(target=follow, args=(int(sys.argv[1]),), daemon=True).start()
+from mm.launch.processes import end_with_parent
+threading.Thread(target=end_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
 time.sleep(60)
 """
     parent = f"""
@@ -212,15 +212,15 @@ os.kill(os.getpid(), 9)
 
 
 def test_the_first_report_counts_and_else_the_status(tmp_path):
-    assert verdict([None, -11], tmp_path) == (1, "process 2 (of 0 to 2) was ended by SIGSEGV")
+    assert exit_reason([None, -11], tmp_path) == (1, "process 2 (of 0 to 2) was ended by SIGSEGV")
     for name, time_ns in (("late", 2_000_000_000), ("early", 1_000_000_000)):
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps({"status": 1, "text": name}))
         os.utime(file, ns=(time_ns, time_ns))
-    assert verdict([1, 1], tmp_path) == (1, "early")
+    assert exit_reason([1, 1], tmp_path) == (1, "early")
 
 
 def test_what_a_lost_connection_says():
-    assert lost(RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:40644"))
-    assert not lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not lost(ValueError("the text says: connection reset"))
+    assert is_lost_worker(RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:40644"))
+    assert not is_lost_worker(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_lost_worker(ValueError("the text says: connection reset"))

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import COLUMNS, TINY
-from omegaconf import OmegaConf
 
-from mm.cli import _pool
-from mm.cli._jobs import Job, results
-from mm.cli._pool import Pool, shares
+from mm.launch import local
+from mm.launch.job import Job, identity
+from mm.launch.local import LocalPool, allocate_slots
 
 # A job that says when it ran and on what, then does as its last argument says.
 STANDIN = """
@@ -45,17 +44,25 @@ said = {"from": begun, "to": time.monotonic()} | {k: os.environ[k] for k in kept
 """
 
 
+PROGRAM = (sys.executable, "-c", STANDIN)
+
+
+def pool(*gpus: str, retries: int = 1) -> LocalPool:
+    return LocalPool(len(gpus), gpus, retries, print, PROGRAM)
+
+
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
     """Make jobs of stand-ins: what each does -> the jobs, in a folder of their own."""
-    monkeypatch.setattr(_pool, "PROGRAM", [sys.executable, "-c", STANDIN])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     (tmp_path / "s").mkdir()
 
-    def jobs(*how: str) -> list[Job]:
+    def jobs(*actions: str) -> list[Job]:
         made = []
-        for i, what in enumerate(how):
-            own = [f"seed={i}"]
-            made.append(Job(i, tmp_path / f"s/{i}", [str(tmp_path / f"s/{i}"), what], own, own[0]))
+        for i, action in enumerate(actions):
+            folder = tmp_path / f"s/{i}"
+            made.append(Job([str(folder), action, f"seed={i}"], folder, f"seed={i}", i))
         return made
 
     return jobs
@@ -65,14 +72,10 @@ def said(job: Job) -> dict:
     return json.loads((job.folder / "said.json").read_text())
 
 
-def slots(*gpus: str) -> list[dict[str, str]]:
-    return [{"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": "1"} for gpu in gpus]
-
-
 def test_one_job_per_free_device(sweep, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "one")
     jobs = sweep(*["fine"] * 7)
-    assert Pool(slots("0", "1", "2"), retries=1).run(jobs) == [""] * 7
+    assert pool("0", "1", "2").run(jobs) == [""] * 7
     by_gpu: dict[str, list[tuple[float, float]]] = {}
     for job in jobs:
         by_gpu.setdefault(said(job)["CUDA_VISIBLE_DEVICES"], []).append((said(job)["from"], said(job)["to"]))
@@ -85,7 +88,7 @@ def test_one_job_per_free_device(sweep, monkeypatch):
 
 def test_failures_leave_the_others_are_tried_once_more_and_told(sweep, capfd):
     jobs = sweep("fine", "fail", "once", "mistake", "fine")
-    errors = Pool(slots("0", "1"), retries=1).run(jobs)
+    errors = pool("0", "1").run(jobs)
     assert [bool(error) for error in errors] == [False, True, False, True, False]
     assert "RuntimeError: broken at try 1" in errors[1]
     assert "status 1" in errors[1]
@@ -98,35 +101,28 @@ def test_failures_leave_the_others_are_tried_once_more_and_told(sweep, capfd):
     out = capfd.readouterr().out
     assert "broken" not in out
     assert out.count("failed with status 1") == 3
-    returned = results(jobs, errors)
-    assert returned[0].return_value is None
-    with pytest.raises(ValueError, match=r"2 of 5 jobs failed: .*s/1, .*s/3"):
-        _ = returned[1].return_value
-    shown = capfd.readouterr()
-    assert "broken at try 1" in shown.err
-    assert "not finished: 1, 3" in shown.out  # below the table
 
 
 def test_a_job_without_metrics_is_not_finished(sweep, monkeypatch):
     (job,) = sweep("leave")
-    (error,) = Pool(slots("0"), retries=0).run([job])
+    (error,) = pool("0", retries=0).run([job])
     assert error.startswith("ended without metrics.json")
-    monkeypatch.setattr(_pool, "WITHOUT", (job.command[0],))  # as mm embed
-    assert Pool(slots("0"), retries=0).run([job]) == [""]
+    monkeypatch.setattr(local, "VERBS_WITHOUT_METRICS", (job.command[0],))  # as mm embed
+    assert pool("0", retries=0).run([job]) == [""]
 
 
 def test_the_same_again_runs_only_what_is_left(sweep, capfd):
-    Pool(slots("0"), retries=0).run(sweep("fine", "fail"))
+    pool("0", retries=0).run(sweep("fine", "fail"))
     times = [said(job) for job in sweep("fine")]
     jobs = sweep("fine", "fine", "fine")
-    assert Pool(slots("0"), retries=0).run(jobs) == ["", "", ""]
+    assert pool("0", retries=0).run(jobs) == ["", "", ""]
     assert said(jobs[0]) == times[0]
     assert said(jobs[1])["MM_RESTART_COUNT"] == "1"
     assert "MM_RESTART_COUNT" not in said(jobs[2])
     assert "1 of them finished" in capfd.readouterr().out
-    other = [Job(0, jobs[0].folder, [], ["seed=7", "trainer.devices=2"], "")]
+    other = [Job(["x", "seed=7", "trainer.devices=2"], jobs[0].folder)]
     with pytest.raises(ValueError, match="holds another run \\(there: seed=0; now: seed=7\\)"):
-        Pool(slots("0"), retries=0).run(other)
+        pool("0", retries=0).run(other)
 
 
 def test_a_signal_stops_every_job(sweep):
@@ -138,11 +134,11 @@ def test_a_signal_stops_every_job(sweep):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=stop).start()
-    pool = Pool(slots("0", "1"), retries=1)
+    stopped_pool = pool("0", "1")
     with pytest.raises(SystemExit) as stopped:
-        pool.run(jobs)
+        stopped_pool.run(jobs)
     assert stopped.value.code == 130
-    assert not pool.running
+    assert not stopped_pool.running
     assert not jobs[2].folder.exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -158,12 +154,12 @@ def test_a_job_that_an_earlier_command_still_runs_is_left_alone(sweep):
         while _free(log.name):
             time.sleep(0.05)
     try:
-        (error,) = Pool(slots("0"), retries=1).run([job])
+        (error,) = pool("0").run([job])
         assert "still runs it" in error
         assert not job.folder.exists()
     finally:
         orphan.communicate(b"\n")
-    assert Pool(slots("0"), retries=1).run([job]) == [""]
+    assert pool("0").run([job]) == [""]
 
 
 def _free(log: str) -> bool:
@@ -182,27 +178,32 @@ def test_slots_follow_devices(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
 
-    def gpus(devices, accelerator="auto", **changed) -> list[tuple[str | None, str]]:
-        config = OmegaConf.create({"trainer": {"devices": devices, "accelerator": accelerator}})
-        made = shares([config], **({"slots": None, "gpus": None} | changed))
+    def gpus(devices, gpus=(), slots=None) -> list[tuple[str | None, str]]:
+        made = allocate_slots([Job(["train"], Path("x"), devices=devices)], slots, gpus)
         return [(share.get("CUDA_VISIBLE_DEVICES"), share["OMP_NUM_THREADS"]) for share in made]
 
     assert gpus(1, gpus=range(8)) == [(str(i), "2") for i in range(8)]
     assert gpus(2, gpus=[0, 1, 2, 5, 7]) == [("0,1", "4"), ("2,5", "4")]
     assert gpus(-1, gpus=[0, 1]) == [("0,1", "8")]
     assert gpus(1, gpus=["a", "b"], slots=3) == [("a", "5"), ("b", "5"), ("a", "5")]
-    assert gpus(1, "cpu") == [(None, "1")] * 16
-    assert gpus(2, "cpu", slots=4) == [(None, "2")] * 4
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert gpus(1) == [(None, "1")] * 16
+    assert gpus(2, slots=4) == [(None, "2")] * 4
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    assert gpus(1) == [("4", "8"), ("6", "8")]
+    assert gpus(1, gpus=range(2)) == [("4", "8"), ("6", "8")]
     assert gpus(1, gpus=[1, "GPU-a"]) == [("6", "8"), ("GPU-a", "8")]
     with pytest.raises(ValueError, match="got 4, wanted 0 to 1: numbers count the GPUs of CUDA_VISIBLE_DEVICES=4,6"):
         gpus(1, gpus=[4])
     with pytest.raises(ValueError, match="a job wants 4 devices .*, there are 2: 4, 6"):
-        gpus(4)
-    with pytest.raises(ValueError, match="give their number"):
-        gpus("0,1")
+        gpus(4, gpus=range(2))
+    with pytest.raises(ValueError, match="slots: got 0, wanted 1 or more"):
+        gpus(1, slots=0)
+
+
+def test_a_job_is_what_its_overrides_are():
+    words = ["train", "--config-dir=conf", "hydra.verbose=true", "seed=1", "~callbacks.checkpoint", "run='s/1'"]
+    assert identity(words[1:]) == {"seed=1", "~callbacks.checkpoint"}
+    assert identity(["+trainer.devices=2", "trainer=ddp"]) == {"trainer=ddp"}
+    assert identity(["trainer.devices=2"], ("run",)) == {"trainer.devices=2"}
 
 
 SMALL = [*COLUMNS, *TINY, "datamodule.batch_size=16", "trainer.max_epochs=1"]
