@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: on the devices of this machine, or on a Slurm cluster. Knows neither Hydra nor torch."""
+"""Jobs in processes of their own, on the devices of this machine or on a Slurm cluster; without Hydra and torch."""
 
 __all__ = ["Job", "LocalPool", "SlurmQueue", "SlurmRequest"]
 

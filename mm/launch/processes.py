@@ -1,4 +1,4 @@
-"""One job in several processes of this machine: the first error of any of them is reported once, and all of them end."""
+"""One job in several processes of this machine: the first error of any of them is reported, and all of them end."""
 
 import json
 import os
