@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 BUILT = {"encoders", "fusion", "heads"}
 SIDE = {"losses", "metrics", "transforms", "model", "tasks", "callbacks", "peft", "merging", "knowledge", "compression"}
 SIDE |= {"export", "explain", "cleaning", "monitoring", "contracts", "layers"}
+APPLYING = {"calibration", "evaluation", "retrieval"}
 MAY = {
     "types": set(),
     "messages": set(),
@@ -27,6 +28,8 @@ MAY = {
     "untrusted": {"types", "annotations"},
     "checkpoint": {"types", "transforms", "model", "untrusted"},
     "datamodules": {"types", "transforms", "annotations"},
+    "applying": {"types", "checkpoint", "datamodules"},  # of data the digests of its rows
+    **{room: {"types", "model", "checkpoint", "metrics", "applying"} for room in APPLYING},
     "serving": {"types", "transforms", "checkpoint"},
 }
 GROUND = {"messages", "files", "signals", "windows", "absence", "text_column", "reports"}  # open to every room
