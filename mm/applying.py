@@ -1,46 +1,17 @@
 """What evaluation, calibration and retrieval share: a trained model over the rows of a data set."""
 
-from collections.abc import Mapping, Sequence
-from copy import copy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from mm import checkpoint
 from mm.checkpoint import LoadedModel
-from mm.datamodules.fingerprint import Fingerprint, from_tensors, seen_in_training
-from mm.types import Batch, Transform
+from mm.fingerprints import from_tensors, seen_in_training
+from mm.types import DataSource
 
 SPLITS = ("train", "val", "test")
-
-
-class DataSource(Protocol):
-    """What these functions read of data; every `DataModule` is one."""
-
-    transforms: dict[str, Transform]
-    stored: dict[str, Transform]
-    faults: dict[tuple[int, str], str]
-    long: set[tuple[int, str]]
-
-    @property
-    def table(self) -> Any: ...
-
-    @property
-    def fingerprint(self) -> Fingerprint: ...
-
-    def use(self, transforms: Mapping[str, Transform]) -> None: ...
-
-    def rows(self, split: str) -> np.ndarray: ...
-
-    def loader(self, split: str) -> Any: ...
-
-    def finish(self, batch: Batch) -> Batch: ...
-
-    def truth(self, name: str, row: int) -> Any: ...
-
-    def write_errors(self, path: Path) -> None: ...
 
 
 def open_model(model: LoadedModel | str | Path, allow: Sequence[str] = ()) -> LoadedModel:
@@ -57,7 +28,7 @@ def open_model(model: LoadedModel | str | Path, allow: Sequence[str] = ()) -> Lo
 
 
 def match_data(model: LoadedModel, data: DataSource, labelled: bool) -> DataSource:
-    """Return data whose inputs are read by a model's own transforms.
+    """Return data whose inputs are read by a model's own transforms, and whose targets have its classes.
 
     Args:
         model: A trained model.
@@ -65,29 +36,26 @@ def match_data(model: LoadedModel, data: DataSource, labelled: bool) -> DataSour
         labelled: Whether the targets of the model's heads are needed.
 
     Returns:
-        The data itself where it has the model's transforms, else a copy that has them. The copy shares its rows and
-        its list of faults.
+        The data itself where it is of this model already, else a copy.
 
     Raises:
-        ValueError: If the data has none of the model's inputs, lacks a head's target, or has other classes.
+        ValueError: If the data has none of the model's inputs, lacks a head's target, or has unknown classes.
     """
-    spec, source = data.table.spec, data.table.source
-    if not set(model.transforms) & set(spec.inputs):
-        raise ValueError(f"{source}: has {', '.join(spec.inputs)}, but the model reads {', '.join(model.transforms)}")
+    if not set(model.transforms) & set(data.spec.inputs):
+        raise ValueError(
+            f"{data.source}: has {', '.join(data.spec.inputs)}, but the model reads {', '.join(model.transforms)}"
+        )
+    same_classes = True
     for name in model.model.heads if labelled else ():
-        if name not in data.table.targets:
-            raise ValueError(f"{source}: has no target '{name}', which the model predicts; name its column")
-        found, known = spec.targets[name], model.spec.targets[name]
-        if (found.kind, found.classes) != (known.kind, known.classes):
-            raise ValueError(
-                f"{source}: the classes of '{name}' are not those of the model; build the data with "
-                "readers=model.readers and known=model.spec.targets"
-            )
+        if name not in data.spec.targets:
+            raise ValueError(f"{data.source}: has no target '{name}', which the model predicts; name its column")
+        found, known = data.spec.targets[name], model.spec.targets[name]
+        same_classes &= (found.kind, found.classes) == (known.kind, known.classes)
+    if not same_classes:
+        return data.bind(model.transforms, model.spec, model.readers)
     if all(data.transforms.get(name) is transform for name, transform in model.transforms.items()):
         return data
-    matched = copy(data)
-    matched.use(model.transforms)
-    return matched
+    return data.bind(model.transforms)
 
 
 def trained_rows(model: LoadedModel, data: DataSource, split: str) -> tuple[int, str]:
@@ -106,19 +74,19 @@ def trained_rows(model: LoadedModel, data: DataSource, split: str) -> tuple[int,
     for name in ("val", "test") if split == "all" else {split} - {"train"}:
         seen = seen_in_training(before, data.fingerprint, name)
         if seen.any() and not first:
-            first = data.table.name(int(np.flatnonzero(data.table.split == name)[seen.argmax()]))
+            first = data.row_name(int(np.flatnonzero(data.splits == name)[seen.argmax()]))
         count += int(seen.sum())
     return count, first
 
 
 def count_splits(data: DataSource) -> dict[str, int]:
     """Return the number of rows of each split."""
-    return {name: int((data.table.split == name).sum()) for name in SPLITS}
+    return {name: int((data.splits == name).sum()) for name in SPLITS}
 
 
 def count_faults(data: DataSource) -> dict[str, int]:
     """Return how many rows could not be read, and how many were changed, such as `data/cut/text`."""
-    names = [name for _, name in data.long]
+    names = [name for _, name in data.notes]
     faulty = {"data/faulty_rows": len({row for row, _ in data.faults})}
     return faulty | {f"data/{name}": names.count(name) for name in sorted(set(names))}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mm import checkpoint
-from mm.applying import DataSource, count_faults, count_splits, find_device, match_data, open_model, trained_rows
+from mm.applying import count_faults, count_splits, find_device, match_data, open_model, trained_rows
 from mm.calibration.fitting import (
     Fitter,
     LogitsAndTruth,
@@ -24,7 +24,7 @@ from mm.checkpoint import LoadedModel
 from mm.files import whole
 from mm.model import MultimodalModel
 from mm.reports import Report, Table
-from mm.types import Calibrated, Calibration, Conformal
+from mm.types import Calibrated, Calibration, Conformal, DataSource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,7 +185,7 @@ def calibrate(
     calibrations, skipped = fit_calibrations(uncalibrated, fitters["val"], alpha, seed)
 
     results, diagrams = measure_all(fitters, calibrations, several=len(loaded.model.heads) > 1)
-    described = rows_description or f"{'validation rows' if split == 'val' else 'rows'} of {data.table.source}"
+    described = rows_description or f"{'validation rows' if split == 'val' else 'rows'} of {data.source}"
     description = f"{len(data.rows(splits['val']))} {described}"
     description += "; the checkpoint may have been chosen by the same rows" if split == "val" else ""
     description += describe_use(uncalibrated, "test" in splits, alpha, seed)
@@ -248,7 +248,7 @@ def find_splits(data: DataSource, split: str) -> dict[str, str]:
     Raises:
         ValueError: If there are no rows to fit, or some that a model was trained on.
     """
-    source, counts = data.table.source, count_splits(data)
+    source, counts = data.source, count_splits(data)
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     if split == "all":
         if counts["train"]:
@@ -278,7 +278,7 @@ def check_unseen(model: LoadedModel, data: DataSource, split: str) -> None:
         if split == "all":
             fix = "leave them out of the file (pictures and sounds count by their relative path and size)"
         raise ValueError(
-            f"{data.table.source}: {count} of its {len(data.rows(split))} rows of the split '{split}' were "
+            f"{data.source}: {count} of its {len(data.rows(split))} rows of the split '{split}' were "
             f"trained on, the first: {first}; {fix}"
         )
 

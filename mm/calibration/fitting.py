@@ -10,14 +10,13 @@ from torch.nn.functional import pad
 from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
-from mm.applying import DataSource
 from mm.calibration.conformal import conformal_quantile, coverage_by_question, min_conformal_rows
 from mm.calibration.platt import fit_platt
 from mm.calibration.reliability import calibration_error
 from mm.calibration.temperature import IMPOSSIBLE_LOGIT, fit_temperature, negative_log_likelihood
 from mm.checkpoint import to_device
 from mm.model import MultimodalModel
-from mm.types import Calibrated, Calibration, Conformal, Judged, Merged, labelled, pick
+from mm.types import Calibrated, Calibration, Conformal, DataSource, Judged, Merged, labelled, pick
 
 LogitsAndTruth = tuple[Tensor, Tensor]  # (N, G, C) and (N, G), as in mm/calibration/temperature.py
 

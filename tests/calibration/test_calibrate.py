@@ -86,5 +86,17 @@ def test_mistakes_are_named(model, data, path, tmp_path):
         calibrate(model, data, split="all")
     other = tmp_path / "other.csv"
     other.write_text(path.read_text().replace(",side,", ",sideways,"))
-    with pytest.raises(ValueError, match="the classes of 'target' are not those of the model"):
+    with pytest.raises(ValueError, match="unknown label 'sideways'.*down, side, up"):
         calibrate(model, tiny.build_data(other))
+
+
+def test_data_whose_training_rows_have_fewer_classes_is_read_with_those_of_the_model(model, data, path, tmp_path):
+    """Classes are numbered by the model's label map, and not by that of the new file."""
+    fewer = tmp_path / "fewer.csv"
+    fewer.write_text("\n".join(line for line in path.read_text().splitlines() if ",down," not in line))
+    known = tiny.build_data(fewer)
+    known.known, known.trained = dict(model.spec.targets), True
+    assert tiny.build_data(fewer).spec.targets["target"].classes == ("side", "up")
+    expected = calibrate(model, known, device="cpu").metrics
+    assert calibrate(model, tiny.build_data(fewer), device="cpu").metrics == expected
+    assert expected["test/rows"] < calibrate(model, data, device="cpu").metrics["test/rows"]
