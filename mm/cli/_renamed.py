@@ -4,6 +4,10 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
+MOVED = {
+    "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
+    "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
+}
 
 
 def current_name(target: str) -> str:
@@ -12,6 +16,8 @@ def current_name(target: str) -> str:
     Args:
         target: A dotted name, as in `_target_`. A user's own module of `datamodules` keeps its name.
     """
+    if target in MOVED:
+        return MOVED[target]
     parts = target.split(".")
     ours = parts[0] == "datamodules" and len(parts) > 2 and (PACKAGE / "datamodules" / f"{parts[1]}.py").is_file()
     return f"mm.{target}" if ours else target

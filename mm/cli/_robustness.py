@@ -17,15 +17,15 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from mm import checkpoint
-from mm.callbacks.frozen import compute
-from mm.callbacks.stored import StoredFeatures
 from mm.checkpoint import LoadedModel
 from mm.cli import _curves
 from mm.cli._curves import MISSING, Curves
 from mm.cli._escape import build
+from mm.features.files import FeatureStore
+from mm.features.store import compute
 from mm.messages import near, say
+from mm.tasks.distributed.sharding import FSDP2Strategy
 from mm.tasks.measures import metric_names
-from mm.tasks.sharding import Sharded
 from mm.transforms.corrupt.corrupted import Corrupted, Without
 from mm.types import Drawn
 
@@ -145,7 +145,7 @@ def load_baseline(cfg: DictConfig, loaded: LoadedModel) -> LoadedModel:
 
 def run(study: Study, trainer: Trainer, task: Any, folder: Path) -> None:
     """Measure; the results and the picture become the task's. Errors: ValueError under trainer=fsdp."""
-    if isinstance(trainer.strategy, Sharded):
+    if isinstance(trainer.strategy, FSDP2Strategy):
         raise ValueError("robustness: trainer=fsdp has shared the model out; use trainer=ddp, or one process")
     severities = study.severities
     ours = measure(study, trainer, study.loaded)
@@ -233,7 +233,7 @@ class Keeping(Callback):
         self.cache = cache
         self.inputs = inputs
         self.folder: Path | None = None
-        self.stored: dict[str, Any] = {}  # input name -> StoredFeatures
+        self.stored: dict[str, Any] = {}  # input name -> FeatureStore
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ class Keeping(Callback):
         for name in self.inputs:
             encoder = model.encoders[model.share.get(name, name)]
             compute(trainer, trainer.datamodule, name, encoder, self.folder / name)  # type: ignore[attr-defined]
-            self.stored[name] = StoredFeatures(self.folder / name)
+            self.stored[name] = FeatureStore(self.folder / name)
 
     def remove(self, trainer: Trainer) -> None:
         """The files: nobody reads them again."""

@@ -29,7 +29,7 @@ from mm.files import refusal
 from mm.messages import command, is_first_process, near, plain, say
 from mm.signals import Stopped
 from mm.tasks import guards
-from mm.tasks.sharding import Sharded
+from mm.tasks.distributed.sharding import FSDP2Strategy
 from mm.tasks.supervised import Supervised
 
 LONG = 600  # letters of a value that are printed as they are
@@ -147,7 +147,7 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     resume = _resuming.newest(folder) if cfg.resume else None
     callbacks = _trainer.build_callbacks(cfg, run.task.model)
     trainer = _trainer.build(cfg, callbacks, _loggers.build(cfg, folder))
-    sharded = isinstance(trainer.strategy, Sharded)
+    sharded = isinstance(trainer.strategy, FSDP2Strategy)
     if sharded:
         guards.check_sharding(run.task, trainer)  # before any callback begins
     if sharded and _weights.has_adapters(cfg):
@@ -241,7 +241,7 @@ def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float |
         trainer.test(task, datamodule=datamodule, verbose=False)
     results |= task.results | {"train/seconds": round(time.time() - run.started, 3)}
     gather(trainer, task, datamodule)
-    if isinstance(trainer.strategy, Sharded):
+    if isinstance(trainer.strategy, FSDP2Strategy):
         task.model = trainer.strategy.whole(task.model)
     if not trainer.is_global_zero:
         return score

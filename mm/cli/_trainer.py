@@ -12,10 +12,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mm.callbacks.frozen import FrozenFeatures
 from mm.callbacks.resumable import WholeFileIO
 from mm.cli._launcher import watched
 from mm.cli._signals import Unheard
+from mm.features.store import FrozenFeatures
 
 ESSENTIAL = ("resumable", "checkpoint")  # callbacks of conf/callbacks/default.yaml
 

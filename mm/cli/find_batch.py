@@ -129,9 +129,9 @@ def trains(cfg: "DictConfig", run: Any, bucket: Bucket, rows: int) -> bool:
     from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
     from lightning.pytorch.loggers.logger import DummyLogger
 
-    from mm.callbacks.frozen import FrozenFeatures
     from mm.callbacks.kept import Kept
     from mm.cli import _trainer
+    from mm.features.store import FrozenFeatures
 
     built = _trainer.build_callbacks(cfg, run.task.model)
     # a frozen encoder counts as if it ran at every step

@@ -15,14 +15,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from mm.model import MultimodalModel
-from mm.tasks import guards, parameters
+from mm.tasks import guards
 from mm.tasks.answers import Answers
+from mm.tasks.distributed.sharding import FSDP2Strategy, checkpoint_activations, share_statistics
 from mm.tasks.measures import mean_losses, positive
 from mm.tasks.nonfinite import NonFinite, all_finite, listed
-from mm.tasks.schedule import Course, Schedule
-from mm.tasks.sharding import Sharded, checkpoint_activations, share_statistics
-from mm.tasks.unfreezing import Unfreezing, can_cut
-from mm.types import FORMAT, Batch
+from mm.tasks.optim import parameters
+from mm.tasks.optim.schedule import Schedule, TrainingProgress
+from mm.tasks.optim.unfreezing import Unfreezing, can_cut
+from mm.types import FORMAT, Batch, data_source
 
 
 def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -35,9 +36,10 @@ class Task(LightningModule):
     """A model and how it is trained. A child gives `losses`.
 
     optimizer: partial that takes parameter groups, None for a task that only tests; freeze, lr_scale, no_decay,
-    layer_decay: see mm.tasks.parameters; activation_checkpointing: see mm.tasks.sharding; nonfinite: what is done
-    about a loss or a gradient that is not finite, None: the run stops, and no batch is kept; gradual_unfreeze: epochs
-    after which one block more of each encoder learns, see mm.tasks.unfreezing, None: all do from the start.
+    layer_decay: see mm.tasks.optim.parameters; activation_checkpointing: see mm.tasks.distributed.sharding;
+    nonfinite: what is done about a loss or a gradient that is not finite, None: the run stops, and no batch is kept;
+    gradual_unfreeze: epochs after which one block more of each encoder learns, see mm.tasks.optim.unfreezing, None: all
+    do from the start.
     """
 
     unsharded = ""  # weights of its own that trainer=fsdp would not share out
@@ -66,7 +68,7 @@ class Task(LightningModule):
         self.layer_decay = layer_decay
         self.nonfinite = nonfinite or NonFinite()
         self.seed = torch.initial_seed()
-        self.course = Course(1, 1, 1, 1)  # of the run at work
+        self.course = TrainingProgress(1, 1, 1, 1)  # of the run at work
         parameters.freeze(model, freeze)
         for encoder in model.encoders.values():
             if not any(p.requires_grad for p in encoder.parameters()):  # type: ignore[attr-defined]
@@ -97,12 +99,12 @@ class Task(LightningModule):
         if stage == "fit":
             guards.check_fit(self, self.trainer)
             epoch, run = self.epoch_steps(), self.total_steps()
-            self.course = Course(epoch, epoch, run, run)
+            self.course = TrainingProgress(epoch, epoch, run, run)
             self.trainer.log_every_n_steps = min(self.trainer.log_every_n_steps, epoch)  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
         """Every process has built the same model; under trainer=fsdp each keeps its part."""
-        if isinstance(self.trainer.strategy, Sharded):
+        if isinstance(self.trainer.strategy, FSDP2Strategy):
             self.trainer.strategy.shard(self.model)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -314,8 +316,8 @@ class Task(LightningModule):
             anyone = self.trainer.strategy.reduce(found, reduce_op="sum")  # in place
             mine = bad if anyone else self.trainer.is_global_zero
         self.nonfinite.skipped += 1
-        table = self.trainer.datamodule.table  # type: ignore[attr-defined]
-        rows = listed([table.ids[row] for row in batch.row.tolist() if row >= 0])
+        ids = data_source(self.trainer).ids
+        rows = listed([ids[int(row)] for row in batch.row if row >= 0])
         process = self.trainer.global_rank if self.trainer.world_size > 1 else None
         if process is not None:
             everyone: list[Any] = [None] * self.trainer.world_size
@@ -327,7 +329,7 @@ class Task(LightningModule):
             return self.replay(batch)
 
         if not mine:
-            if isinstance(self.trainer.strategy, Sharded):  # no process computes alone
+            if isinstance(self.trainer.strategy, FSDP2Strategy):  # no process computes alone
                 with torch.no_grad():
                     again()
             if self.nonfinite.policy == "raise":
@@ -354,10 +356,10 @@ class Task(LightningModule):
                 "start another run=NAME"
             )
         self.nonfinite.skipped = checkpoint["skipped_steps"]
-        now, self.course = self.course, Course(**checkpoint["course"])
+        now, self.course = self.course, TrainingProgress(**checkpoint["course"])
         if (now.epoch, now.run) != (self.course.epoch, self.course.run):
             step = checkpoint["global_step"]
-            left = self.steps_left(step, checkpoint[type(self.trainer.datamodule).__qualname__])  # type: ignore[attr-defined]
+            left = self.steps_left(step, checkpoint[type(data_source(self.trainer)).__qualname__])
             self.course = self.course.going_on(step, now.epoch, now.run, *left)
 
     def configure_optimizers(self) -> Any:
@@ -392,7 +394,7 @@ class Task(LightningModule):
 
     def epoch_steps(self) -> int:
         """Optimizer steps of a whole epoch."""
-        return max(1, self.steps_of(len(self.trainer.datamodule.loader("train", train=True))))  # type: ignore[attr-defined]
+        return max(1, self.steps_of(len(data_source(self.trainer).loader("train", train=True))))
 
     def steps_of(self, batches: int, gone: int = 0) -> int:
         """Optimizer steps of an epoch of so many batches, after those that are gone."""
@@ -401,11 +403,11 @@ class Task(LightningModule):
         return max(0, -(-(batches - gone) // self.trainer.accumulate_grad_batches))
 
     def steps_left(self, step: int, state: Mapping[str, Any]) -> tuple[int, bool]:
-        """Optimizer steps after `step`, and whether epochs end the run. state: the datamodule's at that step."""
+        """Optimizer steps after `step`, and whether epochs end the run. state: of the data at that step."""
         trainer: Any = self.trainer
         most = max(0, trainer.max_steps - step)
         if trainer.max_epochs in (None, -1):
             return most, False
-        epoch, gone, batches = trainer.datamodule.standing(state)
+        epoch, gone, batches = data_source(trainer).progress(state)
         left = self.steps_of(batches, gone) + max(0, trainer.max_epochs - epoch - 1) * self.epoch_steps()
         return (left, True) if trainer.max_steps == -1 or left <= most else (most, False)

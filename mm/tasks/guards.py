@@ -8,8 +8,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 
 from mm.messages import near
-from mm.tasks.schedule import Schedule
-from mm.tasks.sharding import Sharded
+from mm.tasks.distributed.sharding import FSDP2Strategy
+from mm.tasks.optim.schedule import Schedule
 
 if TYPE_CHECKING:
     from mm.tasks.base import Task
@@ -55,7 +55,7 @@ def check_fit(task: "Task", trainer: Trainer) -> None:
     assert task.scheduler is not None
     check_length(task.scheduler, trainer.max_epochs, trainer.max_steps)
     check_monitors(task.val_names(), trainer)
-    if isinstance(trainer.strategy, Sharded):
+    if isinstance(trainer.strategy, FSDP2Strategy):
         check_sharding(task, trainer)
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from mm.cli import _resuming
 from mm.cli._mistakes import explain
-from mm.cli._renamed import current_name, rename_targets
+from mm.cli._renamed import MOVED, current_name, rename_targets
 
 
 def test_only_our_own_modules_have_another_name():
@@ -20,6 +20,11 @@ def test_only_our_own_modules_have_another_name():
         "torch.nn.Linear",
     ):
         assert current_name(name) == name
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_moved_classes_are_found_under_their_new_name(old):
+    assert get_class(current_name(old))
 
 
 def test_every_target_of_a_config_is_renamed():

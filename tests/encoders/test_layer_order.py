@@ -13,7 +13,7 @@ from mm.encoders.audio.huggingface import HuggingFaceAudio
 from mm.encoders.text.huggingface import HuggingFaceText
 from mm.encoders.vision.huggingface import HuggingFaceVision
 from mm.encoders.vision.timm import TimmVision
-from mm.tasks.parameters import layers_above
+from mm.tasks.optim.parameters import layers_above
 
 
 def called_parameters(encoder: nn.Module) -> list[str]:

@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from tasks.test_nonfinite import data as rows
 from tasks.test_supervised import Data, build_model, build_task, make_batch
 
-from mm.tasks.schedule import Schedule
+from mm.tasks.optim.schedule import Schedule
 from mm.tasks.supervised import Supervised
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}

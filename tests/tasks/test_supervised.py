@@ -18,8 +18,8 @@ from mm.heads.classification import ClassificationHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.tasks.measures import choose_subsets, section, subsets
+from mm.tasks.optim.schedule import Schedule
 from mm.tasks.row_loss import row_loss
-from mm.tasks.schedule import Schedule
 from mm.tasks.supervised import Supervised, drop_inputs
 from mm.types import IGNORE, Batch, DataSpec, Features, Merged, TargetData
 
@@ -59,7 +59,7 @@ TARGETS = {"digit": TargetData(kind="class"), "size": TargetData(kind="number")}
 class Data(LightningDataModule):
     """Batches of given sizes out of one."""
 
-    table = SimpleNamespace(spec=DataSpec(inputs={}, targets=TARGETS))
+    spec = DataSpec(inputs={}, targets=TARGETS)
 
     def __init__(self, batch, sizes):
         super().__init__()

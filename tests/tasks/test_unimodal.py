@@ -19,7 +19,7 @@ from torch import nn
 
 from mm.callbacks.gradient_blending import GradientBlending
 from mm.callbacks.gradient_modulation import GradientModulation
-from mm.tasks.sharding import Sharded
+from mm.tasks.distributed.sharding import FSDP2Strategy
 from mm.tasks.unimodal import fresh, settle_weights
 from mm.types import IGNORE
 
@@ -251,7 +251,7 @@ def worker(rank: int, folder: Path) -> None:
         for kind in KINDS[name]:
             case, strategy = cases()[name], "ddp"
             if kind == "fsdp":
-                strategy = Sharded(cpu_offload=False, save_distributed_checkpoint=True)
+                strategy = FSDP2Strategy(cpu_offload=False, save_distributed_checkpoint=True)
             found = learn(case, case.shares[rank], strategy, devices=2)
             if rank == 0:
                 torch.save((*found, blended(case)), folder / f"{kind} {name}")

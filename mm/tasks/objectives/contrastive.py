@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from mm.model import MultimodalModel
 from mm.tasks.content import content
-from mm.tasks.gathering import Loss, ReadsContent, compare, measurable, merge, retrieved, unit
+from mm.tasks.distributed.gathering import Loss, ReadsContent, compare, measurable, merge, retrieved, unit
 from mm.tasks.pretraining import Objective
 from mm.types import IGNORE, Batch, Embedded, Features
 

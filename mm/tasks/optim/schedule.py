@@ -35,7 +35,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingProgress:
     """Optimizer step -> how far the run is on its way to `total`, both in steps like those that it was begun with.
 
     Of more processes, or larger batches, an epoch has fewer steps: each of them counts for more.
@@ -52,7 +52,7 @@ class Course:
     def __call__(self, step: int) -> float:
         return self.place + (step - self.step) * self.rate
 
-    def going_on(self, step: int, epoch: int, run: int, left: int, by_epochs: bool) -> "Course":
+    def going_on(self, step: int, epoch: int, run: int, left: int, by_epochs: bool) -> "TrainingProgress":
         """From `step` on with epochs and a run of other lengths. left: steps; by_epochs: they are what ends the run."""
         rate = self.begun / epoch if by_epochs else 1.0
-        return Course(self.begun, epoch, run, self(step) + left * rate, step, self(step), rate)
+        return TrainingProgress(self.begun, epoch, run, self(step) + left * rate, step, self(step), rate)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mm.tasks.unfreezing import Unfreezing, can_cut
+from mm.tasks.optim.unfreezing import Unfreezing, can_cut
 
 
 class Encoder(nn.Module):

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import conf
-from mm.tasks.parameters import groups
+from mm.tasks.optim.parameters import groups
 
 FILES = sorted((Path(conf.__file__).parent / "task/optimizer").glob("*.yaml"))
 

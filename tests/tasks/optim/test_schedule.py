@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
-from mm.tasks.schedule import Course, Schedule
+from mm.tasks.optim.schedule import Schedule, TrainingProgress
 
 
 def torchs(make, steps):
@@ -48,7 +48,7 @@ def test_mistakes():
 
 def test_a_run_goes_on_with_epochs_of_other_lengths():
     cosine = Schedule("cosine", warmup=0.1)
-    alone = Course(100, 100, 1000, 1000)  # ten epochs
+    alone = TrainingProgress(100, 100, 1000, 1000)  # ten epochs
     assert [alone(step) for step in (0, 1, 999)] == [0, 1, 999]
     two = alone.going_on(500, 50, 500, left=250, by_epochs=True)  # two processes, after five of them
     rates = [cosine(two(500 + step), two.total) for step in range(250)]
@@ -60,7 +60,9 @@ def test_a_run_goes_on_with_epochs_of_other_lengths():
 
 def test_a_run_goes_on_longer_as_one_that_was_as_long_from_the_start():
     for by_epochs in (True, False):
-        longer = Course(100, 100, 200, 200).going_on(200, 100, 300, left=100, by_epochs=by_epochs)
+        longer = TrainingProgress(100, 100, 200, 200).going_on(200, 100, 300, left=100, by_epochs=by_epochs)
         assert ([longer(step) for step in (200, 250)], longer.total) == ([200, 250], 300)
-    fewer = Course(100, 100, 200, 200).going_on(150, 50, 400, left=250, by_epochs=False)  # max_steps counts steps
+    fewer = TrainingProgress(100, 100, 200, 200).going_on(
+        150, 50, 400, left=250, by_epochs=False
+    )  # max_steps counts steps
     assert (fewer(150), fewer.total) == (150, 400)

@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mm.files import discard, put, refusal, sync
 from mm.model import MultimodalModel
-from mm.tasks.parameters import check
+from mm.tasks.optim.parameters import check_rules
 
 META = "meta.pt"  # what Lightning calls the file of all that is no tensor of the model or the optimizer
 INDEXED = (  # what torch pickles in the index of a sharded checkpoint, beside its own metadata
@@ -42,7 +42,7 @@ INDEXED = (  # what torch pickles in the index of a sharded checkpoint, beside i
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # which nothing calls
 
 
-class Sharded(ModelParallelStrategy):
+class FSDP2Strategy(ModelParallelStrategy):
     """FSDP2: every process holds a part of each weight, gradient and optimizer state.
 
     cpu_offload: keep those parts in main memory, on the device only while a unit computes; save_distributed_checkpoint:
@@ -202,7 +202,7 @@ def checkpoint_activations(model: nn.Module, rules: Sequence[str]) -> None:
     or a batch norm, which would count each batch twice.
     """
     named = {n: m for n, m in model.named_modules() if n and not isinstance(m, CONTAINERS)}
-    check(rules, "activation_checkpointing", list(named), "module")
+    check_rules(rules, "activation_checkpointing", list(named), "module")
     done: list[str] = []
     for name, module in named.items():
         inside = any(name.startswith(f"{outer}.") for outer in done)

@@ -18,7 +18,7 @@ class Layered(Protocol):
 
 def freeze(model: nn.Module, rules: Sequence[str]) -> None:
     """Stop the gradient of every parameter that a rule finds. Errors: ValueError where a rule finds none."""
-    check(rules, "freeze", [name for name, _ in model.named_parameters()])
+    check_rules(rules, "freeze", [name for name, _ in model.named_parameters()])
     for name, parameter in model.named_parameters():
         if any(re.search(rule, name) for rule in rules):
             parameter.requires_grad_(False)
@@ -49,8 +49,8 @@ def groups(
     if not named:
         raise ValueError("task.freeze: every parameter is frozen; narrow its rules")
     names = [name for name, _ in named]
-    check(lr_scale, "lr_scale", names)
-    check(no_decay, "no_decay", names)
+    check_rules(lr_scale, "lr_scale", names)
+    check_rules(no_decay, "no_decay", names)
     above = layers_above(model, names, "layer_decay") if layer_decay < 1 else {}
     if layer_decay < 1 and not any(above.values()):
         raise ValueError(f"task.layer_decay: got {layer_decay}, but no encoder has two layers that train; set it to 1")
@@ -65,7 +65,7 @@ def groups(
     return list(found.values())
 
 
-def check(rules: Iterable[str], option: str, names: Sequence[str], what: str = "parameter that trains") -> None:
+def check_rules(rules: Iterable[str], option: str, names: Sequence[str], what: str = "parameter that trains") -> None:
     """Errors: ValueError where a rule is no regex, or finds no name."""
     for rule in rules:
         try:

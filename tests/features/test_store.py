@@ -16,10 +16,10 @@ import torch
 from conftest import COLUMNS, TINY, write_manifest
 from safetensors.torch import load_file
 
-from mm.callbacks import frozen
-from mm.callbacks.frozen import identities
-from mm.callbacks.stored import StoredFeatures, Writer
+from mm.datamodules.fingerprint import identities
 from mm.encoders.text.transformer import TextTransformer
+from mm.features import store
+from mm.features.files import FeatureStore, Writer
 from mm.types import Features
 
 ARGS = [
@@ -106,7 +106,7 @@ def test_what_is_written_is_read(tmp_path):
         abouts.append(writer.close() | {"faults": [], "cut": []})
     abouts[1]["faults"] = [[9, "can't read it"]]
     (tmp_path / "done.json").write_text(json.dumps(abouts))
-    stored = StoredFeatures(tmp_path)
+    stored = FeatureStore(tmp_path)
     (seven,) = stored(7).windows
     assert torch.equal(seven.tokens, features.tokens[0, :4])
     assert seven.tokens.dtype == torch.bfloat16
@@ -126,11 +126,11 @@ def test_a_row_takes_little_memory(tmp_path):
     for row in range(0, rows, 4):
         writer.add(torch.arange(row, row + 4), one)
     (tmp_path / "done.json").write_text(json.dumps([writer.close() | {"faults": [], "cut": []}]))
-    stored = StoredFeatures(tmp_path)
+    stored = FeatureStore(tmp_path)
     stored(0)  # imports, and the like
     del stored
     tracemalloc.start()
-    stored = StoredFeatures(tmp_path)
+    stored = FeatureStore(tmp_path)
     assert len(stored(rows - 1).windows) == 1
     assert stored(rows).windows == []
     held, _ = tracemalloc.get_traced_memory()
@@ -225,7 +225,7 @@ def test_of_two_runs_one_computes_and_the_other_waits_and_reads(mm, manifest, tm
 
     lock = filelock.FileLock
     monkeypatch.setattr(filelock, "FileLock", Told)
-    monkeypatch.setattr(frozen, "WAIT", 0.05)
+    monkeypatch.setattr(store, "WAIT", 0.05)
     other = threading.Thread(target=compute)
     other.start()
     held.wait()
@@ -261,10 +261,10 @@ def test_the_disk_is_measured_by_rows_of_all_lengths(mm, tmp_path, monkeypatch):
     path = Path(told(mm("train", *args, "run=whole")).split("kept in ")[1])
     size = sum(file.stat().st_size for file in path.glob("part-*/*") if file.suffix != ".npy")
     shutil.rmtree(path)
-    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0.8 * size))
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0.8 * size))
     full = mm("train", *args, "run=full")
     assert full.status == 2
     assert "set paths.cache to a larger disk" in full.err
     assert [f.suffix for f in path.parent.iterdir()] == [".lock"]
-    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1.6 * size))
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1.6 * size))
     assert "kept in" in told(mm("train", *args, "run=room"))

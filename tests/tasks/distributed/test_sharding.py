@@ -30,10 +30,9 @@ from mm.fusion.transformer import TransformerFusion
 from mm.heads.classification import ClassificationHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
-from mm.tasks.schedule import Schedule
-from mm.tasks.sharding import (
+from mm.tasks.distributed.sharding import (
+    FSDP2Strategy,
     Index,
-    Sharded,
     blocks,
     checkpoint_activations,
     complete,
@@ -43,6 +42,7 @@ from mm.tasks.sharding import (
     share_statistics,
     units,
 )
+from mm.tasks.optim.schedule import Schedule
 from mm.tasks.supervised import Supervised
 from mm.types import IGNORE, Batch, DataSpec, TargetData
 
@@ -187,7 +187,7 @@ def learn(case: Case, share: list[list[int]], strategy: Any = "auto", devices: i
     data = Data([rows(case.batch, chosen) for chosen in share])
     trainer.fit(task, datamodule=data)
     trainer.test(task, datamodule=data, verbose=False)
-    model = trainer.strategy.whole(task.model) if isinstance(trainer.strategy, Sharded) else task.model
+    model = trainer.strategy.whole(task.model) if isinstance(trainer.strategy, FSDP2Strategy) else task.model
     return {name: x.detach().clone() for name, x in model.state_dict().items()}, task.results
 
 
@@ -195,7 +195,9 @@ def worker(rank: int, folder: Path) -> None:
     """One of two processes: every case, under DDP and FSDP2."""
     for name, case in CASES.items():
         for kind in ("ddp", "fsdp"):
-            strategy = kind if kind == "ddp" else Sharded(cpu_offload=name == "adamw", save_distributed_checkpoint=True)
+            strategy = (
+                kind if kind == "ddp" else FSDP2Strategy(cpu_offload=name == "adamw", save_distributed_checkpoint=True)
+            )
             if (name, kind) == ("no gradient in places", "ddp"):
                 strategy = "ddp_find_unused_parameters_true"
             found = learn(case, case.shares[rank], strategy, devices=2)

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from mm.tasks.parameters import freeze, groups
+from mm.tasks.optim.parameters import freeze, groups
 
 
 class Encoder(nn.Module):

@@ -3,7 +3,7 @@
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from mm.tasks.parameters import layers_above
+from mm.tasks.optim.parameters import layers_above
 
 
 class Unfreezing:

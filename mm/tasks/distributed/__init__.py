@@ -1,0 +1,1 @@
+"""What tasks need where several processes train one model: gathering of vectors, and sharded weights."""
