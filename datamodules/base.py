@@ -2,27 +2,29 @@
 
 import csv
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
 
-from mm.datamodules.fingerprint import Fingerprint, fingerprint
+from mm.datamodules.fingerprint import fingerprint, identities
 from mm.datamodules.mixture import Balance, Mixing, Mixture, rarest
 from mm.datamodules.order import Batching, Draw, Order, Shards
 from mm.datamodules.rows import Loaded, Loader, Rows, begin_worker, join
 from mm.datamodules.splitting import Split, keep_some
 from mm.datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.files import whole
+from mm.fingerprints import Fingerprint
 from mm.messages import say
 from mm.transforms.collate import finish
 from mm.transforms.target.classes import Classes
-from mm.types import MODALITIES, Batch, TargetData, TargetTransform, Transform
+from mm.types import MODALITIES, Batch, DataSpec, TargetData, TargetTransform, Transform
 
 FILLED = {"train": "lower datamodule.split.val or .test", "all": "there is no row to read"}  # an empty split's fix
 
@@ -88,7 +90,7 @@ class DataModule(LightningDataModule):
         self.training: Loader | None = None  # the loader at work
         self.begun: dict[str, Any] | None = None  # the epoch that a resumed run goes on with
         self.faults: dict[tuple[int, str], str] = {}
-        self.long: set[tuple[int, str]] = set()
+        self.notes: set[tuple[int, str]] = set()
 
     @abstractmethod
     def read(self) -> Table:
@@ -128,6 +130,90 @@ class DataModule(LightningDataModule):
         names = [n for n in names if self.wanted is None or n in self.wanted]
         table.spec = type(table.spec)(inputs={n: table.spec.inputs[n] for n in names}, targets=table.spec.targets)
         return table
+
+    @property
+    def long(self) -> set[tuple[int, str]]:
+        """Return `notes` by their former name."""
+        return self.notes
+
+    @long.setter
+    def long(self, notes: set[tuple[int, str]]) -> None:
+        self.notes = notes
+
+    @property
+    def spec(self) -> DataSpec:
+        """Return what is known of the inputs and targets before a model exists."""
+        return self.table.spec
+
+    @property
+    def source(self) -> str:
+        """Return the name of the file or data set, as messages state it."""
+        return self.table.source
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Return the id of every row."""
+        return self.table.ids
+
+    @property
+    def splits(self) -> np.ndarray:
+        """Return the split of every row: (N,) of str, "" for rows in no split."""
+        return self.table.split
+
+    @property
+    def inputs(self) -> Mapping[str, Sequence[Any]]:
+        """Return input name -> raw values by row; None or "" where a row lacks the input."""
+        return self.table.inputs
+
+    @property
+    def targets(self) -> Mapping[str, Any]:
+        """Return target name -> encoded targets: (N, ...), or a list of N tensors; see `TargetRead`."""
+        return self.table.targets
+
+    def row_name(self, row: int) -> str:
+        """Return a row's file, number and id, as messages state them."""
+        return self.table.name(row)
+
+    def column_of(self, name: str, row: int) -> str:
+        """Return the column of an input or a target, as messages and `faults` name it."""
+        return self.table.column(name, row)
+
+    def input_digests(self, name: str) -> Iterator[bytes]:
+        """Yield what distinguishes the raw values of an input from those of other data, row after row."""
+        files = self.spec.inputs[name].modality != "text"
+        return identities(self.inputs[name], files, self.table.files.get(name))
+
+    def bind(
+        self,
+        transforms: Mapping[str, Transform],
+        spec: DataSpec | None = None,
+        codecs: Mapping[str, TargetTransform] | None = None,
+    ) -> Self:
+        """Return a shallow copy of this data for one model, so that one data object serves several models.
+
+        The raw rows are shared. Targets are encoded again where a trained model knows other classes than this data.
+
+        Args:
+            transforms: Input name to the Transform of the model.
+            spec: What a trained model knows of its inputs and targets; targets that it lacks are not read. None: the
+                model is to be trained on this data.
+            codecs: Target name to how its cells are read; None: as this data reads them.
+        """
+        bound = copy(self)
+        bound.trainer = None
+        bound.faults, bound.notes = dict(self.faults), set(self.notes)
+        bound.training = bound.begun = None
+        bound.readers = dict(self.readers if codecs is None else codecs)
+        if spec is not None:
+            bound.known, bound.trained = dict(spec.targets), True
+        same = (bound.known, bound.trained, bound.readers) == (self.known, self.trained, self.readers)
+        if same:
+            bound.__dict__["table"] = replace(self.table, inputs=dict(self.table.inputs))
+        else:
+            bound.__dict__.pop("table", None)
+            bound.__dict__.pop("fingerprint", None)
+        bound.use(transforms)
+        return bound
 
     def use(self, transforms: Mapping[str, Transform]) -> None:
         """Read these inputs by these transforms; one that the data lacks is absent from every row."""
@@ -318,8 +404,8 @@ class DataModule(LightningDataModule):
             )
         self.begun = state or None
 
-    def standing(self, state: Mapping[str, Any]) -> tuple[int, int, int]:
-        """-> the epoch of a `state_dict`, how many batches of it were trained, how many it has if it goes on now."""
+    def progress(self, state: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Return the epoch of a `state_dict`, its batches trained so far, and its batches if it goes on now."""
         order = self.loader("train", train=True).order
         order.load_state_dict(state)
         order.set_epoch(state["epoch"])
@@ -343,12 +429,12 @@ class DataModule(LightningDataModule):
             self.record(fault, self.table)
         for row, what in loaded.long:
             kind, _, name = what.partition("/")
-            if kind == "target_cut_off" and not any(what == known for _, known in self.long):
+            if kind == "target_cut_off" and not any(what == known for _, known in self.notes):
                 say(
                     f"{self.table.name(row)}: its '{name}' lies in what was cut off from the input; such rows are "
                     "measured against the whole target, and data/target_cut_off counts them"
                 )
-            self.long.add((row, what))
+            self.notes.add((row, what))
 
     def record(self, fault: Fault, table: Table, others: int = 0) -> None:
         """others: how many more rows are known to be wrong. Errors: ValueError under on_error=raise."""

@@ -1,8 +1,7 @@
 """Which rows a split has: digests that tell whether data is what it was, and whether rows have been trained on."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,37 +13,13 @@ from torch import Tensor
 
 from mm.datamodules.paths import NO_FILE, stat_files
 from mm.datamodules.table import SPLITS, Table
+from mm.fingerprints import Fingerprint, combine, differences, from_tensors, scramble, seen_in_training
 from mm.transforms.collate import is_absent
 from mm.types import Identified, encoded
 
+__all__ = ["Fingerprint", "column", "differences", "file_key", "fingerprint", "from_tensors", "seen_in_training"]
 CHUNK = 65_536  # cells of an Arrow column that are Python objects at once
 WORDS = 64  # rows of an array of up to so many 8-byte words are digested by NumPy, longer ones one after the other
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """The rows of each split, in their order, as digests of 8 bytes.
-
-    Attributes:
-        rows: Split to the digests of id, inputs and targets of its rows, (N,) int64.
-        inputs: Split to input name to the digests of this input of its rows, (N,) int64, 0 where it is absent. A row
-            that has moved in its file, or has another id or target, keeps them.
-    """
-
-    rows: dict[str, Tensor]
-    inputs: dict[str, dict[str, Tensor]]
-
-    def digests(self) -> dict[str, str]:
-        """A digest of each split, and how many rows it has, such as `120:9f86d081884c7d65`."""
-        return {
-            name: f"{len(rows)}:{xxhash.xxh3_64_hexdigest(np.ascontiguousarray(rows.numpy()).tobytes())}"
-            for name, rows in self.rows.items()
-        }
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a file of tensors keeps of it; the other way round: `from_tensors`."""
-        found = {f"rows/{split}": x for split, x in self.rows.items()}
-        return found | {f"inputs/{split}/{name}": x for split, own in self.inputs.items() for name, x in own.items()}
 
 
 @runtime_checkable
@@ -54,18 +29,6 @@ class Digested(Protocol):
     def digests(self) -> np.ndarray:
         """The digest of each row, 0 where it is absent. -> (N,) uint64"""
         ...
-
-
-def from_tensors(tensors: Mapping[str, Tensor]) -> Fingerprint:
-    """A fingerprint from the tensors that a file has kept of it."""
-    found = Fingerprint({}, {})
-    for key, x in tensors.items():
-        part, split, *name = key.split("/", 2)
-        if part == "rows":
-            found.rows[split] = x
-        else:
-            found.inputs.setdefault(split, {})[name[0]] = x
-    return found
 
 
 def fingerprint(table: Table) -> Fingerprint:
@@ -99,20 +62,6 @@ def fingerprint(table: Table) -> Fingerprint:
 def signed(x: np.ndarray) -> Tensor:
     """uint64, which PyTorch hardly knows, as int64 of the same bits."""
     return torch.from_numpy(x.view(np.int64))
-
-
-def scramble(x: np.ndarray, salt: str) -> np.ndarray:
-    """Make the digests of a column depend on its name as well; an absent cell stays 0. (N,) uint64 -> (N,)"""
-    x = np.where(x == 0, x, x ^ np.uint64(xxhash.xxh3_64_intdigest(salt.encode())))
-    x = x * np.uint64(0x9E3779B97F4A7C15)
-    x ^= x >> np.uint64(32)
-    x *= np.uint64(0xD6E8FEB86659FD93)
-    return x ^ (x >> np.uint64(29))
-
-
-def combine(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One digest of several inputs of each row; an absent one changes nothing. At least one (N,) uint64 -> (N,)"""
-    return np.stack([scramble(x, name) for name, x in inputs.items()]).sum(axis=0, dtype=np.uint64)
 
 
 def input_digests(name: str, table: Table) -> np.ndarray:
@@ -206,54 +155,23 @@ def target(name: str, table: Table) -> np.ndarray:
     return column(table.written.get(name, values))
 
 
-def differences(before: Fingerprint, now: Fingerprint, table: Table) -> str:
-    """What has changed in the rows of each split, in words; nothing where they are the same.
+def identities(raw: Sequence[Any], files: bool, stats: np.ndarray | None = None) -> Iterator[bytes]:
+    """What distinguishes each raw input from others: a file by path, size and times, all else by its content.
 
     Args:
-        before: As the data was.
-        now: As it is.
-        table: As it is, which names the first changed row.
+        raw: The raw inputs.
+        files: Whether a text is the path of a file. The time of a file's last change of any kind (ctime) can't be set
+            back, as copies that keep the time of their contents (mtime) do.
+        stats: Of these files, as `Table.files` holds them, where the file system was asked before.
     """
-    found = []
-    for split in SPLITS:
-        old, new = (x.rows.get(split, torch.zeros(0, dtype=torch.long)) for x in (before, now))
-        if torch.equal(old, new):
-            continue
-        places = np.flatnonzero(table.split == split)
-        missing, added = (int((~torch.isin(x, y)).sum()) for x, y in ((old, new), (new, old)))
-        said = [f"{split} had {len(old)} rows, now it has {len(new)}"] if len(old) != len(new) else [split]
-        said += [f"{missing} of its rows are gone or changed"] if missing else []
-        said += [f"{added} are new or changed"] if added else []
-        said += ["its rows are in another order"] if not missing and not added else []
-        if added:
-            first = int((~torch.isin(new, old)).nonzero()[0])
-            said += [f"the first is {table.name(int(places[first]))}"]
-        found.append(": ".join([said[0], ", ".join(said[1:])]) if said[1:] else said[0])
-    return "; ".join(found)
-
-
-def seen_in_training(before: Fingerprint, now: Fingerprint, split: str) -> np.ndarray:
-    """Find the rows of a split that were training rows.
-
-    Rows are compared by those of their inputs that both data have. A row whose like was also held out for validation
-    or test, such as a short text that occurs many times, does not count.
-
-    Args:
-        before: Of the data that a model was trained on.
-        now: Of other data, or of the same.
-        split: The split of `now`.
-
-    Returns:
-        Which of its rows they are, (N,) bool.
-    """
-    own = now.inputs.get(split, {})
-    names = [name for name, x in own.items() if bool(x.any()) and name in before.inputs.get("train", {})]
-    if not names:
-        return np.zeros(len(next(iter(own.values()), ())), dtype=bool)
-
-    def together(inputs: Mapping[str, Tensor]) -> np.ndarray:
-        return combine({name: inputs[name].numpy().view(np.uint64) for name in names})
-
-    rows, trained = together(own), together(before.inputs["train"])
-    held_out = [together(before.inputs[name]) for name in ("val", "test") if name in before.inputs]
-    return np.isin(rows, trained) & ~np.isin(rows, np.concatenate([[np.uint64(0)], *held_out]))
+    if isinstance(raw, Identified):
+        yield raw.identity.encode()
+        return
+    for row, x in enumerate(raw):
+        told = encoded(x)
+        if files and isinstance(x, str) and stats is not None:
+            told += f" {stats[row].tolist()}".encode() if stats[row, 0] >= 0 else b""
+        elif files and isinstance(x, str) and os.path.isfile(x):
+            found = os.stat(x)
+            told += f" {[found.st_size, found.st_mtime_ns, found.st_ctime_ns]}".encode()
+        yield f"{len(told)}:".encode() + told

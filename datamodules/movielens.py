@@ -41,8 +41,8 @@ class MovieLensDataModule(DataModule):
             raise ValueError(f"datamodule.history: got {history}, wanted at least 1 film")
         self.path = Path(path)
         self.history = history
-        self.targets = {name: column for name, column in targets.items() if column is not None}
-        for name, column in self.targets.items():
+        self.target_columns = {name: column for name, column in targets.items() if column is not None}
+        for name, column in self.target_columns.items():
             if column not in (*IDS, "rating"):
                 raise ValueError(f"datamodule.targets.{name}: got '{column}', wanted {', '.join(IDS)} or rating")
         self.data_seed = data_seed
@@ -53,10 +53,10 @@ class MovieLensDataModule(DataModule):
         add_candidates(cells, movies)
         if not self.trained:
             every = {"movieId": movies["movieId"], "userId": ratings["userId"]}
-            for name, column in self.targets.items():
+            for name, column in self.target_columns.items():
                 if column in every:
                     self.known[name] = TargetData(kind="class", classes=tuple(sort_classes(set(every[column]))))
-        columns = {"inputs": INPUTS, "targets": self.targets, "id": "id", "split": "split"}
+        columns = {"inputs": INPUTS, "targets": self.target_columns, "id": "id", "split": "split"}
         return make_table([read_part(cells, self.path, columns, self)], [Source(str(self.path))], self)
 
     def file(self, name: str) -> Cells:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.absence import encode_present
+from mm.configurable import Configurable
 from mm.types import (
     ONCE,
     Batch,
@@ -26,7 +27,7 @@ from mm.types import (
 from mm.windows import first_windows, side_by_side, windows_of
 
 
-class MultimodalModel(nn.Module):
+class MultimodalModel(Configurable, nn.Module):
     """Encode every input, project it to one width, fuse, predict.
 
     encoders: input name -> encoder; heads: target name -> head; share: input name -> the input whose encoder it uses.

@@ -8,6 +8,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 
+from mm.types import data_source
+
 SMALLEST = 1e-3  # of the growth of a gap between losses: what is smaller is noise
 
 
@@ -97,15 +99,15 @@ def measure(trainer: Trainer, task: Any) -> dict[str, Measured]:
     task.eval()
     task.on_validation_start()
     found: list[dict[str, float]] = []
-    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data: Any = data_source(trainer)  # also the LightningDataModule, with the hook of its trainer
     for split in ("train", "val"):
         sums: dict[tuple[str, str], torch.Tensor] = {}
         weights: dict[tuple[str, str], float] = {}
-        loader = datamodule.loader(split)
+        loader = data.loader(split)
         val = limit(len(loader), trainer.limit_val_batches) or len(loader)  # 0: a run that does not validate
         most = trainer.num_training_batches if split == "train" else val
         for batch in islice(loader, int(most)):
-            batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, task.device), 0)
+            batch = data.on_after_batch_transfer(move_data_to_device(batch, task.device), 0)
             with trainer.precision_plugin.forward_context():
                 losses = task.by_input(task.losses(batch))
             for name, of in losses.items():

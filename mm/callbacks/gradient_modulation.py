@@ -8,6 +8,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from mm.types import data_source
+
 
 class GradientModulation(Callback):
     """In every step, scales each encoder's gradient by how far ahead its inputs' own heads are; needs these heads.
@@ -37,8 +39,7 @@ class GradientModulation(Callback):
                 "callbacks=gradient_modulation compares the inputs by heads of their own; set task.unimodal_weight to "
                 f"a number, 0 will do: it is {task.unimodal_weight or None}"
             )
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        targets = datamodule.table.spec.targets
+        targets = data_source(trainer).spec.targets
         self.heads = [name for name in task.model.heads if targets[name].kind == "class"]
         if not self.heads:
             raise ValueError("callbacks=gradient_modulation compares the inputs by classes, and no head tells one")

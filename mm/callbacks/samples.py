@@ -11,7 +11,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from mm.types import Batch, Features
+from mm.types import Batch, Features, data_source
 
 
 class Samples(Callback):
@@ -33,8 +33,7 @@ class Samples(Callback):
         collective is called: the model itself is asked, not what wraps it.
         """
         watching = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-        table = trainer.datamodule.table  # type: ignore[attr-defined]
-        rows = np.flatnonzero(table.split == "val")[: self.rows].tolist()
+        rows = np.flatnonzero(data_source(trainer).splits == "val")[: self.rows].tolist()
         if not watching or not rows:
             return
         import wandb  # slow to import
@@ -47,26 +46,25 @@ class Samples(Callback):
 
     def columns(self, trainer: Trainer, task: LightningModule, rows: list[int]) -> dict[str, list[Any]]:
         """Name of the column -> a cell per row."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        table = datamodule.table
+        data = data_source(trainer)
         # Read here, not by workers: few rows, and this process's share of the loader would leave out the others'.
-        batch = datamodule.batch(rows)
+        batch = data.batch(rows)
         first, answers = predict(trainer, task, batch)
-        columns: dict[str, list[Any]] = {"id": [table.ids[row] for row in rows]}
-        for name, data in table.spec.inputs.items():
+        columns: dict[str, list[Any]] = {"id": [data.ids[row] for row in rows]}
+        for name, about in data.spec.inputs.items():
             x, mask = batch.inputs[name], batch.masks[name]
-            if data.modality in ("text", "tabular"):
-                raw = table.inputs[name]
+            if about.modality in ("text", "tabular"):
+                raw = data.inputs[name]
                 columns[name] = [cell(raw[row]) if mask[i].any() else None for row, i in zip(rows, first, strict=True)]
-            elif data.modality in MEDIA and not isinstance(x, Features):
-                show = MEDIA[data.modality]
-                transform = datamodule.transforms[name]
+            elif about.modality in MEDIA and not isinstance(x, Features):
+                show = MEDIA[about.modality]
+                transform = data.transforms[name]
                 columns[name] = [show(x[i], mask[i], transform) if mask[i].any() else None for i in first]
         for name, said in answers.items():
             columns[f"{name}/prediction"] = [cell(answer["prediction"]) for answer in said]
             if any("probability" in answer for answer in said):
                 columns[f"{name}/probability"] = [probability(answer) for answer in said]
-            columns[f"{name}/truth"] = [cell(datamodule.truth(name, row)) for row in rows]
+            columns[f"{name}/truth"] = [cell(data.truth(name, row)) for row in rows]
         return columns
 
 

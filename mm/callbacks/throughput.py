@@ -8,7 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from mm.types import Batch, Features
+from mm.types import Batch, DataSource, Features, data_source
 
 
 class Amount(NamedTuple):
@@ -55,10 +55,10 @@ def trues(mask: Tensor) -> Any:
     return mask.sum()
 
 
-def counter(datamodule: Any) -> Counter:
-    """For the batches of this datamodule."""
-    modality = {name: data.modality for name, data in datamodule.table.spec.inputs.items()}
-    return Counter(modality, datamodule.transforms)
+def counter(data: DataSource) -> Counter:
+    """Return a counter for the batches of some data."""
+    modality = {name: about.modality for name, about in data.spec.inputs.items()}
+    return Counter(modality, data.transforms)
 
 
 class Throughput(Callback):
@@ -77,7 +77,7 @@ class Throughput(Callback):
         self.amount = NOTHING
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.counter = counter(trainer.datamodule)  # type: ignore[attr-defined]
+        self.counter = counter(data_source(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.reset()

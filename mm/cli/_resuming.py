@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from mm.callbacks.resumable import newest_first, usable
 from mm.cli._app import shown
 from mm.cli._escape import read_resolved
-from mm.datamodules.fingerprint import differences, from_tensors
 from mm.files import whole
+from mm.fingerprints import differences, from_tensors
 from mm.messages import is_first_process, plain
 from mm.tasks.distributed.sharding import complete
 
@@ -71,7 +71,7 @@ def check_rows(datamodule: Any, folder: Path) -> None:
     """
     if not (folder / ROWS).is_file():
         return  # of an older mm; the checkpoint has the digests of the splits, or has none either
-    changed = differences(from_tensors(load_file(folder / ROWS)), datamodule.fingerprint, datamodule.table)
+    changed = differences(from_tensors(load_file(folder / ROWS)), datamodule.fingerprint, datamodule)
     if changed:
         raise ValueError(
             f"resume=true: the data has changed since the run began: {changed}; a run keeps its data: bring it back as "

@@ -73,7 +73,9 @@ class FeatureStore:
         self.about: list[dict[str, Any]] = json.loads((path / DONE).read_text(encoding="utf-8"))
         wide = self.about[0]["width"]
         self.meta: dict[str, Tensor] = {}
-        self.filler = Features(torch.zeros(1, wide), torch.zeros(1).bool(), torch.zeros(wide), torch.zeros(1, 2))
+        self.filler: Tensor | Features = Features(
+            torch.zeros(1, wide), torch.zeros(1).bool(), torch.zeros(wide), torch.zeros(1, 2)
+        )
         self.faults = {row: told for part in self.about for row, told in part["faults"]}
         self.cut = {row for part in self.about for row in part["cut"]}
         self.unknown = {row for part in self.about for row in part.get("unknown", ())}  # older ones have no tables

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import count
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from mm.features.files import DONE, FeatureStore, Writer, data_of, entries
 from mm.files import discard, put
-from mm.types import Batch, Features, Identified, encoded
+from mm.types import Batch, DataSource, Features, data_source
 
 SAMPLE = 16  # rows by which the size is estimated, and stored Features are compared with what the encoder gives now
 WAIT = 60.0  # seconds between two words among processes while another run computes the same
@@ -44,32 +43,31 @@ class FrozenFeatures(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model: Any = pl_module.model
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_source(trainer)
         for name in model.inputs:
             encoder = model.encoders[model.share.get(name, name)]
-            if not is_frozen(encoder) or datamodule.transforms[name].random:
+            if not is_frozen(encoder) or data.transforms[name].random:
                 continue
-            sample = datamodule.batch(spread(np.flatnonzero(datamodule.table.split != "")), only=[name])
-            path = self.folder / self.key(trainer, datamodule, name, encoder, sample)
+            sample = data.batch(spread(np.flatnonzero(data.splits != "")), only=[name])
+            path = self.folder / self.key(trainer, data, name, encoder, sample)
             with locked(trainer, path.with_name(f"{path.name}.lock")):
                 path, there = find(trainer, name, encoder, path, sample)
                 if not there:
-                    compute(trainer, datamodule, name, encoder, path)
+                    compute(trainer, data, name, encoder, path)
             if trainer.is_global_zero:
                 print(f"features of '{name}', whose encoder is frozen: {'read from' if there else 'kept in'} {path}")
-            datamodule.stored[name] = FeatureStore(path)
+            data.stored[name] = FeatureStore(path)
 
-    def key(self, trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, sample: Batch) -> str:
+    def key(self, trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, sample: Batch) -> str:
         """Of all that the Features follow from."""
         found = hashlib.blake2b(digest_size=16)
         settings = [self.described[name], type(encoder).__qualname__, str(trainer.precision), version("torch")]
         found.update("\n".join(settings).encode())
         for part, x in encoder.state_dict().items():
             found.update(part.encode() + data_of(x.full_tensor() if isinstance(x, DTensor) else x))
-        rows = np.flatnonzero(datamodule.table.split != "")
+        rows = np.flatnonzero(data.splits != "")
         found.update(rows.tobytes())
-        files = datamodule.table.spec.inputs[name].modality != "text"
-        for one in identities(datamodule.table.inputs[name], files, datamodule.table.files.get(name)):
+        for one in data.input_digests(name):
             found.update(one)
         found.update(data_of(sample.inputs[name]))  # type: ignore[arg-type]  # a tokenizer's words, say, which no setting tells
         return found.hexdigest()
@@ -144,7 +142,7 @@ def same(stored: FeatureStore, row: Tensor, now: Features, precision: str) -> bo
     return True
 
 
-def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, path: Path) -> None:
+def compute(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, path: Path) -> None:
     """Every process its share of all rows; the folder appears whole. Errors: ValueError where the disk is too small."""
     part = path.with_name(f"{path.name}.part")
     if trainer.is_global_zero:
@@ -152,8 +150,8 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
         part.mkdir(parents=True)
     trainer.strategy.barrier()
     try:
-        check_disk(trainer, datamodule, name, encoder, path.parent)
-        about = write(trainer, datamodule, name, encoder, part)
+        check_disk(trainer, data, name, encoder, path.parent)
+        about = write(trainer, data, name, encoder, part)
         everyone: list[Any] = [about]
         if trainer.world_size > 1:
             everyone = [None] * trainer.world_size
@@ -167,14 +165,14 @@ def compute(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, pa
     trainer.strategy.barrier()
 
 
-def check_disk(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, folder: Path) -> None:
+def check_disk(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, folder: Path) -> None:
     """Errors: ValueError where the Features of all rows, by those of a few, would not fit."""
-    rows = datamodule.rows("all")
+    rows = data.rows("all")
     few = spread(rows)
-    batch = datamodule.batch(few, only=[name])
+    batch = data.batch(few, only=[name])
     there = entries(batch.row, encode(trainer, encoder, name, batch))
     size = sum(x.numel() * x.element_size() for _, one in there for x in one)
-    lengths = datamodule.lengths([name])[name]  # (N,)
+    lengths = data.lengths([name])[name]  # (N,)
     wanted, free = size * lengths[rows].sum() / max(lengths[few].sum(), 1), shutil.disk_usage(folder).free
     if wanted > 0.9 * free:
         raise ValueError(
@@ -183,27 +181,27 @@ def check_disk(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module,
         )
 
 
-def write(trainer: Trainer, datamodule: Any, name: str, encoder: nn.Module, folder: Path) -> dict[str, Any]:
+def write(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, folder: Path) -> dict[str, Any]:
     """This process's share. -> what a reader must know of it."""
-    loader, table = datamodule.loader("all", only=[name]), datamodule.table
+    loader = data.loader("all", only=[name])
     shown = tqdm(loader, desc=f"features of {name}", leave=False, disable=not trainer.is_global_zero)
     with Writer(folder, trainer.global_rank) as writer:
         for batch in shown:
-            batch = datamodule.finish(move_data_to_device(batch, trainer.strategy.root_device))
+            batch = data.finish(move_data_to_device(batch, trainer.strategy.root_device))
             writer.add(batch.row, encode(trainer, encoder, name, batch))
         about = writer.close()
     return about | {
-        "faults": [[row, told] for (row, where), told in datamodule.faults.items() if where == table.column(name, row)],
-        "cut": [row for row, what in datamodule.long if what == f"cut/{name}"],
-        "unknown": [row for row, what in datamodule.long if what == f"unknown/{name}"],
-        "notes": notes_of(datamodule.long, name),
+        "faults": [[row, told] for (row, where), told in data.faults.items() if where == data.column_of(name, row)],
+        "cut": [row for row, what in data.notes if what == f"cut/{name}"],
+        "unknown": [row for row, what in data.notes if what == f"unknown/{name}"],
+        "notes": notes_of(data.notes, name),
     }
 
 
-def notes_of(long: Iterable[tuple[int, str]], name: str) -> list[tuple[int, str]]:
-    """Rows and what was noted of an input, as in Read.notes. long: as in the datamodule"""
+def notes_of(notes: Iterable[tuple[int, str]], name: str) -> list[tuple[int, str]]:
+    """Return rows and what was noted of an input, as in Read.notes; notes: as in DataSource."""
     others = ("cut", "unknown", "windowed")
-    found = [(row, what.removesuffix(f"/{name}")) for row, what in sorted(long) if what.endswith(f"/{name}")]
+    found = [(row, what.removesuffix(f"/{name}")) for row, what in sorted(notes) if what.endswith(f"/{name}")]
     return [(row, note) for row, note in found if note not in others]
 
 
@@ -211,25 +209,3 @@ def is_frozen(module: nn.Module) -> bool:
     """Whether it has weights, and none of them learns."""
     parameters = list(module.parameters())
     return bool(parameters) and not any(p.requires_grad for p in parameters)
-
-
-def identities(raw: Sequence[Any], files: bool, stats: np.ndarray | None = None) -> Iterator[bytes]:
-    """What distinguishes each raw input from others: a file by path, size and times, all else by its content.
-
-    Args:
-        raw: The raw inputs.
-        files: Whether a text is the path of a file. The time of a file's last change of any kind (ctime) can't be set
-            back, as copies that keep the time of their contents (mtime) do.
-        stats: Of these files, as `Table.files` holds them, where the file system was asked before.
-    """
-    if isinstance(raw, Identified):
-        yield raw.identity.encode()
-        return
-    for row, x in enumerate(raw):
-        told = encoded(x)
-        if files and isinstance(x, str) and stats is not None:
-            told += f" {stats[row].tolist()}".encode() if stats[row, 0] >= 0 else b""
-        elif files and isinstance(x, str) and os.path.isfile(x):
-            found = os.stat(x)
-            told += f" {[found.st_size, found.st_mtime_ns, found.st_ctime_ns]}".encode()
-        yield f"{len(told)}:".encode() + told

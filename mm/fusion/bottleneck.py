@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import TokenEmbedding, presence
 from mm.fusion.sum import reduce_present
 from mm.layers import TransformerBlock
@@ -31,7 +32,7 @@ class BottleneckLayer(nn.Module):
         return after, reduce_present(torch.stack(written, dim=1), present, "mean").view_as(bottleneck)
 
 
-class BottleneckFusion(nn.Module):
+class BottleneckFusion(Configurable, nn.Module):
     """Each input has its own transformer, which sees of the others only the bottleneck tokens (MBT, Nagrani 2021).
 
     Every layer of every input updates the bottleneck tokens; their mean over the inputs that are present is what the

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import mlp, presence
 from mm.layers import single_token
 from mm.types import Features
 
 
-class ConcatFusion(nn.Module):
+class ConcatFusion(Configurable, nn.Module):
     """Concatenate the pooled vectors, zeros where an input is absent, and mix them.
 
     inputs: their names, in order; embed_dim: width of the inputs and of the result; hidden_dim: of the MLP;

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import TokenEmbedding, anchor_of
 from mm.layers import Attention, TransformerBlock, masked_mean
 from mm.types import Features
 
 
-class CrossAttentionFusion(nn.Module):
+class CrossAttentionFusion(Configurable, nn.Module):
     """The anchor's tokens attend to the others'; the result has the anchor's tokens, mask and position.
 
     The pooled vector adds the mean of the anchor's tokens to what a learnt query finds among all tokens, so that a row

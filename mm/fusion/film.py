@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import anchor_of, presence
 from mm.types import Features
 
@@ -28,7 +29,7 @@ class FilmBlock(nn.Module):
         return x + self.last(modulate(self.norm(self.first(x)), gamma, beta))
 
 
-class FilmFusion(nn.Module):
+class FilmFusion(Configurable, nn.Module):
     """The other inputs modulate the anchor's tokens and pooled vector (FiLM, Perez 2018).
 
     Each other input that is present adds its own gamma and beta; without any, nothing is modulated. The pooled vector

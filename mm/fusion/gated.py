@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import presence
 from mm.layers import single_token
 from mm.types import Features
@@ -20,7 +21,7 @@ def gate(values: Tensor, logits: Tensor, present: Tensor) -> Tensor:
     return (values * weight * present.unsqueeze(-1)).sum(1)
 
 
-class GatedFusion(nn.Module):
+class GatedFusion(Configurable, nn.Module):
     """Gate per feature between any number of inputs, computed from all of them (GMU, Arevalo 2017).
 
     inputs: their names, in order; embed_dim: width of the inputs and of the result.

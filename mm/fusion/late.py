@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import mlp, presence
 from mm.fusion.gated import gate
 from mm.types import Features
 
 
-class LateFusion(nn.Module):
+class LateFusion(Configurable, nn.Module):
     """Average the logits of the inputs that are present, each divided by a temperature, by learnt weights.
 
     Temperatures are learnt with all the rest, a number per input for how sure it is; one that is fitted on rows that

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import presence
 from mm.layers import single_token
 from mm.types import Features
@@ -22,7 +23,7 @@ def low_rank(vectors: Sequence[Tensor], factors: Sequence[Tensor]) -> Tensor:
     return product.sum(1)
 
 
-class LowRankTensorFusion(nn.Module):
+class LowRankTensorFusion(Configurable, nn.Module):
     """Tensor fusion whose weight has a given rank, at a cost linear in the number of inputs (LMF, Liu 2018).
 
     Of an absent input only the appended 1 remains, as in `tensor`.

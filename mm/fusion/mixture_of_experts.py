@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import mlp, presence
 from mm.fusion.gated import gate
 from mm.layers import single_token
 from mm.types import Features
 
 
-class MixtureOfExpertsFusion(nn.Module):
+class MixtureOfExpertsFusion(Configurable, nn.Module):
     """Average the experts' vectors by a softmax over the present inputs, computed from all (Jacobs 1991).
 
     `gated` weighs each feature, this each input as a whole.

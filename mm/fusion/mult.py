@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import TokenEmbedding
 from mm.layers import TransformerBlock, masked_mean
 from mm.types import Features
@@ -25,7 +26,7 @@ class Transformer(nn.Module):
         return x
 
 
-class MulTFusion(nn.Module):
+class MulTFusion(Configurable, nn.Module):
     """A transformer for each ordered pair of inputs, then one per input on what its pairs gave (MulT, Tsai 2019).
 
     What the pairs of an input gave is put side by side, zeros for what is absent, projected and added to its tokens.

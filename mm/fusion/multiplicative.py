@@ -6,6 +6,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import presence
 from mm.layers import single_token
 from mm.types import Features
@@ -16,7 +17,7 @@ def bilinear(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bp,dpq,bq->bd", x, weight, y)
 
 
-class MultiplicativeFusion(nn.Module):
+class MultiplicativeFusion(Configurable, nn.Module):
     """x^T W y + U x + V y + b (Jayakumar 2020), with a W for each pair of inputs, which acts on their projections.
 
     A pair of which one is absent adds nothing.

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import TokenEmbedding
 from mm.layers import TransformerBlock
 from mm.types import Features
 
 
-class PerceiverFusion(nn.Module):
+class PerceiverFusion(Configurable, nn.Module):
     """Latents attend to every real token of every input, then to each other, in turns (Perceiver, Jaegle 2021).
 
     The cost is linear in the number of tokens. The tokens of the result are the latents; they lie nowhere in the

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import presence
 from mm.layers import single_token
 from mm.types import Features
@@ -23,7 +24,7 @@ def product_of_gaussians(mean: Tensor, log_variance: Tensor, present: Tensor) ->
     return variance * (precision * mean).sum(1), variance
 
 
-class ProductOfExpertsFusion(nn.Module):
+class ProductOfExpertsFusion(Configurable, nn.Module):
     """Multiply a Gaussian per input with a standard normal; what is absent drops out (MVAE, Wu & Goodman 2018).
 
     The pooled vector is the product's mean; in training with `sample`, a draw from it (MVAE's decoders and its

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import anchor_of, presence
 from mm.layers import single_token
 from mm.types import Features
@@ -25,7 +26,7 @@ def reduce_present(values: Tensor, present: Tensor, reduce: str) -> Tensor:
     return total / present.sum(1).clamp(min=1) if reduce == "mean" else total
 
 
-class SumFusion(nn.Module):
+class SumFusion(Configurable, nn.Module):
     """Add the pooled vectors of the inputs that are present, or take their mean or maximum.
 
     With an anchor the result has its tokens, mask and position: each of its tokens is so added to the pooled vectors of

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import presence
 from mm.layers import single_token
 from mm.types import Features
@@ -24,7 +25,7 @@ def outer(vectors: Sequence[Tensor]) -> Tensor:
     return product
 
 
-class TensorFusion(nn.Module):
+class TensorFusion(Configurable, nn.Module):
     """An MLP reads the outer product of the inputs, each projected and with a 1 appended (TFN, Zadeh 2017).
 
     Of an absent input only the 1 remains: the products among the others stay as they are.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import mlp
 from mm.fusion.sum import reduce_present
 from mm.types import Features, Towered
@@ -20,7 +21,7 @@ class Tower(NamedTuple):
     fusion: nn.Module | None
 
 
-class Alone(nn.Module):
+class Alone(Configurable, nn.Module):
     """A tower of one input is that input."""
 
     def forward(self, features: dict[str, Features]) -> Features:
@@ -28,7 +29,7 @@ class Alone(nn.Module):
         return found
 
 
-class Towers(nn.Module, Towered):
+class Towers(Configurable, nn.Module, Towered):
     """A token for each tower, the pooled vector of its own fusion; absent where all of its inputs are.
 
     Nothing of one tower reaches another's token, so that items' can be computed once, and compared with any user's

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mm.configurable import Configurable
 from mm.fusion._tokens import TokenEmbedding
 from mm.layers import TransformerBlock
 from mm.types import Features
 
 
-class TransformerFusion(nn.Module):
+class TransformerFusion(Configurable, nn.Module):
     """Every token attends to every real token of every input; a learnt class token is the pooled vector.
 
     The tokens of the result are those of all inputs, in their order (one stream: VisualBERT, Li 2019).

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.types import IGNORE, Features
 
 
@@ -118,7 +119,7 @@ def misfit(logits: Tensor) -> Tensor:
     return (1 - p).scatter(1, p.argmax(1, keepdim=True), 0.0)
 
 
-class PooledClassifier(nn.Module, ABC):
+class PooledClassifier(Configurable, nn.Module, ABC):
     """Linear classifier of the pooled vector. A child gives `decode`, by `chances`.
 
     classes: their names; embed_dim: width of the fused features; counts, class_weights, label_smoothing, focal_gamma:

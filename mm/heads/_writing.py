@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
+from mm.configurable import Configurable
 from mm.heads._judging import judge_texts, revise_text, text_row
 from mm.types import IGNORE, Features
 from mm.windows import first_windows, side_by_side
@@ -25,7 +26,7 @@ class Continued(NamedTuple):
     mask: Tensor  # (B, T) bool
 
 
-class WritingHead(nn.Module):
+class WritingHead(Configurable, nn.Module):
     """Tells a text token by token. A child gives `forward`, `follow` and `write`.
 
     tokenizer: its folder; begin, end: the tokens around a text; longest: tokens of a text at most, the end included;

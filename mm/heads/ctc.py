@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.heads._judging import judge_texts, revise_text, text_row
 from mm.types import IGNORE, Features
 from mm.windows import first_windows
@@ -62,7 +63,7 @@ def likelihood(scores: Tensor, symbols: Sequence[int]) -> float:
     return -float(F.ctc_loss(scores.unsqueeze(1), one, *lengths, scores.shape[-1] - 1, "none"))
 
 
-class CTCHead(nn.Module):
+class CTCHead(Configurable, nn.Module):
     """A symbol, or none, of each of the anchor's tokens; their order is learnt, their places are not (Graves 2006).
 
     classes: letters or words; separator: what stands between them; input: the anchor's name; beam: prefixes that

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
 
+from mm.configurable import Configurable
 from mm.types import Features, log_odds, sigmoid
 from mm.windows import first_windows
 
@@ -48,7 +49,7 @@ def assign(boxes: Tensor, real: Tensor, position: Tensor, mask: Tensor, nearest:
     return which.masked_fill(smallest == torch.inf, -1)
 
 
-class DetectionHead(nn.Module):
+class DetectionHead(Configurable, nn.Module):
     """Objects told by each of the anchor's tokens, whose positions are its places in the picture (FCOS, Tian 2019).
 
     A token near the middle of an object tells its class (focal loss, Lin 2017), how far it reaches to the four sides

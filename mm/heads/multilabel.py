@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.heads._classifying import check_loss, focal, typed_weights
 from mm.types import IGNORE, Features
 
@@ -30,7 +31,7 @@ def settle_weights(
     return torch.where((found > 0) & (found < rows), (rows - found) / found.clamp(min=1), 1.0)
 
 
-class MultilabelHead(nn.Module):
+class MultilabelHead(Configurable, nn.Module):
     """One linear yes or no per label of the pooled vector.
 
     classes: names of the labels; embed_dim: width of the fused features; counts, rows: training rows that have each

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.metrics.regression import widest
 from mm.types import Features
 
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss, "mae": F.l1_loss}
 
 
-class RegressionHead(nn.Module):
+class RegressionHead(Configurable, nn.Module):
     """Linear regression of the pooled vector, in the user's units.
 
     embed_dim: width of the fused features; mean, std: of the training rows; criterion: huber, mse or mae, of the error

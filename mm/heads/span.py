@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.heads.token_classification import fit
 from mm.types import BEGIN, IGNORE, LAST, Features
 from mm.windows import side_by_side
@@ -22,7 +23,7 @@ class Spans(NamedTuple):
     nothing: Tensor  # (B, 2) the same of no token: there is no answer
 
 
-class SpanHead(nn.Module):
+class SpanHead(Configurable, nn.Module):
     """Where an answer begins and ends, by two logits for each of the anchor's tokens, as BERT does (Devlin 2019).
 
     No answer competes as one more place, as for SQuAD 2 (Rajpurkar 2018); of several answers the sum of their

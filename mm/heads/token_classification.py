@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from mm.configurable import Configurable
 from mm.heads._classifying import ClassLoss, misfit
 from mm.types import IGNORE, Features
 from mm.windows import side_by_side
@@ -64,7 +65,7 @@ def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return found
 
 
-class TokenClassificationHead(nn.Module):
+class TokenClassificationHead(Configurable, nn.Module):
     """Linear classifier of each of the anchor's tokens; a word's tag is that of its first token.
 
     classes: the tags; scheme: bio, by which entities are found, or plain, where a tag stands for itself; input: the

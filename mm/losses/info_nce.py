@@ -5,6 +5,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.losses.contrast import Temperature, alike, check_options, contrast, in_blocks
 from mm.types import Embedded
 
@@ -46,7 +47,7 @@ def info_nce(
     return in_blocks(compute, mine, block), count.to(scale.dtype)
 
 
-class InfoNCE(nn.Module):
+class InfoNCE(Configurable, nn.Module):
     """Of every pair of inputs. scale: where the learnt temperature's inverse starts; the rest: see info_nce."""
 
     def __init__(

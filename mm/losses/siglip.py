@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.losses.contrast import Temperature, alike, check_options, in_blocks
 from mm.types import Embedded
 
@@ -37,7 +38,7 @@ def siglip(
     return in_blocks(compute, everyone, block), valid.sum().to(scale.dtype)
 
 
-class SigLIP(nn.Module):
+class SigLIP(Configurable, nn.Module):
     """Of every pair of inputs. scale, bias: where the learnt ones start, as in the paper; the rest: see siglip."""
 
     popularity = False

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.losses.contrast import Temperature, alike, check_options, contrast, in_blocks
 from mm.types import Embedded
 
@@ -61,7 +62,7 @@ def symile(
     return in_blocks(compute, mine, block), mine.present.all(1).sum().to(scale.dtype)
 
 
-class Symile(nn.Module):
+class Symile(Configurable, nn.Module):
     """Of all inputs at once. scale: where the learnt temperature's inverse starts; the rest: see symile."""
 
     popularity = False

@@ -7,8 +7,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from mm.configurable import Configurable
 
-class Items(Metric):
+
+class Items(Metric, Configurable):
     """Keeps what it has seen.
 
     update: vectors (B, N, D) of unit length, present (B, N) bool, row (B,), and, where rows may hold the same, numbers

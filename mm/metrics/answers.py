@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torchmetrics import MeanMetric
 
+from mm.configurable import Configurable
+
 
 def words(text: str) -> list[str]:
     """As SQuAD's script takes a text apart."""
@@ -38,7 +40,7 @@ class _Answers(MeanMetric):
         super().update(torch.tensor(best))
 
 
-class ExactMatch(_Answers):
+class ExactMatch(_Answers, Configurable):
     """Questions whose answer has the words of a right one, in their order.
 
     plain: capitals alone are of no account, so that 1.5 is not 15, nor "a" nothing.
@@ -54,7 +56,7 @@ class ExactMatch(_Answers):
         return float(words(told) == words(right))
 
 
-class AnswerF1(_Answers):
+class AnswerF1(_Answers, Configurable):
     """F1 of an answer's words."""
 
     def measure(self, told: str, right: str) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
+from mm.configurable import Configurable
 from mm.metrics._labels import inches, set_ticks
 
 # As pycocotools has them: torchmetrics (1.9) rounds its own to float32, and a recall of exactly 0.5 is then below 0.5.
@@ -15,7 +16,7 @@ OVERLAPS = np.linspace(0.5, 0.95, 10).tolist()
 RECALLS = np.linspace(0, 1, 101).tolist()
 
 
-class AveragePrecision(MeanAveragePrecision):
+class AveragePrecision(MeanAveragePrecision, Configurable):
     """COCO's average precision, by pycocotools: the mean over IoU 0.5, 0.55 ... 0.95 (map), of 0.5 and of 0.75 alone.
 
     update: per picture {boxes (N, 4) of corners, scores, labels}, and {boxes, labels}. Its names: map50, map, map75,

@@ -4,8 +4,10 @@ from sacrebleu.metrics.bleu import BLEU
 from torch import Tensor, tensor
 from torchmetrics.text import SacreBLEUScore
 
+from mm.configurable import Configurable
 
-class Bleu(SacreBLEUScore):
+
+class Bleu(SacreBLEUScore, Configurable):
     """0..1, of n-grams of 1 to 4 words taken apart by `13a` (Papineni 2002, Post 2018).
 
     Torchmetrics' own is 0 wherever no four words in a row are right; sacreBLEU halves what it counts for these instead.

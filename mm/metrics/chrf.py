@@ -8,8 +8,10 @@ from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 from torchmetrics import Metric
 
+from mm.configurable import Configurable
 
-class ChrF(Metric):
+
+class ChrF(Metric, Configurable):
     """F-score of n-grams of characters, and of words, from 0 to 1 (Popović 2015, 2017), by sacreBLEU.
 
     torchmetrics' `CHRFScore` also averages over the n-gram orders for which the texts are too short, so that a perfect

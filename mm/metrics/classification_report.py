@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from mm.configurable import Configurable
 from mm.metrics._labels import INCHES, set_ticks
 
 NUMBERS_UP_TO = 30  # classes: above it a cell is smaller than its number
 MATRIX_UP_TO = 1000  # classes: above it the matrix takes more memory than the rows
 
 
-class ClassificationReport(Metric):
+class ClassificationReport(Metric, Configurable):
     """scikit-learn's `classification_report`, with `zero_division=0`.
 
     The macro averages are over the classes that have a true or a predicted row, as in torchmetrics and seqeval.

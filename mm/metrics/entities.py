@@ -9,11 +9,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from mm.configurable import Configurable
 from mm.metrics._labels import inches, set_ticks
 from mm.types import IGNORE
 
 
-class Entities(Metric):
+class Entities(Metric, Configurable):
     """seqeval's classification_report: an entity counts where type and both ends are right (Tjong Kim Sang 2003).
 
     update: tags (N, T), truth (N, T), IGNORE where there is no word, and, of plain tags, where none is predicted. Its

@@ -7,12 +7,13 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat, rank_zero_warn
 
+from mm.configurable import Configurable
 from mm.types import IGNORE
 
 UNLABELLED = 2.0  # in place of a probability
 
 
-class LabelAveragePrecision(Metric):
+class LabelAveragePrecision(Metric, Configurable):
     """The macro mean of scikit-learn's `average_precision_score`, exact for any probabilities.
 
     A label without a positive row has no precision at any recall: it has no part in the mean, and a warning says how

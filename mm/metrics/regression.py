@@ -10,6 +10,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from mm.configurable import Configurable
+
 
 def widest(device: torch.device) -> torch.dtype:
     """Return the widest floating-point type of a device: float64, but float32 on Apple's GPUs, which have no other."""
@@ -44,15 +46,15 @@ def widened(state: Any, dtype: torch.dtype) -> Any:
     return [widened(one, dtype) for one in state]
 
 
-class MeanAbsoluteError(Float64States, torchmetrics.MeanAbsoluteError):
+class MeanAbsoluteError(Float64States, torchmetrics.MeanAbsoluteError, Configurable):
     """torchmetrics' MeanAbsoluteError with float64 states."""
 
 
-class MeanSquaredError(Float64States, torchmetrics.MeanSquaredError):
+class MeanSquaredError(Float64States, torchmetrics.MeanSquaredError, Configurable):
     """torchmetrics' MeanSquaredError with float64 states."""
 
 
-class R2Score(Float64States):
+class R2Score(Float64States, Configurable):
     """Coefficient of determination, computed from the squared deviations of the targets from their mean.
 
     torchmetrics' R2Score subtracts the squared sum of the targets from the sum of their squares, which leaves no digit
@@ -96,7 +98,7 @@ class R2Score(Float64States):
         return (residuals == 0).to(residuals.dtype)
 
 
-class SpearmanCorrCoef(Float64States, torchmetrics.SpearmanCorrCoef):
+class SpearmanCorrCoef(Float64States, torchmetrics.SpearmanCorrCoef, Configurable):
     """torchmetrics' SpearmanCorrCoef with float64 states, and with ranks that do not overflow.
 
     torchmetrics keeps the values in float32, where 60 Unix times of one minute are all equal, and adds the ranks of

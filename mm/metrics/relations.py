@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from mm.configurable import Configurable
 from mm.metrics._labels import inches, set_ticks
 from mm.types import IGNORE
 
 
-class Relations(Metric):
+class Relations(Metric, Configurable):
     """Macro F1 over relations, both directions of one together; the wrong one is an error (Hendrickx 2010).
 
     classes: names such as Cause-Effect(e1,e2); other: the class of no relation, which the mean leaves out.

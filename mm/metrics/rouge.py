@@ -8,10 +8,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.text.rouge import rouge_score
 
+from mm.configurable import Configurable
+
 KINDS = ("rouge1", "rouge2", "rougeL")
 
 
-class Rouge(Metric):
+class Rouge(Metric, Configurable):
     """F1 of words, pairs of words, or the longest common subsequence (Lin 2004), without stemming.
 
     update: texts, lists of texts that would be right. Errors: ValueError for another kind.

@@ -23,7 +23,7 @@ from mm.tasks.nonfinite import NonFinite, all_finite, listed
 from mm.tasks.optim import parameters
 from mm.tasks.optim.schedule import Schedule, TrainingProgress
 from mm.tasks.optim.unfreezing import Unfreezing, can_cut
-from mm.types import FORMAT, Batch
+from mm.types import FORMAT, Batch, data_source
 
 
 def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -316,8 +316,8 @@ class Task(LightningModule):
             anyone = self.trainer.strategy.reduce(found, reduce_op="sum")  # in place
             mine = bad if anyone else self.trainer.is_global_zero
         self.nonfinite.skipped += 1
-        table = self.trainer.datamodule.table  # type: ignore[attr-defined]
-        rows = listed([table.ids[row] for row in batch.row.tolist() if row >= 0])
+        ids = data_source(self.trainer).ids
+        rows = listed([ids[int(row)] for row in batch.row if row >= 0])
         process = self.trainer.global_rank if self.trainer.world_size > 1 else None
         if process is not None:
             everyone: list[Any] = [None] * self.trainer.world_size
@@ -359,7 +359,7 @@ class Task(LightningModule):
         now, self.course = self.course, TrainingProgress(**checkpoint["course"])
         if (now.epoch, now.run) != (self.course.epoch, self.course.run):
             step = checkpoint["global_step"]
-            left = self.steps_left(step, checkpoint[type(self.trainer.datamodule).__qualname__])  # type: ignore[attr-defined]
+            left = self.steps_left(step, checkpoint[type(data_source(self.trainer)).__qualname__])
             self.course = self.course.going_on(step, now.epoch, now.run, *left)
 
     def configure_optimizers(self) -> Any:
@@ -394,7 +394,7 @@ class Task(LightningModule):
 
     def epoch_steps(self) -> int:
         """Optimizer steps of a whole epoch."""
-        return max(1, self.steps_of(len(self.trainer.datamodule.loader("train", train=True))))  # type: ignore[attr-defined]
+        return max(1, self.steps_of(len(data_source(self.trainer).loader("train", train=True))))
 
     def steps_of(self, batches: int, gone: int = 0) -> int:
         """Optimizer steps of an epoch of so many batches, after those that are gone."""
@@ -403,11 +403,11 @@ class Task(LightningModule):
         return max(0, -(-(batches - gone) // self.trainer.accumulate_grad_batches))
 
     def steps_left(self, step: int, state: Mapping[str, Any]) -> tuple[int, bool]:
-        """Optimizer steps after `step`, and whether epochs end the run. state: the datamodule's at that step."""
+        """Optimizer steps after `step`, and whether epochs end the run. state: of the data at that step."""
         trainer: Any = self.trainer
         most = max(0, trainer.max_steps - step)
         if trainer.max_epochs in (None, -1):
             return most, False
-        epoch, gone, batches = trainer.datamodule.standing(state)
+        epoch, gone, batches = data_source(trainer).progress(state)
         left = self.steps_of(batches, gone) + max(0, trainer.max_epochs - epoch - 1) * self.epoch_steps()
         return (left, True) if trainer.max_steps == -1 or left <= most else (most, False)

@@ -18,7 +18,7 @@ from mm.tasks.base import Task
 from mm.tasks.content import content
 from mm.tasks.distributed.gathering import Loss, ReadsContent, compare, logged, measurable, merge, retrieved, unit
 from mm.tasks.measures import Mean, mean_losses
-from mm.types import IGNORE, Batch, Embedded, Offers, Towered, pick
+from mm.types import IGNORE, Batch, Embedded, Offers, Towered, data_source, pick
 
 
 @runtime_checkable
@@ -85,15 +85,15 @@ class Contrastive(Task):
                 what = "task.loss.popularity" if popularity else "task.retrieval"
                 raise ValueError(f"{what} counts items by their label: set task.label to the target that names them")
             return
-        table = self.trainer.datamodule.table  # type: ignore[attr-defined]
+        data = data_source(self.trainer)
         if popularity:
-            counts = torch.tensor(table.spec.targets[self.label].facts["counts"]).clamp(min=1)
+            counts = torch.tensor(data.spec.targets[self.label].facts["counts"]).clamp(min=1)
             self.log_q = (counts / counts.sum()).log()
         if not isinstance(self.retrieval["test"], Ranks):
             return
-        label = table.targets[self.label]
-        group = torch.full_like(label, IGNORE) if self.group is None else table.targets[self.group]
-        split = torch.from_numpy(np.select([table.split == name for name in ("train", "val", "test")], [0, 1, 2], 3))
+        label = data.targets[self.label]
+        group = torch.full_like(label, IGNORE) if self.group is None else data.targets[self.group]
+        split = torch.from_numpy(np.select([data.splits == name for name in ("train", "val", "test")], [0, 1, 2], 3))
         for number, name in ((1, "val"), (2, "test")):
             self.retrieval[name].about(label, group, split < number)
 

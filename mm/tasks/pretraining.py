@@ -11,7 +11,7 @@ from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.distributed.gathering import logged
 from mm.tasks.measures import Mean, mean_losses
-from mm.types import Batch, Features
+from mm.types import Batch, Features, data_source
 
 
 class Objective(nn.Module, ABC):
@@ -92,7 +92,7 @@ class Pretraining(Task):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.prepare(self.trainer.datamodule.transforms)  # type: ignore[attr-defined]
+        self.prepare(data_source(self.trainer).transforms)
 
     def prepare(self, transforms: Mapping[str, Any]) -> None:
         """Give the objectives what they need to know of how the inputs are read."""

@@ -24,7 +24,7 @@ from mm.tasks.measures import (
 )
 from mm.tasks.row_loss import row_loss
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
-from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, labelled, mask_inputs, pick
+from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, data_source, labelled, mask_inputs, pick
 from mm.windows import windows_of
 
 Scores = Mapping[str, Mapping[str, Metric]]
@@ -279,9 +279,9 @@ class Supervised(Task):
         found = labelled(merged.targets[name]) & (merged.row >= 0)
         if head.input is not None and not found.all():
             read = set(batch.row[batch.masks[head.input].any(1)].tolist())
-            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            data = data_source(self.trainer)
             more = [
-                not known and row >= 0 and row in read and datamodule.is_labelled(name, row)
+                not known and row >= 0 and row in read and data.is_labelled(name, row)
                 for row, known in zip(merged.row.tolist(), found.tolist(), strict=True)
             ]
             found = found | torch.tensor(more, device=found.device)
@@ -297,8 +297,8 @@ class Supervised(Task):
             answers = head.decode(pick(merged.predictions[name], rows), pick(merged.fused, rows), meta)
         else:
             answers = [said[i] for i in rows.tolist()]
-        written: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        return head.compare(answers, [written.truth(name, row) for row in merged.row[rows].tolist()])
+        data = data_source(self.trainer)
+        return head.compare(answers, [data.truth(name, row) for row in merged.row[rows].tolist()])
 
     def on_validation_epoch_end(self) -> None:
         values, _ = self.compute("val")

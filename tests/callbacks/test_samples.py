@@ -75,9 +75,6 @@ def trainer():
         "audio": Pixels((3, 5), 1),
         "sound": Waveform(8000),
     }
-    table = SimpleNamespace(
-        inputs=RAW, targets=targets, ids=list("wxyz"), split=np.array(["val", "val", "train", "val"]), spec=spec
-    )
 
     def batch(rows):
         samples = []
@@ -92,7 +89,15 @@ def trainer():
     def truth(name, row):
         return readers[name].readable(targets[name][row], spec.targets[name])
 
-    datamodule = SimpleNamespace(table=table, transforms=transforms, batch=batch, truth=truth)
+    datamodule = SimpleNamespace(
+        inputs=RAW,
+        ids=list("wxyz"),
+        splits=np.array(["val", "val", "train", "val"]),
+        spec=spec,
+        transforms=transforms,
+        batch=batch,
+        truth=truth,
+    )
     return SimpleNamespace(
         datamodule=datamodule,
         precision_plugin=Precision(),

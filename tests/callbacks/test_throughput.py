@@ -28,7 +28,7 @@ class Data(LightningDataModule):
     def __init__(self, modalities: dict[str, str]):
         super().__init__()
         inputs = {name: InputData(modality=kind) for name, kind in modalities.items()}
-        self.table = SimpleNamespace(spec=SimpleNamespace(inputs=inputs))
+        self.spec = SimpleNamespace(inputs=inputs)
         self.transforms = {name: SimpleNamespace(sample_rate=4) for name in modalities}
 
     def train_dataloader(self):

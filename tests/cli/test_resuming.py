@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from mm.cli._resuming import check, keep_rows
-from mm.datamodules.fingerprint import Fingerprint
+from mm.fingerprints import Fingerprint
 
 BEGUN = {
     "seed": 0,
@@ -33,8 +33,8 @@ def goes_on(tmp_path, **changed):
 def rows(*digests):
     """A datamodule whose training rows have these digests."""
     found = Fingerprint({"train": torch.tensor(digests)}, {})
-    table = SimpleNamespace(split=np.array(["train"] * len(digests)), name="row {}".format)
-    return SimpleNamespace(fingerprint=found, table=table)
+    splits = np.array(["train"] * len(digests))
+    return SimpleNamespace(fingerprint=found, splits=splits, row_name="row {}".format)
 
 
 def test_how_rows_are_fed_and_how_long_may_change(tmp_path, capsys):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from lightning import Trainer
 from PIL import Image
 from torch import Tensor
 
@@ -23,7 +24,16 @@ from mm.transforms.target.labels import Labels
 from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
-from mm.types import IGNORE, Batch, labelled
+from mm.types import (
+    IGNORE,
+    Batch,
+    DataSource,
+    DataSpec,
+    TargetData,
+    check_data_source,
+    data_source,
+    labelled,
+)
 
 TEXTS = "text,target,split\n" + "".join(f"word{k},{'ab'[k % 2]},train\n" for k in range(21)) + "x,a,val\ny,b,test\n"
 
@@ -119,7 +129,7 @@ def test_a_row_without_any_input_is_unlabelled_and_counted(make: Callable[..., D
     module = make("a.csv", text, in_full=columns, target="target", num_workers=0)
     seen = run(module)
     assert {row: int(one["y"]) for row, one in seen.items()} == {0: 0, 1: IGNORE, 2: 1, 3: 0, 4: IGNORE}
-    assert sorted(module.long) == [(1, "without_input"), (4, "without_input")]
+    assert sorted(module.notes) == [(1, "without_input"), (4, "without_input")]
     assert not module.faults
 
 
@@ -226,11 +236,11 @@ def test_cut_rows_are_counted(make: Callable[..., DataModule]) -> None:
     module = make("a.csv", TEXTS, text="text", target="target")
     module.use({"text": Tokens("bytes", 5)})
     list(module.train_dataloader())
-    assert module.long == {(row, "cut/text") for row in range(10, 21)}  # word10 and longer
-    module.long.clear()
+    assert module.notes == {(row, "cut/text") for row in range(10, 21)}  # word10 and longer
+    module.notes.clear()
     module.use({"text": Tokens("bytes", 5, "window", 0.0)})
     batches = list(module.train_dataloader())
-    assert module.long == {(row, "windowed/text") for row in range(10, 21)}
+    assert module.notes == {(row, "windowed/text") for row in range(10, 21)}
     assert Counter(torch.cat([b.row for b in batches]).tolist()) == {row: 1 + (row >= 10) for row in range(21)}
     module.use({"text": Tokens("bytes", 5, "refuse")})
     with pytest.raises(ValueError, match="column 'text': 6 bytes are too long, at most 5"):
@@ -249,7 +259,7 @@ def test_a_target_that_was_cut_off_is_refused_in_training_and_measured_in_a_test
     (batch,) = module.loader("test")
     assert batch.row.tolist() == [2] and not labelled(batch.targets["target"]).any()
     assert not module.faults and module.is_labelled("target", 2)
-    assert module.long == {(2, "cut/text"), (2, "target_cut_off/target")}
+    assert module.notes == {(2, "cut/text"), (2, "target_cut_off/target")}
     assert "row 2" in capsys.readouterr().out
     if policy == "raise":
         with pytest.raises(ValueError, match=r"row 1 \(id '1'\), column 'a': the answer 'sees' is nowhere read as"):
@@ -358,10 +368,44 @@ def test_what_a_transform_notes_is_counted(make: Callable[..., DataModule], tmp_
     module = make("a.csv", text, vision="p", audio="s", split={"val": 0, "test": 0, "seed": 0}, use=False)
     module.use({"vision": Pixels((4, 4), 1), "audio": Waveform(8000)})
     _ = list(module.loader("train"))
-    assert module.long == {(row, what) for row in (1, 3, 5) for what in ("colour_dropped/vision", "mixed_down/audio")}
+    assert module.notes == {(row, what) for row in (1, 3, 5) for what in ("colour_dropped/vision", "mixed_down/audio")}
     assert data_counts(module) == {"data/faulty_rows": 0, "data/colour_dropped/vision": 3, "data/mixed_down/audio": 3}
     assert notes(data_counts(module)) == [
         "vision: 3 rows have colours that were read as grey; set datamodule.transforms.*.channels=3 to keep them",
         "audio: 3 rows have several channels, which were averaged",
     ]
-    assert notes_of(module.long, "vision") == [(row, "colour_dropped") for row in (1, 3, 5)]
+    assert notes_of(module.notes, "vision") == [(row, "colour_dropped") for row in (1, 3, 5)]
+
+
+def test_one_data_object_serves_several_models(make: Callable[..., DataModule]) -> None:
+    data = make("a.csv", TEXTS, text="text", target="target")
+    one, two = data.bind({"text": Tokens("bytes", max_length=3)}), data.bind({"text": Doubled("bytes")})
+    assert [next(iter(x.train_dataloader())).inputs["text"].shape[1] for x in (one, two, data)] == [3, 12, 6]
+    assert one.notes and not two.notes and not data.notes
+    other = data.bind({"text": Tokens("bytes"), "vision": Pixels((4, 4), 3)})
+    assert not other.batch([0]).masks["vision"].any() and "vision" not in data.inputs
+
+
+def test_data_bound_to_a_trained_model_has_its_classes(make: Callable[..., DataModule]) -> None:
+    data = make("a.csv", TEXTS, text="text", target="target")
+    known = TargetData(kind="class", classes=("z", "b", "a"), facts={"counts": [1, 1, 1]})
+    spec = DataSpec(inputs=data.spec.inputs, targets={"target": known})
+    bound = data.bind(data.transforms, spec)
+    assert bound.spec.targets["target"].classes == ("z", "b", "a")
+    assert bound.targets["target"][:2].tolist() == [2, 1] and data.targets["target"][:2].tolist() == [0, 1]
+    assert not data.bind(data.transforms, DataSpec(inputs=data.spec.inputs, targets={})).targets
+
+
+def test_a_data_module_is_a_data_source(make: Callable[..., DataModule]) -> None:
+    data: DataSource = make("a.csv", TEXTS, text="text", target="target")
+    check_data_source(data)
+    assert data.row_name(21) == "a.csv: row 21 (id '21')" and data.column_of("target", 0) == "target"
+    assert (data.splits == "val").sum() == 1 and data.source == "a.csv"
+    assert next(data.input_digests("text")) == b"7:'word0'"
+
+
+def test_what_a_data_source_lacks_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^data: object lacks transforms, stored, .*wanted a mm.types.DataSource"):
+        check_data_source(object())
+    with pytest.raises(ValueError, match="got loaders without a data module"):
+        data_source(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))

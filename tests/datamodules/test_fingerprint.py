@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import write_manifest
 
+from mm.datamodules.base import DataModule
 from mm.datamodules.digits import DigitsDataModule
 from mm.datamodules.fingerprint import column, differences, fingerprint, from_tensors, seen_in_training
 from mm.datamodules.packing import write
 from mm.datamodules.shards import ShardsDataModule
-from mm.datamodules.table import Table
 from mm.types import encoded
 
 HEAD = "id,words,label,split\n"
@@ -25,8 +25,8 @@ ROLES = {"text": "words", "target": "label", "id": "id", "split_column": "split"
 @pytest.fixture
 def taken(make):
     def take(rows, name="rows.csv"):
-        table = make(name, HEAD + "".join(rows), **ROLES).table
-        return fingerprint(table), table
+        data = make(name, HEAD + "".join(rows), **ROLES)
+        return data.fingerprint, data
 
     return take
 
@@ -53,10 +53,10 @@ def test_the_same_rows_have_the_same_fingerprint_wherever_they_lie(taken, tmp_pa
 )  # fmt: skip
 def test_every_change_is_found_and_named(taken, change, words):
     before, _ = taken(ROWS)
-    now, table = taken(change(ROWS), "changed.csv")
-    assert re.search(words, differences(before, now, table)), differences(before, now, table)
+    now, data = taken(change(ROWS), "changed.csv")
+    assert re.search(words, differences(before, now, data)), differences(before, now, data)
     assert before.digests() != now.digests()
-    assert differences(before, before, table) == ""
+    assert differences(before, before, data) == ""
 
 
 def test_a_checkpoint_of_other_rows_is_refused(make):
@@ -125,15 +125,15 @@ def test_a_folder_of_media_may_be_copied_and_a_file_of_another_size_is_another(m
     assert fingerprint(module.table).digests() == before.digests()
     monkeypatch.chdir(tmp_path / "there")  # paths are relative now
 
-    def again() -> Table:
+    def again() -> DataModule:
         return type(module)(path="rows.csv", columns=module.columns, batch_size=8, num_workers=0, on_error="raise",
-                            split={"val": 0.2, "test": 0.2, "seed": 0}, seed=0).table  # fmt: skip
+                            split={"val": 0.2, "test": 0.2, "seed": 0}, seed=0)  # fmt: skip
 
-    assert fingerprint(again()).digests() == before.digests()
+    assert again().fingerprint.digests() == before.digests()
     row = int(np.flatnonzero(module.table.split == "train")[3])
     file = Path(module.table.inputs["audio"][row])
     file.write_bytes(file.read_bytes() + b"\0")
-    told = differences(before, fingerprint(again()), again())
+    told = differences(before, again().fingerprint, again())
     assert told.startswith("train: 1 of its rows") and f"row {row} (" in told and "val" not in told
 
 
@@ -204,4 +204,4 @@ def test_files_that_are_missing_or_have_impossible_names_have_a_fingerprint_too(
     module = mixed("here")
     before = fingerprint(module.table)
     module.table.inputs["vision"] = ["a\0b", "missing.png", *module.table.inputs["vision"][2:]]
-    assert "row 0 (id 'r0')" in differences(before, fingerprint(module.table), module.table)
+    assert "row 0 (id 'r0')" in differences(before, fingerprint(module.table), module)

@@ -52,7 +52,7 @@ def test_several_columns_are_one_input(make, capsys):
     assert batch.masks["tabular"].sum(1).tolist() == [4, 1, 0, 3]
     (val,) = module.loader("val")
     assert val.inputs["tabular"][0, :, 1].tolist() == [0, 0, 0, 1]
-    assert module.long == {(2, "without_input"), (4, "unknown/tabular")}
+    assert module.notes == {(2, "without_input"), (4, "unknown/tabular")}
 
 
 def test_full_form_and_one_column(make):

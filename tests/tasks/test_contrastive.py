@@ -3,7 +3,6 @@
 import warnings
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -82,7 +81,7 @@ def rows(batch: Batch, chosen: Any) -> Batch:
 class Data(LightningDataModule):
     """Batches of one process."""
 
-    table = SimpleNamespace(ids=[f"r{i}" for i in range(ROWS)])
+    ids = tuple(f"r{i}" for i in range(ROWS))
 
     def __init__(self, batches: list[Batch]):
         super().__init__()

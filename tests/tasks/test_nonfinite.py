@@ -1,5 +1,4 @@
 import os
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ def data(sizes, bad=()):
     batch = make_batch(sum(sizes))
     batch.inputs["left"][list(bad)] = torch.inf
     module = Data(batch, sizes)
-    module.table = SimpleNamespace(ids=[f"id{row}" for row in range(sum(sizes))])
+    module.ids = [f"id{row}" for row in range(sum(sizes))]
     return module
 
 

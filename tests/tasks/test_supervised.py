@@ -59,7 +59,7 @@ TARGETS = {"digit": TargetData(kind="class"), "size": TargetData(kind="number")}
 class Data(LightningDataModule):
     """Batches of given sizes out of one."""
 
-    table = SimpleNamespace(spec=DataSpec(inputs={}, targets=TARGETS))
+    spec = DataSpec(inputs={}, targets=TARGETS)
 
     def __init__(self, batch, sizes):
         super().__init__()

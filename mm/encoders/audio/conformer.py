@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.encoders.audio.conv import MaskedConv
 from mm.encoders.audio.log_mel import LogMel
 from mm.layers import Attention, Pool, sinusoid, time_position
@@ -54,7 +55,7 @@ class ConformerBlock(nn.Module):
         return self.out(x + 0.5 * self.mlp2(x))
 
 
-class AudioConformer(nn.Module):
+class AudioConformer(Configurable, nn.Module):
     """Two strided convolutions to a quarter of the frames, then conformer blocks with sinusoidal positions.
 
     kernel: of the depthwise convolution, in steps of four frames.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.encoders.audio.log_mel import LogMel
 from mm.layers import Pool, time_position
 from mm.types import Features, InputSpec
@@ -28,7 +29,7 @@ class MaskedConv(nn.Module):
         return x, mask[:, :: self.stride[1]]
 
 
-class AudioConv(nn.Module):
+class AudioConv(Configurable, nn.Module):
     """Convolutions over mel and time; what is left of the mel axis is joined to one token per time step.
 
     widths: channels of each block. strides: of time, per block; mels are halved by each.

@@ -12,6 +12,7 @@ from torchaudio.functional import melscale_fbanks
 from transformers import AutoFeatureExtractor
 
 from mm.absence import encode_present
+from mm.configurable import Configurable
 from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model, plain
 from mm.layers import Pool, time_position
@@ -126,7 +127,7 @@ class Fbank(nn.Module):
 FRONTENDS = {"whisper": WhisperMel, "audio-spectrogram-transformer": Fbank}  # every other model reads the waveform
 
 
-class HuggingFaceAudio(nn.Module, Rebuilt):
+class HuggingFaceAudio(Configurable, nn.Module, Rebuilt):
     """The last hidden state of any audio model of transformers: wav2vec2, HuBERT, WavLM, Whisper's encoder, AST.
 
     pretrained, config, random_init: as in `huggingface_model`. Layer drop and the model's own masking are off.

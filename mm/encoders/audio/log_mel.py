@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import mask_along_axis_iid, melscale_fbanks
 
+from mm.configurable import Configurable
+
 FLOOR = 1e-6  # below the energy of 16-bit silence
 
 
-class LogMel(nn.Module):
+class LogMel(Configurable, nn.Module):
     """Log-mel spectrogram, normalised per clip over its real frames; SpecAugment in training (Park 2019).
 
     sample_rate: Hz. window, hop: seconds.

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.encoders.tabular._cells import Cells
 from mm.layers import Pool, time_position
 from mm.types import Features, InputSpec
 
 
-class TabularMLP(nn.Module):
+class TabularMLP(Configurable, nn.Module):
     """Each cell's vector through MLPs, then pooled; under `concat` the columns' means lie side by side in another.
 
     sizes: how many classes each column has, 0 of a number; layers: MLPs, each added to what it reads; 0: the vectors

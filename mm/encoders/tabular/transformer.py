@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.encoders.tabular._cells import Cells
 from mm.layers import Pool, TransformerBlock, sinusoid, time_position
 from mm.types import Features, InputSpec
@@ -19,7 +20,7 @@ def places_behind(column: Tensor, mask: Tensor) -> Tensor:
     return (order - torch.where(new, order, 0).cummax(1).values).flip(1)
 
 
-class TabularTransformer(nn.Module):
+class TabularTransformer(Configurable, nn.Module):
     """Every cell attends to every other; a learnt class token is the pooled vector (FT-Transformer, Gorishniy 2021).
 
     sizes: how many classes each column has, 0 of a number; positions: whether an element of a list tells how far from

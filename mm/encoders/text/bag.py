@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.layers import Pool, time_position
 from mm.types import Features, InputSpec
 
@@ -20,7 +21,7 @@ def hashed_ngrams(x: Tensor, ngram: int, buckets: int) -> Tensor:
     return torch.stack(orders, dim=-1)
 
 
-class TextBag(nn.Module):
+class TextBag(Configurable, nn.Module):
     """Mean embedding of the hashed byte n-grams that end at each byte, then an MLP (fastText, Bojanowski 2017).
 
     ngram: longest n-gram, in bytes. max_length: in bytes, what the data is cut or windowed to.

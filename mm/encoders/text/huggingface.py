@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mm.configurable import Configurable
 from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model, takes
 from mm.layers import Pool, time_position
@@ -39,7 +40,7 @@ class MarkerPool(nn.Module):
         return self.linear(picked.flatten(1)) * mask.any(1, keepdim=True)
 
 
-class HuggingFaceText(nn.Module, Rebuilt):
+class HuggingFaceText(Configurable, nn.Module, Rebuilt):
     """The last hidden state of any text model of transformers; of an encoder-decoder, of its encoder.
 
     pretrained, config, random_init: as in `huggingface_model`. Real tokens come first in a row, padding after.

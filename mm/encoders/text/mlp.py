@@ -2,12 +2,13 @@
 
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.encoders.text.bag import hashed_ngrams
 from mm.layers import masked_mean, single_token
 from mm.types import Features, InputSpec
 
 
-class TextMLP(nn.Module):
+class TextMLP(Configurable, nn.Module):
     """ReLU MLP of the mean embedding of a text's subwords, its hashed byte n-grams (deep averaging, Iyyer 2015).
 
     layers: linear layers, each with a ReLU and dropout; ngram: longest n-gram, in bytes; max_length: in bytes, what the

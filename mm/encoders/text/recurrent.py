@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.encoders.text.transformer import BYTES
 from mm.layers import Pool, time_position
 from mm.types import Features, InputSpec
@@ -18,7 +19,7 @@ def reverse(x: Tensor, length: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
 
 
-class TextRecurrent(nn.Module):
+class TextRecurrent(Configurable, nn.Module):
     """LSTM or GRU (Hochreiter 1997, Cho 2014); real tokens come first in a row, padding after.
 
     The backward direction reads each row reversed within its length, so no padding is ever read before a token.

@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.layers import Pool, TransformerBlock, sinusoid, time_position
 from mm.types import Features, InputSpec
 
 BYTES = 257  # 256 bytes, and 0 for padding
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(Configurable, nn.Module):
     """Pre-norm transformer with sinusoidal positions (Vaswani 2017, Xiong 2020).
 
     tokenizer: bytes, or a tokenizer's folder or hub name, which has `vocabulary` tokens; max_length: in tokens, what

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from mm.configurable import Configurable
 from mm.layers import Pool, grid_position
 from mm.types import Features, InputSpec
 
@@ -16,7 +17,7 @@ def grid_features(grid: Tensor, mask: Tensor, pool: Pool) -> Features:
     return Features(tokens, mask, pool(tokens, mask), grid_position(height, width, batch, grid.device))
 
 
-class VisionConv(nn.Module):
+class VisionConv(Configurable, nn.Module):
     """Convolution blocks with group norm (Wu 2018); the cells of the last map are the tokens.
 
     The first block keeps the image's size and each further one halves it: with three, 8x8 becomes 2x2.

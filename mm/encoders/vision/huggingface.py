@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor
 
 from mm.absence import encode_present
+from mm.configurable import Configurable
 from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model
 from mm.encoders.vision.conv import grid_features
@@ -27,7 +28,7 @@ def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
     )
 
 
-class HuggingFaceVision(nn.Module, Rebuilt):
+class HuggingFaceVision(Configurable, nn.Module, Rebuilt):
     """The last hidden state of any image model of transformers: ViT, DINOv2, Swin, ResNet ...
 
     pretrained, config, random_init: as in `huggingface_model`; size and channels are the config's.

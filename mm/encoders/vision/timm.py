@@ -10,12 +10,13 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from mm.absence import encode_present
+from mm.configurable import Configurable
 from mm.encoders.vision.conv import grid_features
 from mm.layers import Pool
 from mm.types import Features, InputSpec, Rebuilt
 
 
-class TimmVision(nn.Module, Rebuilt):
+class TimmVision(Configurable, nn.Module, Rebuilt):
     """The last map of any timm model, its cells as tokens, behind a ViT's prefix tokens where there are any.
 
     pretrained: false, true (timm's weights, from the hub) or a file of weights (then size, mean and std are timm's).

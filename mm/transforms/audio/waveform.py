@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.transforms.audio.container import Container, inspect
 from mm.transforms.augment import AugmentError, augmented
 from mm.transforms.stored import Stored
@@ -26,7 +27,7 @@ MP3_FRAME = 1152  # samples; headers that count frames differ by one or two
 MP3_HEAD = 4096  # bytes after an ID3 tag in which the first frame, and its count of all frames, lies
 
 
-class Waveform:
+class Waveform(Configurable):
     """Paths, Stored files, arrays (L,), or (array, its rate) -> mono waveforms (L,) float32 at `sample_rate`.
 
     sample_rate: Hz, that of an array alone too; max_length: samples; too_long, overlap: see limit; augment: torchaudio

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.messages import listing, near
 from mm.transforms.tabular.columns import check_text, column_data, is_empty, names
 from mm.transforms.target.cells import text_of
@@ -15,7 +16,7 @@ from mm.transforms.windows import check_multiple
 from mm.types import ColumnData, Read
 
 
-class Row:
+class Row(Configurable):
     """A mapping of column to cell -> (T, 3) float32: column, class and number of each cell, in the columns' order.
 
     A list has a token for each of its elements, in their order; an empty cell has none, and a row without any is

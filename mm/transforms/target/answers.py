@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.transforms.target.cells import text_of
 from mm.types import BEGIN, IGNORE, LAST, Read, TargetCutOff, TargetData, TargetRead
 
@@ -15,7 +16,7 @@ ANYWHERE = -3  # in place of its first character: where it first stands
 END = -1  # of an answer
 
 
-class Answers:
+class Answers(Configurable):
     """A cell is an answer, word for word as the text has it, or a list of such; an empty list: the text has none.
 
     An answer is a text, or {"text": ..., "answer_start": its first character} (SQuAD, Rajpurkar 2016), both of which

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.messages import say
 from mm.transforms.target.cells import label_of, text_of
 from mm.transforms.target.classes import ClassIndex, find, known_classes
@@ -19,7 +20,7 @@ WANTED = 'wanted a list of {"label": "cat", "box": [x0, y0, x1, y1]}, in pixels 
 ON_FLAT = ("refuse", "drop")
 
 
-class Boxes:
+class Boxes(Configurable):
     """A cell is a list of {label, box: [x0, y0, x1, y1]}, or its JSON text; an empty list: there is nothing.
 
     Boxes are in pixels of the picture as it lies in its file, turned upright, from its top left corner. input: which

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.messages import listing, near
 from mm.transforms.target.cells import distinct, label_of, text_fault
 from mm.transforms.target.numberlike import MOST_OTHERS, form_of
@@ -22,7 +23,7 @@ INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
-class Classes:
+class Classes(Configurable):
     """A cell is the name of a class; an empty one is unlabelled.
 
     The classes are those of the training rows, in order, and `counts` says how many rows each has; a trained model

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.transforms.target.cells import label_of
 from mm.transforms.target.classes import ClassIndex, find, known_classes, told
 from mm.types import IGNORE, TargetData, TargetRead
 
 
-class Labels:
+class Labels(Configurable):
     """A cell is the names of the labels that a row has, separated, or a list of them; an empty one is unlabelled.
 
     A lone separator, or a list without elements, says that the row has none of the labels; unlabelled: how a cell may

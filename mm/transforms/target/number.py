@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.transforms.target.cells import text_of
 from mm.transforms.target.numberlike import number_hint
 from mm.types import TargetData, TargetRead
@@ -15,7 +16,7 @@ from mm.types import TargetData, TargetRead
 LARGEST = float(np.finfo(np.float32).max)
 
 
-class Number:
+class Number(Configurable):
     """A cell is a number; an empty one is unlabelled. `mean` and `std` are those of the training rows."""
 
     kind = "number"

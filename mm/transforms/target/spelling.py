@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.transforms.target.cells import text_fault, text_of
 from mm.transforms.target.classes import ClassIndex, find
 from mm.types import IGNORE, Read, TargetCutOff, TargetData, TargetRead
@@ -15,7 +16,7 @@ from mm.types import IGNORE, Read, TargetCutOff, TargetData, TargetRead
 UNITS = {"letters": "", "words": " "}  # what stands between them
 
 
-class Spelling:
+class Spelling(Configurable):
     """A cell is a text; its letters, blanks among them, or its words are told one after the other.
 
     input: what it is said in, such as audio; units: letters or words. The letters or words are those of the training

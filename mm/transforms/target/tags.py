@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.messages import listing
 from mm.transforms.target.cells import label_of
 from mm.transforms.target.classes import ClassIndex, find, sort_classes
@@ -15,7 +16,7 @@ from mm.types import IGNORE, Read, TargetData, TargetRead
 SCHEMES = ("bio", "iob1", "bioes", "plain")
 
 
-class Tags:
+class Tags(Configurable):
     """A cell is a tag for each word of a text, words being what lies between blanks: a list, or separated by blanks.
 
     input: whose words; scheme: bio, iob1 (B- only where an entity of the same type went before) or bioes (E- ends one,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.messages import say
 from mm.transforms.target.cells import text_fault, text_of
 from mm.transforms.text.tokens import load_tokenizer
@@ -15,7 +16,7 @@ from mm.transforms.text.vocabulary import KINDS, trained
 from mm.types import IGNORE, TargetData, TargetRead
 
 
-class Written:
+class Written(Configurable):
     """A cell is a text; its tokens are told one after the other, and then that it ends.
 
     tokenizer: bpe, wordpiece or unigram, trained on the training rows' texts to at most `vocabulary` tokens and kept

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from mm.configurable import Configurable
 from mm.messages import listing
 from mm.transforms.windows import check_limit, check_multiple, limit, room
 from mm.types import Read, Vocabulary
@@ -15,7 +16,7 @@ from mm.types import Read, Vocabulary
 SEPARATOR = 31  # "unit separator"
 
 
-class Tokens:
+class Tokens(Configurable):
     """Strings -> ids (T,) int64, by bytes (id = byte + 1, 0 is padding) or by a tokenizer's folder or hub name.
 
     Of a pair of strings, such as a question and a passage, the first stands before the second in every window, parted

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from mm.configurable import Configurable
 from mm.transforms.augment import AugmentError, augmented, tracked
 from mm.transforms.stored import Stored
 from mm.types import Read
@@ -33,7 +34,7 @@ class RangeError(ValueError):
     """The values of an image use next to nothing of their range."""
 
 
-class Pixels:
+class Pixels(Configurable):
     """Paths, Stored files, PIL images or arrays -> pixels (C, H, W) uint8, which `finish` normalises to float32.
 
     size: height, width; channels: 1 or 3; mean, std: per channel, of pixels in 0..1; fit: how an image of another shape
