@@ -8,7 +8,6 @@ from mm.checkpoint.saving import save, save_calibration, try_save
 from mm.checkpoint.trained_model import TrainedModel, to_device
 
 LoadedModel = TrainedModel  # until every room uses the new name
-calibrate = save_calibration
 
 __all__ = [
     "TrainedModel",
