@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch, remember, shown
+from mm.cli._app import launch, save_overrides, shown
 from mm.messages import command, plain
 
 if TYPE_CHECKING:
@@ -21,13 +21,12 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     model = _apply.load(cfg)
     data = _apply.datamodule(cfg, model, labelled=False)
     report = embed(model, data, folder / "embeddings.parquet", cfg.split, cfg.device)
-    remember(folder)
+    save_overrides(folder)
     print(plain(f"{data.source}: embeddings of {', '.join(f'{name} {n}' for name, n in report.counts.items())}"))
     if data.faults:
         data.write_errors(folder / "errors.csv")
         wrong = len({row for row, _ in data.faults})
         print(f"rows that could not be read as a whole: {wrong}, told in {plain(shown(folder / 'errors.csv'))}")
-    print(
-        f"next:\n  {command('mm', 'search', f'checkpoint={cfg.checkpoint}', f'index={shown(report.path)}')} query=..."
-    )
+    words = ["mm", "search", f"checkpoint={cfg.checkpoint}", f"index={shown(report.path)}"]
+    print(f"next:\n  {command(*words)} query=...")
     print(shown(folder))
