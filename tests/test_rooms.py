@@ -17,6 +17,7 @@ MAY = {
     "reports": {"files"},
     "configurable": set(),
     "runs": set(),
+    "arrow": set(),
     "launch": {"runs"},  # whether a job is finished is read in its run folder
     "signals": set(),
     "text_column": {"transforms"},
@@ -39,6 +40,7 @@ MAY = {
 # Open to every room.
 GROUND = {
     "absence",
+    "arrow",
     "configurable",
     "files",
     "fingerprints",
