@@ -34,7 +34,7 @@ MAY = {
     "checkpoint": {"types", "transforms", "model", "untrusted"},
     "datamodules": {"types", "transforms", "annotations"},
     "applying": {"types", "checkpoint"},
-    **{room: {"types", "model", "checkpoint", "metrics", "applying"} for room in APPLYING},
+    **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.
