@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 
+from mm.batching import finish
 from mm.datamodules.fingerprint import fingerprint, identities
 from mm.datamodules.mixture import Balance, Mixing, Mixture, rarest
 from mm.datamodules.order import Batching, Draw, Order, Shards
@@ -22,33 +23,53 @@ from mm.datamodules.table import ON_ERROR, SPLITS, Fault, Table
 from mm.files import whole
 from mm.fingerprints import Fingerprint
 from mm.messages import say
-from mm.transforms.collate import finish
+from mm.modalities import default_transforms, get_modality, sort_inputs
 from mm.transforms.target.classes import Classes
-from mm.types import MODALITIES, Batch, DataSpec, TargetData, TargetTransform, Transform
+from mm.types import Batch, DataSpec, TargetData, TargetTransform, Transform
 
 FILLED = {"train": "lower datamodule.split.val or .test", "all": "there is no row to read"}  # an empty split's fix
 
 
 class DataModule(LightningDataModule):
-    """Rows -> batches. A child gives `read`, the table of its rows.
+    """A LightningDataModule over a table of rows. A subclass gives `read`, the table.
 
-    batch_size, budget, buckets: see Batching; shuffle: training rows, anew each epoch; inputs: those of the data's to
-    use, all where null; on_error: raise, drop the row, or take the input as missing; split: where the data has
-    none; readers: target -> how its cells are read, as classes where it has none; known: to a trained model, of each
-    target; trained: the rows are for a model that knows what its inputs hold, and targets that it does not know are not
-    read; whole: likewise, and without a split column all rows are for testing; mix, temperature, one_source: of several
-    files, see Mixing; window: how many shards the rows of a moment are from, where they lie in shards; balance,
-    balance_power: a target by whose classes training rows are drawn, see Balance.
-    Errors: ValueError naming row, id, column and fix.
+    It is a `DataSource`. Without transforms of a model, which `use` and `bind` set, inputs are read as the default
+    encoders of their modalities read them.
+
+    Args:
+        batch_size: Rows per process and step; with a budget, at most.
+        num_workers: Processes that read rows.
+        on_error: Of a row that can't be read: raise, drop, or missing (its input counts as absent).
+        split: Parts `val` and `test` of the rows, their `seed`, and how many training `rows` to keep, where the data
+            names no splits; default: 0.1 each.
+        seed: Of the order of training rows and of augmentations.
+        inputs: Names of those to use; default: all.
+        shuffle: Whether training rows are shuffled, anew each epoch.
+        readers: Target name to how its cells are read; default: as classes.
+        known: Target name to what a trained model knows of it.
+        trained: Whether the rows are for a model that knows what its inputs hold; targets that it does not know are
+            not read.
+        whole: As `trained`, and without a split column all rows are for testing.
+        budget: Input name to the tokens or seconds per process and step, padding included.
+        buckets: Of rows of similar length, for each input with a budget.
+        mix: Of several files: size, equal or temperature; see `Mixing`.
+        temperature: Under mix=temperature.
+        one_source: Whether every batch is of one of several files.
+        window: How many shards the training rows of a moment are from.
+        balance: A target by whose classes training rows are drawn; see `Balance`.
+        balance_power: 1: all classes as often; 0.5: by the inverse square root of their counts.
+
+    Raises:
+        ValueError: For wrong settings, and for wrong data once it is read, naming row, id, column and fix.
     """
 
     def __init__(
         self,
-        batch_size: int,
-        num_workers: int,
-        on_error: str,
-        split: Mapping[str, Any],
-        seed: int,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        on_error: str = "raise",
+        split: Mapping[str, Any] | None = None,
+        seed: int = 0,
         inputs: Sequence[str] | None = None,
         shuffle: bool = True,
         readers: Mapping[str, TargetTransform] | None = None,
@@ -75,7 +96,7 @@ class DataModule(LightningDataModule):
         self.window = window
         self.num_workers = num_workers
         self.on_error = on_error
-        self.split = Split(**split)
+        self.split = Split(**(split or {}))
         self.seed = seed
         self.wanted = inputs
         self.shuffle = shuffle
@@ -123,7 +144,7 @@ class DataModule(LightningDataModule):
         self.settle(table)
         if not self.trained:
             self.balance.check(table.spec.targets)
-        names = sorted(table.spec.inputs, key=lambda n: MODALITIES.index(n) if n in MODALITIES else len(MODALITIES))
+        names = sort_inputs(table.spec.inputs)
         for name in self.wanted or ():
             if name not in names:
                 raise ValueError(f"datamodule.inputs: got '{name}', wanted some of {', '.join(names)}")
@@ -219,8 +240,8 @@ class DataModule(LightningDataModule):
         """Read these inputs by these transforms; one that the data lacks is absent from every row."""
         self.transforms, self.stored, self._lengths = dict(transforms), {}, {}
         for name in self.batching.budget:
-            if name not in self.transforms or self.table.spec.inputs[name].modality == "vision":
-                timed = [n for n, data in self.table.spec.inputs.items() if data.modality != "vision"]
+            timed = [n for n, data in self.spec.inputs.items() if get_modality(data.modality).is_sequence]
+            if name not in self.transforms or name not in timed:
                 raise ValueError(f"datamodule.budget.{name}: the inputs that have a length are {', '.join(timed)}")
         for name in self.transforms:
             self.table.inputs.setdefault(name, [None] * len(self.table.ids))
@@ -356,7 +377,9 @@ class DataModule(LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def dataset(self, train: bool, only: Sequence[str] | None, stored: Mapping[str, Transform] | None = None) -> Rows:
-        """All rows, of which a loader draws."""
+        """Return all rows, of which a loader draws. Without transforms of a model the inputs' defaults are bound."""
+        if not self.transforms:
+            self.use(default_transforms(self.spec, self.readers))
         transforms = {name: t for name, t in self.transforms.items() if only is None or name in only}
         return Rows(self.table, transforms, self.on_error, train, stored, self.readers, only is None)
 

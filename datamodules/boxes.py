@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mm.messages import listing, say
-from mm.types import SUFFIXES
+from mm.modalities import get_modality
 
 LISTS = ("ImageSets/Main", "splits")  # folders that hold train.txt, val.txt and test.txt
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -25,7 +25,7 @@ def read_voc(path: Path) -> dict[str, list[Any]]:
     list every picture is one. A picture without annotation is unlabelled. Errors: ValueError naming what is broken.
     """
     path = path.resolve()
-    files = sorted(f for f in (path / "JPEGImages").iterdir() if f.suffix.lower() in SUFFIXES["vision"])
+    files = sorted(f for f in (path / "JPEGImages").iterdir() if f.suffix.lower() in get_modality("vision").suffixes)
     pictures = {f.stem: f for f in files}
     rows: list[tuple[str, str | None]] = [(stem, None) for stem in pictures]
     folder = next((path / name for name in LISTS if any((path / name).glob("*.txt"))), None)

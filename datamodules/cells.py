@@ -13,14 +13,14 @@ import pyarrow.parquet
 from pyarrow.compute import MatchSubstringOptions
 from pyarrow.compute import call_function as call
 
+from mm.cells import text_fault
 from mm.datamodules.boxes import is_coco, is_voc, read_coco, read_voc
 from mm.datamodules.fast_csv import read_fast
 from mm.datamodules.splitting import spelt
 from mm.datamodules.table import SPLITS
 from mm.messages import listing
+from mm.modalities import get_modality
 from mm.text_column import TextColumn
-from mm.transforms.target.cells import text_fault
-from mm.types import SUFFIXES
 
 Cells = dict[str, Any]  # column name -> its cells by row, a list or a TextColumn
 
@@ -296,15 +296,14 @@ def read_folder(path: Path, modality: str, flat: bool = False) -> Cells:
     flat: files without a class folder are fine, and have no target. Hidden files and folders are passed over.
     """
     path = path.resolve()
-    found = [(f, f.relative_to(path).parts) for f in sorted(path.rglob("*")) if f.suffix.lower() in SUFFIXES[modality]]
+    kind = get_modality(modality)
+    found = [(f, f.relative_to(path).parts) for f in sorted(path.rglob("*")) if f.suffix.lower() in kind.suffixes]
     found = [(f, p) for f, p in found if f.is_file() and not any(part.startswith(".") for part in p)]
     if not found:
-        raise ValueError(f"datamodule.path: no file below {path} ends in {', '.join(SUFFIXES[modality])}")
+        raise ValueError(f"datamodule.path: no file below {path} ends in {', '.join(kind.suffixes)}")
     files, parts = [f for f, _ in found], [p for _, p in found]
     cells: Cells = {
-        modality: [f.read_text("utf-8-sig", "surrogateescape") for f in files]
-        if modality == "text"
-        else [*map(str, files)],
+        modality: [kind.read_file(f) for f in files],
         "id": ["/".join(p) for p in parts],
     }
     if flat and all(len(p) == 1 for p in parts):

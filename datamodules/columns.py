@@ -1,6 +1,5 @@
 """Columns of cells -> the rows of one file."""
 
-import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -8,19 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mm.batching import is_absent
+from mm.cells import distinct, label_of, text_fault
 from mm.datamodules.base import DataModule
 from mm.datamodules.cells import Cells
-from mm.datamodules.looking import look
-from mm.datamodules.paths import file_faults, resolve_paths, stat_files
+from mm.datamodules.paths import file_faults, stat_files
 from mm.datamodules.splitting import check_split, make_split
 from mm.datamodules.table import Fault, Table
 from mm.datamodules.tabular import cut_tabular, rows_of
 from mm.messages import listing, near, say
-from mm.text_column import TextColumn
-from mm.transforms.collate import is_absent
-from mm.transforms.target.cells import distinct, label_of, text_fault
+from mm.modalities import get_modality, modality_names
 from mm.transforms.target.classes import Classes, one_form
-from mm.types import MODALITIES, ColumnData, DataSpec, InputData, TargetTransform
+from mm.types import ColumnData, DataSpec, InputData, TargetTransform
 
 ROLES = ("id", "split", "group")  # what a column may be beside inputs and targets
 
@@ -87,8 +85,8 @@ def read_part(
     unknown = [f._replace(message=f.message + way_out("split", found.roles, columns)) for f in unknown]
     files: dict[str, np.ndarray] = {}
     for name, (column, modality) in found.inputs.items() if kept is None else ():
-        faults += unreadable_texts(raw[name], column) if modality == "text" else []
-        if modality in ("vision", "audio"):
+        faults += [Fault(row, column, wrong) for row, wrong in get_modality(modality).cell_faults(raw[name])]
+        if get_modality(modality).in_files:
             files[name] = stat_files(raw[name])
             faults += file_faults(raw[name], files[name], cells[column], column, source)
     table = Table(
@@ -109,10 +107,10 @@ def read_part(
     leave_out(table, id_column, module.on_error)
     for name, (_, modality) in found.inputs.items():
         if name in found.tabular:  # what they hold is learnt once the rows of all files are known
-            table.spec.inputs[name] = InputData(modality="tabular", columns=found.tabular[name])
+            table.spec.inputs[name] = InputData(modality=modality, columns=found.tabular[name])
         elif kept is None:
-            table.spec.inputs[name] = look(
-                raw[name], modality, source, module.trained, found.inputs[name][0], files.get(name)
+            table.spec.inputs[name] = get_modality(modality).probe(
+                raw[name], source, module.trained, found.inputs[name][0], files.get(name)
             )
         else:
             table.spec.inputs[name] = kept.spec[name]
@@ -135,9 +133,11 @@ def find_columns(
     if module.trained:  # what a trained model does not predict need not be read
         targets = {name: column for name, column in targets.items() if name in module.known}
     tabular = {
-        name: tabular.get(name, (ColumnData(name=column),)) for name, (column, m) in inputs.items() if m == "tabular"
+        name: tabular.get(name, (ColumnData(name=column),))
+        for name, (column, modality) in inputs.items()
+        if get_modality(modality).of_columns
     }
-    read = [column for column, modality in inputs.values() if modality != "tabular"]
+    read = [column for name, (column, _) in inputs.items() if name not in tabular]
     read += [column.name for columns_of in tabular.values() for column in columns_of]
     roles = find_roles(cells, columns, {*read, *targets.values()})
     for role in ("split", "group"):
@@ -157,8 +157,8 @@ def read_inputs(cells: Cells, source: Path, found: Named, kept: Kept | None) -> 
         return {name: kept.raw[name] for name in found.inputs}
     return {
         name: rows_of(cells, found.tabular[name])
-        if modality == "tabular"
-        else read_input(cells[column], modality, source.parent)
+        if name in found.tabular
+        else get_modality(modality).read_cells(cells[column], source.parent)
         for name, (column, modality) in found.inputs.items()
     }
 
@@ -183,21 +183,21 @@ def join_pairs(
 ) -> tuple[Cells, Mapping[str, Any]]:
     """An input of two columns, such as text: [question, passage], becomes one of pairs, empty where both are."""
     full = {name: one for name, one in (columns.get("inputs") or {}).items() if isinstance(one, Mapping)}
-    told = {m: columns.get(m) for m in MODALITIES} | {name: one.get("column") for name, one in full.items()}
+    told = {m: columns.get(m) for m in modality_names()} | {name: one.get("column") for name, one in full.items()}
     pairs = {name: value for name, value in told.items() if isinstance(value, list | tuple)}
     if not pairs:
         return cells, columns
     cells, columns = dict(cells), {**columns, "inputs": dict(columns.get("inputs") or {})}
     for name, pair in pairs.items():
         modality = full[name].get("modality") if name in full else name
-        if len(pair) != 2 or modality != "text":
+        if len(pair) != 2 or modality not in modality_names() or not get_modality(modality).in_pairs:
             raise ValueError(
                 f"datamodule.columns.{name}: got {list(pair)}, wanted a column, or two for a pair of texts"
             )
         label = "+".join(map(str, pair))
         if module.wanted is None or name in module.wanted:
             check_columns(cells, [str(column) for column in pair], source, module.trained)
-            both = [read_input(cells[str(column)], "text", source.parent) for column in pair]
+            both = [get_modality(modality).read_cells(cells[str(column)], source.parent) for column in pair]
             cells[label] = [list(row) if any(row) else "" for row in zip(*both, strict=True)]
         if name in full:
             columns["inputs"][name] = {**full[name], "column": label}
@@ -273,23 +273,23 @@ def named(columns: Mapping[str, Any], role: str) -> str | None:
 
 def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Input name -> column, modality."""
-    found = {m: (column, m) for m in MODALITIES if (column := named(columns, m))}
+    found = {m: (column, m) for m in modality_names() if (column := named(columns, m))}
     for name, full in (columns.get("inputs") or {}).items():
         modality = full.get("modality") if isinstance(full, Mapping) else None
         column = named(full, "column") if isinstance(full, Mapping) else None
-        if modality not in MODALITIES or not column:
+        if modality not in modality_names() or not column:
             raise ValueError(
                 f"datamodule.columns.inputs.{name}: got {full}, wanted {{column: ..., modality: "
-                f"{'|'.join(MODALITIES)}}}"
+                f"{'|'.join(modality_names())}}}"
             )
         found[name] = (column, modality)
     if not found:  # no input is named: columns that bear a modality's name are taken
-        found = {m: (m, m) for m in MODALITIES if m in columns and m in cells}
+        found = {m: (m, m) for m in modality_names() if m in columns and m in cells}
     if not found:
+        *some, last = modality_names()
         raise ValueError(
-            f"datamodule.columns: no input column is named; set datamodule.columns.{', .'.join(MODALITIES[:-1])} or "
-            f".{MODALITIES[-1]} to one of "
-            f"{listing(list(cells), 30)}"
+            f"datamodule.columns: no input column is named; set datamodule.columns.{', .'.join(some)} or .{last} to "
+            f"one of {listing(list(cells), 30)}"
         )
     return found
 
@@ -305,15 +305,6 @@ def target_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, str]:
     return found or ({"target": "target"} if "target" in cells else {})
 
 
-def read_input(cells: Sequence[Any], modality: str, root: Path) -> Sequence[Any]:
-    """Cells -> raw inputs: texts as they are, paths made relative to the manifest's folder."""
-    if modality == "text":
-        if isinstance(cells, TextColumn):
-            return cells.copy()
-        return ["" if isinstance(c, float) and math.isnan(c) else c for c in cells]
-    return resolve_paths(cells, root)
-
-
 def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
     """Every row whose id is empty, can't be read, or is that of an earlier row."""
     if isinstance(ids, RowNumbers):
@@ -327,24 +318,6 @@ def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
             faults.append(Fault(row, column, f"the id can't be read: {wrong}"))
         elif first.setdefault(name, row) != row:
             faults.append(Fault(row, column, f"the id '{name}' is also that of row {first[name]}"))
-    return faults
-
-
-def unreadable_texts(texts: Sequence[Any], column: str) -> list[Fault]:
-    """Every row whose text, or one of whose pair of texts, has bytes that are no UTF-8, or NUL, or is a number.
-
-    Arrow has checked what lies in its memory, so that only other columns are looked through.
-    """
-    if isinstance(texts, TextColumn):
-        return []
-    faults = []
-    for row, cell in enumerate(texts):
-        for text in cell if isinstance(cell, list) else (cell,):
-            wrong = text_fault(text) if isinstance(text, str) else None
-            if isinstance(text, int | float | bytes):
-                wrong = f"got {type(text).__name__}, wanted a text"
-            if wrong is not None:
-                faults.append(Fault(row, column, wrong))
     return faults
 
 

@@ -11,10 +11,11 @@ import torch
 import xxhash
 from torch import Tensor
 
+from mm.batching import is_absent
 from mm.datamodules.paths import NO_FILE, stat_files
 from mm.datamodules.table import SPLITS, Table
 from mm.fingerprints import Fingerprint, combine, differences, from_tensors, scramble, seen_in_training
-from mm.transforms.collate import is_absent
+from mm.modalities import get_modality
 from mm.types import Identified, encoded
 
 __all__ = ["Fingerprint", "column", "differences", "file_key", "fingerprint", "from_tensors", "seen_in_training"]
@@ -73,7 +74,7 @@ def input_digests(name: str, table: Table) -> np.ndarray:
         base = xxhash.xxh3_64_intdigest(raw.identity.encode())
         return np.arange(len(table.ids), dtype=np.uint64) * np.uint64(0xD6E8FEB86659FD93) + np.uint64(base)
     about = table.spec.inputs.get(name)
-    if about is None or about.modality not in ("vision", "audio"):
+    if about is None or not get_modality(about.modality).in_files:
         return column(raw)
     return column(file_keys(raw, table, table.files.get(name)))
 

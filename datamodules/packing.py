@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from mm.cells import text_of, undecodable
 from mm.datamodules.cells import Cells
 from mm.datamodules.columns import Part, read_part, target_columns
 from mm.datamodules.fingerprint import column as column_digests
@@ -24,11 +25,7 @@ from mm.datamodules.manifest import ManifestDataModule
 from mm.datamodules.shards import FORMAT, INDEX, OWN, About, Shard
 from mm.datamodules.table import SPLITS, Fault, Table
 from mm.files import whole
-from mm.transforms.audio.waveform import check_samples, open_sound
-from mm.transforms.stored import Stored
-from mm.transforms.target.cells import text_of, undecodable
-from mm.transforms.text.tokens import Tokens
-from mm.transforms.vision.pixels import open_image
+from mm.modalities import get_modality
 
 BLOCK = 512  # bytes: members of a tar file begin at whole ones
 
@@ -59,7 +56,7 @@ def write(module: ManifestDataModule, out: Path, size: int, seed: int) -> tuple[
     module.known |= dict.fromkeys(target_columns(cells, columns))  # all are wanted, whatever they hold
     part = read_part(cells, Path(source.path), columns, module)
     for name, data in part.table.spec.inputs.items():
-        if data.modality not in CHECKED:
+        if not get_modality(data.modality).in_shards:
             raise ValueError(
                 f"the input '{name}' is {data.modality}, which shards can't hold yet; leave it out with "
                 f"datamodule.inputs, or train from the table itself with datamodule=manifest"
@@ -84,9 +81,9 @@ def write_part(
     places: dict[str, np.ndarray] = {"shard": np.full(len(table.ids), -1, dtype=np.int32)}
     for name, data in inputs.items():
         places |= {f"{what}.{name}": np.full(len(table.ids), -1, dtype=np.int64) for what in ("offset", "size")}
-        if data.modality == "audio":
+        if get_modality(data.modality).unit == "seconds":
             places[f"seconds.{name}"] = np.zeros(len(table.ids), dtype=np.float32)
-        if data.modality == "text":  # those that a fingerprint has of them
+        if not get_modality(data.modality).in_files:  # those that a fingerprint has of them
             places[f"digest.{name}"] = column_digests(table.inputs[name]).view(np.int64)
     read = partial(pack, table, {column: cells[column] for column in others})
     with Tar(folder, size) as tar:
@@ -101,10 +98,10 @@ def write_part(
             for column, cell in packed.cells.items():
                 cells[column][row] = cell
             for name, (data, seconds) in packed.inputs.items():
-                suffix = ".txt" if inputs[name].modality == "text" else Path(table.inputs[name][row]).suffix.lower()
+                suffix = Path(table.inputs[name][row]).suffix.lower() if f"digest.{name}" not in places else ".txt"
                 places[f"offset.{name}"][row] = tar.add(f"{row:09d}.{name}{suffix}", data)
                 places[f"size.{name}"][row] = len(data)
-                if inputs[name].modality == "audio":
+                if f"seconds.{name}" in places:
                     places[f"seconds.{name}"][row] = seconds
         shards = tar.close()
     kept = np.flatnonzero(places["shard"] >= 0)
@@ -119,7 +116,7 @@ def write_part(
         shards=[list(shard) for shard in shards],
         digest=tar.digest.hexdigest(),
     )
-    media = [table.columns[name] for name, data in inputs.items() if data.modality != "text"]
+    media = [table.columns[name] for name, data in inputs.items() if get_modality(data.modality).in_files]
     told = {column: [cells[column][row] for row in kept.tolist()] for column in dict.fromkeys([*others, *media])}
     write_index(folder / INDEX, about, told, {name: x[kept] for name, x in places.items()})
     return about
@@ -159,46 +156,10 @@ def pack(table: Table, cells: Cells, row: int) -> Packed:
         if raw is None or (isinstance(raw, str) and not raw):
             continue
         try:
-            inputs[name] = CHECKED[data.modality](raw)
+            inputs[name] = get_modality(data.modality).to_bytes(raw)
         except ValueError as error:
             faults.append(Fault(row, table.columns[name], str(error)))
     return Packed(row, inputs, told, faults)
-
-
-def text_bytes(raw: Any) -> tuple[bytes, float]:
-    """Errors: ValueError where it is no text."""
-    if isinstance(raw, list | tuple):
-        raise ValueError(
-            "is a pair of texts, which shards can't hold; name one column, or two inputs with columns.inputs"
-        )
-    Tokens("bytes")(raw)
-    return raw.encode(), 0.0
-
-
-def image_bytes(raw: str) -> tuple[bytes, float]:
-    """Errors: ValueError where it is no image."""
-    data = file_bytes(raw)
-    open_image(Stored(raw, lambda: data))
-    return data, 0.0
-
-
-def sound_bytes(raw: str) -> tuple[bytes, float]:
-    """Errors: ValueError where it is no sound."""
-    data = file_bytes(raw)
-    wave, rate = open_sound(Stored(raw, lambda: data), 1)
-    check_samples(wave)
-    return data, len(wave) / rate
-
-
-def file_bytes(path: str) -> bytes:
-    """Errors: ValueError where it can't be read."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror}") from None
-
-
-CHECKED = {"text": text_bytes, "vision": image_bytes, "audio": sound_bytes}
 
 
 class Tar:

@@ -11,24 +11,10 @@ import numpy as np
 
 from mm.datamodules.table import Fault
 from mm.messages import listing
-from mm.transforms.target.cells import text_of
 
 NO_FILE, FOLDER = -1, -2  # instead of a size
 STATS = 3  # numbers that are kept of a file: its size and two times
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|.*\\")
-
-
-def resolve_paths(cells: Sequence[Any], root: Path) -> list[str | None]:
-    """Make the paths in cells relative to a folder.
-
-    Args:
-        cells: One per row; an empty one names no file.
-        root: The folder of the table.
-
-    Returns:
-        One path per row, None where the cell is empty.
-    """
-    return [str(root / text) if (text := text_of(cell)) else None for cell in cells]
 
 
 def stat_files(paths: Sequence[str | None]) -> np.ndarray:
@@ -62,7 +48,7 @@ def file_faults(
     """Every row whose file is missing, empty or a folder: found at the start, not an hour into the epoch.
 
     Args:
-        paths: As `resolve_paths` gives them.
+        paths: One per row; None names no file.
         stats: As `stat_files` gives them.
         cells: What the table says.
         column: Its column.

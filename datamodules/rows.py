@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mm.batching import Sample, collate, is_absent
 from mm.datamodules.order import Draw, Order
 from mm.datamodules.table import Fault, Table
 from mm.signals import answer_parent_only
 from mm.transforms.augment import AugmentError
-from mm.transforms.collate import Sample, collate, is_absent
 from mm.transforms.stored import StoredError
 from mm.types import Aligned, Batch, Read, TargetCutOff, TargetTransform, Transform, blank
 

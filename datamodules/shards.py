@@ -17,6 +17,7 @@ import pyarrow
 import pyarrow.parquet
 
 from mm.annotations import check_fields, fits
+from mm.cells import text_of
 from mm.datamodules.base import DataModule
 from mm.datamodules.cells import Cells, unpack_table
 from mm.datamodules.columns import Kept, Part, read_part
@@ -24,8 +25,8 @@ from mm.datamodules.fingerprint import column, file_key
 from mm.datamodules.sources import Source, make_table, sources
 from mm.datamodules.table import Table
 from mm.files import whole
+from mm.modalities import get_modality
 from mm.transforms.stored import Stored, StoredError
-from mm.transforms.target.cells import text_of
 from mm.types import Identified, InputData
 
 INDEX = "index.parquet"
@@ -60,7 +61,7 @@ class ShardsDataModule(DataModule):
     Errors: ValueError where it is no such folder, or a shard is not whole.
     """
 
-    def __init__(self, path: Any, cache: str, **shared: Any):
+    def __init__(self, path: Any, cache: str = ".cache/shards", **shared: Any):
         super().__init__(**shared)
         self.sources = sources(path)
         self.cache = Path(cache)
@@ -82,7 +83,7 @@ class ShardsDataModule(DataModule):
             data: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in known.items()}
             inputs[name] = data.pop("column"), data["modality"]
             spec[name] = InputData(**data)
-            names = None if data["modality"] == "text" else cells[known["column"]]
+            names = cells[known["column"]] if get_modality(data["modality"]).in_files else None
             raw[name] = Column(store, name, places, names, f"{about.digest} {name}")
         kept = Kept(inputs, raw, spec, places["shard"])
         return read_part(cells, Path(source.path.rstrip("/")), about.columns, self, kept)
@@ -264,7 +265,7 @@ def check_index(about: About, cells: Cells, places: dict[str, np.ndarray]) -> No
             raise ValueError(f"got the input {name!r:.80}")
         data = {key: value for key, value in known.items() if key != "column"}
         check_fields(InputData, data, f"inputs.{name}")
-        if data["modality"] != "text" and known["column"] not in cells:
+        if get_modality(data["modality"]).in_files and known["column"] not in cells:
             raise ValueError(f"inputs.{name}: there is no column {known['column']!r:.80}")
         for key in (f"offset.{name}", f"size.{name}"):
             if places[key].dtype.kind not in "iu":

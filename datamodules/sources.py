@@ -11,14 +11,16 @@ import numpy as np
 from mm.datamodules.base import DataModule
 from mm.datamodules.columns import Part
 from mm.datamodules.fingerprint import Digested, column
-from mm.datamodules.looking import USUAL
+from mm.datamodules.in_memory import is_table, table_name
 from mm.datamodules.paths import NO_FILE, STATS
 from mm.datamodules.table import SPLITS, Origin, Table
 from mm.datamodules.tabular import learn_columns
 from mm.datamodules.targets import add_target
 from mm.messages import near
+from mm.modalities import get_modality, sort_inputs
+from mm.modalities.vision import USUAL
 from mm.text_column import join_columns
-from mm.types import MODALITIES, DataSpec, Identified, InputData
+from mm.types import DataSpec, Identified, InputData
 
 
 class Source(NamedTuple):
@@ -29,6 +31,7 @@ class Source(NamedTuple):
     weight: float = 1.0
     split: str | None = None  # of all its rows
     header: Sequence[str] | None = None  # its own
+    table: Any = None  # a table in memory, instead of the file at `path`, which then names it
 
 
 def sources(path: Any, *more: str) -> list[Source]:
@@ -37,8 +40,11 @@ def sources(path: Any, *more: str) -> list[Source]:
     Errors: ValueError where one is none.
     """
     found = []
-    for entry in path if isinstance(path, list | tuple) else [path]:
+    for entry in path if isinstance(path, list | tuple) and not is_table(path) else [path]:
         full = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
+        table = full["path"] if "columns" in more and is_table(full.get("path")) else None
+        if table is not None:
+            full["path"] = table_name(table)
         if isinstance(full.get("path"), PathLike):
             full["path"] = os.fspath(full["path"])
         known = ("path", "weight", *more)
@@ -56,7 +62,7 @@ def sources(path: Any, *more: str) -> list[Source]:
         split = full.get("split")
         if split not in (None, *SPLITS):
             raise ValueError(f"datamodule.path: got split '{split}' for {full['path']}, wanted {', '.join(SPLITS)}")
-        found.append(Source(full["path"], full.get("columns"), float(weight), split, full.get("header")))
+        found.append(Source(full["path"], full.get("columns"), float(weight), split, full.get("header"), table))
     if not found:
         raise ValueError("datamodule.path: got an empty list, wanted at least one path")
     return found
@@ -75,7 +81,7 @@ def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModul
             part.table.split[again] = "train"
     table = parts[0].table if len(parts) == 1 else join([part.table for part in parts], given)
     for name, data in list(table.spec.inputs.items()):
-        if data.modality == "tabular":
+        if get_modality(data.modality).of_columns:
             learn_columns(table, name, module)
     for name in dict.fromkeys(name for part in parts for name in part.targets):
         columns: list[str] = []
@@ -101,7 +107,7 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
     sizes = [len(table.ids) for table in tables]
     firsts = [0, *accumulate(sizes)]
     spec = join_specs([table.spec.inputs for table in tables], names)
-    ordered = [name for name in MODALITIES if name in spec] + [name for name in spec if name not in MODALITIES]
+    ordered = sort_inputs(spec)
     inputs = {name: [t.inputs.get(name, [None] * n) for t, n in zip(tables, sizes)] for name in ordered}
     sharded = any(table.shard is not None for table in tables)
     shards = [np.zeros(n, dtype=np.int64) if t.shard is None else t.shard for t, n in zip(tables, sizes)]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, train_test_split
 
+from mm.cells import distinct
 from mm.datamodules.table import SPLITS, Fault, Table
-from mm.transforms.target.cells import distinct
 
 SPELT = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 

@@ -11,6 +11,7 @@ from mm.datamodules.base import DataModule
 from mm.datamodules.splitting import keep_some
 from mm.datamodules.table import Fault, Table
 from mm.messages import near, say
+from mm.modalities import get_modality, modality_names
 from mm.transforms.tabular.columns import check_column, find_column, is_empty, told
 from mm.types import ColumnData
 
@@ -20,13 +21,14 @@ FIELDS = ("column", "kind", "separator")
 def cut_tabular(columns: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[ColumnData, ...]]]:
     """datamodule.columns, where each tabular input has one name for all of its columns; and these, by input."""
     plain, found = dict(columns), {}
-    given = columns.get("tabular")
-    if given not in (None, ""):
-        found["tabular"] = given_columns("tabular", given)
-        plain["tabular"] = label(found["tabular"])
+    modalities = [name for name in modality_names() if get_modality(name).of_columns]
+    for name in modalities:
+        if (given := columns.get(name)) not in (None, ""):
+            found[name] = given_columns(name, given)
+            plain[name] = label(found[name])
     full: dict[str, Any] = dict(columns.get("inputs") or {})
     for name, one in full.items():
-        if isinstance(one, Mapping) and one.get("modality") == "tabular" and one.get("column") not in (None, ""):
+        if isinstance(one, Mapping) and one.get("modality") in modalities and one.get("column") not in (None, ""):
             found[name] = given_columns(f"inputs.{name}.column", one["column"])
             full[name] = {**one, "column": label(found[name])}
     return plain | {"inputs": full}, found

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.batching import is_absent
+from mm.cells import text_of
 from mm.datamodules.base import DataModule
 from mm.datamodules.splitting import keep_some
 from mm.datamodules.table import Fault, Table
 from mm.messages import say
-from mm.transforms.collate import is_absent
-from mm.transforms.target.cells import text_of
 from mm.transforms.target.classes import probable_duplicates
 from mm.types import TargetData, labelled
 

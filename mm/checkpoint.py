@@ -21,10 +21,10 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mm.batching import Sample, collate, finish, is_absent
 from mm.files import discard, unused, whole, yaml_text
 from mm.messages import listing, markdown, near
 from mm.model import MultimodalModel
-from mm.transforms.collate import Sample, collate, finish, is_absent
 from mm.transforms.tabular.row import Row
 from mm.transforms.text.tokens import Tokens, load_tokenizer
 from mm.types import (

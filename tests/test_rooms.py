@@ -21,6 +21,9 @@ MAY = {
     "windows": {"types"},
     "absence": {"types"},
     "fingerprints": {"types"},
+    "cells": set(),
+    "batching": {"types"},
+    "modalities": {"types", "transforms"},  # which it imports when it is asked for one
     **{room: {"types", "layers"} for room in BUILT},
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
@@ -35,10 +38,13 @@ MAY = {
 # Open to every room.
 GROUND = {
     "absence",
+    "batching",
+    "cells",
     "configurable",
     "files",
     "fingerprints",
     "messages",
+    "modalities",
     "reports",
     "signals",
     "text_column",

@@ -38,8 +38,8 @@ def main(argv: list[str]) -> None:
     add_working_directory()
 
     from mm import checkpoint
+    from mm.batching import finish
     from mm.cli import _index
-    from mm.transforms.collate import finish
 
     embeddings = _index.Embeddings(path)
     among = listed(given["among"]) or embeddings.inputs

@@ -167,7 +167,9 @@ def test_a_column_that_only_looks_like_an_id_a_split_or_a_group(make: Make) -> N
 def test_dropped_rows_bring_no_class(make: Make) -> None:
     text = "vision,target,split\nnone.png,rare,train\n,b,train\n"
     folder = {"on_error": "drop", "vision": "vision", "split": NONE}
-    with pytest.raises(ValueError, match=r"none of the files that its vision names is there; paths are relative to /"):
+    with pytest.raises(
+        ValueError, match=r"none of the files that its vision column names exists; paths are relative to /"
+    ):
         make("a.csv", text, **folder)
 
 

@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from mm.datamodules import paths
-from mm.datamodules.paths import FOLDER, NO_FILE, file_faults, resolve_paths, stat_files
+from mm.datamodules.paths import FOLDER, NO_FILE, file_faults, stat_files
+from mm.modalities import get_modality
 
 
 def faults(folder: Path, *cells: object) -> dict[int, str]:
-    found = resolve_paths(cells, folder)
+    found = get_modality("vision").read_cells(cells, folder)
     return {f.row: f.message for f in file_faults(found, stat_files(found), cells, "photo", folder / "rows.csv")}
 
 
@@ -21,7 +22,7 @@ def test_each_file_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     asked = []
     stat = paths.os.stat
     monkeypatch.setattr(paths.os, "stat", lambda path: asked.append(path) or stat(path))
-    found = resolve_paths(["a.png", "", "b", "c.png", None, "\0"], tmp_path)
+    found = get_modality("vision").read_cells(["a.png", "", "b", "c.png", None, "\0"], tmp_path)
     stats = stat_files(found)
     monkeypatch.undo()
     assert stats[:, 0].tolist() == [5, NO_FILE, FOLDER, NO_FILE, NO_FILE, NO_FILE]

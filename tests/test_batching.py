@@ -2,8 +2,8 @@ import pickle
 
 import torch
 
+from mm.batching import Sample, collate
 from mm.transforms.audio.waveform import Waveform
-from mm.transforms.collate import Sample, collate
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 from mm.types import Read

@@ -7,8 +7,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from mm.datamodules import looking
-from mm.datamodules.looking import USUAL, choose, look, used_range
+from mm.modalities import get_modality, vision
+from mm.modalities._probing import choose
+from mm.modalities.vision import USUAL, used_range
 
 
 @pytest.mark.parametrize(("modality", "name"), [("audio", "a.wav"), ("vision", "a.png")])
@@ -41,6 +42,10 @@ def pictures(folder: Path, *images: Image.Image) -> list[str]:
     return paths
 
 
+def look(raw: list, modality: str, source: Path, trained: bool, column: str = ""):
+    return get_modality(modality).probe(raw, source, trained, column)
+
+
 def seen(folder: Path, paths: list[str], modality: str = "vision", trained: bool = False):
     return look(paths, modality, folder / "rows.csv", trained, "photo")
 
@@ -62,8 +67,8 @@ def test_one_picture_of_colour_among_hundreds_is_seen(tmp_path: Path, capsys: py
 
 
 def test_of_many_files_some_are_drawn(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(looking, "HEADERS", 50)
-    monkeypatch.setattr(looking, "SAMPLE", 40)
+    monkeypatch.setattr(vision, "HEADERS", 50)
+    monkeypatch.setattr(vision, "SAMPLE", 40)
     paths = pictures(tmp_path, *[Image.new("L", (16, 16))] * 60)
     assert seen(tmp_path, paths).channels == 1
     assert "of 60 looked at)" in capsys.readouterr().out

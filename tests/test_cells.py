@@ -3,8 +3,8 @@ import math
 import pyarrow
 import pytest
 
+from mm.cells import distinct, label_of, text_fault, text_of, undecodable
 from mm.text_column import TextColumn
-from mm.transforms.target.cells import distinct, label_of, text_fault, text_of, undecodable
 
 
 def test_texts() -> None:
