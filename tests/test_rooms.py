@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 BUILT = {"encoders", "fusion", "heads"}
 SIDE = {"losses", "metrics", "transforms", "model", "tasks", "callbacks", "peft", "merging", "knowledge", "compression"}
 SIDE |= {"export", "explain", "cleaning", "monitoring", "contracts", "layers"}
+APPLYING = {"calibration", "evaluation", "retrieval"}
 MAY = {
     "types": set(),
     "messages": set(),
@@ -33,6 +34,8 @@ MAY = {
     "untrusted": {"types", "annotations"},
     "checkpoint": {"types", "transforms", "model", "untrusted"},
     "datamodules": {"types", "transforms", "annotations"},
+    "applying": {"types", "checkpoint"},
+    **{room: {"types", "model", "checkpoint", "metrics", "applying"} for room in APPLYING},
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.

@@ -17,12 +17,13 @@ def main(argv: list[str]) -> None:
 def job(cfg: "DictConfig", folder: Path) -> None:
     from tqdm import tqdm
 
+    from mm.applying import find_device
     from mm.checkpoint import to_device
     from mm.cli import _apply, _index
 
     loaded = _apply.load(cfg)
     datamodule = _apply.datamodule(cfg, loaded, labelled=False)
-    device = _apply.find_device(cfg.device)
+    device = find_device(cfg.device)
     model, table = loaded.model.to(device), datamodule.table
     loader = datamodule.loader(cfg.split)
     path = folder / "embeddings.parquet"
