@@ -89,9 +89,9 @@ def command(stopper: Stopper) -> None:
         if stopper.signum:
             raise
         from mm.cli._mistakes import explain
-        from mm.cli._processes import Died
+        from mm.launch.processes import WorkerDiedError
 
-        if isinstance(error, Died):  # it brings its own traceback
+        if isinstance(error, WorkerDiedError):  # it brings its own traceback
             print(f"mm: {error}", file=sys.stderr)
             sys.exit(error.status)
         message = None if tracebacks == "1" else explain(error, verb)

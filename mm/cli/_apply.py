@@ -12,7 +12,7 @@ from mm.applying import trained_rows
 from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
 from mm.cli import _finish, _results, _run, _trainer
-from mm.cli._app import remember
+from mm.cli._app import save_overrides
 from mm.cli._escape import build, escape
 from mm.messages import plain, say
 from mm.types import TargetData
@@ -130,7 +130,7 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
     _run.gather(trainer, task, datamodule)
     if not trainer.is_global_zero:
         return
-    remember(folder)
+    save_overrides(folder)
     known = {*task.decoded, *(row for row, _ in datamodule.faults)}
     for row in rows if len(task.model.heads) else ():
         if row not in known:

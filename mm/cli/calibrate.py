@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch, remember, shown
+from mm.cli._app import launch, save_overrides, shown
 from mm.messages import cell, plain
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         rows = f"rows of {source}, which the model must not have been trained on"
     report = calibrate(model, data, alpha, cfg.split, cfg.seed, cfg.device, rows, inplace=True)
     report.update_directory(model.path)
-    remember(folder)
+    save_overrides(folder)
     saved = {"model": model.path, "metrics": _results.write_metrics(folder, report.metrics, {})}
     saved |= {path.stem: path for path in _results.write_figures(folder, report.figures)}
     if data.faults:

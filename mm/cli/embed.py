@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch, remember, shown
+from mm.cli._app import launch, save_overrides, shown
 from mm.messages import command, plain
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     for batch in tqdm(loader, desc="embed", leave=False, disable=None):  # None: where nobody watches
         writer.add(_index.embed(model, datamodule.finish(to_device(batch, device))))
     writer.close()
-    remember(folder)
+    save_overrides(folder)
     counts = ", ".join(f"{name.removesuffix('/embedding')} {count}" for name, count in writer.counts.items())
     print(plain(f"{table.source}: embeddings of {counts}"))
     if datamodule.faults:
