@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mm.datamodules.base import DataModule
-from mm.datamodules.cells import Cells, read_any, read_cells
-from mm.datamodules.columns import read_part
-from mm.datamodules.in_memory import read_table
-from mm.datamodules.sources import Source, make_table, sources
-from mm.datamodules.table import Table
+from mm.data.columns import read_part
+from mm.data.module import DataModule
+from mm.data.readers.files import Cells, read_any, read_cells
+from mm.data.readers.in_memory import read_table
+from mm.data.sources import Source, make_table, sources
+from mm.data.table import Table
 from mm.messages import listing, near
 from mm.modalities import modality_names
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mm.datamodules.base import DataModule
-from mm.datamodules.cells import Cells, read_lines
-from mm.datamodules.columns import read_part
-from mm.datamodules.sources import Source, make_table
-from mm.datamodules.table import Table
+from mm.data.columns import read_part
+from mm.data.module import DataModule
+from mm.data.readers.files import Cells, read_lines
+from mm.data.sources import Source, make_table
+from mm.data.table import Table
 from mm.modalities import modality_names
 
 

@@ -195,7 +195,7 @@ def save(
     built from; columns: as the datamodule's;
     metrics: the configs of each head's metrics; card: the text of its README.md; task: what is kept of the training;
     split: how validation and test rows are drawn of data that names none; rows: digests of the
-    rows of each split, as in mm/datamodules/fingerprint.py.
+    rows of each split, as in mm/data/fingerprint.py.
     """
     with whole(path) as part:
         describe(

@@ -5,6 +5,7 @@ read.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mm.messages import near
 from mm.modalities.audio import Audio
@@ -77,7 +78,7 @@ def default_transforms(spec: DataSpec, codecs: Mapping[str, TargetTransform] | N
         spec: What the data knows.
         codecs: Target name to how its cells are read: inputs give what targets of their parts need.
     """
-    settings: dict[str, dict[str, bool]] = {name: {} for name in spec.inputs}
+    settings: dict[str, dict[str, Any]] = {name: {} for name in spec.inputs}
     for codec in (codecs or {}).values():
         if isinstance(codec, Aligned) and codec.needs is not None and codec.input in settings:
             settings[codec.input][codec.needs[1]] = True

@@ -74,7 +74,8 @@ class Vision(Modality):
         from mm.transforms.vision.pixels import Pixels
 
         filled = self.filled(data, need, "size", "channels", "mean", "std")
-        return Pixels(**filled | {"max_value": data.max_value} | settings)
+        arguments: dict[str, Any] = filled | {"max_value": data.max_value} | settings
+        return Pixels(**arguments)
 
     def preview(self, raw: Any, x: Tensor, mask: Tensor, transform: Any) -> "Image":
         from PIL import Image
