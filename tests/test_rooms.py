@@ -13,6 +13,7 @@ APPLYING = {"calibration", "evaluation", "retrieval"}
 MAY = {
     "types": set(),
     "messages": set(),
+    "extras": set(),
     "files": set(),
     "reports": {"files"},
     "configurable": set(),
@@ -40,6 +41,7 @@ MAY = {
 GROUND = {
     "absence",
     "configurable",
+    "extras",
     "files",
     "fingerprints",
     "messages",

@@ -11,6 +11,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from mm.extras import require
 from mm.types import Batch, Features, data_source
 
 
@@ -36,7 +37,7 @@ class Samples(Callback):
         rows = np.flatnonzero(data_source(trainer).splits == "val")[: self.rows].tolist()
         if not watching or not rows:
             return
-        import wandb  # slow to import
+        wandb = require("wandb", "wandb")  # slow to import
 
         columns = self.columns(trainer, task, rows)
         data: Any = [list(line) for line in zip(*columns.values(), strict=True)]
@@ -92,8 +93,9 @@ def predict(trainer: Trainer, task: LightningModule, batch: Batch) -> tuple[list
 
 def picture(x: Tensor, mask: Tensor, transform: Any) -> Any:
     """Normalised pixels (C, H, W) -> wandb.Image"""
-    import wandb
     from PIL import Image
+
+    wandb = require("wandb", "wandb")
 
     pixels = ((x * transform.std + transform.mean).clamp(0, 1) * 255).round().byte()
     array = pixels.permute(1, 2, 0).numpy()  # (H, W, C)
@@ -102,8 +104,7 @@ def picture(x: Tensor, mask: Tensor, transform: Any) -> Any:
 
 def sound(x: Tensor, mask: Tensor, transform: Any) -> Any:
     """A padded waveform (L,) -> wandb.Audio"""
-    import wandb
-
+    wandb = require("wandb", "wandb")
     return wandb.Audio(x[mask].clamp(-1, 1).numpy(), sample_rate=transform.sample_rate)
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mm.extras import require
 from mm.files import put, whole
 from mm.model import MultimodalModel
 from mm.transforms.stored import Stored
@@ -191,7 +192,7 @@ class Embeddings:
 
     def index(self, name: str) -> Any:
         """Of an input's vectors, built on first use; kept beside the file under a name that tells this file's state."""
-        import faiss
+        faiss = require("faiss", "search")
 
         stat = self.path.stat()
         state = hashlib.blake2b(f"{stat.st_size} {stat.st_mtime_ns} {EXACT}".encode(), digest_size=8).hexdigest()
@@ -215,7 +216,7 @@ class Embeddings:
 
     def build(self, name: str) -> Any:
         """The FAISS index of an input's vectors, whose ids are their places in the file."""
-        import faiss
+        faiss = require("faiss", "search")
 
         kind = f"HNSW{NEIGHBOURS}" if self.many else "Flat"
         index = faiss.index_factory(self.width, f"IDMap,{kind}", faiss.METRIC_INNER_PRODUCT)
@@ -229,7 +230,7 @@ class Embeddings:
         for name in among:
             index = self.index(name)
             if self.many:
-                import faiss
+                faiss = require("faiss", "search")
 
                 faiss.ParameterSpace().set_index_parameter(index, "efSearch", max(BREADTH, 2 * k))
             similarity, places = index.search(vector[None], k)
