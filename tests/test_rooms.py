@@ -18,6 +18,7 @@ MAY = {
     "reports": {"files"},
     "configurable": set(),
     "runs": set(),
+    "arrow": set(),
     "launch": {"runs"},  # whether a job is finished is read in its run folder
     "signals": set(),
     "text_column": {"transforms"},
@@ -34,12 +35,13 @@ MAY = {
     "checkpoint": {"types", "transforms", "model", "untrusted"},
     "datamodules": {"types", "transforms", "annotations"},
     "applying": {"types", "checkpoint"},
-    **{room: {"types", "model", "checkpoint", "metrics", "applying"} for room in APPLYING},
+    **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.
 GROUND = {
     "absence",
+    "arrow",
     "configurable",
     "extras",
     "files",
