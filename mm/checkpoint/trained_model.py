@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mm.batching import Sample, collate, finish, is_absent
 from mm.checkpoint.saving import save, try_save
 from mm.messages import listing, near
 from mm.model import MultimodalModel
-from mm.transforms.collate import Sample, collate, finish, is_absent
 from mm.types import Batch, DataSpec, Features, Read, TargetTransform, Transform
 
 
