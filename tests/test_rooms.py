@@ -17,6 +17,7 @@ MAY = {
     "reports": {"files"},
     "configurable": set(),
     "runs": set(),
+    "arrow": set(),
     "launch": {"runs"},  # whether a job is finished is read in its run folder
     "signals": set(),
     "text_column": {"transforms"},
@@ -37,7 +38,7 @@ MAY = {
     "data": {"types", "transforms", "annotations"},
     "datamodules": {"types", "transforms", "annotations", "data"},
     "applying": {"types", "checkpoint"},
-    **{room: {"types", "model", "checkpoint", "metrics", "applying"} for room in APPLYING},
+    **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.
@@ -45,6 +46,7 @@ GROUND = {
     "absence",
     "batching",
     "cells",
+    "arrow",
     "configurable",
     "files",
     "fingerprints",

@@ -12,7 +12,9 @@ import torch
 from matplotlib.figure import Figure
 from processes import run_two
 
-from mm.cli import _results, _run
+from mm import arrow
+from mm.cli import _run
+from mm.runs import results
 from mm.tasks.answers import Answers
 
 
@@ -25,14 +27,14 @@ def broken() -> Figure:
     raise MemoryError("4.4 GB")
 
 
-def test_a_picture_that_fails_costs_no_number(tmp_path: Path, monkeypatch, capsys):
+def test_a_picture_that_fails_costs_no_number(tmp_path: Path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     task = SimpleNamespace(directions=dict, figures={"test/a": Torn(), "test/b": broken, "test/c": Figure}, decoded={})
-    saved = _results.save(tmp_path, {"test/accuracy": 0.5}, task, SimpleNamespace(faults={}), [], truth=True)
+    saved = results.save_results(tmp_path, {"test/accuracy": 0.5}, task, SimpleNamespace(faults={}), [], truth=True)
     assert json.loads(saved["metrics"].read_text(encoding="utf-8")) == {"test/accuracy": 0.5}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.directions.json", "metrics.json", "test_c.png"]
     assert list(saved) == ["metrics", "test_c"]
-    assert capsys.readouterr().err.splitlines() == [
+    assert caplog.messages == [
         "test_a.png could not be drawn: RuntimeError: ParseSyntaxException",
         "test_b.png could not be drawn: MemoryError: 4.4 GB",
     ]
@@ -43,12 +45,12 @@ def test_metrics_are_written_before_all_else(tmp_path, monkeypatch, fails):
     def fail(*args: Any, **kwargs: Any) -> None:
         raise KeyError(fails)
 
-    monkeypatch.setattr(_results, fails, fail)
+    monkeypatch.setattr(results, fails, fail)
     task = SimpleNamespace(directions=dict, figures={}, decoded=Answers(tmp_path))
     table = SimpleNamespace(ids=["a"], targets={})
     data = SimpleNamespace(faults={}, table=table)
     with pytest.raises(KeyError):
-        _results.save(tmp_path, {"test/accuracy": 0.5}, task, data, [0], truth=False)
+        results.save_results(tmp_path, {"test/accuracy": 0.5}, task, data, [0], truth=False)
     assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == {"test/accuracy": 0.5}
 
 
@@ -89,13 +91,13 @@ def expected(faults, truth):
 @pytest.mark.parametrize("faults", [{}, {(3, "text"): "torn"}])
 @pytest.mark.parametrize("limit", [12, 10**6])
 def test_blocks_are_one_table(tmp_path, monkeypatch, truth, faults, limit):
-    monkeypatch.setattr(_results, "BLOCK", 7)
+    monkeypatch.setattr(arrow, "BLOCK", 7)
     answers = Answers(tmp_path, limit)
     for row in [*range(20, ROWS), *range(20)]:
         if row != 3:
             answers.add(row, answer(row))
     path = tmp_path / "predictions.parquet"
-    _results.write_predictions(path, datamodule(faults), list(range(1, ROWS)), answers, truth)
+    results.write_predictions(path, datamodule(faults), list(range(1, ROWS)), answers, truth)
     pyarrow.parquet.write_table(expected(faults, truth), tmp_path / "one.parquet")
     found, wanted = (pyarrow.parquet.read_table(tmp_path / f"{name}.parquet") for name in ("predictions", "one"))
     assert found.schema.equals(wanted.schema, check_metadata=True)
@@ -104,7 +106,7 @@ def test_blocks_are_one_table(tmp_path, monkeypatch, truth, faults, limit):
 
 def test_no_row_is_a_file_without_rows(tmp_path):
     path = tmp_path / "predictions.parquet"
-    _results.write_predictions(path, datamodule({}), [], Answers(tmp_path), truth=True)
+    results.write_predictions(path, datamodule({}), [], Answers(tmp_path), truth=True)
     found = pyarrow.parquet.read_table(path)
     assert found.column_names == ["id", "row", "error", "mood/truth", "tags/truth"] and len(found) == 0
 
@@ -118,7 +120,7 @@ def gather(rank, folder):
     data = datamodule({(3, "text"): "torn"} if rank else {})
     _run.gather(SimpleNamespace(world_size=2, is_global_zero=rank == 0), task, data)
     if rank == 0:
-        _results.write_predictions(folder / "predictions.parquet", data, list(range(1, ROWS)), task.decoded, True)
+        results.write_predictions(folder / "predictions.parquet", data, list(range(1, ROWS)), task.decoded, True)
     else:
         assert list(task.decoded) == []
 

@@ -3,7 +3,7 @@
 import pytest
 from metrics.test_every_metric import CHECKS, make
 
-from mm.metrics.directions import known_direction
+from mm.runs.directions import known_direction
 from mm.tasks.measures import metric_directions
 
 
