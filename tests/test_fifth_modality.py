@@ -60,7 +60,7 @@ class Series(Modality):
 
     name = "series"
 
-    def probe(self, raw, source, trained, column="", stats=None):
+    def probe(self, raw, source, trained, column="", stats=None, root=None):
         return InputData(modality=self.name, channels=1)
 
     def transform(self, data, need=None, **settings):

@@ -35,7 +35,10 @@ def test_quotes(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", 'a,b\n"one\ntwo, ""three""",x\n')
     assert read_cells(path) == {"a": ['one\ntwo, "three"'], "b": ["x"]}
     assert read_cells(write(tmp_path, "b.tsv", 'a\tb\n"one\tx\n')) == {"a": ['"one'], "b": ["x"]}
-    assert read_cells(write(tmp_path, "c.tsv", 'a\tb\n"o\tne"\tx\n'), quotes=True) == {"a": ["o\tne"], "b": ["x"]}
+    assert read_cells(write(tmp_path, "c.tsv", 'a\tb\n"o\tne"\tx\n'), TableFormat(quotes=True)) == {
+        "a": ["o\tne"],
+        "b": ["x"],
+    }
     refused(write(tmp_path, "d.csv", 'a,b\n1,x\n"open,x\n3,z\n'), r"d.csv: line 3: a quote is opened and never closed")
     refused(write(tmp_path, "e.csv", 'a,b\n1,x\n"o"pen,x\n'), r"e.csv: line 3: .*; write a quote inside a field")
     long = "x" * 200_000
