@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mm.batching import Sample, collate, finish, is_absent
+from mm.extras import require
 from mm.files import discard, unused, whole, yaml_text
 from mm.messages import listing, markdown, near
 from mm.model import MultimodalModel
@@ -627,8 +628,8 @@ def fetch(path: str | Path) -> Path:
     """wandb:entity/project/name:version is downloaded, else the path itself. Errors: ValueError where W&B refuses."""
     if not str(path).startswith("wandb:"):
         return Path(path)
-    import wandb
-    from wandb.errors import Error
+    wandb = require("wandb", "wandb")
+    refused = require("wandb.errors", "wandb").Error
 
     name = str(path).removeprefix("wandb:")
     try:
@@ -637,7 +638,7 @@ def fetch(path: str | Path) -> Path:
             if entry.ref is not None or PurePath(file).is_absolute() or ".." in PurePath(file).parts:
                 raise ValueError(f"it has {file!r:.80}, which lies outside of it")
         return Path(artifact.download())
-    except (Error, ValueError) as error:
+    except (refused, ValueError) as error:
         raise ValueError(f"checkpoint={path}: {error}; wanted wandb:entity/project/name:version") from None
 
 

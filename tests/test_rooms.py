@@ -13,6 +13,7 @@ APPLYING = {"calibration", "evaluation", "retrieval"}
 MAY = {
     "types": set(),
     "messages": set(),
+    "extras": set(),
     "files": set(),
     "reports": {"files"},
     "configurable": set(),
@@ -48,6 +49,7 @@ GROUND = {
     "cells",
     "arrow",
     "configurable",
+    "extras",
     "files",
     "fingerprints",
     "messages",

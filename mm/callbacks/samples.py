@@ -10,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import WandbLogger
 
+from mm.extras import require
 from mm.modalities import Sound, get_modality
 from mm.types import Batch, Features, data_source
 
@@ -36,7 +37,7 @@ class Samples(Callback):
         rows = np.flatnonzero(data_source(trainer).splits == "val")[: self.rows].tolist()
         if not watching or not rows:
             return
-        import wandb  # slow to import
+        wandb = require("wandb", "wandb")  # slow to import
 
         columns = self.columns(trainer, task, rows)
         data: Any = [list(line) for line in zip(*columns.values(), strict=True)]
@@ -93,8 +94,9 @@ def predict(trainer: Trainer, task: LightningModule, batch: Batch) -> tuple[list
 
 def media(shown: Any) -> Any:
     """Return what a modality shows of an input as W&B shows it."""
-    import wandb
     from PIL.Image import Image
+
+    wandb = require("wandb", "wandb")
 
     if isinstance(shown, Image):
         return wandb.Image(shown)
