@@ -13,6 +13,7 @@ APPLYING = {"calibration", "evaluation", "retrieval"}
 MAY = {
     "types": set(),
     "messages": set(),
+    "extras": set(),
     "files": set(),
     "reports": {"files"},
     "configurable": set(),
@@ -24,6 +25,9 @@ MAY = {
     "windows": {"types"},
     "absence": {"types"},
     "fingerprints": {"types"},
+    "cells": set(),
+    "batching": {"types"},
+    "modalities": {"types", "transforms"},  # which it imports when it is asked for one
     **{room: {"types", "layers"} for room in BUILT},
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
@@ -32,7 +36,8 @@ MAY = {
     "annotations": set(),
     "untrusted": {"types", "annotations"},
     "checkpoint": {"types", "transforms", "model", "untrusted"},
-    "datamodules": {"types", "transforms", "annotations"},
+    "data": {"types", "transforms", "annotations"},
+    "datamodules": {"types", "transforms", "annotations", "data"},
     "applying": {"types", "checkpoint"},
     **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
     # Its measures are those of the tasks; robustness keeps the features of inputs that nothing happens to.
@@ -42,11 +47,15 @@ MAY = {
 # Open to every room.
 GROUND = {
     "absence",
+    "batching",
+    "cells",
     "arrow",
     "configurable",
+    "extras",
     "files",
     "fingerprints",
     "messages",
+    "modalities",
     "reports",
     "signals",
     "text_column",

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mm.extras import require
 from mm.files import whole
 from mm.messages import near
 
@@ -100,7 +101,7 @@ class EmbeddingIndex:
         for name in self.check_inputs(inputs):
             index = self.load_index(name)
             if self.approximate:
-                import faiss
+                faiss = require("faiss", "search")
 
                 faiss.ParameterSpace().set_index_parameter(index, "efSearch", max(HNSW_BREADTH, 2 * top_k))
             similarity, positions = index.search(query[None], top_k)  # type: ignore[call-arg]  # SWIG's is replaced
@@ -150,7 +151,7 @@ class EmbeddingIndex:
         It is built on first use, and kept beside the file under a name that depends on the file's state. Where it can't
         be kept, a warning is logged.
         """
-        import faiss
+        faiss = require("faiss", "search")
 
         stat = self.path.stat()
         state = hashlib.blake2b(f"{stat.st_size} {stat.st_mtime_ns} {MAX_EXACT}".encode(), digest_size=8).hexdigest()
@@ -174,7 +175,7 @@ class EmbeddingIndex:
 
     def build_index(self, name: str) -> "faiss.Index":
         """Build the FAISS index of an input's vectors, whose ids are their positions in the file."""
-        import faiss
+        faiss = require("faiss", "search")
 
         kind = f"HNSW{HNSW_LINKS}" if self.approximate else "Flat"
         index = faiss.index_factory(self.width, f"IDMap,{kind}", faiss.METRIC_INNER_PRODUCT)

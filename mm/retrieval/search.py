@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from mm.applying import open_model
+from mm.batching import finish
 from mm.checkpoint import LoadedModel
 from mm.messages import listing, near
 from mm.reports import Report, Table
 from mm.retrieval.embed import EMBEDDING, embed_batch, embedded_inputs, embedding_width, hash_weights
 from mm.retrieval.index import EmbeddingIndex, Hit
-from mm.transforms.collate import finish
 from mm.types import SUFFIXES
 
 

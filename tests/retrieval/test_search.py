@@ -6,8 +6,8 @@ import pytest
 import tiny
 import torch
 
+from mm.batching import finish
 from mm.retrieval import EmbeddingIndex, embed, search
-from mm.transforms.collate import finish
 
 
 @pytest.fixture(scope="module")
