@@ -24,6 +24,7 @@ from mm.callbacks.resumable import newest_first
 from mm.cli import _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import resume_command, save_overrides, shown
 from mm.cli._escape import build
+from mm.data.summary import describe_splits
 from mm.data.targets import check_labelled
 from mm.evaluation.zero_shot import check_alignment, zero_shot_after_training
 from mm.files import refusal
@@ -79,6 +80,8 @@ def prepare(cfg: DictConfig) -> Run:
     if is_first_process():
         counts = ", ".join(f"{name} {count}" for name, count in split_counts(datamodule).items())
         print(f"{plain(datamodule.table.source)}: {counts} rows")
+        for line in describe_splits(datamodule.table):
+            print(f"  {line}")
     _finish.finish_model(cfg, spec)
     metrics, sources = _finish.cut_metrics(cfg), _weights.cut_sources(cfg)
     _tokenizers.finish_tokenizers(cfg, datamodule)
