@@ -10,7 +10,7 @@ from torch import nn
 
 import conf
 from mm import checkpoint
-from mm.cli._finish import fill
+from mm.assembly.finish import fill
 from mm.configurable import to_config
 from mm.contracts import check_encoder, check_fusion, check_head, examples, random_features
 from mm.encoders.text.bag import TextBag

@@ -9,10 +9,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
 from mm.applying import trained_rows
+from mm.assembly import finish
 from mm.assembly.construct import build, escape
 from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
-from mm.cli import _finish, _results, _run, _trainer
+from mm.cli import _named_keys, _results, _run, _trainer
 from mm.cli._app import save_overrides
 from mm.messages import plain, say
 from mm.runs.results import save_results
@@ -23,7 +24,7 @@ def load(cfg: DictConfig) -> LoadedModel:
     """The model directory. Errors: ValueError where a key is set that the directory decides."""
     _run.quiet()
     _run.seed_everything(cfg.seed)
-    for named in _finish.named_keys():
+    for named in _named_keys.named_keys():
         if named.key.startswith("datamodule.transforms"):
             raise ValueError(f"{named.by}: a trained model brings its own transforms, from its directory; leave it out")
     return checkpoint.load(cfg.checkpoint, list(cfg.allow))
@@ -51,11 +52,11 @@ def datamodule(
             given = OmegaConf.to_container(cfg.datamodule.columns)
             cfg.datamodule.columns = columns(escape(saved), given, labelled, drawn)
     if drawn:
-        set_now = {named.key for named in _finish.named_keys()}
+        set_now = {named.key for named in _named_keys.named_keys()}
         for key, value in loaded.config["split"].items():
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
                 cfg.datamodule.split[key] = escape(value)
-    built = _finish.build_data(
+    built = finish.build_data(
         cfg, codecs=False, readers={} if anew else loaded.readers, known=targets, trained=True, whole=not drawn
     )
     table = built.table

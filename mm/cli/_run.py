@@ -17,11 +17,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
+from mm.assembly import finish
 from mm.assembly.construct import build
 from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import newest_first
 from mm.checkpoint import TrainedModel
-from mm.cli import _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
+from mm.cli import _loggers, _named_keys, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import resume_command, save_overrides, shown
 from mm.data.summary import describe_splits
 from mm.data.targets import check_labelled
@@ -71,7 +72,7 @@ def prepare(cfg: DictConfig) -> Run:
     quiet()
     seed_everything(cfg.seed)
     _trainer.keep_callbacks(cfg)
-    datamodule = _finish.build_data(cfg)
+    datamodule = finish.build_data(cfg)
     spec = datamodule.table.spec
     for split in ("train", *(["val"] if cfg.trainer.limit_val_batches else [])):
         datamodule.rows(split)  # an empty split is told before anything is built
@@ -80,16 +81,17 @@ def prepare(cfg: DictConfig) -> Run:
         print(f"{plain(datamodule.table.source)}: {counts} rows")
         for line in describe_splits(datamodule.table):
             print(f"  {line}")
-    _finish.finish_model(cfg, spec)
+    named = _named_keys.named_keys()
+    finish.finish_model(cfg, spec, named)
     sources = _weights.read_sources(cfg)
     _tokenizers.finish_tokenizers(cfg, datamodule)
-    model = _finish.build_model(cfg)
+    model = finish.build_model(cfg)
     if not cfg.get("resume"):
         _tokenizers.check_sources(cfg, model, sources)
         _weights.take(sources, model)
     _weights.adapt(cfg, model)
     needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
-    _finish.finish_transforms(cfg, spec, needs)
+    finish.finish_transforms(cfg, spec, needs, named)
     datamodule.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
     if not isinstance(cfg.compile, bool):
         raise ValueError(f"compile: got '{cfg.compile}', wanted true or false")
@@ -98,7 +100,7 @@ def prepare(cfg: DictConfig) -> Run:
     for key in ("optimizer", "scheduler", "nonfinite"):
         if cfg.task.get(key) is None:
             raise ValueError(f"task.{key}: got null, which only a task that tests can do without; leave the key out")
-    metrics = _finish.build_metrics(cfg)
+    metrics = finish.build_metrics(cfg)
     try:
         teachers = _teachers.load(cfg, datamodule.transforms)
         parts = teachers | ({"metrics": metrics} if metrics else {})
@@ -223,13 +225,13 @@ def farewell(cfg: DictConfig, trainer: Trainer, folder: Path, end: BaseException
 def conclude(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
     """Test the best checkpoint, save everything, say where it is. -> the monitored metric's best value"""
     try:
-        return finish(cfg, run, trainer, folder)
+        return finish_run(cfg, run, trainer, folder)
     except Stopped as end:
         tell_end(cfg, trainer, folder, end)
         raise
 
 
-def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
+def finish_run(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float | None:
     """As `conclude`."""
     task, datamodule = run.task, run.datamodule
     results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}

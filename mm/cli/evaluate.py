@@ -24,11 +24,11 @@ def main(argv: list[str]) -> None:
 def job(cfg: "DictConfig", folder: Path) -> None:
     from omegaconf import OmegaConf
 
-    from mm.cli import _apply, _finish
+    from mm.cli import _apply, _named_keys
     from mm.evaluation import Probes
 
     config: Any = OmegaConf.to_container(cfg)
-    for named in _finish.named_keys():
+    for named in _named_keys.named_keys():
         group = named.key.split(".")[0]
         if group in ("few_shot", "zero_shot") and config[group]["target"] is None:
             raise ValueError(f"{named.key}: nothing reads it without {group}.target=TARGET, whose classes are measured")
@@ -99,7 +99,7 @@ def evaluate_retrieval(cfg: "DictConfig", probes: "Probes", model: "LoadedModel"
 
 def evaluate_probes(cfg: "DictConfig", probes: "Probes", model: "LoadedModel", folder: Path) -> None:
     """Measure what the encoders of any other model are good for, of targets that are named."""
-    from mm.cli import _apply, _finish, _results, _trainer
+    from mm.cli import _apply, _named_keys, _results, _trainer
     from mm.cli._app import save_overrides
     from mm.evaluation import probe
     from mm.runs.results import write_metrics
@@ -110,7 +110,7 @@ def evaluate_probes(cfg: "DictConfig", probes: "Probes", model: "LoadedModel", f
     if not is_first_process():
         return
     trainer = _trainer.build(cfg, [], False)
-    check_trainer(trainer, [named.key for named in _finish.named_keys()])
+    check_trainer(trainer, [named.key for named in _named_keys.named_keys()])
     data = _apply.datamodule(cfg, model, labelled=True, only=probes.targets, anew=probes.trains)
     _apply.warn_of_trained_rows(model, data, cfg.split)
     device, precision = trainer.strategy.root_device, trainer.precision_plugin.forward_context
@@ -161,8 +161,8 @@ def refuse_subsets(why: str) -> None:
     Raises:
         ValueError: If task.test_subsets is set.
     """
-    from mm.cli import _finish
+    from mm.cli import _named_keys
 
-    for named in _finish.named_keys():
+    for named in _named_keys.named_keys():
         if named.key.startswith("task."):
             raise ValueError(f"{named.key}: nothing reads it of a model {why}; leave it out")

@@ -37,11 +37,11 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     """Two steps of training for each size that is tried, in this process."""
     from omegaconf import OmegaConf, open_dict
 
-    from mm.cli import _finish, _run, _trainer
+    from mm.cli import _named_keys, _run, _trainer
     from mm.runs.results import write_metrics
 
     check(cfg)
-    if unread := [named.by for named in _finish.named_keys() if named.key.split(".")[0] in ("logger", "callbacks")]:
+    if unread := [named.by for named in _named_keys.named_keys() if named.key.split(".")[0] in ("logger", "callbacks")]:
         print(f"mm find_batch logs nothing and calls no callbacks; not read: {', '.join(unread)}")
     with open_dict(cfg):
         cfg.trainer.enable_progress_bar = False  # else Lightning adds one

@@ -4,7 +4,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mm.cli._finish import fill_inputs
+from mm.assembly.finish import fill_inputs
 from mm.contracts import check_fusion, random_features
 from mm.fusion.concat import ConcatFusion
 from mm.fusion.sum import SumFusion

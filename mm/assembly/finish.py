@@ -1,12 +1,9 @@
 """From the composed config to the finished one: what the data decides is filled in by name, never typed."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
@@ -15,6 +12,20 @@ from mm import checkpoint
 from mm.assembly.construct import build, construct, escape
 from mm.transforms.tabular.columns import plain
 from mm.types import MODALITIES, DataSpec, InputSpec
+
+
+class NamedKey(NamedTuple):
+    """A key that was set on purpose, by the user or by an experiment.
+
+    Attributes:
+        key: The dotted key.
+        by: Its origin, for messages.
+        typed: Whether the user typed it.
+    """
+
+    key: str
+    by: str
+    typed: bool
 
 
 def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
@@ -104,7 +115,7 @@ def without(node: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key not in keys}
 
 
-def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
+def finish_model(cfg: DictConfig, spec: DataSpec, named: Sequence[NamedKey] = ()) -> None:
     """Drop the parts of inputs and targets that the data lacks, and fill the rest from what it has.
 
     Errors: ValueError where a dropped part was asked for, or an input or target of the data has no part; a task that
@@ -115,7 +126,6 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
     reads_heads: bool = task.reads_heads  # type: ignore[attr-defined]
     if model.heads and not reads_heads:
         raise ValueError(f"model.heads.{next(iter(model.heads))}: {task.__name__} reads no head; leave it out")
-    named = named_keys()
     restricted = cfg.datamodule.get("inputs") is not None  # leaving inputs out on purpose is no mistake
     share = dict(model.get("share") or {})
     for name in (*spec.inputs, *spec.targets):
@@ -161,7 +171,9 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
         fill_inputs(model.fusion, names)
 
 
-def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, InputSpec]) -> None:
+def finish_transforms(
+    cfg: DictConfig, spec: DataSpec, needs: Mapping[str, InputSpec], named: Sequence[NamedKey] = ()
+) -> None:
     """One transform per input: that of its name, else of its modality; the encoder's needs win, data fills the rest.
 
     Errors: ValueError where an input's encoder reads another modality, or less than the transform would give it.
@@ -194,7 +206,7 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
             )
         finished[name] = transform
     read = {*finished, *(data.modality for data in spec.inputs.values())}
-    for key, by, typed in named_keys():
+    for key, by, typed in named:
         part = key.removeprefix("datamodule.transforms.").split(".")[0]
         if key.startswith("datamodule.transforms.") and part not in read and typed:
             raise ValueError(f"{by}: the data has no input that it would act on, only {', '.join(spec.inputs)}")
@@ -213,66 +225,3 @@ def tell_places(transform: DictConfig, name: str, modality: str, needs: tuple[st
             f"name an input of {wanted}"
         )
     transform[option] = True
-
-
-class Named(NamedTuple):
-    """A key that is set on purpose."""
-
-    key: str
-    by: str  # what sets it, as messages say
-    typed: bool  # by the user, not by the experiment
-
-
-def named_keys() -> list[Named]:
-    """Keys that the user's overrides or the chosen experiment set."""
-    state = HydraConfig.get()
-    found = []
-    for override in state.overrides.task:
-        key = override.split("=", 1)[0]
-        if not key.startswith("~"):
-            found.append(Named(dotted(key), f"the override {override}", typed=True))
-    experiment = state.runtime.choices.get("experiment")
-    if experiment:
-        for source in state.runtime.config_sources:
-            file = config_file(source, f"experiment/{experiment}.yaml")
-            if file is not None:
-                keys = experiment_keys(OmegaConf.load(file))
-                found += [Named(key, f"experiment={experiment}", typed=False) for key in keys]
-    return found
-
-
-def dotted(key: str) -> str:
-    """`+model/heads@model.heads.digit` -> `model.heads.digit`; `model/fusion` -> `model.fusion`."""
-    return re.sub(r"^\++", "", key).split("@")[-1].replace("/", ".")
-
-
-def config_file(source: Any, name: str) -> Path | None:
-    """A file of one of Hydra's config sources, where it has it."""
-    if source.provider == "hydra" or source.schema not in ("pkg", "file"):
-        return None
-    if source.schema == "pkg":
-        from importlib.resources import files
-
-        root = Path(str(files(source.path.removeprefix("pkg://"))))
-    else:
-        root = Path(source.path)
-    return root / name if (root / name).is_file() else None
-
-
-def experiment_keys(config: Any) -> list[str]:
-    """Groups that an experiment's defaults list chooses, and the keys it sets."""
-    found = []
-    for entry in config.get("defaults") or []:
-        if isinstance(entry, DictConfig):
-            found += [dotted(str(k).removeprefix("override ").lstrip("/")) for k, v in entry.items() if v is not None]
-
-    def walk(node: DictConfig, prefix: str) -> None:
-        for key in node:
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none() and len(child):
-                walk(child, f"{prefix}{key}.")
-            else:
-                found.append(f"{prefix}{key}")
-
-    walk(OmegaConf.masked_copy(config, [k for k in config if k != "defaults"]), "")
-    return found
