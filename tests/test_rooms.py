@@ -35,6 +35,7 @@ MAY = {
     "datamodules": {"types", "transforms", "annotations"},
     "applying": {"types", "checkpoint"},
     **{room: {"types", "model", "checkpoint", "metrics", "applying"} for room in APPLYING},
+    "profiling": {"types", "tasks", "callbacks"},  # it times and starts trainings
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.
