@@ -13,6 +13,7 @@ APPLYING = {"calibration", "evaluation", "retrieval"}
 MAY = {
     "types": set(),
     "messages": set(),
+    "extras": set(),
     "files": set(),
     "reports": {"files"},
     "configurable": set(),
@@ -24,6 +25,9 @@ MAY = {
     "windows": {"types"},
     "absence": {"types"},
     "fingerprints": {"types"},
+    "cells": set(),
+    "batching": {"types"},
+    "modalities": {"types", "transforms"},  # which it imports when it is asked for one
     **{room: {"types", "layers"} for room in BUILT},
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
@@ -32,20 +36,25 @@ MAY = {
     "annotations": set(),
     "untrusted": {"types", "annotations"},
     "checkpoint": {"types", "transforms", "model", "untrusted"},
-    "datamodules": {"types", "transforms", "annotations"},
+    "data": {"types", "transforms", "annotations"},
+    "datamodules": {"types", "transforms", "annotations", "data"},
     "applying": {"types", "checkpoint"},
-    **{room: {"types", "model", "checkpoint", "metrics", "applying"} for room in APPLYING},
+    **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
     "profiling": {"types", "tasks", "callbacks"},  # it times and starts trainings
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.
 GROUND = {
     "absence",
+    "batching",
+    "cells",
     "arrow",
     "configurable",
+    "extras",
     "files",
     "fingerprints",
     "messages",
+    "modalities",
     "reports",
     "signals",
     "text_column",

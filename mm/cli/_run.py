@@ -24,7 +24,7 @@ from mm.callbacks.resumable import newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import resume_command, save_overrides, shown
 from mm.cli._escape import build
-from mm.datamodules.targets import check_labelled
+from mm.data.targets import check_labelled
 from mm.files import refusal
 from mm.messages import command, is_first_process, near, plain, say
 from mm.runs.card import model_card

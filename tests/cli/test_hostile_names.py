@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mm.cli import _app, _curves, _results, _run, calibrate, compare, search
-from mm.cli._index import Hit
 from mm.messages import command, markdown, plain, quote
+from mm.retrieval import Hit
 from mm.runs.card import model_card
 from mm.runs.compare import RunResult, rank_settings
 
@@ -80,7 +80,7 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
     out = capsys.readouterr().out
     assert {shown, f"a={shown}0", f"1: {shown}1"} <= cells(out)
     assert f"all: {shown}" in out
-    search.show([Hit(name, name, 0.5, name)])
+    search.print_hits([Hit(name, name, 0.5, name)])
     assert shown in cells(capsys.readouterr().out)
     curves = {(name, name, name, "noise"): [1.0, 0.5], ("b", "mae", "c", "noise"): [1.0, 0.5]}
     _curves.show(curves, {}, 3, path)

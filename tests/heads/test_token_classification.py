@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from heads.by_heart import learn
 from seqeval.metrics import classification_report
 
+from mm.batching import Sample, collate
 from mm.heads.token_classification import TokenClassificationHead, allowed, entities, viterbi
 from mm.metrics.entities import Entities
-from mm.transforms.collate import Sample, collate
 from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
 from mm.types import IGNORE, Features
