@@ -19,8 +19,8 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from mm._compat.torch import TorchDispatchMode
 from mm.batching import Sample, collate, finish, is_absent
 from mm.extras import require
 from mm.files import discard, unused, whole, yaml_text
