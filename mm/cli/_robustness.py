@@ -17,10 +17,10 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from mm import checkpoint
+from mm.assembly.construct import build
 from mm.checkpoint import LoadedModel
 from mm.cli import _curves
 from mm.cli._curves import MISSING, Curves
-from mm.cli._escape import build
 from mm.features.files import FeatureStore
 from mm.features.store import compute
 from mm.messages import near, say
