@@ -24,18 +24,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mm.files import discard, unused, whole, yaml_text
 from mm.messages import listing, markdown, near
 from mm.model import MultimodalModel
+from mm.predictions import Calibration
 from mm.transforms.collate import Sample, collate, finish, is_absent
 from mm.transforms.tabular.row import Row
 from mm.transforms.text.tokens import Tokens, load_tokenizer
 from mm.types import (
     FORMAT,
     Batch,
-    Calibration,
     ColumnData,
     DataSpec,
     Features,
     InputData,
-    Judged,
     Read,
     Rebuilt,
     TargetData,
@@ -480,7 +479,7 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
     known: dict[str, Any] = config.get("calibration", {})  # of models that mm calibrate has seen
     model.calibration = {name: Calibration(**tuples(fitted)) for name, fitted in known.items()}
     for name, fitted in [*model.calibration.items()]:
-        if isinstance(model.heads[name], Judged) and not fitted.exact:
+        if fitted.bias and not fitted.exact:  # a temperature alone has no bias
             warnings.warn(
                 f"{path}: the calibration of '{name}' is of an older version, which rounded the confidence of long "
                 "texts to zero; it is left out: run mm calibrate again",

@@ -15,6 +15,7 @@ MAY = {
     "files": set(),
     "reports": {"files"},
     "configurable": set(),
+    "predictions": {"types"},
     "runs": set(),  # and no torch
     "signals": set(),
     "text_column": {"transforms"},
@@ -39,6 +40,7 @@ GROUND = {
     "files",
     "fingerprints",
     "messages",
+    "predictions",
     "reports",
     "signals",
     "text_column",

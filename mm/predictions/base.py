@@ -6,6 +6,7 @@ from math import exp, log
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 MAX_PROBABILITY = 1 - 1e-6  # probabilities beyond it, and below 1e-6, are clamped: larger log-odds are rounding errors
 
@@ -59,7 +60,8 @@ class Decoding:
         """
         if self.input is None:
             raise ValueError(
-                "the head predicts something of each token, but names no input; pass input=... to mm.heads.Head.__init__"
+                "the head predicts something of each token, but names no input; pass input=... to "
+                "mm.heads.Head.__init__"
             )
         return self.input
 
@@ -119,6 +121,10 @@ class Prediction:
     has_sets: ClassVar[bool] = False
     compares_decoded: ClassVar[bool] = False
 
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors of the prediction, in the order of its fields."""
+        return tree_leaves(self)
+
     def merge(self, group: Tensor, count: int) -> Self:
         """Merge the windows of each row to one prediction, by the rules of `mm/windows.py`.
 
@@ -139,9 +145,7 @@ class Prediction:
         """Return predictions and targets of the labelled rows, as torchmetrics reads them."""
         raise NotImplementedError
 
-    def compare(
-        self, rows: Sequence[dict[str, Any]], truth: Sequence[Any], decoding: Decoding
-    ) -> tuple[Any, Any]:
+    def compare(self, rows: Sequence[dict[str, Any]], truth: Sequence[Any], decoding: Decoding) -> tuple[Any, Any]:
         """Return predictions and targets as torchmetrics reads them, of rows whose metrics compare what is decoded.
 
         Args:
@@ -198,4 +202,3 @@ class Prediction:
             {"set": ...} or {"interval": ...} of each row, and the size of each (B,).
         """
         raise NotImplementedError
-

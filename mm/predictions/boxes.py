@@ -38,9 +38,10 @@ class Boxes(Prediction, BoxesFields):
         return Boxes(*(x[first] for x in self))
 
     def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Return {"prediction": [{"label", "box": x0, y0, x1, y1 in pixels of the original, "score"}], "faint"} per row.
+        """Return {"prediction": [{"label", "box", "score"}], "faint"} per row.
 
-        "faint" lists the boxes below the threshold; the best come first.
+        A box is x0, y0, x1, y1 in pixels of the original. The best come first; "faint" lists the boxes below the
+        threshold.
         """
         from torchvision.ops import batched_nms  # slow to import
 

@@ -99,9 +99,7 @@ class Span(Prediction, SpanFields):
         return logits, logits.masked_fill(~right, -torch.inf).argmax(-1)
 
 
-def candidate_spans(
-    begin: Tensor, last: Tensor, places: Tensor, max_length: int
-) -> dict[tuple[int, int], float]:
+def candidate_spans(begin: Tensor, last: Tensor, places: Tensor, max_length: int) -> dict[tuple[int, int], float]:
     """Return the scores of the best answers; of one that several windows have, the highest.
 
     Args:

@@ -3,7 +3,7 @@
 The probability of a text is kept as its logarithm: that of 600 tokens of 0.84 each is below what float32 can hold.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import exp, expm1, log, log1p
 from typing import Any, NamedTuple
 
@@ -57,6 +57,10 @@ class Text(WholeText, TextFields):
         memory = side_by_side(self.memory, group, count, length, 0.0)
         mask = side_by_side(self.mask, group, count, length, 0)
         return Text(self.logits[first_windows(group, count)], memory, mask)
+
+    def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+        """Raise a ValueError: only the head can generate the text."""
+        raise ValueError("a head that returns Text generates the text itself: its `decode` has to be overridden")
 
     def compare(
         self, rows: Sequence[dict[str, Any]], truth: Sequence[Any], decoding: Decoding

@@ -110,9 +110,7 @@ class TokenCategorical(Prediction, TokenCategoricalFields):
             inside = lac_scores(one.scores) <= quantiles[0]
             inside[torch.arange(len(one.scores)), one.tags] = True
             order = one.scores.argsort(1, descending=True)
-            tags = [
-                [decoding.classes[i] for i in best if row[i]] for best, row in zip(order.tolist(), inside.tolist())
-            ]
+            tags = [[decoding.classes[i] for i in best if row[i]] for best, row in zip(order.tolist(), inside.tolist())]
             rows.append({"set": [None if missing else some for some, missing in zip(tags, one.missing.tolist())]})
             sizes.append(inside[~one.missing].sum(1).float().mean())
         return rows, torch.stack(sizes).nan_to_num() if sizes else self.logits.new_zeros(0)
