@@ -15,7 +15,8 @@ from mm.checkpoint import to_device
 from mm.messages import cell
 from mm.metrics import calibration as metrics
 from mm.model import MultimodalModel
-from mm.types import Calibrated, Calibration, Conformal, Judged, Merged, labelled, pick
+from mm.predictions import Calibration, Prediction
+from mm.types import Head, Merged, labelled, pick
 
 Pair = tuple[Tensor, Tensor]  # logits and truth, as in mm/metrics/calibration.py
 
@@ -24,8 +25,9 @@ Pair = tuple[Tensor, Tensor]  # logits and truth, as in mm/metrics/calibration.p
 class Seen:
     """What one head says of some rows, not calibrated, and what is true."""
 
-    head: Any
-    batches: list[tuple[Any, Tensor, dict[str, Tensor]]]  # prediction, target, meta
+    head: Head
+    kind: type[Prediction]
+    batches: list[tuple[Prediction, Tensor, dict[str, Tensor]]]  # prediction, target, meta
 
     def add(self, name: str, merged: Merged, datamodule: Any) -> None:
         """The rows of one batch."""
@@ -41,17 +43,17 @@ class Seen:
         """Errors: ValueError where nothing can be learnt."""
         return Calibration(temperature=metrics.fit_temperature(*self.choices(Calibration())))
 
-    def tempered(self, temperature: float) -> Iterator[tuple[Any, Tensor, dict[str, Tensor]]]:
+    def tempered(self, temperature: float) -> Iterator[tuple[Prediction, Tensor, dict[str, Tensor]]]:
         """Predictions, targets and meta of the labelled rows, batch by batch."""
         for prediction, target, meta in self.batches:
             rows = labelled(target)
             if rows.any():
                 prediction, target, meta = pick((prediction, target, meta), rows)
-                yield prediction if temperature == 1 else self.head.tempered(prediction, temperature), target, meta
+                yield prediction if temperature == 1 else prediction.temper(temperature), target, meta
 
     def choices(self, calibration: Calibration) -> Pair:
         """Where some rows have fewer choices than others, these can't be chosen. Errors: ValueError without labels."""
-        parts = [self.head.choices(said, target) for said, target, _ in self.tempered(calibration.temperature)]
+        parts = [said.events(target) for said, target, _ in self.tempered(calibration.temperature)]
         if not parts:
             raise ValueError(self.unlabelled())
         most = max(logits.shape[-1] for logits, _ in parts)
@@ -60,7 +62,7 @@ class Seen:
 
     def nonconformity(self, temperature: float) -> Tensor:
         """(N, G). Errors: ValueError without labels."""
-        parts = [self.head.nonconformity(said, target) for said, target, _ in self.tempered(temperature)]
+        parts = [said.nonconformity(target, self.head.decoding) for said, target, _ in self.tempered(temperature)]
         if not parts:
             raise ValueError(self.unlabelled())
         return torch.cat(parts)
@@ -80,7 +82,7 @@ class Seen:
         chosen = torch.zeros(count, dtype=torch.bool)
         generator = torch.Generator().manual_seed(seed)
         chosen[torch.randperm(count, generator=generator)[: (count + 1) // 2]] = True
-        first, second = Seen(self.head, []), Seen(self.head, [])
+        first, second = Seen(self.head, self.kind, []), Seen(self.head, self.kind, [])
         for batch, mask in zip(whole, chosen.split([len(target) for _, target, _ in whole]), strict=True):
             for part, rows in ((first, mask), (second, ~mask)):
                 if rows.any():
@@ -93,9 +95,10 @@ class Seen:
 
 @dataclass
 class Heard:
-    """The same of a Judged head: how probable what it tells is, and whether it is right."""
+    """The same of a head whose answers have confidences: their log-odds, and whether they are right."""
 
-    head: Any
+    head: Head
+    kind: type[Prediction]
     told: list[float]  # log-odds
     right: list[bool]
     rows: int = 0  # that are labelled
@@ -104,8 +107,10 @@ class Heard:
         """The rows of one batch."""
         rows = (labelled(merged.targets[name]) & (merged.row >= 0)).nonzero().flatten()
         meta = {key: x[rows] for key, x in merged.meta.items()}
-        said = self.head.decode(pick(merged.predictions[name], rows), pick(merged.fused, rows), meta)
-        told, right = self.head.judge(said, [datamodule.truth(name, row) for row in merged.row[rows].tolist()])
+        prediction = pick(merged.predictions[name], rows)
+        said = self.head.decode(prediction, pick(merged.fused, rows), meta)
+        truth = [datamodule.truth(name, row) for row in merged.row[rows].tolist()]
+        told, right = prediction.confidences(said, truth, self.head.decoding)
         self.told += told
         self.right += right
         self.rows += len(rows)
@@ -129,19 +134,20 @@ def collect(model: MultimodalModel, datamodule: Any, split: str) -> dict[str, Se
     """Of every row, by head; of heads that can be calibrated."""
     device = next(model.parameters()).device
     seen: dict[str, Seen | Heard] = {}
-    for name, head in model.heads.items():
-        if isinstance(head, Calibrated | Conformal):
-            seen[name] = Seen(head, [])
-        elif isinstance(head, Judged):
-            seen[name] = Heard(head, [], [])
     with torch.inference_mode():
         for batch in tqdm(
             datamodule.loader(split), desc=split, leave=False, disable=None
         ):  # None: where nobody watches
             batch = datamodule.finish(to_device(batch, device))
             merged = model.merge(model(batch.inputs, batch.masks), batch)
-            for name, found in seen.items():
-                found.add(name, merged, datamodule)
+            for name, head in model.heads.items():
+                kind = type(merged.predictions[name])
+                if name not in seen and kind.calibration == "platt":
+                    seen[name] = Heard(head, kind, [], [])
+                elif name not in seen and (kind.calibration is not None or kind.has_sets):
+                    seen[name] = Seen(head, kind, [])
+                if name in seen:
+                    seen[name].add(name, merged, datamodule)
     return seen
 
 
@@ -171,20 +177,21 @@ def fit(
     for name, head in model.heads.items():
         found, quantiles, why = None, (), []
         rows = {"temperature": seen.get(name), "sets": seen.get(name)}
-        if alpha is not None and isinstance(head, Conformal) and isinstance(head, Calibrated):
+        kind = seen[name].kind if name in seen else Prediction
+        if alpha is not None and kind.has_sets and kind.calibration == "temperature":
             rows["temperature"], rows["sets"] = cast(Seen, seen[name]).halves(seed)
-        if isinstance(head, Calibrated | Judged):
+        if kind.calibration is not None:
             try:
                 found = cast(Seen | Heard, rows["temperature"]).fit()
             except ValueError as error:
                 why.append(f"no temperature: {error}")
         else:
             why.append(f"no temperature: a {type(head).__name__} tells no probability")
-        if alpha is not None and isinstance(head, Conformal):
+        if alpha is not None and kind.has_sets:
             quantiles = find_quantiles(name, cast(Seen, rows["sets"]), found or Calibration(), alpha)
         elif alpha is not None:
             why.append(f"no sets: a {type(head).__name__} tells none")
-        elif isinstance(head, Conformal) and not isinstance(head, Calibrated):
+        elif kind.has_sets and kind.calibration is None:
             why.append("conformal=0.1 would give it intervals")
         if why:
             left[name] = "; ".join(why)
@@ -213,7 +220,7 @@ def find_quantiles(name: str, seen: Seen, calibration: Calibration, alpha: float
         return tuple(metrics.quantile(scores[:, g], alpha) for g in range(scores.shape[1]))
     except ValueError as error:
         half = ""
-        if isinstance(seen.head, Calibrated):
+        if seen.kind.calibration == "temperature":
             least = 2 * metrics.fewest(alpha)
             half = f"; the other half of the rows fits the temperature, so that at least {least} are needed in all"
         raise ValueError(f"conformal={alpha:g}: '{name}': {error}{half}") from None
@@ -230,9 +237,9 @@ def measure(seen: Seen | Heard, calibration: Calibration, tested: bool) -> tuple
         return {}, {}
     if isinstance(seen, Heard):
         found |= {"temperature": calibration.temperature, "bias": calibration.bias, "told": len(seen.told)}
-    elif isinstance(seen.head, Calibrated):
+    elif seen.kind.calibration == "temperature":
         found["temperature"] = calibration.temperature
-    if isinstance(seen.head, Calibrated) or (isinstance(seen, Heard) and seen.told):
+    if seen.kind.calibration == "temperature" or (isinstance(seen, Heard) and seen.told):
         pairs = {"before": seen.choices(Calibration()), "after": seen.choices(calibration)}
         for mark, pair in (("_before", pairs["before"]), ("", pairs["after"])):
             found[f"calibration_error{mark}"] = metrics.calibration_error(*pair)
@@ -240,9 +247,9 @@ def measure(seen: Seen | Heard, calibration: Calibration, tested: bool) -> tuple
     if tested and isinstance(seen, Seen) and calibration.quantiles and calibration.alpha is not None:
         scores = seen.nonconformity(calibration.temperature)
         parts = metrics.coverage(scores, calibration.quantiles)
-        head: Any = seen.head
         tempered = seen.tempered(calibration.temperature)
-        told = [head.region(said, calibration.quantiles, meta) for said, _, meta in tempered]
+        decoding = seen.head.decoding
+        told = [said.prediction_sets(calibration.quantiles, decoding, meta) for said, _, meta in tempered]
         kind = next(iter(told[0][0][0]))  # set or interval
         found |= {"coverage": sum(parts) / len(parts), "coverage_wanted": 1 - calibration.alpha}
         found |= {"coverage_lowest": min(parts)} if len(parts) > 1 else {}
@@ -273,18 +280,18 @@ def summary(fitted: Mapping[str, Calibration], results: Mapping[str, Mapping[str
     return f"by {told}; {'; '.join(parts)}."
 
 
-def uses(model: MultimodalModel, seen: Mapping[str, Mapping[str, Seen | Heard]], alpha: float | None, seed: int) -> str:
+def uses(seen: Mapping[str, Mapping[str, Seen | Heard]], alpha: float | None, seed: int) -> str:
     """Which rows were used for what, for the report and the model card.
 
     Args:
-        model: Its heads were calibrated.
         seen: Place (val, and test where there is one) to what each head says of its rows.
         alpha: As in `fit`.
         seed: As in `fit`.
     """
     found = ""
     if alpha is not None:
-        halved = [f"'{n}'" for n, h in model.heads.items() if isinstance(h, Calibrated) and isinstance(h, Conformal)]
+        kinds = {name: one.kind for name, one in seen["val"].items()}
+        halved = [f"'{n}'" for n, kind in kinds.items() if kind.has_sets and kind.calibration == "temperature"]
         if halved:
             found += f"; a random half of the labelled rows (seed={seed}) fitted the temperature of {', '.join(halved)}"
             found += ", and the other half the sets"

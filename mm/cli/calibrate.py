@@ -50,7 +50,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
                 figures[f"{key}/reliability"] = partial(figure, pairs)
     told = f"{len(datamodule.rows(rows['val']))} {about(datamodule, cfg.split)}"
     told += "; the checkpoint may have been chosen by the same rows" if cfg.split == "val" else ""
-    told += _calibration.uses(model, seen, cfg.conformal, cfg.seed)
+    told += _calibration.uses(seen, cfg.conformal, cfg.seed)
     checkpoint.calibrate(loaded.path, fitted, _calibration.summary(fitted, best, told))
 
     remember(folder)

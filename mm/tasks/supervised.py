@@ -34,14 +34,23 @@ Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
 class Supervised(Task):
     """Each head learns its target.
 
-    metrics: head name -> metric name -> torchmetrics Metric, fed by the prediction's `metric_inputs` or `compare`;
-    modality_dropout: probability that a present input of a training row is taken as absent, never all of a row's;
-    test_subsets, val_subsets: which subsets of the inputs the test and validation measure, see mm.tasks.measures.choose_subsets;
-    unimodal_weight: None, or each input, or those that are named, has heads of its own, which always learn, and of
-    whose gradient this part goes on into the input's encoder: at 0 they are probes; teachers: input -> a trained model
-    whose projected vector of this input the model's is drawn to, by teacher_weight times their squared distance (UMT,
-    Du 2021).
-    Errors: ValueError where a number is out of range, an input is unknown or a teacher has another width.
+    Args:
+        model: The model.
+        *args: Those of Task.
+        metrics: Head name to metric name to a torchmetrics Metric, fed by the prediction's `metric_inputs` or
+            `compare`.
+        modality_dropout: Probability that a present input of a training row is taken as absent; never all of a row's.
+        val_subsets: Which subsets of the inputs validation measures, see mm.tasks.measures.choose_subsets.
+        test_subsets: Which the test measures.
+        unimodal_weight: Each input, or those that are named, has heads of its own, which always learn, and of whose
+            gradient this part goes on into the input's encoder: at 0 they are probes. None: there are no such heads.
+        teachers: Input name to a trained model whose projected vector of this input the model's is drawn to (UMT,
+            Du 2021).
+        teacher_weight: Factor on the squared distance to it.
+        **kwargs: Those of Task.
+
+    Raises:
+        ValueError: If a number is out of range, an input is unknown or a teacher has another width.
     """
 
     scores: Mapping[str, Scores]  # section, such as test[audio] -> head name -> metric name -> metric
