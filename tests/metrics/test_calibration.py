@@ -25,7 +25,8 @@ from mm.metrics.calibration import (
     negative_log_likelihood,
     quantile,
 )
-from mm.types import IGNORE, Calibration, log_odds, sigmoid
+from mm.predictions import Calibration, Categorical, Scalar, log_odds, sigmoid
+from mm.types import IGNORE
 
 
 def drawn(rows: int, classes: int = 4, seed: int = 0, questions: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,7 +88,7 @@ def test_platt_is_scikit_learn_s_and_the_greatest_likelihood():
     theirs = CalibratedClassifierCV(FrozenEstimator(Told()), method="sigmoid").fit(odds[:, None], right)
     ours = 1 / (1 + np.exp(-(odds / temperature + bias)))
     np.testing.assert_allclose(ours, theirs.predict_proba(odds[:, None])[:, 1], atol=2e-4)
-    revise = Calibration(temperature=temperature, bias=bias).revise
+    revise = Calibration(temperature=temperature, bias=bias).scale_log_odds
     told = sigmoid(revise(log_odds(0.3)))
     assert told == pytest.approx(1 / (1 + math.exp(-(math.log(3 / 7) / temperature + bias))))
     told = [sigmoid(revise(log_odds(p))) for p in (0.0, 1e-5, 0.5, 1.0)]
@@ -200,18 +201,23 @@ def test_coverage_is_what_chance_allows(kind, alpha):
         if kind == "sets":
             head = ClassificationHead(classes=list("abcd"), embed_dim=1)
             logits, truth = drawn(n + m, seed=seed)
-            prediction, target = 3 * logits[:, 0], truth[:, 0]  # far too sure: coverage holds all the same
+            fitting, new = (
+                Categorical(3 * logits[:n, 0]),
+                Categorical(3 * logits[n:, 0]),
+            )  # far too sure: coverage holds
+            target = truth[:, 0]
         else:
             head = RegressionHead(embed_dim=1, mean=0.0, std=1.0)
             maker = torch.Generator().manual_seed(seed)
             prediction = torch.randn(n + m, generator=maker)
+            fitting, new = Scalar(prediction[:n]), Scalar(prediction[n:])
             target = prediction.exp() * torch.randn(n + m, generator=maker)
-        limit = quantile(head.nonconformity(prediction[:n], target[:n])[:, 0], alpha)
-        (part,) = coverage(head.nonconformity(prediction[n:], target[n:]), (limit,))
+        limit = quantile(fitting.nonconformity(target[:n], head.decoding)[:, 0], alpha)
+        (part,) = coverage(new.nonconformity(target[n:], head.decoding), (limit,))
         out = math.floor((n + 1) * alpha)
         low, high = betabinom(m, n + 1 - out, out).ppf([1e-4, 1 - 1e-4])
         assert low <= round(part * m) <= high
-        told, size = head.region(prediction[n:], (limit,), {})
+        told, size = new.prediction_sets((limit,), head.decoding, {})
         if kind == "sets":
             inside = [head.classes[t] in row["set"] for row, t in zip(told, target[n:].tolist())]
             assert size.tolist() == [len(row["set"]) for row in told]
