@@ -204,7 +204,7 @@ def test_coverage_is_what_chance_allows(kind, alpha):
             fitting, new = (
                 Categorical(3 * logits[:n, 0]),
                 Categorical(3 * logits[n:, 0]),
-            )  # far too sure: coverage holds
+            )  # far too sure
             target = truth[:, 0]
         else:
             head = RegressionHead(embed_dim=1, mean=0.0, std=1.0)
