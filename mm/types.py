@@ -317,6 +317,21 @@ class DataSource(Protocol):
         """Return digests of the rows of each split."""
         ...
 
+    def bind(
+        self,
+        transforms: Mapping[str, Transform],
+        spec: DataSpec | None = None,
+        codecs: Mapping[str, TargetTransform] | None = None,
+    ) -> "DataSource":
+        """Return a copy of this data for one model, whose transforms read the inputs.
+
+        Args:
+            transforms: Input name to the Transform of the model.
+            spec: What a trained model knows of its inputs and targets; None: the classes are those of this data.
+            codecs: Target name to how its cells are read; None: as this data reads them.
+        """
+        ...
+
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of a split, or of all with "all"; raise ValueError where there are none."""
         ...

@@ -253,7 +253,7 @@ def directory(tmp_path):
         ({"requires": {"evil.x": "1"}}, "requires: got .*wanted versions of some of mm, torch, timm"),
         ({"requires": ["evil"]}, "requires: got"),
         ({"model": {"fusion": {"_target_": "os.system", "command": "x"}}}, "names os.system, which is outside"),
-        ({"model": {"fusion": {"_target_": "mm.cli._pool.Pool"}}}, "which is outside"),
+        ({"model": {"fusion": {"_target_": "mm.launch.local.LocalPool"}}}, "which is outside"),
         (
             {
                 "spec": {"inputs": {}, "targets": {}},

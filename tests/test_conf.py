@@ -11,6 +11,10 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from mm.cli._app import register_launchers
+
+register_launchers()
+
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 ROOTS = [f.stem for f in CONF.glob("*.yaml")]
@@ -51,7 +55,7 @@ def load(file: Path) -> dict:
 
 
 def find(target: str) -> Any:
-    module, _, name = target.replace("hydra_plugins.mm.", "mm.cli._launchers.").rpartition(".")  # as Hydra wants it
+    module, _, name = target.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 

@@ -59,8 +59,10 @@ def end_quietly() -> None:
 def command(stopper: Stopper) -> None:
     """Run the verb that was typed."""
     known = verbs()
+    if sys.argv[1:2] == ["help"] and len(sys.argv) > 2:  # mm help VERB is mm VERB --help
+        sys.argv = [sys.argv[0], *sys.argv[2:], "--help"]
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
-        print("mm VERB [KEY=VALUE ...]    VERB --help lists its keys    mm --version\n")
+        print("mm VERB [KEY=VALUE ...]    mm VERB --help lists its keys    mm --version\n")
         print("\n".join(f"  {name:10} {line}" for name, line in known.items()))
         return
     if sys.argv[1] in ("-V", "--version", "version"):
@@ -76,12 +78,14 @@ def command(stopper: Stopper) -> None:
         from mm.messages import near
 
         sys.exit(fail(f"no verb '{verb}', there are {', '.join(known)}{near(verb, known)}"))
-    if {"-h", "--help"} & set(argv) and not (Path(__file__).parents[1] / f"conf/{verb}.yaml").exists():
-        print(ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text(encoding="utf-8"))))
-        return
     tracebacks = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it wants them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1
     try:
+        if {"-h", "--help"} & set(argv):
+            from mm.cli._help import help_text
+
+            print(help_text(verb, argv))
+            return
         import_module(f"mm.cli.{verb}").main(argv)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -89,9 +93,9 @@ def command(stopper: Stopper) -> None:
         if stopper.signum:
             raise
         from mm.cli._mistakes import explain
-        from mm.cli._processes import Died
+        from mm.launch.processes import WorkerDiedError
 
-        if isinstance(error, Died):  # it brings its own traceback
+        if isinstance(error, WorkerDiedError):  # it brings its own traceback
             print(f"mm: {error}", file=sys.stderr)
             sys.exit(error.status)
         message = None if tracebacks == "1" else explain(error, verb)

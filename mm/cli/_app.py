@@ -2,25 +2,26 @@
 
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.cli._import_path import add_working_directory
-from mm.cli._processes import joint
+from mm.cli._mistakes import explain
+from mm.cli._overrides import config_flags, flags_first, parse, strip_prefix
 from mm.cli._refusals import refusals_explained
 from mm.cli._typed import as_meant, check_run, check_types
 from mm.files import shown
+from mm.launch.processes import process_group
 from mm.messages import command, environment_number, is_first_process, near
 from mm.runs.folder import OVERRIDES, RunFolder, claim, read_overrides, reopen, write_overrides
 from mm.signals import Stopped
@@ -29,9 +30,6 @@ Job = Callable[[DictConfig, Path], Any]
 
 # What a launcher of processes leaves behind, and the next job of a sweep must not see.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
-CONFIGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")  # flags of Hydra
-VALUED = (*CONFIGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")  # those with a value behind them
-INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may have behind it
 # Above 0 where a process may have been started again: it goes on with its run without being told to. torchrun's count
 # of restarts would not do: a node whose own processes were well counts none (github.com/pytorch/pytorch/issues/108158).
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT")
@@ -39,6 +37,7 @@ RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUN
 BESIDE = ("SLURM_NTASKS", "WORLD_SIZE")
 NEW: set[Path] = set()  # typed run folders that were not there before Hydra created them
 SWEEPS: list[tuple[RunFolder, set[str]]] = []  # the folder of the sweep at work, and what was in it when it began
+PLUGINS = str(Path(__file__).parent / "plugins")
 LEASE = 120.0  # seconds after which a file server has given up the locks of a machine that died (90 s in NFS 4)
 
 
@@ -54,17 +53,14 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
     """Compose the verb's config and run its job, or, under -m, its jobs."""
     program = sys.argv[0]
     sweep = bool({"-m", "--multirun"} & set(argv))
-    argv = [as_meant(bare(arg), sweep) for arg in argv]
+    argv = [as_meant(strip_prefix(arg), sweep) for arg in argv]
     for key, value in map(parse, argv):
         if key == "run":
             check_run(value)
-    argv = [*remembered(argv), *argv]
+    argv = [*load_overrides(argv), *argv]
     flags = config_flags(argv)
     sys.argv = [program, *flags_first(argv)]
-    if sweep:
-        from mm.cli import _launchers
-
-        _launchers.register()
+    register_launchers()
     add_working_directory()
 
     failed: list[Exception] = []
@@ -92,6 +88,16 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
         raise failed[0]
 
 
+def register_launchers() -> None:
+    """Let Hydra know our launchers, which are a portion of its namespace package `hydra_plugins`."""
+    if PLUGINS not in sys.path:
+        sys.path.append(PLUGINS)
+    launchers = import_module("hydra_plugins.mm")
+    plugins = Plugins.instance()
+    for launcher in (launchers.Slurm, launchers.LocalPool):  # found by now, unless another program has looked before
+        plugins.register(launcher)
+
+
 def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
     """One job, in its own folder."""
     state = HydraConfig.get()
@@ -103,17 +109,17 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
     try:
         check_groups(cfg, state.runtime.choices)
         check_values(cfg, command[1], state.overrides.task, state.runtime.choices)
-        check_beside(state.overrides)
+        check_sibling_processes(state.overrides)
         claimed = open_folder(cfg, typed_words())
         with read_write(state), open_dict(state):  # type: ignore[arg-type]
             state.run.dir = state.runtime.output_dir = str(claimed.path)
         if claimed.fresh and is_first_process():
-            remember(claimed.path)  # a process that is started again must know its folder
+            save_overrides(claimed.path)  # a process that is started again must know its folder
         if "run" in cfg and Path(str(cfg.run)).name != claimed.path.name and state.mode == RunMode.RUN:
             cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its time was taken
         resume = resume_command(cfg, claimed.path) if command[1] == "train" else None
         with (
-            joint(command[1], partial(leave, claimed)),
+            process_group(partial(explain, verb=command[1]), partial(leave, claimed)),
             refusals_explained(places(cfg), claimed.path, resume),
         ):
             result = job(cfg, claimed.path)
@@ -168,7 +174,7 @@ def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: 
     check_types(cfg, default, {key: value for key, value in map(parse, kept) if key not in groups})
 
 
-def check_beside(overrides: Any) -> None:
+def check_sibling_processes(overrides: Any) -> None:
     """Errors: ValueError where processes started side by side have no common folder, or can't be started again."""
     beside = max(environment_number(name, 1) for name in BESIDE)
     if beside > 1 and not any(parse(o)[0] in ("run", "hydra.run.dir") for o in [*overrides.task, *overrides.hydra]):
@@ -252,7 +258,7 @@ def typed_words() -> list[str]:
     return [*config_flags(sys.argv), *HydraConfig.get().overrides.task]
 
 
-def remember(folder: Path) -> None:
+def save_overrides(folder: Path) -> None:
     """Keep verb, config flags and overrides of a run that is about to start, for resuming and comparing."""
     write_overrides(folder, str(HydraConfig.get().job.config_name), typed_words())
 
@@ -279,7 +285,7 @@ def restore(before: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def remembered(argv: list[str]) -> list[str]:
+def load_overrides(argv: list[str]) -> list[str]:
     """For `run=NAME resume=true`, what NAME was started with, but what is given anew."""
     given = {key: value for arg in argv for key, value in [parse(arg)] if key}
     if given.get("resume") is not True or "run" not in given or {"-m", "--multirun"} & set(argv):
@@ -297,46 +303,3 @@ def resume_command(cfg: DictConfig, folder: Path, *overrides: str) -> str:
     moved = [o for o in HydraConfig.get().overrides.task if parse(o)[0] == "paths.outputs"]
     run = os.path.relpath(folder, cfg.paths.outputs)
     return command("mm", "train", f"run={run}", *moved, "resume=true", *overrides)
-
-
-def parse(arg: str) -> tuple[str, Any]:
-    """An override's key and value; "" where the argument is none, which Hydra then says."""
-    if arg.startswith("-"):
-        return "", None
-    try:
-        override = OverridesParser.create().parse_override(arg)
-    except HydraException:
-        return "", None
-    return override.get_key_element().lstrip("+~"), override.value()
-
-
-def bare(arg: str) -> str:
-    """`--key=value`, as a W&B agent writes it, is `key=value`; Hydra's own flags stay."""
-    own = ("--config-", "--package=", "--info=", "--cfg=", "--shell-completion=", "--experimental-rerun=")
-    return arg[2:] if arg.startswith("--") and "=" in arg and not arg.startswith(own) else arg
-
-
-def config_flags(argv: list[str]) -> list[str]:
-    """Hydra's own flags that say where configs lie, each NAME=VALUE: a child process needs them as well."""
-    flags = []
-    words = iter(argv)
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if name in CONFIGS:
-            flags.append(word if equals else f"{name}={next(words, '')}")
-    return flags
-
-
-def flags_first(argv: list[str]) -> list[str]:
-    """Hydra's own flags, each with its value, before all else, where Hydra wants them; they may be typed anywhere."""
-    first, rest = [], []
-    words = deque(argv)
-    while words:
-        word = words.popleft()
-        if word in ("--info", "-i"):  # alone it would take what comes behind it
-            first.append(f"--info={words.popleft() if words and words[0] in INFO else INFO[0]}")
-        elif word.startswith("-"):
-            first += [word, words.popleft()] if word in VALUED and words else [word]
-        else:
-            rest.append(word)
-    return [*first, *rest]

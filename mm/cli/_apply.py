@@ -4,18 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
+from mm.applying import trained_rows
 from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
 from mm.cli import _finish, _results, _run, _trainer
-from mm.cli._app import remember
+from mm.cli._app import save_overrides
 from mm.cli._escape import build, escape
-from mm.fingerprints import from_tensors, seen_in_training
 from mm.messages import plain, say
 from mm.types import TargetData
 
@@ -84,55 +82,14 @@ def datamodule(
     return built
 
 
-def trained_on(loaded: LoadedModel, datamodule: Any, split: str) -> tuple[int, str]:
-    """Count the rows of a split that the model was trained on.
-
-    Args:
-        loaded: A model directory, which keeps the digests of its rows.
-        datamodule: The data.
-        split: A split of the data, or "all".
-
-    Returns:
-        Their number and the name of the first; 0 where the directory keeps no digests, and of the split `train`.
-    """
-    before = from_tensors(loaded.rows)
-    count, first = 0, ""
-    for name in ("val", "test") if split == "all" else {split} - {"train"}:
-        seen = seen_in_training(before, datamodule.fingerprint, name)
-        if seen.any() and not first:
-            first = datamodule.table.name(int(np.flatnonzero(datamodule.table.split == name)[seen.argmax()]))
-        count += int(seen.sum())
-    return count, first
-
-
 def warn_of_trained_rows(loaded: LoadedModel, datamodule: Any, split: str) -> None:
     """Print how many of the measured rows the model was trained on, where it was on any."""
-    count, first = trained_on(loaded, datamodule, split)
+    count, first = trained_rows(loaded, datamodule, split)
     if count:
         say(
             f"{datamodule.table.source}: {count} of the {len(datamodule.rows(split))} measured rows were trained on, "
             f"the first: {first}; their figures say nothing of new data"
         )
-
-
-def find_device(name: str) -> torch.device:
-    """The device that a key `device` names.
-
-    Args:
-        name: `auto` for the accelerator where there is one, or a torch device such as `cpu`, `cuda` or `cuda:1`.
-
-    Raises:
-        ValueError: If it is none, or none of this machine's.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).splitlines()[0]
-        raise ValueError(f"device: got '{name}', wanted auto, cpu or a device of this machine ({why})") from None
-    return device
 
 
 def columns(saved: dict[str, Any], given: Any, labelled: bool, drawn: bool = False) -> dict[str, Any]:
@@ -173,7 +130,7 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
     _run.gather(trainer, task, datamodule)
     if not trainer.is_global_zero:
         return
-    remember(folder)
+    save_overrides(folder)
     known = {*task.decoded, *(row for row, _ in datamodule.faults)}
     for row in rows if len(task.model.heads) else ():
         if row not in known:

@@ -22,7 +22,7 @@ from mm import checkpoint
 from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
-from mm.cli._app import remember, resume_command, shown
+from mm.cli._app import resume_command, save_overrides, shown
 from mm.cli._escape import build
 from mm.datamodules.targets import check_labelled
 from mm.files import refusal
@@ -168,7 +168,7 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
             _resuming.check(cfg, folder, run.datamodule)
         print(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
         (folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
-        remember(folder)  # first: a process that is started again knows its run by it
+        save_overrides(folder)  # first: a process that is started again knows its run by it
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         _resuming.keep_rows(run.datamodule, folder)
     _loggers.start(cfg, trainer, folder)

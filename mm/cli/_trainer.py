@@ -13,8 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm.callbacks.resumable import WholeFileIO
-from mm.cli._launcher import watched
-from mm.cli._signals import Unheard
+from mm.cli._lightning import adapt_trainer
 from mm.features.store import FrozenFeatures
 
 ESSENTIAL = ("resumable", "checkpoint")  # callbacks of conf/callbacks/default.yaml
@@ -38,8 +37,7 @@ def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
         trainer = build(callbacks=callbacks, logger=logger, **own)
     except (TypeError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
-    trainer._signal_connector = Unheard(trainer)
-    return watched(trainer)
+    return adapt_trainer(trainer)
 
 
 def members(hint: Any) -> list[Any]:

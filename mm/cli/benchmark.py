@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-from mm.cli._app import launch, remember, shown
+from mm.cli._app import launch, save_overrides, shown
 from mm.messages import is_first_process
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     trainer.callbacks = [_speed.First(clock), *trainer.callbacks, bench, _speed.Last(clock)]
     if is_first_process():
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-        remember(folder)
+        save_overrides(folder)
     _loggers.start(cfg, trainer, folder)
     read = run.datamodule.train_dataloader
     run.datamodule.train_dataloader = lambda: _speed.Turns(read(), bench)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch, remember, shown
+from mm.cli._app import launch, save_overrides, shown
 from mm.messages import command, plain
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ def main(argv: list[str]) -> None:
 def job(cfg: "DictConfig", folder: Path) -> None:
     from tqdm import tqdm
 
+    from mm.applying import find_device
     from mm.checkpoint import to_device
     from mm.cli import _apply, _index
 
     loaded = _apply.load(cfg)
     datamodule = _apply.datamodule(cfg, loaded, labelled=False)
-    device = _apply.find_device(cfg.device)
+    device = find_device(cfg.device)
     model, table = loaded.model.to(device), datamodule.table
     loader = datamodule.loader(cfg.split)
     path = folder / "embeddings.parquet"
@@ -36,7 +37,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     for batch in tqdm(loader, desc="embed", leave=False, disable=None):  # None: where nobody watches
         writer.add(_index.embed(model, datamodule.finish(to_device(batch, device))))
     writer.close()
-    remember(folder)
+    save_overrides(folder)
     counts = ", ".join(f"{name.removesuffix('/embedding')} {count}" for name, count in writer.counts.items())
     print(plain(f"{table.source}: embeddings of {counts}"))
     if datamodule.faults:

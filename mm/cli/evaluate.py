@@ -81,7 +81,7 @@ def aligned(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) 
 def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -> None:
     """Any other model: what its encoders give is good for, of targets that are named; its heads are left alone."""
     from mm.cli import _apply, _finish, _frozen, _results, _run, _trainer
-    from mm.cli._app import remember
+    from mm.cli._app import save_overrides
     from mm.messages import is_first_process
 
     if cfg.get("robustness") is not None:
@@ -102,7 +102,7 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
         results |= _frozen.zero_shot(loaded, test, datamodule, asked["zero_shot"])
     results |= _frozen.measure(asked, train, test, datamodule, cfg.seed)
     results |= _run.data_counts(datamodule) | {"data/rows": len(datamodule.rows(cfg.split))}
-    remember(folder)
+    save_overrides(folder)
     saved = {"metrics": _results.write_metrics(folder, results, {})}
     if datamodule.faults:
         saved["errors"] = folder / "errors.csv"

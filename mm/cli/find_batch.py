@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mm.cli._app import launch, remember, shown
+from mm.cli._app import launch, save_overrides, shown
 from mm.messages import plain, quote
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
             "trainer.devices=1; what it finds is per process"
         )
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-    remember(folder)
+    save_overrides(folder)
     device = trainer.strategy.root_device
     found = []
     parts = list(buckets(run.datamodule))

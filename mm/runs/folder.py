@@ -265,3 +265,8 @@ def read_overrides(path: Path) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
         raise ValueError(f"{file}: got {found!r:.80}, wanted the words of a command")
     return found
+
+
+def override_key(word: str) -> str:
+    """Return the key of an override, such as `task.lr` of `+task.lr=1e-3`; "" of a flag."""
+    return "" if word.startswith("-") else word.partition("=")[0].strip().lstrip("+~")

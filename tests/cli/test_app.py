@@ -10,30 +10,8 @@ import pytest
 from conftest import COLUMNS, TINY
 
 from mm import __version__
-from mm.cli._app import bare, config_flags, flags_first, remembered
+from mm.cli._app import load_overrides
 from mm.runs.folder import write_overrides
-
-
-def test_a_wandb_agents_arguments_are_taken_as_they_are():
-    assert bare("--task.optimizer.lr=0.1") == "task.optimizer.lr=0.1"
-    own = ["-m", "--multirun", "--config-dir=x", "--experimental-rerun=y", "seed=1"]
-    assert [bare(arg) for arg in own] == own
-
-
-def test_a_child_process_gets_the_flags_that_say_where_configs_lie():
-    assert config_flags(["-m", "--config-dir", "here", "seed=1", "-cn=train"]) == ["--config-dir=here", "-cn=train"]
-    assert config_flags(["--config-dir=a b=c", "--config-name", "d=e"]) == ["--config-dir=a b=c", "--config-name=d=e"]
-
-
-def test_flags_are_typed_anywhere_with_their_values():
-    typed = ["experiment=a", "--cfg", "job", "-m", "seed=1,2", "--config-dir", "here", "-p=model"]
-    assert flags_first(typed) == [
-        *("--cfg", "job", "-m", "--config-dir", "here", "-p=model"),
-        *("experiment=a", "seed=1,2"),
-    ]
-    assert flags_first(["seed=1", "--cfg"]) == ["--cfg", "seed=1"]  # Hydra says what is missing
-    assert flags_first(["seed=1", "--info", "searchpath"]) == ["--info=searchpath", "seed=1"]
-    assert flags_first(["-i", "seed=1"]) == flags_first(["seed=1", "-i"]) == ["--info=all", "seed=1"]
 
 
 def test_resuming_remembers_what_is_not_given_anew(tmp_path, monkeypatch):
@@ -43,15 +21,15 @@ def test_resuming_remembers_what_is_not_given_anew(tmp_path, monkeypatch):
         "[run=a, seed=3, trainer.max_epochs=2, +x.y=1, ~callbacks.samples]", encoding="utf-8"
     )
     again = ["run=a", "resume=true", "trainer.max_epochs=4", "+x.y=2", "~callbacks.samples"]
-    assert remembered(again) == ["seed=3"]
-    assert remembered(again[:2]) == ["seed=3", "trainer.max_epochs=2", "+x.y=1", "~callbacks.samples"]
-    assert remembered([*again, "hydra.run.dir=/somewhere"]) == []  # a child process
+    assert load_overrides(again) == ["seed=3"]
+    assert load_overrides(again[:2]) == ["seed=3", "trainer.max_epochs=2", "+x.y=1", "~callbacks.samples"]
+    assert load_overrides([*again, "hydra.run.dir=/somewhere"]) == []  # a child process
     Path("outputs/b c,d=e").mkdir()
     Path("outputs/b c,d=e/overrides.yaml").write_text("[seed=4]", encoding="utf-8")
-    assert remembered(["run='b c,d=e'", "resume=True"]) == ["seed=4"]
-    assert remembered(["run=a"]) == []
+    assert load_overrides(["run='b c,d=e'", "resume=True"]) == ["seed=4"]
+    assert load_overrides(["run=a"]) == []
     with pytest.raises(ValueError, match="there is no run in outputs/b"):
-        remembered(["run=b", "resume=true"])
+        load_overrides(["run=b", "resume=true"])
 
 
 @pytest.mark.parametrize(

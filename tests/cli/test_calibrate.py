@@ -4,10 +4,8 @@ import json
 import math
 import random
 import shutil
-import statistics
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pyarrow.parquet
 import pytest
@@ -18,11 +16,6 @@ from scipy.stats import betabinom
 from torchmetrics.functional.classification import binary_calibration_error
 
 import mm as package
-from mm.cli._calibration import Heard, Seen, fit
-from mm.heads.classification import ClassificationHead
-from mm.heads.ctc import CTCHead
-from mm.heads.regression import RegressionHead
-from mm.predictions import Categorical, Transcript
 
 WORDS = {"good": "up", "bad": "down", "odd": "side"}
 ARGS = ["datamodule=text", "datamodule.columns.text=text", "datamodule.num_workers=0", "trainer.accelerator=cpu"]
@@ -240,18 +233,6 @@ def test_rows_from_which_nothing_can_be_learnt(mm, model, tmp_path, mood, said):
     assert said in run.err
 
 
-def test_what_a_head_does_not_tell_is_said_by_name():
-    model = SimpleNamespace(heads={"size": RegressionHead(embed_dim=4, mean=0.0, std=1.0)})
-    with pytest.raises(ValueError, match="nothing can be calibrated: size: no temperature: a RegressionHead tells no"):
-        fit(model, {}, None, 0)
-    head = CTCHead(classes=["a"], input="audio", separator="", embed_dim=4)
-    model = SimpleNamespace(heads={"said": head})
-    with pytest.raises(ValueError, match="said: no temperature: all 2 of .* right.*; no sets: a CTCHead tells none"):
-        fit(model, {"said": Heard(head, Transcript, [0.4, 0.9], [True, True], 2)}, 0.1, 0)
-    with pytest.raises(ValueError, match="nothing is told of its 3 labelled rows"):
-        fit(model, {"said": Heard(head, Transcript, [], [], 3)}, None, 0)
-
-
 def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path):
     """The revised probability is Platt's of that before, and what is written stays. What is odd can't be known."""
     rows = write(tmp_path, "ttvee")
@@ -308,57 +289,6 @@ def test_a_model_without_heads_has_nothing_to_calibrate(mm, manifest):
     run = mm("calibrate", f"checkpoint={model}", "datamodule=manifest", f"datamodule.path={manifest}")
     assert run.status == 2
     assert "it has no head whose confidence could be true" in run.err
-
-
-def batches_of(sizes, unlabelled=()):
-    """Batches whose predictions are the numbers of the rows."""
-    places = torch.arange(sum(sizes)).split(sizes)
-    masks = [torch.isin(rows, torch.tensor(unlabelled, dtype=torch.long)) for rows in places]
-    return [(Categorical(rows.view(-1, 1)), torch.where(mask, -100, 0), {}) for rows, mask in zip(places, masks)]
-
-
-@pytest.mark.parametrize("sizes", [[14], [1] * 14, [5, 8, 1]])
-def test_temperature_and_sets_are_fitted_to_rows_of_their_own(sizes):
-    first, second = Seen(None, Categorical, batches_of(sizes, unlabelled=[3])).halves(0)
-    parts = [{int(x) for said, *_ in part.batches for x in said.logits} for part in (first, second)]
-    assert not parts[0] & parts[1]
-    assert parts[0] | parts[1] == set(range(14)) - {3}
-    assert [part.rows for part in (first, second)] == [7, 6]
-    whole = Seen(None, Categorical, batches_of([14], unlabelled=[3])).halves(0)  # however rows are batched
-    assert {int(x) for said, *_ in whole[0].batches for x in said.logits} == parts[0]
-    other = Seen(None, Categorical, batches_of(sizes, unlabelled=[3])).halves(1)
-    assert {int(x) for said, *_ in other[0].batches for x in said.logits} != parts[0]
-
-
-def test_sets_cover_new_rows_though_the_temperature_was_fitted_to_few():
-    """Over many drawings, the mean coverage of new rows is at least what was promised, and hardly more."""
-    generator, covered, alpha = torch.Generator().manual_seed(0), [], 0.2
-    head = ClassificationHead(classes=list("abcde"), embed_dim=4)
-    for trial in range(200):
-        truth = torch.randint(0, 5, (538,), generator=generator)
-        logits = 3 * torch.randn(538, 5, generator=generator)
-        logits[torch.arange(538), truth] += 2
-        model = SimpleNamespace(heads={"target": head})
-        seen = Seen(head, Categorical, [(Categorical(logits[:38]), truth[:38], {})])
-        fitted, _ = fit(model, {"target": seen}, alpha, trial)
-        new = Seen(head, Categorical, [(Categorical(logits[38:]), truth[38:], {})]).nonconformity(
-            fitted["target"].temperature
-        )
-        covered.append(float((new[:, 0] <= fitted["target"].quantiles[0]).double().mean()))
-    mean, error = statistics.mean(covered), statistics.stdev(covered) / len(covered) ** 0.5
-    assert 1 - alpha - 3 * error < mean < 1 - alpha + 1 / 20 + 3 * error  # 19 rows fit the sets
-
-
-def test_too_few_rows_for_both_halves_are_counted():
-    head = ClassificationHead(classes=["a", "b"], embed_dim=4)
-    truth = torch.arange(30) % 2
-    logits = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
-    seen = Seen(head, Categorical, [(Categorical(logits), truth, {})])
-    with pytest.raises(ValueError, match="15 labelled rows, wanted at least 19.*at least 38 are needed in all"):
-        fit(SimpleNamespace(heads={"target": head}), {"target": seen}, 0.05, 0)
-    one = Seen(head, Categorical, [(Categorical(torch.randn(1, 2)), truth[:1], {})])
-    with pytest.raises(ValueError, match="conformal=0.5: 'target': .*at least 2 are needed in all"):
-        fit(SimpleNamespace(heads={"target": head}), {"target": one}, 0.5, 0)
 
 
 def test_rows_that_were_trained_on_are_refused_and_named(mm, tmp_path):

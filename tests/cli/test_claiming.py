@@ -13,7 +13,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig
 
-from mm.cli._app import launch, remember
+from mm.cli._app import launch, save_overrides
 from mm.runs.folder import claim, reopen
 
 VERBS = {
@@ -144,7 +144,7 @@ def test_a_file_that_appears_during_the_run_keeps_the_folder(run, tmp_path):
 @pytest.mark.parametrize("variable", ["SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT"])
 def test_a_restart_goes_on_with_the_run_of_its_own_command_only(run, tmp_path, monkeypatch, variable):
     def begin(cfg: DictConfig, folder: Path) -> None:
-        remember(folder)
+        save_overrides(folder)
         (folder / "checkpoints").mkdir(exist_ok=True)
         (folder / "checkpoints/last-000000001.ckpt").touch()
         seen.append(cfg.resume)
@@ -162,7 +162,7 @@ def test_a_restart_goes_on_with_the_run_of_its_own_command_only(run, tmp_path, m
 
 def test_a_run_is_resumed_by_one_process_at_a_time(run, tmp_path, monkeypatch):
     monkeypatch.setattr("mm.runs.folder.PATIENCE", 0)
-    run("run=a", job=lambda cfg, folder: remember(folder))
+    run("run=a", job=lambda cfg, folder: save_overrides(folder))
     first = reopen(tmp_path / "outputs/a")
     with pytest.raises(ValueError, match="a run is at work in outputs/a; wait for its end"):
         run("run=a", "resume=true")

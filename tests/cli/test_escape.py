@@ -48,7 +48,7 @@ HOSTILE += [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_texts_come_through_a_config(text):
-    job = {"_target_": "mm.cli._jobs.Job", "number": 0, "folder": "x", "overrides": []}
+    job = {"_target_": "mm.launch.job.Job", "folder": "x"}
     cfg = OmegaConf.create({"model": job | {"command": escape([text]), "label": escape(text)}})
     assert OmegaConf.to_container(cfg, resolve=True)["model"]["label"] == text
     built = build(cfg, "model")

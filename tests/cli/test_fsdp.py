@@ -3,8 +3,8 @@
 import pyarrow.parquet
 import pytest
 import yaml
-from cli.test_processes import EXACT, metrics
 from conftest import COLUMNS, TINY
+from launch.test_processes import EXACT, metrics
 from safetensors.torch import load_file
 
 STEADY = ["task/scheduler=constant", "task.scheduler.warmup=0"]  # the same rate however long the run is to be

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 from torch import nn
 
-from mm.cli import _app, _calibration, _curves, _results, _run, compare, find_batch, search
+from mm.cli import _app, _curves, _results, _run, calibrate, compare, find_batch, search
 from mm.cli._index import Hit
 from mm.messages import command, markdown, plain, quote
 
@@ -84,7 +84,7 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
     _curves.show(curves, {}, 3, path)
     out = capsys.readouterr().out
     assert {shown, f"{shown}/{shown}"} <= cells(out)
-    _calibration.show({name: {name: 0.5}})
+    calibrate.print_table({name: {name: 0.5}})
     assert {shown, plain(name.replace("_", " ")).strip()} <= cells(capsys.readouterr().out)
     find_batch.tell(SimpleNamespace(rows=2, longest={name: 3}), 2, 4)  # type: ignore[arg-type]
     assert f"2 rows, {shown} up to 3:" in capsys.readouterr().out

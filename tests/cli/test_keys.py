@@ -1,89 +1,62 @@
-"""No key is accepted and not read: what each verb reads of its config while it runs."""
+"""Keys of config files: comments, types and descriptions are read from the files and the sources."""
 
 import pytest
-from conftest import COLUMNS, TINY
-from omegaconf import DictConfig, OmegaConf
 
-# Keys that a verb takes over from mm train, so that the same arguments may be typed, and says that it does not read.
-SAID = {"find_batch": {"logger"}}
-# Read as plain data; without their target they are refused.
-ASKED = {"evaluate": {"few_shot", "zero_shot", "linear_probe"}}
-# Keys that only Hydra's interpolations read, and the one that composes a config.
-COMPOSED = {"paths", "run", "experiment", "debug", "peft"}
+from mm.cli._keys import CONF, described_arguments, read_arguments, read_keys, read_summary, read_title
 
 
 @pytest.fixture
-def reads(monkeypatch):
-    """The top keys of any root config that were read."""
-    seen: set[str] = set()
-
-    def watch(name):
-        inner = getattr(DictConfig, name)
-
-        def outer(self, key, *args, **kwargs):
-            if isinstance(key, str) and self._get_parent() is None:
-                seen.add(key)
-            return inner(self, key, *args, **kwargs)
-
-        monkeypatch.setattr(DictConfig, name, outer)
-
-    for name in ("__getattr__", "__getitem__", "get"):
-        watch(name)
-    select = OmegaConf.select
-
-    def selected(cfg, key, *args, **kwargs):
-        if cfg._get_parent() is None:
-            seen.add(key.split(".")[0])
-        return select(cfg, key, *args, **kwargs)
-
-    monkeypatch.setattr(OmegaConf, "select", staticmethod(selected))
-    return seen
+def keys(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "# The title\n# goes on.\ndefaults: [base]\n\n_target_: other.Thing\n"
+        "a: 3 # behind the value\n"
+        "# above the key\n# in two lines\nb: [1, 2]\n"
+        "c: # behind the name\n  d: 1e-3\n  e: null # deeper\n"
+        "f: {x: 1} # of a mapping in braces\n"
+        "g: '#no' # a quoted one\n",
+        encoding="utf-8",
+    )
+    return file
 
 
-def top_keys(verb):
-    from hydra import compose, initialize_config_module
-
-    with initialize_config_module("mm.conf", version_base="1.3"):
-        return {str(key) for key in compose(verb)} - COMPOSED - SAID.get(verb, set()) - ASKED.get(verb, set())
-
-
-def test_every_verb_reads_every_key(mm, manifest, reads):
-    data = [*COLUMNS, f"datamodule.path={manifest}"]
-    small = [*data, *TINY, "trainer.max_epochs=1"]
-    trained = mm("train", *small, "run=a")
-    assert trained.status == 0, trained.err
-    assert top_keys("train") <= reads
-    model, table = f"checkpoint={trained.folder / 'model'}", f"datamodule.path={manifest}"
-    commands = {
-        "evaluate": [model, table, "trainer.accelerator=cpu"],
-        "predict": [model, table, "trainer.accelerator=cpu"],
-        "calibrate": [model, table],
-        "embed": [model, table, "run=e"],
-        "shard": [*data, "out=shards", "run=s"],
-        "find_batch": [*small, "most=2", "run=f"],
-        "benchmark": [*small, "steps=10", "warmup=1", "run=b"],
-    }
-    for verb, args in commands.items():
-        reads.clear()
-        run = mm(verb, *args)
-        assert run.status == 0, (verb, run.err)
-        assert top_keys(verb) <= reads, verb
+def test_comments_and_types(keys):
+    found = {key.name: key for key in read_keys(keys)}
+    assert list(found) == ["a", "b", "c", "c.d", "c.e", "f", "g"]
+    assert found["a"] == ("a", "3", "int", "behind the value")
+    assert found["b"] == ("b", "[1, 2]", "list", "above the key in two lines")
+    assert found["c"] == ("c", "", "mapping", "behind the name")
+    assert found["c.d"] == ("c.d", "1e-3", "float", "")
+    assert found["c.e"] == ("c.e", "null", "", "deeper")
+    assert found["f"] == ("f", "{x: 1}", "mapping", "of a mapping in braces")
+    assert found["g"] == ("g", "'#no'", "str", "a quoted one")
+    assert read_title(keys) == "The title\ngoes on."
 
 
-def test_frozen_vectors_refuse_what_they_do_not_read_of_the_trainer(mm, manifest):
-    data = [*COLUMNS, f"datamodule.path={manifest}"]
-    trained = mm("train", *data, *TINY, "trainer.max_epochs=1", "run=a")
-    asked = [f"checkpoint={trained.folder / 'model'}", *data[:1], data[-1], "linear_probe=target"]
-    run = mm("evaluate", *asked, "trainer.accelerator=cpu", "trainer.limit_test_batches=2")
-    assert run.status == 2
-    assert "trainer.limit_test_batches: zero_shot, few_shot and linear_probe read only trainer.accelerator" in run.err
-    run = mm("evaluate", *asked, "trainer.accelerator=cpu", "trainer.devices=2")
-    assert run.status == 2 and "set trainer.devices=1" in run.err
-    run = mm("evaluate", *asked, "trainer.accelerator=gpu", "trainer.devices=7")
-    assert run.status == 2 and "trainer:" in run.err
-    run = mm("evaluate", *asked, "trainer.accelerator=cpu")
-    assert run.status == 0, run.err
-    run = mm("evaluate", *asked[:-1], "few_shot.shots=[2]")
-    assert run.status == 2 and "few_shot.shots: nothing reads it without few_shot.target" in run.err
-    run = mm("embed", *asked[:-1], "device=nothing", "run=e")
-    assert run.status == 2 and "device: got 'nothing', wanted auto, cpu" in run.err
+def test_arguments_of_a_google_docstring():
+    text = (
+        "Does it.\n\nArgs:\n    a: The first,\n        which goes on.\n    b (int): The second.\n\nReturns:\n    c: no."
+    )
+    assert described_arguments(text) == {"a": "The first, which goes on.", "b": "The second."}
+
+
+def test_arguments_of_a_paragraph():
+    text = "Does it.\n\na, b: both of them; c: the third.\nErrors: ValueError."
+    assert described_arguments(text) == {"a": "both of them", "b": "both of them", "c": "the third"}
+
+
+def test_arguments_come_from_the_source_and_from_bases():
+    found = read_arguments("mm.datamodules.manifest.ManifestDataModule")
+    assert {"path", "columns", "batch_size", "seed"} <= set(found)
+    assert read_arguments("torch.optim.AdamW") == {}
+    assert read_arguments("mm.nowhere.Nothing") == {}
+
+
+def test_summary_of_what_a_file_builds():
+    assert read_summary(CONF / "model/fusion/gated.yaml").startswith("Gate per feature")
+    assert read_summary(CONF / "task/optimizer/adamw.yaml") == ""
+
+
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda f: str(f.relative_to(CONF)))
+def test_every_config_file_can_be_read(file):
+    assert all(key.name for key in read_keys(file))

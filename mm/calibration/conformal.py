@@ -1,0 +1,52 @@
+"""Split-conformal prediction: the quantile of nonconformity scores, and the coverage of sets made with it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def conformal_quantile(scores: Tensor, alpha: float) -> float:
+    """Find the score that a new row's score exceeds with a probability of at most alpha.
+
+    It is the ceil((n + 1) (1 - alpha))-th smallest of the n scores (Vovk et al. 2005; Lei et al. 2018; Angelopoulos and
+    Bates 2021, https://arxiv.org/abs/2107.07511). The new row must be exchangeable with these.
+
+    Args:
+        scores: (N,) nonconformity scores, NaN for rows without one.
+        alpha: The probability, between 0 and 1.
+
+    Returns:
+        The quantile.
+
+    Raises:
+        ValueError: If there are fewer than 1 / alpha - 1 scores.
+
+    Example:
+        >>> conformal_quantile(torch.arange(1.0, 20.0), alpha=0.1)
+        18.0
+    """
+    scores = scores[~scores.isnan()]
+    above = math.floor((len(scores) + 1) * alpha + 1e-9)  # 29 = 100 * 0.29 is 28.999999999999996
+    if above < 1:
+        least = min_conformal_rows(alpha)
+        raise ValueError(f"{len(scores)} labelled rows, wanted at least {least}, which is 1 / {alpha:g} - 1")
+    return float(scores.sort().values[len(scores) - above])
+
+
+def min_conformal_rows(alpha: float) -> int:
+    """Return the least number of scores that have a quantile at alpha."""
+    return math.ceil(1 / alpha - 1 - 1e-9)
+
+
+def coverage_by_question(scores: Tensor, quantiles: Sequence[float]) -> list[float]:
+    """Return the fraction of rows whose score does not exceed the quantile, for every question with an answer.
+
+    Args:
+        scores: (N, G) nonconformity of the truth, NaN where a question is unlabelled.
+        quantiles: One for each of the G questions.
+    """
+    inside = (scores <= torch.tensor(quantiles, dtype=scores.dtype)).double()
+    fractions = inside.masked_fill(scores.isnan(), torch.nan).nanmean(0)
+    return fractions[~fractions.isnan()].tolist()

@@ -1,0 +1,7 @@
+"""Jobs in processes of their own, on the devices of this machine or on a Slurm cluster; without Hydra and torch."""
+
+__all__ = ["Job", "LocalPool", "SlurmQueue", "SlurmRequest"]
+
+from mm.launch.job import Job
+from mm.launch.local import LocalPool
+from mm.launch.slurm import SlurmQueue, SlurmRequest
