@@ -385,7 +385,7 @@ def test_a_subset_is_told_by_the_windows_that_have_it():
     torch.testing.assert_close(torch.cat(task.scores["test"]["digit"]["told"].told), whole)
     own = task.unimodal["left"]["digit"]
     f = model.encode(served.inputs, served.masks)["left"]
-    alone = own.merge(own(f), torch.tensor([0, 0]), 1).softmax(-1)
+    alone = own(f).merge(torch.tensor([0, 0]), 1).logits.softmax(-1)
     torch.testing.assert_close(torch.cat(task.unimodal_scores["test[left]"]["digit"]["told"].told), alone)
 
 
