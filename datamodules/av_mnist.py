@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mm.datamodules.base import DataModule
+from mm.data.module import DataModule
+from mm.data.table import Table
+from mm.data.targets import add_target
 from mm.datamodules.digits import WORDS
-from mm.datamodules.table import Table
-from mm.datamodules.targets import add_target
 from mm.files import whole
 from mm.messages import say
 from mm.transforms.audio.waveform import read_file

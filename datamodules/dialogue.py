@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mm.datamodules.base import DataModule
-from mm.datamodules.cells import Cells, read_cells
-from mm.datamodules.columns import check_columns, read_part
-from mm.datamodules.sources import make_table, sources
-from mm.datamodules.table import Table
+from mm.data.columns import check_columns, read_part
+from mm.data.module import DataModule
+from mm.data.readers.files import Cells, read_cells
+from mm.data.sources import make_table, sources
+from mm.data.table import Table
 
 TURN = re.compile(r"^\s*([^\W\d][\w .'-]{0,29}):(?:\s+(.*))?$")  # not 10:30, nor http://
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from mm.data.module import DataModule
+from mm.data.table import SPLITS, Table
+from mm.data.targets import add_target
 from mm.datamodules.av_mnist import MNIST, Indexed, read_idx
-from mm.datamodules.base import DataModule
 from mm.datamodules.digits import WORDS
 from mm.datamodules.fsdd import RATE, TAKES, read_clips, speakers
 from mm.datamodules.spoken_digits import Joined
-from mm.datamodules.table import SPLITS, Table
-from mm.datamodules.targets import add_target
 from mm.types import DataSpec, InputData
 
 QUESTIONS: dict[str, Callable[[int, int], str]] = {

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mm.datamodules.base import DataModule
-from mm.datamodules.table import Table
-from mm.datamodules.targets import add_target
+from mm.data.module import DataModule
+from mm.data.table import Table
+from mm.data.targets import add_target
 from mm.messages import near
 from mm.transforms.audio.waveform import read_file
 from mm.types import DataSpec, InputData

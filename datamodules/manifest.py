@@ -4,41 +4,65 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mm.datamodules.base import DataModule
-from mm.datamodules.cells import Cells, read_any, read_cells
-from mm.datamodules.columns import read_part
-from mm.datamodules.sources import Source, make_table, sources
-from mm.datamodules.table import Table
+from mm.data.columns import read_part
+from mm.data.module import DataModule
+from mm.data.readers.files import Cells, read_any, read_cells
+from mm.data.readers.in_memory import read_table
+from mm.data.sources import Source, make_table, sources
+from mm.data.table import Table
 from mm.messages import listing, near
-from mm.types import MODALITIES
+from mm.modalities import modality_names
 
-# What a column may be.
-ROLES = (*MODALITIES, "inputs", "target", "targets", "id", "split", "group")
+ROLES = ("inputs", "target", "targets", "id", "split", "group")  # what a column may be beside a modality's name
 
 
 class ManifestDataModule(DataModule):
-    """Rows of CSV, TSV, JSONL, Parquet, CoNLL or plain text files, a text a line; media paths are relative to them.
+    """Data of a table: CSV, TSV, JSONL, Parquet, CoNLL or plain text files, folders, or a table in memory.
 
-    SQuAD's and COCO's JSON and VOC's folders are read as they are.
-    path: a file, or several: each a path, or {path: ..., columns: ..., weight: ..., split: ..., header: ...}, where
-    columns are all of its own, and split is that of all its rows; folder: a modality, where a path may also be a folder
-    of such files: CLASS/FILE, or SPLIT/CLASS/FILE, or, without labels, FILE; columns: as in
-    conf/datamodule/manifest.yaml; quotes: whether fields may be quoted (null: in CSV yes, in TSV no); header: the
-    columns' names, where a CSV or TSV file has no line of them.
+    Paths in its cells are relative to the file, or to the current folder for tables in memory. SQuAD's and COCO's JSON
+    and VOC's folders are read as they are.
+
+    Args:
+        path: A file, or a table in memory: a pandas or polars DataFrame, a pyarrow Table, or a list of rows, each a
+            mapping of column to cell. Or several: each a path, or {path, columns, weight, split, header}, where columns
+            are all of its own, and split is that of all its rows.
+        columns: Role to column, as in conf/datamodule/manifest.yaml: {"text": "words", "target": "label", "id": "no"}.
+        folder: A modality, where a path may also be a folder of such files: CLASS/FILE, SPLIT/CLASS/FILE, or FILE.
+        quotes: Whether fields may be quoted; default: in CSV yes, in TSV no.
+        header: The columns' names, where a CSV or TSV file has no line of them.
+        inputs: Names of inputs to use; or, instead of columns, input name to column: {"text": "words"}; an input that
+            is not called as a modality is {"premise": {"column": "s1", "modality": "text"}}.
+        targets: Target name to column, or names of columns; instead of columns.
+        **shared: Settings of every data module; see `DataModule`.
+
+    Example:
+        >>> data = ManifestDataModule([{"text": "fine", "mood": "good"}] * 10, targets=["mood"])
+        >>> list(data.spec.inputs), data.spec.targets["mood"].classes
+        (['text'], ('good',))
     """
 
     def __init__(
         self,
         path: Any,
-        columns: Mapping[str, Any],
+        columns: Mapping[str, Any] | None = None,
         folder: str | None = None,
         quotes: bool | None = None,
         header: Sequence[str] | None = None,
+        inputs: Sequence[str] | Mapping[str, Any] | None = None,
+        targets: Sequence[str] | Mapping[str, str] | None = None,
         **shared: Any,
     ):
-        super().__init__(**shared)
+        named = {} if columns is None else column_map(columns, "datamodule.columns")
+        if isinstance(inputs, Mapping):
+            named |= input_roles(inputs, named)
+            inputs = None
+        if targets is not None:
+            named |= column_map({"targets": [targets] if isinstance(targets, str) else targets}, "datamodule")
+        super().__init__(inputs=inputs, **shared)
         self.sources = sources(path, "columns", "split", "header")
-        self.columns = column_map(columns, "datamodule.columns")
+        # As the yamls of conf/datamodule list them: a column that is called as a modality is found without being named.
+        usual = (*modality_names(), "inputs", "target", "targets") if folder is None else (folder, "target")
+        self.columns = dict.fromkeys((*usual, "id", "split", "group")) | named
         self.folder = folder
         self.quotes = quotes
         self.header = header
@@ -50,7 +74,9 @@ class ManifestDataModule(DataModule):
     def cells(self, source: Source) -> Cells:
         """Of one file, or of a folder. Errors: ValueError where its split is told twice."""
         header = self.header if source.header is None else source.header
-        if self.folder is None:
+        if source.table is not None:
+            cells = read_table(source.table)
+        elif self.folder is None:
             cells = read_cells(Path(source.path), self.quotes, header)
         else:
             unlabelled = self.whole or not self.readers
@@ -70,6 +96,31 @@ class ManifestDataModule(DataModule):
         return dict.fromkeys(self.columns) | given | own
 
 
+def input_roles(inputs: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the roles of the columns of some inputs, as `columns` has them.
+
+    Args:
+        inputs: Input name to its column, or to {"column": ..., "modality": ...}.
+        columns: Roles that are named already.
+
+    Raises:
+        ValueError: If the modality of an input is not stated.
+    """
+    roles: dict[str, Any] = {}
+    full = dict(columns.get("inputs") or {})
+    for name, column in inputs.items():
+        if isinstance(column, Mapping) and "modality" in column:
+            full[name] = column
+        elif name in modality_names():
+            roles[name] = column
+        else:
+            raise ValueError(
+                f"inputs: got {name!r}: {column!r}, which is called as no modality; wanted "
+                f"{{{name!r}: {{'column': ..., 'modality': ...}}}} with one of {', '.join(modality_names())}"
+            )
+    return roles | ({"inputs": full} if full else {})
+
+
 def column_map(columns: Mapping[str, Any], key: str, of: str = "") -> dict[str, Any]:
     """Check which roles columns are given, and what with.
 
@@ -86,12 +137,12 @@ def column_map(columns: Mapping[str, Any], key: str, of: str = "") -> dict[str, 
     """
     if not isinstance(columns, Mapping):
         raise ValueError(f"{key}{of}: got {columns!r}, wanted a mapping, such as {{text: words, target: label}}")
-    found = dict(columns)
+    found, roles = dict(columns), (*modality_names(), *ROLES)
     for role, value in columns.items():
-        if role not in ROLES:
+        if role not in roles:
             raise ValueError(
-                f"{key}.{role}{of}: nothing reads it, wanted some of {listing(list(ROLES))}, inputs and targets of "
-                f"other names under inputs and targets{near(str(role), ROLES)}"
+                f"{key}.{role}{of}: nothing reads it, wanted some of {listing(list(roles))}, inputs and targets of "
+                f"other names under inputs and targets{near(str(role), roles)}"
             )
         if role == "targets" and isinstance(value, Sequence) and not isinstance(value, str):
             if not all(isinstance(column, str) for column in value):
@@ -101,3 +152,6 @@ def column_map(columns: Mapping[str, Any], key: str, of: str = "") -> dict[str, 
             such = "{label: column}" if role == "targets" else "{premise: {column: s1, modality: text}}"
             raise ValueError(f"{key}.{role}{of}: got {value!r}, wanted a mapping, such as {such}")
     return found
+
+
+Manifest = ManifestDataModule  # the name in notebooks: mm.Manifest("tweets.csv", inputs={...}, targets={...})

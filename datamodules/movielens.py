@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from mm.datamodules.base import DataModule
-from mm.datamodules.cells import Cells, read_cells
-from mm.datamodules.columns import read_part
-from mm.datamodules.sources import Source, make_table
-from mm.datamodules.table import Table
+from mm.data.columns import read_part
+from mm.data.module import DataModule
+from mm.data.readers.files import Cells, read_cells
+from mm.data.sources import Source, make_table
+from mm.data.table import Table
 from mm.transforms.target.classes import sort_classes
 from mm.types import TargetData
 

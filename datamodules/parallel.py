@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mm.datamodules.base import DataModule
-from mm.datamodules.cells import Cells, read_lines
-from mm.datamodules.columns import read_part
-from mm.datamodules.sources import Source, make_table
-from mm.datamodules.table import Table
-from mm.types import MODALITIES
+from mm.data.columns import read_part
+from mm.data.module import DataModule
+from mm.data.readers.files import Cells, read_lines
+from mm.data.sources import Source, make_table
+from mm.data.table import Table
+from mm.modalities import modality_names
 
 
 class ParallelDataModule(DataModule):
@@ -48,7 +48,7 @@ class ParallelDataModule(DataModule):
             for name in names:
                 cells[name] += lines.get(name, [""] * count)
             cells["split"] += [split] * count
-        targets = {name: name for name in names if name not in MODALITIES}
-        columns = {name: name for name in names if name in MODALITIES} | {"targets": targets, "split": "split"}
+        targets = {name: name for name in names if name not in modality_names()}
+        columns = {name: name for name in names if name in modality_names()} | {"targets": targets, "split": "split"}
         first = Path(next(iter(next(iter(self.path.values())).values())))
         return make_table([read_part(cells, first, columns, self)], [Source(str(first))], self)

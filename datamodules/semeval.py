@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mm.datamodules.base import DataModule
-from mm.datamodules.cells import Cells
-from mm.datamodules.columns import read_part
-from mm.datamodules.sources import Source, make_table
-from mm.datamodules.table import Table
+from mm.data.columns import read_part
+from mm.data.module import DataModule
+from mm.data.readers.files import Cells
+from mm.data.sources import Source, make_table
+from mm.data.table import Table
 
 COLUMNS = {"text": "text", "target": "relation", "id": "id", "split": "split"}
 

@@ -1,55 +1,19 @@
-"""Rows in shards, as `mm shard` writes them: read from a disk or an object store, a few shards at a time."""
+"""Shards as `mm shard` writes them: rows of a table file in tar files, on a disk or in an object store."""
 
 import hashlib
 import json
-import mmap
-import os
-import re
-from collections import OrderedDict
-from collections.abc import Sequence
-from functools import partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import pyarrow
-import pyarrow.parquet
-
-from mm.annotations import check_fields, fits
-from mm.datamodules.base import DataModule
-from mm.datamodules.cells import Cells, unpack_table
-from mm.datamodules.columns import Kept, Part, read_part
-from mm.datamodules.fingerprint import column, file_key
-from mm.datamodules.sources import Source, make_table, sources
-from mm.datamodules.table import Table
-from mm.files import whole
-from mm.transforms.stored import Stored, StoredError
-from mm.transforms.target.cells import text_of
-from mm.types import Identified, InputData
-
-INDEX = "index.parquet"
-OWN = "mm."  # how the names of the index's own columns begin
-FORMAT = 1
-
-
-class Shard(NamedTuple):
-    """One file of a set."""
-
-    name: str
-    bytes: int
-    rows: int
-
-
-class About(NamedTuple):
-    """What an index says beside its rows: all that a model can be built from."""
-
-    format: int
-    source: str  # the file that was sharded
-    columns: dict[str, Any]  # as in datamodule.columns
-    inputs: dict[str, dict[str, Any]]  # input name -> its column, and InputData
-    shards: list[list[Any]]  # as in Shard
-    digest: str  # of all inputs
+from mm.data.columns import Kept, Part, read_part
+from mm.data.module import DataModule
+from mm.data.shards.reading import About, Column, Shard, Store, read_index
+from mm.data.shards.writing import write_rows
+from mm.data.sources import Source, make_table, sources
+from mm.data.table import Table
+from mm.datamodules.manifest import ManifestDataModule
+from mm.modalities import get_modality
+from mm.types import InputData
 
 
 class ShardsDataModule(DataModule):
@@ -60,7 +24,7 @@ class ShardsDataModule(DataModule):
     Errors: ValueError where it is no such folder, or a shard is not whole.
     """
 
-    def __init__(self, path: Any, cache: str, **shared: Any):
+    def __init__(self, path: Any, cache: str = ".cache/shards", **shared: Any):
         super().__init__(**shared)
         self.sources = sources(path)
         self.cache = Path(cache)
@@ -82,190 +46,30 @@ class ShardsDataModule(DataModule):
             data: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in known.items()}
             inputs[name] = data.pop("column"), data["modality"]
             spec[name] = InputData(**data)
-            names = None if data["modality"] == "text" else cells[known["column"]]
+            names = cells[known["column"]] if get_modality(data["modality"]).in_files else None
             raw[name] = Column(store, name, places, names, f"{about.digest} {name}")
         kept = Kept(inputs, raw, spec, places["shard"])
         return read_part(cells, Path(source.path.rstrip("/")), about.columns, self, kept)
 
 
-class Column(Identified, Sequence[Any]):
-    """One input by row: a text, a Stored picture or sound, or None."""
+def write_shards(module: ManifestDataModule, out: Path, size: int, seed: int) -> tuple[About, Table]:
+    """Write the rows of a data module's file into shards; see `write_rows`.
 
-    def __init__(self, store: "Store", name: str, places: dict[str, np.ndarray], names: Any, identity: str):
-        self.store = store
-        self.shard = places["shard"]
-        self.offset, self.size = places[f"offset.{name}"], places[f"size.{name}"]
-        self.seconds = places.get(f"seconds.{name}")
-        self.digest = places.get(f"digest.{name}")  # of texts; None: an older mm has written the index
-        self.names = names  # of the media files; None: these are texts
-        self.identity = identity
+    Args:
+        module: Of one file.
+        out: A new folder.
+        size: Bytes of a shard, about.
+        seed: Of the order in which training rows are written.
 
-    def __len__(self) -> int:
-        return len(self.shard)
-
-    def digests(self) -> np.ndarray:
-        """As fingerprint.Digested has them: those of the same rows in a table file, where the index knows them."""
-        if self.names is not None:
-            found = column([file_key(text_of(name), size) for name, size in zip(self.names, self.size.tolist())])
-        elif self.digest is not None:
-            found = self.digest.view(np.uint64)
-        else:
-            found = column([f"{self.identity} {row}" for row in range(len(self))])
-        return np.where(self.size < 0, np.uint64(0), found)
-
-    def __getitem__(self, row: Any) -> Any:
-        if self.size[row] < 0:
-            return None
-        read = partial(self.store.read, int(self.shard[row]), int(self.offset[row]), int(self.size[row]))
-        if self.names is None:
-            return read().decode()
-        return Stored(self.names[row], read, 0.0 if self.seconds is None else float(self.seconds[row]))
-
-
-class Store:
-    """The shards of one folder, the last `keep` of them at hand; those of a URL are fetched into `cache` as a whole."""
-
-    def __init__(self, path: str, shards: Sequence[Shard], cache: Path, keep: int):
-        self.path = path.rstrip("/")
-        self.shards = shards
-        self.cache = cache
-        self.keep = keep
-        self.open: OrderedDict[int, mmap.mmap] = OrderedDict()
-        self.fetched = 0  # by this process
-        for shard in () if is_url(path) else shards:
-            check_size(Path(path) / shard.name, shard)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"open": OrderedDict()}  # every worker opens shards itself
-
-    def read(self, shard: int, offset: int, size: int) -> bytes:
-        """Errors: StoredError where the shard can't be read."""
-        if shard not in self.open:
-            self.open[shard] = self.map(self.shards[shard])
-            if len(self.open) > self.keep:
-                self.open.popitem(last=False)
-        self.open.move_to_end(shard)
-        return self.open[shard][offset : offset + size]
-
-    def map(self, shard: Shard) -> mmap.mmap:
-        """A shard's bytes, not read yet."""
-        try:
-            path = self.fetch(shard) if is_url(self.path) else Path(self.path) / shard.name
-            with check_size(path, shard).open("rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise StoredError(f"can't read {self.path}/{shard.name}: {error}") from None
-
-    def fetch(self, shard: Shard) -> Path:
-        """A shard's copy in the cache, whose processes fetch it once; the oldest copies make room."""
-        from filelock import FileLock
-
-        self.cache.mkdir(parents=True, exist_ok=True)
-        path = self.cache / shard.name
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                files, root = file_system(self.path)
-                with whole(path) as part:
-                    files.get_file(f"{root}/{shard.name}", str(part))
-                    check_size(part, shard)
-                self.fetched += 1
-            os.utime(path)
-        # what another process has mapped stays until it lets go of it
-        copies = sorted((age(copy), copy) for copy in self.cache.glob("*.tar"))
-        for _, copy in copies[: -self.keep]:
-            copy.unlink(missing_ok=True)
-        return path
-
-
-def age(path: Path) -> float:
-    """When it was last opened anew; 0 where another process has just removed it."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def check_size(path: Path, shard: Shard) -> Path:
-    """The path. Errors: StoredError where the file there is not whole."""
-    if not path.is_file():
-        raise StoredError(f"no file {path}; the index names it: copy the folder again, or run mm shard again")
-    if path.stat().st_size != shard.bytes:
-        raise StoredError(
-            f"{path} has {path.stat().st_size:,} bytes, wanted {shard.bytes:,}; copy it again, or run mm shard again"
-        )
-    return path
-
-
-def is_url(path: str) -> bool:
-    """Whether it is for fsspec to read."""
-    return "://" in path
-
-
-def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path there. Errors: ValueError where the package for it is missing."""
-    from fsspec.core import url_to_fs  # made anew in each process: a connection does not survive a fork
-
-    try:
-        return url_to_fs(url)
-    except ImportError as error:
-        raise ValueError(f"datamodule.path: {url}: {error}, with pip install") from None
-    except ValueError as error:
-        raise ValueError(f"datamodule.path: {url}: {error}") from None
-
-
-def read_index(path: str) -> tuple[Cells, About, dict[str, np.ndarray]]:
-    """-> the rows' cells, what is known of them, and where they lie: name -> (N,)."""
-    path = path.rstrip("/")
-    if not is_url(path) and not Path(path).is_dir():
-        raise ValueError(f"datamodule.path: {path}: no such folder (the current folder is {Path.cwd()})")
-    files, root = file_system(path)
-    if not files.exists(f"{root}/{INDEX}"):
-        raise ValueError(
-            f"datamodule.path: {path} holds no {INDEX}, wanted a whole folder as mm shard writes it: "
-            "mm shard datamodule=manifest datamodule.path=rows.csv out=FOLDER"
-        )
-    try:
-        table = pyarrow.parquet.read_table(BytesIO(files.cat_file(f"{root}/{INDEX}")))
-        about = About(**json.loads(table.schema.metadata[b"mm"]))
-    except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}/{INDEX}: is no index of mm shard, or damaged: {error}") from None
-    if about.format != FORMAT:
-        raise ValueError(f"{path}/{INDEX}: is of format {about.format}, this mm reads {FORMAT}; run mm shard again")
-    own = [name for name in table.column_names if name.startswith(OWN)]
-    try:
-        places = {name.removeprefix(OWN): table[name].to_numpy() for name in own}
-        cells = unpack_table(table.drop_columns(own))
-        check_index(about, cells, places)
-    except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}/{INDEX}: is damaged, or not of mm shard: {error}; run mm shard again") from None
-    return cells, about, places
-
-
-def check_index(about: About, cells: Cells, places: dict[str, np.ndarray]) -> None:
-    """Check what an index says: a stranger may have written it.
+    Returns:
+        What the index of the shards says, and the rows of the file.
 
     Raises:
-        ValueError: If a shard would lie outside of its folder, a row in no shard, or something is of another type.
+        ValueError: If the module has several files, `out` is not empty, or a row can't be read.
     """
-    if not fits(about.inputs, dict[str, Any]) or not fits(about.shards, list[list]):
-        raise ValueError("got inputs or shards of another type")
-    for name, size, rows in about.shards:
-        if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\0]", name):
-            raise ValueError(f"got the shard {name!r:.80}, wanted a file of this folder")
-        if not all(isinstance(number, int) and number >= 0 for number in (size, rows)):
-            raise ValueError(f"shard {name}: got {size!r:.20} bytes and {rows!r:.20} rows")
-    if not fits(about.columns, dict[str, Any]) or not isinstance(about.digest, str):
-        raise ValueError("got columns or a digest of another type")
-    shard = places["shard"]
-    if shard.dtype.kind not in "iu" or (len(shard) and not 0 <= shard.min() <= shard.max() < len(about.shards)):
-        raise ValueError("a row is in no shard")
-    for name, known in about.inputs.items():
-        if not isinstance(known, dict) or not name.isidentifier():
-            raise ValueError(f"got the input {name!r:.80}")
-        data = {key: value for key, value in known.items() if key != "column"}
-        check_fields(InputData, data, f"inputs.{name}")
-        if data["modality"] != "text" and known["column"] not in cells:
-            raise ValueError(f"inputs.{name}: there is no column {known['column']!r:.80}")
-        for key in (f"offset.{name}", f"size.{name}"):
-            if places[key].dtype.kind not in "iu":
-                raise ValueError(f"{key}: got {places[key].dtype}, wanted whole numbers")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"out: {out} is not empty; choose another folder, or delete it")
+    if len(module.sources) > 1:
+        raise ValueError("datamodule.path: mm shard takes one file; datamodule=shards then takes several folders")
+    (source,) = module.sources
+    return write_rows(module, Path(source.path), module.cells(source), module.columns_of(source), out, size, seed)

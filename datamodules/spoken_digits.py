@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from mm.datamodules.base import DataModule
+from mm.data.module import DataModule
+from mm.data.table import SPLITS, Table
+from mm.data.targets import add_target
 from mm.datamodules.digits import WORDS
 from mm.datamodules.fsdd import EVERY, RATE, TAKES, check_speaker, read_clips, speakers
-from mm.datamodules.table import SPLITS, Table
-from mm.datamodules.targets import add_target
 from mm.types import DataSpec, InputData
 
 

@@ -21,11 +21,12 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mm.batching import Sample, collate, finish, is_absent
+from mm.extras import require
 from mm.files import discard, unused, whole, yaml_text
 from mm.messages import listing, markdown, near
 from mm.model import MultimodalModel
 from mm.predictions import Calibration
-from mm.transforms.collate import Sample, collate, finish, is_absent
 from mm.transforms.tabular.row import Row
 from mm.transforms.text.tokens import Tokens, load_tokenizer
 from mm.types import (
@@ -194,7 +195,7 @@ def save(
     built from; columns: as the datamodule's;
     metrics: the configs of each head's metrics; card: the text of its README.md; task: what is kept of the training;
     split: how validation and test rows are drawn of data that names none; rows: digests of the
-    rows of each split, as in mm/datamodules/fingerprint.py.
+    rows of each split, as in mm/data/fingerprint.py.
     """
     with whole(path) as part:
         describe(
@@ -626,8 +627,8 @@ def fetch(path: str | Path) -> Path:
     """wandb:entity/project/name:version is downloaded, else the path itself. Errors: ValueError where W&B refuses."""
     if not str(path).startswith("wandb:"):
         return Path(path)
-    import wandb
-    from wandb.errors import Error
+    wandb = require("wandb", "wandb")
+    refused = require("wandb.errors", "wandb").Error
 
     name = str(path).removeprefix("wandb:")
     try:
@@ -636,7 +637,7 @@ def fetch(path: str | Path) -> Path:
             if entry.ref is not None or PurePath(file).is_absolute() or ".." in PurePath(file).parts:
                 raise ValueError(f"it has {file!r:.80}, which lies outside of it")
         return Path(artifact.download())
-    except (Error, ValueError) as error:
+    except (refused, ValueError) as error:
         raise ValueError(f"checkpoint={path}: {error}; wanted wandb:entity/project/name:version") from None
 
 

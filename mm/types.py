@@ -179,10 +179,14 @@ class Read(NamedTuple):
 class Transform(Protocol):
     """Raw input -> tensors, one object for training, evaluation and serving."""
 
-    filler: Tensor | Features  # what stands in for an absent input
     meta: dict[str, Tensor]  # and for what decoding needs of it; usually nothing
     multiple: int  # batches are padded to whole ones of it: few different shapes, for what is compiled
     random: bool  # whether training reads a row in another way each time, so that what is made of it can't be kept
+
+    @property
+    def filler(self) -> Tensor | Features:
+        """Return what stands in for an absent input."""
+        ...
 
     def __call__(self, raw: Any, train: bool = False) -> Read:
         """`train` turns augmentation on. Errors: ValueError where `raw` can't be read."""
@@ -411,7 +415,7 @@ def check_data_source(data: object) -> None:
     if lacking:
         raise ValueError(
             f"data: {type(data).__qualname__} lacks {', '.join(lacking)}; wanted a mm.types.DataSource: derive it from "
-            "mm.datamodules.base.DataModule, or add these members"
+            "mm.data.module.DataModule, or add these members"
         )
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,12 +17,16 @@ PROGRAM = "import sys; sys.argv[0] = 'mm'; from mm.cli import main; main()"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as site-packages is after an installation of the wheel."""
+    """A folder as site-packages is after an installation of the wheel that the sdist makes."""
     if find_spec("hatchling") is None:
         pytest.skip("hatchling, of the extra dev, is not installed")
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder), "-t"]
+    subprocess.run([*build, "sdist"], cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as sdist:
+        sdist.extractall(folder / "source", filter="data")
+    source = next((folder / "source").iterdir())  # the wheel is built from it, as `python -m build` does
+    subprocess.run([*build, "wheel"], cwd=source, check=True, capture_output=True)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder / "site")
     return folder / "site"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
+from mm.extras import require
 from mm.metrics._labels import short
 from mm.types import IGNORE
 
@@ -59,7 +60,7 @@ def draw_reliability(panels: Mapping[str, tuple[Tensor, Tensor]]) -> "Figure":
     Returns:
         A matplotlib figure.
     """
-    from matplotlib.figure import Figure  # slow to import, and seldom drawn
+    Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
 
     figure = Figure(figsize=(1 + 3.6 * len(panels), 4.6), layout="constrained")
     axes = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=[4, 1])

@@ -9,8 +9,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import WandbLogger
-from torch import Tensor
 
+from mm.extras import require
+from mm.modalities import Sound, get_modality
 from mm.types import Batch, Features, data_source
 
 
@@ -36,7 +37,7 @@ class Samples(Callback):
         rows = np.flatnonzero(data_source(trainer).splits == "val")[: self.rows].tolist()
         if not watching or not rows:
             return
-        import wandb  # slow to import
+        wandb = require("wandb", "wandb")  # slow to import
 
         columns = self.columns(trainer, task, rows)
         data: Any = [list(line) for line in zip(*columns.values(), strict=True)]
@@ -53,13 +54,14 @@ class Samples(Callback):
         columns: dict[str, list[Any]] = {"id": [data.ids[row] for row in rows]}
         for name, about in data.spec.inputs.items():
             x, mask = batch.inputs[name], batch.masks[name]
-            if about.modality in ("text", "tabular"):
-                raw = data.inputs[name]
-                columns[name] = [cell(raw[row]) if mask[i].any() else None for row, i in zip(rows, first, strict=True)]
-            elif about.modality in MEDIA and not isinstance(x, Features):
-                show = MEDIA[about.modality]
-                transform = data.transforms[name]
-                columns[name] = [show(x[i], mask[i], transform) if mask[i].any() else None for i in first]
+            modality = get_modality(about.modality)
+            if isinstance(x, Features) and modality.in_files:
+                continue
+            raw, preview, transform = data.inputs[name], modality.preview, data.transforms[name]
+            columns[name] = [
+                media(preview(raw[row], x[i], mask[i], transform)) if mask[i].any() else None
+                for row, i in zip(rows, first, strict=True)
+            ]
         for name, said in answers.items():
             columns[f"{name}/prediction"] = [cell(answer["prediction"]) for answer in said]
             if any("probability" in answer for answer in said):
@@ -90,24 +92,17 @@ def predict(trainer: Trainer, task: LightningModule, batch: Batch) -> tuple[list
     return merged.first.tolist(), answers
 
 
-def picture(x: Tensor, mask: Tensor, transform: Any) -> Any:
-    """Normalised pixels (C, H, W) -> wandb.Image"""
-    import wandb
-    from PIL import Image
+def media(shown: Any) -> Any:
+    """Return what a modality shows of an input as W&B shows it."""
+    from PIL.Image import Image
 
-    pixels = ((x * transform.std + transform.mean).clamp(0, 1) * 255).round().byte()
-    array = pixels.permute(1, 2, 0).numpy()  # (H, W, C)
-    return wandb.Image(Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array))
+    wandb = require("wandb", "wandb")
 
-
-def sound(x: Tensor, mask: Tensor, transform: Any) -> Any:
-    """A padded waveform (L,) -> wandb.Audio"""
-    import wandb
-
-    return wandb.Audio(x[mask].clamp(-1, 1).numpy(), sample_rate=transform.sample_rate)
-
-
-MEDIA = {"vision": picture, "audio": sound}  # by modality, whatever the input is called
+    if isinstance(shown, Image):
+        return wandb.Image(shown)
+    if isinstance(shown, Sound):
+        return wandb.Audio(shown.samples, sample_rate=shown.sample_rate)
+    return shown
 
 
 def probability(answer: Mapping[str, Any]) -> Any:

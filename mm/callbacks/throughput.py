@@ -8,6 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from mm.modalities import get_modality
 from mm.types import Batch, DataSource, Features, data_source
 
 
@@ -30,8 +31,12 @@ class Counter:
 
     def __init__(self, modality: Mapping[str, str], transforms: Mapping[str, Any]):
         """modality: input name -> its modality; transforms: input name -> its transform, which knows a sample rate."""
-        self.text: Sequence[str] = [name for name, kind in modality.items() if kind == "text"]
-        self.rates = {name: transforms[name].sample_rate for name, kind in modality.items() if kind == "audio"}
+        self.text: Sequence[str] = [name for name, kind in modality.items() if get_modality(kind).unit == "tokens"]
+        self.rates = {
+            name: transforms[name].sample_rate
+            for name, kind in modality.items()
+            if get_modality(kind).unit == "seconds"
+        }
 
     @torch.no_grad()
     def count(self, batch: Batch, so_far: Amount = NOTHING) -> Amount:

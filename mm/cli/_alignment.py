@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from mm.batching import Sample, collate
 from mm.checkpoint import to_device
 from mm.messages import is_first_process, listing, near, plain
 from mm.metrics.zero_shot import COMBINE, class_vectors, zero_shot
@@ -15,7 +16,6 @@ from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.contrastive import Contrastive
 from mm.tasks.measures import section
-from mm.transforms.collate import Sample, collate
 from mm.types import TargetData, Towered, Transform
 from mm.windows import directions
 

@@ -15,6 +15,7 @@ from mm.cli import _finish, _results, _run, _trainer
 from mm.cli._app import save_overrides
 from mm.cli._escape import build, escape
 from mm.messages import plain, say
+from mm.runs.results import save_results
 from mm.types import TargetData
 
 
@@ -142,5 +143,5 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
         f"{plain(datamodule.table.source)}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error"
         f"{hint if every else ''}"
     )
-    saved = _results.save(folder, results, task, datamodule, rows, truth)
+    saved = save_results(folder, results, task, datamodule, rows, truth)
     _results.print_results(results, list(task.model.heads) or [""], folder, saved, [])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mm.cli._app import shown
+from mm.extras import require
 from mm.files import whole
 from mm.messages import cell, plain
 from mm.metrics import robustness
@@ -61,7 +62,7 @@ def write(path: Path, severities: Sequence[float], ours: Curves, base: Curves) -
 
 def figure(severities: Sequence[float], ours: Curves, base: Curves) -> Any:
     """A row of panels per head, a panel per input, a line per corruption; dotted: the baseline's."""
-    from matplotlib.figure import Figure  # slow to import, and seldom drawn
+    Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
 
     heads = list(dict.fromkeys((head, metric) for head, metric, *_ in ours))
     inputs = list(dict.fromkeys(name for *_, name, _ in ours))

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm.callbacks.samples import Samples
+from mm.extras import require
 from mm.messages import command, is_first_process
 
 WANDB_ID = "wandb_id"  # the file of the run folder that keeps it
@@ -33,7 +34,7 @@ def build(cfg: DictConfig, folder: Path) -> list[Any]:
             if not isinstance(error.__cause__, ModuleNotFoundError):
                 raise
             raise ValueError(
-                f"logger={name} needs a package that is not installed; pip install {name}, or choose logger=csv"
+                f"logger={name} needs a package that is not installed; pip install 'mm[{name}]', or choose logger=csv"
             ) from None
     return built or [DummyLogger()]  # LearningRateMonitor wants one
 
@@ -43,8 +44,7 @@ def complete(cfg: DictConfig, node: DictConfig, folder: Path) -> None:
 
     A variable that W&B itself reads from the environment wins over these.
     """
-    import wandb
-
+    wandb = require("wandb", "wandb")
     if wandb.run is not None:  # of a job of this sweep that failed: the logger would go on with it
         wandb.finish(exit_code=1)
     state = HydraConfig.get()
@@ -81,11 +81,10 @@ def start(cfg: DictConfig, trainer: Trainer, folder: Path) -> None:
 
 def begin(logger: WandbLogger) -> None:
     """Open the run. Errors: ValueError where W&B refuses."""
-    from wandb.errors import Error
-
+    error_kind = require("wandb.errors", "wandb").Error
     try:
         _ = logger.experiment
-    except Error as error:
+    except error_kind as error:
         raise ValueError(f"logger=wandb: {error} Without an account: WANDB_MODE=offline mm train ...") from None
 
 
@@ -102,8 +101,8 @@ def finish(trainer: Trainer, task: Any, results: dict[str, Any], saved: dict[str
 
 def finish_wandb(run: Any, trainer: Trainer, task: Any, results: dict[str, Any], saved: dict[str, Path]) -> None:
     """Pictures, the model directory as an artifact named after the run, the final results; the run ends."""
-    import wandb
-    from wandb.util import make_artifact_name_safe
+    wandb = require("wandb", "wandb")
+    make_artifact_name_safe = require("wandb.util", "wandb").make_artifact_name_safe
 
     files = {name: saved.get(name.replace("/", "_")) for name in task.figures}
     pictures = {name: wandb.Image(str(file)) for name, file in files.items() if file is not None}

@@ -1,21 +1,13 @@
-"""What a run leaves behind: metrics.json, pictures, predictions, the model directory; and what it says at its end."""
+"""What a run says at its end: a table of the test, notes on its rows, its files, and what to type next."""
 
-import json
-import math
 import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mm.cli._app import shown
-from mm.files import whole
-from mm.messages import cell, command, markdown, plain
-from mm.metrics.directions import DIRECTIONS, known_direction
-from mm.tasks.answers import common, fit, to_arrow
+from mm.files import shown
+from mm.messages import cell
+from mm.runs.card import format_number
 
 WIDE = 250  # columns of a table in a file
 # What is said of the rows that are counted as data/KIND/INPUT: the notes of the transforms, see mm.types.Read.
@@ -29,136 +21,6 @@ NOTES = {
     "dark": "have 16 bits a pixel of which they use few: they look black; set datamodule.transforms.*.max_value",
     "clipped": "have values above datamodule.transforms.*.max_value, which were read as it; raise it",
 }
-BLOCK = 65_536  # rows whose targets are Python objects at once
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Beside its name, then renamed."""
-    # JSON has no NaN
-    finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in data.items()}
-    with whole(path) as part:
-        part.write_text(json.dumps(finite, indent=1, allow_nan=False), encoding="utf-8")
-
-
-def write_metrics(folder: Path, results: Mapping[str, Any], directions: Mapping[str, bool | None]) -> Path:
-    """Write a run's numbers, and beside them whether a higher value of each is better, which `mm compare` reads.
-
-    Args:
-        folder: The run folder.
-        results: Name -> number, which become metrics.json.
-        directions: Name -> whether higher is better, None for neither; other names are looked up.
-
-    Returns:
-        The path of metrics.json. Whoever finds it finds metrics.directions.json, too.
-    """
-    found = {name: directions.get(name, known_direction(name)) for name in results}
-    write_json(folder / DIRECTIONS, {name: higher for name, higher in found.items() if higher is not None})
-    path = folder / "metrics.json"
-    write_json(path, results)
-    return path
-
-
-def write_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
-    """Write pictures, such as test/report to test_report.png. One that can't be drawn is left out, with a warning.
-
-    Args:
-        folder: The run folder.
-        figures: Name to matplotlib's Figure, or to a function that draws one.
-
-    Returns:
-        The files.
-    """
-    paths = []
-    for name, figure in figures.items():
-        path = folder / f"{name.replace('/', '_')}.png"
-        try:
-            with warnings.catch_warnings(), whole(path) as part:
-                warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # drawn as an empty box
-                drawn: Any = figure() if callable(figure) else figure
-                drawn.savefig(part, dpi=120, format="png")
-        except Exception as error:  # of matplotlib: no number may be lost by it
-            cause = next(iter(str(error).splitlines()), "")
-            print(plain(f"{shown(path)} could not be drawn: {type(error).__name__}: {cause}"), file=sys.stderr)
-            continue
-        paths.append(path)
-    return paths
-
-
-def write_predictions(path: Path, datamodule: Any, rows: list[int], decoded: Any, truth: bool) -> None:
-    """Write predictions.parquet, a block of rows at a time.
-
-    Its columns: id, row, error where there was one; per head prediction, probabilities, and, last, truth.
-
-    Args:
-        path: The file.
-        datamodule: Where the rows are from, and what was wrong with them.
-        rows: Their numbers, in the order of the file.
-        decoded: mm.tasks.answers.Answers of them, of all processes.
-        truth: Whether targets are written as well.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    errors: dict[int, list[str]] = {}
-    for (row, column), message in datamodule.faults.items():
-        errors.setdefault(row, []).append(f"{column}: {message}")
-    about = {
-        "id": whole_column(rows, datamodule.table.ids.__getitem__),
-        "row": whole_column(rows, int),
-        "error": whole_column(rows, lambda row: "; ".join(errors[row]) if row in errors else None),
-    }
-    true = {
-        f"{name}/truth": whole_column(rows, partial(datamodule.truth, name))
-        for name in (datamodule.table.targets if truth else ())
-    }
-    with ExitStack() as stack:
-        part, writer, begin = stack.enter_context(whole(path)), None, 0
-        for size, answers in decoded.tables(rows):
-            columns = {name: x.slice(begin, size) for name, x in about.items()}
-            columns |= dict(zip(answers.column_names, answers.columns))
-            columns |= {name: x.slice(begin, size) for name, x in true.items()}
-            table = pyarrow.table(columns)
-            if writer is None:
-                writer = stack.enter_context(pyarrow.parquet.ParquetWriter(part, table.schema))
-            writer.write_table(table)
-            begin += size
-
-
-def whole_column(rows: Sequence[int], value: Callable[[int], Any]) -> Any:
-    """A column that is small enough to be held for all rows, as Arrow; no more than BLOCK of its values as objects.
-
-    Args:
-        rows: The numbers of its rows.
-        value: The value of a row.
-    """
-    import pyarrow
-
-    parts = [to_arrow([value(row) for row in rows[i : i + BLOCK]]) for i in range(0, max(1, len(rows)), BLOCK)]
-    kind = common([part.type for part in parts])
-    return pyarrow.chunked_array([fit(part, kind) for part in parts], type=kind)
-
-
-def save(
-    folder: Path,
-    results: Mapping[str, Any],
-    task: Any,
-    datamodule: Any,
-    rows: list[int],
-    truth: bool,
-    directions: Mapping[str, bool | None] | None = None,
-) -> dict[str, Path]:
-    """metrics.json first, then predictions of these rows, errors and pictures. -> what -> where
-
-    directions: of metrics, where they are others than the task's
-    """
-    saved = {"metrics": write_metrics(folder, results, task.directions() | (directions or {}))}
-    if rows:
-        saved["predictions"] = folder / "predictions.parquet"
-        write_predictions(saved["predictions"], datamodule, rows, task.decoded, truth)
-    if datamodule.faults:
-        saved["errors"] = folder / "errors.csv"
-        datamodule.write_errors(saved["errors"])
-    return saved | {path.stem: path for path in write_figures(folder, task.figures)}
 
 
 def print_results(
@@ -178,7 +40,7 @@ def print_results(
             ]  # nothing is cut on a narrow terminal
             table = Table(Column(cell("" if len(heads) == 1 else head), no_wrap=True), *folded)
             for place, row in rows.items():
-                table.add_row(cell(place), *(number(row.get(m)) for m in metrics))
+                table.add_row(cell(place), *(format_number(row.get(m)) for m in metrics))
             console.print(table)
     for line in notes(results):
         console.print(cell(line), soft_wrap=True)
@@ -230,58 +92,3 @@ def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, A
         if place.startswith("test") and name == f"{place}/{prefix}{metric}" and not many:
             rows.setdefault(place, {})[metric] = value
     return rows
-
-
-def number(value: float | None) -> str:
-    """Four digits, or a whole number."""
-    return "" if value is None else str(int(value)) if float(value).is_integer() and abs(value) > 1 else f"{value:.4f}"
-
-
-def model_card(
-    words: Sequence[str], source: str, counts: Mapping[str, int], results: Mapping[str, float], model: Any
-) -> str:
-    """Write the README.md of a model directory.
-
-    Args:
-        words: The command that trained it.
-        source: Where its data is from.
-        counts: Rows of each split.
-        results: What was measured.
-        model: A MultimodalModel.
-
-    Returns:
-        Markdown, in which names from the data stand as they are.
-    """
-    main = {n: v for n, v in results.items() if n.count("/") == 1 and n.startswith("test")}
-    lines = [f"| {markdown(name)} | {number(value)} |" for name, value in main.items()] or ["| none measured | |"]
-    table = "\n".join(lines)
-    rows = ", ".join(f"{name} {count}" for name, count in counts.items())
-    packages = ", ".join(f"{name} {version(name)}" for name in ("mm", "torch", "lightning", "transformers", "timm"))
-    parameters = sum(p.numel() for p in model.parameters())
-    inputs = ", ".join(map(markdown, model.inputs))
-    example = ", ".join(f"{plain(json.dumps(name, ensure_ascii=False))}: ..." for name in model.inputs)
-    title = f"{', '.join(map(markdown, model.heads))} from {inputs}"
-    use = f"predict({{{example}}})  # any subset of the inputs"
-    if not len(model.heads):
-        title = f"Vectors of {inputs}"
-        use = "encode(inputs, masks)  # input -> Features, of which `pooled` counts"
-    return f"""# {title}
-
-A multimodal model of {parameters:,} parameters, trained by `mm`.
-
-    import mm
-    model = mm.load("this/folder")
-    model.{use}
-
-Data: {markdown(source)}; rows: {rows}.
-
-Command:
-
-    {command(*words)}
-
-| metric | value |
-|---|---|
-{table}
-
-Versions: {packages}.
-"""

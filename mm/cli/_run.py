@@ -24,9 +24,11 @@ from mm.callbacks.resumable import newest_first
 from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import resume_command, save_overrides, shown
 from mm.cli._escape import build
-from mm.datamodules.targets import check_labelled
+from mm.data.targets import check_labelled
 from mm.files import refusal
 from mm.messages import command, is_first_process, near, plain, say
+from mm.runs.card import model_card
+from mm.runs.results import save_results, write_metrics
 from mm.signals import Stopped
 from mm.tasks import guards
 from mm.tasks.distributed.sharding import FSDP2Strategy
@@ -250,12 +252,12 @@ def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float |
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)
     monitored = {cfg.monitor.metric: cfg.monitor.mode == "max"}
-    _results.write_metrics(folder, results, task.directions() | monitored)  # before anything that may fail
+    write_metrics(folder, results, task.directions() | monitored)  # before anything that may fail
     saved = _weights.leave_adapter(cfg, task.model, folder)
     saved |= {"model": folder / "model", "config": folder / "config.yaml"}
     save_model(cfg, run, folder / "model", results)
     rows = datamodule.rows("test").tolist() if tested else []
-    saved |= _results.save(folder, results, task, datamodule, rows, truth=True, directions=monitored)
+    saved |= save_results(folder, results, task, datamodule, rows, truth=True, directions=monitored)
     _loggers.finish(trainer, task, results, saved)
     kept = task.kept(OmegaConf.to_container(cfg.task, resolve=True))
     commands = next_commands(cfg, folder, measurable=bool(kept or cfg.model.heads))
@@ -322,7 +324,7 @@ def save_model(
         table.spec,
         dict(run.datamodule.columns) or None,
         run.metrics,
-        _results.model_card(["mm", *sys.argv[1:]], table.source, split_counts(run.datamodule), results, run.task.model),
+        model_card(["mm", *sys.argv[1:]], table.source, split_counts(run.datamodule), results, run.task.model),
         run.task.kept(OmegaConf.to_container(cfg.task, resolve=True)),
         asdict(run.datamodule.split),
         run.datamodule.fingerprint.tensors(),

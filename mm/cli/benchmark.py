@@ -32,7 +32,8 @@ def job(cfg: "DictConfig", folder: Path) -> None:
 
     from mm.callbacks.kept import Kept
     from mm.callbacks.throughput import counter
-    from mm.cli import _loggers, _results, _run, _speed, _trainer
+    from mm.cli import _loggers, _run, _speed, _trainer
+    from mm.runs.results import write_metrics
 
     check(cfg)
     run = _run.prepare(cfg)
@@ -63,7 +64,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     said = "\n".join([*table(figures, source, where), bottleneck(figures, cfg, device.type)])
     print(said)
     (folder / "report.txt").write_text(said + "\n", encoding="utf-8")
-    _results.write_metrics(folder, {f"benchmark/{name}": value for name, value in figures.items()}, {})
+    write_metrics(folder, {f"benchmark/{name}": value for name, value in figures.items()}, {})
     print(shown(folder))
 
 

@@ -20,6 +20,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     from mm.calibration import calibrate
     from mm.calibration.calibrate import check_split
     from mm.cli import _apply, _results
+    from mm.runs.results import write_figures, write_metrics
 
     check_split(cfg.split)
     alpha = cfg.conformal
@@ -38,8 +39,8 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     report = calibrate(model, data, alpha, cfg.split, cfg.seed, cfg.device, rows, inplace=True)
     report.update_directory(model.path)
     save_overrides(folder)
-    saved = {"model": model.path, "metrics": _results.write_metrics(folder, report.metrics, {})}
-    saved |= {path.stem: path for path in _results.write_figures(folder, report.figures)}
+    saved = {"model": model.path, "metrics": write_metrics(folder, report.metrics, {})}
+    saved |= {path.stem: path for path in write_figures(folder, report.figures)}
     if data.faults:
         saved["errors"] = folder / "errors.csv"
         data.write_errors(saved["errors"])

@@ -15,34 +15,18 @@ def main(argv: list[str]) -> None:
 
 
 def job(cfg: "DictConfig", folder: Path) -> None:
-    from tqdm import tqdm
+    from mm.cli import _apply
+    from mm.retrieval import embed
 
-    from mm.applying import find_device
-    from mm.checkpoint import to_device
-    from mm.cli import _apply, _index
-
-    loaded = _apply.load(cfg)
-    datamodule = _apply.datamodule(cfg, loaded, labelled=False)
-    device = find_device(cfg.device)
-    model, table = loaded.model.to(device), datamodule.table
-    loader = datamodule.loader(cfg.split)
-    path = folder / "embeddings.parquet"
-    writer = _index.Writer(
-        path,
-        next(iter(model.projections.values())).out_features,
-        table.ids,
-        {name: [table.inputs[one] for one in inputs] for name, inputs in _index.sides(model).items()},
-        {"model": _index.fingerprint(loaded.path)},
-    )
-    for batch in tqdm(loader, desc="embed", leave=False, disable=None):  # None: where nobody watches
-        writer.add(_index.embed(model, datamodule.finish(to_device(batch, device))))
-    writer.close()
+    model = _apply.load(cfg)
+    data = _apply.datamodule(cfg, model, labelled=False)
+    report = embed(model, data, folder / "embeddings.parquet", cfg.split, cfg.device)
     save_overrides(folder)
-    counts = ", ".join(f"{name.removesuffix('/embedding')} {count}" for name, count in writer.counts.items())
-    print(plain(f"{table.source}: embeddings of {counts}"))
-    if datamodule.faults:
-        datamodule.write_errors(folder / "errors.csv")
-        wrong = len({row for row, _ in datamodule.faults})
+    print(plain(f"{data.source}: embeddings of {', '.join(f'{name} {n}' for name, n in report.counts.items())}"))
+    if data.faults:
+        data.write_errors(folder / "errors.csv")
+        wrong = len({row for row, _ in data.faults})
         print(f"rows that could not be read as a whole: {wrong}, told in {plain(shown(folder / 'errors.csv'))}")
-    print(f"next:\n  {command('mm', 'search', f'checkpoint={cfg.checkpoint}', f'index={shown(path)}')} query=...")
+    words = ["mm", "search", f"checkpoint={cfg.checkpoint}", f"index={shown(report.path)}"]
+    print(f"next:\n  {command(*words)} query=...")
     print(shown(folder))

@@ -83,6 +83,7 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
     from mm.cli import _apply, _finish, _frozen, _results, _run, _trainer
     from mm.cli._app import save_overrides
     from mm.messages import is_first_process
+    from mm.runs.results import write_metrics
 
     if cfg.get("robustness") is not None:
         raise ValueError("robustness measures heads; zero_shot, few_shot and linear_probe leave them out: ask in turn")
@@ -103,7 +104,7 @@ def frozen(cfg: "DictConfig", asked: Any, loaded: "LoadedModel", folder: Path) -
     results |= _frozen.measure(asked, train, test, datamodule, cfg.seed)
     results |= _run.data_counts(datamodule) | {"data/rows": len(datamodule.rows(cfg.split))}
     save_overrides(folder)
-    saved = {"metrics": _results.write_metrics(folder, results, {})}
+    saved = {"metrics": write_metrics(folder, results, {})}
     if datamodule.faults:
         saved["errors"] = folder / "errors.csv"
         datamodule.write_errors(saved["errors"])

@@ -37,7 +37,8 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     """Two steps of training for each size that is tried, in this process."""
     from omegaconf import OmegaConf, open_dict
 
-    from mm.cli import _finish, _results, _run, _trainer
+    from mm.cli import _finish, _run, _trainer
+    from mm.runs.results import write_metrics
 
     check(cfg)
     if unread := [named.by for named in _finish.named_keys() if named.key.split(".")[0] in ("logger", "callbacks")]:
@@ -72,7 +73,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         raise ValueError("not even one row trains: take a smaller model, shorter inputs, or raise max_gib")
     rows, budget = overrides(found)
     figures = {"batch_size": rows} | {f"budget/{name}": most for name, most in budget.items()}
-    _results.write_metrics(folder, {f"find_batch/{name}": value for name, value in figures.items()}, {})
+    write_metrics(folder, {f"find_batch/{name}": value for name, value in figures.items()}, {})
     more = ", ".join(f"{name}: {most:g}" for name, most in budget.items())
     print(f"type: datamodule.batch_size={rows}" + (f" {quote(f'datamodule.budget={{{more}}}')}" if budget else ""))
     print(shown(folder))

@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
 def job(cfg: "DictConfig", folder: Path) -> None:
     from mm.cli import _finish
     from mm.datamodules.manifest import ManifestDataModule
-    from mm.datamodules.packing import write
+    from mm.datamodules.shards import write_shards
 
     if not isinstance(cfg.size, int | float) or isinstance(cfg.size, bool) or not cfg.size > 0:
         raise ValueError(f"size: got {cfg.size}, wanted MB above 0")
@@ -25,7 +25,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     if not isinstance(module, ManifestDataModule):
         raise ValueError("mm shard: wanted a table file or a folder: datamodule=manifest, text, vision or audio")
     out = Path(cfg.out).absolute()
-    about, table = write(module, out, round(cfg.size * 1e6), cfg.seed)
+    about, table = write_shards(module, out, round(cfg.size * 1e6), cfg.seed)
     if module.faults:
         module.write_errors(folder / "errors.csv")
         wrong = len({row for row, _ in module.faults})

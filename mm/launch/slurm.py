@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mm.extras import require
 from mm.files import shown
 from mm.launch.job import Job, log_tail
 
@@ -109,9 +110,7 @@ class SlurmTask:
 
     def checkpoint(self) -> Any:
         """Called by submitit in the first task when the job is pre-empted or at its time limit: the same once more."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
+        return require("submitit.helpers", "slurm").DelayedSubmission(self)
 
 
 class SlurmQueue:
@@ -193,15 +192,15 @@ class SlurmQueue:
 def submit(request: SlurmRequest, jobs: Sequence[Job]) -> list[str]:
     """Submit jobs as an array, and return Slurm's id of each."""
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = request.signal  # read when it is imported, here and in the job
-    import submitit
-    from submitit.core.utils import FailedJobError
+    submitit = require("submitit", "slurm")
+    failed = require("submitit.core.utils", "slurm").FailedJobError
 
     folder = jobs[0].folder.parent / "slurm"
     executor = submitit.SlurmExecutor(folder, max_num_timeout=request.requeue)
     try:
         executor.update_parameters(**request.sbatch())
         submitted = executor.submit_array([SlurmTask(job.command, job.environment) for job in jobs])
-    except FailedJobError as error:
+    except failed as error:
         lines = [line for line in str(error).splitlines() if line.startswith("sbatch:")]
         raise ValueError("Slurm refuses the job: " + " ".join(lines or [str(error)])) from None
     return [job.job_id for job in submitted]

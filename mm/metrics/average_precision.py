@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
 from mm.configurable import Configurable
+from mm.extras import require
 from mm.metrics._labels import inches, set_ticks
 
 # As pycocotools has them: torchmetrics (1.9) rounds its own to float32, and a recall of exactly 0.5 is then below 0.5.
@@ -26,6 +27,7 @@ class AveragePrecision(MeanAveragePrecision, Configurable):
     higher_is_better = True
 
     def __init__(self, classes: Sequence[str], **kwargs: Any):
+        require("pycocotools", "detection")  # which torchmetrics imports
         super().__init__(extended_summary=True, iou_thresholds=OVERLAPS, rec_thresholds=RECALLS, **kwargs)
         self.kinds = list(classes)
 
@@ -54,7 +56,7 @@ class AveragePrecision(MeanAveragePrecision, Configurable):
 
     def figure(self) -> Any:
         """Of each class, at IoU 0.5 and over all."""
-        from matplotlib.figure import Figure  # slow to import, and seldom drawn
+        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
 
         found = self.compute()
         drawn = Figure(figsize=(6.5, inches(1.2, 0.4, len(self.kinds))), layout="constrained")

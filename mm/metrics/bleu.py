@@ -1,10 +1,10 @@
 """BLEU as sacreBLEU computes it, smoothed, from counts that torchmetrics adds up over processes."""
 
-from sacrebleu.metrics.bleu import BLEU
 from torch import Tensor, tensor
 from torchmetrics.text import SacreBLEUScore
 
 from mm.configurable import Configurable
+from mm.extras import require
 
 
 class Bleu(SacreBLEUScore, Configurable):
@@ -15,9 +15,11 @@ class Bleu(SacreBLEUScore, Configurable):
 
     def __init__(self) -> None:
         super().__init__()
+        require("sacrebleu", "translation")  # before training, and not at its end
 
     def compute(self) -> Tensor:
         right, told = (x.int().tolist() for x in (self.numerator, self.denominator))
         sizes = int(self.preds_len), int(self.target_len)
-        found = BLEU.compute_bleu(right, told, *sizes, smooth_method="exp")
+        bleu = require("sacrebleu.metrics.bleu", "translation").BLEU
+        found = bleu.compute_bleu(right, told, *sizes, smooth_method="exp")
         return tensor(found.score / 100, device=self.preds_len.device)

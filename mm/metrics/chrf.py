@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 from torchmetrics import Metric
 
 from mm.configurable import Configurable
+from mm.extras import require
 
 
 class ChrF(Metric, Configurable):
@@ -30,7 +30,8 @@ class ChrF(Metric, Configurable):
 
     def __init__(self, n_char_order: int = 6, n_word_order: int = 0, beta: int = 2, **kwargs: Any):
         super().__init__(**kwargs)
-        self.chrf: Any = CHRF(n_char_order, n_word_order, beta)
+        chrf = require("sacrebleu.metrics.chrf", "translation").CHRF
+        self.chrf: Any = chrf(n_char_order, n_word_order, beta)
         counts = torch.zeros(3 * (n_char_order + n_word_order), dtype=torch.long)
         self.add_state("counts", counts, dist_reduce_fx="sum")
 

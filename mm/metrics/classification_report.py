@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mm.configurable import Configurable
+from mm.extras import require
 from mm.metrics._labels import INCHES, set_ticks
 
 NUMBERS_UP_TO = 30  # classes: above it a cell is smaller than its number
@@ -94,7 +95,7 @@ class ClassificationReport(Metric, Configurable):
         Returns:
             A matplotlib figure of at most 20 inches; None where there are more than 1,000 classes.
         """
-        from matplotlib.figure import Figure  # slow to import, and seldom drawn
+        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
 
         n = len(self.classes)
         if n > MATRIX_UP_TO:

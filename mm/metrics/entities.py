@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from mm.configurable import Configurable
+from mm.extras import require
 from mm.metrics._labels import inches, set_ticks
 from mm.types import IGNORE
 
@@ -46,7 +47,7 @@ class Entities(Metric, Configurable):
         self.ends.append(words.sum(1).float())
 
     def compute(self) -> dict[str, Tensor]:
-        from seqeval.metrics import classification_report  # slow to import, needed by this metric only
+        classification_report = require("seqeval.metrics", "tagging").classification_report  # slow to import
 
         lengths = dim_zero_cat(self.ends).long().tolist()
         told, truth = (
@@ -90,7 +91,7 @@ class Entities(Metric, Configurable):
 
     def figure(self) -> Any:
         """Precision, recall and F1 of each type, and how many there are."""
-        from matplotlib.figure import Figure  # slow to import, and seldom drawn
+        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
 
         found = self.compute()
         drawn = Figure(figsize=(6.5, inches(1.2, 0.5, len(self.types))), layout="constrained")

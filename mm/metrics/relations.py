@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mm.configurable import Configurable
+from mm.extras import require
 from mm.metrics._labels import inches, set_ticks
 from mm.types import IGNORE
 
@@ -57,7 +58,7 @@ class Relations(Metric, Configurable):
 
     def figure(self) -> Any:
         """F1 of each relation, and how many there are."""
-        from matplotlib.figure import Figure  # slow to import, and seldom drawn
+        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
 
         found = self.compute()
         drawn = Figure(figsize=(6.5, inches(1, 0.35, len(self.kinds))), layout="constrained")

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mm.extras import require
 from mm.files import whole
 from mm.messages import near
 
@@ -25,7 +26,7 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
     the rest of the model learns as before. -> names of what is adapted, such as encoders.text or heads.target.lm
     Errors: ValueError where the config names no module, or one that can't have such an adapter, or a regex finds none.
     """
-    from peft import inject_adapter_in_model  # slow to import, needed by such runs only
+    inject_adapter_in_model = require("peft", "peft").inject_adapter_in_model  # slow to import
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for rule in also:

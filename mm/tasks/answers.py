@@ -1,6 +1,5 @@
 """Predictions of a test, row by row: in memory while they are small, in one file per process once they are large."""
 
-import json
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mm.arrow import common_type, convert_type, to_arrow
 from mm.files import AT_WORK, unused
 
 # Numbers, or 16 characters of text, that are Python objects at once, about 30 MB: as many are written to the file
@@ -173,7 +173,7 @@ class Answers:
         if self.written.error is not None:
             raise self.written.error
         order = sorted(self.written.first, key=self.written.first.__getitem__)
-        types = {column_name(name): common(self.written.types[name]) for name in order}
+        types = {column_name(name): common_type(self.written.types[name]) for name in order}
         number = [np.full(len(chunk.rows), i) for i, chunk in enumerate(self.written.chunks)]
         place = [np.arange(len(chunk.rows)) for chunk in self.written.chunks]
         nothing = np.zeros(0, dtype=np.int64)
@@ -202,7 +202,7 @@ class Answers:
             table = read(self.written.chunks[chunk]).take(pyarrow.array(place[own]))
             there = set(table.column_names)
             columns = [
-                fit(table[name].combine_chunks(), kind) if name in there else pyarrow.nulls(len(table), kind)
+                convert_type(table[name].combine_chunks(), kind) if name in there else pyarrow.nulls(len(table), kind)
                 for name, kind in types.items()
             ]
             parts.append(pyarrow.table(columns, schema=schema))
@@ -259,39 +259,3 @@ def read(chunk: Chunk) -> Any:
         file.seek(chunk.begin)
         data = file.read_buffer(chunk.end - chunk.begin)
     return pyarrow.ipc.open_stream(data).read_all()
-
-
-def to_arrow(values: list[Any]) -> Any:
-    """A column as Arrow has it; as JSON where its values are of several kinds. -> pyarrow.Array"""
-    import pyarrow
-
-    try:
-        return pyarrow.array(values)
-    except pyarrow.ArrowException:
-        return pyarrow.array([as_text(value) for value in values])
-
-
-def as_text(value: Any) -> str | None:
-    """A value among others of another kind."""
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def common(types: Sequence[Any]) -> Any:
-    """The Arrow type of a column whose chunks have these, as if all of its values were one list."""
-    import pyarrow
-
-    schemas = [pyarrow.schema([("x", one)]) for one in types]
-    try:
-        return pyarrow.unify_schemas(schemas, promote_options="permissive").field(0).type
-    except pyarrow.ArrowException:
-        return pyarrow.string()
-
-
-def fit(array: Any, kind: Any) -> Any:
-    """An array in the type of the whole column."""
-    import pyarrow
-
-    if array.type == kind:
-        return array
-    values = array.to_pylist()
-    return pyarrow.array([as_text(x) for x in values] if pyarrow.types.is_string(kind) else values, type=kind)

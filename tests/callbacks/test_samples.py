@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from torch import nn
 
+from mm.batching import Sample, collate, finish
 from mm.callbacks.samples import Samples, cell, probability
 from mm.fusion.concat import ConcatFusion
 from mm.heads.classification import ClassificationHead
@@ -15,7 +16,6 @@ from mm.heads.multilabel import MultilabelHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.transforms.audio.waveform import Waveform
-from mm.transforms.collate import Sample, collate, finish
 from mm.transforms.target.classes import Classes
 from mm.transforms.target.labels import Labels
 from mm.transforms.target.number import Number

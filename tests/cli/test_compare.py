@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mm.cli import compare
-from mm.cli._results import write_metrics
+from mm.runs.results import write_metrics
 
 
 def write(folder: Path, overrides: list[str], metrics: dict | None, path: str = "a.csv", verb: str = "train") -> None:

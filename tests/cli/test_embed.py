@@ -9,7 +9,7 @@ import torch
 from conftest import COLUMNS, TINY
 
 import mm as package
-from mm.transforms.collate import finish
+from mm.batching import finish
 
 TRAIN = [*COLUMNS, *TINY, "trainer.max_epochs=1"]
 

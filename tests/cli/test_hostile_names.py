@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mm.cli import _app, _curves, _results, _run, calibrate, compare, find_batch, search
-from mm.cli._index import Hit
 from mm.messages import command, markdown, plain, quote
+from mm.retrieval import Hit
+from mm.runs.card import model_card
+from mm.runs.compare import RunResult, rank_settings
 
 NAMES = [
     "[bold red]",
@@ -73,12 +75,12 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
 
     _results.print_results({f"test/{name}/loss": 0.5, "test/b/loss": 1.0}, [name, "b"], Path("r"), {}, [])
     assert shown in cells(capsys.readouterr().out) or "/" in name
-    runs = [compare.Result(f"{name}{i}", name, (f"a={name}{i}", name), {name: float(i)}) for i in range(2)]
-    compare.show(runs, [name])
+    runs = [RunResult(f"{name}{i}", name, (f"a={name}{i}", name), {name: float(i)}) for i in range(2)]
+    compare.print_ranking(rank_settings(runs, [name]))
     out = capsys.readouterr().out
     assert {shown, f"a={shown}0", f"1: {shown}1"} <= cells(out)
     assert f"all: {shown}" in out
-    search.show([Hit(name, name, 0.5, name)])
+    search.print_hits([Hit(name, name, 0.5, name)])
     assert shown in cells(capsys.readouterr().out)
     curves = {(name, name, name, "noise"): [1.0, 0.5], ("b", "mae", "c", "noise"): [1.0, 0.5]}
     _curves.show(curves, {}, 3, path)
@@ -117,7 +119,7 @@ def test_a_model_card_shows_names_as_they_are(name):
     shown = plain(name)
     model = SimpleNamespace(inputs=[name], heads={name: None}, parameters=nn.Linear(2, 2).parameters)
     metric = name.replace("/", ".")
-    card = _results.model_card(["mm", name], name, {"train": 1}, {f"test/{metric}": 0.5}, model)
+    card = model_card(["mm", name], name, {"train": 1}, {f"test/{metric}": 0.5}, model)
     found = rendered(card)
     assert f"{shown} from {shown}" in found
     assert f"test/{plain(metric)}" in found

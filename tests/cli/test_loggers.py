@@ -192,7 +192,7 @@ def test_what_is_missing_is_told_before_training(mm, monkeypatch):
     monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
     ran = mm("train", "trainer.accelerator=cpu", "logger=tensorboard", "run=none")
     assert ran.status == 2
-    assert "pip install tensorboard" in ran.err
+    assert "pip install 'mm[tensorboard]'" in ran.err
     assert "Traceback" not in ran.err
 
     def refuse(**_):

@@ -31,7 +31,7 @@ def test_every_target_of_a_config_is_renamed():
     old = {"a": {"_target_": "datamodules.digits.X", "b": [{"_target_": "datamodules.rows.Y"}, None, 1]}, "c": None}
     found = rename_targets(old | {"d": "${a.b}", "e": "???"})
     assert found["a"]["_target_"] == "mm.datamodules.digits.X"
-    assert found["a"]["b"] == [{"_target_": "mm.datamodules.rows.Y"}, None, 1]
+    assert found["a"]["b"] == [{"_target_": "mm.data.loading.Y"}, None, 1]
     assert found["d"] == "${a.b}"
 
 

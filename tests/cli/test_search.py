@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import COLOURS, COLUMNS, TINY
 
-from mm.cli._index import ALL, Embeddings
-from mm.cli.search import read_query
+from mm.retrieval.index import EMBEDDING as ALL
+from mm.retrieval.index import EmbeddingIndex
+from mm.retrieval.search import read_query
 from mm.types import DataSpec, InputData
 
 
@@ -84,8 +85,8 @@ def test_the_index_is_kept_and_told_stale(mm, trained, monkeypatch):
         ["search", f"checkpoint={trained}", "index=e", "query=it is red"],
     )
     built = []
-    build = Embeddings.build
-    monkeypatch.setattr(Embeddings, "build", lambda self, name: built.append(name) or build(self, name))
+    build = EmbeddingIndex.build_index
+    monkeypatch.setattr(EmbeddingIndex, "build_index", lambda self, name: built.append(name) or build(self, name))
     first = mm(*search, "among=vision")
     assert built == ["vision"]  # and no other
     kept = list(Path("outputs/e/embeddings.index").iterdir())

@@ -13,10 +13,10 @@ import pytest
 import torch
 from conftest import write_manifest
 
-from mm.datamodules.base import DataModule
+from mm.data.module import DataModule
+from mm.data.shards.reading import INDEX, Store
 from mm.datamodules.manifest import ManifestDataModule
-from mm.datamodules.packing import write
-from mm.datamodules.shards import INDEX, ShardsDataModule, Store
+from mm.datamodules.shards import ShardsDataModule, write_shards
 from mm.transforms.stored import Stored, StoredError
 
 COLUMNS = {"text": "words", "vision": "photo", "audio": "sound", "target": "colour"}
@@ -39,7 +39,7 @@ def packed(plain, tmp_path: Path):
     """packed() -> a folder of shards of about 15 rows, of the manifest or of another file"""
 
     def build(name: str = "shards", size: int = 120_000, **changed) -> Path:
-        write(plain(whole=True, **changed), tmp_path / name, size, 0)
+        write_shards(plain(whole=True, **changed), tmp_path / name, size, 0)
         return tmp_path / name
 
     return build
@@ -290,7 +290,7 @@ def test_window() -> None:
 
 
 def test_a_store_keeps_few_open(packed) -> None:
-    from mm.datamodules.shards import Shard
+    from mm.data.shards.reading import Shard
 
     folder = packed(size=20_000)
     about = json.loads(pyarrow.parquet.read_schema(folder / INDEX).metadata[b"mm"])

@@ -16,7 +16,7 @@ import torch
 from conftest import COLUMNS, TINY, write_manifest
 from safetensors.torch import load_file
 
-from mm.datamodules.fingerprint import identities
+from mm.data.fingerprint import identities
 from mm.encoders.text.transformer import TextTransformer
 from mm.features import store
 from mm.features.files import FeatureStore, Writer

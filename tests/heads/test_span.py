@@ -7,10 +7,10 @@ import torch
 from heads.by_heart import learn
 from torch.nn.utils.rnn import pad_sequence
 
+from mm.batching import Sample, collate
 from mm.heads.span import SpanHead
 from mm.predictions import Span
 from mm.predictions.span import IMPOSSIBLE_LOGIT
-from mm.transforms.collate import Sample, collate
 from mm.transforms.target.answers import Answers
 from mm.transforms.text.tokens import Tokens
 from mm.types import IGNORE, Features

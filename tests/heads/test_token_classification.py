@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from heads.by_heart import learn
 from seqeval.metrics import classification_report
 
+from mm.batching import Sample, collate
 from mm.heads.token_classification import TokenClassificationHead
 from mm.metrics.entities import Entities
 from mm.predictions import TokenCategorical
 from mm.predictions.token_categorical import allowed, entities, viterbi
-from mm.transforms.collate import Sample, collate
 from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
 from mm.types import IGNORE, Features

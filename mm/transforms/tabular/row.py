@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mm.cells import text_of
 from mm.configurable import Configurable
 from mm.messages import listing, near
 from mm.transforms.tabular.columns import check_text, column_data, is_empty, names
-from mm.transforms.target.cells import text_of
 from mm.transforms.target.classes import ClassIndex
 from mm.transforms.target.number import value_of
 from mm.transforms.windows import check_multiple

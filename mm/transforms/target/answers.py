@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.cells import text_of
 from mm.configurable import Configurable
-from mm.transforms.target.cells import text_of
 from mm.types import BEGIN, IGNORE, LAST, Read, TargetCutOff, TargetData, TargetRead
 
 NONE = -2  # in place of all answers: the text has none

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.cells import label_of, text_of
 from mm.configurable import Configurable
 from mm.messages import say
-from mm.transforms.target.cells import label_of, text_of
 from mm.transforms.target.classes import ClassIndex, find, known_classes
 from mm.types import Read, TargetData, TargetRead
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.cells import distinct, label_of, text_fault
 from mm.configurable import Configurable
 from mm.messages import listing, near
-from mm.transforms.target.cells import distinct, label_of, text_fault
 from mm.transforms.target.numberlike import MOST_OTHERS, form_of
 from mm.types import IGNORE, TargetData, TargetRead
 

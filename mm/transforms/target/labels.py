@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.cells import label_of
 from mm.configurable import Configurable
-from mm.transforms.target.cells import label_of
 from mm.transforms.target.classes import ClassIndex, find, known_classes, told
 from mm.types import IGNORE, TargetData, TargetRead
 

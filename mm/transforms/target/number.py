@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.cells import text_of
 from mm.configurable import Configurable
-from mm.transforms.target.cells import text_of
 from mm.transforms.target.numberlike import number_hint
 from mm.types import TargetData, TargetRead
 

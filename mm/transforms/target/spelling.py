@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.cells import text_fault, text_of
 from mm.configurable import Configurable
-from mm.transforms.target.cells import text_fault, text_of
 from mm.transforms.target.classes import ClassIndex, find
 from mm.types import IGNORE, Read, TargetCutOff, TargetData, TargetRead
 

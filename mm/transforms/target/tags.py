@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.cells import label_of
 from mm.configurable import Configurable
 from mm.messages import listing
-from mm.transforms.target.cells import label_of
 from mm.transforms.target.classes import ClassIndex, find, sort_classes
 from mm.types import IGNORE, Read, TargetData, TargetRead
 

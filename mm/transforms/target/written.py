@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mm.cells import text_fault, text_of
 from mm.configurable import Configurable
 from mm.messages import say
-from mm.transforms.target.cells import text_fault, text_of
 from mm.transforms.text.tokens import load_tokenizer
 from mm.transforms.text.vocabulary import KINDS, trained
 from mm.types import IGNORE, TargetData, TargetRead

@@ -7,8 +7,8 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+from mm.cells import undecodable
 from mm.files import whole
-from mm.transforms.target.cells import undecodable
 
 SPECIAL = {
     "pad_token": "<pad>",  # 0, as everywhere

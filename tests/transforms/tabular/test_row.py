@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from mm.transforms.collate import Sample, collate
+from mm.batching import Sample, collate
 from mm.transforms.tabular.row import Row
 from mm.types import ColumnData
 

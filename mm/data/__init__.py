@@ -1,0 +1,1 @@
+"""Tables of raw inputs and targets: read, probed, split, sampled, mixed, sharded, and batched."""

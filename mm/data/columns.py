@@ -1,0 +1,366 @@
+"""Columns of cells -> the rows of one file."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mm.batching import is_absent
+from mm.cells import distinct, label_of, text_fault
+from mm.data.media_files import file_faults, stat_files
+from mm.data.module import DataModule
+from mm.data.readers.files import Cells
+from mm.data.splitting import check_split, make_split
+from mm.data.table import Fault, Table
+from mm.data.tabular import cut_tabular, rows_of
+from mm.messages import listing, near, say
+from mm.modalities import get_modality, modality_names
+from mm.transforms.target.classes import Classes, one_form
+from mm.types import ColumnData, DataSpec, InputData, TargetTransform
+
+ROLES = ("id", "split", "group")  # what a column may be beside inputs and targets
+
+
+class Kept(NamedTuple):
+    """Inputs that are known without their cells, as shards keep them."""
+
+    inputs: dict[str, tuple[str, str]]  # input name -> column, modality
+    raw: dict[str, Sequence[Any]]  # input name -> by row
+    spec: dict[str, InputData]
+    shard: np.ndarray  # (N,)
+
+
+class Part(NamedTuple):
+    """The rows of one file, and the cells of its targets, which are encoded once those of all files are known."""
+
+    table: Table
+    targets: dict[str, tuple[str, Sequence[Any]]]  # target name -> column, cells
+    roles: dict[str, str | None]  # id, split, group -> column
+    drawn: np.ndarray  # training rows that validate, as the file has no others
+
+
+class Named(NamedTuple):
+    """Which column of a file is what."""
+
+    inputs: dict[str, tuple[str, str]]  # input name -> column, modality
+    tabular: dict[str, tuple[ColumnData, ...]]  # input name -> its columns
+    targets: dict[str, str]  # target name -> column
+    roles: dict[str, str | None]  # id, split, group -> column
+
+
+class RowNumbers(Sequence[str]):
+    """The numbers of the rows as their ids, where the data has none."""
+
+    def __init__(self, rows: int):
+        self.rows = range(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        found = self.rows[row]
+        return str(found) if isinstance(found, int) else [str(one) for one in found]
+
+
+def read_part(
+    cells: Cells, source: Path, columns: Mapping[str, Any], module: DataModule, kept: Kept | None = None
+) -> Part:
+    """Resolve the columns, check what can be checked without decoding, and split.
+
+    Errors: ValueError where a column does not exist, or, under on_error=raise, for the first row that is wrong.
+    """
+    columns, tabular = cut_tabular(columns)
+    if kept is None:
+        cells, columns = join_pairs(cells, columns, source, module)
+    found = find_columns(cells, source, columns, tabular, module, kept)
+    raw = read_inputs(cells, source, found, kept)
+    if kept is None and not module.trained:
+        check_empty(raw, found, source)
+    ids = read_ids(cells, found.roles["id"])
+    id_column = found.roles["id"] or "id"
+    split, unknown, drawn = find_split(cells, found.roles, found.targets, module)
+    faults = [f._replace(message=f.message + way_out("id", found.roles, columns)) for f in wrong_ids(ids, id_column)]
+    unknown = [f._replace(message=f.message + way_out("split", found.roles, columns)) for f in unknown]
+    files: dict[str, np.ndarray] = {}
+    for name, (column, modality) in found.inputs.items() if kept is None else ():
+        faults += [Fault(row, column, wrong) for row, wrong in get_modality(modality).cell_faults(raw[name])]
+        if get_modality(modality).in_files:
+            files[name] = stat_files(raw[name])
+            faults += file_faults(raw[name], files[name], cells[column], column, source)
+    table = Table(
+        inputs=raw,
+        targets={},
+        ids=ids,
+        split=split,
+        spec=DataSpec(inputs={}, targets={}),
+        source=source.name,
+        columns={name: column for name, (column, _) in found.inputs.items()},
+        faults=[f for f in faults if split[f.row] != ""] + unknown,
+        files=files,
+        shard=None if kept is None else kept.shard,
+        folders=[str(source if source.is_dir() else source.parent)],
+    )
+    if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
+        module.settle(table)
+    leave_out(table, id_column, module.on_error)
+    for name, (_, modality) in found.inputs.items():
+        if name in found.tabular:  # what they hold is learnt once the rows of all files are known
+            table.spec.inputs[name] = InputData(modality=modality, columns=found.tabular[name])
+        elif kept is None:
+            table.spec.inputs[name] = get_modality(modality).probe(
+                raw[name], source, module.trained, found.inputs[name][0], files.get(name)
+            )
+        else:
+            table.spec.inputs[name] = kept.spec[name]
+    return Part(table, {name: (column, cells[column]) for name, column in found.targets.items()}, found.roles, drawn)
+
+
+def find_columns(
+    cells: Cells,
+    source: Path,
+    columns: Mapping[str, Any],
+    tabular: Mapping[str, tuple[ColumnData, ...]],
+    module: DataModule,
+    kept: Kept | None,
+) -> Named:
+    """Of what the module wants. Errors: ValueError where a column does not exist."""
+    inputs = input_columns(cells, columns) if kept is None else kept.inputs
+    targets = target_columns(cells, columns)
+    # Columns of inputs that are not wanted need not be there.
+    inputs = {n: found for n, found in inputs.items() if module.wanted is None or n in module.wanted} or inputs
+    if module.trained:  # what a trained model does not predict need not be read
+        targets = {name: column for name, column in targets.items() if name in module.known}
+    tabular = {
+        name: tabular.get(name, (ColumnData(name=column),))
+        for name, (column, modality) in inputs.items()
+        if get_modality(modality).of_columns
+    }
+    read = [column for name, (column, _) in inputs.items() if name not in tabular]
+    read += [column.name for columns_of in tabular.values() for column in columns_of]
+    roles = find_roles(cells, columns, {*read, *targets.values()})
+    for role in ("split", "group"):
+        if roles[role] != named(columns, role) and kept is None:
+            say(
+                f"{source.name}: the column '{role}' is taken as datamodule.columns.{role}; if it is none, set "
+                f"datamodule.columns.{role}=false"
+            )
+    used = [*(read if kept is None else ()), *targets.values(), *filter(None, roles.values())]
+    check_columns(cells, used, source, module.trained, set(targets.values()) - set(read))
+    return Named(inputs, tabular, targets, roles)
+
+
+def read_inputs(cells: Cells, source: Path, found: Named, kept: Kept | None) -> dict[str, Sequence[Any]]:
+    """Input name -> raw, by row."""
+    if kept is not None:
+        return {name: kept.raw[name] for name in found.inputs}
+    return {
+        name: rows_of(cells, found.tabular[name])
+        if name in found.tabular
+        else get_modality(modality).read_cells(cells[column], source.parent)
+        for name, (column, modality) in found.inputs.items()
+    }
+
+
+def check_empty(raw: Mapping[str, Sequence[Any]], found: Named, source: Path) -> None:
+    """Errors: ValueError where nothing is there of an input."""
+    for name, (column, _) in found.inputs.items():
+        if all(map(is_absent, raw[name])):
+            columns = " and ".join(f"'{one.name}'" for one in found.tabular.get(name, ())) or f"'{column}'"
+            raise ValueError(f"{source}: no row has anything in column {columns}; leave out datamodule.columns.{name}")
+
+
+def read_ids(cells: Cells, column: str | None) -> Sequence[str]:
+    """Without a column, the numbers of the rows."""
+    if column is not None:
+        return [label_of(cell) for cell in cells[column]]
+    return RowNumbers(len(next(iter(cells.values()))))
+
+
+def join_pairs(
+    cells: Cells, columns: Mapping[str, Any], source: Path, module: DataModule
+) -> tuple[Cells, Mapping[str, Any]]:
+    """An input of two columns, such as text: [question, passage], becomes one of pairs, empty where both are."""
+    full = {name: one for name, one in (columns.get("inputs") or {}).items() if isinstance(one, Mapping)}
+    told = {m: columns.get(m) for m in modality_names()} | {name: one.get("column") for name, one in full.items()}
+    pairs = {name: value for name, value in told.items() if isinstance(value, list | tuple)}
+    if not pairs:
+        return cells, columns
+    cells, columns = dict(cells), {**columns, "inputs": dict(columns.get("inputs") or {})}
+    for name, pair in pairs.items():
+        modality = full[name].get("modality") if name in full else name
+        if len(pair) != 2 or modality not in modality_names() or not get_modality(modality).in_pairs:
+            raise ValueError(
+                f"datamodule.columns.{name}: got {list(pair)}, wanted a column, or two for a pair of texts"
+            )
+        label = "+".join(map(str, pair))
+        if module.wanted is None or name in module.wanted:
+            check_columns(cells, [str(column) for column in pair], source, module.trained)
+            both = [get_modality(modality).read_cells(cells[str(column)], source.parent) for column in pair]
+            cells[label] = [list(row) if any(row) else "" for row in zip(*both, strict=True)]
+        if name in full:
+            columns["inputs"][name] = {**full[name], "column": label}
+        else:
+            columns[name] = label
+    return cells, columns
+
+
+def find_roles(cells: Cells, columns: Mapping[str, Any], taken: set[str]) -> dict[str, str | None]:
+    """Columns of id, split and group: those that are named, or bear the name and are `taken` for nothing else.
+
+    A role that is false or empty has no column, whatever the columns are called.
+    """
+    roles = {role: named(columns, role) for role in ROLES}
+    return {
+        role: role if column is None and role in cells and role not in taken and not unused(columns, role) else column
+        for role, column in roles.items()
+    }
+
+
+def unused(columns: Mapping[str, Any], role: str) -> bool:
+    """Whether the user has said that no column has a role."""
+    value = columns.get(role)
+    return value is False or value == ""
+
+
+def way_out(role: str, roles: Mapping[str, str | None], columns: Mapping[str, Any]) -> str:
+    """What to do where a column was taken for a role by its name, and does not fit it; to be appended to a message."""
+    if roles[role] != role or named(columns, role) is not None:
+        return ""
+    return f"; if the column '{role}' is none, set datamodule.columns.{role}=false"
+
+
+def check_columns(
+    cells: Cells, used: Sequence[str], source: Path, trained: bool, targets: Set[str] = frozenset()
+) -> None:
+    """trained: they are a model's; targets: those of targets. Errors: ValueError where one does not exist."""
+    for column in used:
+        if column not in cells:
+            names = list(cells)
+            fix = near(column, names)
+            if trained or not fix:
+                fix += remedy(names, source.suffix.lower(), trained, column in targets)
+            raise ValueError(f"{source}: no column '{column}'; there are {listing(names, 30)}{fix}")
+
+
+def remedy(names: Sequence[str], suffix: str, trained: bool, target: bool) -> str:
+    """What may be done about a column that is not there. names: those that are"""
+    delimited = suffix in (".csv", ".tsv")
+    other = next((mark for mark in ";|\t," if mark in names[0]), None) if delimited and len(names) == 1 else None
+    if other:
+        return f"; is {other!r} the delimiter? .csv files have commas, .tsv files tabs"
+    if trained:
+        return "; mm predict needs none" if target else "; to do without an input, say datamodule.inputs=[...]"
+    return "; if the first line is a row already, name the columns with datamodule.header=[...]" if delimited else ""
+
+
+def leave_out(table: Table, id_column: str, on_error: str) -> None:
+    """Rows that are dropped leave their split, before classes are counted; cells that are missing are emptied."""
+    for fault in table.faults:
+        if on_error == "drop" or fault.column == id_column:  # no cell stands in for an id
+            table.split[fault.row] = ""
+        for name, column in table.columns.items():
+            if column == fault.column:
+                table.inputs[name][fault.row] = None  # type: ignore[index]
+
+
+def named(columns: Mapping[str, Any], role: str) -> str | None:
+    """The column that the user chose; a column may be called 0."""
+    value = columns.get(role)
+    return None if value is None or value is False or value == "" else str(value)
+
+
+def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Input name -> column, modality."""
+    found = {m: (column, m) for m in modality_names() if (column := named(columns, m))}
+    for name, full in (columns.get("inputs") or {}).items():
+        modality = full.get("modality") if isinstance(full, Mapping) else None
+        column = named(full, "column") if isinstance(full, Mapping) else None
+        if modality not in modality_names() or not column:
+            raise ValueError(
+                f"datamodule.columns.inputs.{name}: got {full}, wanted {{column: ..., modality: "
+                f"{'|'.join(modality_names())}}}"
+            )
+        found[name] = (column, modality)
+    if not found:  # no input is named: columns that bear a modality's name are taken
+        found = {m: (m, m) for m in modality_names() if m in columns and m in cells}
+    if not found:
+        *some, last = modality_names()
+        raise ValueError(
+            f"datamodule.columns: no input column is named; set datamodule.columns.{', .'.join(some)} or .{last} to "
+            f"one of {listing(list(cells), 30)}"
+        )
+    return found
+
+
+def target_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, str]:
+    """Target name -> column."""
+    target = named(columns, "target")
+    found = {"target": target} if target else {}
+    for name, column in (columns.get("targets") or {}).items():
+        if not isinstance(column, str | int) or isinstance(column, bool):
+            raise ValueError(f"datamodule.columns.targets.{name}: got {column}, wanted the name of a column")
+        found[name] = str(column)
+    return found or ({"target": "target"} if "target" in cells else {})
+
+
+def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
+    """Every row whose id is empty, can't be read, or is that of an earlier row."""
+    if isinstance(ids, RowNumbers):
+        return []
+    first: dict[str, int] = {}
+    faults = []
+    for row, name in enumerate(ids):
+        if not name:
+            faults.append(Fault(row, column, "the id is empty; fill it in, or leave the column out"))
+        elif (wrong := text_fault(name)) is not None:
+            faults.append(Fault(row, column, f"the id can't be read: {wrong}"))
+        elif first.setdefault(name, row) != row:
+            faults.append(Fault(row, column, f"the id '{name}' is also that of row {first[name]}"))
+    return faults
+
+
+def find_split(
+    cells: Cells, roles: Mapping[str, str | None], targets: Mapping[str, str], module: DataModule
+) -> tuple[np.ndarray, list[Fault], np.ndarray]:
+    """From the split column; else, or where it names no validation rows, made.
+
+    -> (N,) of str, cells that name none, training rows that validate as the column names none
+    """
+    count = len(next(iter(cells.values())))
+    nothing = np.zeros(0, dtype=np.int64)
+    if module.whole and roles["split"] is None:
+        return np.full(count, "test", dtype=object), [], nothing
+    labels, groups = None, None
+    strata = [strata_of(cells[column], module.reader(name)) for name, column in targets.items()]
+    for found in sorted(strata, key=lambda found: not isinstance(found[0], str)):  # one name a row before several
+        if labels is None and found[0] is not None:
+            labels = found
+    if roles["group"]:  # a row without a group is one of its own
+        names, place = distinct(cells[roles["group"]])
+        forms = one_form([name for name in names if name])
+        own = [forms.get(name, "") for name in names]
+        groups = np.array([own[i] or f"\0{row}" for row, i in enumerate(place.tolist())])
+    if roles["split"] is None:
+        return make_split(count, module.split, labels, groups), [], nothing
+    split, faults = check_split(cells[roles["split"]], roles["split"])
+    train = np.flatnonzero(split == "train")
+    if len(train) and module.split.val and not module.whole and not (split == "val").any():
+        part = replace(module.split, test=0)
+        take = [None if x is None else x[train] for x in (labels, groups)]
+        split[train] = make_split(len(train), part, *take)
+        return split, faults, train[split[train] == "val"]
+    return split, faults, nothing
+
+
+def strata_of(cells: Sequence[Any], reader: TargetTransform) -> np.ndarray:
+    """Return what rows are alike in when they are split, (N,) of names, of lists of names, or of None."""
+    if isinstance(reader, Classes):
+        names, place = distinct(cells)
+        forms = one_form([name for name in names if name])
+        return np.array([forms.get(name, "") for name in names], dtype=object)[place]
+    strata = np.empty(len(cells), dtype=object)
+    for row, cell in enumerate(cells):  # at once, lists would make a table
+        strata[row] = reader.strata(cell)
+    return strata

@@ -1,0 +1,178 @@
+"""Which rows a split has: digests that tell whether data is what it was, and whether rows have been trained on."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow
+import torch
+import xxhash
+from torch import Tensor
+
+from mm.batching import is_absent
+from mm.data.media_files import NO_FILE, stat_files
+from mm.data.table import SPLITS, Table
+from mm.fingerprints import Fingerprint, combine, differences, from_tensors, scramble, seen_in_training
+from mm.modalities import get_modality
+from mm.types import Identified, encoded
+
+__all__ = ["Fingerprint", "column", "differences", "file_key", "fingerprint", "from_tensors", "seen_in_training"]
+CHUNK = 65_536  # cells of an Arrow column that are Python objects at once
+WORDS = 64  # rows of an array of up to so many 8-byte words are digested by NumPy, longer ones one after the other
+
+
+@runtime_checkable
+class Digested(Protocol):
+    """Raw values of an input whose digests are known without reading them, as those of shards."""
+
+    def digests(self) -> np.ndarray:
+        """The digest of each row, 0 where it is absent. -> (N,) uint64"""
+        ...
+
+
+def fingerprint(table: Table) -> Fingerprint:
+    """Take the fingerprint of a table: its ids, the cells of its inputs and targets, and its splits.
+
+    Pictures and sounds in files count by their path, relative to the table's folders, and by their size in bytes, and
+    not by their contents, which would have to be read: a folder that has been moved or copied is the same data, and a
+    file that was replaced by another one of the same name and size is not noticed. In shards they count alike. Texts,
+    arrays and tables count by their contents.
+
+    Args:
+        table: All rows.
+
+    Returns:
+        The digests of the rows of each split that has rows.
+    """
+    count = len(table.ids)
+    inputs = {name: input_digests(name, table) for name in sorted(table.inputs)}
+    rows = combine(inputs) + scramble(column(table.ids), "id")
+    for name in sorted(table.targets):
+        rows += scramble(target(name, table), f"target {name}")
+    assert len(rows) == count
+    places = {split: np.flatnonzero(table.split == split) for split in SPLITS}
+    own = {split: where for split, where in places.items() if len(where)}
+    return Fingerprint(
+        {split: signed(rows[where]) for split, where in own.items()},
+        {split: {name: signed(x[where]) for name, x in inputs.items()} for split, where in own.items()},
+    )
+
+
+def signed(x: np.ndarray) -> Tensor:
+    """uint64, which PyTorch hardly knows, as int64 of the same bits."""
+    return torch.from_numpy(x.view(np.int64))
+
+
+def input_digests(name: str, table: Table) -> np.ndarray:
+    """The digests of one input. -> (N,) uint64"""
+    raw = table.inputs[name]
+    if isinstance(raw, Digested):
+        return raw.digests()
+    if isinstance(raw, Identified):  # the identity of the whole input, and the place of each row
+        base = xxhash.xxh3_64_intdigest(raw.identity.encode())
+        return np.arange(len(table.ids), dtype=np.uint64) * np.uint64(0xD6E8FEB86659FD93) + np.uint64(base)
+    about = table.spec.inputs.get(name)
+    if about is None or not get_modality(about.modality).in_files:
+        return column(raw)
+    return column(file_keys(raw, table, table.files.get(name)))
+
+
+def file_keys(raw: Sequence[Any], table: Table, stats: np.ndarray | None) -> list[Any]:
+    """Replace the paths of a table's pictures and sounds by what identifies their files.
+
+    Args:
+        raw: The raw inputs; a text is a path.
+        table: Whose they are.
+        stats: Of the files, as `paths.stat_files` gives them, where the file system was asked before.
+    """
+    folders = {str(folder) for one in table.folders for folder in (Path(one), Path(one).resolve())}
+    prefixes = tuple(sorted((f"{folder}/" for folder in folders - {".", "/"}), key=len, reverse=True))
+    if stats is None:
+        stats = stat_files([x if isinstance(x, str) else None for x in raw])
+    return [
+        file_key(next((x.removeprefix(p) for p in prefixes if x.startswith(p)), x), max(size, NO_FILE))
+        if isinstance(x, str) and x
+        else x
+        for x, size in zip(raw, stats[:, 0].tolist(), strict=True)
+    ]
+
+
+def file_key(path: str, size: int) -> bytes:
+    """Return what identifies a file: its path, relative to the table's folders, and its size in bytes."""
+    return f"{os.path.normpath(path)}\0{size}".encode("utf-8", "surrogatepass")
+
+
+def column(cells: Any) -> np.ndarray:
+    """Digests of the cells of one column.
+
+    Args:
+        cells: Any sequence, a tensor, or an Arrow array; bytes are what distinguishes a cell already.
+
+    Returns:
+        (N,) uint64, 0 where a cell is absent.
+    """
+    if isinstance(cells, np.ndarray | Tensor) and np.asarray(cells).dtype != object:
+        return numbers(np.asarray(cells))
+    if isinstance(cells, pyarrow.Array | pyarrow.ChunkedArray):
+        arrow: Any = cells
+        parts = [arrow.slice(begin, CHUNK) for begin in range(0, len(arrow), CHUNK)]
+        cells = (x for part in parts for x in part.to_pylist())
+    digest, cell_bytes = xxhash.xxh3_64_intdigest, encoded
+    found = [
+        0
+        if is_absent(cell)
+        else digest(cell.encode("utf-8", "surrogatepass"))
+        if isinstance(cell, str)
+        else digest(cell if isinstance(cell, bytes) else cell_bytes(cell))
+        for cell in cells
+    ]
+    return np.array(found, dtype=np.uint64)
+
+
+def numbers(x: np.ndarray) -> np.ndarray:
+    """Digests of the rows of an array. (N, ...) -> (N,) uint64"""
+    kind = f"{x.dtype}{x.shape[1:]}"
+    flat = np.ascontiguousarray(x).reshape(len(x), int(np.prod(x.shape[1:])))
+    if flat.shape[1] * flat.itemsize > 8 * WORDS:
+        return np.array([xxhash.xxh3_64_intdigest(row.tobytes()) for row in flat], dtype=np.uint64)
+    data = flat.view(np.uint8).reshape(len(x), flat.shape[1] * flat.itemsize)
+    words = np.zeros((len(x), -(-data.shape[1] // 8) * 8), dtype=np.uint8)
+    words[:, : data.shape[1]] = data
+    seed = np.uint64(xxhash.xxh3_64_intdigest(kind.encode()))
+    found = np.full(len(x), seed, dtype=np.uint64)
+    for word in words.view(np.uint64).T:
+        found = scramble(found ^ word, "word")
+    return found
+
+
+def target(name: str, table: Table) -> np.ndarray:
+    """Digests of the values of a target, which do not depend on the other rows where it is a class. -> (N,) uint64"""
+    values, about = table.targets[name], table.spec.targets[name]
+    if about.kind == "class" and isinstance(values, Tensor):
+        classes = column([*about.classes, None])
+        return classes[np.where(values.numpy() < 0, len(about.classes), values.numpy())]
+    return column(table.written.get(name, values))
+
+
+def identities(raw: Sequence[Any], files: bool, stats: np.ndarray | None = None) -> Iterator[bytes]:
+    """What distinguishes each raw input from others: a file by path, size and times, all else by its content.
+
+    Args:
+        raw: The raw inputs.
+        files: Whether a text is the path of a file. The time of a file's last change of any kind (ctime) can't be set
+            back, as copies that keep the time of their contents (mtime) do.
+        stats: Of these files, as `Table.files` holds them, where the file system was asked before.
+    """
+    if isinstance(raw, Identified):
+        yield raw.identity.encode()
+        return
+    for row, x in enumerate(raw):
+        told = encoded(x)
+        if files and isinstance(x, str) and stats is not None:
+            told += f" {stats[row].tolist()}".encode() if stats[row, 0] >= 0 else b""
+        elif files and isinstance(x, str) and os.path.isfile(x):
+            found = os.stat(x)
+            told += f" {[found.st_size, found.st_mtime_ns, found.st_ctime_ns]}".encode()
+        yield f"{len(told)}:".encode() + told

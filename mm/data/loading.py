@@ -1,0 +1,176 @@
+"""Rows of a table, read lazily in workers, and the loader that makes batches of them."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mm.batching import Sample, collate, is_absent
+from mm.data.sampling import Draw, Order
+from mm.data.table import Fault, Table
+from mm.signals import answer_parent_only
+from mm.transforms.augment import AugmentError
+from mm.transforms.stored import StoredError
+from mm.types import Aligned, Batch, Read, TargetCutOff, TargetTransform, Transform, blank
+
+# What to do where no row is at fault, which then is told whatever on_error says.
+FIXES = {
+    AugmentError: "Change datamodule.transforms; no row is at fault",
+    StoredError: "Make the shards whole again, or reachable; no row is at fault",
+}
+
+
+class RowRead(NamedTuple):
+    """One row as a worker read it: the sample, what was wrong, and what else is told of its inputs."""
+
+    sample: Sample
+    faults: list[Fault]
+    # Of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read; and
+    # targets that lie in what was cut, "target_cut_off/answer".
+    long: list[str]
+
+
+class Loaded(NamedTuple):
+    """One batch as a worker made it."""
+
+    batch: Batch
+    faults: list[Fault]
+    long: list[tuple[int, str]]  # row, as in RowRead
+
+
+def unlabelled(targets: Tensor) -> Tensor:
+    """Targets of the same shape that count for nothing."""
+    return torch.full_like(targets, blank(targets))
+
+
+class Rows(Dataset[RowRead]):
+    """Rows of a table, decoded on access; row -1 is filler: everything absent and unlabelled.
+
+    What is random in reading a row in training follows from its draw alone: neither the number of workers nor where a
+    run was resumed changes it. whole: they are all of the model's inputs; a row that has none is then unlabelled.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        transforms: Mapping[str, Transform],
+        on_error: str,
+        train: bool,
+        stored: Mapping[str, Transform] | None = None,
+        readers: Mapping[str, TargetTransform] | None = None,
+        whole: bool = True,
+    ):
+        self.table = table
+        self.stored = {name: described(t, transforms[name]) for name, t in (stored or {}).items() if name in transforms}
+        self.transforms = {**transforms, **self.stored}
+        self.on_error = on_error
+        self.train = train
+        self.whole = whole
+        self.own = transforms
+        known = {name: reader for name, reader in (readers or {}).items() if name in table.targets}
+        self.aligned = {name: reader for name, reader in known.items() if isinstance(reader, Aligned)}
+        self.blank: dict[str, Any] = {name: unlabelled(t[0]) for name, t in table.targets.items()}
+
+    def __len__(self) -> int:
+        return len(self.table.ids)
+
+    def __getitem__(self, draw: Draw) -> RowRead:
+        row = draw.row
+        inputs: dict[str, Read | None] = dict.fromkeys(self.transforms)
+        if row < 0:
+            return RowRead(Sample(inputs, self.blank, row), [], [])
+        if self.train:
+            seed_all(draw.seed)
+        faults = []
+        for name, transform in self.transforms.items():
+            try:
+                raw = row if name in self.stored else self.table.inputs[name][row]
+                if is_absent(raw):
+                    continue
+                read = transform(raw, self.train)
+                if transform.meta and read.windows and not read.meta:  # computed before, without what decoding needs
+                    read = read._replace(meta=self.own[name](self.table.inputs[name][row]).meta)
+                inputs[name] = read
+            except ValueError as error:
+                faults.append(Fault(row, self.table.column(name, row), str(error), FIXES.get(type(error), "")))
+        targets: dict[str, Any] = {name: values[row] for name, values in self.table.targets.items()}
+        cut_off = []
+        for name, reader in self.aligned.items():
+            try:
+                targets[name] = self.align(targets[name], reader, inputs.get(reader.input))
+            except ValueError as error:
+                # The length of a target that is not aligned says nothing about the input's tokens.
+                targets[name] = unlabelled(targets[name][:1])
+                if isinstance(error, TargetCutOff) and not self.train:
+                    cut_off.append(name)  # a limit on what the model reads must not make its test easier
+                else:
+                    faults.append(Fault(row, self.table.column(name, row), str(error)))
+        if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
+            return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
+        reads = {name: read for name, read in inputs.items() if read is not None}
+        if self.whole and not any(read.windows or read.taken for read in reads.values()):  # nothing can be asked of it
+            return RowRead(Sample(inputs, self.blank, row), faults, ["without_input"])
+        long = [f"cut/{name}" for name, read in reads.items() if read.cut]
+        long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
+        long += [f"unknown/{name}" for name, read in reads.items() if read.unknown]
+        long += [f"target_cut_off/{name}" for name in cut_off]
+        long += [f"{note}/{name}" for name, read in reads.items() for note in read.notes]
+        return RowRead(Sample(inputs, targets, row), faults, long)
+
+    def align(self, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:
+        """Of each window; unlabelled where the input is absent, or not read."""
+        return [unlabelled(target[:1])] if read is None or not read.windows else reader.align(target, read)
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader that keeps what went wrong, yields the Batch alone, and knows how far its epoch is."""
+
+    keep: Any = None
+    taken = 0  # batches of the epoch since this process went on with it
+
+    @property
+    def order(self) -> Order:
+        """Which rows make its batches."""
+        return self.batch_sampler  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self.taken = 0
+        for loaded in super().__iter__():
+            self.keep(loaded)
+            self.taken += 1
+            yield loaded.batch
+
+
+def described(stored: Transform, own: Transform) -> Transform:
+    """A copy that tells what decoding needs, as the transform does that it stands in for."""
+    stored = copy(stored)
+    stored.meta = own.meta
+    return stored
+
+
+def join(rows: Sequence[RowRead], transforms: Mapping[str, Transform]) -> Loaded:
+    """What a worker read -> one batch."""
+    batch = collate([r.sample for r in rows], transforms)
+    long = [(r.sample.row, what) for r in rows for what in r.long]
+    return Loaded(batch, [fault for r in rows for fault in r.faults], long)
+
+
+def begin_worker(worker: int) -> None:
+    """Prepare a worker process: it decodes on one thread, and outlives the signals that end the run.
+
+    Workers are as many as the user wants cores busy.
+    """
+    answer_parent_only()
+    torch.set_num_threads(1)
+
+
+def seed_all(seed: int) -> None:
+    """Of every generator that an augmentation may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device: 0.2 ms where there is none

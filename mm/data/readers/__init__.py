@@ -1,0 +1,1 @@
+"""Files, folders and tables in memory -> columns of cells."""

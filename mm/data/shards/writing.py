@@ -1,0 +1,255 @@
+"""Rows of a table file -> shards: tar files as WebDataset has them, and an index that says where each row lies."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from mm.cells import text_of, undecodable
+from mm.data.columns import Part, read_part, target_columns
+from mm.data.fingerprint import column as column_digests
+from mm.data.module import DataModule
+from mm.data.readers.files import Cells
+from mm.data.shards.reading import FORMAT, INDEX, OWN, About, Shard
+from mm.data.table import SPLITS, Fault, Table
+from mm.files import whole
+from mm.modalities import get_modality
+
+BLOCK = 512  # bytes: members of a tar file begin at whole ones
+
+
+class Packed(NamedTuple):
+    """One row, read."""
+
+    row: int
+    inputs: dict[str, tuple[bytes, float]]  # those that are there -> their bytes, and a sound's seconds
+    cells: dict[str, Any]  # of targets, id, split and group
+    faults: list[Fault]
+
+
+def write_rows(
+    module: DataModule, source: Path, cells: Cells, columns: Mapping[str, Any], out: Path, size: int, seed: int
+) -> tuple[About, Table]:
+    """Write the rows of a file into shards in a folder, which appears when it is complete.
+
+    Every picture and sound is decoded once, to see that it can be; its bytes are written as they are. Rows in no split
+    are left out.
+
+    Args:
+        module: The data module of the rows.
+        source: The file.
+        cells: Its columns.
+        columns: Role to column, as in conf/datamodule/manifest.yaml.
+        out: The folder, new or empty.
+        size: Bytes of a shard, about.
+        seed: Of the order in which training rows are written.
+
+    Returns:
+        What the index of the shards says, and the rows of the file.
+
+    Raises:
+        ValueError: Under on_error=raise, for the first row that can't be read.
+    """
+    module.known |= dict.fromkeys(target_columns(cells, columns))  # all are wanted, whatever they hold
+    part = read_part(cells, source, columns, module)
+    for name, data in part.table.spec.inputs.items():
+        if not get_modality(data.modality).in_shards:
+            raise ValueError(
+                f"the input '{name}' is {data.modality}, which shards can't hold yet; leave it out with "
+                f"datamodule.inputs, or train from the table itself with datamodule=manifest"
+            )
+    module.table = part.table  # whose rows it names
+    module.settle(part.table)
+    if part.roles["id"] is None and "id" not in cells:  # rows keep their name where others are left out
+        part = part._replace(roles=part.roles | {"id": "id"})
+        cells["id"] = list(part.table.ids)
+    with whole(out) as folder:
+        folder.mkdir(parents=True)
+        return write_part(part, cells, columns, module, folder, size, seed), part.table
+
+
+def write_part(
+    part: Part, cells: Cells, columns: Mapping[str, Any], module: DataModule, folder: Path, size: int, seed: int
+) -> About:
+    """Shards, then the index: a folder without one is not whole."""
+    table, inputs = part.table, part.table.spec.inputs
+    others = [column for column, _ in part.targets.values()] + [c for c in part.roles.values() if c is not None]
+    others = list(dict.fromkeys(others))
+    places: dict[str, np.ndarray] = {"shard": np.full(len(table.ids), -1, dtype=np.int32)}
+    for name, data in inputs.items():
+        places |= {f"{what}.{name}": np.full(len(table.ids), -1, dtype=np.int64) for what in ("offset", "size")}
+        if get_modality(data.modality).unit == "seconds":
+            places[f"seconds.{name}"] = np.zeros(len(table.ids), dtype=np.float32)
+        if not get_modality(data.modality).in_files:  # those that a fingerprint has of them
+            places[f"digest.{name}"] = column_digests(table.inputs[name]).view(np.int64)
+    read = partial(pack, table, {column: cells[column] for column in others})
+    with Tar(folder, size) as tar:
+        for packed in ahead(read, order(table, part.roles["split"] is not None, seed), max(1, module.num_workers)):
+            for fault in packed.faults:
+                module.record(fault, table)
+            if packed.faults and module.on_error == "drop":
+                continue
+            row = packed.row
+            places["shard"][row] = tar.begin()
+            tar.add(f"{row:09d}.json", json.dumps(packed.cells, default=str).encode())
+            for column, cell in packed.cells.items():
+                cells[column][row] = cell
+            for name, (data, seconds) in packed.inputs.items():
+                suffix = Path(table.inputs[name][row]).suffix.lower() if f"digest.{name}" not in places else ".txt"
+                places[f"offset.{name}"][row] = tar.add(f"{row:09d}.{name}{suffix}", data)
+                places[f"size.{name}"][row] = len(data)
+                if f"seconds.{name}" in places:
+                    places[f"seconds.{name}"][row] = seconds
+        shards = tar.close()
+    kept = np.flatnonzero(places["shard"] >= 0)
+    for name in inputs:
+        if not (places[f"size.{name}"][kept] >= 0).any():
+            raise ValueError(f"{table.source}: no row has the input '{name}'; leave it out with datamodule.inputs")
+    about = About(
+        format=FORMAT,
+        source=table.source,
+        columns={key: value for key, value in columns.items() if value is not None},
+        inputs={name: {"column": table.columns[name]} | asdict(data) for name, data in inputs.items()},
+        shards=[list(shard) for shard in shards],
+        digest=tar.digest.hexdigest(),
+    )
+    media = [table.columns[name] for name, data in inputs.items() if get_modality(data.modality).in_files]
+    told = {column: [cells[column][row] for row in kept.tolist()] for column in dict.fromkeys([*others, *media])}
+    write_index(folder / INDEX, about, told, {name: x[kept] for name, x in places.items()})
+    return about
+
+
+def order(table: Table, splits: bool, seed: int) -> list[int]:
+    """Rows as they are written: split by split where they have any, those for training shuffled once and for all."""
+    rng = np.random.default_rng(seed)
+    if not splits:
+        return rng.permutation(np.flatnonzero(table.split != "")).tolist()
+    rows = {name: np.flatnonzero(table.split == name) for name in SPLITS}
+    rows["train"] = rng.permutation(rows["train"])
+    return np.concatenate([*rows.values()]).tolist()
+
+
+def ahead(read: Callable[[int], Packed], rows: Sequence[int], threads: int) -> Iterator[Packed]:
+    """Rows read by some threads (decoding holds no lock), a few of them ahead of the one that writes."""
+    step = 32 * threads
+    with ThreadPoolExecutor(threads) as pool:
+        coming = pool.map(read, rows[:step])
+        for begin in range(step, len(rows) + step, step):
+            now, coming = list(coming), pool.map(read, rows[begin : begin + step])
+            yield from now
+
+
+def pack(table: Table, cells: Cells, row: int) -> Packed:
+    """Read one row, and see that all of it can be."""
+    inputs: dict[str, tuple[bytes, float]] = {}
+    faults = []
+    told = {column: values[row] for column, values in cells.items()}
+    for column, cell in told.items():
+        if undecodable(text_of(cell)):
+            faults.append(Fault(row, column, "the cell is not valid UTF-8; save the file as UTF-8"))
+            told[column] = None
+    for name, data in table.spec.inputs.items():
+        raw = table.inputs[name][row]
+        if raw is None or (isinstance(raw, str) and not raw):
+            continue
+        try:
+            inputs[name] = get_modality(data.modality).to_bytes(raw)
+        except ValueError as error:
+            faults.append(Fault(row, table.columns[name], str(error)))
+    return Packed(row, inputs, told, faults)
+
+
+class Tar:
+    """Members into one tar file after the other, each of about `size` bytes."""
+
+    def __init__(self, folder: Path, size: int):
+        self.folder = folder
+        self.size = size
+        self.shards: list[Shard] = []
+        self.digest = hashlib.blake2b(digest_size=16)
+        self.tar: tarfile.TarFile | None = None
+        self.rows = 0
+        self.opened = ExitStack()
+
+    def __enter__(self) -> "Tar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.opened.close()
+
+    def begin(self) -> int:
+        """A row. -> the number of its shard"""
+        if self.tar is not None and self.tar.offset >= self.size:
+            self.end()
+        if self.tar is None:
+            tar = tarfile.open(self.folder / self.name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+            self.tar = self.opened.enter_context(tar)
+        self.rows += 1
+        return len(self.shards)
+
+    @property
+    def name(self) -> str:
+        """Of the current shard."""
+        return f"{len(self.shards):06d}.tar"
+
+    def add(self, name: str, data: bytes) -> int:
+        """A member of the current row. -> where its bytes begin"""
+        assert self.tar is not None
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self.tar.addfile(member, io.BytesIO(data))
+        self.digest.update(name.encode() + data)
+        return self.tar.offset - -(-len(data) // BLOCK) * BLOCK
+
+    def end(self) -> None:
+        """Of the current shard."""
+        self.opened.close()
+        path = self.folder / self.name
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        self.shards.append(Shard(self.name, path.stat().st_size, self.rows))
+        self.tar, self.rows = None, 0
+
+    def close(self) -> list[Shard]:
+        """-> all shards. Errors: ValueError where there is none."""
+        if self.tar is None:
+            raise ValueError("no row is left to write")
+        self.end()
+        return self.shards
+
+
+def write_index(path: Path, about: About, cells: Cells, places: Mapping[str, np.ndarray]) -> None:
+    """Columns of the rows as they were, and, named mm.*, where they lie."""
+    columns = {name: column(values) for name, values in cells.items()}
+    columns |= {f"{OWN}{name}": pyarrow.array(values) for name, values in places.items()}
+    table = pyarrow.table(columns).replace_schema_metadata({"mm": json.dumps(about._asdict())})
+    with path.open("wb") as file:
+        pyarrow.parquet.write_table(table, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def column(values: Sequence[Any]) -> pyarrow.Array:
+    """Cells as they are, or as text where they are of several kinds. Errors: ValueError for lists among other cells."""
+    try:
+        return pyarrow.array(values)
+    except pyarrow.ArrowException:
+        odd = next((value for value in values if isinstance(value, list | dict)), None)
+        if odd is not None:
+            raise ValueError(
+                f"a column has {odd!r:.60} beside cells of another kind, which shards can't keep apart; make all of "
+                "its cells lists of one kind"
+            ) from None
+        return pyarrow.array([text_of(value) for value in values])

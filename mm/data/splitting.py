@@ -1,0 +1,172 @@
+"""Deterministic splits, where the data has none."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, train_test_split
+
+from mm.cells import distinct
+from mm.data.table import SPLITS, Fault, Table
+
+SPELT = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Parts of the rows that go to validation and test; the rest trains, or `rows` of it."""
+
+    val: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    rows: int | None = None
+
+
+def keep_some(table: Table, split: Split) -> None:
+    """Of the training rows as many as are wanted, drawn by the split's seed, in place: the others are in no split.
+
+    Once: rows that are dropped later are not made up for. Errors: ValueError where there are fewer.
+    """
+    names = table.split
+    train = np.flatnonzero(names == "train")
+    done, table.kept = table.kept, True
+    if done or split.rows is None or len(train) == split.rows:
+        return
+    if not 0 < split.rows < len(train):
+        raise ValueError(f"datamodule.split.rows: got {split.rows}, wanted from 1 to the {len(train)} training rows")
+    names[np.random.default_rng(split.seed).permutation(train)[split.rows :]] = ""
+
+
+def make_split(
+    count: int, split: Split, labels: np.ndarray | None = None, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Stratified by `labels`, or with whole `groups` on one side. -> (N,) of str
+
+    labels: (N,) of str, or of lists of them; each keeps a training row, so that a class of a single row trains.
+    Errors: ValueError where a part is not in 0..1 or nothing would be left to train on.
+    """
+    if not (0 <= split.val < 1 and 0 <= split.test < 1 and split.val + split.test < 1):
+        raise ValueError(
+            f"datamodule.split: got val={split.val}, test={split.test}, wanted parts that add up to less than 1"
+        )
+    labels = None if labels is None else ranked(labels)
+    names = np.full(count, "train", dtype=object)
+    rest = np.arange(count)
+    for name, part in (("test", split.test), ("val", split.val / (1 - split.test))):
+        if part:
+            rest, taken = cut(rest, part, split.seed, labels, groups)
+            names[taken] = name
+    return names
+
+
+def ranked(labels: np.ndarray) -> np.ndarray:
+    """Return the rank of each label among the different ones, as numbers are sorted faster; lists as they are.
+
+    The order of the ranks is that of the labels, so that splits do not depend on which of them are given.
+    """
+    cells = labels.tolist()
+    if any(isinstance(cell, list) for cell in cells):
+        return labels
+    rank = {name: i for i, name in enumerate(sorted(set(cells)))}
+    return np.fromiter((rank[cell] for cell in cells), np.int64, len(cells))
+
+
+def cut(
+    rows: np.ndarray, part: float, seed: int, labels: np.ndarray | None, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows -> (those that stay, those that are taken)."""
+    if groups is not None:
+        if len(set(groups[rows])) < 2:
+            raise ValueError(
+                f"datamodule.columns.group: the {len(rows)} rows to split are all of one group; give a split "
+                "column, or set datamodule.columns.group=false to split without groups"
+            )
+        stay, take = next(GroupShuffleSplit(1, test_size=part, random_state=seed).split(rows, groups=groups[rows]))
+    elif labels is not None and can_stratify(labels[rows], part):
+        stay, take = next(StratifiedShuffleSplit(1, test_size=part, random_state=seed).split(rows, labels[rows]))
+    else:
+        if round(len(rows) * part) < 1:
+            raise ValueError(
+                f"datamodule.split: {part:g} of {len(rows)} rows is an empty split; give more rows, a larger part or 0"
+            )
+        if labels is not None:
+            return cut_rare(rows, part, seed, labels)
+        stay, take = train_test_split(np.arange(len(rows)), test_size=part, random_state=seed)
+    return rows[np.sort(stay)], rows[np.sort(take)]
+
+
+def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `cut`, where some label is too rare to stratify by, or rows have several: no label loses its last row.
+
+    One row of each label stays; of the others, those of rare labels join the largest stratum.
+    """
+    if labels.dtype != object:
+        return cut_rare_classes(rows, part, seed, labels)
+    sets = [frozenset(label) if isinstance(label, list) else frozenset([label]) for label in labels[rows]]
+    stays = np.zeros(len(rows), dtype=bool)
+    seen: set[str] = set()
+    for i in np.random.default_rng(seed).permutation(len(rows)):
+        stays[i] = not sets[i] <= seen
+        seen |= sets[i]
+    free = np.flatnonzero(~stays)
+    wanted = min(round(len(rows) * part), len(free))  # perhaps none: whoever asks for the split is told
+    mask = ~stays & (wanted > 0)
+    if 0 < wanted < len(free):
+        strata = ["|".join(sorted(sets[i])) for i in free]
+        common = Counter(strata)
+        largest = max(common, key=lambda name: common[name])
+        strata = np.array([name if common[name] * part >= 1 else largest for name in strata])
+        stratify = strata if can_stratify(strata, wanted / len(free)) else None
+        _, take = train_test_split(free, test_size=wanted, random_state=seed, stratify=stratify)
+        mask = np.isin(np.arange(len(rows)), take)
+    return rows[~mask], rows[mask]
+
+
+def cut_rare_classes(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `cut_rare`, of labels (N,) that are numbers, one a row."""
+    own = labels[rows]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    stays = np.zeros(len(rows), dtype=bool)
+    stays[order[np.unique(own[order], return_index=True)[1]]] = True  # the first row of each label in this order
+    free = np.flatnonzero(~stays)
+    wanted = min(round(len(rows) * part), len(free))
+    mask = ~stays & (wanted > 0)
+    if 0 < wanted < len(free):
+        strata = own[free]
+        names, first, counts = np.unique(strata, return_index=True, return_counts=True)
+        largest = min(zip(-counts, first, names))[2]  # of several, that which comes first
+        rare = names[counts * part < 1]
+        strata = np.where(np.isin(strata, rare), largest, strata)
+        stratify = strata if can_stratify(strata, wanted / len(free)) else None
+        _, take = train_test_split(free, test_size=wanted, random_state=seed, stratify=stratify)
+        mask = np.isin(np.arange(len(rows)), take)
+    return rows[~mask], rows[mask]
+
+
+def can_stratify(labels: np.ndarray, part: float) -> bool:
+    """Every class needs two rows, and each side a row of every class at least; several labels a row can't be."""
+    if labels.dtype == object and any(isinstance(label, list) for label in labels):
+        return False
+    _, counts = np.unique(labels, return_counts=True)
+    taken = int(np.ceil(len(labels) * part))
+    return bool(counts.min() >= 2 and len(counts) <= min(taken, len(labels) - taken))
+
+
+def spelt(name: str) -> str:
+    """A split's name with the usual spellings of validation; as it is where it is none."""
+    return SPELT.get(name.strip().lower(), name.strip().lower())
+
+
+def check_split(cells: Sequence[Any], column: str) -> tuple[np.ndarray, list[Fault]]:
+    """A split column's cells. -> (N,) of str, and the cells that name no split: their rows are in none"""
+    names, place = distinct(cells)
+    splits = np.array([spelt(name) for name in names], dtype=object)
+    known = np.isin(splits, (*SPLITS, ""))
+    faults = [
+        Fault(row, column, f"split '{names[place[row]]}', wanted {', '.join(SPLITS)} or nothing")
+        for row in np.flatnonzero(~known[place]).tolist()
+    ]
+    splits[~known] = ""
+    return splits[place], faults

@@ -1,0 +1,85 @@
+"""The kinds of inputs that models read: one object each, in one file each.
+
+Another one is a subclass of `Modality` in a file of its own, and `register_modality(MyModality())` before data of it is
+read.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mm.messages import near
+from mm.modalities.audio import Audio
+from mm.modalities.base import Modality, Sound
+from mm.modalities.tabular import Tabular
+from mm.modalities.text import Text
+from mm.modalities.vision import Vision
+from mm.types import Aligned, DataSpec, TargetTransform, Transform
+
+__all__ = [
+    "Modality",
+    "Sound",
+    "default_transforms",
+    "get_modality",
+    "modality_names",
+    "modality_of_file",
+    "register_modality",
+    "sort_inputs",
+]
+
+# In the order in which inputs are listed, such as in `test[text+audio]/accuracy`; registered ones follow.
+_MODALITIES: dict[str, Modality] = {one.name: one for one in (Text(), Vision(), Audio(), Tabular())}
+
+
+def register_modality(modality: Modality) -> None:
+    """Make a modality known, or replace the one of its name.
+
+    Raises:
+        ValueError: If its name is no plain word.
+    """
+    if not modality.name.isidentifier():
+        raise ValueError(f"modality: got the name '{modality.name}', wanted a plain word such as 'series'")
+    _MODALITIES[modality.name] = modality
+
+
+def get_modality(name: str) -> Modality:
+    """Return the modality of a name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in _MODALITIES:
+        raise ValueError(
+            f"modality: got '{name}', wanted one of {', '.join(_MODALITIES)}{near(name, _MODALITIES)}; another one is "
+            "registered with mm.modalities.register_modality"
+        )
+    return _MODALITIES[name]
+
+
+def modality_names() -> tuple[str, ...]:
+    """Return the names of all modalities, in the order in which inputs are listed."""
+    return tuple(_MODALITIES)
+
+
+def sort_inputs(names: Iterable[str]) -> list[str]:
+    """Return names of inputs in the order in which they are listed: those of modalities, then the rest as given."""
+    known = modality_names()
+    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
+
+
+def modality_of_file(suffix: str) -> str | None:
+    """Return the modality of files with a suffix, such as `.png`; None where it is of none."""
+    return next((name for name, modality in _MODALITIES.items() if suffix.lower() in modality.suffixes), None)
+
+
+def default_transforms(spec: DataSpec, codecs: Mapping[str, TargetTransform] | None = None) -> dict[str, Transform]:
+    """Return the Transforms that the default encoders read the inputs of some data by.
+
+    Args:
+        spec: What the data knows.
+        codecs: Target name to how its cells are read: inputs give what targets of their parts need.
+    """
+    settings: dict[str, dict[str, Any]] = {name: {} for name in spec.inputs}
+    for codec in (codecs or {}).values():
+        if isinstance(codec, Aligned) and codec.needs is not None and codec.input in settings:
+            settings[codec.input][codec.needs[1]] = True
+    return {name: get_modality(data.modality).transform(data, **settings[name]) for name, data in spec.inputs.items()}

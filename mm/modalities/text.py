@@ -1,0 +1,72 @@
+"""Text: a cell is a string, or a pair of them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mm.cells import text_fault
+from mm.modalities.base import Modality, with_markers
+from mm.text_column import TextColumn
+from mm.types import InputData, InputSpec, Transform
+
+MAX_LENGTH = 512  # tokens that the default encoder reads
+
+
+class Text(Modality):
+    """Strings, read as tokens."""
+
+    name = "text"
+    suffixes = (".txt", ".md")
+    in_pairs = True
+    unit = "tokens"
+    extra_steps = 7
+
+    def read_cells(self, cells: Sequence[Any], root: Path) -> Sequence[Any]:
+        if isinstance(cells, TextColumn):
+            return cells.copy()
+        return ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells]
+
+    def read_file(self, path: Path) -> str:
+        return path.read_text("utf-8-sig", "surrogateescape")
+
+    def cell_faults(self, raw: Sequence[Any]) -> Iterator[tuple[int, str]]:
+        """Yield rows whose text, or one of whose pair of texts, has bytes that are no UTF-8, or NUL, or is a number.
+
+        Arrow has checked what lies in its memory, so that only other columns are looked through.
+        """
+        if isinstance(raw, TextColumn):
+            return
+        for row, cell in enumerate(raw):
+            for text in cell if isinstance(cell, list) else (cell,):
+                wrong = text_fault(text) if isinstance(text, str) else None
+                if isinstance(text, int | float | bytes):
+                    wrong = f"got {type(text).__name__}, wanted a text"
+                if wrong is not None:
+                    yield row, wrong
+
+    def transform(self, data: InputData, need: InputSpec | None = None, **settings: Any) -> Transform:
+        from mm.transforms.text.tokens import Tokens
+
+        usual = InputSpec(modality=self.name, tokenizer="bytes", max_length=MAX_LENGTH)
+        return Tokens(**self.filled(data, need or usual, "tokenizer", "markers", "max_length") | settings)
+
+    def preview(self, raw: Any, x: Tensor, mask: Tensor, transform: Transform) -> str:
+        return raw if isinstance(raw, str) else ", ".join(raw)
+
+    def to_bytes(self, raw: Any) -> tuple[bytes, float]:
+        from mm.transforms.text.tokens import Tokens
+
+        if isinstance(raw, list | tuple):
+            raise ValueError(
+                "is a pair of texts, which shards can't hold; name one column, or two inputs with columns.inputs"
+            )
+        Tokens("bytes")(raw)
+        return raw.encode(), 0.0
+
+    def random_input(self, spec: InputSpec, rows: int = 4) -> tuple[Tensor, Tensor]:
+        mask = self.random_mask(spec, rows, 12)
+        return with_markers(torch.randint(1, 257, tuple(mask.shape)), spec.markers) * mask, mask

@@ -1,0 +1,167 @@
+"""Vision: a cell is the path of a picture."""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mm.messages import say
+from mm.modalities._probing import choose_files, existing, file_bytes, looked_at, no_file, unreadable
+from mm.modalities.base import Modality
+from mm.types import InputData, InputSpec, Transform
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LARGEST = 256  # pixels; pictures of one size up to this are read at it, others at USUAL
+USUAL = (224, 224)
+# Headers of pictures that are read at most: 1 s on a local disk, some 20 s on a network's. Of more files, SAMPLE are
+# drawn.
+HEADERS = 10_000
+SAMPLE = 2_000
+DECODED = 64  # pictures of 16 bits that are decoded to see how many of the bits are used
+MAJORITY = 0.95  # of pictures that have one size: a few others do not make all of them 224 x 224
+
+
+class Headers(NamedTuple):
+    """What the headers of pictures say; a broken file says nothing: its row is named when it is read."""
+
+    sizes: Counter[tuple[int, int]]  # height, width as seen
+    grey: int  # how many have one channel
+    deep: list[str]  # paths of those with one channel of 16 bits
+    read: int  # how many could be read
+
+
+class Vision(Modality):
+    """Image files, PIL images or arrays, read as pixels (C, H, W)."""
+
+    name = "vision"
+    suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+    in_files = True
+    is_sequence = False
+
+    def probe(
+        self, raw: Sequence[Any], source: Path, trained: bool, column: str = "", stats: np.ndarray | None = None
+    ) -> InputData:
+        """Return size, channels and largest value of the pictures, by their headers."""
+        paths = existing(raw, stats)
+        if not paths and not trained:
+            raise ValueError(no_file(source, self.name))
+        chosen = choose_files(paths, trained, HEADERS, SAMPLE) if paths else []
+        headers = read_headers(chosen)
+        if not headers.read:
+            if trained:
+                return InputData(modality=self.name)
+            raise ValueError(unreadable(source, self.name, chosen))
+        size = common_size(headers.sizes)
+        top = largest_value(headers.deep)
+        if not trained:
+            where = f"{source.name}: {column or self.name}"
+            say(f"{where}: {describe_pictures(headers, size, top)} ({looked_at(headers.read, len(paths))})")
+        return InputData(
+            modality=self.name,
+            size=size,
+            channels=1 if headers.grey == headers.read else 3,
+            max_value=None if top is None else used_range(top),
+        )
+
+    def transform(self, data: InputData, need: InputSpec | None = None, **settings: Any) -> Transform:
+        from mm.transforms.vision.pixels import Pixels
+
+        filled = self.filled(data, need, "size", "channels", "mean", "std")
+        arguments: dict[str, Any] = filled | {"max_value": data.max_value} | settings
+        return Pixels(**arguments)
+
+    def preview(self, raw: Any, x: Tensor, mask: Tensor, transform: Any) -> "Image":
+        from PIL import Image
+
+        pixels = ((x * transform.std + transform.mean).clamp(0, 1) * 255).round().byte()
+        array = pixels.permute(1, 2, 0).numpy()  # (H, W, C)
+        return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+    def to_bytes(self, raw: Any) -> tuple[bytes, float]:
+        from mm.transforms.stored import Stored
+        from mm.transforms.vision.pixels import open_image
+
+        data = file_bytes(raw)
+        open_image(Stored(raw, lambda: data))
+        return data, 0.0
+
+    def random_input(self, spec: InputSpec, rows: int = 4) -> tuple[Tensor, Tensor]:
+        height, width = spec.size or (32, 32)
+        return torch.randn(rows, spec.channels or 3, height, width), torch.ones(rows, 1, dtype=torch.bool)
+
+    def refill(self, spec: InputSpec, x: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, 1, 1, 1), x, torch.randn_like(x) * 0.1)
+
+
+def read_headers(paths: Sequence[str]) -> Headers:
+    """Of pictures, nothing decoded."""
+    from PIL import Image
+
+    from mm.transforms.vision.pixels import BROKEN, ORIENTATION
+
+    sizes: Counter[tuple[int, int]] = Counter()
+    grey, deep = 0, []
+    for path in paths:
+        with suppress(*BROKEN), Image.open(path) as image:
+            # getexif decodes a whole PNG file that has no EXIF before its pixels
+            exif = image.format != "PNG" or "exif" in image.info
+            width, height = image.size
+            turned = exif and image.getexif().get(ORIENTATION, 1) >= 5
+            sizes[(width, height) if turned else (height, width)] += 1
+            grey += image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
+            deep += [path] if image.mode.startswith("I") else []
+    return Headers(sizes, grey, deep, sizes.total())
+
+
+def common_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
+    """The size at which pictures are read: that of nearly all of them, where it is small, else USUAL."""
+    (size, count), *_ = sizes.most_common()
+    return size if count >= MAJORITY * sizes.total() and max(size) <= LARGEST else USUAL
+
+
+def largest_value(paths: list[str]) -> int | None:
+    """The largest value of a few pictures of 16 bits; None where none can be read, or one has more bits."""
+    from PIL import Image
+
+    from mm.transforms.vision.pixels import BROKEN, DEEP
+
+    top = None
+    few = np.unique(np.linspace(0, len(paths) - 1, DECODED).astype(int)).tolist() if paths else []
+    for path in [paths[i] for i in few]:
+        with suppress(*BROKEN), Image.open(path) as image:
+            top = max(top or 0, int(np.asarray(image).max()))
+    return top if top is not None and top <= DEEP else None
+
+
+def used_range(top: int) -> int | None:
+    """The largest value of as many bits as are used: 255, 1,023, 4,095, 16,383; None: 65,535, or all are black."""
+    return next((2**bits - 1 for bits in (8, 10, 12, 14) if 0 < top < 2**bits), None)
+
+
+def describe_pictures(headers: Headers, size: tuple[int, int], top: int | None) -> str:
+    """Return sizes and colours of pictures as a person reads them."""
+    from mm.transforms.vision.pixels import DEEP
+
+    sizes = headers.sizes
+    shape = "{1}x{0} pixels".format(*size)
+    if len(sizes) > 1 or size not in sizes:
+        others = sizes.total() - sizes[size]
+        shape += f", to which {others} of {len(sizes) - (size in sizes)} other sizes are brought"
+    colours = "grey" if headers.grey == headers.read else "colour"
+    if 0 < headers.grey < headers.read:
+        colours += f" ({headers.grey} are grey)"
+    found = f"pictures of {shape}, {colours}"
+    if top is not None:
+        white = used_range(top) or DEEP
+        found += (
+            f", 16 bits a pixel; the largest value seen is {top:,}, so {white:,} is read as white "
+            "(datamodule.transforms.vision.max_value says otherwise)"
+        )
+    return found

@@ -1,0 +1,184 @@
+"""A file of embeddings, and the FAISS index of each input's vectors, kept beside it."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mm.extras import require
+from mm.files import whole
+from mm.messages import near
+
+if TYPE_CHECKING:
+    import faiss
+
+EMBEDDING = "embedding"  # the column of all inputs together; that of one, or of a tower of them, is NAME/embedding
+# More vectors than these are searched by a graph (HNSW, Malkov 2016), which may miss some; fewer one by one, which
+# takes 5 ms for 100,000 of 128 numbers on one thread.
+MAX_EXACT = 1_000_000
+HNSW_LINKS, HNSW_BREADTH = 32, 128  # of the graph: links of a vector, candidates of a search
+log = logging.getLogger("mm")
+
+
+class Hit(NamedTuple):
+    """One item of a search.
+
+    Attributes:
+        id: The row's id.
+        input: The input, or tower of inputs, whose vector is near.
+        similarity: The cosine of the query's vector and the item's.
+        source: What a person reads of it: a text, a path, a table's cells.
+    """
+
+    id: str
+    input: str
+    similarity: float
+    source: str | None
+
+
+class EmbeddingIndex:
+    """A file that `embed` wrote, opened for searches.
+
+    Example:
+        index = EmbeddingIndex.open("outputs/embeddings/embeddings.parquet")
+        index.search(vector, top_k=5, inputs=["vision"])
+
+    Args:
+        path: The Parquet file.
+
+    Raises:
+        ValueError: If it is no file of embeddings.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self.file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"index={path}: can't be read as Parquet ({error}); mm embed writes one") from None
+        schema = self.file.schema_arrow
+        metadata = schema.metadata or {}
+        if EMBEDDING not in schema.names or b"model" not in metadata:
+            raise ValueError(f"index={path}: was not written by mm embed")
+        self.inputs = [name.removesuffix(f"/{EMBEDDING}") for name in schema.names if name.endswith(f"/{EMBEDDING}")]
+        for name in self.inputs:  # names of files are made of them
+            if not name.isidentifier():
+                raise ValueError(f"index={path}: was not written by mm embed: it has an input {name!r:.80}")
+        columns = [EMBEDDING, *(f"{name}/{EMBEDDING}" for name in self.inputs)]
+        vectors = [schema.field(name).type for name in columns]
+        fixed = all(pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32() for kind in vectors)
+        if not fixed or len(set(vectors)) > 1 or not all(f"{name}/source" in schema.names for name in self.inputs):
+            raise ValueError(f"index={path}: was not written by mm embed: its columns are others")
+        self.model = metadata[b"model"].decode(errors="replace")  # the digest of its weights
+        self.width = schema.field(EMBEDDING).type.list_size
+        self.approximate = self.file.metadata.num_rows > MAX_EXACT
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a file of embeddings, or the folder that holds one as embeddings.parquet."""
+        path = Path(path)
+        return cls(path / "embeddings.parquet" if path.is_dir() else path)
+
+    def search(self, query: np.ndarray, top_k: int = 10, inputs: Sequence[str] | None = None) -> list[Hit]:
+        """Return the items that are most similar to a vector, the nearest first.
+
+        Args:
+            query: (D,) float32 of unit length, as `embed_query` returns it.
+            top_k: How many items are wanted.
+            inputs: The inputs, or towers of inputs, whose items are searched; None: all.
+
+        Raises:
+            ValueError: If the file has no such input, or its vectors have another width.
+        """
+        if query.shape != (self.width,):
+            raise ValueError(f"query: got a vector of shape {query.shape}, but {self.path} holds ({self.width},)")
+        hits = []
+        for name in self.check_inputs(inputs):
+            index = self.load_index(name)
+            if self.approximate:
+                faiss = require("faiss", "search")
+
+                faiss.ParameterSpace().set_index_parameter(index, "efSearch", max(HNSW_BREADTH, 2 * top_k))
+            similarity, positions = index.search(query[None], top_k)  # type: ignore[call-arg]  # SWIG's is replaced
+            pairs = [(i, x) for i, x in zip(positions[0].tolist(), similarity[0].tolist()) if i >= 0]
+            items = self.items(name, [i for i, _ in pairs])
+            hits += [Hit(id, name, x, source) for (id, source), (_, x) in zip(items, pairs)]
+        return sorted(hits, key=lambda hit: -hit.similarity)[:top_k]
+
+    def check_inputs(self, inputs: Sequence[str] | None) -> list[str]:
+        """Return the inputs to search.
+
+        Raises:
+            ValueError: If the file has no such input.
+        """
+        for name in inputs or ():
+            if name not in self.inputs:
+                known = ", ".join(self.inputs)
+                raise ValueError(f"inputs: got '{name}', but {self.path} has {known}{near(name, self.inputs)}")
+        return list(inputs or self.inputs)
+
+    def vectors(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield an input's vectors (N, D) and their positions in the file (N,), where it is present."""
+        first = 0
+        for group in range(self.file.num_row_groups):
+            column = self.file.read_row_group(group, [f"{name}/{EMBEDDING}"]).column(0).combine_chunks()
+            present = np.flatnonzero(column.is_valid())
+            vectors = column.drop_null().flatten().to_numpy().reshape(-1, self.width)
+            yield first + present, vectors
+            first += len(column)
+
+    def items(self, name: str, positions: Sequence[int]) -> list[tuple[str, str | None]]:
+        """Return the ids and sources at some positions; only the row groups that hold them are read."""
+        sizes = [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        items = {}
+        for group in {int(np.searchsorted(ends, position, side="right")) for position in positions}:
+            first = int(ends[group]) - sizes[group]
+            ids, sources = (self.file.read_row_group(group, [column]).column(0) for column in ("id", f"{name}/source"))
+            for position in positions:
+                if first <= position < ends[group]:
+                    items[position] = (ids[position - first].as_py(), sources[position - first].as_py())
+        return [items[position] for position in positions]
+
+    def load_index(self, name: str) -> "faiss.Index":
+        """Return the FAISS index of an input's vectors.
+
+        It is built on first use, and kept beside the file under a name that depends on the file's state. Where it can't
+        be kept, a warning is logged.
+        """
+        faiss = require("faiss", "search")
+
+        stat = self.path.stat()
+        state = hashlib.blake2b(f"{stat.st_size} {stat.st_mtime_ns} {MAX_EXACT}".encode(), digest_size=8).hexdigest()
+        folder = self.path.with_suffix(".index")
+        file = folder / f"{name}-{state}.faiss"
+        if file.exists():
+            try:
+                return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+            except RuntimeError:
+                log.warning("%s is damaged: it is built anew", file)
+        index = self.build_index(name)
+        try:
+            folder.mkdir(exist_ok=True)
+            with whole(file) as part:
+                faiss.write_index(index, str(part))
+                for old in folder.glob(f"{name}-*.faiss"):
+                    old.unlink()
+        except (OSError, RuntimeError) as error:
+            log.warning("the index can't be kept in %s, so that each query builds it: %s", folder, error)
+        return index
+
+    def build_index(self, name: str) -> "faiss.Index":
+        """Build the FAISS index of an input's vectors, whose ids are their positions in the file."""
+        faiss = require("faiss", "search")
+
+        kind = f"HNSW{HNSW_LINKS}" if self.approximate else "Flat"
+        index = faiss.index_factory(self.width, f"IDMap,{kind}", faiss.METRIC_INNER_PRODUCT)
+        for positions, vectors in self.vectors(name):
+            index.add_with_ids(np.ascontiguousarray(vectors), positions)  # type: ignore[call-arg]
+        return index

@@ -1,0 +1,187 @@
+"""Find the items of an embedding index that are nearest to a text, an image, a sound or a table's cells."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mm.applying import open_model
+from mm.batching import finish
+from mm.checkpoint import LoadedModel
+from mm.messages import listing, near
+from mm.reports import Report, Table
+from mm.retrieval.embed import EMBEDDING, embed_batch, embedded_inputs, embedding_width, hash_weights
+from mm.retrieval.index import EmbeddingIndex, Hit
+from mm.types import SUFFIXES
+
+
+@dataclass(repr=False)
+class SearchReport(Report):
+    """The items that `search` has found, the nearest first.
+
+    Attributes:
+        hits: The items.
+        query_input: The input, or tower of inputs, that the query was read as.
+        aligned: Whether the model was trained to bring its inputs together, so that items of other inputs than
+            `query_input` mean something.
+        metrics: The similarity of the nearest item.
+    """
+
+    hits: list[Hit]
+    query_input: str
+    aligned: bool
+    metrics: Mapping[str, float]
+
+    def table(self) -> Table:
+        """Return a row for each item."""
+        columns = ["rank", "id", "input", "similarity", "source"]
+        rows = [[rank, h.id, h.input, h.similarity, h.source] for rank, h in enumerate(self.hits, 1)]
+        return Table(columns, rows)
+
+
+def search(
+    model: LoadedModel | str | Path,
+    index: EmbeddingIndex | str | Path,
+    query: str | dict[str, Any],
+    top_k: int = 10,
+    inputs: Sequence[str] | None = None,
+    input: str | None = None,
+) -> SearchReport:
+    """Find the items nearest to a query.
+
+    Args:
+        model: The model that the index was made with, or the path of its directory.
+        index: What `embed` wrote, opened or by its path.
+        query: A text, the path of a file whose suffix tells what it is, or a table's cells.
+        top_k: How many items are wanted.
+        inputs: The inputs, or towers of inputs, of which items are wanted; None: all.
+        input: The input that the query is for, where its suffix does not tell.
+
+    Returns:
+        A report whose `hits` are the items, the nearest first.
+
+    Raises:
+        ValueError: If the index is another model's, the query fits no input or several, or its file can't be read.
+
+    Example:
+        for hit in search("outputs/first/model", "embeddings.parquet", "a smiling cat", top_k=3).hits:
+            hit.id, hit.similarity, hit.source
+    """
+    if not isinstance(top_k, int) or top_k < 1:
+        raise ValueError(f"top_k: got {top_k!r}, wanted a whole number from 1")
+    index = index if isinstance(index, EmbeddingIndex) else EmbeddingIndex.open(index)
+    wanted = index.check_inputs(inputs)
+    loaded = open_model(model)
+    check_same_model(loaded, index)
+    name, raw = read_query(query, input or "", loaded)
+    vector, side = embed_query(loaded, name, raw)
+    hits = index.search(vector, top_k, wanted)
+    metrics = {"search/similarity": hits[0].similarity} if hits else {}
+    return SearchReport(hits, side, "retrieval" in (loaded.config.get("task") or {}), metrics)
+
+
+def embed_query(model: LoadedModel, name: str, raw: Any) -> tuple[np.ndarray, str]:
+    """Embed one raw value.
+
+    Args:
+        model: A trained model.
+        name: The input that reads the value.
+        raw: A text, a path, or whatever else the input's transform reads.
+
+    Returns:
+        The unit vector (D,), and the input, or the tower of inputs, that it is of.
+    """
+    batch = finish(model.read([{name: raw}]), model.transforms)
+    side = next(side for side, inputs in embedded_inputs(model.model).items() if name in inputs)
+    return embed_batch(model.model, batch).vectors[f"{side}/{EMBEDDING}"][0].numpy(), side
+
+
+def check_same_model(model: LoadedModel, index: EmbeddingIndex) -> None:
+    """Check that an index holds vectors of a model.
+
+    Raises:
+        ValueError: If they are another's.
+    """
+    width = embedding_width(model.model)
+    if width != index.width:
+        raise ValueError(f"{model.path} gives {width} numbers, but {index.path} holds {index.width}")
+    if hash_weights(model) != index.model:
+        raise ValueError(
+            f"{index.path} was written by another model, or with other weights, than {model.path}; write it anew "
+            "with mm embed"
+        )
+    known = embedded_inputs(model.model)
+    other = [name for name in index.inputs if name not in known]
+    if other:  # of a model with towers, by an mm that wrote vectors of inputs, which nothing had aligned
+        raise ValueError(
+            f"{index.path} has vectors of {listing(other)}, the model gives those of "
+            f"{listing(list(known))}; write it anew with mm embed"
+        )
+
+
+def read_query(query: str | dict[str, Any], name: str, model: LoadedModel) -> tuple[str, Any]:
+    """Find the input that a query is for, and its raw value.
+
+    Args:
+        query: A text, a path, or a table's cells, which may be JSON.
+        name: The input, "" where it follows from the query.
+        model: A trained model.
+
+    Returns:
+        The input, and a text, a path or a table's cells.
+
+    Raises:
+        ValueError: If the model lacks such an input, has several, or there is no such file.
+    """
+    inputs = {known: data.modality for known, data in model.spec.inputs.items()}
+    listed = ", ".join(f"{known} ({modality})" if known != modality else known for known, modality in inputs.items())
+    if name and name not in inputs:
+        raise ValueError(f"input={name}: the model reads {listed}{near(name, inputs)}")
+    is_cells = not isinstance(query, str)
+    suffix = "" if is_cells else Path(query).suffix.lower()
+    by_suffix = next((modality for modality, known in SUFFIXES.items() if suffix in known), None)
+    guess = by_suffix or ("tabular" if is_cells or query.startswith("{") else "text")
+    modality = inputs[name] if name else guess
+    fitting = [name] if name else [known for known, other in inputs.items() if other == modality]
+    if not fitting:
+        raise ValueError(f"query={query}: is {modality}, but the model reads {listed}; input=NAME says which is meant")
+    if len(fitting) > 1:
+        raise ValueError(f"query={query}: {' or '.join(fitting)}? input=NAME says which is meant")
+    if is_cells or modality == "tabular":
+        return fitting[0], query if is_cells else parse_cells(query)
+    is_file = os.path.isfile(query)
+    if not is_file and (modality != "text" or (by_suffix and not name)):
+        hint = "" if name else "; a text that ends like that is meant with input=NAME"
+        raise ValueError(f"query={query}: no such file{hint}")
+    return fitting[0], read_text(query) if is_file and modality == by_suffix == "text" else query
+
+
+def parse_cells(query: str) -> dict[str, Any]:
+    """Parse a table's cells.
+
+    Raises:
+        ValueError: If they are no JSON object of columns and cells.
+    """
+    try:
+        cells = json.loads(query)
+    except ValueError:
+        cells = None
+    if not isinstance(cells, dict):
+        raise ValueError(f"""query={query}: wanted columns and their cells, such as '{{"age": 41}}'""")
+    return cells
+
+
+def read_text(path: str) -> str:
+    """Read a text file.
+
+    Raises:
+        ValueError: If it holds no text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"query={path}: can't be read as text ({error})") from None

@@ -1,0 +1,277 @@
+"""Compare runs: rank their settings by a metric, averaged over seeds and splits."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+
+from mm.files import whole
+from mm.messages import near
+from mm.reports import Report, Table
+from mm.runs.directions import DIRECTIONS, known_direction
+from mm.runs.folder import OVERRIDES, override_key
+
+# Overrides in which runs of one setting may differ: which run it is, and over what is averaged.
+IGNORED = ("run", "resume", "paths.outputs")
+AVERAGED = ("seed", "datamodule.split.seed", "datamodule.columns.split")
+VERBS_WITHOUT_METRICS = ("embed",)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run.
+
+    Attributes:
+        folder: Its name below the folder that was asked for.
+        kind: Verb and data: what must be the same for runs to be comparable.
+        overrides: Those that make its setting.
+        metrics: Name to number.
+        directions: Metric to whether higher is better, as the run has written it; empty for an old run.
+        averaged: Overrides over whose values is averaged.
+    """
+
+    folder: str
+    kind: str
+    overrides: tuple[str, ...]
+    metrics: Mapping[str, float]
+    directions: Mapping[str, bool] = field(default_factory=dict)
+    averaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs with the same overrides.
+
+    Attributes:
+        overrides: Those that not all settings of the ranking have.
+        folders: Names of the runs.
+        values: Metric to its values, one of each run that has it.
+    """
+
+    overrides: tuple[str, ...]
+    folders: tuple[str, ...]
+    values: Mapping[str, Sequence[float]]
+
+    def mean(self, metric: str) -> float | None:
+        """Return the mean of a metric; None where no run has it."""
+        return mean(self.values[metric]) if self.values[metric] else None
+
+    def deviation(self, metric: str) -> float | None:
+        """Return the standard deviation of a metric; None for fewer than two runs."""
+        return stdev(self.values[metric]) if len(self.values[metric]) > 1 else None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Settings of one verb on one data set, the best first.
+
+    Attributes:
+        kind: Verb and data.
+        metrics: The compared metrics; the first one ranks.
+        common: Overrides that all settings have.
+        averaged: Keys over whose values is averaged, where there are several.
+        settings: The best first.
+    """
+
+    kind: str
+    metrics: tuple[str, ...]
+    common: tuple[str, ...]
+    averaged: tuple[str, ...]
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class ComparisonReport(Report):
+    """What `compare` returns.
+
+    Attributes:
+        rankings: One for each verb and data set.
+        unfinished: Folders of runs that have no metrics yet.
+    """
+
+    rankings: tuple[Ranking, ...]
+    unfinished: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, float]:  # type: ignore[override]
+        """Mean of each metric of the best setting; with several rankings behind the kind, `train on X: test/f1`."""
+        several = len(self.rankings) > 1
+        return {
+            f"{ranking.kind}: {name}" if several else name: value
+            for ranking in self.rankings
+            for name in ranking.metrics
+            if (value := ranking.settings[0].mean(name)) is not None
+        }
+
+    def table(self) -> Table:
+        """Return a row for each setting: what differs, its runs, mean and deviation of each metric."""
+        names = list(dict.fromkeys(name for ranking in self.rankings for name in ranking.metrics))
+        columns = ["on", "setting", "runs", *(column for name in names for column in (name, f"{name} ±"))]
+        rows = []
+        for ranking in self.rankings:
+            for setting in ranking.settings:
+                numbers = []
+                for name in names:
+                    known = name in ranking.metrics
+                    numbers += [setting.mean(name), setting.deviation(name)] if known else [None, None]
+                label = " ".join(setting.overrides) or ("as above" if ranking.common else "(defaults)")
+                rows.append([ranking.kind, label, ", ".join(setting.folders), *numbers])
+        return Table(columns, rows)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write metrics.json and the table as comparison.csv."""
+        folder = super().save(folder)
+        with whole(folder / "comparison.csv") as part:
+            part.write_text(self.table().to_csv(), encoding="utf-8")
+        return folder
+
+
+def compare(
+    folders: str | Path | Sequence[str | Path], metrics: Sequence[str] = (), average: Sequence[str] = ()
+) -> ComparisonReport:
+    """Rank the runs below some folders, averaged over seeds, splits and folds.
+
+    Runs of different verbs, or on different data, are ranked apart.
+
+    Args:
+        folders: A folder of runs, or several.
+        metrics: Names such as `test/accuracy`; the first one ranks. By default those of the test.
+        average: Further keys over whose values is averaged, such as `datamodule.path` where each fold has a file.
+            `seed`, `datamodule.split.seed` and `datamodule.columns.split` always are.
+
+    Returns:
+        The rankings, and the runs that have not finished.
+
+    Raises:
+        ValueError: If a folder is not there, no run below has finished, or none has a metric.
+    """
+    paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"no folder {path}")
+    root = paths[0] if len(paths) == 1 else Path(os.path.commonpath(paths))
+    files = list(dict.fromkeys(file for path in paths for file in find_runs(path)))  # one may lie in another
+    runs = list(read_results(root, files, (*AVERAGED, *average)))
+    if not runs:
+        raise ValueError(f"{', '.join(map(str, paths))}: no run below it has a metrics.json yet")
+    known = dict.fromkeys(name for run in runs for name in run.metrics)
+    for name in metrics:
+        if name not in known:
+            raise ValueError(f"metrics={name}: no run below {root} has it{near(name, known)}")
+    rankings = []
+    for kind in sorted({run.kind for run in runs}):
+        alike = [run for run in runs if run.kind == kind]
+        chosen = [name for name in metrics if any(name in run.metrics for run in alike)] or default_metrics(alike)
+        rankings.append(rank_settings(alike, chosen))
+    left = [
+        name_below(file.parent, root)
+        for file in files
+        if not file.with_name("metrics.json").exists()
+        and verb_of(file.read_text(encoding="utf-8")) not in VERBS_WITHOUT_METRICS
+    ]
+    return ComparisonReport(tuple(rankings), tuple(left))
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return the overrides.yaml of every run below a folder, jobs 2 and 10 in this order."""
+    return sorted(folder.rglob(OVERRIDES), key=lambda f: [(p.zfill(9) if p.isdigit() else p) for p in f.parts])
+
+
+def read_results(folder: Path, files: Iterable[Path], averaged: Sequence[str] = AVERAGED) -> Iterator[RunResult]:
+    """Yield every finished run.
+
+    Args:
+        folder: Above all of them.
+        files: Their overrides.yaml.
+        averaged: Keys over whose values is averaged.
+    """
+    for file in files:
+        metrics = file.with_name("metrics.json")
+        if not metrics.exists():
+            continue
+        text = file.read_text(encoding="utf-8")
+        words: list[str] = yaml.safe_load(text)
+        typed = dict(o.lstrip("+~-").split("=", 1) for o in words if "=" in o)
+        config = file.with_name("config.yaml")  # a training run leaves it
+        data = yaml.safe_load(config.read_text(encoding="utf-8"))["datamodule"] if config.exists() else None
+        whole_path = "datamodule.path" not in averaged
+        source = describe_data(data, whole_path) if data else typed.get("datamodule.path") or typed.get("datamodule")
+        keys = [(word, override_key(word.lstrip("-"))) for word in words]
+        yield RunResult(
+            name_below(file.parent, folder),
+            f"{verb_of(text)} on {source}",
+            tuple(word for word, key in keys if key not in (*IGNORED, *averaged)),
+            json.loads(metrics.read_text(encoding="utf-8")),
+            read_directions(metrics.with_name(DIRECTIONS)),
+            tuple(word for word, key in keys if key in averaged),
+        )
+
+
+def read_directions(file: Path) -> dict[str, bool]:
+    """Read which metrics of a run are better when higher; nothing where it is an old run, or not what it should be."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {name: x for name, x in found.items() if isinstance(x, bool)} if isinstance(found, dict) else {}
+
+
+def higher_is_better(name: str, runs: Iterable[RunResult]) -> bool:
+    """Return a metric's direction: what a run has written, else what is known of the name, else True."""
+    for run in runs:
+        if name in run.directions:
+            return run.directions[name]
+    return known_direction(name) is not False
+
+
+def verb_of(overrides: str) -> str:
+    """Return the verb of a run, which the first line of its overrides.yaml names."""
+    return overrides.splitlines()[0].removeprefix("# mm ") if overrides.startswith("# mm ") else "train"
+
+
+def describe_data(data: Mapping[str, Any], path: bool = True) -> str:
+    """Return which data a finished config reads: the data module, and its file or folder where `path` is set."""
+    parts = (data["_target_"].rpartition(".")[2], data.get("path") if path else None)
+    return " ".join(str(x) for x in parts if x)
+
+
+def name_below(folder: Path, root: Path) -> str:
+    """Return a run's name below the folder that was asked for."""
+    return str(folder.relative_to(root)) if folder != root else folder.name
+
+
+def default_metrics(runs: Sequence[RunResult]) -> list[str]:
+    """Return the test metrics of the whole model, but counts; where nothing was tested, the first that there are."""
+    names = [n for run in runs for n in run.metrics if n.startswith("test/") and n.count("/") == 1]
+    single = [n for n in names if not n.endswith(("_micro", "_macro", "_weighted", "/rows"))]
+    found = sorted(dict.fromkeys(single or names), key=lambda n: not n.endswith("accuracy"))
+    return (found or sorted({n for run in runs for n in run.metrics}))[:4]
+
+
+def rank_settings(runs: Sequence[RunResult], metrics: Sequence[str]) -> Ranking:
+    """Rank the settings of runs of one kind by the first of some metrics."""
+    groups: dict[tuple[str, ...], list[RunResult]] = {}
+    for run in runs:
+        groups.setdefault(run.overrides, []).append(run)
+    common = set.intersection(*(set(overrides) for overrides in groups))
+    lower = not higher_is_better(metrics[0], runs)
+    missing = float("inf") if lower else float("-inf")
+
+    def score(item: tuple[tuple[str, ...], list[RunResult]]) -> float:
+        values = [run.metrics.get(metrics[0]) for run in item[1]]
+        return mean(missing if value is None else value for value in values)
+
+    settings = [
+        Setting(
+            tuple(o for o in overrides if o not in common),
+            tuple(run.folder for run in group),
+            {name: [x for run in group if (x := run.metrics.get(name)) is not None] for name in metrics},
+        )
+        for overrides, group in sorted(groups.items(), key=score, reverse=not lower)
+    ]
+    words = sorted({word for run in runs for word in run.averaged})
+    keys = [override_key(word) for word in words]
+    averaged = tuple(dict.fromkeys(key for key in keys if keys.count(key) > 1))
+    return Ranking(runs[0].kind, tuple(metrics), tuple(sorted(common)), averaged, tuple(settings))
