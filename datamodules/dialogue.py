@@ -7,9 +7,9 @@ from typing import Any
 
 from mm.data.columns import check_columns, read_part
 from mm.data.module import DataModule
-from mm.data.readers.files import Cells, read_cells
+from mm.data.readers.files import read_cells
 from mm.data.sources import make_table, sources
-from mm.data.table import Table
+from mm.data.table import Cells, Table
 
 TURN = re.compile(r"^\s*([^\W\d][\w .'-]{0,29}):(?:\s+(.*))?$")  # not 10:30, nor http://
 

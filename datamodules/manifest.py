@@ -6,10 +6,11 @@ from typing import Any
 
 from mm.data.columns import read_part
 from mm.data.module import DataModule
-from mm.data.readers.files import Cells, read_any, read_cells
+from mm.data.readers.delimited import TableFormat
+from mm.data.readers.files import read_any, read_cells
 from mm.data.readers.in_memory import read_table
 from mm.data.sources import Source, make_table, sources
-from mm.data.table import Table
+from mm.data.table import Cells, Table
 from mm.messages import listing, near
 from mm.modalities import modality_names
 
@@ -30,6 +31,9 @@ class ManifestDataModule(DataModule):
         folder: A modality, where a path may also be a folder of such files: CLASS/FILE, SPLIT/CLASS/FILE, or FILE.
         quotes: Whether fields may be quoted; default: in CSV yes, in TSV no.
         header: The columns' names, where a CSV or TSV file has no line of them.
+        delimiter: The character between fields of CSV and TSV files; default: a comma in .csv, a tab in .tsv.
+        encoding: Of CSV and TSV files, such as "latin-1"; default: UTF-8.
+        media_root: The folder that paths in cells are relative to; default: that of the file.
         inputs: Names of inputs to use; or, instead of columns, input name to column: {"text": "words"}; an input that
             is not called as a modality is {"premise": {"column": "s1", "modality": "text"}}.
         targets: Target name to column, or names of columns; instead of columns.
@@ -48,6 +52,9 @@ class ManifestDataModule(DataModule):
         folder: str | None = None,
         quotes: bool | None = None,
         header: Sequence[str] | None = None,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        media_root: str | None = None,
         inputs: Sequence[str] | Mapping[str, Any] | None = None,
         targets: Sequence[str] | Mapping[str, str] | None = None,
         **shared: Any,
@@ -66,6 +73,9 @@ class ManifestDataModule(DataModule):
         self.folder = folder
         self.quotes = quotes
         self.header = header
+        self.delimiter = delimiter
+        self.encoding = encoding
+        self.media_root = media_root
 
     def read(self) -> Table:
         parts = [read_part(self.cells(one), Path(one.path), self.columns_of(one), self) for one in self.sources]
@@ -74,13 +84,14 @@ class ManifestDataModule(DataModule):
     def cells(self, source: Source) -> Cells:
         """Of one file, or of a folder. Errors: ValueError where its split is told twice."""
         header = self.header if source.header is None else source.header
+        form = TableFormat(self.quotes, header, self.delimiter, self.encoding)
         if source.table is not None:
             cells = read_table(source.table)
         elif self.folder is None:
-            cells = read_cells(Path(source.path), self.quotes, header)
+            cells = read_cells(Path(source.path), form)
         else:
             unlabelled = self.whole or not self.readers
-            cells = read_any(Path(source.path), self.folder, self.quotes, header, flat=unlabelled)
+            cells = read_any(Path(source.path), self.folder, form, flat=unlabelled)
         if source.split is not None:
             if "split" in cells:
                 raise ValueError(f"datamodule.path: {source.path} has a column 'split' already; leave out its split")

@@ -8,9 +8,9 @@ import numpy as np
 
 from mm.data.columns import read_part
 from mm.data.module import DataModule
-from mm.data.readers.files import Cells, read_cells
+from mm.data.readers.files import read_cells
 from mm.data.sources import Source, make_table
-from mm.data.table import Table
+from mm.data.table import Cells, Table
 from mm.transforms.target.classes import sort_classes
 from mm.types import TargetData
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from mm.data.module import DataModule
-from mm.data.readers.files import Cells, read_cells
+from mm.data.readers.files import read_cells
 from mm.data.splitting import make_split
-from mm.data.table import Table
+from mm.data.table import Cells, Table
 from mm.data.targets import add_target
 from mm.messages import near
 from mm.types import DataSpec, InputData

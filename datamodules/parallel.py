@@ -6,9 +6,9 @@ from typing import Any
 
 from mm.data.columns import read_part
 from mm.data.module import DataModule
-from mm.data.readers.files import Cells, read_lines
+from mm.data.readers.lines import read_lines
 from mm.data.sources import Source, make_table
-from mm.data.table import Table
+from mm.data.table import Cells, Table
 from mm.modalities import modality_names
 
 

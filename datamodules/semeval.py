@@ -7,9 +7,8 @@ from typing import Any
 
 from mm.data.columns import read_part
 from mm.data.module import DataModule
-from mm.data.readers.files import Cells
 from mm.data.sources import Source, make_table
-from mm.data.table import Table
+from mm.data.table import Cells, Table
 
 COLUMNS = {"text": "text", "target": "relation", "id": "id", "split": "split"}
 

@@ -41,6 +41,8 @@ MAY = {
     "datamodules": {"types", "transforms", "annotations", "data"},
     "applying": {"types", "checkpoint"},
     **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
+    # Its measures are those of the tasks; robustness keeps the features of inputs that nothing happens to.
+    "evaluation": {*["types", "model", "checkpoint", "metrics", "transforms", "applying", "tasks", "features"]},
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.

@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from mm.cli._logging import print_log
 from mm.cli._output import lasting_output
 from mm.cli._streams import leave_ascii, settle
 from mm.signals import Stopped, Stopper, stopping, tell
@@ -29,7 +30,7 @@ def main() -> None:
     settle()
     training = sys.argv[1:2] == ["train"] and not {"-m", "--multirun"} & set(sys.argv)
     note = "mm: nobody reads the standard output any more; the run goes on without it" if training else ""
-    with lasting_output(note), stopping() as stopper:
+    with lasting_output(note), print_log(), stopping() as stopper:
         try:
             command(stopper)
         except Stopped as end:

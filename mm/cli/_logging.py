@@ -1,4 +1,4 @@
-"""Messages that rooms log, on standard error."""
+"""Messages that rooms log: notes on standard output, warnings on standard error."""
 
 import logging
 import sys
@@ -7,13 +7,19 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def log_to_stderr() -> Iterator[None]:
-    """Print what rooms log at level WARNING and above to standard error, a line each, without a prefix."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(logging.WARNING)
+def print_log() -> Iterator[None]:
+    """Print what rooms log at level INFO and above, a line each, without a prefix."""
     log = logging.getLogger("mm")
-    log.addHandler(handler)
+    notes, problems = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    notes.addFilter(lambda record: record.levelno < logging.WARNING)
+    problems.setLevel(logging.WARNING)
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(notes)
+    log.addHandler(problems)
     try:
         yield
     finally:
-        log.removeHandler(handler)
+        log.removeHandler(notes)
+        log.removeHandler(problems)
+        log.setLevel(before)

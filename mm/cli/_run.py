@@ -21,10 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from mm import checkpoint
 from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import newest_first
-from mm.cli import _alignment, _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
+from mm.cli import _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import resume_command, save_overrides, shown
 from mm.cli._escape import build
+from mm.data.summary import describe_splits
 from mm.data.targets import check_labelled
+from mm.evaluation.zero_shot import check_alignment, zero_shot_after_training
 from mm.files import refusal
 from mm.messages import command, is_first_process, near, plain, say
 from mm.runs.card import model_card
@@ -78,6 +80,8 @@ def prepare(cfg: DictConfig) -> Run:
     if is_first_process():
         counts = ", ".join(f"{name} {count}" for name, count in split_counts(datamodule).items())
         print(f"{plain(datamodule.table.source)}: {counts} rows")
+        for line in describe_splits(datamodule.table):
+            print(f"  {line}")
     _finish.finish_model(cfg, spec)
     metrics, sources = _finish.cut_metrics(cfg), _weights.cut_sources(cfg)
     _tokenizers.finish_tokenizers(cfg, datamodule)
@@ -109,7 +113,7 @@ def prepare(cfg: DictConfig) -> Run:
         raise ValueError(f"task.optimizer: {error}") from error
     check_settings(cfg, task)
     settle_monitor(cfg, task.val_names())
-    _alignment.check(task, datamodule)
+    check_alignment(task, datamodule)
     if isinstance(task, Supervised):
         heads = [name for name in model.heads if name in datamodule.table.targets]
         check_labelled(datamodule.table, heads, cfg.monitor.metric if cfg.trainer.limit_val_batches else None)
@@ -247,7 +251,7 @@ def finish(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> float |
         task.model = trainer.strategy.whole(task.model)
     if not trainer.is_global_zero:
         return score
-    results |= _alignment.told_after_training(task, datamodule) if tested else {}
+    results |= zero_shot_after_training(task, datamodule) if tested else {}
     if task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
     results |= data_counts(datamodule)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm.cli._import_path import add_working_directory
-from mm.cli._logging import log_to_stderr
 from mm.messages import cell, near
 
 if TYPE_CHECKING:
@@ -44,8 +43,7 @@ def main(argv: list[str]) -> None:
         if name not in index.inputs:
             raise ValueError(f"among={name}: {path} has {', '.join(index.inputs)}{near(name, index.inputs)}")
     model = checkpoint.load(given["checkpoint"], split_names(given["allow"]))
-    with log_to_stderr():
-        report = search(model, index, given["query"], int(given["k"]), among, given["input"])
+    report = search(model, index, given["query"], int(given["k"]), among, given["input"])
     if among != [report.query_input] and not report.aligned:
         print(
             "this model has not learnt to bring its inputs together (task=contrastive): what is near in another than "

@@ -11,9 +11,8 @@ from mm.batching import is_absent
 from mm.cells import distinct, label_of, text_fault
 from mm.data.media_files import file_faults, stat_files
 from mm.data.module import DataModule
-from mm.data.readers.files import Cells
 from mm.data.splitting import check_split, make_split
-from mm.data.table import Fault, Table
+from mm.data.table import Cells, Fault, Table
 from mm.data.tabular import cut_tabular, rows_of
 from mm.messages import listing, near, say
 from mm.modalities import get_modality, modality_names
@@ -75,12 +74,14 @@ def read_part(
     if kept is None:
         cells, columns = join_pairs(cells, columns, source, module)
     found = find_columns(cells, source, columns, tabular, module, kept)
-    raw = read_inputs(cells, source, found, kept)
+    root = source.parent if module.media_root is None else Path(module.media_root)
+    raw = read_inputs(cells, root, found, kept)
     if kept is None and not module.trained:
         check_empty(raw, found, source)
     ids = read_ids(cells, found.roles["id"])
     id_column = found.roles["id"] or "id"
-    split, unknown, drawn = find_split(cells, found.roles, found.targets, module)
+    groups = read_groups(cells, found.roles["group"])
+    split, unknown, drawn = find_split(cells, found.roles, found.targets, groups, module)
     faults = [f._replace(message=f.message + way_out("id", found.roles, columns)) for f in wrong_ids(ids, id_column)]
     unknown = [f._replace(message=f.message + way_out("split", found.roles, columns)) for f in unknown]
     files: dict[str, np.ndarray] = {}
@@ -88,19 +89,20 @@ def read_part(
         faults += [Fault(row, column, wrong) for row, wrong in get_modality(modality).cell_faults(raw[name])]
         if get_modality(modality).in_files:
             files[name] = stat_files(raw[name])
-            faults += file_faults(raw[name], files[name], cells[column], column, source)
+            faults += file_faults(raw[name], files[name], cells[column], column, root)
     table = Table(
         inputs=raw,
         targets={},
         ids=ids,
         split=split,
+        groups=groups,
         spec=DataSpec(inputs={}, targets={}),
         source=source.name,
         columns={name: column for name, (column, _) in found.inputs.items()},
         faults=[f for f in faults if split[f.row] != ""] + unknown,
         files=files,
         shard=None if kept is None else kept.shard,
-        folders=[str(source if source.is_dir() else source.parent)],
+        folders=[str(source if source.is_dir() else root)],
     )
     if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
         module.settle(table)
@@ -110,7 +112,7 @@ def read_part(
             table.spec.inputs[name] = InputData(modality=modality, columns=found.tabular[name])
         elif kept is None:
             table.spec.inputs[name] = get_modality(modality).probe(
-                raw[name], source, module.trained, found.inputs[name][0], files.get(name)
+                raw[name], source, module.trained, found.inputs[name][0], files.get(name), root
             )
         else:
             table.spec.inputs[name] = kept.spec[name]
@@ -151,14 +153,14 @@ def find_columns(
     return Named(inputs, tabular, targets, roles)
 
 
-def read_inputs(cells: Cells, source: Path, found: Named, kept: Kept | None) -> dict[str, Sequence[Any]]:
+def read_inputs(cells: Cells, root: Path, found: Named, kept: Kept | None) -> dict[str, Sequence[Any]]:
     """Input name -> raw, by row."""
     if kept is not None:
         return {name: kept.raw[name] for name in found.inputs}
     return {
         name: rows_of(cells, found.tabular[name])
         if name in found.tabular
-        else get_modality(modality).read_cells(cells[column], source.parent)
+        else get_modality(modality).read_cells(cells[column], root)
         for name, (column, modality) in found.inputs.items()
     }
 
@@ -321,8 +323,22 @@ def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
     return faults
 
 
+def read_groups(cells: Cells, column: str | None) -> np.ndarray | None:
+    """Return the group of each row, (N,) of str; a row without one is a group of its own. None without a column."""
+    if not column:
+        return None
+    names, place = distinct(cells[column])
+    forms = one_form([name for name in names if name])
+    own = [forms.get(name, "") for name in names]
+    return np.array([own[i] or f"\0{row}" for row, i in enumerate(place.tolist())])
+
+
 def find_split(
-    cells: Cells, roles: Mapping[str, str | None], targets: Mapping[str, str], module: DataModule
+    cells: Cells,
+    roles: Mapping[str, str | None],
+    targets: Mapping[str, str],
+    groups: np.ndarray | None,
+    module: DataModule,
 ) -> tuple[np.ndarray, list[Fault], np.ndarray]:
     """From the split column; else, or where it names no validation rows, made.
 
@@ -332,16 +348,11 @@ def find_split(
     nothing = np.zeros(0, dtype=np.int64)
     if module.whole and roles["split"] is None:
         return np.full(count, "test", dtype=object), [], nothing
-    labels, groups = None, None
+    labels = None
     strata = [strata_of(cells[column], module.reader(name)) for name, column in targets.items()]
     for found in sorted(strata, key=lambda found: not isinstance(found[0], str)):  # one name a row before several
         if labels is None and found[0] is not None:
             labels = found
-    if roles["group"]:  # a row without a group is one of its own
-        names, place = distinct(cells[roles["group"]])
-        forms = one_form([name for name in names if name])
-        own = [forms.get(name, "") for name in names]
-        groups = np.array([own[i] or f"\0{row}" for row, i in enumerate(place.tolist())])
     if roles["split"] is None:
         return make_split(count, module.split, labels, groups), [], nothing
     split, faults = check_split(cells[roles["split"]], roles["split"])

@@ -43,7 +43,7 @@ def stat_files(paths: Sequence[str | None]) -> np.ndarray:
 
 
 def file_faults(
-    paths: Sequence[str | None], stats: np.ndarray, cells: Sequence[Any], column: str, source: Path
+    paths: Sequence[str | None], stats: np.ndarray, cells: Sequence[Any], column: str, root: Path
 ) -> list[Fault]:
     """Every row whose file is missing, empty or a folder: found at the start, not an hour into the epoch.
 
@@ -52,7 +52,7 @@ def file_faults(
         stats: As `stat_files` gives them.
         cells: What the table says.
         column: Its column.
-        source: The table.
+        root: The folder that they are relative to.
 
     Returns:
         One fault for each such row. The first row with a missing file says how many there are.
@@ -66,7 +66,7 @@ def file_faults(
         if not isinstance(cell, str):
             faults.append(Fault(row, column, f"got {type(cell).__name__}, wanted the path of a file as text"))
         elif size == NO_FILE:
-            missing.append(Fault(row, column, f"no file {listing([path], longest=300)}{remote_hint(cell, source)}"))
+            missing.append(Fault(row, column, f"no file {listing([path], longest=300)}{remote_hint(cell, root)}"))
         elif size == FOLDER:
             faults.append(Fault(row, column, f"{listing([path], longest=300)} is a folder, wanted a file"))
         else:
@@ -79,10 +79,10 @@ def file_faults(
     return faults + missing
 
 
-def remote_hint(cell: str, source: Path) -> str:
+def remote_hint(cell: str, root: Path) -> str:
     """What to do about a path that no file is at, where its form tells."""
     scheme = cell.split("://", 1)[0] if "://" in cell else ""
-    relative = f"paths are relative to {source.parent.resolve()}"
+    relative = f"paths are relative to {root.resolve()}"
     if scheme == "file":
         return f"; file:// is not understood: write the path alone, /folder/file; {relative}"
     if scheme:

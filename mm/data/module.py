@@ -105,6 +105,7 @@ class DataModule(LightningDataModule):
         self.trained = trained or whole
         self.whole = whole
         self.columns: Mapping[str, Any] = {}  # as in conf/datamodule/manifest.yaml; kept with a trained model
+        self.media_root: str | None = None  # the folder that paths are relative to; None: that of the table file
         self.transforms: dict[str, Transform] = {}
         self.stored: dict[str, Transform] = {}  # take the row's number instead of the raw input: computed before
         self._lengths: dict[str, np.ndarray] = {}

@@ -117,6 +117,7 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
         targets={},
         ids=[f"{name}:{one}" for name, table in zip(names, tables) for one in table.ids],
         split=np.concatenate([table.split for table in tables]),
+        groups=join_groups(tables),
         spec=DataSpec(inputs=spec, targets={}),
         source=" + ".join(names),
         faults=[f._replace(row=f.row + first) for table, first in zip(tables, firsts) for f in table.faults],
@@ -131,6 +132,17 @@ def join_files(tables: Sequence[Table], name: str) -> np.ndarray:
     """Concatenate the file statistics of an input; a table without the input has no file. -> (N, 3)"""
     none = [np.full((len(table.ids), STATS), NO_FILE, dtype=np.int64) for table in tables]
     return np.concatenate([table.files.get(name, absent) for table, absent in zip(tables, none)])
+
+
+def join_groups(tables: Sequence[Table]) -> np.ndarray | None:
+    """Concatenate the groups of rows; a row of a table without groups is one of its own. -> (N,) of str, or None"""
+    if all(table.groups is None for table in tables):
+        return None
+    parts = [
+        np.array([f"\0{i} {row}" for row in range(len(table.ids))]) if table.groups is None else table.groups
+        for i, table in enumerate(tables)
+    ]
+    return np.concatenate(parts)
 
 
 def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -> dict[str, InputData]:

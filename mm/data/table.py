@@ -10,6 +10,7 @@ import numpy as np
 from mm.types import DataSpec
 
 SPLITS = ("train", "val", "test")
+Cells = dict[str, Any]  # column name -> its cells by row, a list or a TextColumn
 ON_ERROR = ("raise", "drop", "missing")
 
 
@@ -47,6 +48,7 @@ class Table:
     origins: list[Origin] = field(default_factory=list)  # of a mixture: its files, at least two
     kept: bool = False  # whether the training rows are those that datamodule.split.rows keeps
     files: dict[str, np.ndarray] = field(default_factory=dict)  # input name -> (N, 3) as in paths.stat_files
+    groups: np.ndarray | None = None  # (N,) of str, the group of each row; None: rows have none
     shard: np.ndarray | None = None  # (N,) the shard that each row lies in; None: all rows are equally at hand
     folders: list[str] = field(default_factory=list)  # that the paths of its media files begin with
 

@@ -36,11 +36,10 @@ def choose(count: int, most: int, sample: int) -> list[int]:
     return sorted({*even.tolist(), *np.random.default_rng(0).choice(count, rest, replace=False).tolist()})
 
 
-def no_file(source: Path, modality: str) -> str:
+def no_file(source: Path, modality: str, root: Path) -> str:
     """Return the message for an input none of whose files exists."""
     return (
-        f"{source}: none of the files that its {modality} column names exists; paths are relative to "
-        f"{source.parent.resolve()}"
+        f"{source}: none of the files that its {modality} column names exists; paths are relative to {root.resolve()}"
     )
 
 

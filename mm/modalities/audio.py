@@ -27,12 +27,18 @@ class Audio(Modality):
     extra_steps = 1007
 
     def probe(
-        self, raw: Sequence[Any], source: Path, trained: bool, column: str = "", stats: np.ndarray | None = None
+        self,
+        raw: Sequence[Any],
+        source: Path,
+        trained: bool,
+        column: str = "",
+        stats: np.ndarray | None = None,
+        root: Path | None = None,
     ) -> InputData:
         """Return the most common sample rate of the sounds, by their headers."""
         paths = existing(raw, stats)
         if not paths and not trained:
-            raise ValueError(no_file(source, self.name))
+            raise ValueError(no_file(source, self.name, root or source.parent))
         chosen = choose_files(paths, trained, FILES, FILES) if paths else []
         rates = sample_rates(chosen)
         if not trained and not rates:

@@ -74,7 +74,13 @@ class Modality:
         yield from ()
 
     def probe(
-        self, raw: Sequence[Any], source: Path, trained: bool, column: str = "", stats: np.ndarray | None = None
+        self,
+        raw: Sequence[Any],
+        source: Path,
+        trained: bool,
+        column: str = "",
+        stats: np.ndarray | None = None,
+        root: Path | None = None,
     ) -> InputData:
         """Return what the raw inputs have in common, and report it.
 
@@ -85,6 +91,7 @@ class Modality:
             column: The column, for messages.
             stats: Of modalities in files, their sizes in bytes in the first column (N, 3), negative where there is no
                 file; None: all are there.
+            root: The folder that paths are relative to, for messages; default: that of the table.
 
         Raises:
             ValueError: If nothing can be read, and the model is not trained.

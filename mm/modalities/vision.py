@@ -46,12 +46,18 @@ class Vision(Modality):
     is_sequence = False
 
     def probe(
-        self, raw: Sequence[Any], source: Path, trained: bool, column: str = "", stats: np.ndarray | None = None
+        self,
+        raw: Sequence[Any],
+        source: Path,
+        trained: bool,
+        column: str = "",
+        stats: np.ndarray | None = None,
+        root: Path | None = None,
     ) -> InputData:
         """Return size, channels and largest value of the pictures, by their headers."""
         paths = existing(raw, stats)
         if not paths and not trained:
-            raise ValueError(no_file(source, self.name))
+            raise ValueError(no_file(source, self.name, root or source.parent))
         chosen = choose_files(paths, trained, HEADERS, SAMPLE) if paths else []
         headers = read_headers(chosen)
         if not headers.read:

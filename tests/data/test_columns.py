@@ -410,3 +410,12 @@ def test_columns_of_a_large_file_stay_in_the_memory_of_arrow(make: Make) -> None
     assert module.table.ids[:2] == ["0", "1"]
     assert module.table.ids[-1] == "199"
     assert len(module.table.ids) == 200
+
+
+def test_paths_may_be_relative_to_another_folder(make, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "photos/a.png")
+    rows = "vision,target\n" + "a.png,x\n" * 10
+    assert make("a.csv", rows, media_root=str(tmp_path / "photos")).spec.inputs["vision"].size == (4, 4)
+    with pytest.raises(ValueError, match=rf"vision column names exists; paths are relative to {tmp_path}/other"):
+        make("a.csv", rows, media_root=str(tmp_path / "other"), on_error="missing")

@@ -13,7 +13,7 @@ from mm.modalities import get_modality
 
 def faults(folder: Path, *cells: object) -> dict[int, str]:
     found = get_modality("vision").read_cells(cells, folder)
-    return {f.row: f.message for f in file_faults(found, stat_files(found), cells, "photo", folder / "rows.csv")}
+    return {f.row: f.message for f in file_faults(found, stat_files(found), cells, "photo", folder)}
 
 
 def test_each_file_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

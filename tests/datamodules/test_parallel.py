@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from mm.data.readers.files import read_lines
+from mm.data.readers.lines import read_lines
 from mm.datamodules.parallel import ParallelDataModule
 from mm.transforms.target.written import Written
 

@@ -5,7 +5,10 @@ from typing import Any
 
 import pyarrow
 
-from mm.data.readers.files import Cells, check_header, packed, unpack_table
+from mm.data.readers.encoding import check_header
+from mm.data.readers.jsonl import packed
+from mm.data.readers.parquet import unpack_table
+from mm.data.table import Cells
 from mm.messages import near
 
 SETTINGS = ("path", "weight", "columns", "split", "header")  # of one of several files; see sources.py

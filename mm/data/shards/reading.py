@@ -18,7 +18,8 @@ import pyarrow.parquet
 from mm.annotations import check_fields, fits
 from mm.cells import text_of
 from mm.data.fingerprint import column, file_key
-from mm.data.readers.files import Cells, unpack_table
+from mm.data.readers.parquet import unpack_table
+from mm.data.table import Cells
 from mm.files import whole
 from mm.modalities import get_modality
 from mm.transforms.stored import Stored, StoredError

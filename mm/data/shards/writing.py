@@ -21,9 +21,8 @@ from mm.cells import text_of, undecodable
 from mm.data.columns import Part, read_part, target_columns
 from mm.data.fingerprint import column as column_digests
 from mm.data.module import DataModule
-from mm.data.readers.files import Cells
 from mm.data.shards.reading import FORMAT, INDEX, OWN, About, Shard
-from mm.data.table import SPLITS, Fault, Table
+from mm.data.table import SPLITS, Cells, Fault, Table
 from mm.files import whole
 from mm.modalities import get_modality
 

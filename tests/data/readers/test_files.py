@@ -7,7 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mm.data.readers.files import read_any, read_cells, read_folder
+from mm.data.readers.delimited import TableFormat
+from mm.data.readers.files import read_any, read_cells
+from mm.data.readers.folders import read_folder
 from mm.text_column import TextColumn
 
 
@@ -18,7 +20,7 @@ def write(folder: Path, name: str, data: bytes | str) -> Path:
 
 def refused(path: Path, message: str, **how: object) -> None:
     with pytest.raises(ValueError, match=message):
-        read_cells(path, **how)
+        read_cells(path, TableFormat(**how))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,10 @@ def test_quotes(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", 'a,b\n"one\ntwo, ""three""",x\n')
     assert read_cells(path) == {"a": ['one\ntwo, "three"'], "b": ["x"]}
     assert read_cells(write(tmp_path, "b.tsv", 'a\tb\n"one\tx\n')) == {"a": ['"one'], "b": ["x"]}
-    assert read_cells(write(tmp_path, "c.tsv", 'a\tb\n"o\tne"\tx\n'), quotes=True) == {"a": ["o\tne"], "b": ["x"]}
+    assert read_cells(write(tmp_path, "c.tsv", 'a\tb\n"o\tne"\tx\n'), TableFormat(quotes=True)) == {
+        "a": ["o\tne"],
+        "b": ["x"],
+    }
     refused(write(tmp_path, "d.csv", 'a,b\n1,x\n"open,x\n3,z\n'), r"d.csv: line 3: a quote is opened and never closed")
     refused(write(tmp_path, "e.csv", 'a,b\n1,x\n"o"pen,x\n'), r"e.csv: line 3: .*; write a quote inside a field")
     long = "x" * 200_000
@@ -78,7 +83,7 @@ def test_binary_data_is_no_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("quotes", [True, False])
 def test_columns_of_texts_are_in_the_memory_of_arrow(tmp_path: Path, quotes: bool) -> None:
     rows = '1,"x"\r\n\n,"y, ""z"""\n' if quotes else "1,x\r\n\n,y\n"
-    cells = read_cells(write(tmp_path, "a.csv", f"\ufeffa, b \n{rows}"), quotes)
+    cells = read_cells(write(tmp_path, "a.csv", f"\ufeffa, b \n{rows}"), TableFormat(quotes))
     assert cells == {"a": ["1", ""], "b": ["x", 'y, "z"' if quotes else "y"]}
     assert all(isinstance(column, TextColumn) for column in cells.values())
     cells = read_cells(write(tmp_path, "a.jsonl", '{"a": "x", "b": 1}\n{"c": "\\ud800", "b": "y"}\n'))
@@ -107,8 +112,11 @@ def test_undecodable_cells_are_kept_for_their_row(tmp_path: Path) -> None:
 
 def test_header(tmp_path: Path) -> None:
     tsv = write(tmp_path, "a.tsv", "a good film\t1\nbad\t0\n")
-    assert read_cells(tsv, header=["text", "label"]) == {"text": ["a good film", "bad"], "label": ["1", "0"]}
-    assert read_cells(write(tmp_path, "a.csv", "\ufeffx,1\n"), header=["t", 0]) == {"t": ["x"], "0": ["1"]}
+    assert read_cells(tsv, TableFormat(header=["text", "label"])) == {
+        "text": ["a good film", "bad"],
+        "label": ["1", "0"],
+    }
+    assert read_cells(write(tmp_path, "a.csv", "\ufeffx,1\n"), TableFormat(header=["t", 0])) == {"t": ["x"], "0": ["1"]}
     refused(tsv, "line 1: 2 fields, but datamodule.header names 3: a, b, c", header=["a", "b", "c"])
     refused(tsv, "line 1: 2 fields, but datamodule.header names 1", header=["a"])
     refused(tsv, "datamodule.header: the column 'a' is there twice", header=["a", "a"])
@@ -213,3 +221,22 @@ def test_plain_texts_are_lines(tmp_path):
     (tmp_path / "b.txt").write_text("\n\n")
     with pytest.raises(ValueError, match="has no rows"):
         read_cells(tmp_path / "b.txt")
+
+
+def test_other_delimiters_and_encodings(tmp_path):
+    text = "name;town\nZoë;Köln\n'a;b';x\n"
+    latin = write(tmp_path, "a.csv", text.replace("'", '"').encode("latin-1"))
+    form = TableFormat(delimiter=";", encoding="latin-1")
+    assert read_cells(latin, form) == {"name": ["Zoë", "a;b"], "town": ["Köln", "x"]}
+    wide = write(tmp_path, "b.tsv", "name\ttown\nZoë\tKöln\n".encode("utf-16"))
+    assert read_cells(wide, TableFormat(encoding="utf-16")) == {"name": ["Zoë"], "town": ["Köln"]}
+    assert read_cells(write(tmp_path, "c.csv", "a|b\n1|2\n"), TableFormat(delimiter="|")) == {"a": ["1"], "b": ["2"]}
+    for wrong, message in (
+        (TableFormat(delimiter=";;"), "datamodule.delimiter: got ';;', wanted one character"),
+        (TableFormat(encoding="latin-0"), "datamodule.encoding: got 'latin-0', wanted one that Python knows"),
+        (TableFormat(encoding="ascii"), "a.csv: line 1: can't be read as ascii"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_cells(latin, wrong)
+    with pytest.raises(ValueError, match="datamodule.encoding: is for .csv and .tsv files, got a.jsonl"):
+        read_cells(write(tmp_path, "a.jsonl", "{}"), TableFormat(encoding="latin-1"))

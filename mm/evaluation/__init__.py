@@ -1,0 +1,17 @@
+"""Evaluation: metrics on any data, subsets of inputs, robustness, probes and prompts."""
+
+from mm.evaluation.probing import FewShot, ProbeReport, Probes, extract_embeddings, few_shot, linear_probe, probe
+from mm.evaluation.zero_shot import ClassPrompts, embed_texts, zero_shot_metrics
+
+__all__ = [
+    "ClassPrompts",
+    "FewShot",
+    "ProbeReport",
+    "Probes",
+    "embed_texts",
+    "extract_embeddings",
+    "few_shot",
+    "linear_probe",
+    "probe",
+    "zero_shot_metrics",
+]

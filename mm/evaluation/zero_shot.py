@@ -1,0 +1,227 @@
+"""Zero-shot classification: the class whose prompts lie closest (CLIP, Radford et al. 2021)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from mm.batching import Sample, collate
+from mm.checkpoint import to_device
+from mm.messages import is_first_process, listing, near, plain
+from mm.metrics.zero_shot import COMBINE, class_vectors, zero_shot
+from mm.model import MultimodalModel
+from mm.tasks.base import Task
+from mm.tasks.contrastive import Contrastive
+from mm.tasks.measures import section
+from mm.types import DataSource, TargetData, Towered, Transform
+from mm.windows import directions
+
+PROMPT_BATCH = 256  # prompts that are encoded at once
+log = logging.getLogger("mm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassPrompts:
+    """Prompts of the classes of a target.
+
+    Args:
+        target: The target, each row of which has one class.
+        templates: Texts with one `{}`, where the class stands.
+        names: Class to what it is called in a prompt, for those that are called otherwise.
+        combine: How the vectors of several inputs are combined: `mean`, `product` or `joint`, see
+            `mm.metrics.zero_shot`.
+    """
+
+    target: str
+    templates: Sequence[str] = ("{}",)
+    names: Mapping[str, str] = field(default_factory=dict)
+    combine: str = "mean"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self | None:
+        """Return the prompts that a config describes; None where it names no target."""
+        return None if config.get("target") is None else cls(**config)
+
+
+def check_alignment(task: Task, data: DataSource) -> None:
+    """Check what a contrastive task reads of the data; other tasks pass.
+
+    Raises:
+        ValueError: If a target is lacking or of another kind, or prompts can't be written or read.
+    """
+    if not isinstance(task, Contrastive):
+        return
+    if task.label is not None:
+        check_class_target(data, "task.label", task.label)
+    if task.group is not None:
+        check_class_target(data, "task.group", task.group)
+    prompts = ClassPrompts.from_config(task.zero_shot)
+    if prompts is None:
+        return
+    check_prompts(prompts, data, task.model)
+    if prompts.combine != "joint" and any(len(group) > 2 for group in task.names):
+        rank_zero_warn(
+            "task.loss compares all inputs of a row at once, so that an input and a text alone need not lie close: "
+            "task.zero_shot.combine=joint is what goes with it, and recall of single inputs tells nothing"
+        )
+
+
+def check_prompts(prompts: ClassPrompts, data: DataSource, model: MultimodalModel) -> None:
+    """Check that prompts fit the data and the model.
+
+    Raises:
+        ValueError: If they can't be written, or the model reads no text.
+    """
+    if prompts.combine not in COMBINE:
+        raise ValueError(f"zero_shot.combine: got '{prompts.combine}', wanted one of {', '.join(COMBINE)}")
+    if not prompts.templates:
+        raise ValueError("zero_shot.templates: got none, wanted at least one, such as '{}'")
+    for template in prompts.templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"zero_shot.templates: got '{template}', wanted one {{}} where the class stands")
+    classes = check_class_target(data, "zero_shot.target", prompts.target).classes
+    for name in prompts.names:
+        if str(name) not in classes:
+            known = listing(classes)
+            raise ValueError(f"zero_shot.names: no class '{name}' in '{prompts.target}', there are {known}")
+    if isinstance(model.fusion, Towered):
+        raise ValueError("zero_shot: the model aligns towers of inputs, and prompts are a text alone; leave it out")
+    if not any(modality == "text" for modality in input_modalities(data, model.inputs).values()):
+        raise ValueError(f"zero_shot: prompts are texts, but the inputs are {', '.join(model.inputs)}")
+
+
+def check_class_target(data: DataSource, option: str, target: str) -> TargetData:
+    """Return what the data knows of a target.
+
+    Args:
+        data: The data.
+        option: The key or argument that names the target, for messages.
+        target: The target.
+
+    Raises:
+        ValueError: If the data lacks it, or its rows have no single class.
+    """
+    if target not in data.targets:
+        raise ValueError(
+            f"{option}: got '{target}', the data has {', '.join(data.targets) or 'no target'}"
+            f"{near(target, data.targets)}"
+        )
+    if data.spec.targets[target].kind != "class":
+        raise ValueError(f"{option}: '{target}' is no target of one class per row")
+    return data.spec.targets[target]
+
+
+def input_modalities(data: DataSource, inputs: Sequence[str]) -> dict[str, str]:
+    """Return the modalities of those inputs that the data has."""
+    known = data.spec.inputs
+    return {name: known[name].modality for name in inputs if name in known}
+
+
+def zero_shot_after_training(task: Task, data: DataSource) -> dict[str, float]:
+    """Return the zero-shot accuracy of a task's last test, by the prompts that it was built with.
+
+    It is empty for a task that is not contrastive, or has no prompts.
+    """
+    if not isinstance(task, Contrastive) or task.loss is None:
+        return {}
+    return zero_shot_metrics(task, data, ClassPrompts.from_config(task.zero_shot), task.loss.temperature().item())
+
+
+def zero_shot_metrics(
+    task: Contrastive, data: DataSource, prompts: ClassPrompts | None, logit_scale: float
+) -> dict[str, float]:
+    """Measure the zero-shot accuracy of a task's last test.
+
+    Args:
+        task: A contrastive task that has been tested.
+        data: The data that it was tested on.
+        prompts: The classes' prompts; None: nothing is measured.
+        logit_scale: By which similarities are multiplied, as learnt.
+
+    Returns:
+        `test[INPUT]/zero_shot_accuracy` for every input, and `test/...` for all that are no text together; and the
+        accuracy of chance.
+    """
+    if prompts is None:
+        return {}
+    assert task.embedded is not None
+    vectors, present, row = task.embedded
+    inputs, modalities = task.model.inputs, input_modalities(data, task.model.inputs)
+    target = check_class_target(data, "zero_shot.target", prompts.target)
+    truth = data.targets[prompts.target][row]
+    text = next(name for name, modality in modalities.items() if modality == "text")
+    classes = embed_classes(task.model, data, prompts, text)
+    metrics = {"test/zero_shot_chance": 1 / len(target.classes)}
+    for part in input_subsets(inputs, [name for name, modality in modalities.items() if modality != "text"]):
+        index = [inputs.index(name) for name in part]
+        rows = present[:, index].any(1) & (truth >= 0)
+        if rows.any():
+            scores = zero_shot(vectors[rows][:, index], present[rows][:, index], classes, prompts.combine, logit_scale)
+            right = (scores.argmax(1) == truth[rows]).double().mean()
+            metrics[f"{section('test', part, inputs)}/zero_shot_accuracy"] = float(right)
+    return metrics
+
+
+def embed_classes(
+    model: MultimodalModel, data: DataSource, prompts: ClassPrompts, input: str, projected: bool = True
+) -> Tensor:
+    """Embed the prompts of each class.
+
+    Args:
+        model: The model.
+        data: Has the model's transforms.
+        prompts: The prompts.
+        input: The text input that reads them.
+        projected: Whether vectors are projected to the model's width; else they are the encoder's own.
+
+    Returns:
+        A unit vector for each class, (C, D).
+    """
+    classes = check_class_target(data, "zero_shot.target", prompts.target).classes
+    names = {str(key): str(value) for key, value in prompts.names.items()}
+    texts = [t.replace("{}", names.get(c, c)) for c in classes for t in prompts.templates]
+    if is_first_process():
+        log.info(f"zero-shot: each class told by {len(prompts.templates)} prompts, the first '{plain(texts[0])}'")
+    vectors = embed_texts(model, data.transforms[input], input, texts, projected)
+    return class_vectors(vectors.view(len(classes), len(prompts.templates), -1))
+
+
+def input_subsets(inputs: Sequence[str], together: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return every input alone, and some together."""
+    return list(dict.fromkeys([*((name,) for name in inputs), *([tuple(together)] if together else [])]))
+
+
+@torch.no_grad()
+def embed_texts(
+    model: MultimodalModel, transform: Transform, input: str, texts: Sequence[str], projected: bool = True
+) -> Tensor:
+    """Embed texts by the encoder of one input.
+
+    Args:
+        model: The model; it is put into evaluation mode.
+        transform: The input's transform.
+        input: The input.
+        texts: The texts.
+        projected: Whether vectors are projected to the model's width; else they are the encoder's own.
+
+    Returns:
+        A unit vector for each text, (N, D); of a text in several windows the direction of the mean.
+    """
+    model.eval()
+    device, part = next(model.parameters()).device, model.share.get(input, input)
+    vectors = []
+    for start in range(0, len(texts), PROMPT_BATCH):
+        samples = [
+            Sample({input: transform(text)}, {}, i) for i, text in enumerate(texts[start : start + PROMPT_BATCH])
+        ]
+        batch = to_device(collate(samples, {input: transform}), device)
+        # This encoder alone: beside prompts the others would read filler.
+        pooled = model.encoders[part](batch.inputs[input], batch.masks[input]).pooled  # type: ignore[arg-type]
+        unit = F.normalize(model.projections[part](pooled) if projected else pooled, dim=-1)
+        vectors.append(directions(unit, torch.ones_like(batch.row).bool(), batch.row)[1].cpu())
+    return torch.cat(vectors)
