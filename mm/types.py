@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 # The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
 MODALITIES = ("text", "vision", "audio", "tabular")
-SUFFIXES = {  # of files that hold one input of a modality
-    "text": (".txt", ".md"),
-    "vision": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    "audio": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"),
-}
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
 # Of meta: of the row, padded with 0; the rest is of tokens, padded with -1.
 ONCE = ("characters", "frame", "size", "sample")
