@@ -1,29 +1,15 @@
 """The centre: encoders, a fusion and heads, built outside and passed in."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mm.absence import encode_present
 from mm.configurable import Configurable, recorded_arguments, to_config
-from mm.types import (
-    ONCE,
-    Batch,
-    Calibrated,
-    Calibration,
-    Conformal,
-    Encoder,
-    Features,
-    Fusion,
-    Head,
-    Judged,
-    Merged,
-    Output,
-    blank,
-    pick,
-)
+from mm.predictions import Calibration, Prediction
+from mm.types import ONCE, Batch, Encoder, Features, Fusion, Head, Merged, Output, blank, pick
 from mm.windows import first_windows, side_by_side, windows_of
 
 
@@ -88,7 +74,14 @@ class MultimodalModel(Configurable, nn.Module):
         """Projected Features of every input -> Output."""
         fused = self.fusion(features)
         targets = targets or {}
-        return Output({n: head(fused, targets.get(n)) for n, head in self.heads.items()}, fused, features)
+        predictions = {name: head(fused, targets.get(name)) for name, head in self.heads.items()}
+        for name, prediction in predictions.items():
+            if not isinstance(prediction, Prediction):
+                raise ValueError(
+                    f"model.heads.{name}: {type(self.heads[name]).__name__} returned {type(prediction).__name__}, "
+                    "wanted a type of mm.predictions, such as Categorical; see mm.heads.Head"
+                )
+        return Output(predictions, fused, features)
 
     def forward(
         self,
@@ -128,7 +121,7 @@ class MultimodalModel(Configurable, nn.Module):
         meta = {key: joined(x, owners[key], -1) for key, x in batch.meta.items()}
         return Merged(self.temper(merged), pick(output.fused, first), targets, meta, rows, first)
 
-    def merge_head(self, name: str, output: Output, group: Tensor, count: int) -> Any:
+    def merge_head(self, name: str, output: Output, group: Tensor, count: int) -> Prediction:
         """Merge one head's predictions of windows, where window i belongs to row `group[i]` of `count`.
 
         A head of the pooled vector reads windows that have a token only. A head of an input's tokens reads all, so
@@ -136,29 +129,29 @@ class MultimodalModel(Configurable, nn.Module):
         """
         head, prediction = self.heads[name], output.predictions[name]
         if head.input is not None:
-            return head.merge(prediction, group, count)
+            return prediction.merge(group, count)
         _, counts = windows_of(output.features or {"": output.fused}, [*output.features] or [""], group)
-        return head.merge(pick(prediction, counts), group[counts], count)
+        return pick(prediction, counts).merge(group[counts], count)
 
-    def temper(self, predictions: Mapping[str, Any]) -> dict[str, Any]:
-        """By each calibrated head's temperature; of windows that are merged, as it was fitted to those."""
-        found = dict(predictions)
+    def temper(self, predictions: Mapping[str, Prediction]) -> dict[str, Prediction]:
+        """Divide logits by the temperatures that were fitted, of rows whose windows are merged, as in fitting."""
+        tempered = dict(predictions)
         for name, fitted in self.calibration.items():
-            head = self.heads[name]
-            if fitted.temperature != 1 and isinstance(head, Calibrated):
-                found[name] = head.tempered(found[name], fitted.temperature)
-        return found
+            if fitted.temperature != 1 and tempered[name].calibration == "temperature":
+                tempered[name] = tempered[name].temper(fitted.temperature)
+        return tempered
 
     def decode(self, merged: Merged) -> dict[str, list[dict[str, Any]]]:
-        """Head name -> what a person reads of each row."""
-        found = {
-            name: head.decode(merged.predictions[name], merged.fused, merged.meta) for name, head in self.heads.items()
-        }
-        for name, fitted in self.calibration.items():
-            head = self.heads[name]
-            if isinstance(head, Judged):
-                found[name] = [head.revised(row, fitted.revise) for row in found[name]]
-            if fitted.quantiles:
-                regions, _ = cast(Conformal, head).region(merged.predictions[name], fitted.quantiles, merged.meta)
-                found[name] = [row | region for row, region in zip(found[name], regions, strict=True)]
-        return found
+        """Return what a person reads of each row, by head name."""
+        return {name: self.decode_head(name, merged) for name in self.heads}
+
+    def decode_head(self, name: str, merged: Merged) -> list[dict[str, Any]]:
+        """Decode one head's predictions, with calibrated confidences and prediction sets where there are any."""
+        head, prediction, fitted = self.heads[name], merged.predictions[name], self.calibration.get(name)
+        rows = head.decode(prediction, merged.fused, merged.meta)
+        if fitted is not None and prediction.calibration == "platt":
+            rows = [prediction.with_confidence(row, fitted.scale_log_odds, head.decoding) for row in rows]
+        if fitted is not None and fitted.quantiles:
+            sets, _ = prediction.prediction_sets(fitted.quantiles, head.decoding, merged.meta)
+            rows = [row | one for row, one in zip(rows, sets, strict=True)]
+        return rows

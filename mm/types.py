@@ -3,10 +3,9 @@
 B batch   T tokens or time steps   D width   C classes or channels   H, W height, width   L samples of a waveform
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isfunction
-from math import exp, log
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from mm.fingerprints import Fingerprint
+    from mm.predictions import Decoding, Prediction
 
 # The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
 MODALITIES = ("text", "vision", "audio", "tabular")
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
 # Of meta: of the row, padded with 0; the rest is of tokens, padded with -1.
 ONCE = ("characters", "frame", "size", "sample")
-SUREST = 1 - 1e-6  # a probability above it counts as it, and one as far above 0: log-odds of more are rounding's
 BEGIN, LAST = 1, 2  # the tokens of an answer's ends, in targets of spans; added where they are one, 0 elsewhere
 
 
@@ -77,7 +76,7 @@ class Batch(NamedTuple):
 class Output(NamedTuple):
     """What the model gives."""
 
-    predictions: dict[str, Any]  # head name -> Tensor, or NamedTuple of tensors
+    predictions: dict[str, "Prediction"]  # by head name
     fused: Features
     features: dict[str, Features]  # per input, projected to the model's width
 
@@ -85,41 +84,12 @@ class Output(NamedTuple):
 class Merged(NamedTuple):
     """An Output and its Batch, where the windows of a row are one."""
 
-    predictions: dict[str, Any]
+    predictions: dict[str, "Prediction"]
     fused: Features  # of each row's first window
     targets: dict[str, Tensor]  # of the first window; what has a token axis: of all, side by side, and so in meta
     meta: dict[str, Tensor]
     row: Tensor  # (R,) as in Batch
     first: Tensor  # (R,) index of each row's first window
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What validation rows have taught of one head's confidence."""
-
-    temperature: float = 1.0  # by which its logits are divided, or, of a Judged head, log-odds
-    bias: float = 0.0  # added to these log-odds
-    quantiles: tuple[float, ...] = ()  # of its nonconformity, for each of its questions; none: no regions are told
-    alpha: float | None = None  # the part of rows whose truth may lie outside
-
-    # Of a Judged head: whether it was fitted to exact log-odds. Those of older versions were of a probability that
-    # was rounded to zero for long texts.
-    exact: bool = False
-
-    def revise(self, odds: float) -> float:
-        """Calibrate the log-odds of a Judged head."""
-        return odds / self.temperature + self.bias
-
-
-def sigmoid(odds: float) -> float:
-    """Return the probability of log-odds, without overflow."""
-    return 1 / (1 + exp(-odds)) if odds > 0 else exp(odds) / (1 + exp(odds))
-
-
-def log_odds(probability: float) -> float:
-    """Of what is true with a probability."""
-    chance = min(max(probability, 1 - SUREST), SUREST)
-    return log(chance / (1 - chance))
 
 
 class Embedded(NamedTuple):
@@ -478,101 +448,24 @@ class Towered:
 
 
 class Head(Protocol):
-    """The fused Features -> prediction of one target."""
+    """The fused Features -> prediction of one target; `mm.heads.Head` is its base class."""
 
     weight: float  # of its loss among those of several heads
-    # Whose every token it tells something of, so that each window has a target of its own; None: it tells of the row.
+    # The input whose tokens it predicts something of, so that each window has a target of its own; None: of the row.
     input: str | None
+    per_window: bool  # whether the loss of a head of tokens counts windows
 
-    def __call__(self, fused: Features, target: Tensor | None = None) -> Any: ...
+    @property
+    def decoding(self) -> "Decoding": ...
+
+    def __call__(self, fused: Features, target: Tensor | None = None) -> "Prediction": ...
 
     def loss(self, prediction: Any, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """(sum over labelled rows, how many they are)."""
+        """Return the sum over the labelled rows, and how many they are."""
         ...
 
     def decode(self, prediction: Any, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """One dict per row of what a person reads; its first key is "prediction"."""
-        ...
-
-    def merge(self, prediction: Any, group: Tensor, count: int) -> Any:
-        """The predictions (B, ...) of windows -> (count, ...), where window i belongs to `group[i]`."""
-        ...
-
-
-@runtime_checkable
-class PerWindow(Protocol):
-    """A Head of tokens whose loss counts windows, so that it is divided by how many of them its row has."""
-
-    per_window: bool
-
-
-class Scored(Head, Protocol):
-    """A Head whose metrics compare tensors."""
-
-    def score(self, prediction: Any, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(prediction, truth) of the labelled rows, as torchmetrics reads them."""
-        ...
-
-
-@runtime_checkable
-class Spoken(Head, Protocol, metaclass=Offers):
-    """A Head whose metrics compare what a person reads with what a person wrote."""
-
-    def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[Any, Any]:
-        """What decode gave of labelled rows, and their targets as TargetTransform.readable gives them.
-
-        -> (prediction, truth), as torchmetrics reads them.
-        """
-        ...
-
-
-@runtime_checkable
-class Calibrated(Head, Protocol, metaclass=Offers):
-    """A Head whose probabilities are a softmax of logits: a temperature makes them true (Guo 2017)."""
-
-    def choices(self, prediction: Any, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, G, C) logits of the N labelled rows' G questions, and the right choices (N, G); IGNORE may remain.
-
-        C = 1: of a yes, which is 1, no being 0. What can't be chosen has a logit below -1e8.
-        """
-        ...
-
-    def tempered(self, prediction: Any, temperature: float) -> Any:
-        """The same, its logits divided."""
-        ...
-
-
-@runtime_checkable
-class Judged(Spoken, Protocol, metaclass=Offers):
-    """A Spoken Head that tells how probable what it tells is, each thing of which is right or wrong as a whole.
-
-    A temperature and a bias on the log-odds make that true (Platt 1999; Kuleshov & Liang 2015).
-    """
-
-    def judge(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[float], list[bool]]:
-        """Rows as compare has them. -> of everything told in them the log-odds, and whether it is right"""
-        ...
-
-    def revised(self, row: dict[str, Any], revise: Callable[[float], float]) -> dict[str, Any]:
-        """A row of decode, its log-odds revised by a function that keeps their order."""
-        ...
-
-
-@runtime_checkable
-class Conformal(Head, Protocol, metaclass=Offers):
-    """A Head that tells, beside its prediction, what else may be true, and misses seldom (conformal prediction).
-
-    Predictions as Calibrated.tempered gives them, where the Head is one.
-    """
-
-    def nonconformity(self, prediction: Any, target: Tensor) -> Tensor:
-        """(N, G) how ill the truth of the N labelled rows fits; NaN where one of the G questions is unlabelled."""
-        ...
-
-    def region(
-        self, prediction: Any, quantiles: Sequence[float], meta: Mapping[str, Tensor]
-    ) -> tuple[list[dict[str, Any]], Tensor]:
-        """What fits no worse than the quantiles (G,). -> of each row {"set" or "interval": ...}, and how wide it is"""
+        """Return one dict of plain data per row, whose first key is "prediction"."""
         ...
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mm.annotations import check_fields, fits
-from mm.types import Calibration, ColumnData, InputData, TargetData
+from mm.predictions import Calibration
+from mm.types import ColumnData, InputData, TargetData
 
 # Arguments that name weights, of our parts, of transformers, of timm and of torchmetrics.
 SOURCES = (

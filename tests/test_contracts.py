@@ -18,6 +18,7 @@ from mm.fusion.sum import SumFusion
 from mm.heads.classification import ClassificationHead
 from mm.layers import masked_mean, time_position
 from mm.peft import adapters
+from mm.predictions import Categorical
 from mm.types import DataSpec, Features, InputData, InputSpec, TargetData
 
 MODEL = Path(conf.__file__).parent / "model"
@@ -207,7 +208,7 @@ class AttributesHead(ClassificationHead, Attributes):
         self.add_attributes()
 
     def forward(self, fused, target=None):
-        return super().forward(fused, target) * self.scale
+        return Categorical(super().forward(fused, target).logits * self.scale)
 
 
 def test_attributes_of_ones_own_parts_are_left_alone(tmp_path):

@@ -15,6 +15,7 @@ from mm.fusion.concat import ConcatFusion
 from mm.heads.classification import ClassificationHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
+from mm.predictions import Categorical, Scalar
 from mm.types import Batch, Features, Output, mask_inputs
 
 FOLDER = Path(conf.__path__[0]) / "model/fusion"
@@ -44,12 +45,14 @@ def batch():
 def test_absent_input_has_no_influence(batch):
     images, masks = batch
     model = build()
-    before = model(images, masks).predictions["digit"]
-    after = model(images | {"right": images["right"] + 5 * ~masks["right"][:, :, None, None]}, masks).predictions[
-        "digit"
-    ]
+    before = model(images, masks).predictions["digit"].logits
+    after = (
+        model(images | {"right": images["right"] + 5 * ~masks["right"][:, :, None, None]}, masks)
+        .predictions["digit"]
+        .logits
+    )
     torch.testing.assert_close(after, before)
-    changed = model(images | {"left": images["left"] + 5}, masks).predictions["digit"]
+    changed = model(images | {"left": images["left"] + 5}, masks).predictions["digit"].logits
     assert not torch.allclose(changed, before)
 
 
@@ -61,7 +64,7 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, images: dict[str, torch.Tensor], masks: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.model(images, masks).predictions["digit"]
+        return self.model(images, masks).predictions["digit"].logits
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -85,8 +88,8 @@ def test_masked_features_equal_absent_inputs(batch):
     images, masks = batch
     model = build()
     features = model.encode(images, masks)
-    alone = model.predict(mask_inputs(features, ["left"])).predictions["digit"]
-    absent = model(images, masks | {"right": torch.zeros(4, 1, dtype=torch.bool)}).predictions["digit"]
+    alone = model.predict(mask_inputs(features, ["left"])).predictions["digit"].logits
+    absent = model(images, masks | {"right": torch.zeros(4, 1, dtype=torch.bool)}).predictions["digit"].logits
     torch.testing.assert_close(alone, absent)
 
 
@@ -96,7 +99,10 @@ def test_features_pass_straight_through(batch):
     computed = {name: model.encoders[name](images[name], masks[name]) for name in images}
     model.encoders.requires_grad_(False)
     torch.testing.assert_close(
-        model(computed, masks).predictions["digit"], model(images, masks).predictions["digit"], rtol=0, atol=0
+        model(computed, masks).predictions["digit"].logits,
+        model(images, masks).predictions["digit"].logits,
+        rtol=0,
+        atol=0,
     )
 
 
@@ -120,7 +126,7 @@ def merge(logits, row):
     masks = {"text": torch.ones(3, 2, dtype=torch.bool)}
     meta = {"text/characters": number[:, None] + 10, "text/words": torch.stack([number, number + 3], 1)}
     batch = Batch({}, masks, {"digit": number}, torch.tensor(row), meta)
-    return build().merge(Output({"digit": logits}, fused, {}), batch)
+    return build().merge(Output({"digit": Categorical(logits)}, fused, {}), batch)
 
 
 def test_windows_of_a_row_are_merged():
@@ -130,9 +136,9 @@ def test_windows_of_a_row_are_merged():
     assert merged.first.tolist() == merged.targets["digit"].tolist() == merged.fused.pooled[:, 0].tolist() == [2, 0]
     assert merged.meta["text/characters"].tolist() == [[12], [10]]
     assert merged.meta["text/words"].tolist() == [[2, 5, -1, -1], [0, 3, 1, 4]]  # of all windows
-    torch.testing.assert_close(merged.predictions["digit"][0].softmax(0), logits[2].softmax(0))
+    torch.testing.assert_close(merged.predictions["digit"].logits[0].softmax(0), logits[2].softmax(0))
     by_hand = (logits[0].log_softmax(0) + logits[1].log_softmax(0)) / 2
-    torch.testing.assert_close(merged.predictions["digit"][1].softmax(0), by_hand.softmax(0))
+    torch.testing.assert_close(merged.predictions["digit"].logits[1].softmax(0), by_hand.softmax(0))
 
 
 def test_rows_of_one_window_stay_in_their_order():
@@ -140,7 +146,7 @@ def test_rows_of_one_window_stay_in_their_order():
     merged = merge(logits, [9, 2, 5])
     assert merged.row.tolist() == [9, 2, 5]
     assert merged.first.tolist() == merged.targets["digit"].tolist() == [0, 1, 2]
-    torch.testing.assert_close(merged.predictions["digit"], logits)
+    torch.testing.assert_close(merged.predictions["digit"].logits, logits)
 
 
 def test_only_modules_are_parameters():
@@ -163,5 +169,5 @@ def test_windows_are_merged_in_full_precision_under_autocast():
     prediction = torch.tensor([2013.4, 2013.4, 1987.0])
     batch = Batch({}, {"left": mask}, {"size": torch.zeros(3)}, torch.tensor([0, 0, 1]), {})
     with torch.autocast("cpu", torch.bfloat16):
-        merged = model.merge(Output({"size": prediction}, fused, {}), batch)
-    torch.testing.assert_close(merged.predictions["size"], torch.tensor([2013.4, 1987.0]))
+        merged = model.merge(Output({"size": Scalar(prediction)}, fused, {}), batch)
+    torch.testing.assert_close(merged.predictions["size"].value, torch.tensor([2013.4, 1987.0]))

@@ -18,6 +18,7 @@ MAY = {
     "files": set(),
     "reports": {"files"},
     "configurable": set(),
+    "predictions": {"types"},
     "runs": set(),
     "arrow": set(),
     "launch": {"runs"},  # whether a job is finished is read in its run folder
@@ -59,6 +60,7 @@ GROUND = {
     "fingerprints",
     "messages",
     "modalities",
+    "predictions",
     "reports",
     "signals",
     "text_column",

@@ -10,9 +10,10 @@ from mm.contracts import examples
 from mm.contracts.head import of_picture, of_text
 from mm.encoders.text.bag import TextBag
 from mm.fusion.sum import SumFusion
-from mm.heads.span import FLOOR, SpanHead, Spans
 from mm.heads.token_classification import TokenClassificationHead
 from mm.model import MultimodalModel
+from mm.predictions import Span
+from mm.predictions.span import IMPOSSIBLE_LOGIT
 from mm.types import IGNORE, Batch, Features, Output
 from mm.windows import directions, first_windows, side_by_side, windows_of
 
@@ -118,13 +119,12 @@ def assert_alike(one: object, other: object) -> None:
 
 def test_no_answer_is_that_of_the_window_with_the_least_sum():
     """As transformers' SQuAD 2: not the least begin and the least end of different windows (6, 6 would give 0)."""
-    head = SpanHead(input="text", embed_dim=4)
     tokens = torch.zeros(4, 2)
-    tokens[3] = FLOOR  # a window without a text
+    tokens[3] = IMPOSSIBLE_LOGIT  # a window without a text
     nothing = torch.tensor([[0.0, 6.0], [6.0, 0.0], [1.0, 4.0], [-9.0, -9.0]])
-    merged = head.merge(Spans(tokens, tokens.clone(), nothing), torch.tensor([0, 0, 0, 0]), 1)
+    merged = Span(tokens, tokens.clone(), nothing).merge(torch.tensor([0, 0, 0, 0]), 1)
     assert merged.nothing.tolist() == [[1.0, 4.0]]
-    merged = head.merge(Spans(tokens, tokens.clone(), nothing), torch.tensor([0, 1, 1, 2]), 3)
+    merged = Span(tokens, tokens.clone(), nothing).merge(torch.tensor([0, 1, 1, 2]), 3)
     assert merged.nothing.tolist() == [[0.0, 6.0], [1.0, 4.0], [-9.0, -9.0]]  # the last row has no window with a text
 
 
@@ -146,5 +146,5 @@ def test_targets_of_tokens_are_as_long_as_the_features():
     target = torch.tensor([[0, 1, 2, 0]] * 3)
     batch = Batch({}, {"audio": torch.ones(3, 1600, dtype=torch.bool)}, {"y": target}, torch.tensor([0, 0, 1]), {})
     merged = model.merge(Output({"y": head(fused)}, fused, {"audio": fused}), batch)
-    assert merged.targets["y"].shape == merged.predictions["y"].shape[:2] == (2, 10)
+    assert merged.targets["y"].shape == merged.predictions["y"].logits.shape[:2] == (2, 10)
     assert merged.targets["y"][0].tolist() == [0, 1, 2, 0, IGNORE] * 2

@@ -17,14 +17,15 @@ from mm.calibration.fitting import (
     LogitsAndTruth,
     collect_predictions,
     fit_calibrations,
+    has_both,
     measure_calibration,
 )
 from mm.calibration.reliability import draw_reliability
 from mm.checkpoint import LoadedModel
 from mm.files import whole
-from mm.model import MultimodalModel
+from mm.predictions import Calibration
 from mm.reports import Report, Table
-from mm.types import Calibrated, Calibration, Conformal, DataSource
+from mm.types import DataSource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -188,7 +189,7 @@ def calibrate(
     described = rows_description or f"{'validation rows' if split == 'val' else 'rows'} of {data.source}"
     description = f"{len(data.rows(splits['val']))} {described}"
     description += "; the checkpoint may have been chosen by the same rows" if split == "val" else ""
-    description += describe_use(uncalibrated, "test" in splits, alpha, seed)
+    description += describe_use(fitters["val"], "test" in splits, alpha, seed)
     if inplace:
         loaded.model.calibration = calibrations
     else:
@@ -283,18 +284,18 @@ def check_unseen(model: LoadedModel, data: DataSource, split: str) -> None:
         )
 
 
-def describe_use(model: MultimodalModel, tested: bool, alpha: float | None, seed: int) -> str:
+def describe_use(fitters: Mapping[str, Fitter], tested: bool, alpha: float | None, seed: int) -> str:
     """Return which rows were used for what, as the end of a sentence.
 
     Args:
-        model: Its heads were calibrated.
+        fitters: Head name to its predictions of the rows that were fitted.
         tested: Whether there were test rows.
         alpha: As in `calibrate`.
         seed: As in `calibrate`.
     """
     text = ""
     if alpha is not None:
-        halved = [f"'{n}'" for n, h in model.heads.items() if isinstance(h, Calibrated) and isinstance(h, Conformal)]
+        halved = [f"'{name}'" for name, fitter in fitters.items() if has_both(fitter.kind)]
         if halved:
             text += f"; a random half of the labelled rows (seed={seed}) fitted the temperature of {', '.join(halved)}"
             text += ", and the other half the sets"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from mm.calibration.reliability import calibration_error
 from mm.calibration.temperature import IMPOSSIBLE_LOGIT, fit_temperature, negative_log_likelihood
 from mm.checkpoint import to_device
 from mm.model import MultimodalModel
-from mm.types import Calibrated, Calibration, Conformal, DataSource, Judged, Merged, labelled, pick
+from mm.predictions import Calibration, Prediction
+from mm.types import DataSource, Head, Merged, labelled, pick
 
 LogitsAndTruth = tuple[Tensor, Tensor]  # (N, G, C) and (N, G), as in mm/calibration/temperature.py
 
@@ -26,12 +27,14 @@ class LogitFitter:
     """Uncalibrated predictions of a head with logits, and the truth, of some rows.
 
     Args:
-        head: A head that is `Calibrated`, `Conformal` or both.
+        head: A head.
+        kind: The type of its predictions, which has a temperature, sets or both.
         batches: Prediction, target and meta of each batch.
     """
 
-    head: Any
-    batches: list[tuple[Any, Tensor, dict[str, Tensor]]]
+    head: Head
+    kind: type[Prediction]
+    batches: list[tuple[Prediction, Tensor, dict[str, Tensor]]]
 
     def add(self, name: str, merged: Merged, data: DataSource) -> None:
         """Add the rows of one batch; `name` is the head's."""
@@ -51,13 +54,13 @@ class LogitFitter:
         """
         return Calibration(temperature=fit_temperature(*self.logits(Calibration())))
 
-    def tempered(self, temperature: float) -> Iterator[tuple[Any, Tensor, dict[str, Tensor]]]:
+    def tempered(self, temperature: float) -> Iterator[tuple[Prediction, Tensor, dict[str, Tensor]]]:
         """Yield the predictions at a temperature, targets and meta of the labelled rows, batch by batch."""
         for prediction, target, meta in self.batches:
             rows = labelled(target)
             if rows.any():
                 prediction, target, meta = pick((prediction, target, meta), rows)
-                yield prediction if temperature == 1 else self.head.tempered(prediction, temperature), target, meta
+                yield prediction if temperature == 1 else prediction.temper(temperature), target, meta
 
     def logits(self, calibration: Calibration) -> LogitsAndTruth:
         """Return logits at a calibration's temperature, and the truth, of the labelled rows.
@@ -67,7 +70,7 @@ class LogitFitter:
         Raises:
             ValueError: If no row is labelled.
         """
-        batches = [self.head.choices(said, target) for said, target, _ in self.tempered(calibration.temperature)]
+        batches = [prediction.events(target) for prediction, target, _ in self.tempered(calibration.temperature)]
         if not batches:
             raise ValueError(self.no_label_message())
         width = max(logits.shape[-1] for logits, _ in batches)
@@ -81,7 +84,8 @@ class LogitFitter:
         Raises:
             ValueError: If no row is labelled.
         """
-        scores = [self.head.nonconformity(said, target) for said, target, _ in self.tempered(temperature)]
+        batches, decoding = self.tempered(temperature), self.head.decoding
+        scores = [prediction.nonconformity(target, decoding) for prediction, target, _ in batches]
         if not scores:
             raise ValueError(self.no_label_message())
         return torch.cat(scores)
@@ -101,7 +105,7 @@ class LogitFitter:
         chosen = torch.zeros(count, dtype=torch.bool)
         generator = torch.Generator().manual_seed(seed)
         chosen[torch.randperm(count, generator=generator)[: (count + 1) // 2]] = True
-        first, second = LogitFitter(self.head, []), LogitFitter(self.head, [])
+        first, second = (LogitFitter(self.head, self.kind, []) for _ in range(2))
         masks = chosen.split([len(target) for _, target, _ in batches])
         for batch, mask in zip(batches, masks, strict=True):
             for half, rows in ((first, mask), (second, ~mask)):
@@ -116,16 +120,18 @@ class LogitFitter:
 
 @dataclass
 class ConfidenceFitter:
-    """Log-odds of the answers of a `Judged` head, and whether they are right, of some rows.
+    """Log-odds of the answers of a head, and whether they are right, of some rows.
 
     Args:
         head: The head.
+        kind: The type of its predictions, whose answers have a confidence.
         odds: Log-odds of every answer.
         right: Whether it is right.
         rows: The number of labelled rows.
     """
 
-    head: Any
+    head: Head
+    kind: type[Prediction]
     odds: list[float]
     right: list[bool]
     rows: int = 0
@@ -134,8 +140,10 @@ class ConfidenceFitter:
         """Add the rows of one batch; `name` is the head's."""
         rows = (labelled(merged.targets[name]) & (merged.row >= 0)).nonzero().flatten()
         meta = {key: x[rows] for key, x in merged.meta.items()}
-        answers = self.head.decode(pick(merged.predictions[name], rows), pick(merged.fused, rows), meta)
-        odds, right = self.head.judge(answers, [data.truth(name, row) for row in merged.row[rows].tolist()])
+        prediction = pick(merged.predictions[name], rows)
+        answers = self.head.decode(prediction, pick(merged.fused, rows), meta)
+        truth = [data.truth(name, row) for row in merged.row[rows].tolist()]
+        odds, right = prediction.confidences(answers, truth, self.head.decoding)
         self.odds += odds
         self.right += right
         self.rows += len(rows)
@@ -175,17 +183,18 @@ def collect_predictions(model: MultimodalModel, data: DataSource, split: str) ->
     """
     device = next(model.parameters()).device
     fitters: dict[str, Fitter] = {}
-    for name, head in model.heads.items():
-        if isinstance(head, Calibrated | Conformal):
-            fitters[name] = LogitFitter(head, [])
-        elif isinstance(head, Judged):
-            fitters[name] = ConfidenceFitter(head, [], [])
     with torch.inference_mode():
         for batch in tqdm(data.loader(split), desc=split, leave=False, disable=None):  # None: only on a terminal
             batch = data.finish(to_device(batch, device))
             merged = model.merge(model(batch.inputs, batch.masks), batch)
-            for name, fitter in fitters.items():
-                fitter.add(name, merged, data)
+            for name, head in model.heads.items():
+                kind = type(merged.predictions[name])
+                if name not in fitters and kind.calibration == "platt":
+                    fitters[name] = ConfidenceFitter(head, kind, [], [])
+                elif name not in fitters and (kind.calibration is not None or kind.has_sets):
+                    fitters[name] = LogitFitter(head, kind, [])
+                if name in fitters:
+                    fitters[name].add(name, merged, data)
     return fitters
 
 
@@ -215,20 +224,21 @@ def fit_calibrations(
     for name, head in model.heads.items():
         fitted, quantiles, reasons = None, (), []
         rows = {"temperature": fitters.get(name), "sets": fitters.get(name)}
-        if alpha is not None and isinstance(head, Conformal) and isinstance(head, Calibrated):
+        kind = fitters[name].kind if name in fitters else Prediction
+        if alpha is not None and has_both(kind):
             rows["temperature"], rows["sets"] = cast(LogitFitter, fitters[name]).halves(seed)
-        if isinstance(head, Calibrated | Judged):
+        if kind.calibration is not None:
             try:
                 fitted = cast(Fitter, rows["temperature"]).fit()
             except ValueError as error:
                 reasons.append(f"no temperature: {error}")
         else:
             reasons.append(f"no temperature: a {type(head).__name__} tells no probability")
-        if alpha is not None and isinstance(head, Conformal):
+        if alpha is not None and kind.has_sets:
             quantiles = fit_quantiles(name, cast(LogitFitter, rows["sets"]), fitted or Calibration(), alpha)
         elif alpha is not None:
             reasons.append(f"no sets: a {type(head).__name__} tells none")
-        elif isinstance(head, Conformal) and not isinstance(head, Calibrated):
+        elif kind.has_sets and kind.calibration is None:
             reasons.append("conformal=0.1 would give it intervals")
         if reasons:
             skipped[name] = "; ".join(reasons)
@@ -259,7 +269,7 @@ def fit_quantiles(name: str, fitter: LogitFitter, calibration: Calibration, alph
         return tuple(conformal_quantile(scores[:, g], alpha) for g in range(scores.shape[1]))
     except ValueError as error:
         half = ""
-        if isinstance(fitter.head, Calibrated):
+        if has_both(fitter.kind):
             least = 2 * min_conformal_rows(alpha)
             half = f"; the other half of the rows fits the temperature, so that at least {least} are needed in all"
         raise ValueError(f"conformal={alpha:g}: '{name}': {error}{half}") from None
@@ -285,9 +295,9 @@ def measure_calibration(
         return {}, {}
     if isinstance(fitter, ConfidenceFitter):
         numbers |= {"temperature": calibration.temperature, "bias": calibration.bias, "told": len(fitter.odds)}
-    elif isinstance(fitter.head, Calibrated):
+    elif fitter.kind.calibration == "temperature":
         numbers["temperature"] = calibration.temperature
-    if isinstance(fitter.head, Calibrated) or (isinstance(fitter, ConfidenceFitter) and fitter.odds):
+    if fitter.kind.calibration == "temperature" or (isinstance(fitter, ConfidenceFitter) and fitter.odds):
         pairs = {"before": fitter.logits(Calibration()), "after": fitter.logits(calibration)}
         for suffix, pair in (("_before", pairs["before"]), ("", pairs["after"])):
             numbers[f"calibration_error{suffix}"] = calibration_error(*pair)
@@ -306,11 +316,15 @@ def measure_sets(fitter: LogitFitter, calibration: Calibration, alpha: float) ->
         alpha: The calibration's.
     """
     fractions = coverage_by_question(fitter.nonconformity(calibration.temperature), calibration.quantiles)
-    head: Conformal = fitter.head
-    tempered = fitter.tempered(calibration.temperature)
-    regions = [head.region(said, calibration.quantiles, meta) for said, _, meta in tempered]
-    kind = next(iter(regions[0][0][0]))  # set or interval
+    batches, decoding = fitter.tempered(calibration.temperature), fitter.head.decoding
+    sets = [prediction.prediction_sets(calibration.quantiles, decoding, meta) for prediction, _, meta in batches]
+    kind = next(iter(sets[0][0][0]))  # set or interval
     numbers = {"coverage": sum(fractions) / len(fractions), "coverage_wanted": 1 - alpha}
     numbers |= {"coverage_lowest": min(fractions)} if len(fractions) > 1 else {}
-    numbers[f"{kind}_size"] = float(torch.cat([size.double() for _, size in regions]).mean())
+    numbers[f"{kind}_size"] = float(torch.cat([size.double() for _, size in sets]).mean())
     return numbers
+
+
+def has_both(kind: type[Prediction]) -> bool:
+    """Return whether predictions of a type have a temperature and sets, which are fitted on different rows."""
+    return kind.has_sets and kind.calibration == "temperature"

@@ -68,8 +68,7 @@ class GradientModulation(Callback):
         for name, (output, targets) in task.alone.items():
             encoder = task.model.share.get(name, name)
             for target in self.heads:
-                head = task.model.heads[target]
-                score = true_score(*head.score(output.predictions[target], targets[target]))
+                score = true_score(*output.predictions[target].metric_inputs(targets[target]))
                 self.seen[encoder] = self.seen.get(encoder, 0) + score
 
     def on_before_optimizer_step(

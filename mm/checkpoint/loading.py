@@ -19,7 +19,8 @@ from mm.checkpoint.config import MESSAGE_LENGTH, read_config
 from mm.checkpoint.hub import fetch
 from mm.checkpoint.saving import ROWS
 from mm.checkpoint.trained_model import TrainedModel
-from mm.types import Calibration, ColumnData, DataSpec, InputData, Judged, TargetData
+from mm.predictions import Calibration
+from mm.types import ColumnData, DataSpec, InputData, TargetData
 from mm.untrusted import (
     BUILT,
     anchor_tokenizers,
@@ -120,7 +121,7 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
     known: dict[str, Any] = config.get("calibration", {})  # of models that mm calibrate has seen
     model.calibration = {name: Calibration(**tuples(fitted)) for name, fitted in known.items()}
     for name, fitted in [*model.calibration.items()]:
-        if isinstance(model.heads[name], Judged) and not fitted.exact:
+        if fitted.bias and not fitted.exact:
             warnings.warn(
                 f"{path}: the calibration of '{name}' is of an older version, which rounded the confidence of long "
                 "texts to zero; it is left out: run mm calibrate again",

@@ -20,8 +20,9 @@ from mm.configurable import to_config
 from mm.files import discard, unused, whole
 from mm.messages import markdown
 from mm.model import MultimodalModel
+from mm.predictions import Calibration
 from mm.transforms.text.tokens import Tokens, load_tokenizer
-from mm.types import Calibration, DataSpec, TargetTransform, Transform
+from mm.types import DataSpec, TargetTransform, Transform
 from mm.untrusted import BUILT, check_sections, check_sources
 
 ROWS = "rows.safetensors"  # digests of the rows of each split

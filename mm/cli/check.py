@@ -10,6 +10,7 @@ from torch import nn
 
 from mm.cli._import_path import add_working_directory
 from mm.contracts import Result, check_encoder, check_fusion, check_head, examples
+from mm.heads import Head
 from mm.messages import near
 from mm.transforms.target.classes import Classes
 
@@ -71,7 +72,7 @@ def check(kind: type[nn.Module], given: dict[str, Any]) -> list[Result]:
     Of a head, `reads` among the arguments says what reads its target's cells, Classes where it is left out: a class, or
     {_target_: class, argument: value}.
     """
-    head, given = "decode" in dir(kind), dict(given)
+    head, given = issubclass(kind, Head) or callable(getattr(kind, "loss", None)), dict(given)
     reads: Any = Classes()
     if head and "reads" in given:
         chosen = given.pop("reads")

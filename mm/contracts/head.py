@@ -14,20 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mm.contracts._demands import ROWS, Result, compiles, demand, exports, flat, give_attributes, gradients, run, same
 from mm.contracts.fusion import random_features
-from mm.types import (
-    ONCE,
-    Aligned,
-    Calibrated,
-    Conformal,
-    Features,
-    Judged,
-    Read,
-    Spoken,
-    TargetRead,
-    TargetTransform,
-    blank,
-    labelled,
-)
+from mm.predictions import Prediction
+from mm.types import ONCE, Aligned, Features, Read, TargetRead, TargetTransform, blank, labelled
 
 TOKENS = 5
 
@@ -135,17 +123,22 @@ def precision(case: Case) -> None:
 
 
 def score(case: Case) -> None:
-    """Only labelled rows are scored."""
+    """Metrics read labelled rows only."""
     prediction = case.head(case.fused)
-    if isinstance(case.head, Spoken):
-        rows = labelled(case.target).nonzero().flatten().tolist()
-        learnt = examples(case.reads)
-        said = case.head.decode(prediction, case.fused, case.meta)
-        written = [case.reads.readable(learnt.values[row], learnt.data) for row in rows]
-        got, truth = case.head.compare([said[row] for row in rows], written)
+    if prediction.compares_decoded:
+        rows, truth = decoded_and_true(case, prediction)
+        got, wanted = prediction.compare(rows, truth, case.head.decoding)
     else:
-        got, truth = case.head.score(prediction, case.target)
-    demand(len(got) == len(truth) == ROWS - 1, f"score: {len(got)} and {len(truth)} rows, wanted {ROWS - 1} labelled")
+        got, wanted = prediction.metric_inputs(case.target)
+    demand(len(got) == len(wanted) == ROWS - 1, f"score: {len(got)} and {len(wanted)} rows, wanted {ROWS - 1} labelled")
+
+
+def decoded_and_true(case: Case, prediction: Prediction) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Decode the labelled rows. -> what is predicted, and what a person wrote"""
+    rows = labelled(case.target).nonzero().flatten().tolist()
+    learnt = examples(case.reads)
+    decoded = case.head.decode(prediction, case.fused, case.meta)
+    return [decoded[row] for row in rows], [case.reads.readable(learnt.values[row], learnt.data) for row in rows]
 
 
 def decode(case: Case) -> None:
@@ -155,57 +148,69 @@ def decode(case: Case) -> None:
     demand(len(rows) == ROWS, f"decode: {len(rows)} rows, wanted {ROWS}")
     demand(next(iter(rows[0])) == "prediction", f"decode: first key '{next(iter(rows[0]))}', wanted 'prediction'")
     json.dumps(rows)  # raises where something isn't plain data
-    merged = case.head.decode(case.head.merge(prediction, torch.arange(ROWS), ROWS), case.fused, case.meta)
+    merged = case.head.decode(prediction.merge(torch.arange(ROWS), ROWS), case.fused, case.meta)
     demand(
         [row["prediction"] for row in merged] == [row["prediction"] for row in rows],
         "merge: one window per row changes the prediction",
     )
 
 
-def calibrated(case: Case) -> None:
-    """Dividing by a temperature divides the logits of what can be chosen, and changes nothing else."""
+def temperature(case: Case) -> None:
+    """Dividing by a temperature divides the logits of what is possible, and changes nothing else."""
     prediction = case.head(case.fused)
-    logits, truth = case.head.choices(prediction, case.target)
+    logits, truth = prediction.events(case.target)
     demand(
         logits.dim() == 3 and logits.shape[:2] == truth.shape,
-        f"choices: logits {tuple(logits.shape)} and truth {tuple(truth.shape)}, wanted (N, G, C) and (N, G)",
+        f"events: logits {tuple(logits.shape)} and truth {tuple(truth.shape)}, wanted (N, G, C) and (N, G)",
     )
     possible = logits > -1e8
-    softer, _ = case.head.choices(case.head.tempered(prediction, 2.0), case.target)
-    same(softer[possible], logits[possible] / 2, "choices of what is tempered by 2, against half the logits")
-    demand(torch.equal(softer > -1e8, possible), "tempered: what can't be chosen, can")
+    softer, _ = prediction.temper(2.0).events(case.target)
+    same(softer[possible], logits[possible] / 2, "events at a temperature of 2, against half the logits")
+    demand(torch.equal(softer > -1e8, possible), "temper: what is impossible becomes possible")
 
 
-def judged(case: Case) -> None:
-    """What is told is as probable as the rows say, and a revision that keeps the order changes nothing else."""
-    rows = labelled(case.target).nonzero().flatten().tolist()
-    learnt = examples(case.reads)
-    told = case.head.decode(case.head(case.fused), case.fused, case.meta)
-    said = [told[row] for row in rows]
-    truth = [case.reads.readable(learnt.values[row], learnt.data) for row in rows]
-    odds, right = case.head.judge(said, truth)
-    demand(len(odds) == len(right), f"judge: {len(odds)} log-odds, and {len(right)} that are right or not")
-    demand(torch.tensor(odds).isfinite().all(), "judge: log-odds that are not finite")
-    as_before, _ = case.head.judge([case.head.revised(row, lambda x: x) for row in said], truth)
-    same(torch.tensor(as_before).sigmoid(), torch.tensor(odds).sigmoid(), "revised: by nothing, something changes")
-    lower, after = case.head.judge([case.head.revised(row, lambda x: x - 1) for row in said], truth)
+def confidence(case: Case) -> None:
+    """Every answer has a confidence, and a scale that keeps the order changes nothing else."""
+    prediction, decoding = case.head(case.fused), case.head.decoding
+    rows, truth = decoded_and_true(case, prediction)
+    odds, right = prediction.confidences(rows, truth, decoding)
+    demand(len(odds) == len(right), f"confidences: {len(odds)} log-odds, and {len(right)} that are right or not")
+    demand(torch.tensor(odds).isfinite().all(), "confidences: log-odds that are not finite")
+    unchanged = [prediction.with_confidence(row, lambda x: x, decoding) for row in rows]
+    again, _ = prediction.confidences(unchanged, truth, decoding)
+    same(torch.tensor(again).sigmoid(), torch.tensor(odds).sigmoid(), "with_confidence: the identity changes something")
+    lowered = [prediction.with_confidence(row, lambda x: x - 1, decoding) for row in rows]
+    lower, after = prediction.confidences(lowered, truth, decoding)
     same(torch.tensor(lower).sigmoid(), (torch.tensor(odds) - 1).sigmoid(), "log-odds that are lowered by 1")
-    demand(after == right, "revised: what is right changes with how probable it is")
+    demand(after == right, "with_confidence: what is right changes with the confidence")
 
 
-def conformal(case: Case) -> None:
-    """Labelled rows have a nonconformity, and larger quantiles give larger regions."""
-    prediction = case.head(case.fused)
-    scores = case.head.nonconformity(prediction, case.target)
+def prediction_sets(case: Case) -> None:
+    """Labelled rows have a nonconformity, and larger quantiles give larger sets."""
+    prediction, decoding = case.head(case.fused), case.head.decoding
+    scores = prediction.nonconformity(case.target, decoding)
     demand(len(scores) == ROWS - 1, f"nonconformity: {len(scores)} rows, wanted {ROWS - 1} labelled")
     limits = [float(column[~column.isnan()].max()) for column in scores.T]
-    rows, size = case.head.region(prediction, limits, case.meta)
-    demand(len(rows) == len(size) == ROWS, f"region: {len(rows)} rows and {len(size)} sizes, wanted {ROWS}")
+    rows, size = prediction.prediction_sets(limits, decoding, case.meta)
+    demand(len(rows) == len(size) == ROWS, f"prediction_sets: {len(rows)} rows and {len(size)} sizes, wanted {ROWS}")
     json.dumps(rows)
-    wider = case.head.region(prediction, [2 * x for x in limits], case.meta)[1]
-    demand((wider >= size).all(), "region: smaller under larger quantiles")
+    wider = prediction.prediction_sets([2 * x for x in limits], decoding, case.meta)[1]
+    demand((wider >= size).all(), "prediction_sets: smaller under larger quantiles")
 
 
+def typed(case: Case) -> None:
+    """A head inherits the base class of heads and returns a type of mm.predictions."""
+    missing = [name for name in MEMBERS if not hasattr(case.head, name)]
+    demand(not missing, f"has no {', '.join(missing)}; inherit mm.heads.Head, which gives all but forward and loss")
+    prediction = case.head(case.fused)
+    demand(
+        isinstance(prediction, Prediction),
+        f"forward returned {type(prediction).__name__}, wanted a type of mm.predictions, such as Categorical; methods "
+        "of a head other than forward and loss, such as merge or score, are those of the prediction",
+    )
+
+
+MEMBERS = ("weight", "input", "per_window", "decoding", "decode")  # that everybody asks a head for
 CHECKS: dict[str, Callable[[Case], None]] = {
     "shapes": finite,
     "loss": loss,
@@ -216,11 +221,18 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "export": lambda case: exports(case.head, (case.fused,), (case.again(),)),
     "compile": lambda case: compiles(case.head, (case.fused,)),
 }
-FURTHER: dict[str, tuple[type, Callable[[Case], None]]] = {  # of the heads that have more than every head
-    "calibrated": (Calibrated, calibrated),
-    "judged": (Judged, judged),
-    "conformal": (Conformal, conformal),
-}
+
+
+def further_checks(prediction: Prediction) -> dict[str, Callable[[Case], None]]:
+    """Return the checks of what the type of the prediction has more than every one."""
+    checks: dict[str, Callable[[Case], None]] = {}
+    if prediction.calibration == "temperature":
+        checks["calibrated"] = temperature
+    if prediction.calibration == "platt":
+        checks["judged"] = confidence
+    if prediction.has_sets:
+        checks["conformal"] = prediction_sets
+    return checks
 
 
 def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result]:
@@ -230,9 +242,12 @@ def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result
     head.eval()
     fused = random_features(ROWS, TOKENS, embed_dim, torch.tensor([True] * (ROWS - 1) + [False]))
     case = Case(head, reads, fused, *tokens_of(reads))
-    checks = CHECKS | {name: check for name, (kind, check) in FURTHER.items() if isinstance(head, kind)}
     with torch.no_grad():
-        results = run({name: partial(check, case) for name, check in checks.items()})
+        first = run({"prediction": partial(typed, case)})
+        if first[0][1] is not None:  # nothing else can be checked
+            return first
+        checks = CHECKS | further_checks(case.head(case.fused))
+        results = first + run({name: partial(check, case) for name, check in checks.items()})
     training = partial(gradients, head, lambda copy: case._replace(head=copy).loss(case.again(), case.target)[0])
     return results + run({"gradients": training})
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mm.predictions import Prediction
 from mm.types import Batch, mask_inputs, pick
 
 DEAD = 0.01  # of the whole: less than this, and training or predicting goes on as if the input were not there
@@ -60,9 +61,9 @@ def head_loss(model: Any, output: Any, batch: Batch, name: str) -> Tensor:
     return torch.stack([head.loss(pick(prediction, i), target[i], pick(output.fused, i))[0] for i in rows])
 
 
-def values(prediction: Any) -> Tensor:
-    """All numbers of a Tensor, or of a NamedTuple of tensors."""
-    return prediction.flatten() if isinstance(prediction, Tensor) else torch.cat([values(x) for x in prediction])
+def values(prediction: Prediction) -> Tensor:
+    """Return all numbers of a prediction."""
+    return torch.cat([x.flatten() for x in prediction.tensors()])
 
 
 def dead(found: dict[str, Influence]) -> dict[str, str]:

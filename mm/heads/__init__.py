@@ -1,0 +1,5 @@
+"""Heads: each predicts one target from the fused features."""
+
+from mm.heads.base import Head
+
+__all__ = ["Head"]

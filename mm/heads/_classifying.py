@@ -1,15 +1,15 @@
-"""What heads share that tell classes: how much each weighs in the loss, and all about one class per row."""
+"""What heads of classes share: how much each class weighs in the loss, and the classifier of the pooled vector."""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.configurable import Configurable
+from mm.heads.base import Head
+from mm.predictions import Categorical
 from mm.types import IGNORE, Features
 
 
@@ -19,7 +19,7 @@ def balanced_weights(counts: Sequence[int]) -> Tensor:
     return torch.where(rows > 0, rows.sum() / (len(rows) * rows.clamp(min=1)), 1.0)
 
 
-def settle_weights(
+def resolve_class_weights(
     weights: str | Sequence[float] | None, classes: Sequence[str], counts: Sequence[int]
 ) -> Tensor | None:
     """class_weights as they are typed -> (C,). Errors: ValueError where they don't match the classes."""
@@ -103,30 +103,26 @@ class ClassLoss(nn.Module):
         self.gamma = gamma
         # Not saved: the config has them, and only training reads them.
         self.weights: Tensor | None
-        self.register_buffer("weights", settle_weights(weights, classes, counts), persistent=False)
+        self.register_buffer("weights", resolve_class_weights(weights, classes, counts), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """As class_loss."""
         return class_loss(logits, target, self.weights, self.smoothing, self.gamma)
 
 
-def misfit(logits: Tensor) -> Tensor:
-    """1 - probability of each class, as LAC has it (Sadinle 2019), but 0 of the best, so that no set is empty.
+class PooledClassifier(Head):
+    """Linear classifier of the pooled vector.
 
-    (B, C) -> (B, C)
+    Args:
+        classes: Names of the classes, at least two.
+        embed_dim: Width D of the fused features.
+        counts: See ClassLoss.
+        dropout: Applied to the pooled vector.
+        class_weights: See ClassLoss.
+        label_smoothing: See ClassLoss.
+        focal_gamma: See ClassLoss.
+        weight: Factor on this head's loss among those of several heads.
     """
-    p = logits.float().softmax(-1)
-    return (1 - p).scatter(1, p.argmax(1, keepdim=True), 0.0)
-
-
-class PooledClassifier(Configurable, nn.Module, ABC):
-    """Linear classifier of the pooled vector. A child gives `decode`, by `chances`.
-
-    classes: their names; embed_dim: width of the fused features; counts, class_weights, label_smoothing, focal_gamma:
-    see ClassLoss; weight: of this head's loss among those of several heads.
-    """
-
-    input = None
 
     def __init__(
         self,
@@ -140,64 +136,17 @@ class PooledClassifier(Configurable, nn.Module, ABC):
         focal_gamma: float = 0.0,
         weight: float = 1.0,
     ):
-        super().__init__()
+        super().__init__(classes=classes, weight=weight)
         if len(classes) < 2:
             raise ValueError(f"classes: got {list(classes)}, wanted two or more; the training rows have no other")
-        self.classes = list(classes)
-        self.weight = weight
         self.class_loss = ClassLoss(self.classes, counts, class_weights, label_smoothing, focal_gamma)
         self.drop = nn.Dropout(dropout)
         self.linear = nn.Linear(embed_dim, len(self.classes))
 
-    @abstractmethod
-    def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """(B, C) -> per row {"prediction": class, ..., "probability": {class: 0..1}}"""
+    def forward(self, fused: Features, target: Tensor | None = None) -> Categorical:
+        """Classify the pooled vectors. (B, D) -> logits (B, C)"""
+        return Categorical(self.linear(self.drop(fused.pooled)))
 
-    def forward(self, fused: Features, target: Tensor | None = None) -> Tensor:
-        """pooled (B, D) -> logits (B, C)"""
-        return self.linear(self.drop(fused.pooled))
-
-    def loss(self, prediction: Tensor, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
+    def loss(self, prediction: Categorical, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
         """(B, C), (B,) -> sum over labelled rows, their count (or their class weights)"""
-        return self.class_loss(prediction, target)
-
-    def score(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C), (B,) -> probabilities (N, C) and classes (N,) of the N labelled rows"""
-        labelled = target != IGNORE
-        # Probabilities: torchmetrics would take logits that happen to lie in 0..1 for such.
-        return prediction[labelled].float().softmax(-1), target[labelled]
-
-    def choices(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C), (B,) -> logits (N, 1, C) and classes (N, 1)"""
-        labelled = target != IGNORE
-        return prediction[labelled].float().unsqueeze(1), target[labelled].unsqueeze(1)
-
-    def nonconformity(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """-> of the true class (N, 1)"""
-        labelled = target != IGNORE
-        return misfit(prediction[labelled]).gather(1, target[labelled].unsqueeze(1))
-
-    def region(
-        self, prediction: Tensor, quantiles: Sequence[float], meta: Mapping[str, Tensor]
-    ) -> tuple[list[dict[str, Any]], Tensor]:
-        """-> {"set": [class, ...]} per row, the most probable first, and how many these are (B,)"""
-        worst = misfit(prediction)
-        size = (worst <= quantiles[0]).sum(1)
-        order = worst.argsort(1).tolist()
-        rows = [{"set": [self.classes[i] for i in best[:count]]} for best, count in zip(order, size.tolist())]
-        return rows, size
-
-    def merge(self, prediction: Tensor, group: Tensor, count: int) -> Tensor:
-        """Mean of the windows' log-probabilities. (B, C), (B,) -> (count, C)"""
-        member = F.one_hot(group, count).T.float()  # (count, B)
-        return member @ prediction.float().log_softmax(-1) / member.sum(1, keepdim=True)
-
-    def tempered(self, prediction: Tensor, temperature: float) -> Tensor:
-        return prediction.float() / temperature
-
-    def chances(self, prediction: Tensor) -> list[tuple[str, dict[str, float]]]:
-        """(B, C) -> of each row the most probable class, and the probabilities of all"""
-        return [
-            (self.classes[row.argmax()], dict(zip(self.classes, row.tolist(), strict=True)))
-            for row in prediction.float().softmax(-1).cpu()
-        ]
+        return self.class_loss(prediction.logits, target)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from mm.heads._writing import Continued, WritingHead
+from mm.heads._generative import GenerativeHead
 from mm.layers import TransformerBlock
 from mm.messages import near
+from mm.predictions import Text
 from mm.types import Features
 
 PROJECTIONS = ("linear", "mlp", "queries")
@@ -43,13 +44,13 @@ class Projection(nn.Module):
         return self.out(tokens) * mask.unsqueeze(-1), mask
 
 
-class CausalLMHead(WritingHead):
+class CausalLMHead(GenerativeHead):
     """Any causal language model of transformers, which reads the fused tokens as a prefix (Frozen, Tsimpoukelli 2021).
 
     pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`, their deviation
     (`initializer_range`) one over the root of the width where it is not given; prompt: what it reads, the projected
     tokens where {input} stands, and the begin behind it; projection, queries: see Projection; the loss is of the answer
-    alone; vocabulary: the tokenizer's tokens; the rest: as in WritingHead. Padding lies within the prompt: it has no
+    alone; vocabulary: the tokenizer's tokens; the rest: as in GenerativeHead. Padding lies within the prompt: it has no
     influence on models that leave masked places out, as nearly all do, but mpt and mamba.
     Errors: ValueError where there is not exactly one source, the prompt has not exactly one {input} or unknown words,
     the tokenizer is not the pretrained model's, a row is too long for it, or a number is out of range.
@@ -81,11 +82,13 @@ class CausalLMHead(WritingHead):
                 "reads.tokenizer=bpe, which reads bytes, or words of the answers"
             )
         most = getattr(self.lm.config, "max_position_embeddings", None)
-        least = len(self.ahead) + len(self.behind) + self.how["max_new_tokens"] + 1  # with one token of what is read
+        least = (
+            len(self.ahead) + len(self.behind) + self.options["max_new_tokens"] + 1
+        )  # with one token of what is read
         if most is not None and least > most:
             raise ValueError(
                 f"the language model reads {most} tokens, but the prompt and max_new_tokens="
-                f"{self.how['max_new_tokens']} are {least} at least; set model.heads.NAME.max_new_tokens to what "
+                f"{self.options['max_new_tokens']} are {least} at least; set model.heads.NAME.max_new_tokens to what "
                 "answers need, or choose another model"
             )
 
@@ -103,13 +106,13 @@ class CausalLMHead(WritingHead):
         real = torch.cat([torch.ones_like(ahead).bool(), mask, torch.ones_like(after).bool()], dim=1)
         return whole, real
 
-    def forward(self, fused: Features, target: Tensor | None = None) -> Continued:
+    def forward(self, fused: Features, target: Tensor | None = None) -> Text:
         """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
         tokens, mask = self.project(fused.tokens, fused.mask)
-        return Continued(self.follow(tokens, mask, target), tokens, mask)
+        return Text(self.next_token_logits(tokens, mask, target), tokens, mask)
 
-    def follow(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
-        more = self.before(target, memory)
+    def next_token_logits(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
+        more = self.decoder_input(target, memory)
         whole, real = self.prompted(memory, mask, more)
         self.check_length(real)
         place = (real.cumsum(1) - 1).clamp(min=0)
@@ -128,11 +131,11 @@ class CausalLMHead(WritingHead):
                 "projection=queries, shorter inputs, a smaller max_new_tokens, or another model"
             )
 
-    def write(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+    def generate(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         whole, real = self.prompted(memory, mask, first)
-        self.check_length(real, self.how["max_new_tokens"] - 1)  # the last one is not read
+        self.check_length(real, self.options["max_new_tokens"] - 1)  # the last one is not read
         ends = {"eos_token_id": self.end, "pad_token_id": self.end}
-        return self.lm.generate(inputs_embeds=whole, attention_mask=real.long(), **ends, **self.how)
+        return self.lm.generate(inputs_embeds=whole, attention_mask=real.long(), **ends, **self.options)
 
 
 def language_model(

@@ -1,11 +1,13 @@
 """What two marked parts of a text have to do with each other."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from mm.heads._classifying import PooledClassifier
+from mm.predictions import Categorical
 from mm.types import Features
 
 
@@ -21,11 +23,11 @@ class RelationHead(PooledClassifier):
     classes: such as Cause-Effect(e1,e2), which holds from e1 to e2, or Other. The arguments are PooledClassifier's.
     """
 
-    def decode(self, prediction: Tensor, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
+    def decode(self, prediction: Categorical, fused: Features, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """(B, C) -> {"prediction": class, "relation", "from", "to", "probability": {class: 0..1}} per row"""
         rows = []
-        for best, chances in self.chances(prediction):
-            kind, first, second = relation(best)
-            told = {"prediction": best, "relation": kind, "from": first, "to": second}
-            rows.append(told | {"probability": chances})
+        for row in super().decode(prediction, fused, meta):
+            kind, first, second = relation(row["prediction"])
+            named = {"prediction": row["prediction"], "relation": kind, "from": first, "to": second}
+            rows.append(named | {"probability": row["probability"]})
         return rows

@@ -7,14 +7,15 @@ from torch import Tensor
 from transformers import MBartConfig, MBartForCausalLM
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from mm.heads._writing import Continued, WritingHead
+from mm.heads._generative import GenerativeHead
+from mm.predictions import Text
 from mm.types import Features
 
 
-class Seq2SeqHead(WritingHead):
+class Seq2SeqHead(GenerativeHead):
     """A decoder that attends to the fused tokens, pre-norm as mBART's (Vaswani 2017, Liu 2020), by transformers.
 
-    vocabulary: the tokenizer's tokens; the rest: as in WritingHead.
+    vocabulary: the tokenizer's tokens; the rest: as in GenerativeHead.
     Errors: ValueError for numbers out of range, or a text that is longer than what is written at most.
     """
 
@@ -40,31 +41,31 @@ class Seq2SeqHead(WritingHead):
             )
         )  # fmt: skip
 
-    def forward(self, fused: Features, target: Tensor | None = None) -> Continued:
+    def forward(self, fused: Features, target: Tensor | None = None) -> Text:
         """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
         if target is not None and target.shape[1] > self.longest:
             raise ValueError(
                 f"longest: got {self.longest} tokens, but a text to write has {target.shape[1]}; leave it out, and set "
                 "reads.max_length"
             )
-        return Continued(self.follow(fused.tokens, fused.mask, target), fused.tokens, fused.mask)
+        return Text(self.next_token_logits(fused.tokens, fused.mask, target), fused.tokens, fused.mask)
 
-    def follow(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
+    def next_token_logits(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
         told = self.decoder(
-            input_ids=self.before(target, memory),
+            input_ids=self.decoder_input(target, memory),
             encoder_hidden_states=memory,
             encoder_attention_mask=mask.long(),
             use_cache=False,
         )
         return told.logits.float()
 
-    def write(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+    def generate(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         written = self.decoder.generate(
             first,
             attention_mask=torch.ones_like(first),
             encoder_hidden_states=memory,
             encoder_attention_mask=mask.long(),
             past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
-            **self.how,
+            **self.options,
         )
         return written[:, 1:]

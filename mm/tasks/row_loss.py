@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm.types import Head, PerWindow, labelled, pick
+from mm.types import Head, labelled, pick
 
 
 def row_loss(head: Head, prediction: Any, target: Tensor, fused: Any, sample: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -13,7 +13,7 @@ def row_loss(head: Head, prediction: Any, target: Tensor, fused: Any, sample: Te
 
     The loss of each window, and its count, are divided by the number of labelled windows of its row. Heads that predict
     something of each token count tokens, each of which belongs to one window, and their loss stays as it is; but where
-    such a head counts windows (PerWindow) it is divided as well.
+    such a head counts windows (`per_window`) it is divided as well.
 
     Args:
         head: The head.
@@ -25,7 +25,7 @@ def row_loss(head: Head, prediction: Any, target: Tensor, fused: Any, sample: Te
     Returns:
         The sum over labelled rows, and how many they are, as `Head.loss`.
     """
-    if sample is None or (head.input is not None and not (isinstance(head, PerWindow) and head.per_window)):
+    if sample is None or (head.input is not None and not head.per_window):
         return head.loss(prediction, target, fused)
     known = labelled(target).long()
     windows = known.new_zeros(int(sample.max()) + 1).index_add(0, sample, known)[sample].clamp(min=1)

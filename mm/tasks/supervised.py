@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from mm.tasks.measures import (
 )
 from mm.tasks.row_loss import row_loss
 from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
-from mm.types import Batch, Drawn, Merged, Output, Scored, Spoken, data_source, labelled, mask_inputs, pick
+from mm.types import Batch, Drawn, Head, Merged, Output, data_source, labelled, mask_inputs, pick
 from mm.windows import windows_of
 
 Scores = Mapping[str, Mapping[str, Metric]]
@@ -34,14 +34,23 @@ Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
 class Supervised(Task):
     """Each head learns its target.
 
-    metrics: head name -> metric name -> torchmetrics Metric, fed by the head's `score` or `compare`; modality_dropout:
-    probability that a present input of a training row is taken as absent, never all of a row's; test_subsets,
-    val_subsets: which subsets of the inputs the test and validation measure, see mm.tasks.measures.choose_subsets;
-    unimodal_weight: None, or each input, or those that are named, has heads of its own, which always learn, and of
-    whose gradient this part goes on into the input's encoder: at 0 they are probes; teachers: input -> a trained model
-    whose projected vector of this input the model's is drawn to, by teacher_weight times their squared distance (UMT,
-    Du 2021).
-    Errors: ValueError where a number is out of range, an input is unknown or a teacher has another width.
+    Args:
+        model: The model.
+        *args: Those of Task.
+        metrics: Head name to metric name to a torchmetrics Metric, fed by the prediction's `metric_inputs` or
+            `compare`.
+        modality_dropout: Probability that a present input of a training row is taken as absent; never all of a row's.
+        val_subsets: Which subsets of the inputs validation measures, see mm.tasks.measures.choose_subsets.
+        test_subsets: Which the test measures.
+        unimodal_weight: Each input, or those that are named, has heads of its own, which always learn, and of whose
+            gradient this part goes on into the input's encoder: at 0 they are probes. None: there are no such heads.
+        teachers: Input name to a trained model whose projected vector of this input the model's is drawn to (UMT,
+            Du 2021).
+        teacher_weight: Factor on the squared distance to it.
+        **kwargs: Those of Task.
+
+    Raises:
+        ValueError: If a number is out of range, an input is unknown or a teacher has another width.
     """
 
     scores: Mapping[str, Scores]  # section, such as test[audio] -> head name -> metric name -> metric
@@ -251,20 +260,19 @@ class Supervised(Task):
                 loss = row_loss(head, prediction, batch.targets[name], output.fused, batch.meta.get("sample"))
                 scores["loss"].update(*loss)
             keep = torch.ones_like(merged.first, dtype=torch.bool) if seen is None else seen[merged.first]
-            if isinstance(head, Spoken):
+            if merged.predictions[name].compares_decoded:
                 keep = keep & self.answered(name, head, merged, batch)
                 prediction, target = self.compare(name, head, merged, keep, said.get(name))
             else:
                 part = slice(None) if seen is None else keep
-                scored = cast(Scored, head)
-                prediction, target = scored.score(pick(merged.predictions[name], part), merged.targets[name][part])
+                prediction, target = pick(merged.predictions[name], part).metric_inputs(merged.targets[name][part])
             scores["rows"].update(len(target))
             if len(target):
                 for metric_name, metric in scores.items():
                     if metric_name not in ("loss", "rows"):
                         metric.update(prediction, target)
 
-    def answered(self, name: str, head: Spoken, merged: Merged, batch: Batch) -> Tensor:
+    def answered(self, name: str, head: Head, merged: Merged, batch: Batch) -> Tensor:
         """Return which rows have a target to compare with, also where all of it was cut off from the head's input.
 
         Args:
@@ -288,7 +296,7 @@ class Supervised(Task):
         return found
 
     def compare(
-        self, name: str, head: Spoken, merged: Merged, keep: Tensor, said: list[dict[str, Any]] | None
+        self, name: str, head: Head, merged: Merged, keep: Tensor, said: list[dict[str, Any]] | None
     ) -> tuple[Any, Any]:
         """What a head says of the rows of `keep`, and what was written. said: of every row, where it is known."""
         rows = keep.nonzero().flatten()
@@ -298,7 +306,8 @@ class Supervised(Task):
         else:
             answers = [said[i] for i in rows.tolist()]
         data = data_source(self.trainer)
-        return head.compare(answers, [data.truth(name, row) for row in merged.row[rows].tolist()])
+        truth = [data.truth(name, row) for row in merged.row[rows].tolist()]
+        return merged.predictions[name].compare(answers, truth, head.decoding)
 
     def on_validation_epoch_end(self) -> None:
         values, _ = self.compute("val")

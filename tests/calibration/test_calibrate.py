@@ -49,7 +49,7 @@ def test_numbers_are_torchmetrics_of_the_test_rows(model, data):
     data.use(model.transforms)
     batch = data.batch(data.rows("test").tolist())
     with torch.inference_mode():
-        logits = model.model(batch.inputs, batch.masks).predictions["target"]
+        logits = model.model(batch.inputs, batch.masks).predictions["target"].logits
     truth = batch.targets["target"]
     for name, by in (("calibration_error_before", 1.0), ("calibration_error", report.metrics["test/temperature"])):
         expected = multiclass_calibration_error((logits / by).softmax(-1), truth, num_classes=3, n_bins=15)

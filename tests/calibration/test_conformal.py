@@ -11,6 +11,7 @@ from scipy.stats import betabinom
 from mm.calibration.conformal import conformal_quantile, coverage_by_question
 from mm.heads.classification import ClassificationHead
 from mm.heads.regression import RegressionHead
+from mm.predictions import Categorical, Scalar
 
 
 @pytest.mark.parametrize(
@@ -42,18 +43,20 @@ def test_coverage_is_what_chance_allows(kind, alpha):
         if kind == "sets":
             head = ClassificationHead(classes=list("abcd"), embed_dim=1)
             logits, truth = drawn(n + m, seed=seed)
-            prediction, target = 3 * logits[:, 0], truth[:, 0]  # far too sure: coverage holds all the same
+            logits, target = 3 * logits[:, 0], truth[:, 0]  # far too sure: coverage holds all the same
+            fitting, new = Categorical(logits[:n]), Categorical(logits[n:])
         else:
             head = RegressionHead(embed_dim=1, mean=0.0, std=1.0)
             maker = torch.Generator().manual_seed(seed)
             prediction = torch.randn(n + m, generator=maker)
+            fitting, new = Scalar(prediction[:n]), Scalar(prediction[n:])
             target = prediction.exp() * torch.randn(n + m, generator=maker)
-        limit = conformal_quantile(head.nonconformity(prediction[:n], target[:n])[:, 0], alpha)
-        (part,) = coverage_by_question(head.nonconformity(prediction[n:], target[n:]), (limit,))
+        limit = conformal_quantile(fitting.nonconformity(target[:n], head.decoding)[:, 0], alpha)
+        (part,) = coverage_by_question(new.nonconformity(target[n:], head.decoding), (limit,))
         out = math.floor((n + 1) * alpha)
         low, high = betabinom(m, n + 1 - out, out).ppf([1e-4, 1 - 1e-4])
         assert low <= round(part * m) <= high
-        told, size = head.region(prediction[n:], (limit,), {})
+        told, size = new.prediction_sets((limit,), head.decoding, {})
         if kind == "sets":
             inside = [head.classes[t] in row["set"] for row, t in zip(told, target[n:].tolist())]
             assert size.tolist() == [len(row["set"]) for row in told]

@@ -10,7 +10,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 
 from mm.calibration.platt import fit_platt
-from mm.types import Calibration, log_odds, sigmoid
+from mm.predictions import Calibration, log_odds, sigmoid
 
 
 def test_platt_is_scikit_learn_s_and_the_greatest_likelihood():
@@ -38,7 +38,7 @@ def test_platt_is_scikit_learn_s_and_the_greatest_likelihood():
     theirs = CalibratedClassifierCV(FrozenEstimator(Told()), method="sigmoid").fit(odds[:, None], right)
     ours = 1 / (1 + np.exp(-(odds / temperature + bias)))
     np.testing.assert_allclose(ours, theirs.predict_proba(odds[:, None])[:, 1], atol=2e-4)
-    revise = Calibration(temperature=temperature, bias=bias).revise
+    revise = Calibration(temperature=temperature, bias=bias).scale_log_odds
     told = sigmoid(revise(log_odds(0.3)))
     assert told == pytest.approx(1 / (1 + math.exp(-(math.log(3 / 7) / temperature + bias))))
     told = [sigmoid(revise(log_odds(p))) for p in (0.0, 1e-5, 0.5, 1.0)]

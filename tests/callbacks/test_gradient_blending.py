@@ -54,7 +54,7 @@ def test_losses_are_those_of_an_untroubled_pass():
     fit(task, Data(batch, [5, 7]), callbacks=[watch])
     target, found = batch.targets["digit"], watch.measured[0]
     output = task.model(batch.inputs, batch.masks)
-    whole = float(F.cross_entropy(output.predictions["digit"], target, ignore_index=IGNORE))
+    whole = float(F.cross_entropy(output.predictions["digit"].logits, target, ignore_index=IGNORE))
     assert found[""].train == found[""].val == pytest.approx(whole)
     for name in ("left", "right"):
         rows = batch.masks[name][:, 0] & (target != IGNORE)
@@ -66,7 +66,7 @@ def test_a_shorter_epoch_shortens_no_validation():
     batch, watch = make_batch(), Watch()
     task = build_task(build_model(), lr=0.0, unimodal_weight=0.5)
     fit(task, Data(batch, [5, 7]), callbacks=[watch], limit_train_batches=1)
-    logits = task.model(batch.inputs, batch.masks).predictions["digit"]
+    logits = task.model(batch.inputs, batch.masks).predictions["digit"].logits
     found, target = watch.measured[0][""], batch.targets["digit"]
     assert found.train == pytest.approx(float(F.cross_entropy(logits[:5], target[:5])))
     assert found.val == pytest.approx(float(F.cross_entropy(logits, target)))

@@ -5,6 +5,8 @@ import torch
 from tasks.test_supervised import build_model, make_batch
 
 from mm.explain.influence import dead, influence
+from mm.heads import Head
+from mm.predictions import Categorical, Prediction
 
 
 def labelled():
@@ -18,9 +20,9 @@ def test_rows_change_and_loss_are_those_of_leaving_the_input_out():
     both = batch.masks["right"][:, 0]
     assert found["left"].rows == found["right"].rows == int(both.sum())
     with torch.no_grad():
-        whole = model(batch.inputs, batch.masks).predictions["digit"][both]
+        whole = model(batch.inputs, batch.masks).predictions["digit"].logits[both]
         masks = batch.masks | {"right": torch.zeros_like(batch.masks["right"])}
-        without = model(batch.inputs, masks).predictions["digit"][both]
+        without = model(batch.inputs, masks).predictions["digit"].logits[both]
     target = batch.targets["digit"][both]
     rise = torch.nn.functional.cross_entropy(without, target) - torch.nn.functional.cross_entropy(whole, target)
     assert found["right"].loss == pytest.approx(float(rise), abs=1e-5)
@@ -38,12 +40,16 @@ def test_an_input_that_nothing_reads_is_dead():
     assert list(dead(found)) == ["right"]
 
 
-class Halves(NamedTuple):
+class HalvesFields(NamedTuple):
     one: torch.Tensor
     other: torch.Tensor
 
 
-class TwoTensors(torch.nn.Module):
+class Halves(Prediction, HalvesFields):
+    """A prediction of two tensors."""
+
+
+class TwoTensors(Head):
     """A head whose prediction is told in two tensors."""
 
     def __init__(self, head):
@@ -51,11 +57,11 @@ class TwoTensors(torch.nn.Module):
         self.head = head
 
     def forward(self, fused, target=None):
-        logits = self.head(fused, target)
+        logits = self.head(fused, target).logits
         return Halves(logits[:, :1], logits[:, 1:])
 
     def loss(self, prediction, target, fused):
-        return self.head.loss(torch.cat(prediction, 1), target, fused)
+        return self.head.loss(Categorical(torch.cat(prediction, 1)), target, fused)
 
 
 def test_predictions_of_several_tensors_count_as_one():

@@ -98,12 +98,12 @@ def test_answers_by_heart(folder):
     assert total / count < 0.05
     made.eval()
     for beams in (1, 2):
-        made.how["num_beams"] = beams
+        made.options["num_beams"] = beams
         for most in (4, 9):
             wider = fused([4, 3, 1], most)
             said = made.decode(made(wider), wider, {})
-            assert made.compare(said, texts) == (texts, [[text] for text in texts])
-            told, right = made.judge(said, texts)
+            assert made(wider).compare(said, texts, made.decoding) == (texts, [[text] for text in texts])
+            told, right = made(wider).confidences(said, texts, made.decoding)
             assert right == [True] * 3
             wanted = made.loss(made(f, target), target, f)[0].item()
             assert sum(math.log1p(math.exp(-odds)) for odds in told) == pytest.approx(wanted, rel=1e-3)
@@ -115,7 +115,7 @@ def test_how_probable_an_answer_is_beside_transformers(folder):
     said = made.decode(made(f), f, {})
     whole, real = made.prompted(*made.project(f.tokens, f.mask), torch.full((3, 1), made.begin))
     for row in range(3):  # alone, so that nothing is padded
-        how = made.how | {"eos_token_id": made.end, "pad_token_id": made.end, "output_logits": True}
+        how = made.options | {"eos_token_id": made.end, "pad_token_id": made.end, "output_logits": True}
         own = whole[row : row + 1, real[row]]
         found = made.lm.generate(inputs_embeds=own, return_dict_in_generate=True, **how)
         steps = torch.stack(found.logits, 1).log_softmax(-1)[0]

@@ -11,6 +11,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from mm.heads._classifying import balanced_weights, class_loss
 from mm.heads.classification import ClassificationHead
+from mm.predictions import Categorical
 from mm.types import IGNORE
 
 TARGET = torch.tensor([0, 2, IGNORE, 1, 1])
@@ -84,43 +85,44 @@ def test_one_class_is_refused():
 
 
 def test_score_drops_unlabelled_rows_and_gives_probabilities():
-    got, truth = head().score(torch.log(torch.tensor([[0.2, 0.3, 0.5]])).expand(5, 3), TARGET)
+    got, truth = Categorical(torch.log(torch.tensor([[0.2, 0.3, 0.5]])).expand(5, 3)).metric_inputs(TARGET)
     assert truth.tolist() == [0, 2, 1, 1]
     torch.testing.assert_close(got, torch.tensor([[0.2, 0.3, 0.5]]).expand(4, 3))
 
 
 def test_decode_names_the_class():
-    row = head().decode(torch.log(torch.tensor([[0.125, 0.625, 0.25]])), None, {})[0]
+    row = head().decode(Categorical(torch.log(torch.tensor([[0.125, 0.625, 0.25]]))), None, {})[0]
     assert row["prediction"] == "one"
     assert row["probability"] == pytest.approx({"zero": 0.125, "one": 0.625, "two": 0.25})
 
 
 def test_merge_is_the_mean_of_log_probabilities():
     p = torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.2, 0.3, 0.5]])
-    merged = head().merge(p.log() + 7, torch.tensor([1, 0, 1]), 2)  # a constant on logits changes nothing
-    torch.testing.assert_close(merged, torch.stack([p[1].log(), (p[0].log() + p[2].log()) / 2]))
+    merged = Categorical(p.log() + 7).merge(torch.tensor([1, 0, 1]), 2)  # a constant on logits changes nothing
+    torch.testing.assert_close(merged.logits, torch.stack([p[1].log(), (p[0].log() + p[2].log()) / 2]))
 
 
 P = torch.tensor([[0.5, 0.3, 0.2], [0.9, 0.06, 0.04], [0.2, 0.41, 0.39], [0.1, 0.6, 0.3], [0.6, 0.1, 0.3]])
 
 
-def test_choices_have_the_loss_of_the_head():
-    logits = torch.randn(5, 3)
-    found, truth = head().choices(logits, TARGET)
+def test_events_have_the_loss_of_the_head():
+    prediction = Categorical(torch.randn(5, 3))
+    found, truth = prediction.events(TARGET)
     assert found.shape == (4, 1, 3) and truth.tolist() == [[0], [2], [1], [1]]
-    total, count = head().loss(logits, TARGET, None)
+    total, count = head().loss(prediction, TARGET, None)
     torch.testing.assert_close(F.cross_entropy(found[:, 0], truth[:, 0]), total / count)
-    torch.testing.assert_close(head().choices(head().tempered(logits, 2.0), TARGET)[0], found / 2)
+    torch.testing.assert_close(prediction.temper(2.0).events(TARGET)[0], found / 2)
 
 
 def test_sets_by_hand():
     """The best is always in, others if 1 - p is no more than the quantile."""
-    scores = head().nonconformity(P.log(), TARGET)
+    decoding = head().decoding
+    scores = Categorical(P.log()).nonconformity(TARGET, decoding)
     torch.testing.assert_close(scores, torch.tensor([[0.0], [0.96], [0.0], [0.9]]))
-    rows, size = head().region(P.log(), [0.7001], {})
+    rows, size = Categorical(P.log()).prediction_sets([0.7001], decoding, {})
     assert [row["set"] for row in rows] == [["zero", "one"], ["zero"], ["one", "two"], ["one", "two"], ["zero", "two"]]
     assert size.tolist() == [2, 1, 2, 2, 2]
-    assert [row["set"] for row in head().region(P.log(), [0.0], {})[0]] == [
+    assert [row["set"] for row in Categorical(P.log()).prediction_sets([0.0], decoding, {})[0]] == [
         ["zero"],
         ["zero"],
         ["one"],

@@ -7,8 +7,10 @@ import pytest
 import torch
 from heads.by_heart import learn
 
-from mm.heads.ctc import CTCHead, beam_search, greedy
-from mm.types import IGNORE, Calibration, Features
+from mm.heads.ctc import CTCHead
+from mm.predictions import Calibration, Transcript
+from mm.predictions.transcript import beam_search, greedy
+from mm.types import IGNORE, Features
 
 
 def head(**how) -> CTCHead:
@@ -44,13 +46,14 @@ def test_how_probable_a_text_is_beside_all_alignments(seed):
     made = head(beam=1 + 3 * (seed % 2))
     logits = 2 * torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(seed))
     logits[2] = torch.tensor([-1e4, -1e4, 0])  # an absent sound
-    said = made.decode(logits, fused([5, 5, 0], 5), {})
+    prediction = Transcript(logits)
+    said = made.decode(prediction, fused([5, 5, 0], 5), {})
     for row, told in zip(logits, said, strict=True):
         every = chances(row.log_softmax(-1))
         chance = every[tuple("ab".index(x) for x in told["prediction"])]
         assert math.exp(told["log_probability"]) == pytest.approx(chance, abs=1e-5)
         assert told["probability"] == pytest.approx(chance ** (1 / max(1, len(told["prediction"]))), abs=1e-5)
-    told, right = made.judge(said, [said[0]["prediction"], "no", ""])
+    told, right = prediction.confidences(said, [said[0]["prediction"], "no", ""], made.decoding)
     chance = math.exp(said[1]["log_probability"])
     assert told[1] == pytest.approx(math.log(chance / (1 - chance)))
     assert right == [True, False, True]
@@ -62,16 +65,18 @@ def test_how_probable_a_long_text_is(tokens):
     made = head()
     logits = torch.zeros(1, tokens, 3)
     logits[0, torch.arange(tokens), torch.arange(tokens) % 2] = 2.0  # ababab...
-    row = made.decode(logits, fused([tokens], tokens), {})[0]
+    prediction = Transcript(logits)
+    row = made.decode(prediction, fused([tokens], tokens), {})[0]
     least = tokens * math.log(math.exp(2) / (math.exp(2) + 2))  # of one alignment of several
     assert least * (1 + 1e-4) <= row["log_probability"] < -100
     assert 0.78 < row["probability"] < 1  # exp(2) / (exp(2) + 2) is 0.787
-    (odds,), _ = made.judge([row], ["a"])
+    (odds,), _ = prediction.confidences([row], ["a"], made.decoding)
     assert odds == pytest.approx(row["log_probability"])
-    revised = made.revised(row, Calibration(temperature=200.0, bias=1.0).revise)
+    revised = prediction.with_confidence(row, Calibration(temperature=200.0, bias=1.0).scale_log_odds, made.decoding)
     assert revised["log_probability"] == pytest.approx(math.log(revised["probability"]))
     assert revised["probability"] == pytest.approx(1 / (1 + math.exp(-odds / 200 - 1)))
-    assert made.revised(row, Calibration().revise)["log_probability"] == pytest.approx(odds)
+    unchanged = prediction.with_confidence(row, Calibration().scale_log_odds, made.decoding)
+    assert unchanged["log_probability"] == pytest.approx(odds)
 
 
 def test_a_beam_finds_what_the_best_path_misses():
@@ -128,10 +133,10 @@ def test_it_learns_by_heart(beam):
     tokens = torch.nn.Parameter(f.tokens)
     prediction, _, total, _ = learn(made, target, lambda: f._replace(tokens=tokens), [tokens], steps=100)
     assert total < 0.05
-    said = made.decode(prediction.detach(), f, {})
-    assert made.compare(said, ["aba", "bb"]) == (["aba", "bb"], ["aba", "bb"])
+    said = made.decode(Transcript(prediction.logits.detach()), f, {})
+    assert prediction.compare(said, ["aba", "bb"], made.decoding) == (["aba", "bb"], ["aba", "bb"])
 
 
 def test_of_windows_of_another_input_the_first_counts():
-    prediction = torch.arange(6.0).view(3, 2, 1)
-    assert head().merge(prediction, torch.tensor([1, 0, 1]), 2).flatten().tolist() == [2, 3, 0, 1]
+    prediction = Transcript(torch.arange(6.0).view(3, 2, 1))
+    assert prediction.merge(torch.tensor([1, 0, 1]), 2).logits.flatten().tolist() == [2, 3, 0, 1]

@@ -9,9 +9,10 @@ from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.ops import box_iou
 
 from mm.contracts import random_features
-from mm.heads.detection import SCALE, DetectionHead, Detections, assign, paired_iou
+from mm.heads.detection import SCALE, DetectionHead, assign, paired_iou
 from mm.layers import grid_position
-from mm.types import Features, log_odds, sigmoid
+from mm.predictions import Boxes, log_odds, sigmoid
+from mm.types import Features
 
 SIDE = 10  # tokens of a grid's side; torchvision gets a picture of 80 pixels with a stride of 8
 NAN = torch.nan
@@ -130,7 +131,7 @@ def test_suppression_threshold_and_pixels_by_hand():
     for token, (kind, chance) in enumerate(((0, 0.81), (0, 0.64), (1, 0.49), (1, 0.36), (0, 0.02))):
         scores[0, token, kind] = logit(chance)
     quality = torch.full((1, 5), logit(0.9))
-    prediction = Detections(scores, quality, torch.tensor([boxes]))
+    prediction = Boxes(scores, quality, torch.tensor([boxes]))
     made = head(threshold=0.6)
     (row,) = made.decode(prediction, None, meta((0, 0, 200, 100)))
     assert [(one["label"], one["box"]) for one in row["prediction"]] == [
@@ -156,11 +157,12 @@ def test_which_boxes_are_right_by_hand():
     told = [seen("a", 0.9, 0, 0, 10, 9), seen("a", 0.8, 0, 0, 10, 10), seen("a", 0.7, 20, 0, 30, 10)]
     faint = [seen("b", 0.4, 20, 0, 30, 4.9), seen("b", 0.3, 20, 0, 30, 5)]
     said = [{"prediction": told, "faint": faint}, {"prediction": [], "faint": []}]
-    chances, right = made.judge(said, [object_, object_])
+    nothing = Boxes(torch.zeros(1, 1, 2), torch.zeros(1, 1), torch.zeros(1, 1, 4))
+    chances, right = nothing.confidences(said, [object_, object_], made.decoding)
     assert [sigmoid(odds) for odds in chances] == pytest.approx([0.9, 0.8, 0.7, 0.4, 0.3])
     assert right == [True, False, False, False, True]
-    assert made.judge(said[:1], [[]])[1] == [False] * 5
-    revised = made.revised(said[0], lambda odds: log_odds(sigmoid(odds) / 1.5))
+    assert nothing.confidences(said[:1], [[]], made.decoding)[1] == [False] * 5
+    revised = nothing.with_confidence(said[0], lambda odds: log_odds(sigmoid(odds) / 1.5), made.decoding)
     assert [one["score"] for one in revised["prediction"]] == [0.6, 0.533333]  # 0.7 is below the threshold now
     assert [len(revised["prediction"]), len(revised["faint"])] == [2, 3]
 
@@ -183,12 +185,12 @@ def test_it_learns_by_heart_and_exports():
         schedule.step()
     fused = f._replace(tokens=tokens.detach())
     assert total / count < 0.1  # BCE is above 0 where an IoU is below 1: 0.06 at 0.99
-    prediction = Detections(*(x.detach() for x in made(fused)))
+    prediction = Boxes(*(x.detach() for x in made(fused)))
     places = meta((0, 0, 200, 100), (0, 0, 200, 100))
     first, second = made.decode(prediction, fused, places)
     truth = [{"label": "a", "box": [20, 10, 80, 30]}, {"label": "b", "box": [60, 20, 180, 90]}]
     truth.append({"label": "b", "box": [10, 70, 30, 80]})
-    told, wanted = made.compare([first, second], [truth, []])
+    told, wanted = prediction.compare([first, second], [truth, []], made.decoding)
     assert len(first["prediction"]) == 3 and second["prediction"] == []
     overlap = box_iou(told[0]["boxes"][:3], wanted[0]["boxes"])
     assert overlap.amax(0).min() > 0.7
@@ -199,7 +201,7 @@ def test_it_learns_by_heart_and_exports():
 
 def test_of_windows_of_another_input_the_first_counts():
     prediction = head()(random_features(3, 4, 16))
-    merged = head().merge(prediction, torch.tensor([1, 0, 1]), 2)
+    merged = prediction.merge(torch.tensor([1, 0, 1]), 2)
     assert all(torch.equal(x, y[[1, 0]]) for x, y in zip(merged, prediction))
 
 

@@ -5,6 +5,7 @@ import torch
 from heads.by_heart import learn, pooled
 
 from mm.heads.regression import RegressionHead
+from mm.predictions import Scalar
 from mm.types import Features
 
 
@@ -18,14 +19,14 @@ def test_prediction_is_in_the_user_s_units():
     torch.nn.init.constant_(part.linear.bias, 0.5)
     pooled = torch.randn(2, 4)
     fused = Features(pooled[:, None], torch.ones(2, 1, dtype=torch.bool), pooled, torch.zeros(2, 1, 2))
-    assert part(fused).tolist() == [110.0, 110.0]
+    assert part(fused).value.tolist() == [110.0, 110.0]
 
 
 @pytest.mark.parametrize(("criterion", "wanted"), [("mse", 0.25 + 4), ("mae", 0.5 + 2), ("huber", 0.125 + 1.5)])
 def test_loss_of_the_standardised_error(criterion, wanted):
     prediction = torch.tensor([110.0, 60.0, 5.0], requires_grad=True)
     target = torch.tensor([100.0, 100.0, torch.nan])  # errors of 0.5 and 2 deviations, and one unlabelled
-    total, count = head(criterion=criterion).loss(prediction, target, None)
+    total, count = head(criterion=criterion).loss(Scalar(prediction), target, None)
     assert total.item() == pytest.approx(wanted)
     assert count.item() == 2
     total.backward()
@@ -42,17 +43,17 @@ def test_what_cannot_be_learnt_is_refused():
 
 
 def test_score_decode_and_merge():
-    values = torch.tensor([1.0, 2.0, 6.0])
-    got, truth = head().score(values, torch.tensor([1.5, torch.nan, 5.0]))
+    values = Scalar(torch.tensor([1.0, 2.0, 6.0]))
+    got, truth = values.metric_inputs(torch.tensor([1.5, torch.nan, 5.0]))
     assert (got.tolist(), truth.tolist()) == ([1.0, 6.0], [1.5, 5.0])
     assert head().decode(values, None, {})[2] == {"prediction": 6.0}
-    assert head().merge(values, torch.tensor([0, 0, 1]), 2).tolist() == [1.5, 6.0]
+    assert values.merge(torch.tensor([0, 0, 1]), 2).value.tolist() == [1.5, 6.0]
 
 
 def test_intervals_by_hand():
-    prediction, target = torch.tensor([110.0, 60.0, 5.0]), torch.tensor([100.0, 100.0, torch.nan])
-    assert head().nonconformity(prediction, target).tolist() == [[10.0], [40.0]]
-    rows, size = head().region(prediction, [12.5], {})
+    prediction, target = Scalar(torch.tensor([110.0, 60.0, 5.0])), torch.tensor([100.0, 100.0, torch.nan])
+    assert prediction.nonconformity(target, head().decoding).tolist() == [[10.0], [40.0]]
+    rows, size = prediction.prediction_sets([12.5], head().decoding, {})
     assert [row["interval"] for row in rows] == [[97.5, 122.5], [47.5, 72.5], [-7.5, 17.5]]
     assert size.tolist() == [25.0] * 3
 
@@ -62,7 +63,7 @@ def test_it_learns_by_heart():
     made, target = head(embed_dim=8, criterion="mse"), torch.tensor([70.0, 100.0, torch.nan, 131.5])
     prediction, _, total, count = learn(made, target, lambda: pooled(4), steps=300)
     assert total / count < 1e-4
-    assert prediction[[0, 1, 3]].tolist() == pytest.approx([70.0, 100.0, 131.5], abs=0.5)
+    assert prediction.value[[0, 1, 3]].tolist() == pytest.approx([70.0, 100.0, 131.5], abs=0.5)
 
 
 def test_large_values_keep_their_digits():
@@ -71,13 +72,13 @@ def test_large_values_keep_their_digits():
     made = head(embed_dim=8, mean=1_700_000_030.0, std=17.3, criterion="mse").to(torch.bfloat16).float()
     target = torch.tensor([*truth, torch.nan], dtype=torch.float64)
     prediction, fused, total, count = learn(made, target, lambda: pooled(4), steps=300)
-    assert prediction.dtype == torch.float64
+    assert prediction.value.dtype == torch.float64
     assert total.dtype == torch.float32
     assert total / count < 1e-4
-    assert prediction[:3].tolist() == pytest.approx(truth, abs=0.5)
-    assert [row["prediction"] for row in made.decode(prediction, fused, {})] == prediction.tolist()
-    value, known = made.score(prediction, target)
+    assert prediction.value[:3].tolist() == pytest.approx(truth, abs=0.5)
+    assert [row["prediction"] for row in made.decode(prediction, fused, {})] == prediction.value.tolist()
+    value, known = prediction.metric_inputs(target)
     assert (value - known).abs().max() < 0.5
     assert known.tolist() == truth
-    rows, _ = made.region(prediction, [0.25], {})
-    assert rows[0]["interval"] == [prediction[0].item() - 0.25, prediction[0].item() + 0.25]
+    rows, _ = prediction.prediction_sets([0.25], made.decoding, {})
+    assert rows[0]["interval"] == [prediction.value[0].item() - 0.25, prediction.value[0].item() + 0.25]

@@ -2,6 +2,7 @@ import torch
 from heads.by_heart import learn, pooled
 
 from mm.heads.relation import RelationHead, relation
+from mm.predictions import Categorical
 from mm.types import IGNORE, Features
 
 
@@ -14,7 +15,7 @@ def test_a_class_tells_its_direction():
 def test_decode_says_from_what_to_what():
     head = RelationHead(classes=["A(e1,e2)", "Other"], embed_dim=4)
     fused = Features(torch.zeros(2, 1, 4), torch.ones(2, 1, dtype=torch.bool), torch.zeros(2, 4), torch.zeros(2, 1, 2))
-    first, second = head.decode(torch.tensor([[3.0, 0.0], [0.0, 3.0]]), fused, {})
+    first, second = head.decode(Categorical(torch.tensor([[3.0, 0.0], [0.0, 3.0]])), fused, {})
     assert {key: first[key] for key in ("prediction", "relation", "from", "to")} == {
         "prediction": "A(e1,e2)",
         "relation": "A",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from heads.by_heart import learn
 from transformers import AutoTokenizer
 
-from mm.heads import _writing
+from mm.heads import _generative
 from mm.heads.seq2seq import Seq2SeqHead
 from mm.transforms.text.vocabulary import train_tokenizer
 from mm.types import IGNORE, Features
@@ -69,18 +69,18 @@ def test_writes_by_heart(folder, monkeypatch):
     assert total / count < 0.05
     made.eval()
     for beams in (1, 3):
-        made.how["num_beams"] = beams
+        made.options["num_beams"] = beams
         said = made.decode(made(f), f, {})
-        assert made.compare(said, texts) == (texts, [[text] for text in texts])
-        told, right = made.judge(said, [*texts[:2], "a dog"])
+        assert made(f).compare(said, texts, made.decoding) == (texts, [[text] for text in texts])
+        told, right = made(f).confidences(said, [*texts[:2], "a dog"], made.decoding)
         assert right == [True, True, False]
         wanted = made.loss(made(f, target), target, f)[0].item()
         assert sum(math.log1p(math.exp(-odds)) for odds in told) == pytest.approx(wanted, rel=1e-3)
-    monkeypatch.setattr(_writing, "MOST", 1)  # a text at a time
-    assert made.judge(made.decode(made(f), f, {}), texts)[0] == pytest.approx(told)
+    monkeypatch.setattr(_generative, "MAX_LOGITS", 1)  # a text at a time
+    assert made(f).confidences(made.decode(made(f), f, {}), texts, made.decoding)[0] == pytest.approx(told)
     alone = made.decode(made(fused([4, 3, 1], 9)), f, {})  # padding changes nothing, nor what else is in the batch
     assert [row["prediction"] for row in alone] == texts
-    assert made.judge(alone, texts)[0] == pytest.approx(told)
+    assert made(f).confidences(alone, texts, made.decoding)[0] == pytest.approx(told)
 
 
 class Written:
@@ -112,7 +112,7 @@ def test_a_beam_finds_the_most_probable_text(folder):
         said = made.decode(made(f), f, {})
         assert written.ids[: len(best)] == best
         assert said[0]["log_probability"] == pytest.approx(float(chance), rel=1e-4)
-        made.how = {"num_beams": 1, "do_sample": False, "max_new_tokens": 3}
+        made.options = {"num_beams": 1, "do_sample": False, "max_new_tokens": 3}
         made.decode(made(f), f, {})
         missed += written.ids[: len(best)] != best
     assert missed
@@ -142,7 +142,7 @@ def test_writing_stops(folder):
 def test_all_windows_of_a_row_are_read(folder):
     made = head(folder).eval()
     f = fused([4, 3, 2])
-    merged = made.merge(made(f), torch.tensor([0, 1, 0]), 2)
+    merged = made(f).merge(torch.tensor([0, 1, 0]), 2)
     assert merged.mask.tolist() == [[True] * 6 + [False] * 2, [True] * 3 + [False] * 5]
     assert torch.equal(merged.memory[0, 4:6], f.tokens[2, :2])
     assert torch.equal(merged.logits, made(f).logits[:2])

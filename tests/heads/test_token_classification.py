@@ -9,8 +9,10 @@ from heads.by_heart import learn
 from seqeval.metrics import classification_report
 
 from mm.batching import Sample, collate
-from mm.heads.token_classification import TokenClassificationHead, allowed, entities, viterbi
+from mm.heads.token_classification import TokenClassificationHead
 from mm.metrics.entities import Entities
+from mm.predictions import TokenCategorical
+from mm.predictions.token_categorical import allowed, entities, viterbi
 from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
 from mm.types import IGNORE, Features
@@ -53,7 +55,7 @@ def test_plain_tags_are_predicted_word_by_word():
     """Any tag may follow any, and none is an entity."""
     batch, logits = read(["it is  now", "a"])
     made = TokenClassificationHead(classes=["DET", "I-x", "VERB"], input="text", embed_dim=8, scheme="plain")
-    first, second = made.decode(logits[..., :3], None, batch.meta)
+    first, second = made.decode(TokenCategorical(logits.logits[..., :3]), None, batch.meta)
     assert first["tags"] == ["DET", "I-x", "VERB"]
     assert [(one["type"], one["text"], one["start"]) for one in first["prediction"]] == [
         ("DET", "it", 0),
@@ -63,9 +65,9 @@ def test_plain_tags_are_predicted_word_by_word():
     assert second["tags"] == ["DET"]
     batch.meta["text/words"][0, -1] = -1
     batch.meta["text/words"][0, 7] = -1  # no token tells of the last word
-    (cut, other) = made.decode(logits[..., :3], None, batch.meta)
+    (cut, other) = made.decode(TokenCategorical(logits.logits[..., :3]), None, batch.meta)
     assert cut["tags"] == ["DET", "I-x", None] and len(cut["prediction"]) == 2
-    told, truth = made.compare([cut, other], [["DET", "VERB", "VERB"], ["DET"]])
+    told, truth = logits.compare([cut, other], [["DET", "VERB", "VERB"], ["DET"]], made.decoding)
     assert told.tolist() == [[0, 1, IGNORE], [0, IGNORE, IGNORE]]  # a word that was not read is wrong
     assert truth.tolist() == [[0, 2, 2], [0, IGNORE, IGNORE]]
 
@@ -81,7 +83,7 @@ def read(texts: list[str], **how) -> tuple:
     rows = [Sample({"text": tokens(text)}, {}, row) for row, text in enumerate(texts)]
     batch = collate(rows, {"text": tokens})
     tag = batch.meta["text/words"].clamp(min=0) % 3
-    return batch, torch.nn.functional.one_hot(tag.long(), 5) * 20.0
+    return batch, TokenCategorical(torch.nn.functional.one_hot(tag.long(), 5) * 20.0)
 
 
 def test_decode_gives_words_and_characters():
@@ -108,11 +110,11 @@ def test_entities_that_were_cut_off_are_missed(side: str) -> None:
     batch, _ = read(texts, max_length=4, too_long=side)  # "a b " or " c d"
     words = batch.meta["text/words"].long()
     index = torch.tensor([[CLASSES.index(tag) for tag in (*tags, *"OO")[:4]] for tags in truth])
-    logits = F.one_hot(index.gather(1, words.clamp(min=0)), 5) * 20.0
+    logits = TokenCategorical(F.one_hot(index.gather(1, words.clamp(min=0)), 5) * 20.0)
     made = head()
     said = made.decode(logits, None, batch.meta)
     metric = Entities(CLASSES)
-    metric.update(*made.compare(said, truth))
+    metric.update(*logits.compare(said, truth, made.decoding))
     told = [["O" if tag is None else tag for tag in row["tags"]] for row in said]
     wanted = classification_report(truth, told, output_dict=True, zero_division=0)
     found = metric.compute()
@@ -130,7 +132,7 @@ def test_windows_say_what_the_whole_text_does():
     length = batch.masks["text"].shape[1]
     words = side_by_side(batch.meta["text/words"], group, 2, length, -1)
     meta = {"text/words": words, "text/characters": batch.meta["text/characters"][[0, -1]]}
-    found = head().decode(head().merge(logits, group, 2), None, meta)
+    found = head().decode(logits.merge(group, 2), None, meta)
     assert found[0] == whole[0]
     assert found[1]["tags"] == ["O", "B-a"]
 
@@ -162,14 +164,14 @@ def test_it_learns_by_heart():
     assert total < 0.01
     said = made.decode(prediction, fused, batch.meta)
     assert [row["tags"] for row in said] == [cell.split() for cell in cells]
-    told, truth = made.compare(said, [cell.split() for cell in cells])
+    told, truth = prediction.compare(said, [cell.split() for cell in cells], made.decoding)
     assert torch.equal(told, truth)
     assert (truth != IGNORE).sum() == 9
 
 
-def test_choices_have_the_loss_of_the_head():
-    logits, target = torch.randn(2, 4, 5), torch.tensor([[0, IGNORE, 3], [IGNORE, 1, IGNORE]])
-    found, truth = head().choices(logits, target)
+def test_events_have_the_loss_of_the_head():
+    logits, target = TokenCategorical(torch.randn(2, 4, 5)), torch.tensor([[0, IGNORE, 3], [IGNORE, 1, IGNORE]])
+    found, truth = logits.events(target)
     assert found.shape == (3, 1, 5) and truth.tolist() == [[0], [3], [1]]
     total, count = head().loss(logits, target, None)
     torch.testing.assert_close(torch.nn.functional.cross_entropy(found[:, 0], truth[:, 0]), total / count)
@@ -178,8 +180,8 @@ def test_choices_have_the_loss_of_the_head():
 def test_a_temperature_changes_what_a_tag_is_worth_and_not_the_tag():
     batch, _ = read(["a b c d e f"])
     logits = torch.randn(1, batch.masks["text"].shape[1], 5, generator=torch.Generator().manual_seed(0))
-    (before,) = head().decode(logits, None, batch.meta)
-    (after,) = head().decode(head().tempered(logits, 2.0), None, batch.meta)
+    (before,) = head().decode(TokenCategorical(logits), None, batch.meta)
+    (after,) = head().decode(TokenCategorical(logits).temper(2.0), None, batch.meta)
     assert after["tags"] == before["tags"]
     told = batch.meta["text/words"][0] >= 0
     worth = (logits[0, told] / 2).softmax(-1)
@@ -192,18 +194,19 @@ def test_sets_by_hand():
     first = torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04], [0.2, 0.1, 0.05, 0.05, 0.6]])  # a text can't begin with an I-b
     p = torch.full((2, batch.meta["text/words"].shape[1], 5), 0.2)
     p[0, batch.meta["text/words"][0] >= 0], p[1, 0] = first, torch.tensor([0.0, 0.05, 0.9, 0.05, 0.0])
+    prediction = TokenCategorical(p.log())
     target = torch.full(p.shape[:2], IGNORE)
     target[0, batch.meta["text/words"][0] >= 0], target[1, 0] = torch.tensor([1, 4]), 1
-    assert head().nonconformity(p.log(), target).flatten().tolist() == pytest.approx([0.7, 0.95])
+    assert prediction.nonconformity(target, head().decoding).flatten().tolist() == pytest.approx([0.7, 0.95])
     for limit, wanted, size in (
         (0.65, [[["O"], ["I-b", "O"]], [["I-a", "B-a"]]], [1.5, 2]),
         (0.75, [[["O", "B-a"], ["I-b", "O"]], [["I-a", "B-a"]]], [2, 2]),
         (0.95, [[["O", "B-a", "I-a", "B-b"], ["I-b", "O", "B-a", "I-a", "B-b"]], [["I-a", "B-a", "B-b"]]], [4.5, 3]),
     ):
-        rows, sizes = head().region(p.log(), [limit + 1e-6], batch.meta)
+        rows, sizes = prediction.prediction_sets([limit + 1e-6], head().decoding, batch.meta)
         assert [[set(tags) for tags in row["set"]] for row in rows] == [[set(tags) for tags in row] for row in wanted]
         assert rows[0]["set"][0][0] == "O" and sizes.tolist() == size
-        told = head().decode(p.log(), None, batch.meta)
+        told = head().decode(prediction, None, batch.meta)
         assert all(tag in tags for row, of in zip(told, rows) for tag, tags in zip(row["tags"], of["set"], strict=True))
 
 
@@ -212,12 +215,13 @@ def test_weights_of_tags_are_torch_s():
         classes=["O", "B-a", "I-a"], input="text", embed_dim=4, counts=[8, 1, 1], class_weights="balanced"
     )
     logits, target = torch.randn(2, 4, 3), torch.tensor([[0, 1, IGNORE, 2], [0, 0, IGNORE, IGNORE]])
-    total, count = made.loss(logits, target, None)
+    total, count = made.loss(TokenCategorical(logits), target, None)
     wanted = F.cross_entropy(logits.flatten(0, 1), target.flatten(), torch.tensor([10 / 24, 10 / 3, 10 / 3]))
     torch.testing.assert_close(total / count, wanted)
     focal = TokenClassificationHead(classes=["O", "B-a", "I-a"], input="text", embed_dim=4, focal_gamma=2.0)
     certain = 20 * F.one_hot(target.clamp(min=0), 3).float()
-    assert focal.loss(certain, target, None)[0] < 1e-6 < float(focal.loss(certain.flip(-1), target, None)[0])
+    right, wrong = (focal.loss(TokenCategorical(x), target, None)[0] for x in (certain, certain.flip(-1)))
+    assert right < 1e-6 < float(wrong)
 
 
 def test_padding_begins_no_word():
@@ -228,11 +232,13 @@ def test_padding_begins_no_word():
     logits[0, 0, 1] = logits[0, 3, 0] = 20.0  # ab is B-a, cd is O; the padding says B-b of everything
     logits[0, 5:, 3] = 50.0
     alone, _ = read(texts[:1])
-    beside, by_itself = (head().decode(x, None, of.meta)[0] for x, of in ((logits, batch), (logits[:1, :5], alone)))
+    beside, by_itself = (
+        head().decode(TokenCategorical(x), None, of.meta)[0] for x, of in ((logits, batch), (logits[:1, :5], alone))
+    )
     assert beside["tags"] == by_itself["tags"] == ["B-a", "O"]
     assert beside["probability"] == pytest.approx(by_itself["probability"])
 
 
 def test_fewer_tokens_than_tags_are_refused():
     with pytest.raises(ValueError, match="there are 6, but the encoder gives 1; choose one"):
-        head().loss(torch.zeros(1, 1, 5), torch.zeros(1, 6, dtype=torch.long), None)
+        head().loss(TokenCategorical(torch.zeros(1, 1, 5)), torch.zeros(1, 6, dtype=torch.long), None)

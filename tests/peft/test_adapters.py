@@ -49,7 +49,7 @@ def learn(model: MultimodalModel, steps: int = 5) -> None:
 
 def logits(model: MultimodalModel) -> torch.Tensor:
     with torch.no_grad():
-        return model.eval()(*INPUTS).predictions["target"]
+        return model.eval()(*INPUTS).predictions["target"].logits
 
 
 @pytest.mark.parametrize("kind", KINDS)

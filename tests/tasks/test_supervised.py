@@ -105,7 +105,7 @@ def by_hand(batch, lr=0.1):
     model = build_model()
     output = model(batch.inputs, batch.masks)
     target = batch.targets["digit"]
-    torch.nn.functional.cross_entropy(output.predictions["digit"], target, ignore_index=IGNORE).backward()
+    torch.nn.functional.cross_entropy(output.predictions["digit"].logits, target, ignore_index=IGNORE).backward()
     return {name: p.detach() - lr * p.grad for name, p in model.named_parameters()}
 
 
@@ -192,13 +192,13 @@ def test_metrics_of_every_subset():
         ("test[left]", {"left": batch.masks["left"], "right": none}, labelled),
         ("test[right]", {"left": none, "right": batch.masks["right"]}, labelled & right),
     ):
-        guess = model(batch.inputs, masks).predictions["digit"].argmax(1)[rows]
+        guess = model(batch.inputs, masks).predictions["digit"].logits.argmax(1)[rows]
         truth = batch.targets["digit"][rows]
         assert task.results[f"{place}/digit/accuracy"] == pytest.approx(accuracy_score(truth, guess))
         assert task.results[f"{place}/digit/f1"] == pytest.approx(f1_score(truth, guess, average="macro"), abs=1e-6)
         assert task.results[f"{place}/digit/rows"] == rows.sum()
     output = model(batch.inputs, batch.masks)
-    mse = (output.predictions["size"].flatten() - batch.targets["size"])[labelled].square().mean()
+    mse = (output.predictions["size"].value.flatten() - batch.targets["size"])[labelled].square().mean()
     assert task.results["test/size/loss"] == pytest.approx(float(mse), rel=1e-4)
     assert task.results["test/loss"] == pytest.approx(task.results["test/digit/loss"] + 0.5 * float(mse), rel=1e-4)
     assert sorted(task.decoded) == list(range(12))
@@ -232,12 +232,14 @@ def test_a_row_of_many_windows_weighs_as_one_row() -> None:
     batch = windowed()
     found = task.losses(batch)
     output = task.model(batch.inputs, batch.masks, batch.targets)
-    each = torch.nn.functional.cross_entropy(output.predictions["digit"], batch.targets["digit"], reduction="none")
+    each = torch.nn.functional.cross_entropy(
+        output.predictions["digit"].logits, batch.targets["digit"], reduction="none"
+    )
     total, count, _ = found["digit"]
     torch.testing.assert_close(total, each[:4].mean() + each[4] + each[5])
     assert float(count) == 3
     total, count, _ = found["size"]
-    error = (output.predictions["size"].float() - 0.5).square()
+    error = (output.predictions["size"].value.float() - 0.5).square()
     torch.testing.assert_close(total, error[:4].mean() + error[5])
     assert float(count) == 2
 
@@ -254,6 +256,7 @@ def test_without_windows_the_loss_is_the_head_s_own() -> None:
 def test_a_head_of_tokens_counts_tokens_and_not_rows() -> None:
     class Counting:
         input = "text"
+        per_window = False
         calls = 0
 
         def loss(self, prediction: Tensor, target: Tensor, fused: Any) -> tuple[Tensor, Tensor]:
@@ -272,7 +275,9 @@ def test_windows_accumulate_to_the_mean_over_rows(sizes: list[int]) -> None:
     """The step is the gradient of the mean over rows, whichever micro-batches the rows come in."""
     batch, model = windowed(), build_model()
     output = model(batch.inputs, batch.masks, batch.targets)
-    each = torch.nn.functional.cross_entropy(output.predictions["digit"], batch.targets["digit"], reduction="none")
+    each = torch.nn.functional.cross_entropy(
+        output.predictions["digit"].logits, batch.targets["digit"], reduction="none"
+    )
     ((each[:4].mean() + each[4] + each[5]) / 3).backward()
     wanted = {name: p.detach() - 0.1 * p.grad for name, p in model.named_parameters() if p.grad is not None}
     parts = []
@@ -373,14 +378,14 @@ def test_a_subset_is_told_by_the_windows_that_have_it():
     task.measure("test", batch)
     none = {"right": torch.zeros(5, 1, dtype=torch.bool)}
     served = part(batch, slice(0, 2))._replace(masks={"left": left[:2], "right": none["right"][:2]})
-    wanted = model.merge(model(served.inputs, served.masks), served).predictions["digit"].softmax(-1)
+    wanted = model.merge(model(served.inputs, served.masks), served).predictions["digit"].logits.softmax(-1)
     told = task.scores["test[left]"]["digit"]["told"].told
     torch.testing.assert_close(torch.cat(told), wanted)  # and nothing of row 1
-    whole = model.merge(model(batch.inputs, batch.masks), batch).predictions["digit"].softmax(-1)
+    whole = model.merge(model(batch.inputs, batch.masks), batch).predictions["digit"].logits.softmax(-1)
     torch.testing.assert_close(torch.cat(task.scores["test"]["digit"]["told"].told), whole)
     own = task.unimodal["left"]["digit"]
     f = model.encode(served.inputs, served.masks)["left"]
-    alone = own.merge(own(f), torch.tensor([0, 0]), 1).softmax(-1)
+    alone = own(f).merge(torch.tensor([0, 0]), 1).logits.softmax(-1)
     torch.testing.assert_close(torch.cat(task.unimodal_scores["test[left]"]["digit"]["told"].told), alone)
 
 

@@ -1,33 +1,25 @@
-"""What heads share that write texts: the loss of the next tokens, how writing goes on, windows of what is read."""
+"""What heads share that generate texts: the loss of the next tokens, generation, and the likelihood of a text."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer
 
-from mm.configurable import Configurable
-from mm.heads._judging import judge_texts, revise_text, text_row
+from mm.heads.base import Head
+from mm.predictions import Text
+from mm.predictions.text import text_row
 from mm.types import IGNORE, Features
-from mm.windows import first_windows, side_by_side
 
-MOST = 2**26  # logits at a time, where texts are told again: 256 MiB
-
-
-class Continued(NamedTuple):
-    """What comes next, and what was read, which writing goes on to need."""
-
-    logits: Tensor  # (B, U, V) of each next token, after the begin and the tokens before
-    memory: Tensor  # (B, T, D)
-    mask: Tensor  # (B, T) bool
+MAX_LOGITS = 2**26  # logits at a time, where texts are told again: 256 MiB
 
 
-class WritingHead(Configurable, nn.Module):
-    """Tells a text token by token. A child gives `forward`, `follow` and `write`.
+class GenerativeHead(Head):
+    """Tells a text token by token. A child gives `forward`, `next_token_logits` and `generate`.
 
     tokenizer: its folder; begin, end: the tokens around a text; longest: tokens of a text at most, the end included;
     max_new_tokens: at which writing stops before that; label_smoothing: in training (Szegedy 2016); beams: texts that
@@ -35,8 +27,6 @@ class WritingHead(Configurable, nn.Module):
     instead, from the most probable ones that make up top_p at a temperature (Holtzman 2020), the same at each call.
     Errors: ValueError for numbers out of range.
     """
-
-    input = None  # it tells of the row
 
     def __init__(
         self,
@@ -54,7 +44,7 @@ class WritingHead(Configurable, nn.Module):
         label_smoothing: float = 0.0,
         weight: float = 1.0,
     ):
-        super().__init__()
+        super().__init__(weight=weight)
         if any(type(token) is not int for token in (begin, end, longest)):  # true would be compared as a whole tensor
             raise ValueError(f"got begin={begin}, end={end} and longest={longest}, wanted whole numbers")
         if beams < 1 or (sample and beams > 1):
@@ -70,34 +60,33 @@ class WritingHead(Configurable, nn.Module):
             )
         self.begin, self.end, self.longest = begin, end, longest
         self.label_smoothing = label_smoothing
-        self.weight = weight
         own = Path(tokenizer).is_dir()  # a folder has all of it: nothing is asked of a hub
         self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False, local_files_only=own)
         # As transformers' `generate` has it.
-        self.how: dict[str, Any] = {
+        self.options: dict[str, Any] = {
             "num_beams": beams,
             "do_sample": sample,
             "max_new_tokens": max_new_tokens or longest - 1,
         }
-        self.how |= {"temperature": temperature, "top_p": top_p, "top_k": 0} if sample else {}
-        self.how |= {"length_penalty": length_penalty} if beams > 1 else {}
+        self.options |= {"temperature": temperature, "top_p": top_p, "top_k": 0} if sample else {}
+        self.options |= {"length_penalty": length_penalty} if beams > 1 else {}
 
     @abstractmethod
-    def write(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+    def generate(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         """The begin (B, 1), what was read (B, T, D), (B, T) -> ids after the begin (B, up to longest)"""
 
     @abstractmethod
-    def follow(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
+    def next_token_logits(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
         """What was read, target (B, U) -> logits (B, U, V) of each next token; without a target of the first"""
 
-    def before(self, target: Tensor | None, like: Tensor) -> Tensor:
+    def decoder_input(self, target: Tensor | None, like: Tensor) -> Tensor:
         """What each next token follows: the begin, and the tokens before it; without a target the begin. -> (B, U)"""
         first = torch.full((len(like), 1), self.begin, device=like.device)
         if target is None:
             return first
         return torch.cat([first, target[:, :-1].masked_fill(target[:, :-1] == IGNORE, self.end)], dim=1)
 
-    def loss(self, prediction: Continued, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
+    def loss(self, prediction: Text, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
         """(B, U, V), (B, U) -> sum over the tokens of labelled rows that have something to read, their count"""
         target = target.masked_fill(~fused.mask.any(1, keepdim=True), IGNORE)
         how: Any = {"ignore_index": IGNORE, "reduction": "sum"}
@@ -105,43 +94,28 @@ class WritingHead(Configurable, nn.Module):
         return F.cross_entropy(prediction.logits.flatten(0, 1), target.flatten(), **how), (target != IGNORE).sum()
 
     @torch.no_grad()
-    def decode(self, prediction: Continued, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
+    def decode(self, prediction: Text, fused: Features, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """-> per row {"prediction": text, "probability" per token, "log_probability" of the text}, see text_row"""
         if not len(prediction.memory):
             return []
-        first = self.before(None, prediction.memory)
+        first = self.decoder_input(None, prediction.memory)
         with torch.random.fork_rng(devices=[first.device] if first.device.type == "cuda" else []):
             torch.manual_seed(0)
-            written = self.write(first, prediction.memory, prediction.mask)
+            written = self.generate(first, prediction.memory, prediction.mask)
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         logs, counts = (x.tolist() for x in self.likelihood(prediction, written))
         return [text_row(text.strip(), p, n) for text, p, n in zip(texts, logs, counts, strict=True)]
 
-    def likelihood(self, prediction: Continued, written: Tensor) -> tuple[Tensor, Tensor]:
+    def likelihood(self, prediction: Text, written: Tensor) -> tuple[Tensor, Tensor]:
         """Of texts as they would be learnt, up to their first end: log-probability, tokens. (B, U) -> (B,), (B,)"""
         over = (written == self.end).cumsum(1) - (written == self.end).long() > 0
         target = written.masked_fill(over, IGNORE)
-        size = max(1, MOST // (written.shape[1] * prediction.logits.shape[-1]))
+        size = max(1, MAX_LOGITS // (written.shape[1] * prediction.logits.shape[-1]))
         parts = zip(prediction.memory.split(size), prediction.mask.split(size), target.split(size), strict=True)
         losses = [
-            F.cross_entropy(self.follow(memory, mask, ids).float().transpose(1, 2), ids, reduction="none").sum(1)
+            F.cross_entropy(
+                self.next_token_logits(memory, mask, ids).float().transpose(1, 2), ids, reduction="none"
+            ).sum(1)
             for memory, mask, ids in parts
         ]
         return -torch.cat(losses).double(), (target != IGNORE).sum(1)
-
-    def compare(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-        """-> what is written, and what would be right"""
-        return [row["prediction"] for row in said], [[text] for text in truth]
-
-    def judge(self, said: Sequence[dict[str, Any]], truth: Sequence[Any]) -> tuple[list[float], list[bool]]:
-        return judge_texts(said, truth)
-
-    def revised(self, row: dict[str, Any], revise: Callable[[float], float]) -> dict[str, Any]:
-        return revise_text(row, revise)
-
-    def merge(self, prediction: Continued, group: Tensor, count: int) -> Continued:
-        """What all windows of a row have read, side by side; the next tokens after the first."""
-        length = prediction.memory.shape[1]
-        memory = side_by_side(prediction.memory, group, count, length, 0.0)
-        mask = side_by_side(prediction.mask, group, count, length, 0)
-        return Continued(prediction.logits[first_windows(group, count)], memory, mask)

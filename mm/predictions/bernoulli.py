@@ -1,0 +1,84 @@
+"""Any number of several labels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mm.predictions.base import Decoding, Prediction
+from mm.types import IGNORE
+
+
+class BernoulliFields(NamedTuple):
+    """The tensors of a Bernoulli."""
+
+    logits: Tensor  # (B, C)
+
+
+class Bernoulli(Prediction, BernoulliFields):
+    """Log-odds (B, C) of C independent labels; a target is (B, C) int64 of 0, 1 and IGNORE."""
+
+    __slots__ = ()
+    calibration = "temperature"
+    has_sets = True
+
+    def merge(self, group: Tensor, count: int) -> "Bernoulli":
+        """Average the log-odds of each row's windows."""
+        member = F.one_hot(group, count).T.float()  # (count, B)
+        return Bernoulli(member @ self.logits.float() / member.sum(1, keepdim=True))
+
+    def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+        """Return {"prediction": [label, ...], "probability": {label: 0..1}} per row."""
+        classes = decoding.class_names(self.logits.shape[1])
+        rows = []
+        for row in self.logits.float().sigmoid().tolist():
+            probability = dict(zip(classes, row, strict=True))
+            chosen = [label for label, p in probability.items() if p >= decoding.threshold]
+            rows.append({"prediction": chosen, "probability": probability})
+        return rows
+
+    def metric_inputs(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities (N, C) and labels (N, C) of the N rows with a label; IGNORE may remain."""
+        labelled = (target != IGNORE).any(1)
+        return self.logits[labelled].float().sigmoid(), target[labelled]
+
+    def temper(self, temperature: float) -> "Bernoulli":
+        return Bernoulli(self.logits.float() / temperature)
+
+    def events(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, C, 1) and labels (N, C): a yes or no for each label."""
+        labelled = (target != IGNORE).any(1)
+        return self.logits[labelled].float().unsqueeze(-1), target[labelled]
+
+    def nonconformity(self, target: Tensor, decoding: Decoding) -> Tensor:
+        """Return the scores of each label's truth, (N, C), NaN where unlabelled."""
+        labelled = (target != IGNORE).any(1)
+        target = target[labelled]
+        no, yes = binary_lac_scores(self.logits[labelled], decoding.threshold)
+        return torch.where(target == IGNORE, torch.nan, torch.where(target == 1, yes, no))
+
+    def prediction_sets(
+        self, quantiles: Sequence[float], decoding: Decoding, meta: Mapping[str, Tensor]
+    ) -> tuple[list[dict[str, Any]], Tensor]:
+        """Return {"set": {label: [False, True]}} per row, and the mean size over the labels (B,).
+
+        One of the two is left out where it is unlikely.
+        """
+        classes = decoding.class_names(self.logits.shape[1])
+        limit = torch.tensor(list(quantiles), device=self.logits.device)
+        scores = torch.stack(binary_lac_scores(self.logits, decoding.threshold), dim=-1)
+        inside = scores <= limit.unsqueeze(-1)  # (B, C, 2)
+        rows = [
+            {"set": {c: [bool(i) for i in (0, 1) if both[i]] for c, both in zip(classes, row, strict=True)}}
+            for row in inside.tolist()
+        ]
+        return rows, inside.sum(-1).float().mean(1)
+
+
+def binary_lac_scores(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Return 1 - probability of a no and of a yes (LAC, Sadinle 2019), but 0 for what is predicted. (B, C) each"""
+    p = logits.float().sigmoid()
+    chosen = p >= threshold
+    return p.masked_fill(~chosen, 0.0), (1 - p).masked_fill(chosen, 0.0)
