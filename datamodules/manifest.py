@@ -91,7 +91,8 @@ class ManifestDataModule(DataModule):
             cells = read_cells(Path(source.path), form)
         else:
             unlabelled = self.whole or not self.readers
-            cells = read_any(Path(source.path), self.folder, form, flat=unlabelled)
+            boxes = any(codec.kind == "boxes" for codec in self.readers.values())
+            cells = read_any(Path(source.path), self.folder, form, flat=unlabelled, boxes=boxes)
         if source.split is not None:
             if "split" in cells:
                 raise ValueError(f"datamodule.path: {source.path} has a column 'split' already; leave out its split")

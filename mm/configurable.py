@@ -1,6 +1,8 @@
 """Record the constructor arguments of a part, so that the part can say how it was built."""
 
+import dataclasses
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import PurePath
@@ -97,21 +99,35 @@ def to_config(value: Any, where: str = "") -> Any:
         return value
     if isinstance(value, PurePath):
         return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | Configurable):
+        value = dataclasses.asdict(value)
     if isinstance(value, Mapping):
         return {str(key): to_config(child, f"{where}.{key}") for key, child in value.items()}
     if isinstance(value, list | tuple):
         return [to_config(child, f"{where}.{index}") for index, child in enumerate(value)]
     try:
-        config = value.get_config() if isinstance(value, Configurable) else to_config(recorded_arguments(value))
+        config = (
+            type(value).get_config(value) if isinstance(value, Configurable) else to_config(recorded_arguments(value))
+        )
+        return {"_target_": target_of(value), **config}
     except ValueError as error:
         raise ValueError(f"{where}: {error}" if where else str(error)) from None
-    return {"_target_": target_of(value), **config}
 
 
 def target_of(part: Any) -> str:
-    """Return the dotted name of the class that a part was built from."""
+    """Return the dotted name of the class that a part was built from.
+
+    A class of a private module is named by the public package that exports it.
+
+    Raises:
+        ValueError: If the class was defined inside a function, where nothing can find it again.
+    """
     cls = vars(part)[RECORD][0]  # sharding replaces the class of an object by a subclass
-    return f"{cls.__module__}.{cls.__qualname__}"
+    if "<locals>" in cls.__qualname__:
+        raise ValueError(f"{cls.__qualname__} is defined inside a function; define it at the top of a module")
+    public = cls.__module__.split("._")[0]
+    exported = getattr(sys.modules.get(public), cls.__qualname__, None) is cls
+    return f"{public if exported else cls.__module__}.{cls.__qualname__}"
 
 
 def _recorded(init: Callable[..., None]) -> Callable[..., None]:

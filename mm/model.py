@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.absence import encode_present
-from mm.configurable import Configurable
+from mm.configurable import Configurable, recorded_arguments, to_config
 from mm.types import (
     ONCE,
     Batch,
@@ -58,6 +58,11 @@ class MultimodalModel(Configurable, nn.Module):
         self.fusion = fusion
         self.heads = nn.ModuleDict(heads)  # type: ignore
         self.calibration: dict[str, Calibration] = {}  # of heads that mm calibrate has seen
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configs of the parts as they are now, and the other constructor arguments."""
+        parts = {"encoders": dict(self.encoders.items()), "fusion": self.fusion, "heads": dict(self.heads.items())}
+        return {name: to_config(value, name) for name, value in (recorded_arguments(self) | parts).items()}
 
     @property
     def inputs(self) -> list[str]:

@@ -24,15 +24,9 @@ if TYPE_CHECKING:
 
 # The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
 MODALITIES = ("text", "vision", "audio", "tabular")
-SUFFIXES = {  # of files that hold one input of a modality
-    "text": (".txt", ".md"),
-    "vision": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    "audio": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"),
-}
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
 # Of meta: of the row, padded with 0; the rest is of tokens, padded with -1.
 ONCE = ("characters", "frame", "size", "sample")
-FORMAT = 4  # of trained weights: what they mean; those of another are refused
 SUREST = 1 - 1e-6  # a probability above it counts as it, and one as far above 0: log-odds of more are rounding's
 BEGIN, LAST = 1, 2  # the tokens of an answer's ends, in targets of spans; added where they are one, 0 elsewhere
 
@@ -601,15 +595,6 @@ class Identified:
     """
 
     identity: str
-
-
-class Rebuilt:
-    """Base class of a part that was built from a source of weights or a folder, and says how to build it without.
-
-    A base class and no protocol, for the same reason.
-    """
-
-    architecture: dict[str, Any]  # constructor arguments that replace those it was built with; plain data
 
 
 def pick(x: Any, rows: Any) -> Any:

@@ -28,7 +28,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {  # of config.yaml -> their types
     "requires": (dict,),
     "model": (dict,),
     "transforms": (dict,),
-    "readers": (dict,),
+    "target_codecs": (dict,),
     "spec": (dict,),
     "columns": (dict, type(None)),
     "metrics": (dict,),
@@ -37,7 +37,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {  # of config.yaml -> their types
     "calibration": (dict,),
 }
 # Sections whose `_target_` are classes; the others have none, but for the metric of retrieval in `task`.
-BUILT = ("model", "transforms", "readers", "metrics", "task")
+BUILT = ("model", "transforms", "target_codecs", "metrics", "task")
 
 
 def check_sections(config: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ def check_sections(config: Mapping[str, Any]) -> None:
     for key in ("label", "group"):
         if not isinstance((config.get("task") or {}).get(key), str | None):
             raise ValueError(f"config.yaml: task.{key}: got {config['task'][key]!r:.80}, wanted a name")
-    named = {name: config.get(name) for name in ("transforms", "readers", "metrics", "calibration")}
+    named = {name: config.get(name) for name in ("transforms", "target_codecs", "metrics", "calibration")}
     named |= {f"model.{name}": config["model"].get(name) for name in ("encoders", "heads")}
     named |= {f"spec.{name}": config["spec"].get(name) for name in ("inputs", "targets")}
     for where, found in named.items():
@@ -98,7 +98,7 @@ def check_objects(config: Mapping[str, Any]) -> None:
     """
     model, inputs = config["model"], config["spec"].get("inputs") or {}
     parts = {"model": model, "model.fusion": model.get("fusion")}
-    for where, found in (("transforms", config["transforms"]), ("readers", config.get("readers"))):
+    for where, found in (("transforms", config["transforms"]), ("target_codecs", config.get("target_codecs"))):
         parts |= {f"{where}.{name}": part for name, part in (found or {}).items()}
     for group in ("encoders", "heads"):
         parts |= {f"model.{group}.{name}": part for name, part in (model.get(group) or {}).items()}

@@ -1,15 +1,12 @@
 """Innocent attributes of a user's own parts: names that mean something elsewhere in mm mean nothing as data."""
 
-import copy
-from pathlib import Path
-
 import pytest
 import torch
-import yaml
 from torch import nn
 
 import mm
-from mm.checkpoint import build, save, try_save, without_sources
+from mm.checkpoint import build, save, try_save
+from mm.configurable import RECORD, Configurable, to_config
 from mm.contracts._demands import give_attributes
 from mm.encoders.text.bag import TextBag
 from mm.fusion.sum import SumFusion
@@ -25,7 +22,6 @@ from mm.types import (
     Identified,
     InputData,
     Judged,
-    Rebuilt,
     Spoken,
     TargetData,
     Towered,
@@ -54,15 +50,26 @@ class Head(ClassificationHead):
         give_attributes(self)
 
 
-class Weighty(nn.Module, Rebuilt):
+class Weighty(Configurable, nn.Module):
     """Begins with the weights of a file, and says how it is built without."""
 
     def __init__(self, pretrained):
         super().__init__()
         self.pretrained = pretrained
-        self.architecture = {"pretrained": None}
+
+    def get_config(self):
+        return super().get_config() | {"pretrained": None}
 
 
+class Outer(Configurable, nn.Module):
+    """A part of parts that lie deep in its arguments."""
+
+    def __init__(self, towers):
+        super().__init__()
+        self.inner = towers["a"]["fusion"]
+
+
+ARGUMENTS = {"embed_dim": 8, "ngram": 2, "buckets": 50, "dropout": 0.0, "max_length": 16, "pool": "mean"}
 CONFIG = {
     "_target_": "mm.model.MultimodalModel",
     "embed_dim": 8,
@@ -89,8 +96,7 @@ def parts() -> tuple:
     target = TargetData(kind="class", classes=("a", "b"), facts={"counts": [1, 1]})
     spec = DataSpec(inputs={"text": InputData(modality="text")}, targets={"target": target})
     readers = {"target": {"_target_": "mm.transforms.target.classes.Classes"}}
-    model = build(CONFIG, [__name__])
-    return model, copy.deepcopy(CONFIG), build(transforms), transforms, readers, spec, {}, {"target": {}}, "# card"
+    return build(CONFIG, [__name__]), build(transforms), build(readers), spec, {"target": {}}, "# card"
 
 
 def test_a_model_of_parts_with_any_attributes_is_saved_and_loaded(tmp_path):
@@ -106,7 +112,7 @@ def test_a_model_of_parts_with_any_attributes_is_saved_and_loaded(tmp_path):
 def test_attributes_that_are_no_methods_offer_nothing():
     part = nn.Linear(1, 1)
     give_attributes(part)
-    for kind in (Aligned, Calibrated, Conformal, Drawn, Identified, Judged, Rebuilt, Spoken, Towered):
+    for kind in (Aligned, Calibrated, Conformal, Drawn, Identified, Judged, Spoken, Towered):
         assert not isinstance(part, kind), kind
     head = ClassificationHead(embed_dim=4, classes=["a", "b"], counts=[1, 1])
     assert isinstance(head, Calibrated)
@@ -115,38 +121,32 @@ def test_attributes_that_are_no_methods_offer_nothing():
     assert not isinstance(head, Spoken | Judged)
 
 
-def test_parts_that_are_nested_forget_their_sources():
-    node = {"_target_": f"{HERE}Weighty", "pretrained": "a.pt"}
-    model = nn.Module()
-    model.encoders = nn.ModuleDict({"text": Weighty("a.pt")})
-    model.fusion = nn.Module()
-    model.fusion.towers = nn.ModuleDict({"a": Weighty("a.pt"), "b": nn.Linear(1, 1)})
-    model.fusion.blocks = nn.ModuleList([nn.Linear(1, 1), Weighty("a.pt")])
-    config = {
-        "encoders": {"text": dict(node), "other": dict(node)},
-        "fusion": {
-            "towers": {"a": {"inputs": ["text"], "fusion": dict(node)}, "b": {"_target_": "torch.nn.Linear"}},
-            "blocks": [{"_target_": "torch.nn.Linear"}, dict(node)],
-        },
-    }
-    found = without_sources(config, model)
-    without = node | {"pretrained": None}
-    assert found["encoders"] == {"text": without, "other": node}
-    assert found["fusion"]["towers"]["a"]["fusion"] == without
-    assert found["fusion"]["blocks"][1] == without
-    assert config["encoders"]["text"] == node
+def test_nested_parts_are_built_without_the_weights_they_began_with():
+    inner = Weighty("a.pt")
+    model = MultimodalModel({"text": Bag(**ARGUMENTS)}, Outer({"a": {"inputs": ["text"], "fusion": inner}}), {}, 8)
+    fusion = to_config(model)["fusion"]
+    assert fusion["towers"]["a"]["fusion"] == {"_target_": f"{HERE}Weighty", "pretrained": None}
+    assert inner.pretrained == "a.pt"
 
 
 @pytest.mark.parametrize(
-    ("part", "value", "message"),
-    [("fusion", {1, 2}, "set is not JSON"), ("fusion", Path("x"), "is not JSON"), ("encoders", "a.pt", "names other")],
+    ("value", "message"),
+    [({1, 2}, "model: fusion: kind: got an object of set"), (nn.Linear(1, 1), "model: fusion: kind: got an object of")],
 )
-def test_what_can_not_be_written_is_found_before_training(tmp_path, part, value, message):
-    own = list(parts())
-    node = own[1]["fusion"] if part == "fusion" else own[1]["encoders"]["text"]
-    node["pretrained" if part == "encoders" else "kind"] = value
-    with pytest.raises(ValueError, match=f"could not be written and loaded again: .*{message}"):
-        try_save(tmp_path / "model", *own)
+def test_arguments_that_can_not_be_written_are_errors_before_training(tmp_path, value, message):
+    model, *rest = parts()
+    model.fusion = Sum(inputs=["text"])
+    vars(model.fusion)[RECORD][1]["kind"] = value
+    with pytest.raises(ValueError, match=f"could not be written and loaded again: {message}"):
+        try_save(tmp_path / "model", model, *rest)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sources_of_weights_that_a_part_keeps_are_errors_before_training(tmp_path):
+    model, *rest = parts()
+    vars(model.encoders["text"])[RECORD][1]["pretrained"] = "a.pt"
+    with pytest.raises(ValueError, match="could not be written and loaded again: .*names other weights"):
+        try_save(tmp_path / "model", model, *rest)
     assert not list(tmp_path.iterdir())
 
 
@@ -157,4 +157,3 @@ def test_nothing_of_a_directory_is_lost_by_trying(tmp_path):
     try_save(tmp_path / "model", *own)
     assert {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()} == before
     assert isinstance(own[0], MultimodalModel)
-    assert "???" not in yaml.safe_dump(own[1])

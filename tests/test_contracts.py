@@ -11,6 +11,7 @@ from torch import nn
 import conf
 from mm import checkpoint
 from mm.cli._finish import fill
+from mm.configurable import to_config
 from mm.contracts import check_encoder, check_fusion, check_head, examples, random_features
 from mm.encoders.text.bag import TextBag
 from mm.fusion.sum import SumFusion
@@ -231,11 +232,11 @@ def test_attributes_of_ones_own_parts_are_left_alone(tmp_path):
     judge("head", check_head(AttributesHead(list(examples(classes).data.classes), WIDTH), classes, WIDTH))
     for part in (model.encoders["text"], model.fusion, model.heads["label"]):
         part.scale.data *= 2
-    built = {"text": checkpoint.build(transforms["text"])}
-    checkpoint.save(tmp_path / "model", model, config, built, transforms, readers, spec, None, {}, "# A card\n")
+    checkpoint.save(tmp_path / "model", model, checkpoint.build(transforms), checkpoint.build(readers), spec)
     loaded = checkpoint.load(tmp_path / "model", allow=[package])
-    assert loaded.config["model"]["encoders"] == config["encoders"]
-    assert loaded.config["model"]["fusion"] == config["fusion"]
+    saved = to_config(loaded.model)
+    assert saved["encoders"] == config["encoders"]
+    assert saved["fusion"] == config["fusion"]
     for name, x in model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], x), name
     assert loaded.model.fusion.reset_parameters == "at the start of each epoch"

@@ -25,7 +25,7 @@ FENCE = re.compile(
     r"(?P<before>(?:[^\n]*\n){0,2})(?P<ticks>```+)(?P<language>\w*)[^\n]*\n(?P<code>.*?)\n(?P=ticks)", re.S
 )
 RUN = ("bash", "sh", "console", "python")
-MARK = re.compile(r"<!-- test: (skip|composed): (\S.*?) -->")
+MARK = re.compile(r"<!-- test: (skip|composed|full): (\S.*?) -->")
 FILE = re.compile(r"`([\w./]+\.(?:py|yaml|csv))`:\s*$")
 
 
@@ -78,7 +78,7 @@ def composable() -> Iterator[tuple[str, list[str]]]:
 
 
 COMMANDS = list(composable())
-RUNNING = [page for page in PAGES if any(b.mode == "run" for b in blocks_of(page))]
+RUNNING = [page for page in PAGES if any(b.mode in ("run", "full") for b in blocks_of(page))]
 
 
 def first_choice(word: str) -> str:
@@ -142,7 +142,7 @@ def run_page(page: Path, folder: Path, mm: Callable) -> int:
     ran, namespace = 0, {"__name__": "__main__"}
     write_files(page, folder)
     for block in blocks_of(page):
-        if block.mode != "run" or block.file:
+        if block.mode not in ("run", "full") or block.file:
             continue
         if block.language == "python":
             exec(compile(block.code, name_of(page), "exec"), namespace)
@@ -154,7 +154,8 @@ def run_page(page: Path, folder: Path, mm: Callable) -> int:
             elif "MM_DATA" not in os.environ and any(word.startswith("experiment=") for word in words):
                 continue
             elif words[0] == "mm":
-                done = mm(*tiny(words[1:])) if len(words) > 1 else mm()
+                typed = words[1:]
+                done = mm(*(typed if block.mode == "full" or not typed else tiny(typed)))
                 assert done.status == 0, f"{name_of(page)}: {shlex.join(words)}\n{done.out[-2000:]}{done.err[-3000:]}"
             else:
                 assert words[0].startswith("./scripts/"), f"{name_of(page)}: nothing runs {shlex.join(words)}"

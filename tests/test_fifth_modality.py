@@ -1,7 +1,9 @@
 """A modality of a stranger's own, in one file: it is read from a column, trained on, saved, loaded and asked."""
 
 import importlib
+import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from lightning import Trainer
 from torchmetrics.classification import MulticlassAccuracy
 
 from mm import checkpoint
-from mm.configurable import configured
+from mm.configurable import configured, to_config
 from mm.contracts import check_encoder
 from mm.datamodules.manifest import Manifest
 from mm.fusion.concat import ConcatFusion
@@ -20,6 +22,7 @@ from mm.modalities import base, get_modality, modality_names
 from mm.model import MultimodalModel
 from mm.tasks.supervised import Supervised
 from mm.transforms.target.classes import Classes
+from mm.types import DataSpec
 
 SERIES = '''
 """A short series of numbers, such as `0.1 0.7 -0.2` in a cell."""
@@ -107,6 +110,23 @@ def rows() -> list[dict[str, str]]:
     return found
 
 
+def save(path: Path, model: MultimodalModel, transforms: Mapping[str, Any], spec: DataSpec) -> None:
+    """Write a model directory."""
+    codecs = {"trend": Classes()}
+    write: Any = checkpoint.save
+    if "model_config" not in inspect.signature(write).parameters:
+        write(path, model, transforms, codecs, spec)
+        return
+    parts = {
+        "encoders": {name: to_config(encoder) for name, encoder in model.encoders.items()},
+        "fusion": to_config(model.fusion),
+        "heads": {name: to_config(head) for name, head in model.heads.items()},
+    }
+    config = {"_target_": "mm.model.MultimodalModel", "embed_dim": 8, **parts}
+    read = {name: to_config(transform) for name, transform in transforms.items()}
+    write(path, model, config, transforms, read, {"trend": to_config(codecs["trend"])}, spec, None, {"trend": {}}, "")
+
+
 def test_a_fifth_modality_is_one_file(series: Any, rows: list[dict[str, str]], tmp_path: Path) -> None:
     assert modality_names() == ("text", "vision", "audio", "tabular", "series")
     data = Manifest(rows, inputs={"text": "text", "series": "series"}, targets={"trend": "trend"}, batch_size=16,
@@ -133,7 +153,7 @@ def test_a_fifth_modality_is_one_file(series: Any, rows: list[dict[str, str]], t
     trainer.test(task, datamodule=data, verbose=False)
     assert task.results["test/accuracy"] == 1.0
     spec = type(data.spec)(inputs={"series": data.spec.inputs["series"]}, targets=data.spec.targets)
-    checkpoint.save(tmp_path / "model", model, data.transforms, {"trend": Classes()}, spec)
+    save(tmp_path / "model", model, data.transforms, spec)
     loaded = checkpoint.load(tmp_path / "model", allow=["series_of_my_own"])
     assert loaded.predict({"series": "0.9 1.1 1.0"})["trend"]["prediction"] == "up"
     assert loaded.predict({"series": "-1 -0.8"})["trend"]["prediction"] == "down"

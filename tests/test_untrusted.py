@@ -81,11 +81,10 @@ def directory(tmp_path_factory) -> Path:
     }  # fmt: skip
     metrics = {"target": {"accuracy": {"_target_": "torchmetrics.classification.MulticlassAccuracy", "num_classes": 2}}}
     task = {"scale": 1.0, "label": None, "retrieval": {"_target_": "mm.metrics.retrieval.Retrieval"}}
-    plain = {name: node | {"columns": []} if "columns" in node else node for name, node in transforms.items()}
     save(
-        folder / "model", build(model), copy.deepcopy(model), build(transforms), plain, readers,
-        DataSpec(inputs=inputs, targets=targets), {"text": "words", "target": "colour"}, metrics, "# a card",
-        task=task, split={"val": 0.1}, rows={"train": torch.arange(4)},
+        folder / "model", build(model), build(transforms), build(readers), DataSpec(inputs=inputs, targets=targets),
+        metrics, "# a card", columns={"text": "words", "target": "colour"}, task=task, split={"val": 0.1},
+        rows={"train": torch.arange(4)},
     )  # fmt: skip
     config = yaml.safe_load((folder / "model/config.yaml").read_text(encoding="utf-8"))
     config["calibration"] = {"target": {"temperature": 2.0, "bias": 0.0, "quantiles": [0.9], "alpha": 0.1}}

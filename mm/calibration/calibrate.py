@@ -102,7 +102,7 @@ class CalibrationReport(Report):
         Args:
             path: The directory that the model was loaded from, or a copy of it.
         """
-        checkpoint.calibrate(Path(path), self.calibrations, self.summary())
+        checkpoint.save_calibration(Path(path), self.calibrations, self.summary())
 
     def summary(self) -> str:
         """Return the line of the model card."""

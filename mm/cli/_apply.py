@@ -9,11 +9,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
 from mm.applying import trained_rows
+from mm.assembly.construct import build, escape
 from mm.callbacks.progress import Progress
 from mm.checkpoint import LoadedModel
 from mm.cli import _finish, _results, _run, _trainer
 from mm.cli._app import save_overrides
-from mm.cli._escape import build, escape
 from mm.messages import plain, say
 from mm.runs.results import save_results
 from mm.types import TargetData
@@ -55,8 +55,8 @@ def datamodule(
         for key, value in loaded.config["split"].items():
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
                 cfg.datamodule.split[key] = escape(value)
-    built = _finish.build_datamodule(
-        cfg, readers={} if anew else loaded.readers, known=targets, trained=True, whole=not drawn
+    built = _finish.build_data(
+        cfg, codecs=False, readers={} if anew else loaded.readers, known=targets, trained=True, whole=not drawn
     )
     table = built.table
     for name in [n for n in table.targets if n not in targets]:

@@ -11,7 +11,8 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from mm.cli._escape import build, escape
+from mm import checkpoint
+from mm.assembly.construct import build, construct, escape
 from mm.transforms.tabular.columns import plain
 from mm.types import MODALITIES, DataSpec, InputSpec
 
@@ -40,34 +41,67 @@ def fill_inputs(node: DictConfig, inputs: Sequence[str]) -> None:
             fill_inputs(child, own)
 
 
-def build_datamodule(cfg: DictConfig, **more: Any) -> Any:
-    """The datamodule, still without transforms. more: its arguments that no config has."""
+def build_data(cfg: DictConfig, codecs: bool = True, **more: Any) -> Any:
+    """Build the data module, still without transforms.
+
+    Args:
+        cfg: The config; the input of a codec that follows an input's tokens is filled in, see `fill_anchors`.
+        codecs: Whether the cells of each target are read as its head's yaml has it.
+        **more: Arguments of the data module that no config has.
+    """
+    if codecs:
+        more["readers"] = build_codecs(cfg)
     config = cfg.copy()
     with open_dict(config):
-        del config.datamodule["transforms"]
-    # Not among the arguments of instantiate, which makes plain dicts of dataclasses.
+        del config.datamodule["transforms"]  # what the encoders need is filled into them later
     return build(config, "datamodule", _partial_=True)(**more)
 
 
-def cut_readers(cfg: DictConfig) -> None:
-    """How a target's cells are read goes from its head to the datamodule. Errors: ValueError for a head without."""
-    with open_dict(cfg):
-        cfg.datamodule.readers = {}
-        for name, head in cfg.model.heads.items():
-            if "reads" not in head:
+def build_codecs(cfg: DictConfig) -> dict[str, Any]:
+    """Build the target codec that each head's yaml names under `reads`.
+
+    Raises:
+        ValueError: If a head names none, or its codec needs an anchor and there is none.
+    """
+    fill_anchors(cfg)
+    return {name: build(cfg, f"model.heads.{name}.reads") for name in cfg.model.heads}
+
+
+def fill_anchors(cfg: DictConfig) -> None:
+    """Set the input of each codec that follows the tokens of an input: it is the anchor of the fusion."""
+    for name, head in cfg.model.heads.items():
+        if "reads" not in head:
+            raise ValueError(
+                f"model.heads.{name}: its yaml lacks `reads`, how the target's cells are read, such as "
+                "{_target_: mm.transforms.target.classes.Classes}"
+            )
+        if "input" in head.reads:  # its head predicts something of each token
+            head.reads.input = cfg.model.fusion.get("anchor")
+            if head.reads.input is None:
                 raise ValueError(
-                    f"model.heads.{name}: its yaml lacks `reads`, how the target's cells are read, such as "
-                    "{_target_: mm.transforms.target.classes.Classes}"
+                    f"model.heads.{name} tells something of each token: set model.fusion.anchor to the input whose "
+                    "tokens these are, with model/fusion=sum, cross_attention or film"
                 )
-            reads = head.pop("reads")
-            if "input" in reads:  # its head tells something of each token
-                reads.input = cfg.model.fusion.get("anchor")
-                if reads.input is None:
-                    raise ValueError(
-                        f"model.heads.{name} tells something of each token: set model.fusion.anchor to the input whose "
-                        "tokens these are, with model/fusion=sum, cross_attention or film"
-                    )
-            cfg.datamodule.readers[name] = reads
+
+
+def build_model(cfg: DictConfig) -> Any:
+    """Build the model that a finished config describes, from random weights or from those that its encoders name."""
+    node: Any = OmegaConf.to_container(cfg.model, resolve=True, throw_on_missing=True)
+    node.pop("init_from", None)
+    node["heads"] = {name: without(head, "reads", "metrics") for name, head in node["heads"].items()}
+    return construct(node, "model")
+
+
+def build_metrics(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    """Build the metrics of each head. They are named in its yaml and belong to the task."""
+    heads: Any = OmegaConf.to_container(cfg.model, resolve=True)["heads"]  # type: ignore[index]
+    packages = ["torchmetrics", *cfg.allow]
+    return {name: checkpoint.build(head.get("metrics") or {}, packages) for name, head in heads.items()}
+
+
+def without(node: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Return a mapping without some keys."""
+    return {key: value for key, value in node.items() if key not in keys}
 
 
 def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
@@ -127,17 +161,6 @@ def finish_model(cfg: DictConfig, spec: DataSpec) -> None:
         fill_inputs(model.fusion, names)
 
 
-def cut_metrics(cfg: DictConfig) -> dict[str, Any]:
-    """Take the metrics out of the heads: the task measures, the model does not. -> head -> name -> config"""
-    metrics = {}
-    with open_dict(cfg):
-        for name, head in cfg.model.heads.items():
-            # Resolved in its place: a metric may refer to an argument of its head.
-            metrics[name] = OmegaConf.to_container(head, resolve=True).pop("metrics", {})  # type: ignore[union-attr]
-            head.pop("metrics", None)
-    return metrics
-
-
 def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, InputSpec]) -> None:
     """One transform per input: that of its name, else of its modality; the encoder's needs win, data fills the rest.
 
@@ -160,7 +183,7 @@ def finish_transforms(cfg: DictConfig, spec: DataSpec, needs: Mapping[str, Input
         fill(transform, asdict(need) | {k: v for k, v in has.items() if asdict(need).get(k) is None})
         if data.max_value is not None and "max_value" in transform and transform.max_value is None:
             transform.max_value = data.max_value
-        for reads in cfg.datamodule.readers.values():
+        for reads in (head.reads for head in cfg.model.heads.values()):
             if reads.get("input") == name:
                 tell_places(transform, name, data.modality, get_class(reads._target_).needs)  # type: ignore[attr-defined]
         longest = transform.get("max_length")

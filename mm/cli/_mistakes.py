@@ -12,8 +12,8 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mm.assembly.renamed import current_name
 from mm.cli._refusals import explain_refusal
-from mm.cli._renamed import current_name
 from mm.cli._typed import parses
 from mm.messages import near
 

@@ -1,5 +1,6 @@
 """A run that goes on: from which checkpoint, and what may have changed."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
+from mm.assembly.construct import read_resolved
+from mm.assembly.renamed import upgrade_run_config
 from mm.callbacks.resumable import newest_first, usable
 from mm.cli._app import shown
-from mm.cli._escape import read_resolved
 from mm.files import whole
 from mm.fingerprints import differences, from_tensors
 from mm.messages import is_first_process, plain
@@ -19,6 +21,8 @@ from mm.tasks.distributed.sharding import complete
 FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transforms", "cache")
 
 
+# Keys that a run may change while it goes on: metrics measure the model, and init_from is read by a new run only.
+NOT_RESUMED = re.compile(r"model\.(init_from\b|heads\.\w+\.metrics\b)")
 ROWS = "rows.safetensors"  # the digests of the rows of each split, in a run folder
 
 
@@ -33,10 +37,11 @@ def check(cfg: DictConfig, folder: Path, datamodule: Any) -> None:
     Raises:
         ValueError: If its model, its data, be it their settings or their rows, or its seed have changed.
     """
-    before, now = map(flat, (read_resolved(folder / "config.yaml"), OmegaConf.to_container(cfg, resolve=True)))
+    stored = upgrade_run_config(read_resolved(folder / "config.yaml"))
+    before, now = map(flat, (stored, OmegaConf.to_container(cfg, resolve=True)))
     refused: dict[str, list[str]] = {"data": [], "model": []}
     for key in dict.fromkeys([*before, *now]):
-        if before.get(key) == now.get(key) or key == "resume":
+        if before.get(key) == now.get(key) or key == "resume" or NOT_RESUMED.match(key):
             continue
         room, _, rest = key.partition(".")
         # A table's columns say which category has which number.

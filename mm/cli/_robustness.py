@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from torchmetrics import Metric
 
 from mm import checkpoint
+from mm.assembly.construct import build
 from mm.checkpoint import LoadedModel
 from mm.cli._app import shown
-from mm.cli._escape import build
 from mm.evaluation.curves import Curves, write_curves
 from mm.evaluation.robustness import RobustnessRun, RobustnessSettings, measure_robustness, plan_robustness
 from mm.messages import cell, plain

@@ -4,7 +4,6 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
-from mm import checkpoint
+from mm.assembly.construct import build
 from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import newest_first
+from mm.checkpoint import TrainedModel
 from mm.cli import _finish, _loggers, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import resume_command, save_overrides, shown
-from mm.cli._escape import build
 from mm.data.summary import describe_splits
 from mm.data.targets import check_labelled
 from mm.evaluation.zero_shot import check_alignment, zero_shot_after_training
@@ -45,7 +44,7 @@ class Run:
 
     datamodule: Any
     task: Any
-    metrics: dict[str, Any]  # configs of each head's metrics
+    metrics: dict[str, dict[str, Any]]  # head name -> its metrics by name
     started: float = field(default_factory=time.time)
 
 
@@ -72,8 +71,7 @@ def prepare(cfg: DictConfig) -> Run:
     quiet()
     seed_everything(cfg.seed)
     _trainer.keep_callbacks(cfg)
-    _finish.cut_readers(cfg)
-    datamodule = _finish.build_datamodule(cfg)
+    datamodule = _finish.build_data(cfg)
     spec = datamodule.table.spec
     for split in ("train", *(["val"] if cfg.trainer.limit_val_batches else [])):
         datamodule.rows(split)  # an empty split is told before anything is built
@@ -83,9 +81,9 @@ def prepare(cfg: DictConfig) -> Run:
         for line in describe_splits(datamodule.table):
             print(f"  {line}")
     _finish.finish_model(cfg, spec)
-    metrics, sources = _finish.cut_metrics(cfg), _weights.cut_sources(cfg)
+    sources = _weights.read_sources(cfg)
     _tokenizers.finish_tokenizers(cfg, datamodule)
-    model = build(cfg, "model")
+    model = _finish.build_model(cfg)
     if not cfg.get("resume"):
         _tokenizers.check_sources(cfg, model, sources)
         _weights.take(sources, model)
@@ -100,10 +98,10 @@ def prepare(cfg: DictConfig) -> Run:
     for key in ("optimizer", "scheduler", "nonfinite"):
         if cfg.task.get(key) is None:
             raise ValueError(f"task.{key}: got null, which only a task that tests can do without; leave the key out")
-    built = {head: checkpoint.build(node, ["torchmetrics", *cfg.allow]) for head, node in metrics.items()}
+    metrics = _finish.build_metrics(cfg)
     try:
         teachers = _teachers.load(cfg, datamodule.transforms)
-        parts = teachers | ({"metrics": built} if built else {})
+        parts = teachers | ({"metrics": metrics} if metrics else {})
         task = build(cfg, "task", _partial_=True)(model=model, **parts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
@@ -177,6 +175,8 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
         save_overrides(folder)  # first: a process that is started again knows its run by it
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         _resuming.keep_rows(run.datamodule, folder)
+    if is_first_process():
+        trained_model(cfg, run, {}).check_saving(folder / "model")
     _loggers.start(cfg, trainer, folder)
     try:
         trainer.fit(run.task, datamodule=run.datamodule, ckpt_path=resume, weights_only=True)
@@ -313,23 +313,30 @@ def split_counts(datamodule: Any) -> dict[str, int]:
     return {name: int((datamodule.table.split == name).sum()) for name in ("train", "val", "test")}
 
 
-def save_model(
-    cfg: DictConfig, run: Run, path: Path, results: dict[str, Any], save: Callable[..., None] = checkpoint.save
-) -> None:
-    """The model directory, as the weights are now. save: what writes it, or only tries to"""
-    table = run.datamodule.table
-    save(
-        path,
-        run.task.model,
-        OmegaConf.to_container(cfg.model, resolve=True),  # type: ignore[arg-type]
+def trained_model(cfg: DictConfig, run: Run, results: dict[str, Any]) -> TrainedModel:
+    """Return the model of a run, with the weights as they are now and all that a model directory holds.
+
+    Args:
+        cfg: The finished config.
+        run: Data and task.
+        results: Metrics for the model card.
+    """
+    table, task = run.datamodule.table, run.task
+    counts = split_counts(run.datamodule)
+    return TrainedModel(
+        task.model,
         run.datamodule.transforms,
-        OmegaConf.to_container(cfg.datamodule.transforms, resolve=True),  # type: ignore[arg-type]
-        OmegaConf.to_container(cfg.datamodule.readers, resolve=True),  # type: ignore[arg-type]
+        run.datamodule.readers,
         table.spec,
-        dict(run.datamodule.columns) or None,
-        run.metrics,
-        model_card(["mm", *sys.argv[1:]], table.source, split_counts(run.datamodule), results, run.task.model),
-        run.task.kept(OmegaConf.to_container(cfg.task, resolve=True)),
-        asdict(run.datamodule.split),
-        run.datamodule.fingerprint.tensors(),
+        metrics=run.metrics,
+        columns=dict(run.datamodule.columns) or None,
+        task=task.kept(OmegaConf.to_container(cfg.task, resolve=True)),
+        split=asdict(run.datamodule.split),
+        rows=run.datamodule.fingerprint.tensors(),
+        card=model_card(["mm", *sys.argv[1:]], table.source, counts, results, task.model),
     )
+
+
+def save_model(cfg: DictConfig, run: Run, path: Path, results: dict[str, Any]) -> None:
+    """Write the model directory of a run, with the weights as they are now."""
+    trained_model(cfg, run, results).save(path)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mm import checkpoint
+from mm.configurable import to_config
 from mm.messages import near
 from mm.model import MultimodalModel
 from mm.transforms.text.tokens import Tokens
@@ -29,8 +30,7 @@ def load(cfg: DictConfig, transforms: dict[str, Transform]) -> dict[str, Any]:
         loaded = checkpoint.load(path, list(cfg.allow))
         if name not in loaded.transforms:
             raise ValueError(f"task.teachers.{name}: {path} reads {', '.join(loaded.transforms)}, not {name}")
-        ours: Any = OmegaConf.to_container(cfg.datamodule.transforms[name], resolve=True)
-        theirs = loaded.config["transforms"][name]
+        ours, theirs = to_config(transforms[name]), to_config(loaded.transforms[name])
         for key in dict.fromkeys([*ours, *theirs]):
             if key not in FREE and ours.get(key) != theirs.get(key):
                 raise ValueError(

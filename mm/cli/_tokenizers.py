@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from mm import checkpoint
+from mm.assembly.construct import escape
 from mm.cli._app import shown
-from mm.cli._escape import escape
 from mm.messages import is_first_process
 from mm.transforms.text.tokens import load_tokenizer
 from mm.transforms.text.vocabulary import KINDS, trained

@@ -9,9 +9,11 @@ from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
+from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import WholeFileIO
 from mm.cli._lightning import adapt_trainer
 from mm.features.store import FrozenFeatures
@@ -67,6 +69,13 @@ def build_callbacks(cfg: DictConfig, model: Any) -> list[Callback]:
     callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
     stores = [FrozenFeatures(f"{cfg.paths.cache}/features", describe(cfg, model))] if cfg.cache_features else []
     return [*callbacks, *stores]
+
+
+def build_for_trial(cfg: DictConfig, model: Any) -> Trainer:
+    """Return a trainer that logs and keeps nothing; a frozen encoder counts as if it ran at every step."""
+    left_out = (Checkpoint, EarlyStopping, ProgressBar, FrozenFeatures, Kept)
+    callbacks = [callback for callback in build_callbacks(cfg, model) if not isinstance(callback, left_out)]
+    return build(cfg, callbacks, DummyLogger())
 
 
 def describe(cfg: DictConfig, model: Any) -> dict[str, str]:

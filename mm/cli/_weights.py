@@ -5,23 +5,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from mm import checkpoint
-from mm.cli._escape import build
+from mm.assembly.construct import build
 from mm.messages import is_first_process, listing, near
 from mm.model import MultimodalModel
 from mm.peft import adapters
 
 
-def cut_sources(cfg: DictConfig) -> list[dict[str, Any]]:
-    """Take model.init_from out of the config: the run uses it once, the model not at all. -> {path, only} of each
+def read_sources(cfg: DictConfig) -> list[dict[str, Any]]:
+    """Read model.init_from: the weights that the model begins with.
 
-    Errors: ValueError where an entry has another form.
+    Returns:
+        `{path, only}` of each source, in the order in which they are loaded.
+
+    Raises:
+        ValueError: If an entry has another form.
     """
-    given: Any = OmegaConf.to_container(cfg.model, resolve=True)["init_from"]  # type: ignore[index]
-    with open_dict(cfg):
-        del cfg.model["init_from"]
+    given: Any = OmegaConf.to_container(cfg.model, resolve=True).get("init_from")  # type: ignore[union-attr]
     if given is None:
         return []
     sources = []

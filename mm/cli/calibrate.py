@@ -37,6 +37,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     if cfg.split == "all":
         rows = f"rows of {source}, which the model must not have been trained on"
     report = calibrate(model, data, alpha, cfg.split, cfg.seed, cfg.device, rows, inplace=True)
+    assert model.path is not None
     report.update_directory(model.path)
     save_overrides(folder)
     saved = {"model": model.path, "metrics": write_metrics(folder, report.metrics, {})}

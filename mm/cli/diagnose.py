@@ -48,20 +48,21 @@ def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
     """Build the data and the task, with its model, of a run from its finished config."""
     from omegaconf import OmegaConf, open_dict
 
+    from mm.assembly.construct import build, escape, read_resolved
+    from mm.assembly.renamed import upgrade_run_config
     from mm.checkpoint import check_classes
     from mm.cli import _finish, _run, _teachers, _weights
-    from mm.cli._escape import build, escape, read_resolved
     from mm.tasks.pretraining import Pretraining
     from mm.tasks.supervised import Supervised
 
     _run.quiet()
-    config = read_resolved(folder / "config.yaml")
+    config = upgrade_run_config(read_resolved(folder / "config.yaml"))
     for part, packages in BUILT.items():
         check_classes(config.get(part), [*allow, *packages])
     cfg: Any = OmegaConf.create(escape(config))
-    datamodule = _finish.build_datamodule(cfg)
+    datamodule = _finish.build_data(cfg)
     datamodule.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
-    model = build(cfg, "model")
+    model = _finish.build_model(cfg)
     with open_dict(cfg):
         cfg.resume = True  # weights are loaded into the adapters, not those that they started from
         cfg.allow = list(allow)

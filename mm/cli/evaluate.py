@@ -68,8 +68,8 @@ def evaluate_retrieval(cfg: "DictConfig", probes: "Probes", model: "LoadedModel"
     from omegaconf import open_dict
 
     from mm import checkpoint
+    from mm.assembly.construct import escape
     from mm.cli import _apply
-    from mm.cli._escape import escape
     from mm.evaluation.probing import check_probes, fit_probes, from_aligned
     from mm.evaluation.zero_shot import zero_shot_metrics
     from mm.tasks.contrastive import Ranks

@@ -21,7 +21,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
 
     if not isinstance(cfg.size, int | float) or isinstance(cfg.size, bool) or not cfg.size > 0:
         raise ValueError(f"size: got {cfg.size}, wanted MB above 0")
-    module = _finish.build_datamodule(cfg, whole=True)
+    module = _finish.build_data(cfg, codecs=False, whole=True)
     if not isinstance(module, ManifestDataModule):
         raise ValueError("mm shard: wanted a table file or a folder: datamodule=manifest, text, vision or audio")
     out = Path(cfg.out).absolute()

@@ -30,7 +30,7 @@ def finished(cfg: "DictConfig", folder: Path) -> bool:
     """Whether there is nothing left to do; says so."""
     if not cfg.resume or not (folder / "metrics.json").exists() or not (folder / "model").is_dir():
         return False
-    from mm.cli._escape import read_resolved
+    from mm.assembly.construct import read_resolved
 
     stored = read_resolved(folder / "config.yaml")
     if any(stored["trainer"][key] != cfg.trainer[key] for key in ("max_epochs", "max_steps", "max_time")):
@@ -57,7 +57,7 @@ def changes(stored: dict[str, Any], folder: Path) -> list[str]:
     """
     from omegaconf import OmegaConf
 
-    from mm.cli._escape import escape
+    from mm.assembly.construct import escape
 
     config = OmegaConf.create(escape(stored))
     before, found = read_overrides(folder), []

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, train_test_split
 
 from mm.cells import distinct
 from mm.data.table import SPLITS, Fault, Table
@@ -77,6 +76,8 @@ def cut(
     rows: np.ndarray, part: float, seed: int, labels: np.ndarray | None, groups: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows -> (those that stay, those that are taken)."""
+    from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, train_test_split  # slow to import
+
     if groups is not None:
         if len(set(groups[rows])) < 2:
             raise ValueError(
@@ -102,6 +103,8 @@ def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tu
 
     One row of each label stays; of the others, those of rare labels join the largest stratum.
     """
+    from sklearn.model_selection import train_test_split  # slow to import
+
     if labels.dtype != object:
         return cut_rare_classes(rows, part, seed, labels)
     sets = [frozenset(label) if isinstance(label, list) else frozenset([label]) for label in labels[rows]]
@@ -126,6 +129,8 @@ def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tu
 
 def cut_rare_classes(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As `cut_rare`, of labels (N,) that are numbers, one a row."""
+    from sklearn.model_selection import train_test_split  # slow to import
+
     own = labels[rows]
     order = np.random.default_rng(seed).permutation(len(rows))
     stays = np.zeros(len(rows), dtype=bool)

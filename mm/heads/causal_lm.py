@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from mm.heads._writing import Continued, WritingHead
 from mm.layers import TransformerBlock
 from mm.messages import near
-from mm.types import Features, Rebuilt
+from mm.types import Features
 
 PROJECTIONS = ("linear", "mlp", "queries")
 HERE = "{input}"  # where in the prompt the projected tokens stand
@@ -43,7 +43,7 @@ class Projection(nn.Module):
         return self.out(tokens) * mask.unsqueeze(-1), mask
 
 
-class CausalLMHead(WritingHead, Rebuilt):
+class CausalLMHead(WritingHead):
     """Any causal language model of transformers, which reads the fused tokens as a prefix (Frozen, Tsimpoukelli 2021).
 
     pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`, their deviation
@@ -88,6 +88,10 @@ class CausalLMHead(WritingHead, Rebuilt):
                 f"{self.how['max_new_tokens']} are {least} at least; set model.heads.NAME.max_new_tokens to what "
                 "answers need, or choose another model"
             )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return constructor arguments that build the same architecture without the weights it began with."""
+        return super().get_config() | self.architecture
 
     def prompted(self, tokens: Tensor, mask: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
         """Prefix tokens (B, P, E), (B, P), ids that follow (B, U) -> the whole as vectors (B, S, E), (B, S)"""

@@ -227,8 +227,8 @@ def describe_source(*raw: Any) -> str | None:
 
 def hash_weights(model: LoadedModel) -> str:
     """Return a digest of a model's weights: that of its directory's file, where it has one."""
-    file = model.path / "model.safetensors"
-    if file.is_file():
+    file = None if model.path is None else model.path / "model.safetensors"
+    if file is not None and file.is_file():
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     digest = hashlib.sha256()

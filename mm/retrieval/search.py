@@ -13,10 +13,10 @@ from mm.applying import open_model
 from mm.batching import finish
 from mm.checkpoint import LoadedModel
 from mm.messages import listing, near
+from mm.modalities import modality_of_file
 from mm.reports import Report, Table
 from mm.retrieval.embed import EMBEDDING, embed_batch, embedded_inputs, embedding_width, hash_weights
 from mm.retrieval.index import EmbeddingIndex, Hit
-from mm.types import SUFFIXES
 
 
 @dataclass(repr=False)
@@ -143,7 +143,7 @@ def read_query(query: str | dict[str, Any], name: str, model: LoadedModel) -> tu
         raise ValueError(f"input={name}: the model reads {listed}{near(name, inputs)}")
     is_cells = not isinstance(query, str)
     suffix = "" if is_cells else Path(query).suffix.lower()
-    by_suffix = next((modality for modality, known in SUFFIXES.items() if suffix in known), None)
+    by_suffix = modality_of_file(suffix)
     guess = by_suffix or ("tabular" if is_cells or query.startswith("{") else "text")
     modality = inputs[name] if name else guess
     fitting = [name] if name else [known for known, other in inputs.items() if other == modality]

@@ -23,7 +23,9 @@ from mm.tasks.nonfinite import NonFinite, all_finite, listed
 from mm.tasks.optim import parameters
 from mm.tasks.optim.schedule import Schedule, TrainingProgress
 from mm.tasks.optim.unfreezing import Unfreezing, can_cut
-from mm.types import FORMAT, Batch, data_source
+from mm.types import Batch, data_source
+
+CHECKPOINT_FORMAT = 4  # of the checkpoints from which a run resumes
 
 
 def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -344,16 +346,16 @@ class Task(LightningModule):
         return self.losses(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["format"] = FORMAT
+        checkpoint["format"] = CHECKPOINT_FORMAT
         checkpoint["skipped_steps"] = self.nonfinite.skipped
         checkpoint["course"] = asdict(self.course)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Errors: ValueError where its weights mean something else."""
-        if (found := checkpoint.get("format")) != FORMAT:
+        if (found := checkpoint.get("format")) != CHECKPOINT_FORMAT:
             raise ValueError(
-                f"the run's checkpoint has format {found}, this mm reads {FORMAT}; go on with the mm that wrote it, or "
-                "start another run=NAME"
+                f"the run's checkpoint has format {found}, this mm reads {CHECKPOINT_FORMAT}; go on with the mm that "
+                "wrote it, or start another run=NAME"
             )
         self.nonfinite.skipped = checkpoint["skipped_steps"]
         now, self.course = self.course, TrainingProgress(**checkpoint["course"])

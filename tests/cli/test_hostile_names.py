@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 from torch import nn
 
-from mm.cli import _app, _results, _robustness, _run, calibrate, compare, find_batch, search
+from mm.cli import _app, _results, _robustness, _run, calibrate, compare, search
 from mm.messages import command, markdown, plain, quote
 from mm.retrieval import Hit
 from mm.runs.card import model_card
@@ -88,8 +88,6 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
     assert {shown, f"{shown}/{shown}"} <= cells(out)
     calibrate.print_table({name: {name: 0.5}})
     assert {shown, plain(name.replace("_", " ")).strip()} <= cells(capsys.readouterr().out)
-    find_batch.tell(SimpleNamespace(rows=2, longest={name: 3}), 2, 4)  # type: ignore[arg-type]
-    assert f"2 rows, {shown} up to 3:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from mm.data.splitting import spelt
+from mm.data.table import SPLITS
 from mm.messages import listing, say
 from mm.modalities import get_modality
 
@@ -50,6 +52,55 @@ def read_voc(path: Path) -> dict[str, list[Any]]:
         "id": [stem for stem, _ in rows],
     }
     return cells | ({} if folder is None else {"split": [split for _, split in rows]})
+
+
+def has_annotations(path: Path) -> bool:
+    """Return whether a folder holds annotations of VOC's kind, as LabelImg writes them, in whatever folder below it."""
+    first = next(path.rglob("*.xml"), None)
+    if first is None:
+        return False
+    try:
+        return ElementTree.parse(first).getroot().tag == "annotation"
+    except ElementTree.ParseError:
+        return False
+
+
+def read_annotated(path: Path) -> dict[str, list[Any]]:
+    """Return the pictures of a folder with the annotations beside them, or in another folder below it.
+
+    Args:
+        path: The folder. A picture and its annotation are called alike but for the suffix. Where all pictures lie in
+            folders that are called as splits, these are their splits.
+
+    Returns:
+        Columns vision, target, id, and split where there are any. A picture without annotation is unlabelled.
+
+    Raises:
+        ValueError: If there is no picture, an annotation is broken, or fits none or several pictures.
+    """
+    path = path.resolve()
+    suffixes = get_modality("vision").suffixes
+    pictures = sorted(f for f in path.rglob("*") if f.suffix.lower() in suffixes and not f.name.startswith("."))
+    if not pictures:
+        raise ValueError(f"datamodule.path: {path}: no picture beside the annotations; wanted {', '.join(suffixes)}")
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for picture in pictures:
+        by_stem[picture.stem].append(picture)
+    found: dict[Path, Path] = {}
+    for file in sorted(path.rglob("*.xml")):
+        among = [picture for picture in by_stem[file.stem] if picture.parent == file.parent] or by_stem[file.stem]
+        if len(among) != 1:
+            several = "no picture" if not among else f"{len(among)} pictures"
+            raise ValueError(f"{file}: {several} of its name; wanted one, as {file.stem}.jpg beside it")
+        found[among[0]] = file
+    parts = [picture.relative_to(path).parts for picture in pictures]
+    splits = [spelt(part[0]) if len(part) > 1 else "" for part in parts]
+    cells: dict[str, list[Any]] = {
+        "vision": [str(picture) for picture in pictures],
+        "target": [read_annotation(found[p]) if p in found else None for p in pictures],
+        "id": ["/".join(part) for part in parts],
+    }
+    return cells | ({"split": splits} if all(split in SPLITS for split in splits) else {})
 
 
 def read_annotation(path: Path) -> list[dict[str, Any]] | None:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mm.data.readers.boxes import is_coco, is_voc, read_coco, read_voc
+from mm.data.readers.boxes import has_annotations, is_coco, is_voc, read_annotated, read_coco, read_voc
 from mm.data.readers.conll import read_conll
 from mm.data.readers.delimited import TableFormat, read_delimited
 from mm.data.readers.encoding import check_encoding
@@ -13,6 +13,7 @@ from mm.data.readers.lines import read_texts
 from mm.data.readers.parquet import read_parquet
 from mm.data.readers.squad import read_squad
 from mm.data.table import Cells
+from mm.messages import say
 
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
 READERS |= {".txt": "lines", ".gz": "lines", ".conll": "conll", ".bio": "conll", ".json": "whole"}
@@ -68,6 +69,22 @@ def read_whole(path: Path) -> Cells:
 FORMATS = {"lines": read_texts, "json": read_jsonl, "conll": read_conll, "whole": read_whole, "parquet": read_parquet}
 
 
-def read_any(path: Path, modality: str, form: TableFormat | None = None, flat: bool = False) -> Cells:
-    """Return the columns of a folder of files of a modality, or of a table file."""
-    return read_folder(path, modality, flat) if path.is_dir() and not is_voc(path) else read_cells(path, form)
+def read_any(
+    path: Path, modality: str, form: TableFormat | None = None, flat: bool = False, boxes: bool = False
+) -> Cells:
+    """Return the columns of a folder of files of a modality, or of a table file.
+
+    Args:
+        path: The folder or file.
+        modality: Of the files.
+        form: How CSV and TSV files are written.
+        flat: Whether files may lie in no class folder.
+        boxes: Whether the target is boxes, which annotations beside the pictures state.
+    """
+    if not path.is_dir() or is_voc(path):
+        return read_cells(path, form)
+    if modality == "vision" and has_annotations(path):
+        if boxes:
+            return read_annotated(path)
+        say(f"{path.name}: holds annotations of boxes (VOC), which model/heads=detection reads")
+    return read_folder(path, modality, flat)

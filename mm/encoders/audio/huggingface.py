@@ -16,7 +16,7 @@ from mm.configurable import Configurable
 from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model, plain
 from mm.layers import Pool, time_position
-from mm.types import Features, InputSpec, Rebuilt
+from mm.types import Features, InputSpec
 
 
 class Waveform(nn.Module):
@@ -127,7 +127,7 @@ class Fbank(nn.Module):
 FRONTENDS = {"whisper": WhisperMel, "audio-spectrogram-transformer": Fbank}  # every other model reads the waveform
 
 
-class HuggingFaceAudio(Configurable, nn.Module, Rebuilt):
+class HuggingFaceAudio(Configurable, nn.Module):
     """The last hidden state of any audio model of transformers: wav2vec2, HuBERT, WavLM, Whisper's encoder, AST.
 
     pretrained, config, random_init: as in `huggingface_model`. Layer drop and the model's own masking are off.
@@ -163,6 +163,10 @@ class HuggingFaceAudio(Configurable, nn.Module, Rebuilt):
         )
         self.architecture = {"pretrained": None, "config": plain_config, "random_init": True, "features": settings}
         self.pool = Pool(pool, self.embed_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return constructor arguments that build the same architecture without the weights it began with."""
+        return super().get_config() | self.architecture
 
     def layer_order(self) -> list[list[str]]:
         """Return prefixes of the parameters' names, layer by layer from input to output."""

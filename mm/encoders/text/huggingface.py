@@ -11,7 +11,7 @@ from mm.configurable import Configurable
 from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model, takes
 from mm.layers import Pool, time_position
-from mm.types import Features, InputSpec, Rebuilt
+from mm.types import Features, InputSpec
 
 
 def longest(model: PreTrainedModel) -> int | None:
@@ -40,7 +40,7 @@ class MarkerPool(nn.Module):
         return self.linear(picked.flatten(1)) * mask.any(1, keepdim=True)
 
 
-class HuggingFaceText(Configurable, nn.Module, Rebuilt):
+class HuggingFaceText(Configurable, nn.Module):
     """The last hidden state of any text model of transformers; of an encoder-decoder, of its encoder.
 
     pretrained, config, random_init: as in `huggingface_model`. Real tokens come first in a row, padding after.
@@ -83,6 +83,10 @@ class HuggingFaceText(Configurable, nn.Module, Rebuilt):
         self.token_types = takes(self.model, "token_type_ids") and plain_config.get("type_vocab_size", 0) > 0
         at = list(ids.values())
         self.pool = MarkerPool(at, self.embed_dim) if pool == "markers" else Pool(pool, self.embed_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return constructor arguments that build the same architecture without the weights it began with."""
+        return super().get_config() | self.architecture
 
     def add(self, markers: Sequence[str], tokenizer: str) -> dict[str, int]:
         """Room for them behind the vocabulary. -> their ids"""

@@ -13,7 +13,7 @@ from mm.encoders._layers import huggingface_layers
 from mm.encoders._source import huggingface_model
 from mm.encoders.vision.conv import grid_features
 from mm.layers import Pool
-from mm.types import Features, InputSpec, Rebuilt
+from mm.types import Features, InputSpec
 
 
 def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
@@ -28,7 +28,7 @@ def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
     )
 
 
-class HuggingFaceVision(Configurable, nn.Module, Rebuilt):
+class HuggingFaceVision(Configurable, nn.Module):
     """The last hidden state of any image model of transformers: ViT, DINOv2, Swin, ResNet ...
 
     pretrained, config, random_init: as in `huggingface_model`; size and channels are the config's.
@@ -65,6 +65,10 @@ class HuggingFaceVision(Configurable, nn.Module, Rebuilt):
         self.architecture = {"pretrained": None, "config": plain_config, "random_init": True}
         self.architecture |= {"mean": mean and list(mean), "std": std and list(std)}
         self.pool = Pool(pool, self.embed_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return constructor arguments that build the same architecture without the weights it began with."""
+        return super().get_config() | self.architecture
 
     def layer_order(self) -> list[list[str]]:
         """Return prefixes of the parameters' names, layer by layer from input to output."""

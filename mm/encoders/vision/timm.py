@@ -13,10 +13,10 @@ from mm.absence import encode_present
 from mm.configurable import Configurable
 from mm.encoders.vision.conv import grid_features
 from mm.layers import Pool
-from mm.types import Features, InputSpec, Rebuilt
+from mm.types import Features, InputSpec
 
 
-class TimmVision(Configurable, nn.Module, Rebuilt):
+class TimmVision(Configurable, nn.Module):
     """The last map of any timm model, its cells as tokens, behind a ViT's prefix tokens where there are any.
 
     pretrained: false, true (timm's weights, from the hub) or a file of weights (then size, mean and std are timm's).
@@ -63,6 +63,10 @@ class TimmVision(Configurable, nn.Module, Rebuilt):
         takes = inspect.signature(self.model.forward_intermediates).parameters
         self.prefix = self.model.num_prefix_tokens if "return_prefix_tokens" in takes else 0
         self.pool = Pool(pool, self.embed_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return constructor arguments that build the same architecture without the weights it began with."""
+        return super().get_config() | self.architecture
 
     def layer_order(self) -> list[list[str]]:
         """Return prefixes of the parameters' names, layer by layer from input to output."""

@@ -122,3 +122,36 @@ def test_the_real_blood_cells(capsys):
     assert module.table.spec.targets["target"].classes == ("Platelets", "RBC", "WBC")
     counts = Counter(one["label"] for row in range(364) for one in module.truth("target", row))
     assert counts == {"RBC": 4153, "WBC": 372, "Platelets": 361}
+
+
+def labelled_pictures(folder: Path, *pictures: str) -> Path:
+    for name in pictures:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (50, 50)).save(folder / name)
+    return folder
+
+
+def test_annotations_beside_pictures_are_read_whatever_the_folders_are_called(tmp_path, capsys):
+    folder = labelled_pictures(tmp_path / "cats", "a.jpg", "sub/b.png", "c.jpg")
+    text = f"<annotation>{OBJECT.format('cat', 30, 1, 2, 40.5)}</annotation>"
+    (folder / "a.xml").write_text(text)
+    (folder / "labels").mkdir()
+    (folder / "labels/b.xml").write_text(text)
+    cells = read_any(folder, "vision", boxes=True)
+    assert cells["id"] == ["a.jpg", "c.jpg", "sub/b.png"] and cells["target"] == [BOX, None, BOX]
+    assert "split" not in cells
+    with pytest.raises(ValueError, match="a.jpg lies in no class folder"):
+        read_any(folder, "vision")
+    assert "cats: holds annotations of boxes (VOC), which model/heads=detection reads" in capsys.readouterr().out
+    (folder / "d.xml").write_text(text)
+    with pytest.raises(ValueError, match=r"d.xml: no picture of its name; wanted one, as d.jpg beside it"):
+        read_any(folder, "vision", boxes=True)
+
+
+def test_folders_that_are_called_as_splits_are_splits(tmp_path):
+    folder = labelled_pictures(tmp_path, "train/a.jpg", "valid/a.jpg", "test/a.jpg")
+    for split in ("train", "valid", "test"):
+        (folder / split / "a.xml").write_text(f"<annotation>{OBJECT.format('cat', 30, 1, 2, 40.5)}</annotation>")
+    data = ManifestDataModule(folder, folder="vision", readers={"target": Boxes("vision")}, num_workers=0)
+    assert data.splits.tolist() == ["test", "train", "val"]
+    assert data.spec.targets["target"].classes == ("cat",)

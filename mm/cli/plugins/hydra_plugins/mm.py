@@ -195,7 +195,7 @@ def summarize(jobs: list[Job], overrides: list[list[str]], errors: list[str]) ->
 
 def metric_of(job: Job) -> Any:
     """Return the best value of the metric that a job's run has monitored; None where it monitored none."""
-    from mm.cli._escape import read_resolved
+    from mm.assembly.construct import read_resolved
 
     metrics, config = job.folder / "metrics.json", job.folder / "config.yaml"
     if not metrics.exists() or not config.exists():

@@ -4,10 +4,10 @@ import pyarrow.parquet
 import pytest
 from omegaconf import OmegaConf
 
+from mm.assembly.construct import build, escape, read_resolved
 from mm.checkpoint import read_config, write_config
-from mm.cli._escape import build, escape, read_resolved
+from mm.checkpoint.upgrade import FORMAT
 from mm.runs.folder import read_overrides, write_overrides
-from mm.types import FORMAT
 
 HOSTILE = ["${name}", "${oc.env:HOME}", r"\${name}", r"a\\${b}", "$${x}", "${", "}${a}${b}", "yes", "1e3", "null", "\\"]
 HOSTILE += [

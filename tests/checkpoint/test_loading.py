@@ -15,8 +15,9 @@ from conftest import COLUMNS, TINY
 from safetensors.torch import save_file
 
 import mm
-from mm.checkpoint import METRICS, build, build_metrics, fetch, find_class, load, weights
-from mm.types import FORMAT
+from mm.checkpoint import build, build_metrics, fetch, find_class, load, weights
+from mm.checkpoint.classes import METRICS
+from mm.checkpoint.upgrade import FORMAT
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_predicts_from_any_subset_of_raw_inputs(copy, manifest):
 
 def test_it_is_printed_in_four_lines(copy):
     first, inputs, targets, size = repr(load(copy)).splitlines()
-    assert first == f"LoadedModel('{copy}')"
+    assert first == f"TrainedModel('{copy}')"
     assert inputs == "  inputs:  text (text), vision (vision), audio (audio)"
     assert targets == "  targets: target (blue, green, red)"
     assert re.fullmatch(r"  size:    [\d,]+ weights \(cpu, float32\)", size)
@@ -150,7 +151,7 @@ def test_allow_admits_a_package(copy, tmp_path, monkeypatch):
 
 
 def test_other_weights_and_missing_packages_are_refused(copy, monkeypatch):
-    monkeypatch.setattr("mm.checkpoint.OPTIONAL", ("torchaudio", "no_such_package"))
+    monkeypatch.setattr("mm.checkpoint.loading.OPTIONAL", ("torchaudio", "no_such_package"))
     change(copy, lambda c: c["requires"].update(no_such_package="1"))
     with pytest.raises(ValueError, match="needs no_such_package"):
         mm.load(copy)
@@ -237,7 +238,7 @@ def directory(tmp_path):
     """A config as a model directory has it, before anything of it is built."""
     (tmp_path / "model").mkdir()
     save_file({}, tmp_path / "model/model.safetensors")
-    config = {"format": FORMAT, "requires": {"mm": "0"}, "transforms": {}, "readers": {}, "spec": {}, "model": {}}
+    config = {"format": FORMAT, "requires": {"mm": "0"}, "transforms": {}, "target_codecs": {}, "spec": {}, "model": {}}
 
     def write(**changed):
         text = yaml.safe_dump(config | changed)

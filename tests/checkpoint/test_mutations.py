@@ -100,9 +100,9 @@ def trained(tmp_path_factory) -> Path:
         targets={"label": TargetData(kind="class", classes=tuple(CLASSES), facts={"counts": [3, 4]})},
     )
     model = checkpoint.build(copy.deepcopy(MODEL))
-    transforms = {"text": checkpoint.build(TRANSFORMS["text"])}
+    transforms, codecs = checkpoint.build(TRANSFORMS), checkpoint.build(READERS)
     columns = {"text": "words", "label": "y"}
-    checkpoint.save(path, model, MODEL, transforms, TRANSFORMS, READERS, spec, columns, METRICS, "# A card\n")
+    checkpoint.save(path, model, transforms, codecs, spec, METRICS, "# A card\n", columns=columns)
     return path
 
 

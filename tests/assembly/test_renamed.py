@@ -5,9 +5,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
+from mm.assembly.renamed import MOVED, current_name, rename_targets
 from mm.cli import _resuming
 from mm.cli._mistakes import explain
-from mm.cli._renamed import MOVED, current_name, rename_targets
 
 
 def test_only_our_own_modules_have_another_name():

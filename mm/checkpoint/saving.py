@@ -1,0 +1,229 @@
+"""Write a model directory: plain files that load without Lightning, Hydra or pickles."""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save_file, save_model
+from torch import Tensor
+
+from mm.checkpoint.classes import OPTIONAL
+from mm.checkpoint.config import PlainLoader, read_config, to_plain, write_config
+from mm.checkpoint.upgrade import FORMAT
+from mm.configurable import to_config
+from mm.files import discard, unused, whole
+from mm.messages import markdown
+from mm.model import MultimodalModel
+from mm.transforms.text.tokens import Tokens, load_tokenizer
+from mm.types import Calibration, DataSpec, TargetTransform, Transform
+from mm.untrusted import BUILT, check_sections, check_sources
+
+ROWS = "rows.safetensors"  # digests of the rows of each split
+CALIBRATION_LINE = "Calibration: "  # begins a line of the model card
+
+
+def save(
+    path: str | Path,
+    model: MultimodalModel,
+    transforms: Mapping[str, Transform],
+    targets: Mapping[str, TargetTransform],
+    spec: DataSpec,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    card: str = "",
+    *,
+    columns: Mapping[str, Any] | None = None,
+    task: Mapping[str, Any] | None = None,
+    split: Mapping[str, Any] | None = None,
+    rows: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a model directory under a temporary name and rename it; a directory of that name is replaced.
+
+    Args:
+        path: The directory.
+        model: The model. Each of its parts says how it was built, see `mm.configurable`.
+        transforms: Input name to the transform that reads it.
+        targets: Target name to the codec of its cells.
+        spec: Inputs and targets of the data.
+        metrics: Head name to its metrics by name: objects that say how they were built, or their configs.
+        card: Text of the README.md.
+        columns: Column map of the data, as `datamodule.columns`.
+        task: Plain data of the training that evaluation needs, such as the settings of retrieval.
+        split: Settings by which validation and test rows were drawn of data that names none.
+        rows: Digests of the rows of each split, as tensors.
+
+    Raises:
+        ValueError: If a part does not say how it was built, or an argument of it is no plain data.
+    """
+    with whole(Path(path)) as part:
+        write_files(part, model, transforms, targets, spec, metrics, card, columns, task, split, rows)
+        save_model(model, str(part / "model.safetensors"))
+        for file in part.glob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes them for their owner alone
+
+
+def try_save(path: Path, *args: Any, **kwargs: Any) -> None:
+    """Write a model directory without its weights and remove it again, so that a run does not fail at its end.
+
+    Args:
+        path: Where the directory would be.
+        *args: Those of `save`.
+        **kwargs: Those of `save`.
+
+    Raises:
+        ValueError: If the config of a part can't be written, such as an argument that is no plain data.
+    """
+    part = unused(path)
+    try:
+        write_files(part, *args, **kwargs)
+        config = yaml.load((part / "config.yaml").read_text(encoding="utf-8"), PlainLoader)
+        for name in (*BUILT, "spec"):
+            check_sources(part, config[name], name)
+        check_sections(config)
+    except (TypeError, ValueError, yaml.YAMLError, AttributeError, KeyError) as error:
+        reason = str(error).replace(f"{part}: ", "")
+        raise ValueError(
+            f"the model directory of this run could not be written and loaded again: {reason}; arguments of parts are "
+            "plain data, and a part that is initialised from weights of others overrides get_config"
+        ) from error
+    finally:
+        discard(part)
+
+
+def write_files(
+    part: Path,
+    model: MultimodalModel,
+    transforms: Mapping[str, Transform],
+    targets: Mapping[str, TargetTransform],
+    spec: DataSpec,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    card: str = "",
+    columns: Mapping[str, Any] | None = None,
+    task: Mapping[str, Any] | None = None,
+    split: Mapping[str, Any] | None = None,
+    rows: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write all files of a model directory but the weights; the arguments are those of `save`."""
+    part.mkdir(parents=True)
+    config = {
+        "format": FORMAT,
+        "requires": {name: version(name) for name in ("mm", "torch", *needed_packages(model))},
+        **describe(model, transforms, targets, spec, metrics),
+        "columns": columns and to_config(columns, "columns"),
+        "task": dict(task or {}),
+        "split": dict(split or {}),
+    }
+    if model.calibration:
+        config["calibration"] = {name: asdict(fitted) for name, fitted in model.calibration.items()}
+    labels = extract_labels(config)
+    save_tokenizers(part, config, transforms)
+    write_config(part, config)
+    (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
+    (part / "README.md").write_text(card, encoding="utf-8")
+    if rows:
+        save_file(dict(rows), part / ROWS)
+
+
+def describe(
+    model: MultimodalModel,
+    transforms: Mapping[str, Transform],
+    targets: Mapping[str, TargetTransform],
+    spec: DataSpec,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return the sections of a config.yaml that say how a model and what reads its data are built.
+
+    Args:
+        model: The model.
+        transforms: Input name to transform.
+        targets: Target name to codec.
+        spec: Inputs and targets of the data.
+        metrics: As those of `save`.
+
+    Raises:
+        ValueError: If a part does not say how it was built; the message names it.
+    """
+    return {
+        "model": to_config(model, "model"),
+        "transforms": {name: to_config(part, f"transforms.{name}") for name, part in transforms.items()},
+        "target_codecs": {name: to_config(part, f"target_codecs.{name}") for name, part in targets.items()},
+        "spec": to_plain(asdict(spec)),
+        "metrics": {head: to_config(group, f"metrics.{head}") for head, group in (metrics or {}).items()},
+    }
+
+
+def extract_labels(config: dict[str, Any]) -> dict[str, list[str]]:
+    """Take the class names out of a config, in place: thousands of them are read ten times as fast from JSON.
+
+    Args:
+        config: Sections as `describe` returns them.
+
+    Returns:
+        Target name to classes, and `INPUT/COLUMN` to the categories of a tabular column.
+    """
+    spec = config["spec"]
+    labels = {name: list(target.pop("classes")) for name, target in spec["targets"].items()}
+    for name, data in spec["inputs"].items():
+        labels |= {f"{name}/{column['name']}": column.pop("classes") for column in data["columns"] or ()}
+    for head in config["model"]["heads"].values():
+        if "classes" in head:
+            head["classes"] = None
+    for name, transform in config["transforms"].items():
+        if spec["inputs"][name]["columns"] and "columns" in transform:
+            transform["columns"] = None  # they are in the spec
+    return labels
+
+
+def save_tokenizers(part: Path, config: dict[str, Any], transforms: Mapping[str, Transform]) -> None:
+    """Write the tokenizers of a model into its directory, and let the config name these copies.
+
+    Args:
+        part: The directory.
+        config: Sections as `describe` returns them, changed in place.
+        transforms: Input name to transform.
+    """
+    for name, transform in transforms.items():
+        if isinstance(transform, Tokens) and transform.tokenizer is not None:
+            folder = f"tokenizer/{name}"
+            transform.tokenizer.save_pretrained(part / folder)
+            config["transforms"][name]["tokenizer"] = folder
+            encoder = config["model"]["encoders"].get(name, {})
+            if "tokenizer" in encoder:
+                encoder["tokenizer"] = folder
+    for name, target in config["spec"]["targets"].items():
+        source = target["facts"].get("tokenizer")
+        if source is not None:
+            folder = f"labels/{name}"
+            load_tokenizer(source).save_pretrained(part / folder)
+            for node in (config["model"]["heads"][name], config["target_codecs"][name], target["facts"]):
+                node["tokenizer"] = folder
+
+
+def save_calibration(path: Path, calibration: Mapping[str, Calibration], summary: str) -> None:
+    """Write the calibration of a model into its directory, in place of an earlier one.
+
+    Args:
+        path: The model directory, which is replaced as a whole.
+        calibration: Head name to calibration.
+        summary: The line about it in the README.md.
+    """
+    with whole(path) as part:
+        shutil.copytree(path, part)
+        config = read_config(part)
+        write_config(part, config | {"calibration": {name: asdict(fitted) for name, fitted in calibration.items()}})
+        card = (part / "README.md").read_text(encoding="utf-8").splitlines()
+        rest = "\n".join(line for line in card if not line.startswith(CALIBRATION_LINE)).rstrip()
+        (part / "README.md").write_text(f"{rest}\n\n{CALIBRATION_LINE}{markdown(summary)}\n", encoding="utf-8")
+
+
+def needed_packages(model: MultimodalModel) -> list[str]:
+    """Return the optional packages that define a model's classes, or that their files import."""
+    files = [sys.modules[type(module).__module__] for module in model.modules()]
+    used = {file.__name__.split(".")[0] for file in files}
+    used |= {str(value.__module__).split(".")[0] for file in files for value in vars(file).values() if callable(value)}
+    return [name for name in OPTIONAL if name in used]
