@@ -12,8 +12,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn import SyncBatchNorm
 
+from mm._compat.torch import BatchNorm
 from mm.types import Features
 
 LEAST = 2  # rows that batch statistics need: one row would be normalised to nothing but its own contrast
@@ -28,7 +29,7 @@ def batch_norms(module: nn.Module) -> list[Any]:
     return [
         m
         for m in module.modules()
-        if m.training and (isinstance(m, _BatchNorm) or any(name.startswith("running_") for name in m._buffers))
+        if m.training and (isinstance(m, BatchNorm) or any(name.startswith("running_") for name in m._buffers))
     ]
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+
+from mm._compat.torch import tree_map_only
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
+from mm._compat.torch import tree_map_only
 from mm.calibration.conformal import conformal_quantile, coverage_by_question, min_conformal_rows
 from mm.calibration.platt import fit_platt
 from mm.calibration.reliability import calibration_error

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.loops.evaluation_loop import RestartStage
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from mm._compat.lightning import clear_restart, is_accumulating, is_validation_due, swap_averaged_weights
 from mm.files import refusal, whole
 from mm.messages import is_first_process
 from mm.signals import REPEAT, SIGNALS, Stopped, Stopper, tell
@@ -76,7 +77,7 @@ class Resumable(Checkpoint):
         if loop.restarted_on_epoch_end:  # under max_steps Lightning (2.6) would count an epoch without a batch
             loop.epoch_progress.increment_completed()
             loop.reset_restart_stage()
-            loop._restarting = loop.epoch_loop.restarting = False
+            clear_restart(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.give_back()
@@ -116,7 +117,7 @@ class Resumable(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.agree(trainer, at_once=batch_idx == 0)  # how long a step takes says nothing of a batch of validation
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             return  # within a window of accumulation
         if self.wanted and self.saved_step != self.step:
             with training_weights(trainer):
@@ -144,10 +145,7 @@ class Resumable(Checkpoint):
             return  # within a window of accumulation
         self.step = trainer.global_step
         self.agree(trainer)
-        loop = trainer.fit_loop.epoch_loop
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None
-        if not trainer.is_last_batch and not loop._should_check_val_fx(fetcher):
+        if not trainer.is_last_batch and not is_validation_due(trainer):
             self.wanted = self.wanted or ends(trainer)
             self.save_wanted(trainer)
 
@@ -157,7 +155,7 @@ class Resumable(Checkpoint):
         trainer.fit_loop.epoch_loop.max_steps -= self.more
         self.more = 0
         self.agree(trainer, at_once=True)
-        if not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
+        if not trainer.is_last_batch and not is_accumulating(trainer):
             self.wanted = self.wanted or ends(trainer)
             self.save_wanted(trainer)
 
@@ -222,12 +220,12 @@ def training_weights(trainer: Trainer) -> Iterator[None]:
     averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
     module = trainer.lightning_module
     for callback in averages:
-        callback._swap_models(module)
+        swap_averaged_weights(callback, module)
     try:
         yield
     finally:
         for callback in averages:
-            callback._swap_models(module)
+            swap_averaged_weights(callback, module)
 
 
 def repeat_validation(trainer: Trainer) -> None:

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from mm._compat.torch import TorchDispatchMode
 from mm.checkpoint.classes import OPTIONAL, build, check_targets
 from mm.checkpoint.config import MESSAGE_LENGTH, read_config
 from mm.checkpoint.hub import fetch

@@ -9,9 +9,9 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mm._compat.omegaconf import plain_child
 from mm.assembly.renamed import current_name
 from mm.cli._refusals import explain_refusal
 from mm.cli._typed import parses
@@ -132,12 +132,7 @@ def flat(node: Any, prefix: str = "") -> list[str]:
     for key in node:
         name = f"{prefix}{key}"
         found.append(name)
-        child = node._get_node(key)
-        if (
-            isinstance(child, DictConfig)
-            and not child._is_none()
-            and not child._is_missing()
-            and not child._is_interpolation()
-        ):
+        child = plain_child(node, key)
+        if child is not None:
             found += flat(child, f"{name}.")
     return found

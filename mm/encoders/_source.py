@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from mm._compat.transformers import model_class
+
 
 def huggingface_model(
     pretrained: str | None, config: Mapping[str, Any] | None, random_init: bool, modality: str
@@ -33,7 +35,7 @@ def huggingface_model(
         assert pretrained is not None
         hf_config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
     quieten(hf_config)
-    kind = AutoModel._model_mapping[type(hf_config)]
+    kind = model_class(hf_config)
     extra = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
     if pretrained is None or random_init:
         model = AutoModel.from_config(hf_config, dtype=torch.float32, trust_remote_code=False, **extra)

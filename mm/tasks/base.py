@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
+from mm._compat.lightning import is_accumulating
 from mm.model import MultimodalModel
 from mm.tasks import guards
 from mm.tasks.answers import Answers
@@ -216,7 +217,7 @@ class Task(LightningModule):
         By then processes have added their gradients up, and whose it was is lost.
         """
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # which skips such steps itself
-        if scaled or self._bad or not self.trainer.fit_loop._should_accumulate():
+        if scaled or self._bad or not is_accumulating(self.trainer):
             return
         given = [p for p in self.parameters() if p.grad is not None]
         self.settle_doubt()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
 
+from mm._compat.torch import BatchNorm
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.content import content
@@ -252,7 +253,7 @@ def check(model: MultimodalModel, chunk_size: int | None) -> None:
         return
     if chunk_size < 1:
         raise ValueError(f"task.chunk_size: got {chunk_size}, wanted at least 1 row, or null")
-    named = [n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    named = [n for n, m in model.named_modules() if isinstance(m, BatchNorm)]
     if named:
         raise ValueError(
             f"task.chunk_size: {named[0]} is a batch norm, which would see single chunks, and each of them twice; "

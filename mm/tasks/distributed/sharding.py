@@ -28,6 +28,7 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import checkpoint
 
+from mm._compat.torch import BatchNorm
 from mm.files import discard, put, refusal, sync
 from mm.model import MultimodalModel
 from mm.tasks.optim.parameters import check_rules
@@ -207,7 +208,7 @@ def checkpoint_activations(model: nn.Module, rules: Sequence[str]) -> None:
     for name, module in named.items():
         inside = any(name.startswith(f"{outer}.") for outer in done)
         if not inside and any(re.search(rule, name) for rule in rules):
-            if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+            if any(isinstance(part, BatchNorm) for part in module.modules()):
                 raise ValueError(
                     f"task.activation_checkpointing: {name} has a batch norm, which would count each batch twice; "
                     "choose rules that leave it out"
@@ -220,7 +221,7 @@ def checkpoint_activations(model: nn.Module, rules: Sequence[str]) -> None:
 def share_statistics(model: nn.Module) -> None:
     """Every process takes rank zero's running statistics of batch norms, else each would measure another model."""
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+        if isinstance(module, BatchNorm) and module.running_mean is not None:
             assert module.running_var is not None
             torch.distributed.broadcast(module.running_mean, 0)
             torch.distributed.broadcast(module.running_var, 0)
