@@ -1,6 +1,7 @@
 """Evaluation: metrics on any data, subsets of inputs, robustness, probes and prompts."""
 
 from mm.evaluation.probing import FewShot, ProbeReport, Probes, extract_embeddings, few_shot, linear_probe, probe
+from mm.evaluation.robustness import RobustnessReport, RobustnessSettings, measure_robustness, plan_robustness
 from mm.evaluation.zero_shot import ClassPrompts, embed_texts, zero_shot_metrics
 
 __all__ = [
@@ -8,10 +9,14 @@ __all__ = [
     "FewShot",
     "ProbeReport",
     "Probes",
+    "RobustnessReport",
+    "RobustnessSettings",
     "embed_texts",
     "extract_embeddings",
     "few_shot",
     "linear_probe",
+    "measure_robustness",
+    "plan_robustness",
     "probe",
     "zero_shot_metrics",
 ]

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 from torch import nn
 
-from mm.cli import _app, _curves, _results, _run, calibrate, compare, search
+from mm.cli import _app, _results, _robustness, _run, calibrate, compare, search
 from mm.messages import command, markdown, plain, quote
 from mm.retrieval import Hit
 from mm.runs.card import model_card
@@ -83,7 +83,7 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
     search.print_hits([Hit(name, name, 0.5, name)])
     assert shown in cells(capsys.readouterr().out)
     curves = {(name, name, name, "noise"): [1.0, 0.5], ("b", "mae", "c", "noise"): [1.0, 0.5]}
-    _curves.show(curves, {}, 3, path)
+    _robustness.print_curves(curves, {}, 3, path)
     out = capsys.readouterr().out
     assert {shown, f"{shown}/{shown}"} <= cells(out)
     calibrate.print_table({name: {name: 0.5}})

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import conf
-from mm.cli._robustness import curves
+from mm.evaluation.robustness import RobustnessSettings, choose_curves
 from mm.types import DataSpec, InputData
 
 INPUTS = ("text", "vision", "audio")
@@ -112,11 +112,12 @@ def test_against_a_baseline_on_some_rows(evaluate, model, tmp_path):
 
 
 def test_a_picture_of_sound_is_corrupted_as_a_picture():
-    asked: Any = OmegaConf.load(Path(conf.__path__[0]) / "robustness/default.yaml")
+    config: Any = OmegaConf.load(Path(conf.__path__[0]) / "robustness/default.yaml")
+    settings = RobustnessSettings(corruptions=config.corruptions)
     inputs = {"audio": InputData(modality="vision"), "text": InputData(modality="text")}
     spec = DataSpec(inputs=inputs, targets={})
     loaded: Any = SimpleNamespace(transforms=dict.fromkeys(inputs), model=SimpleNamespace(heads={}))
-    found = curves(asked, loaded, SimpleNamespace(table=SimpleNamespace(spec=spec)))
+    found = choose_curves(settings, loaded, spec)
     assert [c.name for c in found if c.input == "audio"] == NAMES["vision"]
 
 

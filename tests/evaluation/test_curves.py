@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from mm.cli._curves import Curves, figure, numbers, write
+from mm.evaluation.curves import Curves, draw_curves, summarise_curves, write_curves
 
 SEVERITIES = [0.0, 0.5, 1.0]
 OURS: Curves = {
@@ -19,7 +19,7 @@ BETTER = {"kind": True, "size": False}
 
 
 def test_names_and_means_of_several_heads():
-    found = numbers(SEVERITIES, OURS, BASE, BETTER)
+    found = summarise_curves(SEVERITIES, OURS, BASE, BETTER)
     assert found["robustness[text]/kind/typos/relative"] == pytest.approx(0.55 / 0.8)
     assert found["robustness[text]/size/typos/relative"] == pytest.approx(1 / 2)
     assert found["robustness[photo]/size/relative"] == pytest.approx(1 / 1.5)
@@ -34,7 +34,7 @@ def test_names_and_means_of_several_heads():
 
 def test_names_of_one_head():
     one = {key: values for key, values in OURS.items() if key[0] == "kind"}
-    assert set(numbers(SEVERITIES, one, {}, BETTER)) == {
+    assert set(summarise_curves(SEVERITIES, one, {}, BETTER)) == {
         "robustness[text]/typos/relative",
         "robustness[text]/missing/relative",
         "robustness[photo]/jpeg/relative",
@@ -46,7 +46,7 @@ def test_names_of_one_head():
 
 
 def test_a_line_per_point(tmp_path):
-    write(tmp_path / "r.csv", SEVERITIES, OURS, BASE)
+    write_curves(tmp_path / "r.csv", SEVERITIES, OURS, BASE)
     with (tmp_path / "r.csv").open() as file:
         found = list(csv.DictReader(file))
     assert len(found) == 3 * len(OURS)
@@ -61,7 +61,7 @@ def test_a_line_per_point(tmp_path):
 
 
 def test_a_panel_per_input_and_head():
-    drawn = figure(SEVERITIES, OURS, BASE)
+    drawn = draw_curves(SEVERITIES, OURS, BASE)
     assert [axes.get_title() for axes in drawn.axes] == ["text", "photo"] * 2
     assert [len(axes.lines) for axes in drawn.axes] == [4, 2, 4, 2]  # with the baseline's
     assert [text.get_text() for text in drawn.axes[0].get_legend().get_texts()] == ["typos", "missing"]

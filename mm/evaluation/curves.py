@@ -1,24 +1,21 @@
-"""Curves over severity as files, numbers, a picture and a table."""
+"""Curves of metrics over the severity of a corruption, as numbers, a file and a figure."""
 
 import csv
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mm.cli._app import shown
 from mm.extras import require
 from mm.files import whole
-from mm.messages import cell, plain
 from mm.metrics import robustness
 
 MISSING = "missing"  # the corruption that takes an input away, from a part of the rows
 Curves = dict[tuple[str, str, str, str], list[float]]  # head, metric, input, corruption -> a value per severity
 
 
-def numbers(
+def summarise_curves(
     severities: Sequence[float], ours: Curves, base: Curves, higher_is_better: Mapping[str, bool]
 ) -> dict[str, float]:
     """robustness[INPUT]/CORRUPTION/relative, .../effective where there is a baseline, and means.
@@ -47,7 +44,7 @@ def numbers(
     return found | inner | {key: float(np.mean(values)) for key, values in whole.items()}
 
 
-def write(path: Path, severities: Sequence[float], ours: Curves, base: Curves) -> None:
+def write_curves(path: Path, severities: Sequence[float], ours: Curves, base: Curves) -> None:
     """A line per input, corruption, severity and metric, beside its name, then renamed."""
     several = len({head for head, *_ in ours}) > 1
     with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -60,7 +57,7 @@ def write(path: Path, severities: Sequence[float], ours: Curves, base: Curves) -
                 writer.writerow([name, corruption, severity, told, value, *([base[key][i]] if base else [])])
 
 
-def figure(severities: Sequence[float], ours: Curves, base: Curves) -> Any:
+def draw_curves(severities: Sequence[float], ours: Curves, base: Curves) -> Any:
     """A row of panels per head, a panel per input, a line per corruption; dotted: the baseline's."""
     Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
 
@@ -88,19 +85,3 @@ def figure(severities: Sequence[float], ours: Curves, base: Curves) -> Any:
     if base:
         drawn.suptitle("dotted: the baseline", fontsize=9)
     return drawn
-
-
-def show(ours: Curves, results: Mapping[str, float], rows: int, path: Path) -> None:
-    """A line per curve: the value at the first and the last severity, relative and effective robustness; its file."""
-    from rich.console import Console
-    from rich.table import Table
-
-    several = len({head for head, *_ in ours}) > 1
-    kinds = [kind for kind in ("relative", "effective") if any(key.endswith(f"/{kind}") for key in results)]
-    table = Table("input", "corruption", "metric", "clean", "worst", *kinds, title=f"robustness, {rows} rows")
-    for (head, metric, name, corruption), values in ours.items():
-        place = f"robustness[{name}]{f'/{head}' if several else ''}/{corruption}"
-        told = [f"{values[0]:.4f}", f"{values[-1]:.4f}", *(f"{results[f'{place}/{kind}']:.4f}" for kind in kinds)]
-        table.add_row(cell(name), corruption, cell(f"{head}/{metric}" if several else metric), *told)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    print(f"curves       {plain(shown(path))}")

@@ -1,0 +1,345 @@
+"""Robustness: the metrics while one input after the other is corrupted, or taken away."""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from lightning import Callback, LightningModule, Trainer
+from torchmetrics import Metric
+from tqdm import tqdm
+
+from mm.checkpoint import LoadedModel
+from mm.evaluation.curves import MISSING, Curves, draw_curves, summarise_curves, write_curves
+from mm.features.files import FeatureStore
+from mm.features.store import compute
+from mm.messages import is_first_process, near, plain
+from mm.reports import Report, Table
+from mm.tasks.distributed.sharding import FSDP2Strategy
+from mm.tasks.measures import metric_names
+from mm.transforms.corrupt.corrupted import Corrupted, Without
+from mm.types import DataSpec, Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger("mm")
+
+
+class CorruptedInput(NamedTuple):
+    """An input, and what happens to it ever more strongly.
+
+    Attributes:
+        input: The input.
+        name: The corruption's name, as results have it.
+        corruption: What corrupts its raw values; None: it is taken away, from a fraction of the rows.
+    """
+
+    input: str
+    name: str
+    corruption: Any
+
+
+@dataclass(kw_only=True)
+class RobustnessSettings:
+    """What is done to the inputs, and how strongly.
+
+    Args:
+        corruptions: Modality to name to a corruption of `mm.transforms.corrupt`, each number of which is that of
+            severity 1.
+        severities: 0 and others up to 1, ascending.
+        rows: Measure so many, drawn by the seed; None: all of the split.
+        only: Some of the names, and `missing`, where an input is taken away; None: all.
+        baseline: Another model of the same inputs and classes, for effective robustness; None: none.
+    """
+
+    corruptions: Mapping[str, Mapping[str, Any]]
+    severities: Sequence[float] = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+    rows: int | None = None
+    only: Sequence[str] | None = None
+    baseline: LoadedModel | None = None
+
+    def __post_init__(self) -> None:
+        severities = list(self.severities) if isinstance(self.severities, list | tuple) else []
+        numbers = [x for x in severities if type(x) in (int, float) and 0 <= x <= 1]
+        if not numbers or numbers != severities or sorted({0, *numbers}) != numbers or len(numbers) < 2:
+            raise ValueError(f"robustness.severities: got {self.severities}, wanted 0 and others up to 1, ascending")
+        if self.rows is not None and (type(self.rows) is not int or self.rows < 1):
+            raise ValueError(f"robustness.rows: got {self.rows}, wanted a number of rows, or null for all")
+        if self.only is not None and not isinstance(self.only, list | tuple):
+            raise ValueError(f"robustness.only: got {self.only}, wanted a list such as [{self.only}], or null for all")
+
+
+@dataclass
+class RobustnessRun:
+    """A measurement that was checked, see `plan_robustness`."""
+
+    settings: RobustnessSettings
+    model: LoadedModel
+    data: Any  # a DataModule, whose table says which rows are in which split
+    rows: np.ndarray
+    curves: list[CorruptedInput]
+    metrics: dict[str, dict[str, Metric]]  # head -> name -> its primary metric, or none
+    make_task: Callable[..., LightningModule]  # (model=, metrics=), as mm.tasks.supervised.Supervised
+    cache: Path
+    seed: int
+
+    @property
+    def severities(self) -> list[float]:
+        """From 0 up."""
+        return list(self.settings.severities)
+
+
+@dataclass(repr=False)
+class RobustnessReport(Report):
+    """Metrics over the severity of each corruption.
+
+    Attributes:
+        metrics: Relative and effective robustness, such as `robustness[vision]/jpeg/relative`, and their means.
+        severities: From 0 up.
+        curves: (head, metric, input, corruption) to the metric at each severity.
+        baseline: The same of the baseline; empty where there is none.
+        num_rows: How many rows were measured.
+    """
+
+    metrics: Mapping[str, float]
+    severities: list[float]
+    curves: Curves
+    baseline: Curves
+    num_rows: int
+
+    def table(self) -> Table:
+        """Return a row for each curve: the metric of clean and of the most corrupted inputs."""
+        columns = ["head", "metric", "input", "corruption", "clean", "worst"]
+        return Table(columns, [[*key, values[0], values[-1]] for key, values in self.curves.items()])
+
+    def figure(self) -> "Figure":
+        """Draw a panel for each head and input, a line for each corruption."""
+        return draw_curves(self.severities, self.curves, self.baseline)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write metrics.json and robustness.csv, a line for each curve and severity."""
+        folder = super().save(folder)
+        write_curves(folder / "robustness.csv", self.severities, self.curves, self.baseline)
+        return folder
+
+
+def plan_robustness(
+    model: LoadedModel,
+    data: Any,
+    metrics: Mapping[str, Mapping[str, Metric]],
+    settings: RobustnessSettings,
+    make_task: Callable[..., LightningModule],
+    cache: Path,
+    split: str = "test",
+    seed: int = 0,
+) -> RobustnessRun:
+    """Check what is to be measured before anything is.
+
+    Args:
+        model: A trained model.
+        data: A DataModule with the model's transforms.
+        metrics: Head to name to metric; the first of each head that has a direction is measured.
+        settings: What is done to the inputs.
+        make_task: Makes the task that validates, from `model` and `metrics`.
+        cache: A folder for the features of inputs that nothing happens to, while they are needed.
+        split: The rows' split.
+        seed: Decides which rows are measured, and what corruptions draw.
+
+    Raises:
+        ValueError: If something can't be measured.
+    """
+    rows = data.rows(split)
+    if settings.rows is not None and settings.rows < len(rows):
+        rows = np.sort(np.random.default_rng(seed).choice(rows, settings.rows, replace=False))
+    if settings.baseline is not None:
+        check_baseline(model, settings.baseline)
+    curves = choose_curves(settings, model, data.spec)
+    run = RobustnessRun(settings, model, data, rows, curves, primary(metrics), make_task, cache, seed)
+    for one in filter(None, (model, settings.baseline)):
+        for curve in curves:
+            if curve.corruption is not None:
+                corrupted(run, one, curve, 1.0)  # refuses transforms that it does not know
+    return run
+
+
+def choose_curves(settings: RobustnessSettings, model: LoadedModel, spec: DataSpec) -> list[CorruptedInput]:
+    """Choose the corruptions of every input that the data has.
+
+    Raises:
+        ValueError: If an unknown one is named, or none is left.
+    """
+    names = [*dict.fromkeys(name for by_name in settings.corruptions.values() for name in by_name), MISSING]
+    only = names if settings.only is None else list(settings.only)
+    for name in only:
+        if name not in names:
+            raise ValueError(f"robustness.only: got '{name}', wanted some of {', '.join(names)}{near(name, names)}")
+    inputs = {name: data for name, data in spec.inputs.items() if name in model.transforms}
+    anchors = {head.input: name for name, head in model.model.heads.items()}
+    curves = []
+    for name, data in inputs.items():
+        known = settings.corruptions.get(data.modality, {})
+        curves += [CorruptedInput(name, other, corruption) for other, corruption in known.items() if other in only]
+        if MISSING in only and name in anchors:
+            if is_first_process():
+                text = f"robustness: '{name}' is not taken away, as it is its tokens that '{anchors[name]}' tells of"
+                log.info(plain(text))
+        elif MISSING in only and len(inputs) > 1:
+            curves.append(CorruptedInput(name, MISSING, None))
+    if not curves:
+        listed = ", ".join(f"'{name}' ({data.modality})" for name, data in inputs.items())
+        raise ValueError(f"robustness.only: {', '.join(only) or 'nothing'} can't happen to {listed}")
+    return curves
+
+
+def primary(metrics: Mapping[str, Mapping[str, Metric]]) -> dict[str, dict[str, Metric]]:
+    """Of each head its first metric of which more, or less, is better; one of several numbers where there is no other.
+
+    Errors: ValueError where no head has any.
+    """
+    found: dict[str, dict[str, Metric]] = {}
+    for head, named in metrics.items():
+        known = {name: metric for name, metric in named.items() if metric.higher_is_better is not None}
+        first = sorted(known, key=lambda name: isinstance(known[name], Drawn))[:1]
+        found[head] = {name: known[name] for name in first}
+    if not any(found.values()):
+        raise ValueError("robustness: no head has a metric of which more, or less, is better")
+    return found
+
+
+def check_baseline(model: LoadedModel, baseline: LoadedModel) -> None:
+    """Check that two models read the same inputs and predict the same classes.
+
+    Raises:
+        ValueError: If they don't.
+    """
+    where = baseline.path
+    ours, theirs = ({n: d.modality for n, d in one.spec.inputs.items()} for one in (model, baseline))
+    if ours != theirs:
+        told, own = (", ".join(f"{n} ({modality})" for n, modality in one.items()) for one in (theirs, ours))
+        raise ValueError(
+            f"robustness.baseline: {where} reads {told}, but the model {own}; both must read the same inputs of the "
+            "same modalities"
+        )
+    for name, target in model.spec.targets.items():
+        other = baseline.spec.targets.get(name)
+        if other is None or (other.kind, other.classes) != (target.kind, target.classes):
+            raise ValueError(
+                f"robustness.baseline: {where} does not predict '{name}' with the model's classes; train both on the "
+                "same data"
+            )
+
+
+def measure_robustness(run: RobustnessRun, trainer: Trainer) -> RobustnessReport:
+    """Measure the metrics of a model, and of its baseline, over severity.
+
+    Args:
+        run: What `plan_robustness` returned.
+        trainer: A Lightning Trainer, whose processes share the rows.
+
+    Raises:
+        ValueError: If the trainer has shared the model out (fsdp), or no row has a label.
+    """
+    if isinstance(trainer.strategy, FSDP2Strategy):
+        raise ValueError("robustness: trainer=fsdp has shared the model out; use trainer=ddp, or one process")
+    curves = measure(run, trainer, run.model)
+    baseline = measure(run, trainer, run.settings.baseline) if run.settings.baseline else {}
+    better = {head: bool(m.higher_is_better) for head, named in run.metrics.items() for m in named.values()}
+    metrics = summarise_curves(run.severities, curves, baseline, better)
+    return RobustnessReport(metrics, run.severities, curves, baseline, len(run.rows))
+
+
+def measure(run: RobustnessRun, trainer: Trainer, loaded: LoadedModel) -> Curves:
+    """The primary metrics of a model over severity. Inputs that nothing happens to are encoded once."""
+    part = subset(run, loaded)
+    task = run.make_task(model=loaded.model, metrics=run.metrics)
+    inputs = [name for name in part.table.spec.inputs if name in loaded.transforms]
+    retained = RetainedFeatures(run.cache, inputs if len(inputs) > 1 else [])
+    found: Curves = {}
+    bar: Any = trainer.progress_bar_callback  # type: ignore[attr-defined]
+    bar.disable()
+    try:
+        trainer.callbacks.append(retained)  # type: ignore[attr-defined]
+        clean = validate(run, trainer, task, part)
+        trainer.callbacks.remove(retained)  # type: ignore[attr-defined]
+        steps = [(curve, severity) for curve in run.curves for severity in run.severities[1:]]
+        for curve, severity in tqdm(steps, desc="robustness", leave=False, disable=not trainer.is_global_zero):
+            part.stored = dict(retained.stored)
+            if curve.corruption is None:
+                lost = np.random.default_rng(run.seed).permutation(run.rows)
+                lost = lost[: round(severity * len(lost))].tolist()
+                part.stored[curve.input] = Without(retained.stored[curve.input], lost)
+            else:
+                part.stored[curve.input] = corrupted(run, loaded, curve, severity)
+            for place, value in validate(run, trainer, task, part).items():
+                found.setdefault((*place, curve.input, curve.name), [clean[place]]).append(value)
+    finally:
+        retained.remove(trainer)
+    return found
+
+
+def subset(run: RobustnessRun, loaded: LoadedModel) -> Any:
+    """A datamodule whose validation rows are those of the study, read by a model's own transforms."""
+    part = copy(run.data)
+    split = np.full(len(part.table.ids), "", dtype=object)
+    split[run.rows] = "val"
+    part.table = replace(part.table, split=split)
+    part.faults, part.long = {}, set()
+    part.use(loaded.transforms)
+    return part
+
+
+def corrupted(run: RobustnessRun, loaded: LoadedModel, curve: CorruptedInput, severity: float) -> Corrupted:
+    """What reads an input in the place of its own transform."""
+    table = run.data.table
+    return Corrupted(
+        loaded.transforms[curve.input],
+        table.inputs[curve.input],
+        table.spec.inputs[curve.input].modality,
+        curve.corruption,
+        severity,
+        run.seed,
+    )
+
+
+def validate(run: RobustnessRun, trainer: Trainer, task: Any, part: Any) -> dict[tuple[str, str], float]:
+    """(head, metric) -> value. Errors: ValueError where no row has a label."""
+    logged = trainer.validate(task, datamodule=part, verbose=False)[0]
+    found = {}
+    for head, named in run.metrics.items():
+        for name in (metric_names(*item)[0] for item in named.items()):
+            key = f"val/{name}" if len(task.model.heads) == 1 else f"val/{head}/{name}"
+            if key not in logged:
+                raise ValueError(f"robustness: none of {len(run.rows)} rows has a label of '{head}'")
+            found[head, name] = logged[key]
+    return found
+
+
+class RetainedFeatures(Callback):
+    """Before a pass, the Features of some inputs of all its rows, in files of a new folder of `cache`."""
+
+    def __init__(self, cache: Path, inputs: list[str]):
+        self.cache = cache
+        self.inputs = inputs
+        self.folder: Path | None = None
+        self.stored: dict[str, Any] = {}  # input name -> FeatureStore
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        made = mkdtemp(prefix="robustness-", dir=self.cache) if trainer.is_global_zero else ""
+        self.folder = Path(trainer.strategy.broadcast(made))
+        model: Any = pl_module.model
+        for name in self.inputs:
+            encoder = model.encoders[model.share.get(name, name)]
+            compute(trainer, trainer.datamodule, name, encoder, self.folder / name)  # type: ignore[attr-defined]
+            self.stored[name] = FeatureStore(self.folder / name)
+
+    def remove(self, trainer: Trainer) -> None:
+        """The files: nobody reads them again."""
+        if self.folder is not None and trainer.is_global_zero:
+            shutil.rmtree(self.folder)
