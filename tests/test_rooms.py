@@ -17,6 +17,7 @@ MAY = {
     "_compat": set(),
     "files": set(),
     "reports": {"files"},
+    "quiet": set(),
     "configurable": set(),
     "predictions": {"types"},
     "runs": set(),
@@ -44,7 +45,7 @@ MAY = {
     **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
     "profiling": {"types", "tasks", "callbacks"},  # it times and starts trainings
     # Its measures are those of the tasks; robustness keeps the features of inputs that nothing happens to.
-    "evaluation": {*["types", "model", "checkpoint", "metrics", "transforms", "applying", "tasks", "features"]},
+    "evaluation": {*["types", "model", "checkpoint", "metrics", "transforms", "applying", "tasks", "features", "data"]},
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.
@@ -61,6 +62,7 @@ GROUND = {
     "messages",
     "modalities",
     "predictions",
+    "quiet",
     "reports",
     "signals",
     "text_column",

@@ -10,6 +10,7 @@ from torch import nn
 
 from mm import checkpoint
 from mm.assembly.construct import build, construct, escape
+from mm.messages import near
 from mm.transforms.tabular.columns import plain
 from mm.types import MODALITIES, DataSpec, InputSpec
 
@@ -225,3 +226,22 @@ def tell_places(transform: DictConfig, name: str, modality: str, needs: tuple[st
             f"name an input of {wanted}"
         )
     transform[option] = True
+
+
+def resolve_monitor(cfg: DictConfig, known: Mapping[str, bool | None]) -> None:
+    """Fill in the direction of the monitored metric.
+
+    Args:
+        cfg: The config.
+        known: Name of each metric that validation logs to whether higher is better.
+
+    Raises:
+        ValueError: If validation does not log the metric, or it has no direction.
+    """
+    metric = cfg.monitor.metric
+    if metric not in known:
+        raise ValueError(f"monitor.metric: got '{metric}', wanted one of {', '.join(known)}{near(metric, known)}")
+    if cfg.monitor.mode is None and known[metric] is not None:
+        cfg.monitor.mode = "max" if known[metric] else "min"
+    if cfg.monitor.mode not in ("min", "max"):
+        raise ValueError(f"monitor.mode: got '{cfg.monitor.mode}', wanted min or max")

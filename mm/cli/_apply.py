@@ -16,13 +16,14 @@ from mm.checkpoint import LoadedModel
 from mm.cli import _named_keys, _results, _run, _trainer
 from mm.cli._app import save_overrides
 from mm.messages import plain, say
+from mm.quiet import silence_lightning
 from mm.runs.results import save_results
 from mm.types import TargetData
 
 
 def load(cfg: DictConfig) -> LoadedModel:
     """The model directory. Errors: ValueError where a key is set that the directory decides."""
-    _run.quiet()
+    silence_lightning()
     _run.seed_everything(cfg.seed)
     for named in _named_keys.named_keys():
         if named.key.startswith("datamodule.transforms"):

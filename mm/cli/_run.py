@@ -1,9 +1,7 @@
 """The steps of a training run, in the order of the house: data, finished config, model, transforms, task, trainer."""
 
-import logging
 import sys
 import time
-import warnings
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +26,8 @@ from mm.data.summary import describe_splits
 from mm.data.targets import check_labelled
 from mm.evaluation.zero_shot import check_alignment, zero_shot_after_training
 from mm.files import refusal
-from mm.messages import command, is_first_process, near, plain, say
+from mm.messages import command, is_first_process, plain, say
+from mm.quiet import silence_lightning
 from mm.runs.card import model_card
 from mm.runs.results import save_results, write_metrics
 from mm.signals import Stopped
@@ -49,27 +48,9 @@ class Run:
     started: float = field(default_factory=time.time)
 
 
-def quiet() -> None:
-    """Lightning's tips and its advice to use more workers tell a user of `mm` nothing."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*number of training batches.*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")
-    warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # on a cluster's login node
-    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # its datamodule is
-    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # frozen encoders
-    warnings.filterwarnings("ignore", ".*training_step. returned .None.*")  # task.nonfinite has told of it
-    warnings.filterwarnings("ignore", ".*WeightAveraging doesn't support sharding.*")
-    warnings.filterwarnings("ignore", ".*recommended to use .self.log.*sync_dist=True.*")  # metrics are synced already
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings("ignore", ".*you set `weights_only=.*")
-    warnings.filterwarnings("ignore", "Metric `SpearmanCorrcoef` will save all.*")  # two numbers a row
-
-
 def prepare(cfg: DictConfig) -> Run:
     """Data, finished config, model and task; writes nothing yet."""
-    quiet()
+    silence_lightning()
     seed_everything(cfg.seed)
     _trainer.keep_callbacks(cfg)
     datamodule = finish.build_data(cfg)
@@ -112,7 +93,7 @@ def prepare(cfg: DictConfig) -> Run:
     except (TypeError, ValueError) as error:  # torch says what is wrong, but not whose it is
         raise ValueError(f"task.optimizer: {error}") from error
     check_settings(cfg, task)
-    settle_monitor(cfg, task.val_names())
+    finish.resolve_monitor(cfg, task.val_names())
     check_alignment(task, datamodule)
     if isinstance(task, Supervised):
         heads = [name for name in model.heads if name in datamodule.table.targets]
@@ -135,17 +116,6 @@ def check_settings(cfg: DictConfig, task: Any) -> None:
         if cfg.trainer[key] == 0 or (cfg.trainer[key] or 1) < -1:
             raise ValueError(f"trainer.{key}: got {cfg.trainer[key]}, wanted 1 or more, or -1 for no end")
     guards.check_length(task.scheduler, cfg.trainer.max_epochs, cfg.trainer.max_steps)
-
-
-def settle_monitor(cfg: DictConfig, known: dict[str, bool | None]) -> None:
-    """The direction of the monitored metric. Errors: ValueError where validation does not log it, or it has none."""
-    metric = cfg.monitor.metric
-    if metric not in known:
-        raise ValueError(f"monitor.metric: got '{metric}', wanted one of {', '.join(known)}{near(metric, known)}")
-    if cfg.monitor.mode is None and known[metric] is not None:
-        cfg.monitor.mode = "max" if known[metric] else "min"
-    if cfg.monitor.mode not in ("min", "max"):
-        raise ValueError(f"monitor.mode: got '{cfg.monitor.mode}', wanted min or max")
 
 
 def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:

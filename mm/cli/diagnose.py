@@ -52,11 +52,12 @@ def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
     from mm.assembly.construct import build, escape, read_resolved
     from mm.assembly.renamed import upgrade_run_config
     from mm.checkpoint import check_classes
-    from mm.cli import _run, _teachers, _weights
+    from mm.cli import _teachers, _weights
+    from mm.quiet import silence_lightning
     from mm.tasks.pretraining import Pretraining
     from mm.tasks.supervised import Supervised
 
-    _run.quiet()
+    silence_lightning()
     config = upgrade_run_config(read_resolved(folder / "config.yaml"))
     for part, packages in BUILT.items():
         check_classes(config.get(part), [*allow, *packages])

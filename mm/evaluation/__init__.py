@@ -1,17 +1,20 @@
 """Evaluation: metrics on any data, subsets of inputs, robustness, probes and prompts."""
 
+from mm.evaluation.evaluate import EvaluationReport, evaluate
 from mm.evaluation.probing import FewShot, ProbeReport, Probes, extract_embeddings, few_shot, linear_probe, probe
 from mm.evaluation.robustness import RobustnessReport, RobustnessSettings, measure_robustness, plan_robustness
 from mm.evaluation.zero_shot import ClassPrompts, embed_texts, zero_shot_metrics
 
 __all__ = [
     "ClassPrompts",
+    "EvaluationReport",
     "FewShot",
     "ProbeReport",
     "Probes",
     "RobustnessReport",
     "RobustnessSettings",
     "embed_texts",
+    "evaluate",
     "extract_embeddings",
     "few_shot",
     "linear_probe",

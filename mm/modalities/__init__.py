@@ -13,7 +13,7 @@ from mm.modalities.base import Modality, Sound
 from mm.modalities.tabular import Tabular
 from mm.modalities.text import Text
 from mm.modalities.vision import Vision
-from mm.types import Aligned, DataSpec, TargetTransform, Transform
+from mm.types import Aligned, DataSpec, InputSpec, TargetTransform, Transform
 
 __all__ = [
     "Modality",
@@ -71,15 +71,25 @@ def modality_of_file(suffix: str) -> str | None:
     return next((name for name, modality in _MODALITIES.items() if suffix.lower() in modality.suffixes), None)
 
 
-def default_transforms(spec: DataSpec, codecs: Mapping[str, TargetTransform] | None = None) -> dict[str, Transform]:
-    """Return the Transforms that the default encoders read the inputs of some data by.
+def default_transforms(
+    spec: DataSpec,
+    codecs: Mapping[str, TargetTransform] | None = None,
+    needs: Mapping[str, InputSpec] | None = None,
+) -> dict[str, Transform]:
+    """Return the Transforms that the inputs of some data are read by.
 
     Args:
-        spec: What the data knows.
-        codecs: Target name to how its cells are read: inputs give what targets of their parts need.
+        spec: Inputs and targets of the data.
+        codecs: Target name to codec: a target that follows the tokens of an input needs their positions.
+        needs: Input name to what its encoder reads, for the inputs of a model; default: what the default encoders read.
     """
+    needs = needs or {}
     settings: dict[str, dict[str, Any]] = {name: {} for name in spec.inputs}
     for codec in (codecs or {}).values():
         if isinstance(codec, Aligned) and codec.needs is not None and codec.input in settings:
             settings[codec.input][codec.needs[1]] = True
-    return {name: get_modality(data.modality).transform(data, **settings[name]) for name, data in spec.inputs.items()}
+    return {
+        name: get_modality(data.modality).transform(data, needs.get(name), **settings[name])
+        for name, data in spec.inputs.items()
+        if not needs or name in needs
+    }

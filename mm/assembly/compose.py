@@ -1,0 +1,96 @@
+"""Compose the configs of the registry, `mm.conf`, from Python, without leaving global state."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from mm.configurable import target_of
+from mm.messages import near
+from mm.types import DataSpec
+
+CONF = Path(__file__).parents[1] / "conf"
+# Kind of a target to the option of `model/heads` that predicts it by default.
+DEFAULT_HEADS = {
+    "answers": "span",
+    "boxes": "detection",
+    "class": "classification",
+    "labels": "multilabel",
+    "number": "regression",
+    "spelling": "ctc",
+    "tags": "token_classification",
+    "text": "seq2seq",
+}
+
+
+def compose_config(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose the config of a verb, as the command does.
+
+    Args:
+        verb: Name of the root config, such as "train".
+        overrides: Hydra overrides, such as "model/fusion=gated".
+
+    Returns:
+        The config. Hydra's global state is as it was.
+    """
+    state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with initialize_config_module("mm.conf", version_base="1.3"):
+            return compose(verb, list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = state
+
+
+def model_overrides(spec: DataSpec, options: dict[str, str]) -> list[str]:
+    """Return the overrides that choose an encoder for each input and a head for each target.
+
+    Args:
+        spec: Inputs and targets of the data.
+        options: Input or target name to an option of its group, such as {"text": "bag"}; the others have the default
+            of `conf/model/multimodal.yaml`, or of the kind of the target.
+
+    Raises:
+        ValueError: If there is no such option.
+    """
+    defaults = default_encoders()
+    words = ["datamodule=manifest", "~model/heads"]
+    for name, data in spec.inputs.items():
+        group = f"model/encoders/{data.modality}"
+        if name in options:
+            check_option(group, options[name], name)
+        option = options.get(name, defaults.get(data.modality))
+        if name in defaults and name == data.modality:
+            words.append(f"{group}={option}")
+        elif option is not None:
+            words.append(f"+{group}@model.encoders.{name}={option}")
+    for name, target in spec.targets.items():
+        if name in options:
+            check_option("model/heads", options[name], name)
+        words.append(f"+model/heads@model.heads.{name}={options.get(name, DEFAULT_HEADS.get(target.kind))}")
+    return words
+
+
+def default_encoders() -> dict[str, str]:
+    """Return modality -> the option of its default encoder."""
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "multimodal.yaml"))["defaults"]  # type: ignore[index]
+    found = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
+    return {group.split("/")[1]: option for group, option in found.items() if group.startswith("encoders/")}
+
+
+def check_option(group: str, option: str, name: str) -> None:
+    """Raise a ValueError where a group of the registry has no such option."""
+    known = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    if option not in known:
+        raise ValueError(f"{name}: got '{option}', wanted one of {', '.join(known)}{near(option, known)}")
+
+
+def find_head_option(head: Any) -> str | None:
+    """Return the option of `model/heads` whose class a head is of, None where there is none."""
+    for file in sorted((CONF / "model" / "heads").glob("*.yaml")):
+        node: Any = OmegaConf.load(file)
+        if node.get("_target_") == target_of(head):
+            return file.stem
+    return None

@@ -1,0 +1,97 @@
+"""Measure the heads of a trained model on any data."""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning import Trainer
+
+from mm.applying import count_faults, match_data, open_model
+from mm.checkpoint import TrainedModel, build_metrics
+from mm.configurable import to_config
+from mm.data.module import DataModule
+from mm.quiet import preserved_state
+from mm.reports import Report, Table
+from mm.tasks.supervised import Supervised
+
+
+@dataclass(repr=False)
+class EvaluationReport(Report):
+    """Metrics of a trained model on some rows.
+
+    Attributes:
+        metrics: Name to value: `test/METRIC`, with several heads `test/HEAD/METRIC`, and `test[INPUTS]/METRIC` where
+            only these inputs are given to the model.
+        rows: Number of measured rows.
+    """
+
+    metrics: Mapping[str, float]
+    rows: int
+
+    def table(self) -> Table:
+        """Return one row for each subset of inputs, and one column for each metric without a class in its name."""
+        sections = list(dict.fromkeys(name.split("/")[0] for name in self.metrics if name.startswith("test")))
+        names = list(dict.fromkeys(name.partition("/")[2] for name in self.metrics if name.startswith("test/")))
+        shown = [name for name in names if "/" not in name and name != "rows"] or names
+        rows = [
+            [section.removeprefix("test").strip("[]") or "all", *(self.metrics.get(f"{section}/{n}") for n in shown)]
+            for section in sections
+        ]
+        return Table(["inputs", *shown], rows)
+
+
+def evaluate(
+    model: TrainedModel | str | Path,
+    data: DataModule,
+    *,
+    split: str = "test",
+    subsets: str | Sequence[str | Sequence[str]] = "auto",
+    accelerator: str = "auto",
+    allow: Sequence[str] = (),
+) -> EvaluationReport:
+    """Measure a trained model on data, also when only some of its inputs are given.
+
+    Args:
+        model: The model, or the path of its directory. It stays as it is.
+        data: Rows of its inputs and targets. It stays as it is.
+        split: The split to measure: "train", "val", "test", or "all".
+        subsets: The subsets of inputs, as `task.test_subsets` of `mm train`: "auto", "all", "single", "none" or a list.
+        accelerator: As `lightning.Trainer` has it.
+        allow: Further packages whose metrics the model directory may name.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If the model has no head, the data lacks a target of it, or the split is empty.
+
+    Example:
+        >>> report = mm.evaluate("outputs/first/model", data)  # doctest: +SKIP
+        >>> print(report.table())  # doctest: +SKIP
+    """
+    trained = open_model(model, allow)
+    if not len(trained.model.heads):
+        raise ValueError(f"{trained.path or 'model'}: this model has no head to measure; see mm.probe")
+    matched = match_data(trained, data, labelled=True)
+    assert isinstance(matched, DataModule)  # a copy of `data`
+    bound = copy(matched)
+    rows = len(bound.rows(split))
+    configs = {head: to_config(group) for head, group in trained.metrics.items()}
+    metrics = {head: build_metrics(node, list(allow)) for head, node in configs.items()}
+    was_training = trained.model.training
+    with preserved_state():
+        task = Supervised(model=trained.model, metrics=metrics, test_subsets=subsets)
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        bound.test_dataloader = lambda: bound.loader(split)  # type: ignore[method-assign]
+        trainer.test(task, datamodule=bound, verbose=False)
+    trained.model.train(was_training)
+    return EvaluationReport({**task.results, **count_faults(bound)}, rows)

@@ -1,0 +1,51 @@
+"""A trained model is measured from Python."""
+
+import pytest
+from sklearn.metrics import accuracy_score
+from tiny import build_data, train_model, write_rows
+
+import mm
+from mm.configurable import configured
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return build_data(write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", count=120))
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    from torchmetrics.classification import MulticlassAccuracy
+
+    trained = train_model(data, steps=20)
+    accuracy = configured(MulticlassAccuracy, num_classes=3, average="micro")
+    trained.metrics = {"target": {"accuracy": accuracy}}
+    return trained
+
+
+def test_accuracy_of_every_subset_is_that_of_the_predictions(model, data):
+    report = mm.evaluate(model, data)
+    rows = data.rows("test").tolist()
+    truth = [data.truth("target", row) for row in rows]
+    for names, key in ((["text", "title"], "test"), (["text"], "test[text]"), (["title"], "test[title]")):
+        samples = [{name: data.table.inputs[name][row] for name in names} for row in rows]
+        kept = [i for i, sample in enumerate(samples) if any(sample.values())]
+        answers = [model.predict(samples[i])["target"]["prediction"] for i in kept]
+        expected = accuracy_score([truth[i] for i in kept], answers)
+        assert report.metrics[f"{key}/accuracy"] == pytest.approx(expected), key
+    assert report.rows == len(rows)
+    assert [row[0] for row in report.table().rows] == ["all", "text", "title"]
+
+
+def test_model_and_data_stay_as_they_were(model, data):
+    weights = {name: x.clone() for name, x in model.model.state_dict().items()}
+    first, second = mm.evaluate(model, data, split="val"), mm.evaluate(model, data, split="val")
+    assert first.metrics == second.metrics
+    assert all((x == weights[name]).all() for name, x in model.model.state_dict().items())
+    assert not model.model.training
+    assert "test_dataloader" not in vars(data)
+
+
+def test_unknown_split_is_an_error(model, data):
+    with pytest.raises(ValueError, match="split: got 'tset', wanted one of train, val, test, all"):
+        mm.evaluate(model, data, split="tset")
