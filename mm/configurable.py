@@ -133,6 +133,8 @@ def target_of(part: Any) -> str:
 def _recorded(init: Callable[..., None]) -> Callable[..., None]:
     """Wrap a constructor, so that it records its arguments unless a subclass's constructor has done so."""
     signature = inspect.signature(init)
+    if init is object.__init__:  # the signature of C code accepts anything
+        init, signature = _take_no_arguments, inspect.signature(lambda self: None)
     variadic = {
         kind: next((name for name, p in signature.parameters.items() if p.kind == kind), None)
         for kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -156,6 +158,12 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
         init(self, *args, **kwargs)
 
     return wrapped
+
+
+def _take_no_arguments(self: Any, *args: Any, **kwargs: Any) -> None:
+    """Construct an object of a class without a constructor of its own."""
+    if args or kwargs:
+        raise TypeError(f"{type(self).__name__}() takes no arguments")
 
 
 def _copied(value: Any) -> Any:

@@ -95,7 +95,11 @@ def test_binds_to_its_target(file, node):
 
 
 def test_every_root_has_its_verb():
-    verbs = {f.stem for f in (CONF.parent / "mm/cli").glob("*.py") if not f.name.startswith("_")}
+    verbs = {
+        f.stem
+        for f in [*(CONF.parent / "mm/cli").glob("*.py"), *(CONF.parent / "mm/evaluation").glob("*.py")]
+        if not f.name.startswith("_")
+    }
     assert set(ROOTS) <= verbs
 
 
@@ -103,7 +107,9 @@ def test_every_root_has_its_verb():
 def test_every_top_key_is_read(root):
     """A key that no code and no interpolation reads would be a promise that nothing keeps."""
     data = yaml.safe_load((CONF / f"{root}.yaml").read_text())
-    code = "\n".join(f.read_text() for f in (CONF.parent / "mm/cli").glob("*.py"))
+    code = "\n".join(
+        f.read_text() for f in [*(CONF.parent / "mm/cli").glob("*.py"), *(CONF.parent / "mm/evaluation").glob("*.py")]
+    )
     yamls = "\n".join(f.read_text() for f in FILES)
     for key in set(data) - {"defaults"}:
         assert f"cfg.{key}" in code or f'"{key}"' in code or f"${{{key}" in yamls, f"{root}.yaml: {key}"

@@ -17,6 +17,7 @@ FILES = sorted(
 )
 # Names whose `open` is not that of a text file: archives, images, sounds, descriptors.
 OTHERS = {"Image", "tarfile", "zipfile", "wave", "gzip", "os", "soundfile", "webbrowser", "tar", "archive"}
+OTHERS |= {"EmbeddingIndex"}
 
 
 def unnamed(call: ast.Call) -> bool:

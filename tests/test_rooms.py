@@ -45,7 +45,7 @@ MAY = {
     **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
     "profiling": {"types", "tasks", "callbacks"},  # it times and starts trainings
     # Its measures are those of the tasks; robustness keeps the features of inputs that nothing happens to.
-    "evaluation": {*["types", "model", "checkpoint", "metrics", "transforms", "applying", "tasks", "features", "data"]},
+    "evaluation": {*["types", "model", "checkpoint", "metrics", "transforms", "applying", "tasks", "features"]},
     "serving": {"types", "transforms", "checkpoint"},
 }
 # Open to every room.

@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning import Trainer
 
 from mm.applying import count_faults, match_data, open_model
 from mm.checkpoint import TrainedModel, build_metrics
 from mm.configurable import to_config
-from mm.data.module import DataModule
 from mm.quiet import preserved_state
 from mm.reports import Report, Table
 from mm.tasks.supervised import Supervised
+from mm.types import DataSource
 
 
 @dataclass(repr=False)
@@ -43,7 +44,7 @@ class EvaluationReport(Report):
 
 def evaluate(
     model: TrainedModel | str | Path,
-    data: DataModule,
+    data: DataSource,
     *,
     split: str = "test",
     subsets: str | Sequence[str | Sequence[str]] = "auto",
@@ -73,9 +74,7 @@ def evaluate(
     trained = open_model(model, allow)
     if not len(trained.model.heads):
         raise ValueError(f"{trained.path or 'model'}: this model has no head to measure; see mm.probe")
-    matched = match_data(trained, data, labelled=True)
-    assert isinstance(matched, DataModule)  # a copy of `data`
-    bound = copy(matched)
+    bound: Any = copy(match_data(trained, data, labelled=True))
     rows = len(bound.rows(split))
     configs = {head: to_config(group) for head, group in trained.metrics.items()}
     metrics = {head: build_metrics(node, list(allow)) for head, node in configs.items()}
@@ -91,7 +90,7 @@ def evaluate(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        bound.test_dataloader = lambda: bound.loader(split)  # type: ignore[method-assign]
+        bound.test_dataloader = lambda: bound.loader(split)
         trainer.test(task, datamodule=bound, verbose=False)
     trained.model.train(was_training)
     return EvaluationReport({**task.results, **count_faults(bound)}, rows)

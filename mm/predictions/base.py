@@ -6,7 +6,8 @@ from math import exp, log
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from mm._compat.torch import tree_leaves
 
 MAX_PROBABILITY = 1 - 1e-6  # probabilities beyond it, and below 1e-6, are clamped: larger log-odds are rounding errors
 

@@ -28,10 +28,10 @@ def test_moved_classes_are_found_under_their_new_name(old):
 
 
 def test_every_target_of_a_config_is_renamed():
-    old = {"a": {"_target_": "datamodules.digits.X", "b": [{"_target_": "datamodules.rows.Y"}, None, 1]}, "c": None}
+    old = {"a": {"_target_": "datamodules.digits.X", "b": [{"_target_": "datamodules.fsdd.Y"}, None, 1]}, "c": None}
     found = rename_targets(old | {"d": "${a.b}", "e": "???"})
     assert found["a"]["_target_"] == "mm.datamodules.digits.X"
-    assert found["a"]["b"] == [{"_target_": "mm.data.loading.Y"}, None, 1]
+    assert found["a"]["b"] == [{"_target_": "mm.datamodules.fsdd.Y"}, None, 1]
     assert found["d"] == "${a.b}"
 
 

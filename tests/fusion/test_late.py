@@ -20,7 +20,7 @@ def test_is_the_weighted_mean_of_the_logits_of_each_input():
     subsets = torch.tensor(list(product([True, False], repeat=3)))[:-1]
     features = {n: random_features(len(subsets), 2, 8, subsets[:, i]) for i, n in enumerate(NAMES)}
     fused = fusion(features)
-    logits, of_tokens = head(fused), head.linear(fused.tokens)
+    logits, of_tokens = head(fused).logits, head.linear(fused.tokens)
     for row, present in enumerate(subsets.tolist()):
         there = [i for i in range(3) if present[i]]
         total = sum(weight[i].exp() for i in there)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from cli.test_resume import SMALL, curve, kill, same_weights
 from processes import run_two
 from sklearn.metrics import accuracy_score
-from tasks.test_sharding import SGD, Case, halves, learn
-from tasks.test_sharding import build_model as build_other
-from tasks.test_sharding import make_batch as make_other
+from tasks.distributed.test_sharding import SGD, Case, halves, learn
+from tasks.distributed.test_sharding import build_model as build_other
+from tasks.distributed.test_sharding import make_batch as make_other
 from tasks.test_supervised import Data, build_model, build_task, fit, make_batch
 from torch import nn
 

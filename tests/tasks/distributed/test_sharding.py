@@ -253,7 +253,7 @@ def grown(model: MultimodalModel, batch: Batch) -> dict[str, torch.Tensor]:
     """Gradients of a loss of everything that the model predicts."""
     torch.manual_seed(1)
     output = model(batch.inputs, batch.masks)
-    sum(p.square().sum() for p in output.predictions.values()).backward()
+    sum(x.square().sum() for p in output.predictions.values() for x in p if x is not None).backward()
     return {name: p.grad for name, p in model.named_parameters()}
 
 
