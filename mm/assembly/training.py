@@ -177,7 +177,9 @@ def lightning_module(model: MultimodalModel, spec: DataSpec, overrides: Sequence
         >>> task = mm.lightning_module(model, data.spec)  # doctest: +SKIP
         >>> Trainer(max_epochs=3).fit(task, mm.bind_data(data, model))  # doctest: +SKIP
     """
-    return build_task(training_config(model, spec, overrides), model)
+    cfg = training_config(model, spec, overrides)
+    cfg.task.nonfinite.folder = None  # nothing is written
+    return build_task(cfg, model)
 
 
 def bind_data(data: DataModule, model: MultimodalModel) -> DataModule:
