@@ -43,7 +43,23 @@ _EXPORTS = {
 # Rooms that are reached as attributes, such as `mm.fusion`.
 _ROOMS = ("calibration", "checkpoint", "encoders", "evaluation", "fusion", "heads", "predictions", "retrieval", "runs")
 
-__all__ = [*_EXPORTS]
+__all__ = [
+    "Configurable",
+    "Manifest",
+    "TrainedModel",
+    "bind_data",
+    "build",
+    "calibrate",
+    "compare",
+    "configured",
+    "embed",
+    "evaluate",
+    "lightning_module",
+    "load",
+    "probe",
+    "search",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

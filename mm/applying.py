@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from mm import checkpoint
-from mm.checkpoint import LoadedModel
+from mm.checkpoint import TrainedModel
 from mm.fingerprints import from_tensors, seen_in_training
 from mm.types import DataSource
 
 SPLITS = ("train", "val", "test")
 
 
-def open_model(model: LoadedModel | str | Path, allow: Sequence[str] = ()) -> LoadedModel:
+def open_model(model: TrainedModel | str | Path, allow: Sequence[str] = ()) -> TrainedModel:
     """Return a trained model.
 
     Args:
@@ -24,10 +24,10 @@ def open_model(model: LoadedModel | str | Path, allow: Sequence[str] = ()) -> Lo
     Raises:
         ValueError: If the directory is no model directory.
     """
-    return model if isinstance(model, LoadedModel) else checkpoint.load(model, allow)
+    return model if isinstance(model, TrainedModel) else checkpoint.load(model, allow)
 
 
-def match_data(model: LoadedModel, data: DataSource, labelled: bool) -> DataSource:
+def match_data(model: TrainedModel, data: DataSource, labelled: bool) -> DataSource:
     """Return data whose inputs are read by a model's own transforms, and whose targets have its classes.
 
     Args:
@@ -52,13 +52,13 @@ def match_data(model: LoadedModel, data: DataSource, labelled: bool) -> DataSour
         found, known = data.spec.targets[name], model.spec.targets[name]
         same_classes &= (found.kind, found.classes) == (known.kind, known.classes)
     if not same_classes:
-        return data.bind(model.transforms, model.spec, model.readers)
+        return data.bind(model.transforms, model.spec, model.target_codecs)
     if all(data.transforms.get(name) is transform for name, transform in model.transforms.items()):
         return data
     return data.bind(model.transforms)
 
 
-def trained_rows(model: LoadedModel, data: DataSource, split: str) -> tuple[int, str]:
+def trained_rows(model: TrainedModel, data: DataSource, split: str) -> tuple[int, str]:
     """Count the rows of a split that a model was trained on.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mm.checkpoint import LoadedModel
+from mm.checkpoint import TrainedModel
 from mm.datamodules.manifest import ManifestDataModule
 from mm.encoders.text.bag import TextBag
 from mm.fusion.sum import SumFusion
@@ -54,7 +54,7 @@ def build_data(path: Path) -> ManifestDataModule:
     )
 
 
-def train_model(data: ManifestDataModule, steps: int = 60, learning_rate: float = 0.05) -> LoadedModel:
+def train_model(data: ManifestDataModule, steps: int = 60, learning_rate: float = 0.05) -> TrainedModel:
     """Return a model that has been trained on the training rows for some steps, far too sure of itself."""
     torch.manual_seed(0)
     spec = data.table.spec
@@ -72,4 +72,4 @@ def train_model(data: ManifestDataModule, steps: int = 60, learning_rate: float 
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
-    return LoadedModel(model.eval(), transforms, data.readers, spec, {"columns": None}, Path("nowhere"))
+    return TrainedModel(model.eval(), transforms, data.readers, spec, {"columns": None}, Path("nowhere"))

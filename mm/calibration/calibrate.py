@@ -21,7 +21,7 @@ from mm.calibration.fitting import (
     measure_calibration,
 )
 from mm.calibration.reliability import draw_reliability
-from mm.checkpoint import LoadedModel
+from mm.checkpoint import TrainedModel
 from mm.files import whole
 from mm.predictions import Calibration
 from mm.reports import Report, Table
@@ -45,7 +45,7 @@ class CalibrationReport(Report):
         description: Which rows were used for what.
     """
 
-    model: LoadedModel
+    model: TrainedModel
     calibrations: dict[str, Calibration]
     skipped: dict[str, str]
     results: dict[str, dict[str, float]]
@@ -125,7 +125,7 @@ class CalibrationReport(Report):
 
 
 def calibrate(
-    model: LoadedModel | str | Path,
+    model: TrainedModel | str | Path,
     data: DataSource,
     alpha: float | None = None,
     split: str = "val",
@@ -266,7 +266,7 @@ def find_splits(data: DataSource, split: str) -> dict[str, str]:
     return {"val": "val", "test": "test"} if counts["test"] else {"val": "val"}
 
 
-def check_unseen(model: LoadedModel, data: DataSource, split: str) -> None:
+def check_unseen(model: TrainedModel, data: DataSource, split: str) -> None:
     """Check that a model was not trained on the rows of a split.
 
     Raises:

@@ -7,8 +7,6 @@ from mm.checkpoint.loading import load, weights
 from mm.checkpoint.saving import save, save_calibration, try_save
 from mm.checkpoint.trained_model import TrainedModel, to_device
 
-LoadedModel = TrainedModel  # until every room uses the new name
-
 __all__ = [
     "TrainedModel",
     "build",

@@ -60,14 +60,6 @@ class TrainedModel:
         head = f"{type(self).__name__}({str(self.path)!r})" if self.path else f"{type(self).__name__}, not saved yet"
         return f"{head}\n  inputs:  {inputs}\n  targets: {targets}\n  size:    {count}"
 
-    @property
-    def config(self) -> dict[str, Any]:  # until every room reads the attributes
-        return {"columns": self.columns, "task": self.task, "split": self.split, "metrics": self.metrics}
-
-    @property
-    def readers(self) -> dict[str, TargetTransform]:  # until every room reads the attribute
-        return self.target_codecs
-
     def save(self, path: str | Path) -> Path:
         """Write the model as a model directory, which `mm.load` reads.
 

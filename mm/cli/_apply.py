@@ -12,7 +12,7 @@ from mm.applying import trained_rows
 from mm.assembly import finish
 from mm.assembly.construct import build, escape
 from mm.callbacks.progress import Progress
-from mm.checkpoint import LoadedModel
+from mm.checkpoint import TrainedModel
 from mm.cli import _named_keys, _results, _run, _trainer
 from mm.cli._app import save_overrides
 from mm.messages import plain, say
@@ -21,7 +21,7 @@ from mm.runs.results import save_results
 from mm.types import TargetData
 
 
-def load(cfg: DictConfig) -> LoadedModel:
+def load(cfg: DictConfig) -> TrainedModel:
     """The model directory. Errors: ValueError where a key is set that the directory decides."""
     silence_lightning()
     _run.seed_everything(cfg.seed)
@@ -33,7 +33,7 @@ def load(cfg: DictConfig) -> LoadedModel:
 
 def datamodule(
     cfg: DictConfig,
-    loaded: LoadedModel,
+    loaded: TrainedModel,
     labelled: bool,
     only: Sequence[str] | None = None,
     drawn: bool = False,
@@ -47,18 +47,18 @@ def datamodule(
     """
     known = loaded.spec.targets if labelled and not anew else {}
     targets: dict[str, TargetData | None] = dict(known) if only is None else {name: known.get(name) for name in only}
-    saved = loaded.config["columns"]
+    saved = loaded.columns
     if saved is not None and "columns" in cfg.datamodule:
         with open_dict(cfg):
             given = OmegaConf.to_container(cfg.datamodule.columns)
             cfg.datamodule.columns = columns(escape(saved), given, labelled, drawn)
     if drawn:
         set_now = {named.key for named in _named_keys.named_keys()}
-        for key, value in loaded.config["split"].items():
+        for key, value in loaded.split.items():
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
                 cfg.datamodule.split[key] = escape(value)
     built = finish.build_data(
-        cfg, codecs=False, readers={} if anew else loaded.readers, known=targets, trained=True, whole=not drawn
+        cfg, codecs=False, readers={} if anew else loaded.target_codecs, known=targets, trained=True, whole=not drawn
     )
     table = built.table
     for name in [n for n in table.targets if n not in targets]:
@@ -85,7 +85,7 @@ def datamodule(
     return built
 
 
-def warn_of_trained_rows(loaded: LoadedModel, datamodule: Any, split: str) -> None:
+def warn_of_trained_rows(loaded: TrainedModel, datamodule: Any, split: str) -> None:
     """Print how many of the measured rows the model was trained on, where it was on any."""
     count, first = trained_rows(loaded, datamodule, split)
     if count:
@@ -114,7 +114,7 @@ def columns(saved: dict[str, Any], given: Any, labelled: bool, drawn: bool = Fal
     return dict.fromkeys(given) | kept | set_now
 
 
-def test(cfg: DictConfig, loaded: LoadedModel, datamodule: Any, split: str, **more: Any) -> tuple[Any, Trainer]:
+def test(cfg: DictConfig, loaded: TrainedModel, datamodule: Any, split: str, **more: Any) -> tuple[Any, Trainer]:
     """Every row of a split through the model."""
     task = build(cfg, "task", _partial_=True)(model=loaded.model, **more)
     trainer = _trainer.build(cfg, [Progress()], False)

@@ -12,14 +12,14 @@ from torchmetrics import Metric
 
 from mm import checkpoint
 from mm.assembly.construct import build
-from mm.checkpoint import LoadedModel
+from mm.checkpoint import TrainedModel
 from mm.cli._app import shown
 from mm.evaluation.curves import Curves, write_curves
 from mm.evaluation.robustness import RobustnessRun, RobustnessSettings, measure_robustness, plan_robustness
 from mm.messages import cell, plain
 
 
-def plan(cfg: DictConfig, model: LoadedModel, data: Any, metrics: Mapping[str, Mapping[str, Metric]]) -> RobustnessRun:
+def plan(cfg: DictConfig, model: TrainedModel, data: Any, metrics: Mapping[str, Mapping[str, Metric]]) -> RobustnessRun:
     """Check what the config asks for before anything is measured."""
     config: Any = OmegaConf.to_container(cfg.robustness)
     chosen = {key: config[key] for key in ("severities", "rows", "only")}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lightning import Trainer
     from omegaconf import DictConfig
 
-    from mm.checkpoint import LoadedModel
+    from mm.checkpoint import TrainedModel
     from mm.evaluation import Probes
 
 TRAINER_KEYS = ("trainer.accelerator", "trainer.devices", "trainer.precision")  # those that probes read
@@ -34,7 +34,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
             raise ValueError(f"{named.key}: nothing reads it without {group}.target=TARGET, whose classes are measured")
     probes = Probes.from_config(config)
     model = _apply.load(cfg)
-    if "retrieval" in model.config["task"]:
+    if "retrieval" in model.task:
         evaluate_retrieval(cfg, probes, model, folder)
     elif probes.targets:
         evaluate_probes(cfg, probes, model, folder)
@@ -42,7 +42,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         evaluate_heads(cfg, model, folder)
 
 
-def evaluate_heads(cfg: "DictConfig", model: "LoadedModel", folder: Path) -> None:
+def evaluate_heads(cfg: "DictConfig", model: "TrainedModel", folder: Path) -> None:
     """Measure the heads of a model, for subsets of its inputs and perhaps while inputs are corrupted."""
     from mm import checkpoint
     from mm.cli import _apply, _robustness
@@ -54,7 +54,7 @@ def evaluate_heads(cfg: "DictConfig", model: "LoadedModel", folder: Path) -> Non
         )
     data = _apply.datamodule(cfg, model, labelled=True)
     _apply.warn_of_trained_rows(model, data, cfg.split)
-    configs = model.config["metrics"]
+    configs = model.metrics
     metrics = {head: checkpoint.build_metrics(node, list(cfg.allow)) for head, node in configs.items()}
     study = None if cfg.get("robustness") is None else _robustness.plan(cfg, model, data, metrics)
     task, trainer = _apply.test(cfg, model, data, cfg.split, metrics=metrics)
@@ -63,7 +63,7 @@ def evaluate_heads(cfg: "DictConfig", model: "LoadedModel", folder: Path) -> Non
     _apply.conclude(trainer, task, data, data.rows(cfg.split).tolist(), folder, truth=True)
 
 
-def evaluate_retrieval(cfg: "DictConfig", probes: "Probes", model: "LoadedModel", folder: Path) -> None:
+def evaluate_retrieval(cfg: "DictConfig", probes: "Probes", model: "TrainedModel", folder: Path) -> None:
     """Measure retrieval of a model of aligned inputs, and what its vectors are good for."""
     from omegaconf import open_dict
 
@@ -77,7 +77,7 @@ def evaluate_retrieval(cfg: "DictConfig", probes: "Probes", model: "LoadedModel"
     if cfg.get("robustness") is not None:
         raise ValueError("robustness: this model predicts nothing: it was trained to align its inputs; leave it out")
     refuse_subsets("that was trained to align its inputs")
-    config = model.config["task"]
+    config = model.task
     retrieval = checkpoint.build(config["retrieval"], cfg.allow)
     about = {key: config[key] for key in ("label", "group")} if isinstance(retrieval, Ranks) else {}
     only = list(dict.fromkeys([*probes.targets, *filter(None, about.values())]))
@@ -97,7 +97,7 @@ def evaluate_retrieval(cfg: "DictConfig", probes: "Probes", model: "LoadedModel"
     _apply.conclude(trainer, task, data, data.rows(cfg.split).tolist(), folder, truth=True)
 
 
-def evaluate_probes(cfg: "DictConfig", probes: "Probes", model: "LoadedModel", folder: Path) -> None:
+def evaluate_probes(cfg: "DictConfig", probes: "Probes", model: "TrainedModel", folder: Path) -> None:
     """Measure what the encoders of any other model are good for, of targets that are named."""
     from mm.cli import _apply, _named_keys, _results, _trainer
     from mm.cli._app import save_overrides

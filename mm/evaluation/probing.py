@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mm.applying import count_faults, find_device, match_data, open_model
-from mm.checkpoint import LoadedModel, to_device
+from mm.checkpoint import TrainedModel, to_device
 from mm.evaluation.zero_shot import (
     ClassPrompts,
     check_class_target,
@@ -132,7 +132,7 @@ class ProbeReport(Report):
 
 
 def probe(
-    model: LoadedModel | str | Path,
+    model: TrainedModel | str | Path,
     data: DataSource,
     probes: Probes,
     split: str = "test",

@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 from tqdm import tqdm
 
-from mm.checkpoint import LoadedModel
+from mm.checkpoint import TrainedModel
 from mm.evaluation.curves import MISSING, Curves, draw_curves, summarise_curves, write_curves
 from mm.features.files import FeatureStore
 from mm.features.store import compute
@@ -62,7 +62,7 @@ class RobustnessSettings:
     severities: Sequence[float] = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
     rows: int | None = None
     only: Sequence[str] | None = None
-    baseline: LoadedModel | None = None
+    baseline: TrainedModel | None = None
 
     def __post_init__(self) -> None:
         severities = list(self.severities) if isinstance(self.severities, list | tuple) else []
@@ -80,7 +80,7 @@ class RobustnessRun:
     """A measurement that was checked, see `plan_robustness`."""
 
     settings: RobustnessSettings
-    model: LoadedModel
+    model: TrainedModel
     data: Any  # a DataModule, whose table says which rows are in which split
     rows: np.ndarray
     curves: list[CorruptedInput]
@@ -130,7 +130,7 @@ class RobustnessReport(Report):
 
 
 def plan_robustness(
-    model: LoadedModel,
+    model: TrainedModel,
     data: Any,
     metrics: Mapping[str, Mapping[str, Metric]],
     settings: RobustnessSettings,
@@ -168,7 +168,7 @@ def plan_robustness(
     return run
 
 
-def choose_curves(settings: RobustnessSettings, model: LoadedModel, spec: DataSpec) -> list[CorruptedInput]:
+def choose_curves(settings: RobustnessSettings, model: TrainedModel, spec: DataSpec) -> list[CorruptedInput]:
     """Choose the corruptions of every input that the data has.
 
     Raises:
@@ -212,7 +212,7 @@ def primary(metrics: Mapping[str, Mapping[str, Metric]]) -> dict[str, dict[str, 
     return found
 
 
-def check_baseline(model: LoadedModel, baseline: LoadedModel) -> None:
+def check_baseline(model: TrainedModel, baseline: TrainedModel) -> None:
     """Check that two models read the same inputs and predict the same classes.
 
     Raises:
@@ -254,7 +254,7 @@ def measure_robustness(run: RobustnessRun, trainer: Trainer) -> RobustnessReport
     return RobustnessReport(metrics, run.severities, curves, baseline, len(run.rows))
 
 
-def measure(run: RobustnessRun, trainer: Trainer, loaded: LoadedModel) -> Curves:
+def measure(run: RobustnessRun, trainer: Trainer, loaded: TrainedModel) -> Curves:
     """The primary metrics of a model over severity. Inputs that nothing happens to are encoded once."""
     part = subset(run, loaded)
     task = run.make_task(model=loaded.model, metrics=run.metrics)
@@ -283,7 +283,7 @@ def measure(run: RobustnessRun, trainer: Trainer, loaded: LoadedModel) -> Curves
     return found
 
 
-def subset(run: RobustnessRun, loaded: LoadedModel) -> Any:
+def subset(run: RobustnessRun, loaded: TrainedModel) -> Any:
     """A datamodule whose validation rows are those of the study, read by a model's own transforms."""
     part = copy(run.data)
     split = np.full(len(part.table.ids), "", dtype=object)
@@ -294,7 +294,7 @@ def subset(run: RobustnessRun, loaded: LoadedModel) -> Any:
     return part
 
 
-def corrupted(run: RobustnessRun, loaded: LoadedModel, curve: CorruptedInput, severity: float) -> Corrupted:
+def corrupted(run: RobustnessRun, loaded: TrainedModel, curve: CorruptedInput, severity: float) -> Corrupted:
     """What reads an input in the place of its own transform."""
     table = run.data.table
     return Corrupted(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mm.applying import count_faults, find_device, match_data, open_model
-from mm.checkpoint import LoadedModel, to_device
+from mm.checkpoint import TrainedModel, to_device
 from mm.files import put
 from mm.model import MultimodalModel
 from mm.reports import Report, Table
@@ -62,7 +62,7 @@ class EmbeddingReport(Report):
 
 
 def embed(
-    model: LoadedModel | str | Path,
+    model: TrainedModel | str | Path,
     data: DataSource,
     path: str | Path,
     split: str = "all",
@@ -225,7 +225,7 @@ def describe_source(*raw: Any) -> str | None:
     return ", ".join(filter(None, parts)).encode(errors="backslashreplace").decode() or None
 
 
-def hash_weights(model: LoadedModel) -> str:
+def hash_weights(model: TrainedModel) -> str:
     """Return a digest of a model's weights: that of its directory's file, where it has one."""
     file = None if model.path is None else model.path / "model.safetensors"
     if file is not None and file.is_file():

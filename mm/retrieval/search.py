@@ -11,7 +11,7 @@ import numpy as np
 
 from mm.applying import open_model
 from mm.batching import finish
-from mm.checkpoint import LoadedModel
+from mm.checkpoint import TrainedModel
 from mm.messages import listing, near
 from mm.modalities import modality_of_file
 from mm.reports import Report, Table
@@ -44,7 +44,7 @@ class SearchReport(Report):
 
 
 def search(
-    model: LoadedModel | str | Path,
+    model: TrainedModel | str | Path,
     index: EmbeddingIndex | str | Path,
     query: str | dict[str, Any],
     top_k: int = 10,
@@ -81,10 +81,10 @@ def search(
     vector, side = embed_query(loaded, name, raw)
     hits = index.search(vector, top_k, wanted)
     metrics = {"search/similarity": hits[0].similarity} if hits else {}
-    return SearchReport(hits, side, "retrieval" in (loaded.config.get("task") or {}), metrics)
+    return SearchReport(hits, side, "retrieval" in loaded.task, metrics)
 
 
-def embed_query(model: LoadedModel, name: str, raw: Any) -> tuple[np.ndarray, str]:
+def embed_query(model: TrainedModel, name: str, raw: Any) -> tuple[np.ndarray, str]:
     """Embed one raw value.
 
     Args:
@@ -100,7 +100,7 @@ def embed_query(model: LoadedModel, name: str, raw: Any) -> tuple[np.ndarray, st
     return embed_batch(model.model, batch).vectors[f"{side}/{EMBEDDING}"][0].numpy(), side
 
 
-def check_same_model(model: LoadedModel, index: EmbeddingIndex) -> None:
+def check_same_model(model: TrainedModel, index: EmbeddingIndex) -> None:
     """Check that an index holds vectors of a model.
 
     Raises:
@@ -123,7 +123,7 @@ def check_same_model(model: LoadedModel, index: EmbeddingIndex) -> None:
         )
 
 
-def read_query(query: str | dict[str, Any], name: str, model: LoadedModel) -> tuple[str, Any]:
+def read_query(query: str | dict[str, Any], name: str, model: TrainedModel) -> tuple[str, Any]:
     """Find the input that a query is for, and its raw value.
 
     Args:
