@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -151,9 +151,7 @@ CASES["no gradient in places"] = UNREACHED
 class Data(LightningDataModule):
     """Batches of one process."""
 
-    table = SimpleNamespace(
-        spec=DataSpec(inputs={}, targets={"digit": TargetData(kind="class"), "size": TargetData(kind="number")})
-    )
+    spec = DataSpec(inputs={}, targets={"digit": TargetData(kind="class"), "size": TargetData(kind="number")})
 
     def __init__(self, batches: list[Batch]):
         super().__init__()
