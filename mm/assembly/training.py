@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from mm.applying import count_splits
 from mm.assembly.compose import DEFAULT_HEADS, compose_config, find_head_option, model_overrides
 from mm.assembly.construct import construct, escape
 from mm.assembly.finish import build_metrics, fill, resolve_monitor
@@ -150,7 +151,6 @@ def fit_and_test(cfg: DictConfig, trainer: Trainer, task: Supervised, data: Data
         trainer.test(task, datamodule=data, verbose=False)
     results |= task.results | {"train/seconds": round(time.time() - started, 3)}
     codecs = {name: data.reader(name) for name in data.spec.targets}
-    counts = {name: int((data.splits == name).sum()) for name in ("train", "val", "test")}
     trained = TrainedModel(
         task.model.eval(),
         data.transforms,
@@ -160,7 +160,7 @@ def fit_and_test(cfg: DictConfig, trainer: Trainer, task: Supervised, data: Data
         columns=dict(data.columns) or None,
         split=asdict(data.split),
         rows=data.fingerprint.tensors(),
-        card=model_card(["mm.train"], data.source, counts, results, task.model),
+        card=model_card(["mm.train"], data.source, count_splits(data), results, task.model),
     )
     return TrainingReport(trained, results, interrupted=trainer.interrupted)
 

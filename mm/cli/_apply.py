@@ -8,7 +8,7 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
-from mm.applying import trained_rows
+from mm.applying import count_faults, trained_rows
 from mm.assembly import finish
 from mm.assembly.construct import build, escape
 from mm.callbacks.progress import Progress
@@ -138,7 +138,7 @@ def conclude(trainer: Trainer, task: Any, datamodule: Any, rows: list[int], fold
     for row in rows if len(task.model.heads) else ():
         if row not in known:
             datamodule.faults[row, "inputs"] = "the row has no input that the model reads"
-    results: Mapping[str, float] = task.results | _run.data_counts(datamodule) | {"data/rows": len(rows)}
+    results: Mapping[str, float] = task.results | count_faults(datamodule) | {"data/rows": len(rows)}
     every = truth and bool((datamodule.table.split == "test").all())
     hint = "; the data names no split: all are measured, also those that a model may have been trained on"
     print(

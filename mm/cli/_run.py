@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
+from mm.applying import count_faults, count_splits
 from mm.assembly import finish
 from mm.assembly.construct import build
 from mm.callbacks.kept import Kept
@@ -58,7 +59,7 @@ def prepare(cfg: DictConfig) -> Run:
     for split in ("train", *(["val"] if cfg.trainer.limit_val_batches else [])):
         datamodule.rows(split)  # an empty split is told before anything is built
     if is_first_process():
-        counts = ", ".join(f"{name} {count}" for name, count in split_counts(datamodule).items())
+        counts = ", ".join(f"{name} {count}" for name, count in count_splits(datamodule).items())
         print(f"{plain(datamodule.table.source)}: {counts} rows")
         for line in describe_splits(datamodule.table):
             print(f"  {line}")
@@ -226,7 +227,7 @@ def finish_run(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> flo
     results |= zero_shot_after_training(task, datamodule) if tested else {}
     if task.nonfinite.skipped:
         results["train/skipped_steps"] = task.nonfinite.skipped
-    results |= data_counts(datamodule)
+    results |= count_faults(datamodule)
     monitored = {cfg.monitor.metric: cfg.monitor.mode == "max"}
     write_metrics(folder, results, task.directions() | monitored)  # before anything that may fail
     saved = _weights.leave_adapter(cfg, task.model, folder)
@@ -273,18 +274,6 @@ def gather(trainer: Trainer, task: Any, datamodule: Any) -> None:
         datamodule.long |= long
 
 
-def data_counts(datamodule: Any) -> dict[str, int]:
-    """Rows that could not be read, or are without_input, and per input those that were too long: data/cut/text."""
-    names = [name for _, name in datamodule.long]
-    faulty = {"data/faulty_rows": len({row for row, _ in datamodule.faults})}
-    return faulty | {f"data/{name}": names.count(name) for name in sorted(set(names))}
-
-
-def split_counts(datamodule: Any) -> dict[str, int]:
-    """Split -> rows."""
-    return {name: int((datamodule.table.split == name).sum()) for name in ("train", "val", "test")}
-
-
 def trained_model(cfg: DictConfig, run: Run, results: dict[str, Any]) -> TrainedModel:
     """Return the model of a run, with the weights as they are now and all that a model directory holds.
 
@@ -294,7 +283,7 @@ def trained_model(cfg: DictConfig, run: Run, results: dict[str, Any]) -> Trained
         results: Metrics for the model card.
     """
     table, task = run.datamodule.table, run.task
-    counts = split_counts(run.datamodule)
+    counts = count_splits(run.datamodule)
     return TrainedModel(
         task.model,
         run.datamodule.transforms,

@@ -11,8 +11,8 @@ from lightning import Trainer
 from PIL import Image
 from torch import Tensor
 
+from mm.applying import count_faults
 from mm.cli._results import notes
-from mm.cli._run import data_counts
 from mm.data.loading import Rows
 from mm.data.module import DataModule
 from mm.data.sampling import Draw
@@ -369,8 +369,8 @@ def test_what_a_transform_notes_is_counted(make: Callable[..., DataModule], tmp_
     module.use({"vision": Pixels((4, 4), 1), "audio": Waveform(8000)})
     _ = list(module.loader("train"))
     assert module.notes == {(row, what) for row in (1, 3, 5) for what in ("colour_dropped/vision", "mixed_down/audio")}
-    assert data_counts(module) == {"data/faulty_rows": 0, "data/colour_dropped/vision": 3, "data/mixed_down/audio": 3}
-    assert notes(data_counts(module)) == [
+    assert count_faults(module) == {"data/faulty_rows": 0, "data/colour_dropped/vision": 3, "data/mixed_down/audio": 3}
+    assert notes(count_faults(module)) == [
         "vision: 3 rows have colours that were read as grey; set datamodule.transforms.*.channels=3 to keep them",
         "audio: 3 rows have several channels, which were averaged",
     ]
