@@ -2,6 +2,8 @@
 
 import errno
 import glob
+import json
+import math
 import os
 import re
 import secrets
@@ -9,7 +11,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -202,3 +204,11 @@ def free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a file that is whole or not there. A number that is not finite becomes null."""
+    # JSON has no NaN
+    finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in data.items()}
+    with whole(path) as part:
+        part.write_text(json.dumps(finite, indent=1, allow_nan=False), encoding="utf-8")

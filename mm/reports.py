@@ -3,14 +3,13 @@
 import csv
 import html
 import io
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm.files import whole
+from mm.files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,8 +103,7 @@ class Report(ABC):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with whole(folder / "metrics.json") as part:
-            part.write_text(json.dumps(dict(self.metrics), indent=1), encoding="utf-8")
+        write_json(folder / "metrics.json", self.metrics)
         return folder
 
     def __repr__(self) -> str:

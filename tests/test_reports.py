@@ -53,3 +53,8 @@ def test_report_prints_its_table():
 def test_figure_of_a_report_without_one_is_an_error():
     with pytest.raises(ValueError, match="Accuracy has no figure"):
         Accuracy(0.5).figure()
+
+
+def test_metric_that_is_not_finite_is_saved_as_null(tmp_path):
+    text = (Accuracy(float("nan")).save(tmp_path) / "metrics.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == {"test/accuracy": None}

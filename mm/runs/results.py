@@ -1,8 +1,6 @@
 """Files of a run: metrics.json and the directions of its metrics, predictions.parquet, errors.csv and pictures."""
 
-import json
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mm.arrow import whole_column
-from mm.files import shown, whole
+from mm.files import shown, whole, write_json
 from mm.messages import plain
 from mm.runs.directions import DIRECTIONS, known_direction
 
@@ -54,14 +52,6 @@ class MeasuringTask(Protocol):
     def directions(self) -> Mapping[str, bool | None]:
         """Return for each metric whether higher is better."""
         ...
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a file that is whole or not there. A number that is not finite becomes null."""
-    # JSON has no NaN
-    finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in data.items()}
-    with whole(path) as part:
-        part.write_text(json.dumps(finite, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def write_metrics(folder: Path, results: Mapping[str, Any], directions: Mapping[str, bool | None]) -> Path:
