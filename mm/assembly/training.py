@@ -20,6 +20,7 @@ from mm.applying import count_splits
 from mm.assembly.compose import DEFAULT_HEADS, compose_config, find_head_option, model_overrides
 from mm.assembly.construct import construct, escape
 from mm.assembly.finish import build_metrics, fill, resolve_monitor
+from mm.assembly.settings import check_settings
 from mm.callbacks.resumable import WholeFileIO
 from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
@@ -121,6 +122,7 @@ def train(
         for split in ("train", "val"):
             bound.rows(split)  # an empty split is an error before anything starts
         task = build_task(cfg, model if inplace else deepcopy(model))
+        check_settings(cfg, task)
         resolve_monitor(cfg, task.val_names())
         trainer = build_trainer(cfg, folder, logger, callbacks, progress_bar)
         report = fit_and_test(cfg, trainer, task, bound)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from mm.applying import count_faults, count_splits
 from mm.assembly import finish
 from mm.assembly.construct import build
+from mm.assembly.settings import check_settings
 from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import newest_first
 from mm.checkpoint import TrainedModel
@@ -89,10 +90,6 @@ def prepare(cfg: DictConfig) -> Run:
         task = build(cfg, "task", _partial_=True)(model=model, **parts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"task: {error}" if isinstance(error, TypeError) else str(error)) from error
-    try:
-        task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
-    except (TypeError, ValueError) as error:  # torch says what is wrong, but not whose it is
-        raise ValueError(f"task.optimizer: {error}") from error
     check_settings(cfg, task)
     finish.resolve_monitor(cfg, task.val_names())
     check_alignment(task, datamodule)
@@ -107,16 +104,6 @@ def seed_everything(seed: int) -> None:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: got {seed}, wanted a whole number from 0 to {2**32 - 1}")
     lightning.seed_everything(seed, workers=True, verbose=False)
-
-
-def check_settings(cfg: DictConfig, task: Any) -> None:
-    """Errors: ValueError where what is asked of the trainer does not go with the task."""
-    if str(cfg.trainer.precision) == "16-mixed" and cfg.task.optimizer.get("fused"):
-        raise ValueError(guards.FUSED)  # before a trainer on a CPU changes the precision
-    for key in ("max_epochs", "max_steps"):
-        if cfg.trainer[key] == 0 or (cfg.trainer[key] or 1) < -1:
-            raise ValueError(f"trainer.{key}: got {cfg.trainer[key]}, wanted 1 or more, or -1 for no end")
-    guards.check_length(task.scheduler, cfg.trainer.max_epochs, cfg.trainer.max_steps)
 
 
 def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:

@@ -161,3 +161,12 @@ def test_public_names_are_there_and_complete_in_a_notebook():
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         _ = mm.lod
     assert modality_names()[:4] == ("text", "vision", "audio", "tabular")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"max_epochs": 0}, "trainer.max_epochs: got 0"), ({"lr": -1.0}, "task.optimizer: Invalid learning rate")],
+)
+def test_settings_out_of_range_are_errors_that_name_the_key(data, model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        mm.train(model, data, **{"progress_bar": False, "max_epochs": 1, **settings})

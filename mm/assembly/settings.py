@@ -1,0 +1,30 @@
+"""Check settings of a training that only the built task can judge."""
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from mm.tasks import guards
+
+
+def check_settings(cfg: DictConfig, task: Any) -> None:
+    """Check the optimizer, and that the settings of the trainer go with the task.
+
+    Args:
+        cfg: The finished config.
+        task: The task that was built from it.
+
+    Raises:
+        ValueError: If a setting is out of range; the message names the key.
+    """
+    try:
+        task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
+    except (TypeError, ValueError) as error:  # torch's message does not name the key
+        raise ValueError(f"task.optimizer: {error}") from error
+    if str(cfg.trainer.precision) == "16-mixed" and cfg.task.optimizer.get("fused"):
+        raise ValueError(guards.FUSED)  # before a trainer on a CPU changes the precision
+    for key in ("max_epochs", "max_steps"):
+        if cfg.trainer[key] == 0 or (cfg.trainer[key] or 1) < -1:
+            raise ValueError(f"trainer.{key}: got {cfg.trainer[key]}, wanted 1 or more, or -1 for no end")
+    guards.check_length(task.scheduler, cfg.trainer.max_epochs, cfg.trainer.max_steps)
