@@ -6,7 +6,7 @@ B batch   T tokens or time steps   D width   C classes or channels   H, W height
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isfunction
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -321,7 +321,7 @@ class DataSource(Protocol):
         transforms: Mapping[str, Transform],
         spec: DataSpec | None = None,
         codecs: Mapping[str, TargetTransform] | None = None,
-    ) -> "DataSource":
+    ) -> Self:
         """Return a copy of this data for one model, whose transforms read the inputs.
 
         Args:

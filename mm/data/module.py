@@ -233,7 +233,7 @@ class DataModule(LightningDataModule):
             bound.__dict__["table"] = replace(self.table, inputs=dict(self.table.inputs))
         else:
             bound.__dict__.pop("table", None)
-            bound.__dict__.pop("fingerprint", None)
+            bound.__dict__.pop("_fingerprint", None)
         bound.use(transforms)
         return bound
 
@@ -399,9 +399,13 @@ class DataModule(LightningDataModule):
         self.training, self.begun = loader, None
         return loader
 
-    @cached_property
+    @property
     def fingerprint(self) -> Fingerprint:
         """Digests of the rows of each split."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> Fingerprint:
         return fingerprint(self.table)
 
     def state_dict(self) -> dict[str, Any]:
