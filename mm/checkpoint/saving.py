@@ -42,6 +42,7 @@ def save(
     task: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
     rows: Mapping[str, Tensor] | None = None,
+    weights: bool = True,
 ) -> None:
     """Write a model directory under a temporary name and rename it; a directory of that name is replaced.
 
@@ -57,13 +58,32 @@ def save(
         task: Plain data of the training that evaluation needs, such as the settings of retrieval.
         split: Settings by which validation and test rows were drawn of data that names none.
         rows: Digests of the rows of each split, as tensors.
+        weights: Whether the weights are written; without them the directory can't be loaded, see `try_save`.
 
     Raises:
         ValueError: If a part does not say how it was built, or an argument of it is no plain data.
     """
+    config = {
+        "format": FORMAT,
+        "requires": {name: version(name) for name in ("mm", "torch", *needed_packages(model))},
+        **describe(model, transforms, targets, spec, metrics),
+        "columns": columns and to_config(columns, "columns"),
+        "task": dict(task or {}),
+        "split": dict(split or {}),
+    }
+    if model.calibration:
+        config["calibration"] = {name: asdict(fitted) for name, fitted in model.calibration.items()}
+    labels = extract_labels(config)
     with whole(Path(path)) as part:
-        write_files(part, model, transforms, targets, spec, metrics, card, columns, task, split, rows)
-        save_model(model, str(part / "model.safetensors"))
+        part.mkdir(parents=True)
+        save_tokenizers(part, config, transforms)
+        write_config(part, config)
+        (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
+        (part / "README.md").write_text(card, encoding="utf-8")
+        if rows:
+            save_file(dict(rows), part / ROWS)
+        if weights:
+            save_model(model, str(part / "model.safetensors"))
         for file in part.glob("*.safetensors"):
             file.chmod(0o644)  # safetensors writes them for their owner alone
 
@@ -81,7 +101,7 @@ def try_save(path: Path, *args: Any, **kwargs: Any) -> None:
     """
     part = unused(path)
     try:
-        write_files(part, *args, **kwargs)
+        save(part, *args, **kwargs, weights=False)
         config = yaml.load((part / "config.yaml").read_text(encoding="utf-8"), PlainLoader)
         for name in (*BUILT, "spec"):
             check_sources(part, config[name], name)
@@ -94,40 +114,6 @@ def try_save(path: Path, *args: Any, **kwargs: Any) -> None:
         ) from error
     finally:
         discard(part)
-
-
-def write_files(
-    part: Path,
-    model: MultimodalModel,
-    transforms: Mapping[str, Transform],
-    targets: Mapping[str, TargetTransform],
-    spec: DataSpec,
-    metrics: Mapping[str, Mapping[str, Any]] | None = None,
-    card: str = "",
-    columns: Mapping[str, Any] | None = None,
-    task: Mapping[str, Any] | None = None,
-    split: Mapping[str, Any] | None = None,
-    rows: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Write all files of a model directory but the weights; the arguments are those of `save`."""
-    part.mkdir(parents=True)
-    config = {
-        "format": FORMAT,
-        "requires": {name: version(name) for name in ("mm", "torch", *needed_packages(model))},
-        **describe(model, transforms, targets, spec, metrics),
-        "columns": columns and to_config(columns, "columns"),
-        "task": dict(task or {}),
-        "split": dict(split or {}),
-    }
-    if model.calibration:
-        config["calibration"] = {name: asdict(fitted) for name, fitted in model.calibration.items()}
-    labels = extract_labels(config)
-    save_tokenizers(part, config, transforms)
-    write_config(part, config)
-    (part / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
-    (part / "README.md").write_text(card, encoding="utf-8")
-    if rows:
-        save_file(dict(rows), part / ROWS)
 
 
 def describe(
