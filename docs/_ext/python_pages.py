@@ -151,7 +151,7 @@ def prose(docstring: str) -> str:
 
 
 def paragraphs(lines: list[str]) -> str:
-    """Return plain paragraphs; what is indented is code."""
+    """Return a docstring as plain paragraphs; indented blocks become code blocks."""
     made = []
     for block in re.split(r"\n\s*\n", "\n".join(lines).strip("\n")):
         if not block.strip():
