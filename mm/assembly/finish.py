@@ -91,7 +91,7 @@ def fill_anchors(cfg: DictConfig) -> None:
             head.reads.input = cfg.model.fusion.get("anchor")
             if head.reads.input is None:
                 raise ValueError(
-                    f"model.heads.{name} tells something of each token: set model.fusion.anchor to the input whose "
+                    f"model.heads.{name} predicts something of each token: set model.fusion.anchor to the input whose "
                     "tokens these are, with model/fusion=sum, cross_attention or film"
                 )
 
@@ -222,8 +222,8 @@ def tell_places(transform: DictConfig, name: str, modality: str, needs: tuple[st
     wanted, option = needs
     if modality != wanted:
         raise ValueError(
-            f"model.fusion.anchor: got '{name}', which is {modality}, but a head tells something of parts of {wanted}; "
-            f"name an input of {wanted}"
+            f"model.fusion.anchor: got '{name}', which is {modality}, but a head predicts something of parts of "
+            f"{wanted}; name an input of {wanted}"
         )
     transform[option] = True
 

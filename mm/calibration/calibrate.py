@@ -68,10 +68,10 @@ class CalibrationReport(Report):
         """Draw the reliability diagrams of all heads, of the test rows where there are some.
 
         Raises:
-            ValueError: If no head tells a probability.
+            ValueError: If no head predicts a probability.
         """
         if not self.diagrams:
-            raise ValueError("no head of this model tells a probability, so that there is no reliability diagram")
+            raise ValueError("no head of this model predicts a probability, so that there is no reliability diagram")
         last = [*self.diagrams][-1].split("/")[0]
         chosen = {name: panels for name, panels in self.diagrams.items() if name.split("/")[0] == last}
         titled = {

@@ -155,7 +155,7 @@ class ConfidenceFitter:
             ValueError: If there is no answer, or Platt scaling fails.
         """
         if not self.odds:
-            raise ValueError(f"nothing is told of its {self.rows} labelled rows")
+            raise ValueError(f"nothing is predicted for its {self.rows} labelled rows")
         odds, right = self.logits(Calibration())
         temperature, bias = fit_platt(odds.flatten(), right.flatten())
         return Calibration(temperature=temperature, bias=bias, exact=True)
@@ -233,11 +233,11 @@ def fit_calibrations(
             except ValueError as error:
                 reasons.append(f"no temperature: {error}")
         else:
-            reasons.append(f"no temperature: a {type(head).__name__} tells no probability")
+            reasons.append(f"no temperature: a {type(head).__name__} predicts no probability")
         if alpha is not None and kind.has_sets:
             quantiles = fit_quantiles(name, cast(LogitFitter, rows["sets"]), fitted or Calibration(), alpha)
         elif alpha is not None:
-            reasons.append(f"no sets: a {type(head).__name__} tells none")
+            reasons.append(f"no sets: a {type(head).__name__} has no prediction sets")
         elif kind.has_sets and kind.calibration is None:
             reasons.append("conformal=0.1 would give it intervals")
         if reasons:

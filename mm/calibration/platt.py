@@ -28,7 +28,7 @@ def fit_platt(odds: Tensor, right: Tensor) -> tuple[float, float]:
     count, rights = len(right), int(right.sum())
     if rights in (0, count):
         state = "right" if rights else "wrong"
-        raise ValueError(f"all {count} of what is told are {state}, wanted some that are not; give more rows")
+        raise ValueError(f"all {count} of the predictions are {state}, wanted some that are not; give more rows")
     high, low = (rights + 1) / (rights + 2), 1 / (count - rights + 2)
     target = torch.where(right.bool(), high, low).numpy()
     # Each row twice: as right, weighted by its target, and as wrong, weighted by the rest.
@@ -38,5 +38,7 @@ def fit_platt(odds: Tensor, right: Tensor) -> tuple[float, float]:
     model.fit((odds.double() / scale).repeat(2).view(-1, 1).numpy(), np.repeat([1, 0], count), sample_weight=weights)
     slope, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope <= 1e-3:
-        raise ValueError(f"of {count} told, what is called more probable is not right more often: there is no order")
+        raise ValueError(
+            f"of {count} predictions, the more probable ones are not right more often: no calibration fits them"
+        )
     return scale / slope, bias

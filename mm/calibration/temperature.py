@@ -51,9 +51,9 @@ def fit_temperature(logits: Tensor, truth: Tensor) -> float:
         return float((chances * logits.masked_fill(~possible, 0.0)).sum(1).mean() - right.mean())
 
     if slope(0.0) >= 0:
-        raise ValueError(f"the {len(truth)} labels are told no better than by chance, so that none is high enough")
+        raise ValueError(f"the {len(truth)} labels are predicted no better than by chance, so that none is high enough")
     if (right == logits.amax(1)).all():
-        raise ValueError(f"all {len(truth)} labels are told right, so that none is low enough; give more rows")
+        raise ValueError(f"all {len(truth)} labels are predicted correctly, so that none is low enough; give more rows")
     low, high = 1.0, 1.0
     while slope(low) >= 0:
         low /= 2

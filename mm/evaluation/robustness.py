@@ -187,7 +187,7 @@ def choose_curves(settings: RobustnessSettings, model: TrainedModel, spec: DataS
         curves += [CorruptedInput(name, other, corruption) for other, corruption in known.items() if other in only]
         if MISSING in only and name in anchors:
             if is_first_process():
-                text = f"robustness: '{name}' is not taken away, as it is its tokens that '{anchors[name]}' tells of"
+                text = f"robustness: '{name}' is not taken away: '{anchors[name]}' predicts something of its tokens"
                 log.info(plain(text))
         elif MISSING in only and len(inputs) > 1:
             curves.append(CorruptedInput(name, MISSING, None))

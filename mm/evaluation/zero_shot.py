@@ -67,7 +67,7 @@ def check_alignment(task: Task, data: DataSource) -> None:
     if prompts.combine != "joint" and any(len(group) > 2 for group in task.names):
         rank_zero_warn(
             "task.loss compares all inputs of a row at once, so that an input and a text alone need not lie close: "
-            "task.zero_shot.combine=joint is what goes with it, and recall of single inputs tells nothing"
+            "task.zero_shot.combine=joint is what goes with it, and recall of single inputs means nothing"
         )
 
 
@@ -186,7 +186,9 @@ def embed_classes(
     names = {str(key): str(value) for key, value in prompts.names.items()}
     texts = [t.replace("{}", names.get(c, c)) for c in classes for t in prompts.templates]
     if is_first_process():
-        log.info(f"zero-shot: each class told by {len(prompts.templates)} prompts, the first '{plain(texts[0])}'")
+        log.info(
+            f"zero-shot: each class is described by {len(prompts.templates)} prompts, the first '{plain(texts[0])}'"
+        )
     vectors = embed_texts(model, data.transforms[input], input, texts, projected)
     return class_vectors(vectors.view(len(classes), len(prompts.templates), -1))
 

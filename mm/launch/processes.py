@@ -205,7 +205,7 @@ def exit_reason(codes: Sequence[int | None], folder: Path) -> tuple[int, str]:
         signum = abs(code) % 128
         return 128 + signum, f"process {rank} (of 0 to {len(codes)}) was stopped by {signal.Signals(signum).name}"
     if code > 0:
-        return 1, f"process {rank} (of 0 to {len(codes)}) has ended with status {code}; what it said is above"
+        return 1, f"process {rank} (of 0 to {len(codes)}) has ended with status {code}; its output is above"
     name = signal.Signals(-code).name
     more = "; the system does that when memory runs out" if name == "SIGKILL" else ""
     return 1, f"process {rank} (of 0 to {len(codes)}) was ended by {name}{more}"

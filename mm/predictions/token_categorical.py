@@ -140,7 +140,7 @@ def pad_to_tokens(target: Tensor, logits: Tensor) -> Tensor:
     """
     if target.shape[1] > logits.shape[1]:
         raise ValueError(
-            f"a tag is told of each token of its input, and there are {target.shape[1]}, but the encoder gives "
+            f"a tag is predicted for each token of its input, and there are {target.shape[1]}, but the encoder gives "
             f"{logits.shape[1]}; choose one that gives a token for each, such as transformer"
         )
     return F.pad(target, (0, logits.shape[1] - target.shape[1]), value=IGNORE)

@@ -85,8 +85,8 @@ class Supervised(Task):
         for name, head in model.heads.items() if self.unimodal_weight else ():
             if head.input is not None:
                 raise ValueError(
-                    f"task.unimodal_weight: the head '{name}' tells something of each token of '{head.input}', so that "
-                    "no other input can have one of its own; set it to null"
+                    f"task.unimodal_weight: the head '{name}' predicts something of each token of '{head.input}', so "
+                    "that no other input can have one of its own; set it to null"
                 )
         self.fused_weight = 1.0  # of the whole model's losses; callbacks.gradient_blending sets both
         self.unimodal: Mapping[str, nn.ModuleDict] = own_heads(model, list(self.unimodal_weight))  # type: ignore

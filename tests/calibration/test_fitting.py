@@ -22,13 +22,13 @@ def batches_of(sizes, unlabelled=()):
 
 def test_what_a_head_does_not_tell_is_said_by_name():
     model = SimpleNamespace(heads={"size": RegressionHead(embed_dim=4, mean=0.0, std=1.0)})
-    with pytest.raises(ValueError, match="nothing can be calibrated: size: no temperature: a RegressionHead tells no"):
+    with pytest.raises(ValueError, match="calibrated: size: no temperature: a RegressionHead predicts no"):
         fit_calibrations(model, {}, None, 0)
     head = CTCHead(classes=["a"], input="audio", separator="", embed_dim=4)
     model = SimpleNamespace(heads={"said": head})
-    with pytest.raises(ValueError, match="said: no temperature: all 2 of .* right.*; no sets: a CTCHead tells none"):
+    with pytest.raises(ValueError, match="no temperature: all 2 of .* right.*; no sets: a CTCHead has no prediction sets"):
         fit_calibrations(model, {"said": ConfidenceFitter(head, Transcript, [0.4, 0.9], [True, True], 2)}, 0.1, 0)
-    with pytest.raises(ValueError, match="nothing is told of its 3 labelled rows"):
+    with pytest.raises(ValueError, match="nothing is predicted for its 3 labelled rows"):
         fit_calibrations(model, {"said": ConfidenceFitter(head, Transcript, [], [], 3)}, None, 0)
 
 

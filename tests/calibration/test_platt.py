@@ -59,9 +59,9 @@ def test_platt_of_log_odds_of_long_texts():
 @pytest.mark.parametrize(
     ("right", "said"),
     [
-        ([1, 1, 1], "all 3 of what is told are right, wanted some that are not"),
-        ([0, 0, 0], "all 3 of what is told are wrong"),
-        ([1, 1, 0], "is not right more often"),
+        ([1, 1, 1], "all 3 of the predictions are right, wanted some that are not"),
+        ([0, 0, 0], "all 3 of the predictions are wrong"),
+        ([1, 1, 0], "are not right more often"),
     ],
 )
 def test_where_no_order_can_be_found_it_says_why(right, said):

@@ -63,8 +63,8 @@ def test_what_can_not_be_chosen_is_of_no_account():
 @pytest.mark.parametrize(
     ("logits", "truth", "said"),
     [
-        ([[2.0, 0.0], [0.0, 2.0]], [0, 1], "all 2 labels are told right"),
-        ([[2.0, 0.0], [0.0, 2.0]], [1, 0], "the 2 labels are told no better than by chance"),
+        ([[2.0, 0.0], [0.0, 2.0]], [0, 1], "all 2 labels are predicted correctly"),
+        ([[2.0, 0.0], [0.0, 2.0]], [1, 0], "the 2 labels are predicted no better than by chance"),
         ([[2.0, 0.0], [0.0, 2.0]], [1, 1], "all 2 labels are of one class, wanted at least two"),
         ([[2.0, 0.0], [0.0, 2.0]], [IGNORE, IGNORE], "none of the 2 rows is labelled"),
     ],

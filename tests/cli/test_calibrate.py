@@ -144,7 +144,7 @@ def test_several_heads_windows_and_what_is_not_labelled(mm, tmp_path, rows):
     before = package.load(model).predict(text)
     run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=c")
     assert run.status == 0, run.err
-    assert "size: no temperature: a RegressionHead tells no probability" in run.out
+    assert "size: no temperature: a RegressionHead predicts no probability" in run.out
     assert list(config_of(model)["calibration"]) == ["mood", "tags", "size", "words"]
     assert len(config_of(model)["calibration"]["tags"]["quantiles"]) == 2
     found = run.metrics
@@ -220,8 +220,14 @@ def test_mistakes(mm, model, tmp_path, splits, args, said):
     [
         (["", ""], "nothing can be calibrated: target: no temperature: none of its 6 rows is labelled"),
         (["up", "up"], "no temperature: all 6 labels are of one class, wanted at least two"),
-        (["up", "down"], "no temperature: all 6 labels are told right, so that none is low enough; give more rows"),
-        (["down", "up"], "no temperature: the 6 labels are told no better than by chance, so that none is high enough"),
+        (
+            ["up", "down"],
+            "no temperature: all 6 labels are predicted correctly, so that none is low enough; give more rows",
+        ),
+        (
+            ["down", "up"],
+            "no temperature: the 6 labels are predicted no better than by chance, so that none is high enough",
+        ),
     ],
 )
 def test_rows_from_which_nothing_can_be_learnt(mm, model, tmp_path, mood, said):
@@ -247,7 +253,7 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
     before = [answer["target"] for answer in package.load(model).predict(texts)]
     run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=c")
     assert run.status == 0, run.err
-    assert "target: no sets: a Seq2SeqHead tells none" in run.out
+    assert "target: no sets: a Seq2SeqHead has no prediction sets" in run.out
     found, kept = run.metrics, config_of(model)["calibration"]["target"]
     assert found["test/told"] == found["test/rows"] == 148
     assert kept == {

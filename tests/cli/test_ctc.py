@@ -51,7 +51,7 @@ def test_learns_tells_and_serves(mm, rows):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "tells something of each token: set model.fusion.anchor"),
+        ([], "predicts something of each token: set model.fusion.anchor"),
         ([ANCHOR, "model.encoders.audio.strides=[4,4,4]"], "fewer tokens of 'audio' than symbols to tell"),
         ([ANCHOR, "datamodule.transforms.audio.max_length=2000"], "column 'said': is longer than what is read at once"),
     ],

@@ -140,7 +140,7 @@ def test_a_voc_folder_and_a_box_without_area(mm, tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["model.fusion.anchor=null"], "tells something of each token: set model.fusion.anchor"),
+        (["model.fusion.anchor=null"], "predicts something of each token: set model.fusion.anchor"),
         (["model.heads.target.nearest=0"], "nearest: got 0, wanted at least 1"),
         (["model.heads.target.reads.visible=2"], "reads.visible: got 2, wanted a part of a box"),
         (
@@ -148,7 +148,7 @@ def test_a_voc_folder_and_a_box_without_area(mm, tmp_path):
             "the augmentation RandomRotation turns, shears or bends the picture",
         ),
         (["datamodule.columns.target=photo"], "which is no JSON"),
-        (["task.unimodal_weight=0"], "tells something of each token of 'vision'"),
+        (["task.unimodal_weight=0"], "predicts something of each token of 'vision'"),
     ],
 )
 def test_mistakes(mm, rows, args, said):
@@ -161,4 +161,4 @@ def test_an_anchor_that_is_no_picture(mm, rows):
     columns = ["datamodule=manifest", *COLUMNS, "datamodule.columns.text=split", "model.fusion.anchor=text"]
     run = mm("train", *ARGS, *columns, f"datamodule.path={rows}", "trainer.max_epochs=1")
     assert run.status == 2
-    assert "model.fusion.anchor: got 'text', which is text, but a head tells something of parts of vision" in run.err
+    assert "model.fusion.anchor: got 'text', which is text, but a head predicts something of parts of vision" in run.err

@@ -73,7 +73,7 @@ def test_a_table_of_questions(mm, tmp_path):
     assert fine.status == 0, fine.err
     assert fine.metrics["data/faulty_rows"] == 1
     probes = mm("train", *args, "task.unimodal_weight=0", "run=probes")
-    assert "tells something of each token of 'text'" in probes.err
+    assert "predicts something of each token of 'text'" in probes.err
 
 
 BERT = "{model_type: bert, vocab_size: 260, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2"

@@ -57,7 +57,7 @@ def test_learns_tells_and_serves(mm, rows):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "tells something of each token: set model.fusion.anchor"),
+        ([], "predicts something of each token: set model.fusion.anchor"),
         (["model.fusion.anchor=txt"], "model.fusion.anchor: got 'txt', wanted one of text"),
         ([ANCHOR, "model.heads.target.reads.scheme=bio2"], "mm: model.heads.target.reads.scheme: got 'bio2', wanted "),
         ([ANCHOR, "+model.heads.target.reads.schme=bio"], "unexpected keyword argument 'schme'; did you mean 'scheme'"),

@@ -120,7 +120,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("rank", "how", "status", "last"),
     [
-        (1, "exit", 1, "mm: process 1 (of 0 to 1) has ended with status 3; what it said is above"),
+        (1, "exit", 1, "mm: process 1 (of 0 to 1) has ended with status 3; its output is above"),
         (1, "kill", 1, "mm: process 1 (of 0 to 1) was ended by SIGKILL; the system does that when memory runs out"),
         (1, "mistake", 2, "mm: rank 1 fell over"),
         (1, "crash", 1, "KeyError: 'rank 1 fell over'"),
