@@ -26,7 +26,9 @@ def test_what_a_head_does_not_tell_is_said_by_name():
         fit_calibrations(model, {}, None, 0)
     head = CTCHead(classes=["a"], input="audio", separator="", embed_dim=4)
     model = SimpleNamespace(heads={"said": head})
-    with pytest.raises(ValueError, match="no temperature: all 2 of .* right.*; no sets: a CTCHead has no prediction sets"):
+    with pytest.raises(
+        ValueError, match="no temperature: all 2 of .* right.*; no sets: a CTCHead has no prediction sets"
+    ):
         fit_calibrations(model, {"said": ConfidenceFitter(head, Transcript, [0.4, 0.9], [True, True], 2)}, 0.1, 0)
     with pytest.raises(ValueError, match="nothing is predicted for its 3 labelled rows"):
         fit_calibrations(model, {"said": ConfidenceFitter(head, Transcript, [], [], 3)}, None, 0)
