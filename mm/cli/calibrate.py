@@ -5,22 +5,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch, save_overrides, shown
+from mm.cli._app import launch
+from mm.files import shown
 from mm.messages import cell, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from mm.assembly.provenance import Provenance
 
 
 def main(argv: list[str]) -> None:
     launch("calibrate", argv, job)
 
 
-def job(cfg: "DictConfig", folder: Path) -> None:
+def job(cfg: "DictConfig", folder: Path, provenance: "Provenance") -> None:
+    from mm.assembly.model_data import build_model_data, load_model
     from mm.calibration import calibrate
     from mm.calibration.calibrate import check_split
-    from mm.cli import _apply, _results
     from mm.runs.results import write_figures, write_metrics
+    from mm.runs.summary import data_notes
 
     check_split(cfg.split)
     alpha = cfg.conformal
@@ -28,10 +32,10 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         raise ValueError(f"conformal: got {alpha}, wanted a part of the rows between 0 and 1, such as 0.1, or null")
     if str(cfg.checkpoint).startswith("wandb:"):
         raise ValueError(f"checkpoint={cfg.checkpoint}: mm calibrate writes into it: wanted a folder of your own")
-    model = _apply.load(cfg)
+    model = load_model(cfg, provenance)
     if not len(model.model.heads):
         raise ValueError(f"{model.path}: this model predicts nothing: it has no head whose confidence could be true")
-    data = _apply.datamodule(cfg, model, labelled=True, drawn=cfg.split == "val")
+    data = build_model_data(cfg, model, provenance, labelled=True, drawn=cfg.split == "val")
     source, split = data.table.source, data.split
     rows = f"validation rows of {source} (drawn where it names none, with val={split.val:g}, seed={split.seed})"
     if cfg.split == "all":
@@ -39,7 +43,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     report = calibrate(model, data, alpha, cfg.split, cfg.seed, cfg.device, rows, inplace=True)
     assert model.path is not None
     report.update_directory(model.path)
-    save_overrides(folder)
+    provenance.save(folder)
     saved = {"model": model.path, "metrics": write_metrics(folder, report.metrics, {})}
     saved |= {path.stem: path for path in write_figures(folder, report.figures)}
     if data.faults:
@@ -47,7 +51,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
         data.write_errors(saved["errors"])
     print_table(report.results)
     print(plain(f"calibrated by {report.description}"))
-    notes = [f"{name}: {reason}" for name, reason in report.skipped.items()] + _results.notes(report.metrics)
+    notes = [f"{name}: {reason}" for name, reason in report.skipped.items()] + data_notes(report.metrics)
     for line in notes:
         print(f"  {plain(line)}")
     for name, path in saved.items():

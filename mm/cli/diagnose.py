@@ -49,10 +49,11 @@ def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
     from omegaconf import OmegaConf, open_dict
 
     from mm.assembly import finish
+    from mm.assembly.adapters import attach_adapters
     from mm.assembly.construct import build, escape, read_resolved
+    from mm.assembly.distillation import load_teachers
     from mm.assembly.renamed import upgrade_run_config
     from mm.checkpoint import check_classes
-    from mm.cli import _teachers, _weights
     from mm.quiet import silence_lightning
     from mm.tasks.pretraining import Pretraining
     from mm.tasks.supervised import Supervised
@@ -68,13 +69,13 @@ def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
     with open_dict(cfg):
         cfg.resume = True  # weights are loaded into the adapters, not those that they started from
         cfg.allow = list(allow)
-    _weights.adapt(cfg, model)
+    attach_adapters(cfg, model)
     made = build(cfg, "task", _partial_=True)
     parts: dict[str, Any] = {"metrics": {name: {} for name in model.heads}} if made.func is Supervised else {}
     for name, path in (cfg.task.get("teachers") or {}).items():
         if not Path(path).is_dir():  # nothing is downloaded because a run folder says so
             raise ValueError(f"task.teachers.{name}: there is no model directory at {path}; put it there")
-    task = made(model=model, **parts, **_teachers.load(cfg, datamodule.transforms))
+    task = made(model=model, **parts, **load_teachers(cfg, datamodule.transforms))
     if isinstance(task, Pretraining):
         task.prepare(datamodule.transforms)
     return datamodule, task
@@ -149,8 +150,8 @@ def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:
 
     from mm import checkpoint
     from mm.callbacks.resumable import newest_first, usable
-    from mm.cli._app import shown
     from mm.explain.influence import dead, influence
+    from mm.files import shown
 
     if not len(model.heads):
         print("the model predicts nothing, so what its inputs are worth to it can't be said")

@@ -8,18 +8,15 @@ from mm.cli._app import launch
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mm.assembly.provenance import Provenance
+
 
 def main(argv: list[str]) -> None:
     launch("predict", argv, job)
 
 
-def job(cfg: "DictConfig", folder: Path) -> None:
-    from mm.cli import _apply
+def job(cfg: "DictConfig", folder: Path, provenance: "Provenance") -> None:
+    from mm.assembly.model_data import predict_config
+    from mm.cli._render import print_test
 
-    loaded = _apply.load(cfg)
-    if not len(loaded.model.heads):
-        raise ValueError("this model predicts nothing: it has no head; use mm evaluate")
-    datamodule = _apply.datamodule(cfg, loaded, labelled=False)
-    task, trainer = _apply.test(cfg, loaded, datamodule, "all")
-    # Rows that were left out while the table was read are in no split, but have their line too.
-    _apply.conclude(trainer, task, datamodule, list(range(len(datamodule.table.ids))), folder, truth=False)
+    print_test(predict_config(cfg, folder, provenance), folder)

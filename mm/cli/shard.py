@@ -3,18 +3,21 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch, shown
+from mm.cli._app import launch
+from mm.files import shown
 from mm.messages import command, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from mm.assembly.provenance import Provenance
 
 
 def main(argv: list[str]) -> None:
     launch("shard", argv, job)
 
 
-def job(cfg: "DictConfig", folder: Path) -> None:
+def job(cfg: "DictConfig", folder: Path, provenance: "Provenance") -> None:
     from mm.assembly import finish
     from mm.datamodules.manifest import ManifestDataModule
     from mm.datamodules.shards import write_shards

@@ -6,7 +6,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from mm.assembly.renamed import MOVED, current_name, rename_targets
-from mm.cli import _resuming
+from mm.assembly.resuming import check_resumable
 from mm.cli._mistakes import explain
 
 
@@ -39,7 +39,7 @@ def test_a_run_with_the_old_name_goes_on(tmp_path, capsys):
     node = {"_target_": "datamodules.digits.DigitsDataModule", "batch_size": 8}
     OmegaConf.save(OmegaConf.create({"datamodule": node, "seed": 0}), tmp_path / "config.yaml")
     now = OmegaConf.create({"datamodule": node | {"_target_": f"mm.{node['_target_']}"}, "seed": 0})
-    _resuming.check(now, tmp_path, None)  # of an older mm, which kept no rows
+    check_resumable(now, tmp_path, None)  # of an older mm, which kept no rows
     assert capsys.readouterr().out == ""
 
 

@@ -1,6 +1,6 @@
-"""Trained models that teach one input of another (task.teachers)."""
+"""Trained models that teach a model one of its inputs (`task.teachers`)."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from omegaconf import DictConfig
 
@@ -15,13 +15,21 @@ from mm.types import Transform
 FREE = ("augment", "pad_multiple", "too_long", "overlap", "tokenizer")
 
 
-def load(cfg: DictConfig, transforms: dict[str, Transform]) -> dict[str, Any]:
-    """The task's argument `teachers`, built; nothing where there are none.
+def load_teachers(cfg: DictConfig, transforms: Mapping[str, Transform]) -> dict[str, dict[str, MultimodalModel]]:
+    """Load the models that the config names as teachers.
 
-    Errors: ValueError for an unknown input, a path that is no model directory, or a teacher that reads in another way.
+    Args:
+        cfg: The config.
+        transforms: Input name to the transform by which the model reads it.
+
+    Returns:
+        The task's argument `teachers`, input name to model; nothing where there are none.
+
+    Raises:
+        ValueError: If an input is unknown, a path is no model directory, or a teacher reads its input in another way.
     """
     chosen: dict[str, str] = dict(cfg.task.get("teachers") or {})
-    found: dict[str, MultimodalModel] = {}
+    teachers: dict[str, MultimodalModel] = {}
     for name, path in chosen.items():
         if name not in transforms:
             raise ValueError(
@@ -39,10 +47,10 @@ def load(cfg: DictConfig, transforms: dict[str, Transform]) -> dict[str, Any]:
                 )
         if vocabulary(transforms[name]) != vocabulary(loaded.transforms[name]):
             raise ValueError(f"task.teachers.{name}: its tokenizer is another one; train it anew with this run's")
-        found[name] = loaded.model
-    return {"teachers": found} if found else {}
+        teachers[name] = loaded.model
+    return {"teachers": teachers} if teachers else {}
 
 
 def vocabulary(transform: Transform) -> dict[str, int] | None:
-    """Token -> id; None for bytes, and for what is no text."""
+    """Return token -> id; None for bytes, and for inputs that are no text."""
     return transform.tokenizer.get_vocab() if isinstance(transform, Tokens) and transform.tokenizer else None
