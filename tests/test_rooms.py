@@ -36,6 +36,7 @@ MAY = {
     **{room: {"types"} for room in SIDE},
     "tasks": {"types", "model"},  # the centre, which they are handed built
     "features": {"types"},  # Features of frozen encoders
+    "contracts": {"types", "transforms"},  # a target's cells are read by classes where nothing else is asked for
     "annotations": set(),
     "untrusted": {"types", "annotations"},
     "checkpoint": {"types", "transforms", "model", "untrusted"},

@@ -53,7 +53,6 @@ class Evaluation:
         provenance: How the run was started.
         model: The model.
         probes: Which targets its vectors are probed by.
-        robustness: The report of corrupted inputs, once it is measured.
     """
 
     cfg: DictConfig
@@ -61,12 +60,9 @@ class Evaluation:
     provenance: Provenance
     model: TrainedModel
     probes: Probes
-    robustness: RobustnessReport | None = None
 
 
-def evaluate_config(
-    cfg: DictConfig, folder: Path, provenance: Provenance
-) -> tuple[TestReport | None, RobustnessReport | None]:
+def evaluate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> TestReport | None:
     """Measure what a config asks for, and write the results.
 
     Args:
@@ -75,7 +71,7 @@ def evaluate_config(
         provenance: How the run was started.
 
     Returns:
-        The report, None in other processes than the first one; and that of corrupted inputs, where it was asked for.
+        The report; None in other processes than the first one.
 
     Raises:
         ValueError: If a setting is wrong, or is none of this kind of model.
@@ -89,8 +85,7 @@ def evaluate_config(
     evaluation = Evaluation(cfg, folder, provenance, load_model(cfg, provenance), probes)
     aligned = "retrieval" in evaluation.model.task
     evaluate = evaluate_retrieval if aligned else evaluate_probes if probes.targets else evaluate_heads
-    report = evaluate(evaluation)
-    return report, evaluation.robustness
+    return evaluate(evaluation)
 
 
 def evaluate_heads(evaluation: Evaluation) -> TestReport | None:
@@ -104,16 +99,20 @@ def evaluate_heads(evaluation: Evaluation) -> TestReport | None:
     data = build_model_data(cfg, model, evaluation.provenance, labelled=True)
     warn_of_trained_rows(model, data, cfg.split)
     metrics = {head: checkpoint.build_metrics(node, list(cfg.allow)) for head, node in model.metrics.items()}
+    robustness: RobustnessReport | None = None
     planned = None if cfg.get("robustness") is None else plan_config(cfg, model, data, metrics)
     task, trainer = run_test(cfg, model, data, cfg.split, folder, metrics=metrics)
     if planned is not None:
-        report = evaluation.robustness = measure_robustness(planned, trainer)
-        task.results |= report.metrics
-        task.figures["robustness"] = report.figure
+        robustness = measure_robustness(planned, trainer)
+        task.results |= robustness.metrics
+        task.figures["robustness"] = robustness.figure
         if trainer.is_global_zero:
-            write_curves(folder / "robustness.csv", report.severities, report.curves, report.baseline)
+            write_curves(folder / "robustness.csv", robustness.severities, robustness.curves, robustness.baseline)
     rows = data.rows(cfg.split).tolist()
-    return write_test(trainer, task, data, rows, folder, evaluation.provenance, truth=True)
+    report = write_test(trainer, task, data, rows, folder, evaluation.provenance, truth=True)
+    if report is not None:
+        report.robustness = robustness
+    return report
 
 
 def plan_config(

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,14 +12,20 @@ import torch
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mm.applying import count_faults, count_splits
 from mm.assembly.adapters import has_adapters, merge_adapters
 from mm.assembly.loggers import build_loggers, finish_loggers, start_loggers
-from mm.assembly.provenance import resume_command
-from mm.assembly.resuming import check_resumable, find_newest_checkpoint, save_rows
-from mm.assembly.run import TrainingRun
+from mm.assembly.provenance import Provenance, resume_command
+from mm.assembly.resuming import (
+    check_resumable,
+    describe_finished,
+    find_newest_checkpoint,
+    next_commands,
+    save_rows,
+)
+from mm.assembly.run import TrainingRun, prepare_run
 from mm.assembly.trainer import build_run_callbacks, build_trainer
 from mm.callbacks.kept import Kept
 from mm.callbacks.resumable import newest_first
@@ -50,6 +56,7 @@ class TrainingReport(Report):
         folder: The run folder, None where the run has no name.
         files: Kind of each file of the run folder, such as `predictions`, to its path.
         interrupted: Whether Ctrl-C ended the training; the weights are the last ones then, and nothing was tested.
+        commands: What one may want to type next; nothing after a training from Python.
     """
 
     model: TrainedModel
@@ -57,6 +64,7 @@ class TrainingReport(Report):
     folder: Path | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     interrupted: bool = False
+    commands: Sequence[str] = ()
 
     def table(self) -> Table:
         """Return one row for each metric of the whole model; metrics of subsets of inputs are in `.metrics`."""
@@ -67,6 +75,29 @@ class TrainingReport(Report):
         folder = super().save(folder)
         self.model.save(folder / "model")
         return folder
+
+
+def train_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> TrainingReport | list[str]:
+    """Train the model that a config describes, or resume its training, and test it.
+
+    Args:
+        cfg: The config of `mm train`.
+        folder: The run folder.
+        provenance: How the run was started.
+
+    Returns:
+        The report; of a run that has nothing left to do, lines that say so.
+
+    Raises:
+        ValueError: If a setting is wrong, or does not fit the data.
+    """
+    if lines := describe_finished(cfg, folder, provenance):
+        return lines
+    run = prepare_run(cfg, folder, provenance)
+    report = finish_run(run, fit_run(run))
+    measurable = bool(report.model.task or cfg.model.heads)
+    report.commands = next_commands(cfg, folder, provenance, measurable)
+    return report
 
 
 def fit_run(run: TrainingRun) -> Trainer:

@@ -20,6 +20,7 @@ from mm.assembly.trainer import build_trainer
 from mm.callbacks.progress import Progress
 from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
+from mm.evaluation import RobustnessReport
 from mm.messages import say
 from mm.quiet import silence_lightning
 from mm.reports import Report, Table
@@ -39,6 +40,7 @@ class TestReport(Report):
         heads: Names of the model's heads.
         files: Kind of each file to its path.
         summary: How many rows were measured, and how many had an error.
+        robustness: The report of corrupted inputs, where they were measured.
     """
 
     __test__ = False  # no test of pytest
@@ -46,6 +48,7 @@ class TestReport(Report):
     heads: Sequence[str] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     summary: str = ""
+    robustness: RobustnessReport | None = None
 
     def table(self) -> Table:
         """Return a row for each metric."""

@@ -16,7 +16,7 @@ from mm.assembly.trainer import build_run_callbacks, build_trainer, build_trial_
 from mm.assembly.training import prepare_training, training_config, training_folder
 from mm.callbacks.kept import Kept
 from mm.data.module import DataModule
-from mm.messages import is_first_process
+from mm.messages import is_first_process, say
 from mm.model import MultimodalModel
 from mm.profiling.batch_size import BatchSizeReport, check_limits, find_task_batch_size
 from mm.profiling.benchmark import Profile, benchmark_task, check_length
@@ -162,6 +162,8 @@ def find_batch_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> 
     if cfg.resume:
         raise ValueError("resume: a search begins anew; leave it out")
     shorten(cfg, trial=True)
+    if unread := [named.by for named in provenance.named if named.key.split(".")[0] in ("logger", "callbacks")]:
+        say(f"mm find_batch logs nothing and calls no callbacks; not read: {', '.join(unread)}")
     run = prepare_run(cfg, folder, provenance)
     save_config(cfg, folder, provenance)
 

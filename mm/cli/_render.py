@@ -11,11 +11,15 @@ from mm.runs.card import format_number
 from mm.runs.summary import data_notes, table_rows
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
     from rich.console import Console
 
+    from mm.assembly.applied import Applied
+    from mm.assembly.diagnosis import DiagnosisReport
     from mm.assembly.model_data import TestReport
-    from mm.data.module import DataModule
     from mm.evaluation import RobustnessReport
+    from mm.retrieval import Hit
+    from mm.runs.compare import Ranking, Setting
 
 WIDE = 250  # columns of a table of results in a file
 
@@ -31,14 +35,15 @@ def print_table(columns: Sequence[Any], rows: Sequence[Sequence[Any]], width: in
     """Print a table.
 
     Args:
-        columns: The headers: texts or columns of rich.
+        columns: The headers: texts, or columns of rich.
         rows: The cells; texts are printed as they stand.
         width: Columns of letters where the output is no terminal.
         title: A line above the table.
     """
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns, title=title or None)
+    heads = [column if isinstance(column, Column) else Column(cell(column)) for column in columns]
+    table = Table(*heads, title=title or None)
     for row in rows:
         table.add_row(*map(cell, row))
     open_console(width).print(table)
@@ -80,10 +85,11 @@ def print_results(
     print(shown(folder))
 
 
-def print_test(report: "TestReport | None", folder: Path) -> None:
-    """Print what was measured on the rows of a data set; nothing in other processes than the first one."""
-    if report is None:
-        return
+def print_test(report: "TestReport", cfg: "DictConfig", folder: Path) -> None:
+    """Print what was measured on the rows of a data set."""
+    if report.robustness is not None:
+        print_curves(report.robustness, folder / "robustness.csv")
+    print_few_shot(report.metrics)
     if report.summary:
         print(plain(report.summary))
     print_results(report.metrics, list(report.heads) or [""], folder, report.files, [])
@@ -117,9 +123,63 @@ def print_curves(report: "RobustnessReport", path: Path) -> None:
     print(f"curves       {plain(shown(path))}")
 
 
-def print_faults(data: "DataModule", folder: Path) -> None:
-    """Write the rows that could not be read as a whole into the run folder, and print how many there are."""
-    if data.faults:
-        data.write_errors(folder / "errors.csv")
-        wrong = len({row for row, _ in data.faults})
-        print(f"rows that could not be read as a whole: {wrong}, told in {plain(shown(folder / 'errors.csv'))}")
+def print_faults(done: "Applied[Any]") -> None:
+    """Print how many rows could not be read as a whole, where there are some."""
+    if "errors" in done.files:
+        where = plain(shown(done.files["errors"]))
+        print(f"rows that could not be read as a whole: {done.faulty_rows}, told in {where}")
+
+
+def print_ranking(ranking: "Ranking") -> None:
+    """Print a row for each setting: what differs, its runs, mean and deviation of each metric."""
+    rows = []
+    for setting in ranking.settings:
+        label = " ".join(setting.overrides) or ("as above" if ranking.common else "(defaults)")
+        names = f"{len(setting.folders)}: {', '.join(setting.folders)}"
+        rows.append([label, names, *(mean_and_std(setting, name) for name in ranking.metrics)])
+    if ranking.common:
+        print("all:", *map(plain, ranking.common))
+    if set(ranking.averaged) - {"seed"}:
+        print("averaged over:", *map(plain, ranking.averaged))
+    print_table(["setting", "runs", *ranking.metrics], rows)
+
+
+def mean_and_std(setting: "Setting", metric: str) -> str:
+    """Return the mean of a metric, and its deviation where there are several values."""
+    average, deviation = setting.mean(metric), setting.deviation(metric)
+    if average is None:
+        return ""
+    return f"{average:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
+
+
+def print_hits(hits: Sequence["Hit"]) -> None:
+    """Print a table of items, the nearest first."""
+    rows = [(rank, h.id, h.input, f"{h.similarity:.4f}", h.source or "") for rank, h in enumerate(hits, 1)]
+    print_table(["rank", "id", "input", "similarity", "source"], rows)
+
+
+def print_diagnosis(report: "DiagnosisReport") -> None:
+    """Print a few lines per batch that was not finite, and a table of what each input is worth."""
+    for batch in report.batches:
+        if batch.reason:
+            print(f"{batch.file}: {batch.reason}")
+            continue
+        print(f"{batch.file}: {batch.quantity} was not finite; {batch.rows} rows")
+        module = f"first in {plain(batch.module)}" if batch.module else "every module's output is finite when replayed"
+        print(f"  {module}")
+        some = batch.faulty and len(batch.faulty) < batch.rows
+        names = "\n  ".join(map(plain, batch.faulty)) if some else "every row" if batch.faulty else "no row"
+        print(f"  not finite when computed alone: {names}")
+    if report.source is None:
+        print(report.reason)
+        return
+    print(f"{plain(shown(report.source))}, on training rows that have the input and another one:")
+    table = report.table()
+    print_table(table.columns, table.rows, 120)
+    for name, reason in report.dead.items():
+        hint = "Is its column right, its encoder frozen, its learning rate too small?"
+        print(f"'{plain(name)}' looks dead: {reason}. {hint}")
+    if not any(one.rows for one in report.influences.values()):
+        print("none of these rows has two inputs: what one is worth beside the others can't be said")
+    elif not report.dead:
+        print("every input is alive")

@@ -3,23 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch
+from mm.cli._verb import run_verb
 from mm.files import shown
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mm.assembly.provenance import Provenance
+    from mm.profiling.benchmark import Profile
 
 
 def main(argv: list[str]) -> None:
-    launch("benchmark", argv, job)
+    run_verb("benchmark", argv, "mm.assembly.profiling:benchmark_config", show)
 
 
-def job(cfg: "DictConfig", folder: Path, provenance: "Provenance") -> None:
-    from mm.assembly.profiling import benchmark_config
-
-    profile = benchmark_config(cfg, folder, provenance)
-    if profile is not None:
-        print(profile.summary())
-        print(shown(folder))
+def show(profile: "Profile", cfg: "DictConfig", folder: Path) -> None:
+    """Print the figures, and what to change."""
+    print(profile.summary())
+    print(shown(folder))

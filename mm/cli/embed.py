@@ -3,31 +3,28 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch
+from mm.cli._verb import run_verb
 from mm.files import shown
 from mm.messages import command, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mm.assembly.provenance import Provenance
+    from mm.assembly.applied import Applied
+    from mm.retrieval import EmbeddingReport
 
 
 def main(argv: list[str]) -> None:
-    launch("embed", argv, job)
+    run_verb("embed", argv, "mm.assembly.applied:embed_config", show)
 
 
-def job(cfg: "DictConfig", folder: Path, provenance: "Provenance") -> None:
-    from mm.assembly.model_data import build_model_data, load_model
+def show(done: "Applied[EmbeddingReport]", cfg: "DictConfig", folder: Path) -> None:
+    """Print how many vectors there are, and how to search them."""
     from mm.cli._render import print_faults
-    from mm.retrieval import embed
 
-    model = load_model(cfg, provenance)
-    data = build_model_data(cfg, model, provenance, labelled=False)
-    report = embed(model, data, folder / "embeddings.parquet", cfg.split, cfg.device)
-    provenance.save(folder)
-    print(plain(f"{data.source}: embeddings of {', '.join(f'{name} {n}' for name, n in report.counts.items())}"))
-    print_faults(data, folder)
-    words = ["mm", "search", f"checkpoint={cfg.checkpoint}", f"index={shown(report.path)}"]
+    counts = ", ".join(f"{name} {count}" for name, count in done.report.counts.items())
+    print(plain(f"{done.source}: embeddings of {counts}"))
+    print_faults(done)
+    words = ["mm", "search", f"checkpoint={cfg.checkpoint}", f"index={shown(done.report.path)}"]
     print(f"next:\n  {command(*words)} query=...")
     print(shown(folder))

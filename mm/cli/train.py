@@ -3,38 +3,32 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch
+from mm.cli._verb import run_verb
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mm.assembly.provenance import Provenance
+    from mm.assembly.fitting import TrainingReport
 
 
 def main(argv: list[str]) -> None:
-    launch("train", argv, job)
+    run_verb("train", argv, "mm.assembly.fitting:train_config", show)
 
 
-def job(cfg: "DictConfig", folder: Path, provenance: "Provenance") -> float | None:
-    """Train a run, test it and print the results; nothing where a resumed run has nothing left to do.
+def show(report: "TrainingReport | list[str]", cfg: "DictConfig", folder: Path) -> float | None:
+    """Print the results, the files and what to type next, in the first process.
 
     Returns:
         The best value of the monitored metric, which a sweep optimizes.
     """
-    from mm.assembly.fitting import finish_run, fit_run
-    from mm.assembly.resuming import describe_finished, next_commands
-    from mm.assembly.run import prepare_run
     from mm.cli._render import print_results
     from mm.messages import is_first_process
 
-    if lines := describe_finished(cfg, folder, provenance):
+    if isinstance(report, list):  # a run that is resumed, and has nothing left to do
         if is_first_process():
-            print("\n".join(lines))
+            print("\n".join(report))
         return None
-    run = prepare_run(cfg, folder, provenance)
-    trainer = fit_run(run)
-    report = finish_run(run, trainer)
-    if trainer.is_global_zero:
-        commands = next_commands(run.cfg, folder, provenance, measurable=bool(report.model.task or cfg.model.heads))
-        print_results(report.metrics, list(run.task.model.heads) or [""], folder, report.files, commands)
+    if report.files:
+        heads = list(report.model.model.heads)
+        print_results(report.metrics, heads or [""], folder, report.files, report.commands)
     return report.metrics.get(cfg.monitor.metric)

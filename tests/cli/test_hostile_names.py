@@ -11,7 +11,7 @@ from torch import nn
 
 from mm.assembly.provenance import Provenance
 from mm.assembly.resuming import next_commands
-from mm.cli import _render, calibrate, compare, search
+from mm.cli import _render, calibrate
 from mm.messages import command, markdown, plain, quote
 from mm.retrieval import Hit
 from mm.runs.card import model_card
@@ -78,11 +78,11 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
     _render.print_results({f"test/{name}/loss": 0.5, "test/b/loss": 1.0}, [name, "b"], Path("r"), {}, [])
     assert shown in cells(capsys.readouterr().out) or "/" in name
     runs = [RunResult(f"{name}{i}", name, (f"a={name}{i}", name), {name: float(i)}) for i in range(2)]
-    compare.print_ranking(rank_settings(runs, [name]))
+    _render.print_ranking(rank_settings(runs, [name]))
     out = capsys.readouterr().out
     assert {shown, f"a={shown}0", f"1: {shown}1"} <= cells(out)
     assert f"all: {shown}" in out
-    search.print_hits([Hit(name, name, 0.5, name)])
+    _render.print_hits([Hit(name, name, 0.5, name)])
     assert shown in cells(capsys.readouterr().out)
     curves = {(name, name, name, "noise"): [1.0, 0.5], ("b", "mae", "c", "noise"): [1.0, 0.5]}
     report = SimpleNamespace(curves=curves, metrics={}, num_rows=3)
