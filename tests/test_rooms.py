@@ -13,6 +13,7 @@ APPLYING = {"calibration", "evaluation", "retrieval"}
 MAY = {
     "types": set(),
     "messages": set(),
+    "renames": set(),
     "extras": set(),
     "_compat": set(),
     "files": set(),
@@ -63,6 +64,7 @@ GROUND = {
     "modalities",
     "predictions",
     "quiet",
+    "renames",
     "reports",
     "signals",
     "text_column",

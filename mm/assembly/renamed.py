@@ -1,38 +1,8 @@
-"""Names of earlier versions, in configs that a run or a user has kept."""
+"""Configs of run folders that earlier versions wrote."""
 
-from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parents[1]
-MOVED = {
-    "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
-    "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
-}
-
-
-def current_name(target: str) -> str:
-    """Today's name of a class or a function: `datamodules.digits.X` is `mm.datamodules.digits.X`.
-
-    Args:
-        target: A dotted name, as in `_target_`. A user's own module of `datamodules` keeps its name.
-    """
-    if target in MOVED:
-        return MOVED[target]
-    parts = target.split(".")
-    ours = parts[0] == "datamodules" and len(parts) > 2 and (PACKAGE / "datamodules" / f"{parts[1]}.py").is_file()
-    return f"mm.{target}" if ours else target
-
-
-def rename_targets(node: Any) -> Any:
-    """Plain data with today's name of every `_target_`."""
-    if isinstance(node, list):
-        return [rename_targets(child) for child in node]
-    if not isinstance(node, dict):
-        return node
-    found = {key: rename_targets(child) for key, child in node.items()}
-    if isinstance(found.get("_target_"), str):
-        found["_target_"] = current_name(found["_target_"])
-    return found
+from mm.renames import upgrade
 
 
 def upgrade_run_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -43,6 +13,7 @@ def upgrade_run_config(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: Plain data of the config.yaml of a run folder, which stays as it is.
     """
+    config = upgrade(config)
     data = dict(config.get("datamodule") or {})
     codecs = data.pop("readers", None)
     if codecs is None:
