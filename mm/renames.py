@@ -11,24 +11,50 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 # Dotted name of a class in an earlier version -> its current name.
 CLASSES = {
+    "mm.encoders.text.bag.TextBag": "mm.encoders.text.hashed_ngrams.TextHashedNgrams",
+    "mm.fusion.towers.Alone": "mm.fusion.towers.IdentityFusion",
+    "mm.fusion.towers.Towers": "mm.fusion.towers.TowerFusion",
     "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
     "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
 }
 # Current dotted name of a class -> {former name of a constructor argument: its current name}. A former name is not used
 # again for another argument of the same class.
 ARGUMENTS: dict[str, dict[str, str]] = {
+    "mm.encoders.audio.conformer.AudioConformer": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.encoders.tabular.mlp.TabularMLP": {"layers": "num_layers", "sizes": "cardinalities"},
+    "mm.encoders.tabular.transformer.TabularTransformer": {
+        "heads": "num_heads",
+        "layers": "num_layers",
+        "sizes": "cardinalities",
+    },
+    "mm.encoders.text.hashed_ngrams.TextHashedNgrams": {"buckets": "num_hash_buckets"},
+    "mm.encoders.text.huggingface.HuggingFaceText": {"markers": "marker_tokens"},
+    "mm.encoders.text.mlp.TextMLP": {"buckets": "num_hash_buckets", "layers": "num_layers"},
+    "mm.encoders.text.recurrent.TextRecurrent": {"layers": "num_layers", "vocabulary": "vocab_size"},
+    "mm.encoders.text.transformer.TextTransformer": {
+        "heads": "num_heads",
+        "layers": "num_layers",
+        "vocabulary": "vocab_size",
+    },
     "mm.fusion.bottleneck.BottleneckFusion": {
         "bottlenecks": "num_bottleneck_tokens",
         "heads": "num_heads",
         "layers": "num_layers",
     },
+    "mm.fusion.cross_attention.CrossAttentionFusion": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.fusion.film.FilmFusion": {"layers": "num_layers"},
+    "mm.fusion.mult.MulTFusion": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.fusion.perceiver.PerceiverFusion": {"heads": "num_heads", "latents": "num_latents", "layers": "num_layers"},
+    "mm.fusion.product_of_experts.ProductOfExpertsFusion": {"sample": "stochastic"},
+    "mm.fusion.transformer.TransformerFusion": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.transforms.text.tokens.Tokens": {"markers": "marker_tokens"},
 }
 # Current dotted name of a class -> {current name of an argument: {former value: current value}}.
 VALUES: dict[str, dict[str, dict[Any, Any]]] = {}
 # Former config key that is no constructor argument of the part above it -> the current key.
 KEYS: dict[str, str] = {}
 # Former option of a config group, "group/option" -> the current option.
-OPTIONS: dict[str, str] = {}
+OPTIONS: dict[str, str] = {"model/encoders/text/bag": "hashed_ngrams"}
 # Former verb -> the current one.
 VERBS: dict[str, str] = {}
 

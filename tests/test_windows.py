@@ -8,7 +8,7 @@ from test_contracts import WIDTH, build, cases
 
 from mm.contracts import examples
 from mm.contracts.head import of_picture, of_text
-from mm.encoders.text.bag import TextBag
+from mm.encoders.text.hashed_ngrams import TextHashedNgrams
 from mm.fusion.sum import SumFusion
 from mm.heads.token_classification import TokenClassificationHead
 from mm.model import MultimodalModel
@@ -130,7 +130,9 @@ def test_no_answer_is_that_of_the_window_with_the_least_sum():
 
 def test_targets_without_a_head_are_of_the_row():
     """A contrastive task has labels that no head predicts."""
-    model = MultimodalModel({"text": TextBag(8, 2, 100, 0.0, None, "mean")}, SumFusion(inputs=["text"]), {}, 8).eval()
+    model = MultimodalModel(
+        {"text": TextHashedNgrams(8, 2, 100, 0.0, None, "mean")}, SumFusion(inputs=["text"]), {}, 8
+    ).eval()
     x, mask = torch.randint(1, 200, (3, 5)), torch.ones(3, 5, dtype=torch.bool)
     batch = Batch({"text": x}, {"text": mask}, {"label": torch.tensor([4, 4, 5])}, torch.tensor([0, 0, 1]), {})
     merged = model.merge(model(batch.inputs, batch.masks), batch)

@@ -8,6 +8,8 @@ from typing import Any
 
 from mm.renames import upgrade
 
+# Former field of `mm.types.InputData` -> the current one.
+INPUT_FIELDS = {"sizes": "cardinalities"}
 FORMAT = 5  # of the directories that this version writes
 
 
@@ -27,5 +29,15 @@ def upgrade_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     upgraded = {("target_codecs" if key == "readers" else key): value for key, value in config.items()}
     renamed: dict[str, str] = {}
     upgraded = upgrade(upgraded, renamed)
+    inputs = upgraded.get("spec", {}).get("inputs", {})
+    upgraded["spec"] = {
+        **upgraded.get("spec", {}),
+        "inputs": {name: upgrade_input(data) for name, data in inputs.items()},
+    }
     changes += [f"`{old}` is `{new}`" for old, new in renamed.items()]
     return {**upgraded, "format": FORMAT}, changes
+
+
+def upgrade_input(data: Any) -> Any:
+    """Return the fields of an input of the data with their current names."""
+    return {INPUT_FIELDS.get(key, key): value for key, value in data.items()} if isinstance(data, dict) else data

@@ -21,18 +21,18 @@ def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
     share = dict(cfg.model.get("share") or {})
     with open_dict(cfg):
         for name, node in cfg.model.encoders.items():
-            if node.get("vocabulary") is None or node.tokenizer == "bytes":
+            if node.get("vocab_size") is None or node.tokenizer == "bytes":
                 continue
             if node.tokenizer in KINDS:
                 inputs = [name, *(other for other, owner in share.items() if owner == name)]
                 texts = [text for one in inputs for row in rows for text in strings(table.inputs[one][row])]
                 folder = Path(cfg.paths.cache) / "tokenizers"
-                node.tokenizer = escape(str(trained(texts, node.tokenizer, node.vocabulary, folder)))
+                node.tokenizer = escape(str(trained(texts, node.tokenizer, node.vocab_size, folder)))
                 if is_first_process():
                     print(
                         f"model.encoders.{name}.tokenizer: trained on {len(texts)} texts: {shown(Path(node.tokenizer))}"
                     )
-            node.vocabulary = len(load_tokenizer(node.tokenizer))
+            node.vocab_size = len(load_tokenizer(node.tokenizer))
 
 
 def strings(raw: Any) -> list[str]:

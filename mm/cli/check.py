@@ -23,7 +23,7 @@ FILL: dict[str, Any] = {
     "channels": 3,
     "size": (32, 32),
     "sample_rate": 8000,
-    "sizes": (0, 5, 0, 7),
+    "cardinalities": (0, 5, 0, 7),
 }
 
 

@@ -19,7 +19,14 @@ NUMBER = "mm.transforms.target.number.Number"
             f"reads={{_target_: {TAGS}, input: text}}",
         ],
         ["mm.fusion.sum.SumFusion", "reduce=max"],
-        ["mm.encoders.text.bag.TextBag", "ngram=2", "buckets=16", "dropout=0.0", "max_length=null", "pool=mean"],
+        [
+            "mm.encoders.text.hashed_ngrams.TextHashedNgrams",
+            "ngram=2",
+            "num_hash_buckets=16",
+            "dropout=0.0",
+            "max_length=null",
+            "pool=mean",
+        ],
     ],
 )
 def test_a_part_that_keeps_its_contract(words, capsys):

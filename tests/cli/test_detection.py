@@ -91,7 +91,7 @@ def test_learns_tells_and_serves(mm, rows):
 def test_a_text_says_which(mm, rows):
     """Of red and blue squares only the named ones are wanted: without the text nobody knows which."""
     args = [*ARGS, f"datamodule.path={rows.with_name('which.jsonl')}", "datamodule=manifest", "model/fusion=film"]
-    args += [*COLUMNS, "datamodule.columns.text=words", "model/encoders/text=bag", "trainer.max_epochs=20"]
+    args += [*COLUMNS, "datamodule.columns.text=words", "model/encoders/text=hashed_ngrams", "trainer.max_epochs=20"]
     args += ["task.optimizer.lr=0.005"]
     run = mm("train", *args)
     assert run.status == 0, run.err

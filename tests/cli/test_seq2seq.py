@@ -34,7 +34,7 @@ def rows(tmp_path):
 
 
 def test_learns_writes_and_serves(mm, rows):
-    own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocabulary=261"]  # no digits in one token
+    own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocab_size=261"]  # no digits in one token
     own += ["model.heads.target.reads.tokenizer=wordpiece"]
     run = mm("train", *ARGS, *own, f"datamodule.path={rows}", "trainer.max_epochs=30")
     assert run.status == 0, run.err
@@ -60,7 +60,7 @@ def test_learns_writes_and_serves(mm, rows):
     [
         (["model.heads.target.reads.max_length=4"], "at most 4 are written; raise reads.max_length of its head"),
         (["model.heads.target.reads.tokenizer=bpee"], "tokenizer: got 'bpee', wanted"),
-        (["model.heads.target.reads.vocabulary=20"], "vocabulary: got 20, wanted at least 261"),
+        (["model.heads.target.reads.vocabulary=20"], "vocab_size: got 20, wanted at least 261"),
         (["model.encoders.text.tokenizer=wordpice"], "tokenizer: got 'wordpice', wanted"),
         (["model.heads.target.heads=5"], "heads: got 5, which does not divide the width 32"),
     ],
@@ -72,7 +72,7 @@ def test_mistakes(mm, rows, args, said):
 
 
 def test_a_model_begins_only_with_weights_of_the_same_tokens(mm, rows):
-    own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocabulary=280", f"datamodule.path={rows}"]
+    own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocab_size=280", f"datamodule.path={rows}"]
     first = mm("train", *ARGS, *own, "trainer.max_epochs=1")
     assert first.status == 0, first.err
     init = [*ARGS[:-1], *own, "run=other", f"model.init_from={first.folder}/model", "trainer.max_epochs=1"]
