@@ -16,6 +16,14 @@ CLASSES = {
     "mm.fusion.towers.Towers": "mm.fusion.towers.TowerFusion",
     "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
     "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
+    "mm.transforms.target.answers.Answers": "mm.targets.span.SpanTarget",
+    "mm.transforms.target.boxes.Boxes": "mm.targets.boxes.BoxTarget",
+    "mm.transforms.target.classes.Classes": "mm.targets.classes.ClassTarget",
+    "mm.transforms.target.labels.Labels": "mm.targets.multilabel.MultilabelTarget",
+    "mm.transforms.target.number.Number": "mm.targets.regression.RegressionTarget",
+    "mm.transforms.target.spelling.Spelling": "mm.targets.transcript.TranscriptTarget",
+    "mm.transforms.target.tags.Tags": "mm.targets.tags.TagTarget",
+    "mm.transforms.target.written.Written": "mm.targets.text.TextTarget",
 }
 # Current dotted name of a class -> {former name of a constructor argument: its current name}. A former name is not used
 # again for another argument of the same class.

@@ -85,7 +85,7 @@ def fill_anchors(cfg: DictConfig) -> None:
         if "reads" not in head:
             raise ValueError(
                 f"model.heads.{name}: its yaml lacks `reads`, how the target's cells are read, such as "
-                "{_target_: mm.transforms.target.classes.Classes}"
+                "{_target_: mm.targets.classes.ClassTarget}"
             )
         if "input" in head.reads:  # its head predicts something of each token
             head.reads.input = cfg.model.fusion.get("anchor")

@@ -15,16 +15,16 @@ from torch.nn.utils.rnn import pad_sequence
 from mm.contracts._demands import ROWS, Result, compiles, demand, exports, flat, give_attributes, gradients, run, same
 from mm.contracts.fusion import random_features
 from mm.predictions import Prediction
-from mm.types import ONCE, Aligned, Features, Read, TargetRead, TargetTransform, blank, labelled
+from mm.types import ONCE, Aligned, EncodedInput, EncodedTarget, Features, TargetCodec, blank, labelled
 
 TOKENS = 5
 
 
-def examples(reads: TargetTransform) -> TargetRead:
+def examples(reads: TargetCodec) -> EncodedTarget:
     """What is learnt of its own examples, the second of ROWS rows unlabelled."""
     cells = [reads.examples[i % len(reads.examples)] for i in range(ROWS)]
     cells[1] = None
-    return reads.learn(cells, np.ones(ROWS, dtype=bool), None)
+    return reads.fit(cells, np.ones(ROWS, dtype=bool), None)
 
 
 def of_text(text: str) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def of_picture() -> dict[str, Tensor]:
     return {"frame": torch.tensor([100.0, 0, 0, 60]), "size": torch.tensor([100.0, 60])}
 
 
-def tokens_of(reads: TargetTransform) -> tuple[Tensor, dict[str, Tensor]]:
+def tokens_of(reads: TargetCodec) -> tuple[Tensor, dict[str, Tensor]]:
     """Targets of the examples, and the meta of the inputs that they go with."""
     values = examples(reads).values
     if not isinstance(reads, Aligned):
@@ -50,7 +50,7 @@ def tokens_of(reads: TargetTransform) -> tuple[Tensor, dict[str, Tensor]]:
     pictures = reads.needs is not None and reads.needs[0] == "vision"
     metas = [of_picture() if pictures else of_text(reads.texts[i % len(reads.texts)]) for i in range(ROWS)]
     window = torch.zeros(1)
-    targets = [reads.align(v, Read([window], False, [meta]))[0] for v, meta in zip(values, metas)]
+    targets = [reads.align(v, EncodedInput([window], False, [meta]))[0] for v, meta in zip(values, metas)]
     target = at_tokens(targets, blank(targets[0]))
     meta = {}
     for key in metas[0]:
@@ -70,7 +70,7 @@ class Case(NamedTuple):
     """A head with random features and targets of its examples; the second row unlabelled, the last without tokens."""
 
     head: Any
-    reads: TargetTransform
+    reads: TargetCodec
     fused: Features
     target: Tensor
     meta: dict[str, Tensor]
@@ -138,7 +138,7 @@ def decoded_and_true(case: Case, prediction: Prediction) -> tuple[list[dict[str,
     rows = labelled(case.target).nonzero().flatten().tolist()
     learnt = examples(case.reads)
     decoded = case.head.decode(prediction, case.fused, case.meta)
-    return [decoded[row] for row in rows], [case.reads.readable(learnt.values[row], learnt.data) for row in rows]
+    return [decoded[row] for row in rows], [case.reads.decode(learnt.values[row], learnt.data) for row in rows]
 
 
 def decode(case: Case) -> None:
@@ -235,7 +235,7 @@ def further_checks(prediction: Prediction) -> dict[str, Callable[[Case], None]]:
     return checks
 
 
-def check_head(head: Any, reads: TargetTransform, embed_dim: int) -> list[Result]:
+def check_head(head: Any, reads: TargetCodec, embed_dim: int) -> list[Result]:
     """All checks of a head. reads: what its target's cells are read by, which the head was built for."""
     torch.manual_seed(0)
     give_attributes(head)

@@ -31,7 +31,7 @@ def test_tokens_are_a_set_with_places():
 def attend(block: nn.Module, x: torch.Tensor, context: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """A block of mm.layers with torch's MultiheadAttention in it."""
     own = block.attention
-    other = nn.MultiheadAttention(8, own.heads, batch_first=True)
+    other = nn.MultiheadAttention(8, own.num_heads, batch_first=True)
     with torch.no_grad():
         other.in_proj_weight.copy_(torch.cat([own.query.weight, own.key_value.weight]))
         other.in_proj_bias.copy_(torch.cat([own.query.bias, own.key_value.bias]))
