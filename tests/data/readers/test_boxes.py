@@ -115,7 +115,7 @@ def test_the_real_blood_cells(capsys):
     shared["columns"] = dict.fromkeys(("vision", "target"))
     with pytest.raises(ValueError, match=r"bccd: row \d+ \(id 'BloodImage_003(38|43)'\), column 'target': box \d+ "):
         _ = ManifestDataModule(path=str(root), on_error="raise", readers={"target": Boxes("vision")}, **shared).table
-    reads = Boxes("vision", flat="drop")
+    reads = Boxes("vision", degenerate_boxes="drop")
     module = ManifestDataModule(path=str(root), on_error="raise", readers={"target": reads}, **shared)
     assert Counter(module.table.split) == {"train": 205, "val": 87, "test": 72}
     assert "boxes without area left out: 2, in rows" in capsys.readouterr().out
