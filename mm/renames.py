@@ -13,6 +13,14 @@ PACKAGE = Path(__file__).parent
 CLASSES = {
     "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
     "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
+    "mm.transforms.target.answers.Answers": "mm.targets.span.SpanTarget",
+    "mm.transforms.target.boxes.Boxes": "mm.targets.boxes.BoxTarget",
+    "mm.transforms.target.classes.Classes": "mm.targets.classes.ClassTarget",
+    "mm.transforms.target.labels.Labels": "mm.targets.multilabel.MultilabelTarget",
+    "mm.transforms.target.number.Number": "mm.targets.regression.RegressionTarget",
+    "mm.transforms.target.spelling.Spelling": "mm.targets.transcript.TranscriptTarget",
+    "mm.transforms.target.tags.Tags": "mm.targets.tags.TagTarget",
+    "mm.transforms.target.written.Written": "mm.targets.text.TextTarget",
 }
 # What the data says of a target that is a text: former name -> current name. Heads take it as an argument.
 FACTS = {"vocabulary": "vocab_size", "begin": "bos_token_id", "end": "eos_token_id", "longest": "max_length"}
@@ -36,14 +44,14 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "most": "max_detections",
     },
     "mm.heads.span.SpanHead": {"longest": "max_answer_length", "best": "n_best"},
-    "mm.transforms.target.written.Written": {"vocabulary": "vocab_size"},
-    "mm.transforms.target.boxes.Boxes": {"flat": "degenerate_boxes", "visible": "min_visibility"},
-    "mm.transforms.target.labels.Labels": {"unlabelled": "empty_value"},
+    "mm.targets.text.TextTarget": {"vocabulary": "vocab_size"},
+    "mm.targets.boxes.BoxTarget": {"flat": "degenerate_boxes", "visible": "min_visibility"},
+    "mm.targets.multilabel.MultilabelTarget": {"unlabelled": "empty_value"},
 }
 # Current dotted name of a class -> {current name of an argument: {former value: current value}}.
 VALUES: dict[str, dict[str, dict[Any, Any]]] = {
-    "mm.transforms.target.boxes.Boxes": {"degenerate_boxes": {"refuse": "error"}},
-    "mm.transforms.target.spelling.Spelling": {"units": {"letters": "characters"}},
+    "mm.targets.boxes.BoxTarget": {"degenerate_boxes": {"refuse": "error"}},
+    "mm.targets.transcript.TranscriptTarget": {"units": {"letters": "characters"}},
 }
 # Former config key that is no constructor argument of the part above it -> the current key. `*` is any name.
 KEYS: dict[str, str] = {"model.heads.*.reads": "model.heads.*.target_codec"}

@@ -91,7 +91,7 @@ def parts() -> tuple:
     transforms = {"text": {"_target_": "mm.transforms.text.tokens.Tokens", "tokenizer": "bytes", "max_length": 16}}
     target = TargetData(kind="class", classes=("a", "b"), facts={"counts": [1, 1]})
     spec = DataSpec(inputs={"text": InputData(modality="text")}, targets={"target": target})
-    readers = {"target": {"_target_": "mm.transforms.target.classes.Classes"}}
+    readers = {"target": {"_target_": "mm.targets.classes.ClassTarget"}}
     return build(CONFIG, [__name__]), build(transforms), build(readers), spec, {"target": {}}, "# card"
 
 

@@ -224,14 +224,14 @@ def test_attributes_of_ones_own_parts_are_left_alone(tmp_path):
         "embed_dim": 8,
     }
     transforms = {"text": {"_target_": "mm.transforms.text.tokens.Tokens", "tokenizer": "bytes"}}
-    readers = {"label": {"_target_": "mm.transforms.target.classes.Classes"}}
+    readers = {"label": {"_target_": "mm.targets.classes.ClassTarget"}}
     data = TargetData(kind="class", classes=("a", "b"))
     spec = DataSpec(inputs={"text": InputData(modality="text")}, targets={"label": data})
     torch.manual_seed(0)
     model = checkpoint.build(config, [package]).eval()
     judge("encoder", check_encoder(model.encoders["text"]))
     judge("fusion", check_fusion(AttributesFusion(NAMES[:2]), NAMES[:2], WIDTH))
-    classes = instantiate({"_target_": "mm.transforms.target.classes.Classes"})
+    classes = instantiate({"_target_": "mm.targets.classes.ClassTarget"})
     judge("head", check_head(AttributesHead(list(examples(classes).data.classes), WIDTH), classes, WIDTH))
     for part in (model.encoders["text"], model.fusion, model.heads["label"]):
         part.scale.data *= 2

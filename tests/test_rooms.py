@@ -25,11 +25,13 @@ MAY = {
     "arrow": set(),
     "launch": {"runs"},  # whether a job is finished is read in its run folder
     "signals": set(),
-    "text_column": {"transforms"},
+    "text_column": set(),
     "windows": {"types"},
     "absence": {"types"},
     "fingerprints": {"types"},
     "cells": set(),
+    "tokenizers": set(),
+    "targets": {"types"},
     "batching": {"types"},
     "modalities": {"types", "transforms"},  # which it imports when it is asked for one
     **{room: {"types", "layers"} for room in BUILT},
@@ -40,8 +42,8 @@ MAY = {
     "annotations": set(),
     "untrusted": {"types", "annotations"},
     "checkpoint": {"types", "transforms", "model", "untrusted"},
-    "data": {"types", "transforms", "annotations"},
-    "datamodules": {"types", "transforms", "annotations", "data"},
+    "data": {"types", "transforms", "targets", "annotations"},
+    "datamodules": {"types", "transforms", "targets", "annotations", "data"},
     "applying": {"types", "checkpoint"},
     **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
     "profiling": {"types", "tasks", "callbacks"},  # it times and starts trainings
@@ -68,6 +70,7 @@ GROUND = {
     "reports",
     "signals",
     "text_column",
+    "tokenizers",
     "windows",
 }
 ANYTHING = {"cli", "assembly", "__init__", "__main__"}  # `mm/__init__.py` re-exports load

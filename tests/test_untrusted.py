@@ -16,7 +16,7 @@ import yaml
 
 import mm
 from mm.checkpoint import build, save
-from mm.transforms.text.vocabulary import trained
+from mm.tokenizers import train_cached_tokenizer
 from mm.types import ColumnData, DataSpec, InputData, TargetData
 
 PLANTED = ("evil.py", "fugashi.py", "sentencepiece.py", "jieba.py")  # in the working directory; some are optional parts
@@ -30,7 +30,7 @@ def directory(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("trained")
     texts = ["one two three", "two three", "three one"] * 5
-    tokenizer = str(trained(texts, "wordpiece", 60, folder))
+    tokenizer = str(train_cached_tokenizer(texts, "wordpiece", 60, folder))
     columns = ColumnData(name="age", kind="number", mean=2.0), ColumnData(name="kind", kind="category", classes=("a",))
     inputs = {
         "text": InputData(modality="text"),
@@ -73,9 +73,9 @@ def directory(tmp_path_factory) -> Path:
         "tabular": {"_target_": "mm.transforms.tabular.row.Row", "columns": list(columns)},
     }  # fmt: skip
     readers = {
-        "target": {"_target_": "mm.transforms.target.classes.Classes"},
+        "target": {"_target_": "mm.targets.classes.ClassTarget"},
         "said": {
-            "_target_": "mm.transforms.target.written.Written", "tokenizer": tokenizer, "vocab_size": 60,
+            "_target_": "mm.targets.text.TextTarget", "tokenizer": tokenizer, "vocab_size": 60,
             "max_length": 8, "folder": "x",
         },
     }  # fmt: skip

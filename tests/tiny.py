@@ -11,7 +11,7 @@ from mm.encoders.text.bag import TextBag
 from mm.fusion.sum import SumFusion
 from mm.heads.classification import ClassificationHead
 from mm.model import MultimodalModel
-from mm.transforms.target.classes import Classes
+from mm.targets.classes import ClassTarget
 from mm.transforms.text.tokens import Tokens
 
 INPUTS = {"text": "words", "title": {"column": "title", "modality": "text"}}
@@ -50,7 +50,7 @@ def build_data(path: Path) -> ManifestDataModule:
         on_error="raise",
         split={"val": 0.1, "test": 0.1, "seed": 0},
         seed=0,
-        readers={"target": Classes()},
+        readers={"target": ClassTarget()},
     )
 
 

@@ -85,7 +85,7 @@ def fill_anchors(cfg: DictConfig) -> None:
         if "target_codec" not in head:
             raise ValueError(
                 f"model.heads.{name}: its yaml lacks `target_codec`, how the target's cells are read, such as "
-                "{_target_: mm.transforms.target.classes.Classes}"
+                "{_target_: mm.targets.classes.ClassTarget}"
             )
         if "input" in head.target_codec:  # its head predicts something of each token
             head.target_codec.input = cfg.model.fusion.get("anchor")

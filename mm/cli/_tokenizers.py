@@ -10,8 +10,7 @@ from mm import checkpoint
 from mm.assembly.construct import escape
 from mm.cli._app import shown
 from mm.messages import is_first_process
-from mm.transforms.text.tokens import load_tokenizer
-from mm.transforms.text.vocabulary import KINDS, trained
+from mm.tokenizers import TOKENIZER_KINDS, load_tokenizer, train_cached_tokenizer
 
 
 def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
@@ -23,11 +22,11 @@ def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
         for name, node in cfg.model.encoders.items():
             if node.get("vocabulary") is None or node.tokenizer == "bytes":
                 continue
-            if node.tokenizer in KINDS:
+            if node.tokenizer in TOKENIZER_KINDS:
                 inputs = [name, *(other for other, owner in share.items() if owner == name)]
                 texts = [text for one in inputs for row in rows for text in strings(table.inputs[one][row])]
                 folder = Path(cfg.paths.cache) / "tokenizers"
-                node.tokenizer = escape(str(trained(texts, node.tokenizer, node.vocabulary, folder)))
+                node.tokenizer = escape(str(train_cached_tokenizer(texts, node.tokenizer, node.vocabulary, folder)))
                 if is_first_process():
                     print(
                         f"model.encoders.{name}.tokenizer: trained on {len(texts)} texts: {shown(Path(node.tokenizer))}"

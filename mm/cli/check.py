@@ -12,7 +12,7 @@ from mm.cli._import_path import add_working_directory
 from mm.contracts import Result, check_encoder, check_fusion, check_head, examples
 from mm.heads import Head
 from mm.messages import near
-from mm.transforms.target.classes import Classes
+from mm.targets.classes import ClassTarget
 
 USAGE = "usage: mm check my_pkg.MyEncoder [argument=value ...], from the folder that holds my_pkg"
 EMBED_DIM = 32
@@ -69,11 +69,11 @@ def find(path: str, base: type = nn.Module) -> type[Any]:
 def check(kind: type[nn.Module], given: dict[str, Any]) -> list[Result]:
     """Build with the given arguments and FILL, see which of the three it is, and run its checks.
 
-    Of a head, `target_codec` among the arguments is the codec that reads the cells of its target: a class, or
-    {_target_: class, argument: value}; Classes where it is left out.
+    Of a head, `target_codec` among the arguments is the codec of its target, ClassTarget by default: a class, or
+    {_target_: class, argument: value}.
     """
     head, given = issubclass(kind, Head) or callable(getattr(kind, "loss", None)), dict(given)
-    codec: Any = Classes()
+    codec: Any = ClassTarget()
     if head and "reads" in given:
         raise ValueError("reads is now target_codec")
     if head and "target_codec" in given:
@@ -88,7 +88,7 @@ def check(kind: type[nn.Module], given: dict[str, Any]) -> list[Result]:
     try:
         inspect.signature(kind).bind(**kwargs)
     except TypeError as error:
-        hint = "; a target that is no class needs a codec, such as target_codec=mm.transforms.target.number.Number"
+        hint = "; a target that is no class needs a codec, such as target_codec=mm.targets.regression.RegressionTarget"
         raise ValueError(
             f"{kind.__name__}: {error}; it takes {', '.join(parameters)}, given as argument=value{hint if head else ''}"
         ) from error

@@ -15,16 +15,16 @@ from torch.nn.utils.rnn import pad_sequence
 from mm.contracts._demands import ROWS, Result, compiles, demand, exports, flat, give_attributes, gradients, run, same
 from mm.contracts.fusion import random_features
 from mm.predictions import Prediction
-from mm.types import ONCE, Aligned, Features, Read, TargetRead, TargetTransform, blank, labelled
+from mm.types import ONCE, Aligned, EncodedInput, EncodedTarget, Features, TargetCodec, blank, labelled
 
 TOKENS = 5
 
 
-def examples(codec: TargetTransform) -> TargetRead:
+def examples(codec: TargetCodec) -> EncodedTarget:
     """What is learnt of its own examples, the second of ROWS rows unlabelled."""
     cells = [codec.examples[i % len(codec.examples)] for i in range(ROWS)]
     cells[1] = None
-    return codec.learn(cells, np.ones(ROWS, dtype=bool), None)
+    return codec.fit(cells, np.ones(ROWS, dtype=bool), None)
 
 
 def of_text(text: str) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def of_picture() -> dict[str, Tensor]:
     return {"frame": torch.tensor([100.0, 0, 0, 60]), "size": torch.tensor([100.0, 60])}
 
 
-def tokens_of(codec: TargetTransform) -> tuple[Tensor, dict[str, Tensor]]:
+def tokens_of(codec: TargetCodec) -> tuple[Tensor, dict[str, Tensor]]:
     """Targets of the examples, and the meta of the inputs that they go with."""
     values = examples(codec).values
     if not isinstance(codec, Aligned):
@@ -50,7 +50,7 @@ def tokens_of(codec: TargetTransform) -> tuple[Tensor, dict[str, Tensor]]:
     pictures = codec.needs is not None and codec.needs[0] == "vision"
     metas = [of_picture() if pictures else of_text(codec.texts[i % len(codec.texts)]) for i in range(ROWS)]
     window = torch.zeros(1)
-    targets = [codec.align(v, Read([window], False, [meta]))[0] for v, meta in zip(values, metas)]
+    targets = [codec.align(v, EncodedInput([window], False, [meta]))[0] for v, meta in zip(values, metas)]
     target = at_tokens(targets, blank(targets[0]))
     meta = {}
     for key in metas[0]:
@@ -70,7 +70,7 @@ class Case(NamedTuple):
     """A head with random features and targets of its examples; the second row unlabelled, the last without tokens."""
 
     head: Any
-    codec: TargetTransform
+    codec: TargetCodec
     fused: Features
     target: Tensor
     meta: dict[str, Tensor]
@@ -138,7 +138,7 @@ def decoded_and_true(case: Case, prediction: Prediction) -> tuple[list[dict[str,
     rows = labelled(case.target).nonzero().flatten().tolist()
     learnt = examples(case.codec)
     decoded = case.head.decode(prediction, case.fused, case.meta)
-    return [decoded[row] for row in rows], [case.codec.readable(learnt.values[row], learnt.data) for row in rows]
+    return [decoded[row] for row in rows], [case.codec.decode(learnt.values[row], learnt.data) for row in rows]
 
 
 def decode(case: Case) -> None:
@@ -235,7 +235,7 @@ def further_checks(prediction: Prediction) -> dict[str, Callable[[Case], None]]:
     return checks
 
 
-def check_head(head: Any, codec: TargetTransform, embed_dim: int) -> list[Result]:
+def check_head(head: Any, codec: TargetCodec, embed_dim: int) -> list[Result]:
     """All checks of a head. codec: what its target's cells are read by, which the head was built for."""
     torch.manual_seed(0)
     give_attributes(head)

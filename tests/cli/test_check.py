@@ -4,8 +4,8 @@ import pytest
 
 from mm.cli.check import main
 
-TAGS = "mm.transforms.target.tags.Tags"
-NUMBER = "mm.transforms.target.number.Number"
+TAGS = "mm.targets.tags.TagTarget"
+NUMBER = "mm.targets.regression.RegressionTarget"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from heads.by_heart import learn
 
 from mm.heads.causal_lm import CausalLMHead
-from mm.transforms.text.vocabulary import train_tokenizer
+from mm.tokenizers import train_tokenizer
 from mm.types import IGNORE, Features
 
 LLAMA = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}

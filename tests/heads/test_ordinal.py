@@ -38,7 +38,7 @@ _target_: {__name__}.OrdinalHead
 classes: ???
 embed_dim: ${{model.embed_dim}}
 target_codec:
-  _target_: mm.transforms.target.classes.Classes
+  _target_: mm.targets.classes.ClassTarget
 metrics:
   accuracy:
     _target_: torchmetrics.classification.MulticlassAccuracy

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from mm.heads import _generative
 from mm.heads.seq2seq import Seq2SeqHead
-from mm.transforms.text.vocabulary import train_tokenizer
+from mm.tokenizers import train_tokenizer
 from mm.types import IGNORE, Features
 
 BEGIN, END = 2, 3

@@ -11,7 +11,7 @@ from mm.batching import Sample, collate
 from mm.heads.span import SpanHead
 from mm.predictions import Span
 from mm.predictions.span import IMPOSSIBLE_LOGIT
-from mm.transforms.target.answers import Answers
+from mm.targets.span import SpanTarget
 from mm.transforms.text.tokens import Tokens
 from mm.types import IGNORE, Features
 from mm.windows import side_by_side
@@ -92,8 +92,8 @@ def test_windows_find_what_the_whole_text_says():
 def test_it_learns_by_heart():
     texts = [("who?", "the old cat sees"), ("where?", "it is in Rome"), ("why?", "so it goes")]
     cells = ["cat", [{"text": "Rome", "answer_start": 9}, "in Rome"], []]
-    tokens, reads = Tokens("bytes", places=True), Answers("text")
-    values = reads.learn(cells, torch.ones(3, dtype=torch.bool).numpy(), None)
+    tokens, reads = Tokens("bytes", places=True), SpanTarget("text")
+    values = reads.fit(cells, torch.ones(3, dtype=torch.bool).numpy(), None)
     read = [tokens(text) for text in texts]
     rows = [Sample({"text": r}, {"t": reads.align(v, r)}, i) for i, (r, v) in enumerate(zip(read, values.values))]
     batch = collate(rows, {"text": tokens})
@@ -111,7 +111,7 @@ def test_it_learns_by_heart():
     assert total < 0.01
     said = made.decode(Span(*(x.detach() for x in prediction)), fused, batch.meta)
     assert [row["prediction"] for row in said] in (["cat", "Rome", ""], ["cat", "in Rome", ""])
-    written = [reads.readable(v, values.data) for v in values.values]
+    written = [reads.decode(v, values.data) for v in values.values]
     assert prediction.compare(said, written, made.decoding)[1] == [["cat"], ["Rome", "in Rome"], [""]]
 
 

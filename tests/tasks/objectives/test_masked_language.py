@@ -106,7 +106,7 @@ def test_every_weight_learns_and_nobody_is_no_fault():
 
 
 def test_what_a_tokenizer_tells(tmp_path):
-    from mm.transforms.text.vocabulary import train_tokenizer
+    from mm.tokenizers import train_tokenizer
 
     train_tokenizer(["one two three"] * 9, "wordpiece", 60).save_pretrained(tmp_path)
     told = Tokens(str(tmp_path), markers={"<e>": 70}).vocabulary()

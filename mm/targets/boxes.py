@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from mm.cells import label_of, text_of
+from mm.cells.classes import ClassIndex, class_number
 from mm.configurable import Configurable
 from mm.messages import say
-from mm.transforms.target.classes import ClassIndex, find, known_classes
-from mm.types import Read, TargetData, TargetRead
+from mm.targets.classes import known_classes
+from mm.types import EncodedInput, EncodedTarget, TargetData
 
 NOTHING = -1.0  # in place of a class: the picture has no object
 WANTED = 'wanted a list of {"label": "cat", "box": [x0, y0, x1, y1]}, in pixels of the picture'
 DEGENERATE_BOXES = ("error", "drop")
 
 
-class Boxes(Configurable):
+class BoxTarget(Configurable):
     """Encode the objects of a picture: a list of {label, box: [x0, y0, x1, y1]}, or its JSON text.
 
     Boxes are in pixels of the picture as its file has it, turned upright, from its top left corner. An empty list means
@@ -56,7 +57,7 @@ class Boxes(Configurable):
         self.degenerate_boxes = degenerate_boxes
         self.min_visibility = min_visibility
 
-    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+    def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> of every row (objects, 5) float32, class and x0, y0, x1, y1; one of NOTHING, or of NaN where unlabelled"""
         rows: list[list[tuple[str, list[float]]] | None] = []
         faults: dict[int, str] = {}
@@ -84,7 +85,7 @@ class Boxes(Configurable):
                 values.append(coded(None, index, of))
                 faults[row] = str(error)
         facts = {"input": self.input}
-        return TargetRead(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
+        return EncodedTarget(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
     def refuse_flat(self, objects: Sequence[tuple[str, Sequence[float]]]) -> None:
         """Errors: ValueError for a box without area, unless such are dropped."""
@@ -95,7 +96,7 @@ class Boxes(Configurable):
                     "such a box alone, set model.heads.NAME.target_codec.degenerate_boxes=drop"
                 )
 
-    def align(self, target: Tensor, read: Read) -> list[Tensor]:
+    def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
         """-> (objects, 5), class and x0, y0, x1, y1 as parts (0..1) of what the pixels show, cut at its edges
 
         Errors: ValueError for a box that lies outside the picture.
@@ -125,7 +126,7 @@ class Boxes(Configurable):
         except ValueError:
             return []
 
-    def readable(self, target: Tensor, data: TargetData) -> list[dict[str, Any]] | None:
+    def decode(self, target: Tensor, data: TargetData) -> list[dict[str, Any]] | None:
         if target.isnan().all():
             return None
         rows = [] if target[0, 0] == NOTHING else target.tolist()
@@ -172,7 +173,7 @@ def coded(objects: Sequence[tuple[str, Sequence[float]]] | None, index: ClassInd
     """(objects, 5). Errors: ValueError for an unknown label."""
     if objects is None:
         return torch.full((1, 5), torch.nan)
-    rows = [[float(find(label, index, of)), *box] for label, box in objects]
+    rows = [[float(class_number(label, index, of)), *box] for label, box in objects]
     return torch.tensor(rows) if rows else nothing()
 
 

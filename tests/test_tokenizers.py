@@ -2,8 +2,8 @@
 
 import pytest
 
+from mm.tokenizers import SPECIAL, train_cached_tokenizer, train_tokenizer
 from mm.transforms.text.tokens import Tokens
-from mm.transforms.text.vocabulary import SPECIAL, train_tokenizer, trained
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "naïve café – 東京"] * 3
 
@@ -34,12 +34,15 @@ def test_pairs_that_come_often_are_merged_first():
 
 
 def test_is_made_once(tmp_path):
-    first = trained(TEXTS, "bpe", 280, tmp_path)
+    first = train_cached_tokenizer(TEXTS, "bpe", 280, tmp_path)
     file = first / "tokenizer.json"
     stamp = file.stat().st_mtime_ns
-    assert trained(TEXTS, "bpe", 280, tmp_path) == first
+    assert train_cached_tokenizer(TEXTS, "bpe", 280, tmp_path) == first
     assert file.stat().st_mtime_ns == stamp
-    others = {trained(TEXTS[1:], "bpe", 280, tmp_path), trained(TEXTS, "bpe", 281, tmp_path)}
+    others = {
+        train_cached_tokenizer(TEXTS[1:], "bpe", 280, tmp_path),
+        train_cached_tokenizer(TEXTS, "bpe", 281, tmp_path),
+    }
     assert len(others | {first}) == 3
     read = Tokens(str(first))("the cat")
     assert read.windows[0][[0, -1]].tolist() == [2, 3]

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from mm.cells import text_fault, text_of
+from mm.cells.classes import ClassIndex, class_number
 from mm.configurable import Configurable
-from mm.transforms.target.classes import ClassIndex, find
-from mm.types import IGNORE, Read, TargetCutOff, TargetData, TargetRead
+from mm.types import IGNORE, EncodedInput, EncodedTarget, TargetData, TargetTruncatedError
 
 UNITS = {"characters": "", "words": " "}  # what stands between them
 
 
-class Spelling(Configurable):
+class TranscriptTarget(Configurable):
     """Encode a transcript as its characters, blanks among them, or its words; the classes are those of training rows.
 
     Args:
@@ -55,7 +55,7 @@ class Spelling(Configurable):
         forms = [self.apart(form) for form in (normalize("NFC", text), text, normalize("NFD", text))]
         return forms[0] if known is None else next((form for form in forms if known.issuperset(form)), forms[0])
 
-    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+    def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> of every row (units,) int64; one IGNORE where unlabelled"""
         units = None if known is None else set(known.classes)
         rows = [self.spelled(cell, units) for cell in cells]
@@ -68,17 +68,17 @@ class Spelling(Configurable):
         values, faults = [], {}
         for row, own in enumerate(rows):
             try:
-                numbers = [find(unit, index, of) for unit in own]
+                numbers = [class_number(unit, index, of) for unit in own]
             except ValueError as error:
                 numbers, faults[row] = [], str(error)
             values.append(torch.tensor(numbers or [IGNORE]))
         facts = {"input": self.input, "separator": UNITS[self.units]}
-        return TargetRead(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
+        return EncodedTarget(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
-    def align(self, target: Tensor, read: Read) -> list[Tensor]:
-        """-> as it is. Errors: TargetCutOff where only a part of the input is read: nobody knows what is said in it."""
+    def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
+        """Return the target as it is; raise TargetTruncatedError where only a part of the sound is read."""
         if (len(read.windows) > 1 or read.cut) and not (target == IGNORE).all():
-            raise TargetCutOff(
+            raise TargetTruncatedError(
                 "is longer than what is read at once, and where its words are nobody knows; raise max_length of "
                 f"datamodule.transforms.{self.input}, or leave it out"
             )
@@ -87,7 +87,7 @@ class Spelling(Configurable):
     def strata(self, cell: Any) -> None:
         return None
 
-    def readable(self, target: Tensor, data: TargetData) -> str | None:
+    def decode(self, target: Tensor, data: TargetData) -> str | None:
         if (target == IGNORE).all():
             return None
         return UNITS[self.units].join(data.classes[int(unit)] for unit in target)

@@ -11,12 +11,11 @@ from torch import Tensor
 from mm.cells import text_fault, text_of
 from mm.configurable import Configurable
 from mm.messages import say
-from mm.transforms.text.tokens import load_tokenizer
-from mm.transforms.text.vocabulary import KINDS, trained
-from mm.types import IGNORE, TargetData, TargetRead
+from mm.tokenizers import TOKENIZER_KINDS, load_tokenizer, train_cached_tokenizer
+from mm.types import IGNORE, EncodedTarget, TargetData
 
 
-class Written(Configurable):
+class TextTarget(Configurable):
     """Encode a text as tokens, with a token for its end.
 
     Args:
@@ -42,13 +41,13 @@ class Written(Configurable):
         self.max_length = max_length
         self.folder = Path(folder)
 
-    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+    def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> of every row (tokens,) int64, the last of them the end; one IGNORE where unlabelled"""
         texts = [text_of(cell) for cell in cells]
         name = self.tokenizer if known is None else known.facts["tokenizer"]
-        if name in KINDS:
+        if name in TOKENIZER_KINDS:
             learnt = [texts[row] for row in np.flatnonzero(train) if texts[row]]
-            name = str(trained(learnt, name, self.vocab_size, self.folder))
+            name = str(train_cached_tokenizer(learnt, name, self.vocab_size, self.folder))
         tokenizer = load_tokenizer(name)
         begin, end = ends(tokenizer, name)
         plain = [text.encode(errors="replace").decode() for text in texts]
@@ -76,12 +75,12 @@ class Written(Configurable):
         data = TargetData(kind=self.kind, facts=facts | {"max_length": self.max_length})
         # Not every tokenizer gives back what it has read, and metrics would then be told of an easier text.
         written = [None if row in faults or not text else text for row, text in enumerate(texts)]
-        return TargetRead(values, data, faults, written)
+        return EncodedTarget(values, data, faults, written)
 
     def strata(self, cell: Any) -> None:
         return None
 
-    def readable(self, target: Tensor, data: TargetData) -> str | None:
+    def decode(self, target: Tensor, data: TargetData) -> str | None:
         if (target == IGNORE).all():
             return None
         return load_tokenizer(data.facts["tokenizer"]).decode(target[target != IGNORE], skip_special_tokens=True)

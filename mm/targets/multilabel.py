@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from mm.cells import label_of
+from mm.cells.classes import ClassIndex, class_number
 from mm.configurable import Configurable
-from mm.transforms.target.classes import ClassIndex, find, known_classes, told
-from mm.types import IGNORE, TargetData, TargetRead
+from mm.targets.classes import class_target_data, known_classes
+from mm.types import IGNORE, EncodedTarget, TargetData
 
 
-class Labels(Configurable):
+class MultilabelTarget(Configurable):
     """Encode a cell of several labels, or a list of labels, as 1 for each label of the row and 0 for the others.
 
     An empty cell is unlabelled. A lone separator, or a list without elements, means that the row has no label.
@@ -37,7 +38,7 @@ class Labels(Configurable):
         self.separator = separator
         self.empty_value = None if empty_value is None else label_of(empty_value)
 
-    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+    def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> (N, C) int64, 1 where the row has the label"""
         rows = [self.names(cell) for cell in cells]
         classes, of = known_classes(known, [rows[row] or [] for row in np.flatnonzero(train)])
@@ -52,15 +53,15 @@ class Labels(Configurable):
         for row, names in enumerate(rows):
             try:
                 if names is not None:
-                    chosen = [find(name, index, of) for name in names]
+                    chosen = [class_number(name, index, of) for name in names]
                     targets[row] = 0
                     targets[row, chosen] = 1
             except ValueError as error:
                 faults[row] = str(error)
         own = targets[torch.from_numpy(train)]
-        data = told(self.kind, classes, (own == 1).sum(0))
+        data = class_target_data(self.kind, classes, (own == 1).sum(0))
         data.facts["rows"] = int((own != IGNORE).any(1).sum())
-        return TargetRead(targets, data, faults)
+        return EncodedTarget(targets, data, faults)
 
     def names(self, cell: Any) -> list[str] | None:
         """None where the cell is empty."""
@@ -74,6 +75,6 @@ class Labels(Configurable):
     def strata(self, cell: Any) -> list[str]:
         return self.names(cell) or []
 
-    def readable(self, target: Tensor, data: TargetData) -> list[str] | None:
+    def decode(self, target: Tensor, data: TargetData) -> list[str] | None:
         on = target.tolist()
         return None if min(on) < 0 else [name for name, yes in zip(data.classes, on, strict=True) if yes]
