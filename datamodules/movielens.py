@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from mm.cells.classes import sort_classes
 from mm.data.columns import read_part
 from mm.data.module import DataModule
 from mm.data.readers.files import read_cells
 from mm.data.sources import Source, make_table
 from mm.data.table import Cells, Table
-from mm.transforms.target.classes import sort_classes
 from mm.types import TargetData
 
 INPUTS: dict[str, dict[str, Any]] = {

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
-from mm.types import ONCE, Batch, Features, Read, Transform, blank
+from mm.types import ONCE, Batch, EncodedInput, Features, Transform, blank
 
 
 class Sample(NamedTuple):
     """One row, read."""
 
-    inputs: dict[str, Read | None]  # None: absent
+    inputs: dict[str, EncodedInput | None]  # None: absent
     targets: dict[str, Tensor | list[Tensor]]  # a list: one for each window
     row: int
 

@@ -8,6 +8,8 @@ from functools import wraps
 from pathlib import PurePath
 from typing import Any, TypeVar
 
+from mm.renames import current_argument
+
 T = TypeVar("T")
 # The attribute that holds (class, arguments) of an object, set past `__setattr__`: torch would register modules.
 RECORD = "_constructor"
@@ -146,6 +148,7 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
             try:
                 bound = signature.bind(self, *args, **kwargs)
             except TypeError:
+                _check_arguments(type(self), kwargs)
                 init(self, *args, **kwargs)  # raises the error that names the class
                 raise
             bound.apply_defaults()
@@ -158,6 +161,15 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
         init(self, *args, **kwargs)
 
     return wrapped
+
+
+def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
+    """Raise a TypeError for an argument that had another name in an earlier version."""
+    for base in cls.__mro__:
+        for name in arguments:
+            current = current_argument(f"{base.__module__}.{base.__qualname__}", name)
+            if current is not None:
+                raise TypeError(f"{cls.__name__}: the argument `{name}` is now `{current}`")
 
 
 def _take_no_arguments(self: Any, *args: Any, **kwargs: Any) -> None:

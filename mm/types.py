@@ -108,14 +108,14 @@ class InputSpec:
 
     modality: str
     tokenizer: str | None = None  # text: "bytes", or a folder or hub name that holds a tokenizer
-    markers: dict[str, int] | None = None  # text: strings that are a token each, in every text, and their ids
+    marker_tokens: dict[str, int] | None = None  # text: strings that are a token each, in every text, and their ids
     max_length: int | None = None  # text: tokens; audio: samples; longer input is handled by `too_long`
     size: tuple[int, int] | None = None  # vision: height, width in pixels
     channels: int | None = None  # vision
     mean: tuple[float, ...] | None = None  # vision, per channel, of pixels in 0..1
     std: tuple[float, ...] | None = None
     sample_rate: int | None = None  # audio, Hz
-    sizes: tuple[int, ...] | None = None  # tabular: as in InputData
+    cardinalities: tuple[int, ...] | None = None  # tabular: as in InputData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +140,16 @@ class InputData:
     max_value: int | None = None  # vision: of pictures of 16 bits a pixel, the largest value of the bits in use
     sample_rate: int | None = None  # audio, Hz
     columns: tuple[ColumnData, ...] | None = None  # tabular
-    sizes: tuple[int, ...] | None = None  # tabular: how many classes each has, any other's included; 0 of a number
+    cardinalities: tuple[int, ...] | None = (
+        None  # tabular: how many classes each has, any other's included; 0 of a number
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetData:
     """What the data says of one of its targets."""
 
-    kind: str  # of the TargetTransform that has read it, such as "class"
+    kind: str  # of the TargetCodec that has read it, such as "class"
     classes: tuple[str, ...] = ()  # where there are any: the label map
     facts: dict[str, Any] = field(default_factory=dict)  # plain data, by the names of the head's arguments
 
@@ -160,7 +162,7 @@ class DataSpec:
     targets: dict[str, TargetData]
 
 
-class Read(NamedTuple):
+class EncodedInput(NamedTuple):
     """One raw input, read."""
 
     windows: list[Any]  # tensors, or Features of one row (T, D); nearly always exactly one
@@ -183,7 +185,7 @@ class Transform(Protocol):
         """Return what stands in for an absent input."""
         ...
 
-    def __call__(self, raw: Any, train: bool = False) -> Read:
+    def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         """`train` turns augmentation on. Errors: ValueError where `raw` can't be read."""
         ...
 
@@ -207,17 +209,17 @@ class Vocabulary(NamedTuple):
     begins: Tensor  # (V,) bool, those with which a word begins
 
 
-class TargetRead(NamedTuple):
+class EncodedTarget(NamedTuple):
     """A target's column, read."""
 
     values: Tensor | list[Tensor]  # (N, ...), unlabelled as in Batch; a list where rows have lengths of their own
     data: TargetData
     faults: dict[int, str]  # row, unlabelled -> why its cell could not be read
-    # (N,) what a person wrote, None where unlabelled, where `readable` can't tell it from the values
+    # (N,) what a person wrote, None where unlabelled, where `decode` can't tell it from the values
     written: Sequence[Any] | None = None
 
 
-class TargetTransform(Protocol):
+class TargetCodec(Protocol):
     """Cells of one target's column -> tensors, and back to what a person writes."""
 
     kind: str
@@ -227,7 +229,7 @@ class TargetTransform(Protocol):
         """Cells, as a person writes them."""
         ...
 
-    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+    def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """Cells of any type, of all rows. train: (N,) bool, the rows that may be learnt from; known: to a model."""
         ...
 
@@ -235,18 +237,18 @@ class TargetTransform(Protocol):
         """What rows are alike in when they are split: a name, or several; None: no matter."""
         ...
 
-    def readable(self, target: Tensor, data: TargetData) -> Any:
+    def decode(self, target: Tensor, data: TargetData) -> Any:
         """One row's target as a person writes it; None where unlabelled."""
         ...
 
 
-class TargetCutOff(ValueError):
+class TargetTruncatedError(ValueError):
     """A row's target lies in a part of its input that was cut off: it can't be learnt, but the row is measured."""
 
 
 @runtime_checkable
 class Aligned(Protocol, metaclass=Offers):
-    """A TargetTransform whose targets follow from how an input was read, such as a tag per token."""
+    """A TargetCodec whose targets follow from how an input was read, such as a tag per token."""
 
     input: str  # whose Transform gives the meta that it needs
     texts: Sequence[str]  # of the input, where it is one, that its examples go with
@@ -254,12 +256,12 @@ class Aligned(Protocol, metaclass=Offers):
     # decoding need; None: they need nothing.
     needs: tuple[str, str] | None
 
-    def align(self, target: Tensor, read: Read) -> list[Tensor]:
+    def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
         """A row's target -> one for each window.
 
         Raises:
-            TargetCutOff: The input was truncated, or is read in windows, and the target lies in none of what is read.
-            ValueError: The target does not fit the input.
+            TargetTruncatedError: If the input was truncated or is read in windows, and none holds the target.
+            ValueError: If the target does not fit the input.
         """
         ...
 
@@ -273,7 +275,7 @@ class DataSource(Protocol):
         transforms: Input name to the Transform that reads its raw values.
         stored: Input name to a Transform that takes the row's number and gives features that were computed before.
         faults: (row, column) to what is wrong with the cell, for rows that were not raised.
-        notes: (row, what was changed or left out), such as `(3, "cut/text")`; see `Read`.
+        notes: (row, what was changed or left out), such as `(3, "cut/text")`; see `EncodedInput`.
     """
 
     transforms: dict[str, Transform]
@@ -308,7 +310,7 @@ class DataSource(Protocol):
 
     @property
     def targets(self) -> Mapping[str, Any]:
-        """Return target name -> encoded targets: (N, ...), or a list of N tensors; see `TargetRead`."""
+        """Return target name -> encoded targets: (N, ...), or a list of N tensors; see `EncodedTarget`."""
         ...
 
     @property
@@ -320,7 +322,7 @@ class DataSource(Protocol):
         self,
         transforms: Mapping[str, Transform],
         spec: DataSpec | None = None,
-        codecs: Mapping[str, TargetTransform] | None = None,
+        codecs: Mapping[str, TargetCodec] | None = None,
     ) -> Self:
         """Return a copy of this data for one model, whose transforms read the inputs.
 

@@ -6,7 +6,7 @@ from mm.batching import Sample, collate
 from mm.transforms.audio.waveform import Waveform
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
-from mm.types import Read
+from mm.types import EncodedInput as Read
 
 
 def ids(*values: int) -> torch.Tensor:
@@ -20,7 +20,11 @@ def test_by_hand() -> None:
     image = torch.full((1, 2, 2), 0.5)
     samples = [
         Sample(
-            {"text": Read([ids(5, 6, 7)], False), "vision": None, "audio": Read([torch.ones(1)], False)},
+            {
+                "text": Read([ids(5, 6, 7)], False),
+                "vision": None,
+                "audio": Read([torch.ones(1)], False),
+            },
             {"y": ids(1)[0]},
             4,
         ),
@@ -47,7 +51,11 @@ def test_windows_become_rows_of_their_sample() -> None:
     sounds = [torch.full((4,), float(k)) for k in (1, 2, 3)]
     samples = [
         Sample(
-            {"text": Read([ids(1, 2), ids(2, 3)], False), "vision": Read([image], False), "audio": Read(sounds, False)},
+            {
+                "text": Read([ids(1, 2), ids(2, 3)], False),
+                "vision": Read([image], False),
+                "audio": Read(sounds, False),
+            },
             {"y": torch.tensor([1.0, 2.0])},
             7,
         ),

@@ -20,8 +20,8 @@ from mm.fusion.concat import ConcatFusion
 from mm.heads.classification import ClassificationHead
 from mm.modalities import base, get_modality, modality_names
 from mm.model import MultimodalModel
+from mm.targets.classes import ClassTarget
 from mm.tasks.supervised import Supervised
-from mm.transforms.target.classes import Classes
 from mm.types import DataSpec
 
 SERIES = '''
@@ -33,7 +33,7 @@ from torch import nn
 from mm.configurable import Configurable
 from mm.layers import masked_mean
 from mm.modalities import Modality, register_modality
-from mm.types import Features, InputData, InputSpec, Read
+from mm.types import Features, InputData, InputSpec, EncodedInput
 
 
 class Numbers(Configurable):
@@ -49,7 +49,7 @@ class Numbers(Configurable):
 
     def __call__(self, raw, train=False):
         values = torch.tensor([float(word) for word in raw.split()])
-        return Read([values[: self.max_length]], cut=len(values) > self.max_length)
+        return EncodedInput([values[: self.max_length]], cut=len(values) > self.max_length)
 
     def finish(self, x):
         return x
@@ -112,7 +112,7 @@ def rows() -> list[dict[str, str]]:
 
 def save(path: Path, model: MultimodalModel, transforms: Mapping[str, Any], spec: DataSpec) -> None:
     """Write a model directory."""
-    codecs = {"trend": Classes()}
+    codecs = {"trend": ClassTarget()}
     write: Any = checkpoint.save
     if "model_config" not in inspect.signature(write).parameters:
         write(path, model, transforms, codecs, spec)

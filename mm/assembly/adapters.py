@@ -33,7 +33,7 @@ def attach_adapters(cfg: DictConfig, model: MultimodalModel) -> None:
         encoder: Any = model.get_submodule(name)
         if (
             name.startswith("encoders.")
-            and encoder.input.markers
+            and encoder.input.marker_tokens
             and not encoder.model.get_input_embeddings().weight.requires_grad
         ):
             raise ValueError(

@@ -1,52 +1,40 @@
-"""Names of earlier versions, in configs that a run or a user has kept."""
+"""Former names in configs: those of run folders are upgraded, those that a user writes are answered."""
 
-from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parents[1]
-MOVED = {
-    "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
-    "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
-}
+from omegaconf import DictConfig, OmegaConf
+
+from mm.renames import upgrade, upgrade_keys
 
 
-def current_name(target: str) -> str:
-    """Today's name of a class or a function: `datamodules.digits.X` is `mm.datamodules.digits.X`.
+def check_keys(cfg: DictConfig) -> None:
+    """Check that no key of a composed config is a former one, as a config file of the user's may have it.
 
-    Args:
-        target: A dotted name, as in `_target_`. A user's own module of `datamodules` keeps its name.
+    Raises:
+        ValueError: If there is one; the message says its current name.
     """
-    if target in MOVED:
-        return MOVED[target]
-    parts = target.split(".")
-    ours = parts[0] == "datamodules" and len(parts) > 2 and (PACKAGE / "datamodules" / f"{parts[1]}.py").is_file()
-    return f"mm.{target}" if ours else target
-
-
-def rename_targets(node: Any) -> Any:
-    """Plain data with today's name of every `_target_`."""
-    if isinstance(node, list):
-        return [rename_targets(child) for child in node]
-    if not isinstance(node, dict):
-        return node
-    found = {key: rename_targets(child) for key, child in node.items()}
-    if isinstance(found.get("_target_"), str):
-        found["_target_"] = current_name(found["_target_"])
-    return found
+    changes: dict[str, str] = {}
+    upgrade_keys(OmegaConf.to_container(cfg, resolve=False), changes)  # type: ignore[arg-type]
+    for former, current in changes.items():
+        raise ValueError(f"{former} is now {current}")
 
 
 def upgrade_run_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return the config of a run folder as this version writes it.
 
-    Earlier versions moved the target codec of each head from `model.heads.NAME.reads` to `datamodule.readers.NAME`.
+    Earlier versions moved the target codec of each head from `model.heads.NAME` to `datamodule.readers.NAME`.
 
     Args:
         config: Plain data of the config.yaml of a run folder, which stays as it is.
     """
+    config = upgrade(upgrade_keys(config))
     data = dict(config.get("datamodule") or {})
     codecs = data.pop("readers", None)
     if codecs is None:
         return config
     model = config["model"]
-    heads = {name: {**head, "reads": codecs[name]} if name in codecs else head for name, head in model["heads"].items()}
+    heads = {
+        name: {**head, "target_codec": codecs[name]} if name in codecs else head
+        for name, head in model["heads"].items()
+    }
     return {**config, "datamodule": data, "model": {**model, "heads": heads}}

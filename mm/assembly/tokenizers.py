@@ -10,8 +10,7 @@ from mm import checkpoint
 from mm.assembly.construct import escape
 from mm.files import shown
 from mm.messages import say
-from mm.transforms.text.tokens import load_tokenizer
-from mm.transforms.text.vocabulary import KINDS, trained
+from mm.tokenizers import TOKENIZER_KINDS, load_tokenizer, train_cached_tokenizer
 
 
 def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
@@ -26,15 +25,15 @@ def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
     share = dict(cfg.model.get("share") or {})
     with open_dict(cfg):
         for name, node in cfg.model.encoders.items():
-            if node.get("vocabulary") is None or node.tokenizer == "bytes":
+            if node.get("vocab_size") is None or node.tokenizer == "bytes":
                 continue
-            if node.tokenizer in KINDS:
+            if node.tokenizer in TOKENIZER_KINDS:
                 inputs = [name, *(other for other, owner in share.items() if owner == name)]
                 texts = [text for one in inputs for row in rows for text in texts_of(table.inputs[one][row])]
                 folder = Path(cfg.paths.cache) / "tokenizers"
-                node.tokenizer = escape(str(trained(texts, node.tokenizer, node.vocabulary, folder)))
+                node.tokenizer = escape(str(train_cached_tokenizer(texts, node.tokenizer, node.vocab_size, folder)))
                 say(f"model.encoders.{name}.tokenizer: trained on {len(texts)} texts: {shown(Path(node.tokenizer))}")
-            node.vocabulary = len(load_tokenizer(node.tokenizer))
+            node.vocab_size = len(load_tokenizer(node.tokenizer))
 
 
 def texts_of(raw: Any) -> list[str]:
@@ -67,7 +66,7 @@ def check_tokenizers(cfg: DictConfig, model: Any, sources: list[dict[str, Any]])
                     continue
                 use = str(theirs) if theirs.is_dir() else "bytes"
                 if vocabulary_of(own) != vocabulary_of(use):
-                    key = f"model.{group}.{name}{'.reads' if group == 'heads' else ''}.tokenizer"
+                    key = f"model.{group}.{name}{'.target_codec' if group == 'heads' else ''}.tokenizer"
                     raise ValueError(
                         f"model.init_from: {source['path']} has another tokenizer for '{name}', so that its weights "
                         f"mean other tokens; set {key}={use}"

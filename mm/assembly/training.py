@@ -75,7 +75,7 @@ def train(
         >>> rows = [{"text": f"fine {n}", "mood": "good"} for n in range(20)]
         >>> rows += [{"text": f"poor {n}", "mood": "bad"} for n in range(20)]
         >>> data = mm.Manifest(rows, targets=["mood"], num_workers=0)
-        >>> report = mm.train(mm.build(data.spec, text="bag"), data, max_epochs=1, progress_bar=False)
+        >>> report = mm.train(mm.build(data.spec, text="hashed_ngrams"), data, max_epochs=1, progress_bar=False)
         >>> sorted(report.model.predict({"text": "fine"}))
         ['mood']
     """
@@ -225,7 +225,7 @@ def complete_config(run: TrainingRun) -> None:
     run.provenance = replace(run.provenance, overrides=words)
     parts = to_config(model)
     for name, head in parts["heads"].items():
-        head |= {key: OmegaConf.to_container(cfg.model.heads[name][key]) for key in ("reads", "metrics")}
+        head |= {key: OmegaConf.to_container(cfg.model.heads[name][key]) for key in ("target_codec", "metrics")}
     with open_dict(cfg):
         cfg.model = escape(parts)
         cfg.datamodule = {

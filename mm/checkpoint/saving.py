@@ -21,8 +21,9 @@ from mm.files import discard, unused, whole
 from mm.messages import markdown
 from mm.model import MultimodalModel
 from mm.predictions import Calibration
-from mm.transforms.text.tokens import Tokens, load_tokenizer
-from mm.types import DataSpec, TargetTransform, Transform
+from mm.tokenizers import load_tokenizer
+from mm.transforms.text.tokens import Tokens
+from mm.types import DataSpec, TargetCodec, Transform
 from mm.untrusted import BUILT, check_sections, check_sources
 
 ROWS = "rows.safetensors"  # digests of the rows of each split
@@ -33,7 +34,7 @@ def save(
     path: str | Path,
     model: MultimodalModel,
     transforms: Mapping[str, Transform],
-    targets: Mapping[str, TargetTransform],
+    targets: Mapping[str, TargetCodec],
     spec: DataSpec,
     metrics: Mapping[str, Mapping[str, Any]] | None = None,
     card: str = "",
@@ -119,7 +120,7 @@ def try_save(path: Path, *args: Any, **kwargs: Any) -> None:
 def describe(
     model: MultimodalModel,
     transforms: Mapping[str, Transform],
-    targets: Mapping[str, TargetTransform],
+    targets: Mapping[str, TargetCodec],
     spec: DataSpec,
     metrics: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:

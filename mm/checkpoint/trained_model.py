@@ -13,7 +13,7 @@ from mm.batching import Sample, collate, finish, is_absent
 from mm.checkpoint.saving import save, try_save
 from mm.messages import listing, near
 from mm.model import MultimodalModel
-from mm.types import Batch, DataSpec, Features, Read, TargetTransform, Transform
+from mm.types import Batch, DataSpec, EncodedInput, Features, TargetCodec, Transform
 
 
 @dataclass
@@ -39,7 +39,7 @@ class TrainedModel:
 
     model: MultimodalModel
     transforms: dict[str, Transform]
-    target_codecs: dict[str, TargetTransform]
+    target_codecs: dict[str, TargetCodec]
     spec: DataSpec
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     columns: Mapping[str, Any] | None = None
@@ -154,7 +154,7 @@ class TrainedModel:
             rows.append(Sample(reads, {}, row - first))
         return collate(rows, self.transforms)
 
-    def read_input(self, name: str, raw: Any, row: int) -> Read | None:
+    def read_input(self, name: str, raw: Any, row: int) -> EncodedInput | None:
         """None where it is absent. Errors: ValueError where it can't be read."""
         try:
             return None if is_absent(raw) else self.transforms[name](raw)

@@ -6,47 +6,56 @@ also those that were left at their defaults.
 
 from typing import Any
 
-FORMAT = 5  # of the directories that this version writes
+from mm.renames import FACTS, upgrade
 
-# Module of a class in an older format -> its module now.
-MOVED_MODULES: dict[str, str] = {}
+# Former field of `mm.types.InputData` -> the current one.
+INPUT_FIELDS = {"sizes": "cardinalities"}
+FORMAT = 5  # of the directories that this version writes
 
 
 def upgrade_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Upgrade the config of a model directory to the current format.
+    """Upgrade the config of a model directory to the current format and the current names.
 
     Args:
         config: Plain data of a config.yaml, which stays as it is.
 
     Returns:
         The upgraded config and one sentence for each change; the same config and no sentence where its format is
-        current or unknown.
+        unknown.
     """
-    if config.get("format") != 4:
+    if config.get("format") not in (4, FORMAT):
         return config, []
-    upgraded = {("target_codecs" if key == "readers" else key): value for key, value in config.items()}
     changes = ["`readers` is `target_codecs`"] if "readers" in config else []
+    upgraded = {("target_codecs" if key == "readers" else key): value for key, value in config.items()}
     renamed: dict[str, str] = {}
-    upgraded = rename_classes(upgraded, renamed)
-    changes += [f"{old} is {new}" for old, new in renamed.items()]
+    upgraded = _upgrade_inputs(_upgrade_facts(upgrade(upgraded, renamed)))
+    changes += [f"`{old}` is `{new}`" for old, new in renamed.items()]
     return {**upgraded, "format": FORMAT}, changes
 
 
-def rename_classes(node: Any, renamed: dict[str, str]) -> Any:
-    """Return plain data with the current name of every `_target_`.
+def _upgrade_inputs(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with the current names of what the data says of inputs."""
+    spec = config.get("spec")
+    inputs = spec.get("inputs") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict) or not isinstance(inputs, dict):
+        return config
+    upgraded = {
+        name: {INPUT_FIELDS.get(key, key): value for key, value in data.items()} if isinstance(data, dict) else data
+        for name, data in inputs.items()
+    }
+    return {**config, "spec": {**spec, "inputs": upgraded}}
 
-    Args:
-        node: Plain data.
-        renamed: Receives the old and the new name of each class that has moved.
-    """
-    if isinstance(node, list):
-        return [rename_classes(child, renamed) for child in node]
-    if not isinstance(node, dict):
-        return node
-    changed = {key: rename_classes(child, renamed) for key, child in node.items()}
-    target = changed.get("_target_")
-    if isinstance(target, str):
-        module, _, name = target.rpartition(".")
-        if module in MOVED_MODULES:
-            changed["_target_"] = renamed[target] = f"{MOVED_MODULES[module]}.{name}"
-    return changed
+
+def _upgrade_facts(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with the current names of what the data says of targets that are texts."""
+    spec = config.get("spec")
+    targets = spec.get("targets") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict) or not isinstance(targets, dict):
+        return config
+    upgraded = {
+        name: {**target, "facts": {FACTS.get(key, key): value for key, value in target["facts"].items()}}
+        if isinstance(target, dict) and target.get("kind") == "text" and isinstance(target.get("facts"), dict)
+        else target
+        for name, target in targets.items()
+    }
+    return {**config, "spec": {**spec, "targets": upgraded}}

@@ -77,7 +77,10 @@ def command(stopper: Stopper) -> None:
     verb, argv = sys.argv[1], sys.argv[2:]
     if verb not in known:
         from mm.messages import near
+        from mm.renames import VERBS
 
+        if verb in VERBS:
+            sys.exit(fail(f"mm {verb} is now mm {VERBS[verb]}"))
         sys.exit(fail(f"no verb '{verb}', there are {', '.join(known)}{near(verb, known)}"))
     tracebacks = os.environ.get("HYDRA_FULL_ERROR")  # a user who sets it wants them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra itself would print and exit with 1

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.assembly.overrides import config_flags, flags_first, parse_override, strip_prefix
 from mm.assembly.provenance import Provenance, resume_command
+from mm.assembly.renamed import check_keys
 from mm.cli._import_path import add_working_directory
 from mm.cli._mistakes import explain
 from mm.cli._provenance import read_provenance
@@ -110,6 +111,7 @@ def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Jo
     claimed: RunFolder | None = None
     try:
         check_groups(cfg, state.runtime.choices)
+        check_keys(cfg)
         check_values(cfg, command[1], state.overrides.task, state.runtime.choices)
         check_sibling_processes(state.overrides)
         claimed = open_folder(cfg, provenance.typed)

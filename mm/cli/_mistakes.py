@@ -4,18 +4,20 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mm._compat.omegaconf import plain_child
-from mm.assembly.renamed import current_name
 from mm.cli._refusals import explain_refusal
 from mm.cli._typed import parses
 from mm.messages import near
+from mm.renames import OPTIONS, current_argument, current_class, current_key
 
 
 def explain(error: BaseException, verb: str) -> str | None:
@@ -23,16 +25,24 @@ def explain(error: BaseException, verb: str) -> str | None:
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         where = next(iter(re.findall(r"full_key: (\S+)", str(error))), "")
-        where = re.sub(r"^datamodule\.readers\.(\w+)", r"model.heads.\1.reads", where)  # as it is typed
+        where = re.sub(r"^datamodule\.readers\.(\w+)", r"model.heads.\1.target_codec", where)  # as it is typed
         if isinstance(cause, ValueError):  # "pool: got 'x'" of several encoders says too little
             argument = re.match(r"[a-z_]+(\.[a-z_]+)*: got ", str(cause))
             named = not where or not argument or str(cause).startswith(where.split(".")[0])
-            told = str(cause).removeprefix("reads." if where.endswith(".reads") else "")
+            told = str(cause).removeprefix("target_codec." if where.endswith(".target_codec") else "")
             return told if named else f"{where}.{told}"
         if isinstance(cause, AssertionError):
             return None
-        if (moved := re.search(r"Error locating target '([\w.]+)'", str(error))) and current_name(moved[1]) != moved[1]:
-            return f"{where}: {moved[1]} is now {current_name(moved[1])}"
+        if renamed := re.search(r"the argument `(\w+)` is now `(\w+)`", str(cause)):
+            return f"{where}.{renamed[1]} is now {where}.{renamed[2]}"
+        called = re.search(r"Error in call to target '([\w.]+)'", str(error))
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause or error))
+        if called and unknown and (current := current_argument(called[1], unknown[1])):
+            return f"{where}.{unknown[1]} is now {where}.{current}"
+        if (moved := re.search(r"Error locating target '([\w.]+)'", str(error))) and current_class(moved[1]) != moved[
+            1
+        ]:
+            return f"{where}: {moved[1]} is now {current_class(moved[1])}"
         lines = [line for line in str(cause or error).split("\n") if line.strip()]
         told = " ".join(lines[:2]) or type(cause or error).__name__
         return f"{where}: {told}{not_its_own(told, where, verb)}" if where else told
@@ -73,11 +83,16 @@ def suggest(message: str, verb: str) -> str:
     ):
         group, _, name = options[1].rpartition("/")
         names = [line.strip() for line in options[2].splitlines() if line.strip()]
+        if options[1] in OPTIONS:
+            return f"{group}={name} is now {group}={OPTIONS[options[1]]}"
         return (
             f"{group}={name}: there is no such option, only {', '.join(names)}{near(name, names, most=3, cutoff=0.5)}"
         )
     if key := re.search(r"(?:Could not override|override|delete) '([^']+)'", message):
-        known = keys(verb, sys.argv[1:])
+        composed, groups = compose_chosen(verb, sys.argv[1:])
+        known = [*flat(composed), *groups]
+        if current := current_key(key[1].split("@")[0], partial(target_at, composed)):
+            return f"{key[1]} is now {current}"
         room, _, last = key[1].split("@")[0].rpartition(".")
         below = f"{room}." if room else ""
         deeper = [name for name in known if name.startswith(below) and name.endswith(f".{last}")]  # task.lr
@@ -116,6 +131,12 @@ def unread(typed: Sequence[str]) -> str:
 
 def keys(verb: str, typed: Sequence[str]) -> list[str]:
     """Every key of the verb's config with the options that were chosen, and every group."""
+    config, groups = compose_chosen(verb, typed)
+    return [*flat(config), *groups]
+
+
+def compose_chosen(verb: str, typed: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    """Return the verb's config with the options that were chosen and without any other override, and its groups."""
     GlobalHydra.instance().clear()
     with initialize_config_module("mm.conf", version_base="1.3"):
         config = compose(verb, return_hydra_config=True)
@@ -123,7 +144,13 @@ def keys(verb: str, typed: Sequence[str]) -> list[str]:
         chosen = [arg for arg in typed if arg.partition("=")[0].lstrip("+") in groups]
         with suppress(HydraException):  # one of them is a mistake as well, or an option from the user's own folder
             config = compose(verb, chosen, return_hydra_config=True)
-    return [*flat(config), *groups]
+    return config, groups
+
+
+def target_at(config: DictConfig, key: str) -> str | None:
+    """Return the class of the part at a dotted key, None where there is no such part."""
+    node = OmegaConf.select(config, key, throw_on_missing=False) if key else None
+    return node.get("_target_") if isinstance(node, DictConfig) else None
 
 
 def flat(node: Any, prefix: str = "") -> list[str]:

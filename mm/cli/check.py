@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse_arguments(words: list[str]) -> dict[str, Any]:
-    """Parse key=value, where the value is YAML; `reads` is the codec of a head's target.
+    """Parse key=value, where the value is YAML; `target_codec` is that of a head's target.
 
     The codec is a class, or {_target_: class, argument: value}.
     """
@@ -30,9 +30,11 @@ def parse_arguments(words: list[str]) -> dict[str, Any]:
     if wrong:
         raise ValueError(f"got '{wrong[0]}', wanted argument=value; {USAGE}")
     given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(words))
-    reads = given.pop("reads", None)
-    if reads is None:
+    if "reads" in given:
+        raise ValueError("reads is now target_codec")
+    chosen = given.pop("target_codec", None)
+    if chosen is None:
         return {"arguments": given}
-    node = {"_target_": reads} if isinstance(reads, str) else dict(reads)
+    node = {"_target_": chosen} if isinstance(chosen, str) else dict(chosen)
     codec = find_class(str(node.pop("_target_", "")), USAGE)(**node)
     return {"arguments": given, "codec": codec}

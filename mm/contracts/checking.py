@@ -12,7 +12,7 @@ from mm.contracts.encoder import check_encoder
 from mm.contracts.fusion import check_fusion
 from mm.contracts.head import check_head, examples
 from mm.reports import Report, Table
-from mm.transforms.target.classes import Classes
+from mm.targets.classes import ClassTarget
 from mm.types import TargetTransform
 
 EMBED_DIM = 32
@@ -23,7 +23,7 @@ FILL: dict[str, Any] = {
     "channels": 3,
     "size": (32, 32),
     "sample_rate": 8000,
-    "sizes": (0, 5, 0, 7),
+    "cardinalities": (0, 5, 0, 7),
 }
 
 
@@ -62,7 +62,7 @@ def check_part(
     Args:
         part: The class.
         arguments: Arguments of its constructor; those that the data would decide are filled in where they are lacking.
-        codec: Of a head, what reads the cells of its target; None: classes.
+        codec: Of a head, what target_codec the cells of its target; None: classes.
 
     Returns:
         A report, whose `passed` says whether every check passed.
@@ -76,9 +76,9 @@ def check_part(
         >>> mm.check(SumFusion, {"reduce": "max"}).passed
         True
     """
-    given, reads = dict(arguments or {}), codec or Classes()
+    given, codec = dict(arguments or {}), codec or ClassTarget()
     head = callable(getattr(part, "loss", None))
-    known = examples(reads).data
+    known = examples(codec).data
     parameters = inspect.signature(part).parameters
     usual = FILL | ({"classes": list(known.classes), **known.facts} if head else {})
     fill = {k: v for k, v in usual.items() if k in parameters and parameters[k].default is inspect.Parameter.empty}
@@ -86,14 +86,14 @@ def check_part(
     try:
         inspect.signature(part).bind(**kwargs)
     except TypeError as error:
-        hint = "; a target that is no class is read by reads=..., such as reads=mm.transforms.target.number.Number"
+        hint = "; a target that is no class needs a codec, such as target_codec=mm.targets.regression.RegressionTarget"
         raise ValueError(
             f"{part.__name__}: {error}; it takes {', '.join(parameters)}, given as argument=value{hint if head else ''}"
         ) from error
     built = part(**kwargs)
     width = kwargs.get("embed_dim", EMBED_DIM)
     if head:
-        return ContractReport(check_head(built, reads, width))
+        return ContractReport(check_head(built, codec, width))
     if "input" in dir(built):
         return ContractReport(check_encoder(built))
     return ContractReport(check_fusion(built, kwargs.get("inputs", FILL["inputs"]), width))

@@ -9,6 +9,7 @@ import numpy as np
 
 from mm.batching import is_absent
 from mm.cells import distinct, label_of, text_fault
+from mm.cells.classes import one_form
 from mm.data.media_files import file_faults, stat_files
 from mm.data.module import DataModule
 from mm.data.splitting import check_split, make_split
@@ -16,8 +17,8 @@ from mm.data.table import Cells, Fault, Table
 from mm.data.tabular import cut_tabular, rows_of
 from mm.messages import listing, near, say
 from mm.modalities import get_modality, modality_names
-from mm.transforms.target.classes import Classes, one_form
-from mm.types import ColumnData, DataSpec, InputData, TargetTransform
+from mm.targets.classes import ClassTarget
+from mm.types import ColumnData, DataSpec, InputData, TargetCodec
 
 ROLES = ("id", "split", "group")  # what a column may be beside inputs and targets
 
@@ -365,9 +366,9 @@ def find_split(
     return split, faults, nothing
 
 
-def strata_of(cells: Sequence[Any], reader: TargetTransform) -> np.ndarray:
+def strata_of(cells: Sequence[Any], reader: TargetCodec) -> np.ndarray:
     """Return what rows are alike in when they are split, (N,) of names, of lists of names, or of None."""
-    if isinstance(reader, Classes):
+    if isinstance(reader, ClassTarget):
         names, place = distinct(cells)
         forms = one_form([name for name in names if name])
         return np.array([forms.get(name, "") for name in names], dtype=object)[place]

@@ -16,7 +16,7 @@ from mm.data.table import Fault, Table
 from mm.signals import answer_parent_only
 from mm.transforms.augment import AugmentError
 from mm.transforms.stored import StoredError
-from mm.types import Aligned, Batch, Read, TargetCutOff, TargetTransform, Transform, blank
+from mm.types import Aligned, Batch, EncodedInput, TargetCodec, TargetTruncatedError, Transform, blank
 
 # What to do where no row is at fault, which then is told whatever on_error says.
 FIXES = {
@@ -62,7 +62,7 @@ class Rows(Dataset[RowRead]):
         on_error: str,
         train: bool,
         stored: Mapping[str, Transform] | None = None,
-        readers: Mapping[str, TargetTransform] | None = None,
+        readers: Mapping[str, TargetCodec] | None = None,
         whole: bool = True,
     ):
         self.table = table
@@ -81,7 +81,7 @@ class Rows(Dataset[RowRead]):
 
     def __getitem__(self, draw: Draw) -> RowRead:
         row = draw.row
-        inputs: dict[str, Read | None] = dict.fromkeys(self.transforms)
+        inputs: dict[str, EncodedInput | None] = dict.fromkeys(self.transforms)
         if row < 0:
             return RowRead(Sample(inputs, self.blank, row), [], [])
         if self.train:
@@ -106,7 +106,7 @@ class Rows(Dataset[RowRead]):
             except ValueError as error:
                 # The length of a target that is not aligned says nothing about the input's tokens.
                 targets[name] = unlabelled(targets[name][:1])
-                if isinstance(error, TargetCutOff) and not self.train:
+                if isinstance(error, TargetTruncatedError) and not self.train:
                     cut_off.append(name)  # a limit on what the model reads must not make its test easier
                 else:
                     faults.append(Fault(row, self.table.column(name, row), str(error)))
@@ -122,7 +122,7 @@ class Rows(Dataset[RowRead]):
         long += [f"{note}/{name}" for name, read in reads.items() for note in read.notes]
         return RowRead(Sample(inputs, targets, row), faults, long)
 
-    def align(self, target: Tensor, reader: Aligned, read: Read | None) -> list[Tensor]:
+    def align(self, target: Tensor, reader: Aligned, read: EncodedInput | None) -> list[Tensor]:
         """Of each window; unlabelled where the input is absent, or not read."""
         return [unlabelled(target[:1])] if read is None or not read.windows else reader.align(target, read)
 

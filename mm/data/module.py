@@ -24,8 +24,8 @@ from mm.files import whole
 from mm.fingerprints import Fingerprint
 from mm.messages import say
 from mm.modalities import default_transforms, get_modality, sort_inputs
-from mm.transforms.target.classes import Classes
-from mm.types import Batch, DataSpec, TargetData, TargetTransform, Transform
+from mm.targets.classes import ClassTarget
+from mm.types import Batch, DataSpec, TargetCodec, TargetData, Transform
 
 FILLED = {"train": "lower datamodule.split.val or .test", "all": "there is no row to read"}  # an empty split's fix
 
@@ -72,7 +72,7 @@ class DataModule(LightningDataModule):
         seed: int = 0,
         inputs: Sequence[str] | None = None,
         shuffle: bool = True,
-        readers: Mapping[str, TargetTransform] | None = None,
+        readers: Mapping[str, TargetCodec] | None = None,
         known: Mapping[str, TargetData | None] | None = None,
         trained: bool = False,
         whole: bool = False,
@@ -118,15 +118,15 @@ class DataModule(LightningDataModule):
     def read(self) -> Table:
         """All rows."""
 
-    def reader(self, name: str) -> TargetTransform:
+    def reader(self, name: str) -> TargetCodec:
         """What reads the cells of a target."""
-        return self.readers.get(name) or Classes()
+        return self.readers.get(name) or ClassTarget()
 
     def truth(self, name: str, row: int) -> Any:
         """A row's target, as a person writes it; None where unlabelled."""
         if name in self.table.written:
             return self.table.written[name][row]
-        return self.reader(name).readable(self.table.targets[name][row], self.table.spec.targets[name])
+        return self.reader(name).decode(self.table.targets[name][row], self.table.spec.targets[name])
 
     def is_labelled(self, name: str, row: int) -> bool:
         """Return whether a row has a target that could be read.
@@ -189,7 +189,7 @@ class DataModule(LightningDataModule):
 
     @property
     def targets(self) -> Mapping[str, Any]:
-        """Return target name -> encoded targets: (N, ...), or a list of N tensors; see `TargetRead`."""
+        """Return target name -> encoded targets: (N, ...), or a list of N tensors; see `EncodedTarget`."""
         return self.table.targets
 
     def row_name(self, row: int) -> str:
@@ -209,7 +209,7 @@ class DataModule(LightningDataModule):
         self,
         transforms: Mapping[str, Transform],
         spec: DataSpec | None = None,
-        codecs: Mapping[str, TargetTransform] | None = None,
+        codecs: Mapping[str, TargetCodec] | None = None,
     ) -> Self:
         """Return a shallow copy of this data for one model, so that one data object serves several models.
 

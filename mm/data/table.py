@@ -37,12 +37,12 @@ class Table:
     """Rows of raw inputs and encoded targets."""
 
     inputs: dict[str, Any]  # input name -> a sequence by row: a text, a path, an array; None or "": absent
-    targets: dict[str, Any]  # target name -> (N, ...), or a list of tensors, as in TargetRead
+    targets: dict[str, Any]  # target name -> (N, ...), or a list of tensors, as in EncodedTarget
     ids: Sequence[str]
     split: np.ndarray  # (N,) of str: train, val, test; "": in no split
     spec: DataSpec
     source: str  # the file or set that errors name
-    written: dict[str, Sequence[Any]] = field(default_factory=dict)  # target name -> as in TargetRead, of some
+    written: dict[str, Sequence[Any]] = field(default_factory=dict)  # target name -> as in EncodedTarget, of some
     columns: dict[str, str] = field(default_factory=dict)  # input or target name -> the column that errors name
     faults: list[Fault] = field(default_factory=list)  # found while reading, under on_error=drop or missing
     origins: list[Origin] = field(default_factory=list)  # of a mixture: its files, at least two

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mm.batching import is_absent
 from mm.cells import text_of
+from mm.cells.classes import probable_duplicates
 from mm.data.module import DataModule
 from mm.data.splitting import keep_some
 from mm.data.table import Fault, Table
 from mm.messages import say
-from mm.transforms.target.classes import probable_duplicates
 from mm.types import TargetData, labelled
 
 
@@ -68,7 +68,7 @@ def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[
         rows = "no training row is labelled" if train.any() else "there are no training rows to learn it from"
         raise ValueError(f"column '{columns[0]}': {rows}; look at datamodule.columns.target and .split")
     try:
-        values, data, found, written = module.reader(name).learn(cells, train, known)
+        values, data, found, written = module.reader(name).fit(cells, train, known)
     except ValueError as error:
         raise ValueError(f"column '{columns[0]}': {error}") from None
     if written is not None:
@@ -89,7 +89,7 @@ def class_counts(data: TargetData, values: Any) -> dict[str, int]:
 
     Args:
         data: What is known of the target.
-        values: Its values, as in TargetRead. Boxes are counted in all rows.
+        values: Its values, as in EncodedTarget. Boxes are counted in all rows.
     """
     counts = data.facts.get("counts", [])
     if data.kind == "boxes":

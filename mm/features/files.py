@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mm.types import Features, Read
+from mm.types import EncodedInput, Features
 
 DONE = "done.json"  # the last file that is written: a list, of each part what a reader must know
 
@@ -127,11 +127,11 @@ class FeatureStore:
             found.append(Features(*token, x["pooled"][number], x["position"][begin:end]))
         return found
 
-    def __call__(self, raw: Any, train: bool = False) -> Read:
+    def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         if raw in self.faults:
             raise ValueError(self.faults[raw])
         notes = self.notes.get(raw, ())
-        return Read(self.windows(raw), raw in self.cut, unknown=raw in self.unknown, notes=notes)  # type: ignore[arg-type]
+        return EncodedInput(self.windows(raw), raw in self.cut, unknown=raw in self.unknown, notes=notes)  # type: ignore[arg-type]
 
     def finish(self, x: Tensor) -> Tensor:
         return x

@@ -33,13 +33,22 @@ class BottleneckLayer(nn.Module):
 
 
 class BottleneckFusion(Configurable, nn.Module):
-    """Each input has its own transformer, which sees of the others only the bottleneck tokens (MBT, Nagrani 2021).
+    """Fuse inputs that exchange information only through a few bottleneck tokens (MBT, Nagrani et al. 2021).
 
-    Every layer of every input updates the bottleneck tokens; their mean over the inputs that are present is what the
-    next layer reads. The pooled vector is the mean of the present inputs' class tokens, the tokens are those of all
-    inputs, in their order.
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; bottlenecks: how many tokens.
-    Errors: ValueError where `heads` does not divide `embed_dim`, or one layer is to exchange something.
+    Each input has a transformer of its own, which attends to its tokens and to the bottleneck tokens. Every layer of
+    every input updates the bottleneck tokens; the next layer reads their mean over the inputs that are present. The
+    pooled vector is the mean of the class tokens of the present inputs. The tokens are those of all inputs, in order.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        num_bottleneck_tokens: Number K of bottleneck tokens.
+        num_layers: Number of transformer layers of each input, 2 or more.
+        num_heads: Number of attention heads; it divides `embed_dim`.
+        dropout: Dropout probability.
+
+    Raises:
+        ValueError: If `num_heads` does not divide `embed_dim`, or there is only one layer.
     """
 
     def __init__(
@@ -47,23 +56,23 @@ class BottleneckFusion(Configurable, nn.Module):
         *,
         inputs: Sequence[str],
         embed_dim: int,
-        bottlenecks: int = 4,
-        layers: int = 2,
-        heads: int = 4,
-        dropout: float = 0.0,
+        num_bottleneck_tokens: int = 4,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        dropout: float = 0.1,
     ):
         super().__init__()
-        if layers < 2:
+        if num_layers < 2:
             raise ValueError(
-                f"model.fusion.layers: got {layers}, wanted 2 or more: a layer reads what the one before wrote "
+                f"model.fusion.num_layers: got {num_layers}, wanted 2 or more: a layer reads what the one before wrote "
                 "into the bottleneck"
             )
         self.inputs = list(inputs)
         self.embedding = TokenEmbedding(self.inputs, embed_dim)
         self.class_token = nn.Parameter(torch.randn(len(self.inputs), 1, 1, embed_dim) * 0.02)
-        self.bottleneck = nn.Parameter(torch.randn(1, bottlenecks, embed_dim) * 0.02)
+        self.bottleneck = nn.Parameter(torch.randn(1, num_bottleneck_tokens, embed_dim) * 0.02)
         n = len(self.inputs)
-        self.layers = nn.ModuleList(BottleneckLayer(n, embed_dim, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(BottleneckLayer(n, embed_dim, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, features: dict[str, Features]) -> Features:

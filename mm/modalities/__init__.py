@@ -13,7 +13,7 @@ from mm.modalities.base import Modality, Sound
 from mm.modalities.tabular import Tabular
 from mm.modalities.text import Text
 from mm.modalities.vision import Vision
-from mm.types import Aligned, DataSpec, InputSpec, TargetTransform, Transform
+from mm.types import Aligned, DataSpec, InputSpec, TargetCodec, Transform
 
 __all__ = [
     "Modality",
@@ -73,7 +73,7 @@ def modality_of_file(suffix: str) -> str | None:
 
 def default_transforms(
     spec: DataSpec,
-    codecs: Mapping[str, TargetTransform] | None = None,
+    codecs: Mapping[str, TargetCodec] | None = None,
     needs: Mapping[str, InputSpec] | None = None,
 ) -> dict[str, Transform]:
     """Return the Transforms that the inputs of some data are read by.

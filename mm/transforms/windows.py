@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from mm.types import Read
+from mm.types import EncodedInput
 
 TOO_LONG = ("truncate", "truncate_left", "refuse", "window")
 
@@ -44,7 +44,7 @@ def starts(count: int, length: int, overlap: float) -> list[int]:
     return [*range(0, count - length, step), count - length]
 
 
-def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit: str, extra: int = 0) -> Read:
+def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit: str, extra: int = 0) -> EncodedInput:
     """Cut, refuse or window a sequence. (T,) -> windows of at most (max_length - extra,)
 
     too_long: truncate keeps its begin, truncate_left its end; overlap: part of a window that the next one repeats;
@@ -52,14 +52,14 @@ def limit(x: Tensor, max_length: int | None, too_long: str, overlap: float, unit
     Errors: ValueError where it is refused.
     """
     if max_length is None or len(x) + extra <= max_length:
-        return Read([x], False)
+        return EncodedInput([x], False)
     if too_long == "refuse":
         raise ValueError(
             f"{len(x) + extra} {unit} are too long, at most {max_length} are read; set too_long to truncate or window"
         )
     length = max_length - extra
     if too_long == "truncate":
-        return Read([x[:length]], True)
+        return EncodedInput([x[:length]], True)
     if too_long == "truncate_left":
-        return Read([x[-length:]], True)
-    return Read([x[s : s + length] for s in starts(len(x), length, overlap)], False)
+        return EncodedInput([x[-length:]], True)
+    return EncodedInput([x[s : s + length] for s in starts(len(x), length, overlap)], False)

@@ -27,7 +27,7 @@ def report(tmp_path_factory):
     os.chdir(folder)
     try:
         data = make_data()
-        model = mm.build(data.spec, text="bag", embed_dim=16)
+        model = mm.build(data.spec, text="hashed_ngrams", embed_dim=16)
         return mm.train(model, data, max_epochs=2, run="first", progress_bar=False, overrides=CPU)
     finally:
         os.chdir(before)
@@ -35,12 +35,12 @@ def report(tmp_path_factory):
 
 def test_run_holds_its_config_and_what_differs_from_the_defaults(report):
     config = yaml.safe_load((report.folder / "config.yaml").read_text())
-    assert config["model"]["encoders"]["text"]["_target_"] == "mm.encoders.text.bag.TextBag"
+    assert config["model"]["encoders"]["text"]["_target_"] == "mm.encoders.text.hashed_ngrams.TextHashedNgrams"
     assert config["model"]["embed_dim"] == 16
     assert config["datamodule"]["_target_"] == "mm.datamodules.manifest.ManifestDataModule"
     words = yaml.safe_load((report.folder / "overrides.yaml").read_text())
     assert {"trainer.max_epochs=2", "seed=0", "model.embed_dim=16"} <= set(words)
-    assert "model.encoders.text._target_=mm.encoders.text.bag.TextBag" in words
+    assert "model.encoders.text._target_=mm.encoders.text.hashed_ngrams.TextHashedNgrams" in words
     assert report.files["predictions"].is_file()
     assert report.model.path == report.folder / "model"
 
@@ -56,7 +56,7 @@ def test_compare_takes_runs_from_python(report, capsys):
 def test_runs_of_other_models_are_other_settings(report, tmp_path, monkeypatch):
     monkeypatch.chdir(report.folder.parents[1])
     data = make_data()
-    model = mm.build(data.spec, text="bag", embed_dim=8)
+    model = mm.build(data.spec, text="hashed_ngrams", embed_dim=8)
     mm.train(model, data, max_epochs=2, run="narrow", progress_bar=False, overrides=CPU)
     (ranking,) = mm.compare("outputs").rankings
     assert {setting.overrides for setting in ranking.settings} == {("model.embed_dim=16",), ("model.embed_dim=8",)}
@@ -93,7 +93,7 @@ def test_predict_leaves_data_and_model_as_they_are(report):
 
 def test_benchmark_and_batch_size_train_a_copy(report):
     data = make_data(batch_size=2)
-    model = mm.build(data.spec, text="bag", embed_dim=16)
+    model = mm.build(data.spec, text="hashed_ngrams", embed_dim=16)
     before = {name: x.clone() for name, x in model.state_dict().items()}
     profile = mm.benchmark(model, data, steps=10, warmup=1, overrides=CPU)
     assert profile.metrics["benchmark/step_seconds"] > 0
@@ -127,7 +127,7 @@ def test_diagnose_refuses_a_folder_without_a_run(tmp_path):
 
 def test_weights_of_a_run_begin_another(report):
     data = make_data()
-    model = mm.build(data.spec, text="bag", embed_dim=16, seed=5)
+    model = mm.build(data.spec, text="hashed_ngrams", embed_dim=16, seed=5)
     overrides = [
         f"model.init_from={report.folder / 'model'}",
         "task.optimizer.weight_decay=0",

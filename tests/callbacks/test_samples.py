@@ -15,10 +15,10 @@ from mm.heads.classification import ClassificationHead
 from mm.heads.multilabel import MultilabelHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
+from mm.targets.classes import ClassTarget
+from mm.targets.multilabel import MultilabelTarget
+from mm.targets.regression import RegressionTarget
 from mm.transforms.audio.waveform import Waveform
-from mm.transforms.target.classes import Classes
-from mm.transforms.target.labels import Labels
-from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 from mm.types import DataSpec, Features, InputData, TargetData
@@ -84,10 +84,10 @@ def trainer():
             samples.append(Sample(reads, {name: values[row] for name, values in targets.items()}, row))
         return finish(collate(samples, transforms), transforms)
 
-    readers = {"kind": Classes(), "traits": Labels(), "age": Number()}
+    readers = {"kind": ClassTarget(), "traits": MultilabelTarget(), "age": RegressionTarget()}
 
     def truth(name, row):
-        return readers[name].readable(targets[name][row], spec.targets[name])
+        return readers[name].decode(targets[name][row], spec.targets[name])
 
     datamodule = SimpleNamespace(
         inputs=RAW,

@@ -8,7 +8,7 @@ import pytest
 
 import mm
 from mm.checkpoint import read_config
-from mm.checkpoint.upgrade import FORMAT, MOVED_MODULES, rename_classes
+from mm.checkpoint.upgrade import FORMAT
 
 HERE = Path(__file__).parent
 
@@ -46,11 +46,3 @@ def test_unknown_format_is_an_error_that_names_the_formats(tmp_path):
     (tmp_path / "config.yaml").write_text("{format: 3, requires: {}, model: {}, transforms: {}, spec: {}}")
     with pytest.raises(ValueError, match=rf"got format 3, this mm reads 4 to {FORMAT}; install the mm that wrote it"):
         read_config(tmp_path)
-
-
-def test_moved_classes_are_renamed_everywhere(monkeypatch):
-    monkeypatch.setitem(MOVED_MODULES, "mm.old", "mm.new")
-    renamed: dict[str, str] = {}
-    node = {"a": [{"_target_": "mm.old.Part", "b": {"_target_": "mm.other.Part"}}]}
-    assert rename_classes(node, renamed) == {"a": [{"_target_": "mm.new.Part", "b": {"_target_": "mm.other.Part"}}]}
-    assert renamed == {"mm.old.Part": "mm.new.Part"}

@@ -16,12 +16,12 @@ from PIL import Image
 
 from mm.data.module import DataModule
 from mm.datamodules.manifest import ManifestDataModule
+from mm.targets.boxes import BoxTarget
+from mm.targets.classes import ClassTarget
+from mm.targets.multilabel import MultilabelTarget
+from mm.targets.tags import TagTarget
+from mm.targets.transcript import TranscriptTarget
 from mm.text_column import TextColumn
-from mm.transforms.target.boxes import Boxes
-from mm.transforms.target.classes import Classes
-from mm.transforms.target.labels import Labels
-from mm.transforms.target.spelling import Spelling
-from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
 from mm.types import TargetData
 
@@ -118,7 +118,7 @@ def test_parquet(make: Make, tmp_path: Path) -> None:
     )
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     targets = {"grade": "grade", "floats": "floats", "tags": "tags"}
-    module = make("a.parquet", text="text", targets=targets, readers={"tags": Labels()})
+    module = make("a.parquet", text="text", targets=targets, readers={"tags": MultilabelTarget()})
     spec = module.table.spec.targets
     assert spec["grade"].classes == spec["floats"].classes == ("3", "9", "10")
     assert module.table.targets["tags"].tolist() == [[1, 1], [0, 0], [-100, -100], [1, 0]]
@@ -180,7 +180,7 @@ def test_validation_is_made_of_training_rows(make: Make) -> None:
     assert Counter(split[10:].tolist()) == {"train": 32, "val": 8}
 
 
-@pytest.mark.parametrize("readers", [{}, {"target": Classes()}])
+@pytest.mark.parametrize("readers", [{}, {"target": ClassTarget()}])
 def test_made_splits_are_stratified_and_grouped(make: Make, readers: dict) -> None:
     text = "text,target,group\n" + "".join(f"w{k},{'a' if k % 5 else 'b'},g{k // 4}\n" for k in range(100))
     plain = make("a.csv", text.replace(",group", ",other"), text="text", target="target", readers=readers).table
@@ -245,7 +245,7 @@ class TestWhole:
         module = make("notes", kind=partial(ManifestDataModule, folder="text"), whole=True)
         assert module.table.ids == ["1.txt"]
         with pytest.raises(ValueError, match="lies in no class folder"):
-            make("notes", kind=partial(ManifestDataModule, folder="text", readers={"target": Classes()}))
+            make("notes", kind=partial(ManifestDataModule, folder="text", readers={"target": ClassTarget()}))
 
 
 def test_folders_of_each_modality(make: Make, tmp_path: Path) -> None:
@@ -311,22 +311,22 @@ def test_one_class_over_several_files(make: Make, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("reader", "cell"),
     [
-        (Labels(), "{name}|{name}"),
-        (Tags("text"), "B-{name}"),
-        (Boxes("vision"), '[{{"label": "{name}", "box": [0, 0, 4, 4]}}]'),
-        (Spelling("audio"), "{name}"),
+        (MultilabelTarget(), "{name}|{name}"),
+        (TagTarget("text"), "B-{name}"),
+        (BoxTarget("vision"), '[{{"label": "{name}", "box": [0, 0, 4, 4]}}]'),
+        (TranscriptTarget("audio"), "{name}"),
     ],
 )
 def test_composed_and_decomposed_names(reader, cell: str) -> None:
     """Of every kind of target with classes; a model that knows the decomposed spelling alone takes both, too."""
     cells = [cell.format(name=name) for name in (*CAFE, "tea")]
-    values, data, faults, _ = reader.learn(cells, np.ones(3, dtype=bool), None)
+    values, data, faults, _ = reader.fit(cells, np.ones(3, dtype=bool), None)
     assert not faults
     assert torch.equal(values[0], values[1])
     assert not any(unicodedata.normalize("NFC", name) != name for name in data.classes)
     old = replace(data, classes=tuple(unicodedata.normalize("NFD", name) for name in data.classes))
     if reader.kind != "spelling":  # its classes are single letters
-        again = reader.learn(cells, np.ones(3, dtype=bool), old)
+        again = reader.fit(cells, np.ones(3, dtype=bool), old)
         assert not again.faults
         assert all(torch.equal(a, b) for a, b in zip(again.values, values))
 
@@ -334,7 +334,7 @@ def test_composed_and_decomposed_names(reader, cell: str) -> None:
 def test_a_model_of_decomposed_letters() -> None:
     letters = tuple(sorted({*CAFE[1], *"tea"}))
     known = TargetData(kind="spelling", classes=letters)
-    values, _, faults, _ = Spelling("audio").learn([*CAFE, "é"], np.ones(3, dtype=bool), known)
+    values, _, faults, _ = TranscriptTarget("audio").fit([*CAFE, "é"], np.ones(3, dtype=bool), known)
     assert not faults
     assert values[0].tolist() == values[1].tolist() == [letters.index(letter) for letter in CAFE[1]]
 

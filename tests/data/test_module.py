@@ -17,11 +17,11 @@ from mm.data.module import DataModule
 from mm.data.sampling import Draw
 from mm.features.store import notes_of
 from mm.runs.summary import data_notes
+from mm.targets.multilabel import MultilabelTarget
+from mm.targets.regression import RegressionTarget
+from mm.targets.span import SpanTarget
 from mm.transforms.audio.waveform import Waveform
 from mm.transforms.corrupt.corrupted import Corrupted, Without
-from mm.transforms.target.answers import Answers
-from mm.transforms.target.labels import Labels
-from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 from mm.types import (
@@ -254,7 +254,7 @@ def test_a_target_that_was_cut_off_is_refused_in_training_and_measured_in_a_test
     """A limit on what is read may not take the rows out of a score that it makes harder."""
     lines = "t,a,s\nthe cat sees,cat,train\nthe cat sees,sees,train\nthe cat sees,sees,test\nthe cat sees,dog,val"
     names = {"text": "t", "target": "a", "split_column": "s"}
-    module = make("a.csv", lines, readers={"target": Answers("text")}, on_error=policy, **names)
+    module = make("a.csv", lines, readers={"target": SpanTarget("text")}, on_error=policy, **names)
     module.use({"text": Tokens("bytes", 8, places=True)})
     (batch,) = module.loader("test")
     assert batch.row.tolist() == [2] and not labelled(batch.targets["target"]).any()
@@ -283,8 +283,9 @@ def test_absent_cells_and_inputs(make: Callable[..., DataModule]) -> None:
 
 
 def test_filler_rows(make: Callable[..., DataModule]) -> None:
-    table = make("a.csv", "text,target,score,split\nx,a,1,train\nv,a,2,val\n", text="text", readers={"score": Number()},
-                 targets={"target": "target", "score": "score"}).table  # fmt: skip
+    lines = "text,target,score,split\nx,a,1,train\nv,a,2,val\n"
+    columns = {"target": "target", "score": "score"}
+    table = make("a.csv", lines, text="text", readers={"score": RegressionTarget()}, targets=columns).table
     read = Rows(table, {"text": Tokens("bytes")}, "raise", True)[Draw(-1, 0)]
     assert read.sample.row == -1
     assert read.sample.inputs == {"text": None}
@@ -342,7 +343,7 @@ def test_balanced_classes(make: Callable[..., DataModule], tmp_path: Path) -> No
 def test_rows_of_several_labels_are_drawn_by_the_rarest(make: Callable[..., DataModule]) -> None:
     labels = ["common"] * 40 + ["common|rare"] * 4 + ["odd|common"] * 8 + ["|"] * 4
     text = "\n".join(["a,b,split", *(f"text {i},{label},train" for i, label in enumerate(labels)), "x,odd,val"])
-    built = make("rows.csv", text, text="a", target="b", readers={"target": Labels()}, balance="target")
+    built = make("rows.csv", text, text="a", target="b", readers={"target": MultilabelTarget()}, balance="target")
     assert Counter(labels[row] for row in drawn(built, 0)) == dict.fromkeys(set(labels), 14)
 
 
@@ -350,7 +351,14 @@ def test_only_classes_are_balanced(make: Callable[..., DataModule]) -> None:
     with pytest.raises(
         ValueError, match=r"rows of 'target' have no classes: it is a target of kind number, wanted one"
     ):
-        make("rows.csv", "a,b\n" + "x,1\n" * 20, text="a", target="b", readers={"target": Number()}, balance="target")
+        make(
+            "rows.csv",
+            "a,b\n" + "x,1\n" * 20,
+            text="a",
+            target="b",
+            readers={"target": RegressionTarget()},
+            balance="target",
+        )
 
 
 def drawn(built: DataModule, epoch: int) -> list[int]:

@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mm.datamodules.manifest import ManifestDataModule
+from mm.targets.multilabel import MultilabelTarget
+from mm.targets.regression import RegressionTarget
 from mm.transforms.audio.waveform import Waveform
 from mm.transforms.tabular.row import Row
-from mm.transforms.target.labels import Labels
-from mm.transforms.target.number import Number
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
 
@@ -277,7 +277,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tables(folder: Path, case: Case) -> None:
     path = folder / f"rows.{case.format}"
     write_table(case, path)
-    readers: dict[str, Any] = {"class": {}, "number": {"target": Number()}, "labels": {"target": Labels()}}[case.kind]
+    readers: dict[str, Any] = {
+        "class": {},
+        "number": {"target": RegressionTarget()},
+        "labels": {"target": MultilabelTarget()},
+    }[case.kind]
     module = ManifestDataModule(
         path=str(path),
         columns=NO_COLUMNS | case.roles,

@@ -2,8 +2,8 @@ import pytest
 
 from mm.data.targets import check_labelled
 from mm.datamodules.manifest import ManifestDataModule
+from mm.targets.tags import TagTarget
 from mm.transforms.audio.waveform import Waveform
-from mm.transforms.target.tags import Tags
 from mm.transforms.text.tokens import Tokens
 
 NONE = {"val": 0.0, "test": 0.0}
@@ -27,7 +27,7 @@ def test_tags_of_a_mixture_beside_another_input(make, tmp_path) -> None:
         return ManifestDataModule(path=paths, **shared)
 
     module = make(
-        "a.csv", kind=build, text="text", target="mark", split=NONE, readers={"target": Tags("text")}, use=False
+        "a.csv", kind=build, text="text", target="mark", split=NONE, readers={"target": TagTarget("text")}, use=False
     )
     module.use({"text": Tokens("bytes", places=True), "audio": Waveform(8000)})
     assert module.batch([0, 1]).targets["target"].tolist() == [[1, -100, -100, -100, 0, -100], [0] + [-100] * 5]
@@ -52,7 +52,7 @@ def test_where_nothing_trains_all_rows_say_which_classes_there_are(make) -> None
 LABELS = "text,y,split\na,l,train\nb,k,train\nc,{val},val\n{text},l,val\ne,{test},test\n"
 
 
-@pytest.mark.parametrize("reader", [{}, {"target": Tags("text")}])
+@pytest.mark.parametrize("reader", [{}, {"target": TagTarget("text")}])
 def test_validation_rows_without_a_label_are_found_before_training(make, capsys, reader) -> None:
     """Of values in one tensor, and in a list of tensors; a label of a row without an input does not count."""
     data = LABELS.replace(",l", ",O").replace(",k", ",O") if reader else LABELS

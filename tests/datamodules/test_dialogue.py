@@ -1,7 +1,7 @@
 import pytest
 
 from mm.datamodules.dialogue import DialogueDataModule, split_turns
-from mm.transforms.target.classes import Classes
+from mm.targets.classes import ClassTarget
 
 HOW = {"batch_size": 2, "num_workers": 0, "on_error": "raise", "split": {"val": 0.0, "test": 0.0, "seed": 0}, "seed": 0}
 TALK = "Doctor: What is it?\nPatient: My back.\nIt hurts: badly.\nDoctor: Since when?\n\nPatient: May."
@@ -15,7 +15,7 @@ def path(tmp_path):
 
 def module(path, **how) -> DialogueDataModule:
     own = {"column": "dialogue", "speaker": None, "history": 2, "reply": False} | how
-    return DialogueDataModule(path, **own, **HOW, readers={"target": Classes()})
+    return DialogueDataModule(path, **own, **HOW, readers={"target": ClassTarget()})
 
 
 def test_turns():

@@ -5,7 +5,7 @@ import pytest
 
 from mm.datamodules.digit_questions import PICTURES, QUESTIONS, DigitQuestionsDataModule
 from mm.datamodules.digits import WORDS
-from mm.transforms.target.classes import Classes
+from mm.targets.classes import ClassTarget
 
 HOW = {"batch_size": 2, "num_workers": 0, "on_error": "raise", "split": {"val": 0.1, "test": 0.1, "seed": 0}, "seed": 0}
 COUNT = {"train": 60, "val": 20, "test": 40}
@@ -14,7 +14,7 @@ COUNT = {"train": 60, "val": 20, "test": 40}
 def test_answers_are_right_and_splits_apart():
     if "MM_DATA" not in os.environ:
         pytest.skip("needs MM_DATA, the folder with the data sets")
-    how = HOW | {"readers": {"target": Classes()}}
+    how = HOW | {"readers": {"target": ClassTarget()}}
     module = DigitQuestionsDataModule(os.environ["MM_DATA"], COUNT, 0, **how)
     table = module.table
     assert [(table.split == split).sum() for split in COUNT] == [60, 20, 40]

@@ -4,8 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from mm.datamodules.digits import RATE, DigitsDataModule, misspelt, tones
-from mm.transforms.target.number import Number
-from mm.transforms.target.tags import Tags
+from mm.targets.regression import RegressionTarget
+from mm.targets.tags import TagTarget
 from mm.types import TargetData
 
 # ITU-T Q.23, written down anew: key -> low, high tone in Hz
@@ -71,7 +71,7 @@ EVERY = {"digit": "digit", "ear": "heard", "odd": "parity", "total": "sum", "wor
 
 
 def test_several_targets() -> None:
-    readers = {"total": Number(), "words": Tags("text")}
+    readers = {"total": RegressionTarget(), "words": TagTarget("text")}
     module = build(sound="another", targets=EVERY, readers=readers, typos=0.0)
     table, seen = module.table, load_digits().target.tolist()
     assert list(table.spec.targets) == list(EVERY)

@@ -79,9 +79,9 @@ def test_histories_end_before_the_row_whatever_the_order_of_the_file(make):
 
 
 def test_ratings_are_a_target(make):
-    from mm.transforms.target.number import Number
+    from mm.targets.regression import RegressionTarget
 
-    table = make(targets={"target": "rating", "item": None}, readers={"target": Number()}).table
+    table = make(targets={"target": "rating", "item": None}, readers={"target": RegressionTarget()}).table
     assert table.targets["target"][:4].tolist() == [3, 5, 1, 4]
     assert table.targets["target"][8:].isnan().all()
     assert list(table.spec.targets) == ["target"]

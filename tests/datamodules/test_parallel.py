@@ -4,7 +4,7 @@ import pytest
 
 from mm.data.readers.lines import read_lines
 from mm.datamodules.parallel import ParallelDataModule
-from mm.transforms.target.written import Written
+from mm.targets.text import TextTarget
 
 HOW = {"batch_size": 2, "num_workers": 0, "on_error": "raise", "split": {"val": 0.0, "test": 0.0, "seed": 0}, "seed": 0}
 
@@ -23,7 +23,7 @@ def test_rows_are_lines_side_by_side(tmp_path):
         "train": {"text": str(tmp_path / "a.gz"), "target": paths["b"]},
         "test": {"text": paths["c"], "target": paths["d"]},
     }
-    module = ParallelDataModule(path, readers={"target": Written("bpe", 300, 30, str(tmp_path))}, **HOW)
+    module = ParallelDataModule(path, readers={"target": TextTarget("bpe", 300, 30, str(tmp_path))}, **HOW)
     table = module.table
     assert list(table.inputs["text"]) == ["a dog", "a cat", "", "a man"]
     assert [module.truth("target", row) for row in range(4)] == ["ein Hund", "eine Katze", None, "ein Mann"]

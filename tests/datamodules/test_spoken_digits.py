@@ -9,7 +9,7 @@ import torch
 from clips import told, write_clips
 
 from mm.datamodules.spoken_digits import RATE, TAKES, SpokenDigitsDataModule
-from mm.transforms.target.spelling import Spelling
+from mm.targets.transcript import TranscriptTarget
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 USUAL = {"count": {"train": 40, "val": 10, "test": 20}, "digits": [3, 5], "gap": [0.01, 0.02], "data_seed": 0}
@@ -25,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(root: Path, **changed: object) -> SpokenDigitsDataModule:
     given = USUAL | {"held_out": None} | changed
-    return SpokenDigitsDataModule(path=str(root), readers={"target": Spelling("audio", "words")}, **given)
+    return SpokenDigitsDataModule(path=str(root), readers={"target": TranscriptTarget("audio", "words")}, **given)
 
 
 def heard(wave: np.ndarray) -> list[tuple[int, str, int]]:

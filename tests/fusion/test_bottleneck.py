@@ -26,7 +26,7 @@ def outputs(fusion, features) -> list[list[torch.Tensor]]:
 
 def test_another_input_is_seen_one_layer_later():
     torch.manual_seed(0)
-    fusion = BottleneckFusion(inputs=NAMES, embed_dim=8, layers=2, heads=2).eval()
+    fusion = BottleneckFusion(inputs=NAMES, embed_dim=8, num_layers=2, num_heads=2).eval()
     features = {"text": random_features(2, 3, 8), "audio": random_features(2, 4, 8)}
     before = outputs(fusion, features)
     after = outputs(fusion, {**features, "text": random_features(2, 3, 8)})
@@ -36,7 +36,7 @@ def test_another_input_is_seen_one_layer_later():
 
 def test_the_next_layer_reads_the_mean_over_those_present():
     torch.manual_seed(0)
-    fusion = BottleneckFusion(inputs=NAMES, embed_dim=8, bottlenecks=2, layers=2, heads=2).eval()
+    fusion = BottleneckFusion(inputs=NAMES, embed_dim=8, num_bottleneck_tokens=2, num_layers=2, num_heads=2).eval()
     there = torch.tensor([True, False])
     features = {"text": random_features(2, 3, 8), "audio": random_features(2, 4, 8, there)}
     read = []
@@ -48,8 +48,8 @@ def test_the_next_layer_reads_the_mean_over_those_present():
 
 def test_beside_an_absent_input_an_input_is_as_if_alone():
     torch.manual_seed(0)
-    fusion = BottleneckFusion(inputs=NAMES, embed_dim=8, layers=3, heads=2).eval()
-    alone = BottleneckFusion(inputs=["text"], embed_dim=8, layers=3, heads=2).eval()
+    fusion = BottleneckFusion(inputs=NAMES, embed_dim=8, num_layers=3, num_heads=2).eval()
+    alone = BottleneckFusion(inputs=["text"], embed_dim=8, num_layers=3, num_heads=2).eval()
     both = fusion.state_dict()
     own = {name: both[name] for name in alone.state_dict()}  # the first input's parts have the same names
     own["class_token"], own["embedding.kind"] = both["class_token"][:1], both["embedding.kind"][:1]
@@ -61,5 +61,5 @@ def test_beside_an_absent_input_an_input_is_as_if_alone():
 
 
 def test_one_layer_would_exchange_nothing():
-    with pytest.raises(ValueError, match="model.fusion.layers: got 1, wanted 2 or more"):
-        BottleneckFusion(inputs=NAMES, embed_dim=8, layers=1)
+    with pytest.raises(ValueError, match="model.fusion.num_layers: got 1, wanted 2 or more"):
+        BottleneckFusion(inputs=NAMES, embed_dim=8, num_layers=1)

@@ -37,8 +37,8 @@ YAML = f"""# @package model.heads.target
 _target_: {__name__}.OrdinalHead
 classes: ???
 embed_dim: ${{model.embed_dim}}
-reads:
-  _target_: mm.transforms.target.classes.Classes
+target_codec:
+  _target_: mm.targets.classes.ClassTarget
 metrics:
   accuracy:
     _target_: torchmetrics.classification.MulticlassAccuracy

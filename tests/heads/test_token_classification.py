@@ -13,7 +13,7 @@ from mm.heads.token_classification import TokenClassificationHead
 from mm.metrics.entities import Entities
 from mm.predictions import TokenCategorical
 from mm.predictions.token_categorical import allowed, entities, viterbi
-from mm.transforms.target.tags import Tags
+from mm.targets.tags import TagTarget
 from mm.transforms.text.tokens import Tokens
 from mm.types import IGNORE, Features
 from mm.windows import side_by_side
@@ -144,9 +144,9 @@ def test_side_by_side_by_hand():
 
 
 def test_it_learns_by_heart():
-    tokens, reads = Tokens("bytes", places=True), Tags("text")
+    tokens, reads = Tokens("bytes", places=True), TagTarget("text")
     texts, cells = ["Ann met Bob Lee in Rome", "so it goes"], ["B-a O B-a I-a O B-b", "O O O"]
-    values, data, _, _ = reads.learn(cells, torch.ones(2, dtype=torch.bool).numpy(), None)
+    values, data, _, _ = reads.fit(cells, torch.ones(2, dtype=torch.bool).numpy(), None)
     reads_ = [tokens(text) for text in texts]
     rows = [Sample({"text": r}, {"t": reads.align(v, r)}, i) for i, (r, v) in enumerate(zip(reads_, values))]
     batch = collate(rows, {"text": tokens})

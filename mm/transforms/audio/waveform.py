@@ -16,7 +16,7 @@ from mm.transforms.audio.container import Container, inspect
 from mm.transforms.augment import AugmentError, augmented
 from mm.transforms.stored import Stored
 from mm.transforms.windows import check_limit, check_multiple, limit, room
-from mm.types import Read
+from mm.types import EncodedInput
 
 LARGEST_KERNEL = 100_000_000  # floats of a resampling kernel, 400 MB: 11127 -> 16000 Hz, but no broken header
 LARGEST_RATIO = 100  # of two rates; a header of 1 Hz would make hours of a second
@@ -33,8 +33,8 @@ class Waveform(Configurable):
     sample_rate: Hz, that of an array alone too; max_length: samples; too_long, overlap: see limit; augment: torchaudio
     transforms, in training only, on (L,); pad_multiple: batches are padded to whole ones of so many samples. Several
     channels are averaged.
-    What was changed is noted in Read.notes: `upsampled`, `downsampled`, and `mixed_down` where several channels were
-    averaged.
+    `EncodedInput.notes` states what was changed: `upsampled`, `downsampled`, and `mixed_down` where several channels
+    were averaged.
     Errors: ValueError where it is no sound, empty, cut off, not finite, or beyond -4..4.
     """
 
@@ -57,13 +57,13 @@ class Waveform(Configurable):
         self.filler = torch.zeros(sample_rate // 10)  # convolutions of an encoder need some length
         self.meta: dict[str, Tensor] = {}
 
-    def __call__(self, raw: Any, train: bool = False) -> Read:
+    def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         wave, rate, channels = open_channels(raw, self.sample_rate)
         check_samples(wave)
         read = self.prepare(wave, rate, train)
         return read._replace(notes=("mixed_down", *read.notes)) if channels > 1 else read
 
-    def prepare(self, wave: Tensor, rate: int, train: bool = False) -> Read:
+    def prepare(self, wave: Tensor, rate: int, train: bool = False) -> EncodedInput:
         """Resample, augment and limit samples that were read.
 
         Args:

@@ -10,9 +10,9 @@ from torch import Tensor
 from mm.transforms.audio.waveform import Waveform, check_samples, open_sound
 from mm.transforms.text.tokens import Tokens
 from mm.transforms.vision.pixels import Pixels
-from mm.types import Features, Read, Transform
+from mm.types import EncodedInput, Features, Transform
 
-NOTHING = Read([], False)
+NOTHING = EncodedInput([], False)
 
 
 class Corrupted:
@@ -55,7 +55,7 @@ class Corrupted:
         self.filler, self.multiple, self.meta = transform.filler, transform.multiple, transform.meta
         self.finish, self.lengths = transform.finish, transform.lengths
 
-    def __call__(self, raw: Any, train: bool = False) -> Read:
+    def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         found = self.raw[raw]
         if found is None or (isinstance(found, str) and not found):
             return NOTHING
@@ -76,30 +76,30 @@ class Without:
         self.filler, self.multiple, self.meta = transform.filler, transform.multiple, transform.meta
         self.finish, self.lengths = transform.finish, transform.lengths
 
-    def __call__(self, raw: Any, train: bool = False) -> Read:
+    def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         read = self.transform(raw)
         return NOTHING._replace(taken=True) if raw in self.lost and read.windows else read
 
 
-def read_text(transform: Transform, raw: Any, corrupt: Callable[..., str]) -> Read:
+def read_text(transform: Transform, raw: Any, corrupt: Callable[..., str]) -> EncodedInput:
     """The text, or both of a pair, before it becomes tokens."""
     if isinstance(raw, list | tuple):
         return transform([corrupt(x) if isinstance(x, str) else x for x in raw])
     return transform(corrupt(raw) if isinstance(raw, str) else raw)
 
 
-def read_pixels(transform: Transform, raw: Any, corrupt: Callable[..., Tensor]) -> Read:
+def read_pixels(transform: Transform, raw: Any, corrupt: Callable[..., Tensor]) -> EncodedInput:
     """Pixels of the size that the encoder reads, still bytes."""
     read = transform(raw)
     return read._replace(windows=[corrupt(x) for x in read.windows])
 
 
-def read_wave(transform: Any, raw: Any, corrupt: Callable[..., Tensor]) -> Read:
+def read_wave(transform: Any, raw: Any, corrupt: Callable[..., Tensor]) -> EncodedInput:
     """The whole sound, at its own rate, before it is resampled and truncated. Noise may go beyond -1..1."""
     wave, rate = open_sound(raw, transform.sample_rate)
     check_samples(wave)
     return transform.prepare(corrupt(wave, rate), rate)
 
 
-READERS: dict[str, Callable[..., Read]] = {"text": read_text, "vision": read_pixels, "audio": read_wave}
+READERS: dict[str, Callable[..., EncodedInput]] = {"text": read_text, "vision": read_pixels, "audio": read_wave}
 KNOWN = {"vision": Pixels, "audio": Waveform}

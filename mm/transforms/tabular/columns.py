@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mm.cells import label_of, text_fault, text_of
+from mm.cells.classes import one_form, probable_duplicates, sort_classes
+from mm.cells.numbers import mean_and_std, value_of
 from mm.messages import near, say
 from mm.transforms.tabular.kinds import category_notes, check_names
-from mm.transforms.target.classes import one_form, probable_duplicates, sort_classes
-from mm.transforms.target.number import mean_and_std, value_of
 from mm.types import ColumnData
 
 KINDS = ("number", "category", "list")

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from mm.cells.numbers import HINTS, MOST_OTHERS, NUMBERLIKE, form_of, read_contents
 from mm.messages import listing
-from mm.transforms.target.numberlike import HINTS, MOST_OTHERS, NUMBERLIKE, form_of, read_contents
 from mm.types import ColumnData
 
 SEVERAL = 20  # different dates that may still be categories, such as days of a survey

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from mm.cells import text_of
+from mm.cells.classes import ClassIndex
+from mm.cells.numbers import value_of
 from mm.configurable import Configurable
 from mm.messages import listing, near
 from mm.transforms.tabular.columns import check_text, column_data, is_empty, names
-from mm.transforms.target.classes import ClassIndex
-from mm.transforms.target.number import value_of
 from mm.transforms.windows import check_multiple
-from mm.types import ColumnData, Read
+from mm.types import ColumnData, EncodedInput
 
 
 class Row(Configurable):
@@ -44,7 +44,7 @@ class Row(Configurable):
         self.filler = torch.zeros(1, 3)
         self.meta: dict[str, Tensor] = {}
 
-    def __call__(self, raw: Any, train: bool = False) -> Read:
+    def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         if not isinstance(raw, Mapping):
             raise ValueError(
                 f"got {type(raw).__name__}, wanted columns and their cells: {{{', '.join(map(repr, self.known))}: ...}}"
@@ -71,7 +71,7 @@ class Row(Configurable):
             cut |= len(kept) < len(found)
             unknown |= 0 in kept
             tokens += [(place, one, 0.0) for one in kept]
-        return Read([torch.tensor(tokens)] if tokens else [], cut, unknown=unknown)
+        return EncodedInput([torch.tensor(tokens)] if tokens else [], cut, unknown=unknown)
 
     def classes(self, place: int, cell: Any) -> list[int]:
         """Of a column's cell. Errors: ValueError where it should be a list and is none, or is no UTF-8."""

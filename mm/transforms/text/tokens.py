@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +9,9 @@ import torch.nn.functional as F
 
 from mm.configurable import Configurable
 from mm.messages import listing
+from mm.tokenizers import load_tokenizer
 from mm.transforms.windows import check_limit, check_multiple, limit, room
-from mm.types import Read, Vocabulary
+from mm.types import EncodedInput, Vocabulary
 
 SEPARATOR = 31  # "unit separator"
 
@@ -25,7 +25,7 @@ class Tokens(Configurable):
     pad_multiple: batches are padded to whole ones of so many tokens; places: also tell where each token lies in the
     text, of a pair in the second, as meta, all int32: `places` (T, 2), its first character and the one after its last,
     0 and 0 of others; `words` (T,), the number of the word that it begins, else -1, where words are what lies between
-    blanks; and `characters` (L,), the text's code points; markers: strings that are a token each, and their ids.
+    blanks; and `characters` (L,), the text's code points; marker_tokens: strings that are a token each, and their ids.
     Errors: ValueError where the text is not a string, empty, or not valid UTF-8, or a window of it lacks a marker; or
     there is no such tokenizer, or it can't tell places.
     """
@@ -38,7 +38,7 @@ class Tokens(Configurable):
         overlap: float = 0.25,
         pad_multiple: int = 1,
         places: bool = False,
-        markers: Mapping[str, int] | None = None,
+        marker_tokens: Mapping[str, int] | None = None,
     ):
         self.max_length = max_length
         self.overlap = overlap
@@ -47,7 +47,7 @@ class Tokens(Configurable):
         nothing = torch.zeros(0, dtype=torch.long)
         # The special tokens around a text; and those around and between the two of a pair.
         self.around, self.parting = (nothing, nothing), (nothing, torch.tensor([SEPARATOR + 1]), nothing)
-        self.markers = dict(markers or {})
+        self.markers = dict(marker_tokens or {})
         # What looks like a special token in a text is none, but for markers.
         self.how = {"verbose": False, "split_special_tokens": not self.markers}
         if tokenizer != "bytes":
@@ -67,7 +67,7 @@ class Tokens(Configurable):
         self.multiple = check_multiple(pad_multiple)
         self.random = False
 
-    def __call__(self, raw: Any, train: bool = False) -> Read:
+    def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         pair = isinstance(raw, list | tuple)
         if pair and len(raw) != 2:
             raise ValueError(f"got {len(raw)} texts, wanted one or a pair")
@@ -87,7 +87,7 @@ class Tokens(Configurable):
         windows = [torch.cat([ahead, window, end]) for window in read.windows]
         self.check_markers(windows)
         if not self.places:
-            return Read(windows, read.cut)
+            return EncodedInput(windows, read.cut)
         places = self.offsets(text)
         both = torch.cat([places, word_begins(text, places).unsqueeze(1)], dim=1)  # (T, 3)
         parts = limit(both, *how).windows
@@ -96,7 +96,7 @@ class Tokens(Configurable):
         words = [F.pad(part, around, value=-1) for part in in_one_window([part[:, 2] for part in parts])]
         characters = torch.tensor([ord(letter) for letter in text], dtype=torch.int32)
         each = zip(found, words, strict=True)
-        return Read(windows, read.cut, [{"places": p, "words": w, "characters": characters} for p, w in each])
+        return EncodedInput(windows, read.cut, [{"places": p, "words": w, "characters": characters} for p, w in each])
 
     def ids(self, text: str) -> torch.Tensor:
         """Of a text, without special tokens. -> (T,)"""
@@ -233,21 +233,3 @@ def byte_places(text: str) -> torch.Tensor:
     sizes = torch.tensor([len(letter.encode()) for letter in text])
     first = torch.arange(len(text), dtype=torch.int32).repeat_interleave(sizes)
     return torch.stack([first, first + 1], dim=1)
-
-
-def load_tokenizer(name: str, markers: Sequence[str] = ()) -> Any:
-    """markers: strings that become tokens of it. Errors: ValueError where there is none of that name."""
-    from transformers import AddedToken, AutoTokenizer  # slow to import, needed by some models only
-
-    try:
-        # A folder has all of it: nothing is asked of a hub.
-        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=Path(name).is_dir())
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().split("\n")[0]
-        if name.count("/") > 1 and not Path(name).exists():  # a hub name has at most one
-            first = "there is no such folder (a model that reads bytes has none)"
-        raise ValueError(
-            f"tokenizer: got '{name}', wanted bytes, or a folder or hub name of a tokenizer: {first}"
-        ) from None
-    found.add_tokens([AddedToken(marker, special=True, normalized=False) for marker in markers])
-    return found

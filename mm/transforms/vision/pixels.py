@@ -14,7 +14,7 @@ from torch import Tensor
 from mm.configurable import Configurable
 from mm.transforms.augment import AugmentError, augmented, tracked
 from mm.transforms.stored import Stored
-from mm.types import Read
+from mm.types import EncodedInput
 
 ORIENTATION = 0x0112  # in EXIF; 5 to 8: the picture is turned by a quarter
 MODES = {1: "L", 3: "RGB"}
@@ -43,7 +43,7 @@ class Pixels(Configurable):
     x0, y0, x1, y1 in its pixels, mirrored where x0 is above x1 or y0 above y1, and `size` (2,), its width and height,
     upright. max_value: what stands for white in pictures of one channel with 16 bits, such as 4,095 where 12 are used;
     null: 65,535. Arrays are (H, W), (H, W, C) or (C, H, W), uint8 or float in 0..1. Of an animation the first picture
-    is read, and transparent parts are laid on white. Read.notes has what was left out: `colour_dropped`,
+    is read, and transparent parts are laid on white. EncodedInput.notes has what was left out: `colour_dropped`,
     `frames_dropped`, `transparent`, `clipped` and `dark`, see `changes`.
     Errors: ValueError where it is no image.
     """
@@ -83,7 +83,7 @@ class Pixels(Configurable):
         self.multiple = 1
         self.meta: dict[str, Tensor] = {"frame": torch.zeros(4), "size": torch.zeros(2)} if frame else {}
 
-    def __call__(self, raw: Any, train: bool = False) -> Read:
+    def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and (1, *raw.shape) == tuple(self.filler.shape):
             pixels, size = torch.tensor(raw).unsqueeze(0), (self.width, self.height)  # already as wanted
             notes: tuple[str, ...] = ()
@@ -106,11 +106,11 @@ class Pixels(Configurable):
                     f"{tuple(self.filler.shape)}; the size is set by `size`, normalising by `mean` and `std`"
                 )
         if not self.meta:
-            return Read([pixels.contiguous()], False, notes=notes)
+            return EncodedInput([pixels.contiguous()], False, notes=notes)
         start, end = shown(self.fit, size, (self.width, self.height)).view(2, 2)
         frame = (start + part.view(2, 2) * (end - start)).flatten()
         meta = [{"frame": frame, "size": torch.tensor(size).float()}]
-        return Read([pixels.contiguous()], False, meta, notes=notes)
+        return EncodedInput([pixels.contiguous()], False, meta, notes=notes)
 
     def finish(self, x: Tensor) -> Tensor:
         if x.dtype != torch.uint8:

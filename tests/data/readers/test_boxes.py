@@ -10,7 +10,7 @@ from PIL import Image
 
 from mm.data.readers.files import read_any, read_cells
 from mm.datamodules.manifest import ManifestDataModule
-from mm.transforms.target.boxes import Boxes
+from mm.targets.boxes import BoxTarget
 
 OBJECT = "<object><name>{}</name><part><name>head</name></part><bndbox><xmax>{}</xmax><xmin>{}</xmin>"
 OBJECT += "<ymin>{}</ymin><ymax>{}</ymax></bndbox></object>"
@@ -114,8 +114,10 @@ def test_the_real_blood_cells(capsys):
     shared = {"batch_size": 8, "num_workers": 0, "seed": 0, "split": split, "folder": "vision"}
     shared["columns"] = dict.fromkeys(("vision", "target"))
     with pytest.raises(ValueError, match=r"bccd: row \d+ \(id 'BloodImage_003(38|43)'\), column 'target': box \d+ "):
-        _ = ManifestDataModule(path=str(root), on_error="raise", readers={"target": Boxes("vision")}, **shared).table
-    reads = Boxes("vision", flat="drop")
+        _ = ManifestDataModule(
+            path=str(root), on_error="raise", readers={"target": BoxTarget("vision")}, **shared
+        ).table
+    reads = BoxTarget("vision", degenerate_boxes="drop")
     module = ManifestDataModule(path=str(root), on_error="raise", readers={"target": reads}, **shared)
     assert Counter(module.table.split) == {"train": 205, "val": 87, "test": 72}
     assert "boxes without area left out: 2, in rows" in capsys.readouterr().out
@@ -152,6 +154,6 @@ def test_folders_that_are_called_as_splits_are_splits(tmp_path):
     folder = labelled_pictures(tmp_path, "train/a.jpg", "valid/a.jpg", "test/a.jpg")
     for split in ("train", "valid", "test"):
         (folder / split / "a.xml").write_text(f"<annotation>{OBJECT.format('cat', 30, 1, 2, 40.5)}</annotation>")
-    data = ManifestDataModule(folder, folder="vision", readers={"target": Boxes("vision")}, num_workers=0)
+    data = ManifestDataModule(folder, folder="vision", readers={"target": BoxTarget("vision")}, num_workers=0)
     assert data.splits.tolist() == ["test", "train", "val"]
     assert data.spec.targets["target"].classes == ("cat",)

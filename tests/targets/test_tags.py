@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from mm.transforms.target.tags import Tags, to_bio
+from mm.targets.tags import TagTarget, to_bio
 from mm.transforms.text.tokens import Tokens
-from mm.types import IGNORE, Read
+from mm.types import IGNORE, EncodedInput
 
 ALL = np.ones(3, dtype=bool)
 X = IGNORE
@@ -25,34 +25,34 @@ def test_schemes_become_bio(scheme, tags, wanted):
 
 def test_classes_are_both_tags_of_every_type_of_training_rows():
     cells = ["B-place O", None, ["O", "B-who", "I-who"]]
-    values, data, faults, _ = Tags("text").learn(cells, ALL, None)
+    values, data, faults, _ = TagTarget("text").fit(cells, ALL, None)
     assert data.classes == ("O", "B-place", "I-place", "B-who", "I-who")
     assert [x.tolist() for x in values] == [[1, 0], [X], [0, 3, 4]]
     assert data.facts == {"counts": [2, 1, 0, 1, 1], "input": "text", "scheme": "bio"}
     assert not faults
-    assert [Tags("text").readable(x, data) for x in values] == [["B-place", "O"], None, ["O", "B-who", "I-who"]]
+    assert [TagTarget("text").decode(x, data) for x in values] == [["B-place", "O"], None, ["O", "B-who", "I-who"]]
 
 
 def test_wrong_tags_are_named():
     cells = ["B-place O", "E-place", "B-animal"]
-    values, _, faults, _ = Tags("text").learn(cells, np.array([True, False, False]), None)
+    values, _, faults, _ = TagTarget("text").fit(cells, np.array([True, False, False]), None)
     assert [x.tolist() for x in values] == [[1, 0], [X], [X]]
     assert "got the tag 'E-place', wanted O, B-TYPE, I-TYPE" in faults[1]
     assert "unknown label 'B-animal'" in faults[2]
-    with pytest.raises(ValueError, match="reads.scheme: got 'iob', wanted one of bio, iob1, bioes"):
-        Tags("text", "iob")
+    with pytest.raises(ValueError, match="target_codec.scheme: got 'iob', wanted one of bio, iob1, bioes"):
+        TagTarget("text", "iob")
 
 
 def test_a_word_is_told_at_its_first_token():
     read = Tokens("bytes", places=True)("ab c")
-    assert [x.tolist() for x in Tags("text").align(torch.tensor([3, 1]), read)] == [[3, X, X, 1]]
-    assert [x.tolist() for x in Tags("text").align(torch.tensor([X]), read)] == [[X] * 4]
+    assert [x.tolist() for x in TagTarget("text").align(torch.tensor([3, 1]), read)] == [[3, X, X, 1]]
+    assert [x.tolist() for x in TagTarget("text").align(torch.tensor([X]), read)] == [[X] * 4]
 
 
 def test_each_word_has_its_tag_in_one_window():
     tokens = Tokens("bytes", max_length=4, too_long="window", overlap=0.5, places=True)
     read = tokens("ab cd ef")  # "ab c", " cd ", "d ef"
-    found = Tags("text").align(torch.tensor([1, 2, 3]), read)
+    found = TagTarget("text").align(torch.tensor([1, 2, 3]), read)
     assert [x.tolist() for x in found] == [[1, X, X, X], [X, 2, X, X], [X, X, 3, X]]
 
 
@@ -60,18 +60,18 @@ def test_words_and_tags_must_be_as_many():
     read = Tokens("bytes", places=True)("a b")
     for tags in ([1], [1, 1, 1]):
         with pytest.raises(ValueError, match=f"{len(tags)} tags, but the text has 2 words"):
-            Tags("text").align(torch.tensor(tags), read)
+            TagTarget("text").align(torch.tensor(tags), read)
     cut = Tokens("bytes", max_length=3, places=True)("a b c d")
-    assert Tags("text").align(torch.tensor([1, 2, 3, 4]), cut)[0].tolist() == [1, X, 2]
+    assert TagTarget("text").align(torch.tensor([1, 2, 3, 4]), cut)[0].tolist() == [1, X, 2]
 
 
 def test_an_entity_that_is_cut_at_its_beginning_begins_with_what_is_left():
     tags = torch.tensor([0, 1, 2, 4, 3])  # O B-a I-a I-b B-b
     for length, wanted in [(9, [0, X, 1, X, 2, X, 4, X, 3]), (6, [X, 1, X, 4, X, 3]), (4, [X, 3, X, 3]), (2, [X, 3])]:
         read = Tokens("bytes", max_length=length, too_long="truncate_left", places=True)("a b c d e")
-        assert Tags("text").align(tags, read)[0].tolist() == wanted
+        assert TagTarget("text").align(tags, read)[0].tolist() == wanted
     whole = Tokens("bytes", max_length=3, places=True)("c d e")  # cut on its other side: word 0 is its own beginning
-    assert Tags("text").align(torch.tensor([2, 4, 3]), whole)[0].tolist() == [2, X, 4]
+    assert TagTarget("text").align(torch.tensor([2, 4, 3]), whole)[0].tolist() == [2, X, 4]
 
 
 ENDED = [["O", "E-a"], ["S-a", "E-a"], ["B-a", "E-a", "I-a"], ["S-a", "I-a"], ["B-a", "E-a", "E-a"]]  # of bioes
@@ -82,25 +82,27 @@ def test_what_goes_on_without_a_beginning_is_of_another_scheme(scheme):
     for tags in (["O", "I-a"], ["I-a"], ["B-b", "I-a"], *(ENDED if scheme == "bioes" else [])):
         with pytest.raises(ValueError, match=f"'{tags[-1]}' where no 'a' goes before; .*mend the tags") as told:
             to_bio(tags, scheme)
-        assert ("reads.scheme=iob1" in str(told.value)) == (scheme == "bio")
+        assert ("target_codec.scheme=iob1" in str(told.value)) == (scheme == "bio")
     assert to_bio(["I-a", "I-a", "B-a", "O", "I-b"], "iob1") == ["B-a", "I-a", "B-a", "O", "B-b"]
 
 
 def test_a_word_that_is_no_token_keeps_its_tag_out():
     """As a tokenizer drops a sign that it does not know."""
     meta = {"words": torch.tensor([-1, 0, 2, -1]), "characters": torch.tensor([ord(x) for x in "a \ufe0f b \ufe0f"])}
-    found = Tags("text").align(torch.tensor([3, 0, 1, 0]), Read([torch.ones(4)], False, [meta]))
+    found = TagTarget("text").align(torch.tensor([3, 0, 1, 0]), EncodedInput([torch.ones(4)], False, [meta]))
     assert [x.tolist() for x in found] == [[X, 3, 1, X]]
 
 
 def test_plain_tags_are_no_entities():
     """Parts of speech: each is a class of its own, with no O among them, and a cut changes none."""
-    tags = Tags("text", scheme="plain")
-    values, data, faults, *_ = tags.learn(["DET NOUN", None, ["NOUN", "I-x"]], ALL, None)
+    tags = TagTarget("text", scheme="plain")
+    values, data, faults, *_ = tags.fit(["DET NOUN", None, ["NOUN", "I-x"]], ALL, None)
     assert data.classes == ("DET", "I-x", "NOUN") and not faults
     assert data.facts["scheme"] == "plain" and data.facts["counts"] == [1, 1, 2]
     assert [x.tolist() for x in values] == [[0, 2], [X], [2, 1]]
     read = Tokens("bytes", 4, "truncate_left", places=True)("one two")
     assert tags.align(torch.tensor([2, 2]), read)[0].tolist() == [X, 2, X, X]
-    with pytest.raises(ValueError, match=r"got the tag 'NOUN'.*reads.scheme, plain for tags that are no entities"):
+    with pytest.raises(
+        ValueError, match=r"got the tag 'NOUN'.*target_codec.scheme, plain for tags that are no entities"
+    ):
         to_bio(["NOUN"], "bio")

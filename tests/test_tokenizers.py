@@ -2,8 +2,8 @@
 
 import pytest
 
+from mm.tokenizers import SPECIAL, train_cached_tokenizer, train_tokenizer
 from mm.transforms.text.tokens import Tokens
-from mm.transforms.text.vocabulary import SPECIAL, train_tokenizer, trained
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "naïve café – 東京"] * 3
 
@@ -34,12 +34,15 @@ def test_pairs_that_come_often_are_merged_first():
 
 
 def test_is_made_once(tmp_path):
-    first = trained(TEXTS, "bpe", 280, tmp_path)
+    first = train_cached_tokenizer(TEXTS, "bpe", 280, tmp_path)
     file = first / "tokenizer.json"
     stamp = file.stat().st_mtime_ns
-    assert trained(TEXTS, "bpe", 280, tmp_path) == first
+    assert train_cached_tokenizer(TEXTS, "bpe", 280, tmp_path) == first
     assert file.stat().st_mtime_ns == stamp
-    others = {trained(TEXTS[1:], "bpe", 280, tmp_path), trained(TEXTS, "bpe", 281, tmp_path)}
+    others = {
+        train_cached_tokenizer(TEXTS[1:], "bpe", 280, tmp_path),
+        train_cached_tokenizer(TEXTS, "bpe", 281, tmp_path),
+    }
     assert len(others | {first}) == 3
     read = Tokens(str(first))("the cat")
     assert read.windows[0][[0, -1]].tolist() == [2, 3]
@@ -49,7 +52,7 @@ def test_is_made_once(tmp_path):
     ("texts", "kind", "size", "said"),
     [
         (TEXTS, "bytepair", 300, "tokenizer: got 'bytepair', wanted one of bpe, wordpiece, unigram, bytes"),
-        (TEXTS, "bpe", 100, "vocabulary: got 100, wanted at least 261 tokens for tokenizer=bpe"),
+        (TEXTS, "bpe", 100, "vocab_size: got 100, wanted at least 261 tokens for tokenizer=bpe"),
         (["", ""], "wordpiece", 300, "there is no text to train it on"),
     ],
 )
@@ -80,7 +83,7 @@ def test_wordpiece_is_the_librarys_vocabulary():
 
 def test_too_few_tokens_for_the_letters():
     for kind in ("wordpiece", "unigram"):
-        with pytest.raises(ValueError, match="vocabulary: got 10,"):
+        with pytest.raises(ValueError, match="vocab_size: got 10,"):
             train_tokenizer(["abcdefghijklmnopqrstuvwxyz zyxw"], kind, 10)
 
 

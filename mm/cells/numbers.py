@@ -1,9 +1,12 @@
-"""Cells that are nearly numbers: usual spellings of a missing value, decimal commas, dates."""
+"""Cells that are numbers or nearly so: usual spellings of a missing value, decimal commas, dates."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 # As spreadsheets, R, pandas, SQL and people write it, in lower case.
 MISSING = frozenset(
@@ -44,6 +47,7 @@ HINTS = {
     "date": "it is a date or a time: write it as numbers, such as days since a date, or the year, the month, the hour",
     "unit": "write the number without its unit",
 }
+LARGEST = float(np.finfo(np.float32).max)
 NUMBERLIKE = ("number", "missing", "infinite", "comma", "grouped", "unit")
 MOST_OTHERS = 0.1  # of a column's cells, so that they are still taken for mistakes in a column of numbers
 
@@ -100,3 +104,23 @@ def read_contents(texts: Sequence[str], most_others: float = 1.0) -> Contents | 
         if counts["other"] > most_others * len(texts):
             return None
     return Contents(counts, odd)
+
+
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean and the standard deviation of some numbers (N,) float64, at least one.
+
+    The deviation of equal numbers is exactly 0, which it is not where the rounded mean differs from them.
+    """
+    low, high = float(values.min()), float(values.max())
+    return (low, 0.0) if low == high else (float(values.mean()), float(values.std()))
+
+
+def value_of(text: str) -> float:
+    """Return the number that a cell's text is, NaN for an empty one; raise a ValueError if it is no finite number."""
+    try:
+        value = float(text) if text else math.nan
+    except ValueError:
+        raise ValueError(f"got '{text}', wanted a number{number_hint(text)}") from None
+    if text and not abs(value) <= LARGEST:  # NaN is not, either
+        raise ValueError(f"got '{text}', wanted a finite number{number_hint(text)}")
+    return value

@@ -1,4 +1,4 @@
-"""What a cell of a table says."""
+"""The text of a cell of a table."""
 
 import math
 from collections.abc import Sequence

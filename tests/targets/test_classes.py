@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mm.transforms.target.classes import Classes, ClassIndex, one_form, probable_duplicates, sort_classes
+from mm.cells.classes import ClassIndex, one_form, probable_duplicates, sort_classes
+from mm.targets.classes import ClassTarget
 from mm.types import IGNORE, TargetData
 
 ALL = np.ones(4, dtype=bool)
@@ -9,17 +10,17 @@ ALL = np.ones(4, dtype=bool)
 
 def test_classes_and_counts_come_from_training_rows() -> None:
     train = np.array([True, True, True, False])
-    targets, data, faults, _ = Classes().learn([" b ", "a", "b", "c"], train, None)
+    targets, data, faults, _ = ClassTarget().fit([" b ", "a", "b", "c"], train, None)
     assert targets.tolist() == [1, 0, 1, IGNORE]
     assert data.classes == ("a", "b")
     assert data.facts == {"counts": [1, 2], "num_classes": 2, "num_labels": 2}
     assert faults == {3: "unknown label 'c'; training rows have a, b"}
-    assert [Classes().readable(target, data) for target in targets] == ["b", "a", "b", None]
+    assert [ClassTarget().decode(target, data) for target in targets] == ["b", "a", "b", None]
 
 
 def test_known_classes_keep_their_order() -> None:
     known = TargetData(kind="class", classes=("b", "a", "positive"))
-    targets, data, faults, _ = Classes().learn(["a", "b", "", "Positve"], ~ALL, known)
+    targets, data, faults, _ = ClassTarget().fit(["a", "b", "", "Positve"], ~ALL, known)
     assert targets.tolist() == [1, 0, IGNORE, IGNORE]
     assert data.facts["counts"] == [0, 0, 0]
     assert faults[3].endswith("the model knows b, a, positive; did you mean 'positive'?")
@@ -36,11 +37,11 @@ def test_known_classes_keep_their_order() -> None:
     ],
 )
 def test_label_types(cells: list, classes: tuple) -> None:
-    assert Classes().learn(cells, ALL, None).data.classes == classes
+    assert ClassTarget().fit(cells, ALL, None).data.classes == classes
 
 
 def test_undecodable_labels_are_named() -> None:
-    targets, data, faults, _ = Classes().learn(["caf\udce9", "tea", "tea", "tea"], ALL, None)
+    targets, data, faults, _ = ClassTarget().fit(["caf\udce9", "tea", "tea", "tea"], ALL, None)
     assert data.classes == ("tea",)
     assert targets[0] == IGNORE
     assert "not valid UTF-8" in faults[0]
@@ -56,16 +57,16 @@ def test_classes_are_sorted_by_number_where_all_are_numbers() -> None:
 def test_measured_numbers_are_no_classes() -> None:
     train = np.ones(30, dtype=bool)
     with pytest.raises(ValueError, match=r"got 30 different numbers, such as 0.5 and 29.5, .* model/heads=regression"):
-        Classes().learn([f"{k}.5" for k in range(30)], train, None)
+        ClassTarget().fit([f"{k}.5" for k in range(30)], train, None)
     for cells in ([str(k) for k in range(30)], [f"{k % 10}.5" for k in range(30)], [f"{k}.5a" for k in range(30)]):
-        assert Classes().learn(cells, train, None).data.classes
+        assert ClassTarget().fit(cells, train, None).data.classes
 
 
 CAFE = ("caf\u00e9", "cafe\u0301")  # composed, decomposed
 
 
 def test_composed_and_decomposed_names_are_one_class() -> None:
-    targets, data, faults, _ = Classes().learn([*CAFE, "tea", CAFE[1]], np.array([True, True, True, False]), None)
+    targets, data, faults, _ = ClassTarget().fit([*CAFE, "tea", CAFE[1]], np.array([True, True, True, False]), None)
     assert targets.tolist() == [0, 0, 1, 0]
     assert data.classes == (CAFE[0], "tea")
     assert data.facts["counts"] == [2, 1]
@@ -74,11 +75,11 @@ def test_composed_and_decomposed_names_are_one_class() -> None:
 
 def test_a_model_that_knows_the_decomposed_name() -> None:
     known = TargetData(kind="class", classes=(CAFE[1], "tea"))
-    targets, data, *_ = Classes().learn([*CAFE, "tea", ""], ALL, known)
+    targets, data, *_ = ClassTarget().fit([*CAFE, "tea", ""], ALL, known)
     assert targets.tolist() == [0, 0, 1, IGNORE]
     assert data.classes == known.classes
     both = TargetData(kind="class", classes=CAFE)  # trained before names were composed
-    assert Classes().learn([*CAFE], ALL[:2], both).values.tolist() == [0, 0]
+    assert ClassTarget().fit([*CAFE], ALL[:2], both).values.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -107,13 +108,13 @@ def test_one_form_of_numbers(names: list[str], forms: list[str]) -> None:
 
 def test_integers_in_two_forms_are_one_class() -> None:
     cells = ["0", "1", "0.0", "1e0"]
-    targets, data, faults, _ = Classes().learn(cells, ALL, None)
+    targets, data, faults, _ = ClassTarget().fit(cells, ALL, None)
     assert (targets.tolist(), data.classes, faults) == ([0, 1, 0, 1], ("0", "1"), {})
     known = TargetData(kind="class", classes=("0.0", "1.0"))
-    assert Classes().learn(cells, ALL, known).values.tolist() == [0, 1, 0, 1]
+    assert ClassTarget().fit(cells, ALL, known).values.tolist() == [0, 1, 0, 1]
     train = np.array([True, True, False, False])  # of other rows alone: the classes are those of training rows
-    assert Classes().learn(["0.0", "1.0", "0", "1"], train, None).values.tolist() == [0, 1, 0, 1]
-    assert list(Classes().learn(["01", "1", "1.0", "1"], train, None).faults) == [2]
+    assert ClassTarget().fit(["0.0", "1.0", "0", "1"], train, None).values.tolist() == [0, 1, 0, 1]
+    assert list(ClassTarget().fit(["01", "1", "1.0", "1"], train, None).faults) == [2]
 
 
 def test_other_spellings_of_a_class() -> None:
@@ -148,9 +149,9 @@ def test_nearly_all_numbers_or_dates_are_no_classes() -> None:
     with pytest.raises(
         ValueError, match=r"got 30 different numbers, .* \(and 1 that are none, such as 'NA'\), wanted c"
     ):
-        Classes().learn([*numbers, "NA"], np.ones(31, bool), None)
+        ClassTarget().fit([*numbers, "NA"], np.ones(31, bool), None)
     dates = [f"2024-01-{k:02}" for k in range(1, 31)]
     with pytest.raises(ValueError, match="got 30 different dates or times, such as 2024-01-01, each of which would be"):
-        Classes().learn(dates, np.ones(30, bool), None)
+        ClassTarget().fit(dates, np.ones(30, bool), None)
     codes = [f"{k}" for k in range(30)]
-    assert len(Classes().learn([*codes, "x"], np.ones(31, bool), None).data.classes) == 31
+    assert len(ClassTarget().fit([*codes, "x"], np.ones(31, bool), None).data.classes) == 31

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from mm.cells import label_of
+from mm.cells.classes import ClassIndex, class_number, sort_classes
 from mm.configurable import Configurable
 from mm.messages import listing
-from mm.transforms.target.classes import ClassIndex, find, sort_classes
-from mm.types import IGNORE, Read, TargetData, TargetRead
+from mm.types import IGNORE, EncodedInput, EncodedTarget, TargetData
 
 SCHEMES = ("bio", "iob1", "bioes", "plain")
 
 
-class Tags(Configurable):
+class TagTarget(Configurable):
     """A cell is a tag for each word of a text, words being what lies between blanks: a list, or separated by blanks.
 
     input: whose words; scheme: bio, iob1 (B- only where an entity of the same type went before) or bioes (E- ends one,
@@ -31,11 +31,11 @@ class Tags(Configurable):
 
     def __init__(self, input: str, scheme: str = "bio"):
         if scheme not in SCHEMES:
-            raise ValueError(f"reads.scheme: got '{scheme}', wanted one of {', '.join(SCHEMES)}")
+            raise ValueError(f"target_codec.scheme: got '{scheme}', wanted one of {', '.join(SCHEMES)}")
         self.input = input
         self.scheme = scheme
 
-    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+    def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> of every row (words,) int64; one IGNORE where unlabelled"""
         rows: list[list[str]] = []
         faults: dict[int, str] = {}
@@ -58,7 +58,7 @@ class Tags(Configurable):
         values = []
         for row, tags in enumerate(rows):
             try:
-                found = [find(tag, index, of) for tag in tags]
+                found = [class_number(tag, index, of) for tag in tags]
             except ValueError as error:
                 faults[row], found = str(error), []
             values.append(torch.tensor(found or [IGNORE]))
@@ -66,9 +66,9 @@ class Tags(Configurable):
         for row in np.flatnonzero(train):
             counts += torch.bincount(values[row][values[row] != IGNORE], minlength=len(classes))
         facts = {"counts": counts.tolist(), "input": self.input, "scheme": "plain" if self.scheme == "plain" else "bio"}
-        return TargetRead(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
+        return EncodedTarget(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
-    def align(self, target: Tensor, read: Read) -> list[Tensor]:
+    def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
         """(words,) -> of every window (T,): its word's tag at a word's first token, IGNORE elsewhere.
 
         A word that is no token at all, such as a sign that the tokenizer drops, has no place. An entity that was cut at
@@ -91,7 +91,7 @@ class Tags(Configurable):
     def strata(self, cell: Any) -> None:
         return None
 
-    def readable(self, target: Tensor, data: TargetData) -> list[str] | None:
+    def decode(self, target: Tensor, data: TargetData) -> list[str] | None:
         return None if (target == IGNORE).all() else [data.classes[int(tag)] for tag in target]
 
 
@@ -110,11 +110,13 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
         if tag != "O" and (letter not in letters or letter == "O" or not kind):
             wanted = listing(["O", *(f"{x}-TYPE" for x in letters.replace("O", ""))])
             raise ValueError(
-                f"got the tag '{tag}', wanted {wanted}; its scheme is model.heads.NAME.reads.scheme, plain for tags "
-                "that are no entities, such as parts of speech"
+                f"got the tag '{tag}', wanted {wanted}; its scheme is model.heads.NAME.target_codec.scheme, plain for "
+                "tags that are no entities, such as parts of speech"
             )
         if scheme != "iob1" and letter in "IE" and not inside:
-            other = "set model.heads.NAME.reads.scheme=iob1, by which it begins one, or " if scheme == "bio" else ""
+            other = (
+                "set model.heads.NAME.target_codec.scheme=iob1, by which it begins one, or " if scheme == "bio" else ""
+            )
             raise ValueError(f"got the tag '{tag}' where no '{kind}' goes before; {other}mend the tags")
         begins = letter in "BS" or (scheme == "iob1" and not inside)
         found.append(tag if tag == "O" else f"{'B' if begins else 'I'}-{kind}")

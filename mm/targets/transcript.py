@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 
 from mm.cells import text_fault, text_of
+from mm.cells.classes import ClassIndex, class_number
 from mm.configurable import Configurable
-from mm.transforms.target.classes import ClassIndex, find
-from mm.types import IGNORE, Read, TargetCutOff, TargetData, TargetRead
+from mm.types import IGNORE, EncodedInput, EncodedTarget, TargetData, TargetTruncatedError
 
-UNITS = {"letters": "", "words": " "}  # what stands between them
+UNITS = {"characters": "", "words": " "}  # what stands between them
 
 
-class Spelling(Configurable):
-    """A cell is a text; its letters, blanks among them, or its words are told one after the other.
+class TranscriptTarget(Configurable):
+    """Encode a transcript as its characters, blanks among them, or its words; the classes are those of training rows.
 
-    input: what it is said in, such as audio; units: letters or words. The letters or words are those of the training
-    rows. Errors: ValueError for other units.
+    Args:
+        input: Name of the input that the transcript belongs to, such as "audio".
+        units: "characters" or "words".
+
+    Raises:
+        ValueError: If `units` is something else.
     """
 
     kind = "spelling"
@@ -28,30 +32,30 @@ class Spelling(Configurable):
     texts = ("la", "la", "la", "la", "la")
     examples = ("a", "b", "b", "a", "c")
 
-    def __init__(self, input: str, units: str = "letters"):
+    def __init__(self, input: str, units: str = "characters"):
         if units not in UNITS:
-            raise ValueError(f"reads.units: got '{units}', wanted one of {', '.join(UNITS)}")
+            raise ValueError(f"target_codec.units: got '{units}', wanted one of {', '.join(UNITS)}")
         self.input = input
         self.units = units
 
     def apart(self, text: str) -> list[str]:
-        """Its letters or words; runs of blanks count for one."""
+        """Its characters or words; runs of blanks count for one."""
         words = text.split()
         return words if self.units == "words" else list(" ".join(words))
 
     def spelled(self, cell: Any, known: set[str] | None) -> list[str]:
-        """Return the letters or words of a cell in the composed form (NFC).
+        """Return the characters or words of a cell in the composed form (NFC).
 
         Args:
             cell: The cell.
-            known: The letters or words of a trained model. One that was trained before texts were normalised may know
-                a letter in its decomposed form alone, in which the cell is then read.
+            known: The characters or words of a trained model. One that was trained before texts were normalised may
+                know a letter in its decomposed form alone, in which the cell is then read.
         """
         text = text_of(cell)
         forms = [self.apart(form) for form in (normalize("NFC", text), text, normalize("NFD", text))]
         return forms[0] if known is None else next((form for form in forms if known.issuperset(form)), forms[0])
 
-    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+    def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> of every row (units,) int64; one IGNORE where unlabelled"""
         units = None if known is None else set(known.classes)
         rows = [self.spelled(cell, units) for cell in cells]
@@ -64,17 +68,17 @@ class Spelling(Configurable):
         values, faults = [], {}
         for row, own in enumerate(rows):
             try:
-                numbers = [find(unit, index, of) for unit in own]
+                numbers = [class_number(unit, index, of) for unit in own]
             except ValueError as error:
                 numbers, faults[row] = [], str(error)
             values.append(torch.tensor(numbers or [IGNORE]))
         facts = {"input": self.input, "separator": UNITS[self.units]}
-        return TargetRead(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
+        return EncodedTarget(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
-    def align(self, target: Tensor, read: Read) -> list[Tensor]:
-        """-> as it is. Errors: TargetCutOff where only a part of the input is read: nobody knows what is said in it."""
+    def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
+        """Return the target as it is; raise TargetTruncatedError where only a part of the sound is read."""
         if (len(read.windows) > 1 or read.cut) and not (target == IGNORE).all():
-            raise TargetCutOff(
+            raise TargetTruncatedError(
                 "is longer than what is read at once, and where its words are nobody knows; raise max_length of "
                 f"datamodule.transforms.{self.input}, or leave it out"
             )
@@ -83,7 +87,7 @@ class Spelling(Configurable):
     def strata(self, cell: Any) -> None:
         return None
 
-    def readable(self, target: Tensor, data: TargetData) -> str | None:
+    def decode(self, target: Tensor, data: TargetData) -> str | None:
         if (target == IGNORE).all():
             return None
         return UNITS[self.units].join(data.classes[int(unit)] for unit in target)

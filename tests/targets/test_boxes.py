@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mm.transforms.target.boxes import Boxes
-from mm.types import Read, TargetRead
+from mm.targets.boxes import BoxTarget
+from mm.types import EncodedInput, EncodedTarget
 
 CAT, DOG = {"label": "cat", "box": [10, 20, 30, 60]}, {"label": "dog", "box": [0, 0, 100, 50.5]}
 
 
-def learn(*cells, known=None, **how) -> TargetRead:
-    return Boxes("vision", **how).learn(cells, np.ones(len(cells), bool), known)
+def learn(*cells, known=None, **how) -> EncodedTarget:
+    return BoxTarget("vision", **how).fit(cells, np.ones(len(cells), bool), known)
 
 
 def test_reads_lists_and_json_and_back():
@@ -21,8 +21,8 @@ def test_reads_lists_and_json_and_back():
     found = learn(*cells)
     assert not found.faults
     assert found.data.classes == ("cat", "dog") and found.data.facts == {"input": "vision"}
-    reads = Boxes("vision")
-    back = [reads.readable(v, found.data) for v in found.values]
+    reads = BoxTarget("vision")
+    back = [reads.decode(v, found.data) for v in found.values]
     assert back == [[CAT, DOG], [DOG], [], [], None, None, [CAT]]
     assert [reads.strata(cell) for cell in cells[:3]] == [["cat", "dog"], ["dog"], []]
     again = learn([{"label": "cow", "box": [0, 0, 1, 1]}], [DOG], known=found.data)
@@ -49,7 +49,7 @@ def test_what_is_no_list_of_boxes(cell):
     found = learn(cell, [CAT])
     assert 'wanted a list of {"label": "cat", "box": [x0, y0, x1, y1]}' in found.faults[0]
     assert found.values[0].isnan().all() and found.values[0].shape == (1, 5)
-    assert Boxes("vision").strata(cell) == []
+    assert BoxTarget("vision").strata(cell) == []
 
 
 @pytest.mark.parametrize("box", [[5, 5, 5, 5], [5, 5, 5, 9], [9, 5, 5, 9]])
@@ -58,17 +58,19 @@ def test_boxes_without_area(box, capsys):
     found = learn([CAT], [DOG, flat], [flat])
     assert list(found.faults) == [1, 2]
     assert f"box 1 ('cat') has no area: got {box}, wanted x0 < x1 and y0 < y1" in found.faults[1]
-    assert "reads.flat=drop" in found.faults[1]
+    assert "target_codec.degenerate_boxes=drop" in found.faults[1]
     assert not capsys.readouterr().out
-    dropped = learn([CAT], [DOG, flat], [flat], flat="drop")
+    dropped = learn([CAT], [DOG, flat], [flat], degenerate_boxes="drop")
     assert not dropped.faults
-    assert [Boxes("vision").readable(v, dropped.data) for v in dropped.values] == [[CAT], [DOG], []]
+    assert [BoxTarget("vision").decode(v, dropped.data) for v in dropped.values] == [[CAT], [DOG], []]
     assert capsys.readouterr().out == "boxes without area left out: 2, in rows 1, 2\n"
 
 
 def align(frame, *cells, size=(100, 80), **how) -> list[list[float]]:
-    reads, found = Boxes("vision", **how), learn(*cells)
-    read = Read([torch.zeros(1)], False, [{"frame": torch.tensor(frame).float(), "size": torch.tensor(size).float()}])
+    reads, found = BoxTarget("vision", **how), learn(*cells)
+    read = EncodedInput(
+        [torch.zeros(1)], False, [{"frame": torch.tensor(frame).float(), "size": torch.tensor(size).float()}]
+    )
     return reads.align(found.values[0], read)[0].tolist()
 
 
@@ -85,8 +87,8 @@ def test_what_is_cut_off_is_not_there():
     cell = [{"label": "cat", "box": [10, 20, 30, 60]}, DOG]
     half = (20, 0, 100, 80)
     assert [row[0] for row in align(half, cell)] == [0, 1]
-    assert [row[0] for row in align(half, cell, visible=0.6)] == [1]
-    assert align((30, 51, 100, 80), cell, visible=0) == [[-1, 0, 0, 0, 0]]  # nothing is left: that is told, too
+    assert [row[0] for row in align(half, cell, min_visibility=0.6)] == [1]
+    assert align((30, 51, 100, 80), cell, min_visibility=0) == [[-1, 0, 0, 0, 0]]  # nothing is left: that is told, too
     assert align((30, 51, 100, 80), []) == [[-1, 0, 0, 0, 0]]
     assert torch.tensor(align(half, None, [CAT])).isnan().all()
 
@@ -98,7 +100,7 @@ def test_a_box_outside_the_picture():
 
 
 def test_mistyped_options():
-    with pytest.raises(ValueError, match=r"reads.flat: got 'skip', wanted one of refuse, drop"):
-        Boxes("vision", flat="skip")
-    with pytest.raises(ValueError, match=r"reads.visible: got -1, wanted a part"):
-        Boxes("vision", visible=-1)
+    with pytest.raises(ValueError, match=r"target_codec.degenerate_boxes: got 'skip', wanted one of error, drop"):
+        BoxTarget("vision", degenerate_boxes="skip")
+    with pytest.raises(ValueError, match=r"target_codec.min_visibility: got -1, wanted a part"):
+        BoxTarget("vision", min_visibility=-1)

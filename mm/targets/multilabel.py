@@ -8,28 +8,37 @@ import torch
 from torch import Tensor
 
 from mm.cells import label_of
+from mm.cells.classes import ClassIndex, class_number
 from mm.configurable import Configurable
-from mm.transforms.target.classes import ClassIndex, find, known_classes, told
-from mm.types import IGNORE, TargetData, TargetRead
+from mm.targets.classes import class_target_data, known_classes
+from mm.types import IGNORE, EncodedTarget, TargetData
 
 
-class Labels(Configurable):
-    """A cell is the names of the labels that a row has, separated, or a list of them; an empty one is unlabelled.
+class MultilabelTarget(Configurable):
+    """Encode a cell of several labels, or a list of labels, as 1 for each label of the row and 0 for the others.
 
-    A lone separator, or a list without elements, says that the row has none of the labels; unlabelled: how a cell may
-    say that it is, such as "(no genres listed)". Errors: ValueError for an empty separator.
+    An empty cell is unlabelled. A lone separator, or a list without elements, means that the row has no label.
+
+    Args:
+        separator: The text between two labels of a cell.
+        empty_value: Another text of a cell that means unlabelled, such as "(no genres listed)".
+
+    Raises:
+        ValueError: If the separator is empty.
     """
 
     kind = "labels"
     examples = ("zero|one", "one", "|", "two|zero", "two", "one|two")
 
-    def __init__(self, separator: str = "|", unlabelled: str | None = None):
+    def __init__(self, separator: str = "|", empty_value: str | None = None):
         if not separator:
-            raise ValueError("reads.separator: got an empty text, wanted what stands between labels, such as '|'")
+            raise ValueError(
+                "target_codec.separator: got an empty text, wanted what stands between labels, such as '|'"
+            )
         self.separator = separator
-        self.unlabelled = None if unlabelled is None else label_of(unlabelled)
+        self.empty_value = None if empty_value is None else label_of(empty_value)
 
-    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+    def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> (N, C) int64, 1 where the row has the label"""
         rows = [self.names(cell) for cell in cells]
         classes, of = known_classes(known, [rows[row] or [] for row in np.flatnonzero(train)])
@@ -37,35 +46,35 @@ class Labels(Configurable):
             got = f"one label, '{classes[0]}'," if classes else "no label"
             raise ValueError(
                 f"got {got} in all training rows, wanted two or more; choose model/heads=classification with a class "
-                "for the rows without it, or reads.separator"
+                "for the rows without it, or target_codec.separator"
             )
         index = ClassIndex(classes)
         targets, faults = torch.full((len(rows), len(classes)), IGNORE), {}
         for row, names in enumerate(rows):
             try:
                 if names is not None:
-                    chosen = [find(name, index, of) for name in names]
+                    chosen = [class_number(name, index, of) for name in names]
                     targets[row] = 0
                     targets[row, chosen] = 1
             except ValueError as error:
                 faults[row] = str(error)
         own = targets[torch.from_numpy(train)]
-        data = told(self.kind, classes, (own == 1).sum(0))
+        data = class_target_data(self.kind, classes, (own == 1).sum(0))
         data.facts["rows"] = int((own != IGNORE).any(1).sum())
-        return TargetRead(targets, data, faults)
+        return EncodedTarget(targets, data, faults)
 
     def names(self, cell: Any) -> list[str] | None:
         """None where the cell is empty."""
         if isinstance(cell, list | tuple):
             return [label_of(name) for name in cell if label_of(name)]
         text = label_of(cell)
-        if text in ("", self.unlabelled):
+        if text in ("", self.empty_value):
             return None
         return [name.strip() for name in text.split(self.separator) if name.strip()]
 
     def strata(self, cell: Any) -> list[str]:
         return self.names(cell) or []
 
-    def readable(self, target: Tensor, data: TargetData) -> list[str] | None:
+    def decode(self, target: Tensor, data: TargetData) -> list[str] | None:
         on = target.tolist()
         return None if min(on) < 0 else [name for name, yes in zip(data.classes, on, strict=True) if yes]

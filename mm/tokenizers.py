@@ -1,4 +1,4 @@
-"""Tokenizers that are trained on the data, by the tokenizers library."""
+"""Tokenizers of texts: loaded from a folder or a hub, or trained on the data by the tokenizers library."""
 
 import hashlib
 from collections import Counter
@@ -18,10 +18,10 @@ SPECIAL = {
     "mask_token": "<mask>",
 }
 INNER = 0xF0000  # from here on, letters of nobody's stand for those within a word
-KINDS = ("bpe", "wordpiece", "unigram")
+TOKENIZER_KINDS = ("bpe", "wordpiece", "unigram")
 
 
-def parts(kind: str, size: int) -> tuple[Any, Any]:
+def untrained_tokenizer(kind: str, size: int) -> tuple[Any, Any]:
     """A tokenizer that knows nothing yet, and what trains it.
 
     bpe: byte-level (Sennrich 2016, Radford 2019), gives back every text as it was; wordpiece: words apart at blanks and
@@ -85,14 +85,16 @@ def train_tokenizer(texts: Sequence[str], kind: str, size: int) -> Any:
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    if kind not in KINDS:
-        raise ValueError(f"tokenizer: got '{kind}', wanted one of {', '.join(KINDS)}, bytes, or a tokenizer's folder")
+    if kind not in TOKENIZER_KINDS:
+        raise ValueError(
+            f"tokenizer: got '{kind}', wanted one of {', '.join(TOKENIZER_KINDS)}, bytes, or a tokenizer's folder"
+        )
     least = len(SPECIAL) + (256 if kind == "bpe" else 1)
     if size < least:
-        raise ValueError(f"vocabulary: got {size}, wanted at least {least} tokens for tokenizer={kind}")
+        raise ValueError(f"vocab_size: got {size}, wanted at least {least} tokens for tokenizer={kind}")
     if not any(texts):
         raise ValueError("tokenizer: there is no text to train it on; name a tokenizer's folder")
-    tokenizer, trainer = parts(kind, size)
+    tokenizer, trainer = untrained_tokenizer(kind, size)
     if kind == "wordpiece":
         tokenizer = wordpieces(tokenizer, trainer, texts)
     else:
@@ -100,11 +102,11 @@ def train_tokenizer(texts: Sequence[str], kind: str, size: int) -> Any:
             tokenizer.train_from_iterator(texts, trainer)
         except Exception as error:  # the library raises nothing more special
             raise ValueError(
-                f"vocabulary: got {size}, with which tokenizer={kind} can't be trained: {error}"
+                f"vocab_size: got {size}, with which tokenizer={kind} can't be trained: {error}"
             ) from error
     if tokenizer.get_vocab_size() > size:
         raise ValueError(
-            f"vocabulary: got {size}, but the letters of the texts alone are {tokenizer.get_vocab_size()} tokens; "
+            f"vocab_size: got {size}, but the letters of the texts alone are {tokenizer.get_vocab_size()} tokens; "
             "raise it, or choose tokenizer=bpe, which reads bytes"
         )
     begin, end = (SPECIAL[name] for name in ("bos_token", "eos_token"))
@@ -116,15 +118,22 @@ def train_tokenizer(texts: Sequence[str], kind: str, size: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL)
 
 
-def trained(texts: Sequence[str], kind: str, size: int, folder: Path) -> Path:
-    """The folder of a tokenizer trained on these texts, below `folder`; made once, named by what it was made from."""
+def train_cached_tokenizer(texts: Sequence[str], kind: str, size: int, folder: Path) -> Path:
+    """Train a tokenizer on texts, unless that was done before, and return its folder.
+
+    Args:
+        texts: The texts.
+        kind: bpe, wordpiece or unigram.
+        size: Size of the vocabulary, at most.
+        folder: Where tokenizers are kept, each in a folder whose name is a digest of texts, kind and size.
+    """
     import tokenizers
     from filelock import FileLock
 
-    told = hashlib.sha256(f"{tokenizers.__version__} {kind} {size}".encode())
+    digest = hashlib.sha256(f"{tokenizers.__version__} {kind} {size}".encode())
     for text in texts:
-        told.update(text.encode(errors="surrogatepass") + b"\0")
-    path = folder / f"{kind}-{told.hexdigest()[:16]}"
+        digest.update(text.encode(errors="surrogatepass") + b"\0")
+    path = folder / f"{kind}-{digest.hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
@@ -132,3 +141,29 @@ def trained(texts: Sequence[str], kind: str, size: int, folder: Path) -> Path:
             with whole(path) as part:
                 train_tokenizer(clean, kind, size).save_pretrained(part)
     return path
+
+
+def load_tokenizer(name: str, markers: Sequence[str] = ()) -> Any:
+    """Load a tokenizer.
+
+    Args:
+        name: Its folder or hub name.
+        markers: Strings that become a token each.
+
+    Raises:
+        ValueError: If there is no such tokenizer.
+    """
+    from transformers import AddedToken, AutoTokenizer  # slow to import, needed by some models only
+
+    try:
+        # A folder has all of it: nothing is asked of a hub.
+        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=Path(name).is_dir())
+    except (OSError, ValueError, ImportError) as error:
+        first = str(error).strip().split("\n")[0]
+        if name.count("/") > 1 and not Path(name).exists():  # a hub name has at most one
+            first = "there is no such folder (a model that reads bytes has none)"
+        raise ValueError(
+            f"tokenizer: got '{name}', wanted bytes, or a folder or hub name of a tokenizer: {first}"
+        ) from None
+    found.add_tokens([AddedToken(marker, special=True, normalized=False) for marker in markers])
+    return found

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from mm.cells import text_of
 from mm.configurable import Configurable
-from mm.types import BEGIN, IGNORE, LAST, Read, TargetCutOff, TargetData, TargetRead
+from mm.types import BEGIN, IGNORE, LAST, EncodedInput, EncodedTarget, TargetData, TargetTruncatedError
 
 NONE = -2  # in place of all answers: the text has none
 ANYWHERE = -3  # in place of its first character: where it first stands
 END = -1  # of an answer
 
 
-class Answers(Configurable):
+class SpanTarget(Configurable):
     """A cell is an answer, word for word as the text has it, or a list of such; an empty list: the text has none.
 
     An answer is a text, or {"text": ..., "answer_start": its first character} (SQuAD, Rajpurkar 2016), both of which
@@ -32,7 +32,7 @@ class Answers(Configurable):
     def __init__(self, input: str):
         self.input = input
 
-    def learn(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> TargetRead:
+    def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> of every row its answers, each its first character, its code points and END; or NONE, or IGNORE"""
         values, faults = [], {}
         for row, cell in enumerate(cells):
@@ -41,13 +41,16 @@ class Answers(Configurable):
             except ValueError as error:
                 values.append(torch.tensor([IGNORE]))
                 faults[row] = str(error)
-        return TargetRead(values, TargetData(kind=self.kind, facts={"input": self.input}), faults)
+        return EncodedTarget(values, TargetData(kind=self.kind, facts={"input": self.input}), faults)
 
-    def align(self, target: Tensor, read: Read) -> list[Tensor]:
+    def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
         """-> of every window (T,): where an answer begins, where it ends, and where neither
 
-        Only in windows that have all of it. Errors: ValueError where it is not in the text, TargetCutOff where it was
-        cut off.
+        Answers are marked only in windows that hold all of them.
+
+        Raises:
+            TargetTruncatedError: If the answer lies in a part of the text that was truncated.
+            ValueError: If the answer is not in the text.
         """
         if (target == IGNORE).all():
             return [torch.full((len(meta["words"]),), IGNORE) for meta in read.meta]
@@ -68,7 +71,7 @@ class Answers(Configurable):
                 if any(here):
                     break
             else:
-                raise TargetCutOff(
+                raise TargetTruncatedError(
                     f"the answer '{answer}' is nowhere read as a whole; raise max_length or overlap, or set "
                     f"too_long=window, of datamodule.transforms.{self.input}"
                 )
@@ -77,7 +80,7 @@ class Answers(Configurable):
     def strata(self, cell: Any) -> None:
         return None
 
-    def readable(self, target: Tensor, data: TargetData) -> list[str] | None:
+    def decode(self, target: Tensor, data: TargetData) -> list[str] | None:
         return None if (target == IGNORE).all() else [answer for _, answer in decoded(target)]
 
 

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from mm.transforms.target.answers import Answers, every
+from mm.targets.span import SpanTarget, every
 from mm.transforms.text.tokens import Tokens
-from mm.types import IGNORE, TargetRead
+from mm.types import IGNORE, EncodedTarget
 
 X = IGNORE
 
 
-def learn(*cells) -> TargetRead:
-    return Answers("text").learn(cells, np.ones(len(cells), bool), None)
+def learn(*cells) -> EncodedTarget:
+    return SpanTarget("text").fit(cells, np.ones(len(cells), bool), None)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def learn(*cells) -> TargetRead:
 def test_reads_what_a_person_writes_and_back(cell, wanted):
     found = learn(cell)
     assert not found.faults
-    assert Answers("text").readable(found.values[0], found.data) == wanted
+    assert SpanTarget("text").decode(found.values[0], found.data) == wanted
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_is_no_answer(cell):
 
 def align(text: str, cell, **how) -> list[list[int]]:
     read = Tokens("bytes", places=True, **how)(text)
-    return [x.tolist() for x in Answers("text").align(learn(cell).values[0], read)]
+    return [x.tolist() for x in SpanTarget("text").align(learn(cell).values[0], read)]
 
 
 def test_marks_where_an_answer_begins_and_ends():
@@ -125,7 +125,7 @@ def test_unlabelled_keeps_its_shape_in_a_batch():
 def test_blanks_at_the_edges_need_no_token(tokenizer):
     for cell in ("cat ", " cat", {"text": " cat ", "answer_start": 3}):
         read = Tokens(tokenizer, places=True)("the cat sees")
-        assert Answers("text").align(learn(cell).values[0], read)[0].tolist() == [0, 0, 3, 0, 0]
+        assert SpanTarget("text").align(learn(cell).values[0], read)[0].tolist() == [0, 0, 3, 0, 0]
 
 
 def test_an_answer_that_no_window_has_as_a_whole():

@@ -1,0 +1,209 @@
+"""Names of earlier versions: classes, constructor arguments, config keys, options of config groups, and verbs.
+
+A saved config with an old name is upgraded when it is read (model directories and run folders). An old name that a
+user types is answered with the current one. Each table is a table of CHANGELOG.md as well.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+# Dotted name of a class in an earlier version -> its current name.
+CLASSES = {
+    "mm.encoders.text.bag.TextBag": "mm.encoders.text.hashed_ngrams.TextHashedNgrams",
+    "mm.fusion.towers.Alone": "mm.fusion.towers.IdentityFusion",
+    "mm.fusion.towers.Towers": "mm.fusion.towers.TowerFusion",
+    "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
+    "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
+    "mm.transforms.target.answers.Answers": "mm.targets.span.SpanTarget",
+    "mm.transforms.target.boxes.Boxes": "mm.targets.boxes.BoxTarget",
+    "mm.transforms.target.classes.Classes": "mm.targets.classes.ClassTarget",
+    "mm.transforms.target.labels.Labels": "mm.targets.multilabel.MultilabelTarget",
+    "mm.transforms.target.number.Number": "mm.targets.regression.RegressionTarget",
+    "mm.transforms.target.spelling.Spelling": "mm.targets.transcript.TranscriptTarget",
+    "mm.transforms.target.tags.Tags": "mm.targets.tags.TagTarget",
+    "mm.transforms.target.written.Written": "mm.targets.text.TextTarget",
+}
+# What the data says of a target that is a text: former name -> current name. Heads take it as an argument.
+FACTS = {"vocabulary": "vocab_size", "begin": "bos_token_id", "end": "eos_token_id", "longest": "max_length"}
+GENERATION = FACTS | {"beams": "num_beams", "sample": "do_sample"}
+# Current dotted name of a class -> {former name of a constructor argument: its current name}. A former name is not used
+# again for another argument of the same class.
+ARGUMENTS: dict[str, dict[str, str]] = {
+    "mm.encoders.audio.conformer.AudioConformer": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.encoders.tabular.mlp.TabularMLP": {"layers": "num_layers", "sizes": "cardinalities"},
+    "mm.encoders.tabular.transformer.TabularTransformer": {
+        "heads": "num_heads",
+        "layers": "num_layers",
+        "sizes": "cardinalities",
+    },
+    "mm.encoders.text.hashed_ngrams.TextHashedNgrams": {"buckets": "num_hash_buckets"},
+    "mm.encoders.text.huggingface.HuggingFaceText": {"markers": "marker_tokens"},
+    "mm.encoders.text.mlp.TextMLP": {"buckets": "num_hash_buckets", "layers": "num_layers"},
+    "mm.encoders.text.recurrent.TextRecurrent": {"layers": "num_layers", "vocabulary": "vocab_size"},
+    "mm.encoders.text.transformer.TextTransformer": {
+        "heads": "num_heads",
+        "layers": "num_layers",
+        "vocabulary": "vocab_size",
+    },
+    "mm.fusion.bottleneck.BottleneckFusion": {
+        "bottlenecks": "num_bottleneck_tokens",
+        "heads": "num_heads",
+        "layers": "num_layers",
+    },
+    "mm.fusion.cross_attention.CrossAttentionFusion": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.fusion.film.FilmFusion": {"layers": "num_layers"},
+    "mm.fusion.mult.MulTFusion": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.fusion.perceiver.PerceiverFusion": {"heads": "num_heads", "latents": "num_latents", "layers": "num_layers"},
+    "mm.fusion.product_of_experts.ProductOfExpertsFusion": {"sample": "stochastic"},
+    "mm.fusion.transformer.TransformerFusion": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.transforms.text.tokens.Tokens": {"markers": "marker_tokens"},
+    "mm.heads.seq2seq.Seq2SeqHead": GENERATION | {"heads": "num_heads", "layers": "num_layers"},
+    "mm.heads.causal_lm.CausalLMHead": GENERATION | {"queries": "num_queries"},
+    "mm.heads.ctc.CTCHead": {"beam": "beam_width"},
+    "mm.heads.detection.DetectionHead": {
+        "layers": "num_layers",
+        "nearest": "top_k",
+        "threshold": "score_threshold",
+        "overlap": "nms_iou_threshold",
+        "most": "max_detections",
+    },
+    "mm.heads.span.SpanHead": {"longest": "max_answer_length", "best": "n_best"},
+    "mm.targets.text.TextTarget": {"vocabulary": "vocab_size"},
+    "mm.targets.boxes.BoxTarget": {"flat": "degenerate_boxes", "visible": "min_visibility"},
+    "mm.targets.multilabel.MultilabelTarget": {"unlabelled": "empty_value"},
+}
+# Current dotted name of a class -> {current name of an argument: {former value: current value}}.
+VALUES: dict[str, dict[str, dict[Any, Any]]] = {
+    "mm.targets.boxes.BoxTarget": {"degenerate_boxes": {"refuse": "error"}},
+    "mm.targets.transcript.TranscriptTarget": {"units": {"letters": "characters"}},
+}
+# Former config key that is no constructor argument of the part above it -> the current key. `*` is any name.
+KEYS: dict[str, str] = {"model.heads.*.reads": "model.heads.*.target_codec"}
+# Former option of a config group, "group/option" -> the current option.
+OPTIONS: dict[str, str] = {"model/encoders/text/bag": "hashed_ngrams"}
+# Former verb -> the current one.
+VERBS: dict[str, str] = {}
+
+
+def current_class(name: str) -> str:
+    """Return the current dotted name of a class: `datamodules.digits.X` is `mm.datamodules.digits.X`.
+
+    Args:
+        name: A dotted name, as in `_target_`. A user's own module of `datamodules` keeps its name.
+    """
+    if name in CLASSES:
+        return CLASSES[name]
+    parts = name.split(".")
+    ours = parts[0] == "datamodules" and len(parts) > 2 and (PACKAGE / "datamodules" / f"{parts[1]}.py").is_file()
+    return current_class(f"mm.{name}") if ours else name
+
+
+def current_argument(name: str, argument: str) -> str | None:
+    """Return the current name of a former constructor argument, None where there is none.
+
+    Args:
+        name: Dotted name of the class, a former or the current one.
+        argument: Former name of the argument.
+    """
+    return ARGUMENTS.get(current_class(name), {}).get(argument)
+
+
+def upgrade(node: Any, changes: dict[str, str] | None = None) -> Any:
+    """Return a saved config with the current names of classes, arguments and values.
+
+    Args:
+        node: Plain data.
+        changes: Receives each former name and the current one, such as {"Fusion.heads": "num_heads"}.
+    """
+    changes = {} if changes is None else changes
+    if isinstance(node, list):
+        return [upgrade(child, changes) for child in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: upgrade(child, changes) for key, child in node.items()}
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        return node
+    current = current_class(target)
+    if current != target:
+        changes[target] = current
+    arguments, values, name = ARGUMENTS.get(current, {}), VALUES.get(current, {}), current.rpartition(".")[2]
+    upgraded: dict[str, Any] = {}
+    for former, value in node.items():
+        key = str(arguments.get(former, former))
+        if key != former:
+            changes[f"{name}.{former}"] = key
+        known = values.get(key, {})
+        if isinstance(value, str | int | float | None) and value in known:
+            changes[f"{name}.{key}={value}"] = str(known[value])
+            value = known[value]
+        upgraded[key] = value
+    return {**upgraded, "_target_": current}
+
+
+def current_key(key: str, target_of: Callable[[str], str | None]) -> str | None:
+    """Return the current name of a former config key, None where it never was one.
+
+    Args:
+        key: The dotted key, such as "model.fusion.heads".
+        target_of: Gives the `_target_` of the part at a dotted key, None where there is no such part.
+    """
+    parts = key.split(".")
+    for end in range(len(parts), 0, -1):  # the key, or one of the mappings that it lies in
+        outer, rest = parts[:end], parts[end:]
+        target = target_of(".".join(outer[:-1]))
+        argument = current_argument(target, outer[-1]) if target else None
+        renamed = [*outer[:-1], argument] if argument is not None else _renamed(outer)
+        if renamed is not None:
+            current = ".".join([*renamed, *rest])
+            return current_key(current, target_of) or current
+    return None
+
+
+def upgrade_keys(config: dict[str, Any], changes: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return the config of a run with the current names of the keys in `KEYS`.
+
+    Args:
+        config: Plain data.
+        changes: Receives each former key and the current one.
+    """
+    changes = {} if changes is None else changes
+
+    def walk(node: Any, path: list[str]) -> Any:
+        if not isinstance(node, dict):
+            return node
+        upgraded: dict[str, Any] = {}
+        for name, child in node.items():
+            renamed = _renamed([*path, name])
+            if renamed is None:
+                upgraded[name] = walk(child, [*path, name])
+            else:
+                changes[".".join([*path, name])] = ".".join(renamed)
+                moved.append((renamed, child))
+        return upgraded
+
+    moved: list[tuple[list[str], Any]] = []
+    upgraded = walk(config, [])
+    for path, child in moved:
+        node = upgraded
+        for name in path[:-1]:
+            node[name] = dict(node.get(name) or {})
+            node = node[name]
+        node[path[-1]] = child
+    return upgraded
+
+
+def _renamed(parts: list[str]) -> list[str] | None:
+    """Return the current path of a former key, None where it never was one."""
+    for former, current in KEYS.items():
+        pattern = former.split(".")
+        if len(pattern) == len(parts) and all(map(_matches, pattern, parts)):
+            names = iter([part for name, part in zip(pattern, parts, strict=True) if name == "*"])
+            return [next(names) if name == "*" else name for name in current.split(".")]
+    return None
+
+
+def _matches(pattern: str, part: str) -> bool:
+    return pattern in ("*", part)
