@@ -13,7 +13,7 @@ from mm.contracts.fusion import check_fusion
 from mm.contracts.head import check_head, examples
 from mm.reports import Report, Table
 from mm.targets.classes import ClassTarget
-from mm.types import TargetTransform
+from mm.types import TargetCodec
 
 EMBED_DIM = 32
 # What the data would decide: the constructor's arguments of these names, where they are not given.
@@ -55,7 +55,7 @@ class ContractReport(Report):
 
 
 def check_part(
-    part: type[nn.Module], arguments: Mapping[str, Any] | None = None, codec: TargetTransform | None = None
+    part: type[nn.Module], arguments: Mapping[str, Any] | None = None, codec: TargetCodec | None = None
 ) -> ContractReport:
     """Check that an encoder, a fusion or a head of your own keeps its contract.
 
