@@ -18,7 +18,7 @@ from mm.messages import is_first_process, plain
 from mm.tasks.distributed.sharding import complete
 
 # Of the datamodule, what may change while a run goes on: how rows are fed, not which they are, nor their order.
-FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transforms", "cache")
+FREE = ("batch_size", "max_batch_length", "num_buckets", "num_workers", "on_error", "transforms", "cache")
 
 
 # Keys that a run may change while it goes on: metrics measure the model, and init_from is read by a new run only.

@@ -25,7 +25,7 @@ def row(text: str, key: str) -> str:
 
 def test_a_key_has_its_value_its_type_and_a_sentence(text):
     assert row(text, "datamodule.batch_size") == (
-        "datamodule.batch_size=64 [int] rows per process and step; where there is a budget, at most"
+        "datamodule.batch_size=64 [int] rows per process and step, at most this many under max_batch_length"
     )
     assert row(text, "task.optimizer.lr") == "task.optimizer.lr=1e-3 [float]"
     assert "[int | None]" in row(text, "model.fusion.hidden_dim")  # by the class

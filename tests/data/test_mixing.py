@@ -34,7 +34,7 @@ def test_an_epoch_goes_on_where_the_last_one_stopped() -> None:
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(ValueError, match=r"datamodule.mix: got 'sizes', wanted one of size, equal, temperature"):
+    with pytest.raises(ValueError, match=r"datamodule.mixing: got 'sizes', wanted one of proportional, uniform, temperature"):
         Mixing("sizes")
     with pytest.raises(ValueError, match=r"datamodule.temperature: got 0, wanted a number above 0"):
         Mixing("temperature", 0)
@@ -93,5 +93,5 @@ def test_a_class_of_one_row_is_in_every_epoch() -> None:
     for power in (0.0, 0.3, 1.0):
         _, counts = Balance("target", power).strata(np.array([0] * 997 + [1, 2, 3]), ONE, [1000])
         assert min(counts) >= 1
-    with pytest.raises(ValueError, match="datamodule.balance_power: got 2, wanted from 0"):
+    with pytest.raises(ValueError, match="datamodule.balance_exponent: got 2, wanted from 0"):
         Balance("target", 2)

@@ -123,12 +123,12 @@ def test_defaults_are_those_of_the_config() -> None:
         given |= OmegaConf.to_container(OmegaConf.load(CONF / f"datamodule/{name}.yaml"), resolve=False)  # type: ignore[operator]
     data = Manifest([{"text": "a", "target": "b"}])
     assert data.columns == given["columns"]
-    for key in ("num_workers", "shuffle", "on_error", "header", "quotes"):
+    for key in ("num_workers", "shuffle", "on_error", "column_names", "quoting"):
         assert getattr(data, key) == given[key], key
     assert vars(data.split) == given["split"] and data.seed == 0
-    assert (data.mixing.mix, data.mixing.temperature, data.mixing.one_source) == ("size", 2.0, False)
+    assert (data.mixing.kind, data.mixing.temperature, data.mixing.homogeneous_batches) == ("proportional", 2.0, False)
     assert (data.batching.batch_size, data.batching.buckets, data.batching.budget) == (64, 16, {})
-    assert (given["batch_size"], given["buckets"], given["mix"]) == (64, 16, "size")
+    assert (given["batch_size"], given["num_buckets"], given["mixing"]) == (64, 16, "proportional")
 
 
 def test_default_transforms_are_those_that_default_encoders_ask_for() -> None:
