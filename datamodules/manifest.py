@@ -25,8 +25,8 @@ class ManifestDataModule(DataModule):
 
     Args:
         path: A file, or a table in memory: a pandas or polars DataFrame, a pyarrow Table, or a list of rows, each a
-            mapping of column to cell. Or several: each a path, or {path, columns, weight, split, column_names}, where columns
-            are all of its own, and split is that of all its rows.
+            mapping of column to cell. Or several: each a path, or {path, columns, weight, split, column_names}, where
+            columns are all of its own, and split is that of all its rows.
         columns: Role to column, as in conf/datamodule/manifest.yaml: {"text": "words", "target": "label", "id": "no"}.
         folder: A modality, where a path may also be a folder of such files: CLASS/FILE, SPLIT/CLASS/FILE, or FILE.
         quoting: Whether fields may be quoted; None: in CSV files yes, in TSV files no.

@@ -91,7 +91,7 @@ def build(file: Path, overrides: dict, **data) -> nn.Module:
     node = OmegaConf.merge(cfg.model.part, overrides)
     cfg.model.part = node
     fill(cfg, DATA | data)
-    for name in ("metrics", "reads"):
+    for name in ("metrics", "target_codec"):
         cfg.model.part.pop(name, None)
     torch.manual_seed(0)
     return instantiate(cfg.model.part, _convert_="all")
@@ -135,7 +135,7 @@ def test_pooled_reaches_every_parameter_of_a_fusion(case, file, overrides, count
 
 @pytest.mark.parametrize(("case", "file", "overrides"), cases("heads"))
 def test_head(case, file, overrides, tmp_path):
-    node = OmegaConf.load(file)["reads"]
+    node = OmegaConf.load(file)["target_codec"]
     own = {"input": "text", "folder": str(tmp_path)}
     reads = instantiate(node, **{key: value for key, value in own.items() if key in node})
     known = examples(reads).data

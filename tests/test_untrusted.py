@@ -37,12 +37,12 @@ def directory(tmp_path_factory) -> Path:
         "vision": InputData(modality="vision", size=(8, 8), channels=3),
         "tabular": InputData(modality="tabular", columns=columns, cardinalities=(0, 2)),
     }
-    written = {"tokenizer": tokenizer, "vocabulary": 60, "begin": 1, "end": 2, "longest": 8}
+    written = {"tokenizer": tokenizer, "vocab_size": 60, "bos_token_id": 1, "eos_token_id": 2, "max_length": 8}
     targets = {
         "target": TargetData(kind="class", classes=("no", "yes"), facts={"counts": [3, 3]}),
         "said": TargetData(kind="text", facts=written),
     }
-    own = {"target": {"classes": ["no", "yes"], "counts": [3, 3]}, "said": written | {"layers": 1, "heads": 1}}
+    own = {"target": {"classes": ["no", "yes"], "counts": [3, 3]}, "said": written | {"num_layers": 1, "num_heads": 1}}
     encoders = {
         "text": {
             "_target_": "mm.encoders.text.transformer.TextTransformer", "embed_dim": 8, "num_layers": 1, "num_heads": 2,
@@ -75,7 +75,7 @@ def directory(tmp_path_factory) -> Path:
     readers = {
         "target": {"_target_": "mm.targets.classes.ClassTarget"},
         "said": {
-            "_target_": "mm.targets.text.TextTarget", "tokenizer": tokenizer, "vocabulary": 60,
+            "_target_": "mm.targets.text.TextTarget", "tokenizer": tokenizer, "vocab_size": 60,
             "max_length": 8, "folder": "x",
         },
     }  # fmt: skip

@@ -65,7 +65,7 @@ FIRST = ("ctc", "detection")  # heads of an input that other inputs' windows sta
 @pytest.mark.parametrize(("case", "file", "overrides"), cases("heads"))
 def test_a_row_cut_into_windows_is_predicted_as_in_one(case, file, overrides, tmp_path):
     """Every head, where windows have the same tokens and pooled vector; a window without a token takes no part."""
-    node = OmegaConf.load(file)["reads"]
+    node = OmegaConf.load(file)["target_codec"]
     reads = instantiate(node, **{k: v for k, v in {"input": "text", "folder": str(tmp_path)}.items() if k in node})
     known = examples(reads).data
     head: torch.nn.Module = build(file, overrides, classes=list(known.classes), **known.facts).eval()

@@ -74,7 +74,7 @@ def build(
         }
         fused: Any = fusion if isinstance(fusion, nn.Module) else construct(node["fusion"], "model.fusion")
         heads: dict[str, Any] = {
-            name: modules.get(name) or construct(without(head, "reads", "metrics"), f"model.heads.{name}")
+            name: modules.get(name) or construct(without(head, "target_codec", "metrics"), f"model.heads.{name}")
             for name, head in node["heads"].items()
         }
         return MultimodalModel(encoders, fused, heads, node["embed_dim"], node["shared_encoders"])

@@ -55,7 +55,7 @@ def check_sources(cfg: DictConfig, model: Any, sources: list[dict[str, Any]]) ->
                     continue
                 use = str(theirs) if theirs.is_dir() else "bytes"
                 if tokens_of(own) != tokens_of(use):
-                    key = f"model.{group}.{name}{'.reads' if group == 'heads' else ''}.tokenizer"
+                    key = f"model.{group}.{name}{'.target_codec' if group == 'heads' else ''}.tokenizer"
                     raise ValueError(
                         f"model.init_from: {source['path']} has another tokenizer for '{name}', so that its weights "
                         f"mean other tokens; set {key}={use}"

@@ -30,7 +30,9 @@ def read_sources(cfg: DictConfig) -> list[dict[str, Any]]:
     for entry in given if isinstance(given, list) else [given]:
         source: Any = {"path": entry} if isinstance(entry, str) else entry
         if not isinstance(source, Mapping) or not isinstance(source.get("path"), str):
-            raise ValueError(f"model.init_from: got {entry}, wanted a model directory, or {{path: DIR, include: [regex]}}")
+            raise ValueError(
+                f"model.init_from: got {entry}, wanted a model directory, or {{path: DIR, include: [regex]}}"
+            )
         for key in source:
             if key == "only":
                 raise ValueError("model.init_from: the key 'only' is now 'include'")

@@ -19,7 +19,11 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     from mm.datamodules.manifest import ManifestDataModule
     from mm.datamodules.shards import write_shards
 
-    if not isinstance(cfg.shard_size_mb, int | float) or isinstance(cfg.shard_size_mb, bool) or not cfg.shard_size_mb > 0:
+    if (
+        not isinstance(cfg.shard_size_mb, int | float)
+        or isinstance(cfg.shard_size_mb, bool)
+        or not cfg.shard_size_mb > 0
+    ):
         raise ValueError(f"shard_size_mb: got {cfg.shard_size_mb}, wanted MB above 0")
     module = finish.build_data(cfg, codecs=False, whole=True)
     if not isinstance(module, ManifestDataModule):

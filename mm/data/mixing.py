@@ -71,8 +71,8 @@ class Balance:
             )
         if targets[name].kind not in BALANCED:
             raise ValueError(
-                f"datamodule.balance_by: rows of '{name}' have no classes: it is a target of kind {targets[name].kind}, "
-                f"wanted one of {', '.join(BALANCED)}"
+                f"datamodule.balance_by: rows of '{name}' have no classes: it is a target of kind "
+                f"{targets[name].kind}, wanted one of {', '.join(BALANCED)}"
             )
 
     def strata(self, label: np.ndarray, source: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, list[int]]:

@@ -14,6 +14,7 @@ import torch
 from lightning import LightningDataModule
 
 from mm.batching import finish
+from mm.configurable import check_former_arguments
 from mm.data.fingerprint import fingerprint, identities
 from mm.data.loading import Loaded, Loader, Rows, begin_worker, join
 from mm.data.mixing import Balance, Mixing, Mixture, rarest
@@ -86,8 +87,12 @@ class DataModule(LightningDataModule):
         shuffle_window: int = 8,
         balance_by: str | None = None,
         balance_exponent: float = 1.0,
+        **unknown: Any,
     ):
         super().__init__()
+        if unknown:
+            check_former_arguments(type(self), unknown)
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument '{next(iter(unknown))}'")
         if on_error not in ON_ERROR:
             raise ValueError(f"datamodule.on_error: got '{on_error}', wanted one of {', '.join(ON_ERROR)}")
         if shuffle_window < 1:
@@ -245,7 +250,9 @@ class DataModule(LightningDataModule):
         for name in self.batching.budget:
             timed = [n for n, data in self.spec.inputs.items() if get_modality(data.modality).is_sequence]
             if name not in self.transforms or name not in timed:
-                raise ValueError(f"datamodule.max_batch_length.{name}: the inputs that have a length are {', '.join(timed)}")
+                raise ValueError(
+                    f"datamodule.max_batch_length.{name}: the inputs that have a length are {', '.join(timed)}"
+                )
         for name in self.transforms:
             self.table.inputs.setdefault(name, [None] * len(self.table.ids))
 
@@ -509,5 +516,7 @@ def one_row_each(table: Table) -> str:
 def limits(lengths: Any) -> dict[str, float]:
     """Return the maximum length of each input that has one; raise a ValueError where this is no mapping."""
     if not isinstance(lengths, Mapping | None):
-        raise ValueError(f"datamodule.max_batch_length: got {lengths}, wanted an input's name with its own, as {{text: 4096}}")
+        raise ValueError(
+            f"datamodule.max_batch_length: got {lengths}, wanted an input's name with its own, as {{text: 4096}}"
+        )
     return {name: most for name, most in (lengths or {}).items() if most is not None}

@@ -8,7 +8,11 @@ OVERFLOW = ("truncate", "truncate_left", "error", "window")
 
 
 def check_limit(max_length: int | None, overflow: str, window_overlap: float, extra: int = 0) -> str:
-    """Errors: ValueError where the three can't go together. extra: tokens that every window has beside its own."""
+    """Return `overflow`; raise a ValueError where the settings do not go together.
+
+    Args:
+        max_length: As in `limit`, as are the others.
+    """
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow: got '{overflow}', wanted one of {', '.join(OVERFLOW)}")
     if not 0 <= window_overlap < 1:
@@ -26,7 +30,9 @@ def check_multiple(pad_multiple: int) -> int:
     return pad_multiple
 
 
-def room(count: int, max_length: int | None, overflow: str, window_overlap: float, multiple: int, extra: int = 0) -> int:
+def room(
+    count: int, max_length: int | None, overflow: str, window_overlap: float, multiple: int, extra: int = 0
+) -> int:
     """What a length takes in a batch: each of the windows that `limit` makes of it, padded to whole multiples."""
     kept = count if max_length is None else min(count, max_length)
     windows = 1
@@ -44,12 +50,21 @@ def starts(count: int, length: int, window_overlap: float) -> list[int]:
     return [*range(0, count - length, step), count - length]
 
 
-def limit(x: Tensor, max_length: int | None, overflow: str, window_overlap: float, unit: str, extra: int = 0) -> EncodedInput:
-    """Truncate a sequence, raise an error, or split it into windows. (T,) -> windows of at most (max_length - extra,)
+def limit(
+    x: Tensor, max_length: int | None, overflow: str, window_overlap: float, unit: str, extra: int = 0
+) -> EncodedInput:
+    """Truncate a sequence (T,), raise an error, or split it into windows of at most (max_length - extra,).
 
-    overflow: truncate keeps its begin, truncate_left its end; window_overlap: part of a window that the next one repeats;
-    extra: tokens that are put around each window afterwards.
-    Errors: ValueError where it is too long under `error`.
+    Args:
+        x: The sequence.
+        max_length: Maximum length of a window; None: no limit.
+        overflow: `truncate` keeps the start, `truncate_left` the end; `error`; or `window`.
+        window_overlap: Fraction of a window that the next window repeats.
+        unit: Unit of the length, for messages.
+        extra: Number of tokens that are added to each window afterwards.
+
+    Raises:
+        ValueError: If the sequence is too long and `overflow` is `error`.
     """
     if max_length is None or len(x) + extra <= max_length:
         return EncodedInput([x], False)

@@ -80,7 +80,13 @@ def test_frozen_features_of_shards(mm, shards, tmp_path):
 def test_a_window_and_a_budget(mm, manifest, tmp_path):
     made = mm("shard", *COLUMNS, f"datamodule.path={manifest}", "out=shards", "shard_size_mb=0.02")
     assert made.status == 0, made.err
-    args = [SHARDS, *TINY, "datamodule.path=shards", "datamodule.shuffle_window=2", "datamodule.max_batch_length={text: 60, audio: 2}"]
+    args = [
+        SHARDS,
+        *TINY,
+        "datamodule.path=shards",
+        "datamodule.shuffle_window=2",
+        "datamodule.max_batch_length={text: 60, audio: 2}",
+    ]
     run = mm("train", *args, "datamodule.num_buckets=2", "trainer.max_epochs=3", "run=a")
     assert run.status == 0, run.err
     again = mm("train", *args, "datamodule.num_buckets=2", "trainer.max_epochs=3", "run=b")
@@ -139,7 +145,15 @@ def test_a_mixture_by_its_command(mm, manifest, tmp_path):
     two = (
         f"datamodule.path=[{manifest},{{path: other/rows.csv, columns: {{text: words, target: colour}}, weight: 2.0}}]"
     )
-    run = mm("train", *COLUMNS, *ONCE, two, "datamodule.mixing=temperature", "datamodule.homogeneous_batches=true", "run=mixed")
+    run = mm(
+        "train",
+        *COLUMNS,
+        *ONCE,
+        two,
+        "datamodule.mixing=temperature",
+        "datamodule.homogeneous_batches=true",
+        "run=mixed",
+    )
     assert run.status == 0, run.err
     assert f"{manifest} + other/rows.csv: train 54, val 18, test 18 rows" in run.out
     named = json.loads((tmp_path / "outputs/mixed/metrics.json").read_text())

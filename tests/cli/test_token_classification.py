@@ -38,7 +38,9 @@ def test_learns_tells_and_serves(mm, rows):
     assert run.status == 0, run.err
     assert run.metrics["test/f1"] == run.metrics["test/word_accuracy"] == run.metrics["test/f1/place"] == 1
     assert (run.folder / "test_entities.png").exists()
-    assert yaml.safe_load((run.folder / "config.yaml").read_text())["datamodule"]["transforms"]["text"]["return_offsets"]
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["datamodule"]["transforms"]["text"][
+        "return_offsets"
+    ]
     text = "Bob Lee is in New York"
     (answer,) = package.load(run.folder / "model").predict([{"text": text}])
     said = [
@@ -59,8 +61,14 @@ def test_learns_tells_and_serves(mm, rows):
     [
         ([], "predicts something of each token: set model.fusion.anchor"),
         (["model.fusion.anchor=txt"], "model.fusion.anchor: got 'txt', wanted one of text"),
-        ([ANCHOR, "model.heads.target.reads.scheme=bio2"], "mm: model.heads.target.reads.scheme: got 'bio2', wanted "),
-        ([ANCHOR, "+model.heads.target.reads.schme=bio"], "unexpected keyword argument 'schme'; did you mean 'scheme'"),
+        (
+            [ANCHOR, "model.heads.target.target_codec.scheme=bio2"],
+            "mm: model.heads.target.target_codec.scheme: got 'bio2', wanted ",
+        ),
+        (
+            [ANCHOR, "+model.heads.target.target_codec.schme=bio"],
+            "unexpected keyword argument 'schme'; did you mean 'scheme'",
+        ),
         ([ANCHOR, "+model.heads.target.class_weigths=balanced"], "'class_weigths'; did you mean 'class_weights'?"),
     ],
 )

@@ -34,7 +34,9 @@ def test_an_epoch_goes_on_where_the_last_one_stopped() -> None:
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(ValueError, match=r"datamodule.mixing: got 'sizes', wanted one of proportional, uniform, temperature"):
+    with pytest.raises(
+        ValueError, match=r"datamodule.mixing: got 'sizes', wanted one of proportional, uniform, temperature"
+    ):
         Mixing("sizes")
     with pytest.raises(ValueError, match=r"datamodule.temperature: got 0, wanted a number above 0"):
         Mixing("temperature", 0)

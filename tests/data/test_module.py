@@ -300,7 +300,9 @@ def test_rows_travel_to_spawned_workers(make: Callable[..., DataModule]) -> None
     assert one.tolist() == two.tolist()
 
 
-@pytest.mark.parametrize("tokens", [TextTransform("bytes", pad_multiple=64), TextTransform("bytes", 128, overflow="window")])
+@pytest.mark.parametrize(
+    "tokens", [TextTransform("bytes", pad_multiple=64), TextTransform("bytes", 128, overflow="window")]
+)
 def test_a_budget_holds_padding_and_windows(make: Callable[..., DataModule], tokens: TextTransform) -> None:
     lengths = np.random.default_rng(0).integers(60, 140, 200)
     rows = "".join(f"{'a' * n},a,train\n" for n in lengths.tolist())

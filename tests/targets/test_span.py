@@ -129,7 +129,9 @@ def test_blanks_at_the_edges_need_no_token(tokenizer):
 
 
 def test_an_answer_that_no_window_has_as_a_whole():
-    with pytest.raises(ValueError, match="the answer 'answer' is nowhere read as a whole; raise max_length or window_overlap"):
+    with pytest.raises(
+        ValueError, match="the answer 'answer' is nowhere read as a whole; raise max_length or window_overlap"
+    ):
         align("aaaaaaa answer bbbb", "answer", max_length=10, overflow="window", window_overlap=0)
     with pytest.raises(ValueError, match="nowhere read as a whole"):
         align("a cat", "a cat", max_length=4)

@@ -39,7 +39,7 @@ def test_wrong_tags_are_named():
     assert [x.tolist() for x in values] == [[1, 0], [X], [X]]
     assert "got the tag 'E-place', wanted O, B-TYPE, I-TYPE" in faults[1]
     assert "unknown label 'B-animal'" in faults[2]
-    with pytest.raises(ValueError, match="reads.scheme: got 'iob', wanted one of bio, iob1, bioes"):
+    with pytest.raises(ValueError, match="target_codec.scheme: got 'iob', wanted one of bio, iob1, bioes"):
         TagTarget("text", "iob")
 
 
@@ -70,7 +70,9 @@ def test_an_entity_that_is_cut_at_its_beginning_begins_with_what_is_left():
     for length, wanted in [(9, [0, X, 1, X, 2, X, 4, X, 3]), (6, [X, 1, X, 4, X, 3]), (4, [X, 3, X, 3]), (2, [X, 3])]:
         read = TextTransform("bytes", max_length=length, overflow="truncate_left", return_offsets=True)("a b c d e")
         assert TagTarget("text").align(tags, read)[0].tolist() == wanted
-    whole = TextTransform("bytes", max_length=3, return_offsets=True)("c d e")  # cut on its other side: word 0 is its own beginning
+    whole = TextTransform("bytes", max_length=3, return_offsets=True)(
+        "c d e"
+    )  # cut on its other side: word 0 is its own beginning
     assert TagTarget("text").align(torch.tensor([2, 4, 3]), whole)[0].tolist() == [2, X, 4]
 
 
@@ -82,7 +84,7 @@ def test_what_goes_on_without_a_beginning_is_of_another_scheme(scheme):
     for tags in (["O", "I-a"], ["I-a"], ["B-b", "I-a"], *(ENDED if scheme == "bioes" else [])):
         with pytest.raises(ValueError, match=f"'{tags[-1]}' where no 'a' goes before; .*mend the tags") as told:
             to_bio(tags, scheme)
-        assert ("reads.scheme=iob1" in str(told.value)) == (scheme == "bio")
+        assert ("target_codec.scheme=iob1" in str(told.value)) == (scheme == "bio")
     assert to_bio(["I-a", "I-a", "B-a", "O", "I-b"], "iob1") == ["B-a", "I-a", "B-a", "O", "B-b"]
 
 
@@ -102,5 +104,7 @@ def test_plain_tags_are_no_entities():
     assert [x.tolist() for x in values] == [[0, 2], [X], [2, 1]]
     read = TextTransform("bytes", 4, "truncate_left", return_offsets=True)("one two")
     assert tags.align(torch.tensor([2, 2]), read)[0].tolist() == [X, 2, X, X]
-    with pytest.raises(ValueError, match=r"got the tag 'NOUN'.*reads.scheme, plain for tags that are no entities"):
+    with pytest.raises(
+        ValueError, match=r"got the tag 'NOUN'.*target_codec.scheme, plain for tags that are no entities"
+    ):
         to_bio(["NOUN"], "bio")

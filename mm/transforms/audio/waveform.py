@@ -36,8 +36,8 @@ class AudioTransform(Configurable):
     Args:
         sample_rate: Sampling rate in Hz, also that of an array alone.
         max_length: Maximum number of samples; None: no limit.
-        overflow: Longer inputs: `truncate`, `truncate_left` (keep the end), `error`, or `window`: split into windows, which
-            together weigh as one row in the loss.
+        overflow: Longer inputs: `truncate`, `truncate_left` (keep the end), `error`, or `window`: split into windows,
+            which together weigh as one row in the loss.
         window_overlap: Fraction of a window that the next window repeats.
         augment: torchaudio transforms of (L,), applied in training only.
         pad_multiple: Number of samples to a multiple of which batches are padded.

@@ -25,8 +25,8 @@ class TextTransform(Configurable):
     Args:
         tokenizer: `bytes`, or the folder or hub name of a tokenizer.
         max_length: Maximum number of tokens, special tokens included; None: no limit.
-        overflow: Longer inputs: `truncate`, `truncate_left` (keep the end), `error`, or `window`: split into windows, which
-            together weigh as one row in the loss.
+        overflow: Longer inputs: `truncate`, `truncate_left` (keep the end), `error`, or `window`: split into windows,
+            which together weigh as one row in the loss.
         window_overlap: Fraction of a window that the next window repeats.
         pad_multiple: Number of tokens to a multiple of which batches are padded.
         return_offsets: Whether `meta` has the offsets of the tokens of the text, of a pair of the second, all int32:
@@ -92,7 +92,13 @@ class TextTransform(Configurable):
             raise ValueError("the tokenizer finds no token in the text")
         if self.max_length is not None and extra >= self.max_length:
             raise ValueError(f"the first text of the pair leaves none of {self.max_length} tokens for the second")
-        how = self.max_length, self.overflow, self.window_overlap, "bytes" if self.tokenizer is None else "tokens", extra
+        how = (
+            self.max_length,
+            self.overflow,
+            self.window_overlap,
+            "bytes" if self.tokenizer is None else "tokens",
+            extra,
+        )
         read = limit(body, *how)
         windows = [torch.cat([ahead, window, end]) for window in read.windows]
         self.check_markers(windows)

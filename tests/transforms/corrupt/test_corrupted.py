@@ -87,5 +87,7 @@ def test_what_is_not_there_is_not_taken():
 
 
 def test_an_unknown_transform_is_refused():
-    with pytest.raises(ValueError, match="corruptions of vision support ImageTransform, but the model reads it by TextTransform"):
+    with pytest.raises(
+        ValueError, match="corruptions of vision support ImageTransform, but the model reads it by TextTransform"
+    ):
         CorruptedTransform(TRANSFORMS["text"], RAW["vision"], "vision", None, 0.5, 0)  # type: ignore[arg-type]

@@ -203,7 +203,9 @@ def test_a_word_of_several_windows_is_told_where_it_is_farthest_from_a_cut() -> 
     assert [x.tolist() for x in in_one_window([first, second, last])] == wanted
     text = " ".join(f"w{i}" for i in range(40))
     for overlap in (0.0, 0.3, 0.5, 0.8):  # side by side they are in order, whatever the windows
-        read = TextTransform("bytes", max_length=17, overflow="window", window_overlap=overlap, return_offsets=True)(text)
+        read = TextTransform("bytes", max_length=17, overflow="window", window_overlap=overlap, return_offsets=True)(
+            text
+        )
         told = torch.cat([meta["words"] for meta in read.meta])
         assert told[told >= 0].tolist() == list(range(40))
 

@@ -98,7 +98,9 @@ def test_normalising_as_torchvision_does() -> None:
     mean, std = (0.1, 0.4, 0.7), (0.2, 0.5, 0.3)
     expected = F.normalize(torch.from_numpy(COLOUR.transpose(2, 0, 1) / 255).float(), list(mean), list(std))
     torch.testing.assert_close(finished(ImageTransform((6, 8), 3, mean, std), COLOUR), expected)
-    assert finished(ImageTransform((6, 8), 3), np.full((6, 8), 255, np.uint8)).eq(1).all()  # to -1..1 where nothing is said
+    assert (
+        finished(ImageTransform((6, 8), 3), np.full((6, 8), 255, np.uint8)).eq(1).all()
+    )  # to -1..1 where nothing is said
     assert finished(ImageTransform((6, 8), 1, [0.0], [1.0]), np.full((6, 8), 255, np.uint8)).eq(1).all()
 
 
