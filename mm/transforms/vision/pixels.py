@@ -48,9 +48,9 @@ class ImageTransform(Configurable):
         std: Standard deviation of each channel; None: 0.5.
         fit: Images of another shape are `stretch`ed, `crop`ped at the centre, or `pad`ded with black.
         augment: torchvision v2 transforms of uint8 (C, H, W), applied in training only.
-        return_original_size: Whether `meta` has the part of the original that the pixels show, `frame` (4,), x0, y0,
-            x1, y1 in its pixels, mirrored where x0 exceeds x1 or y0 exceeds y1, and its upright width and height, `size`
-            (2,).
+        return_original_size: Whether `meta` has the part of the original that the pixels show, `frame` (4,): x0, y0, x1
+            and y1 in its pixels, mirrored where x0 exceeds x1 or y0 exceeds y1; and the upright width and height of the
+            original, `size` (2,).
         max_value: White of pictures of one channel with 16 bits, such as 4095 where 12 bits are used; None: 65535.
 
     Raises:
