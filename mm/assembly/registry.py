@@ -44,8 +44,9 @@ def fill_defaults(cfg: DictConfig, keys: Sequence[str] = ()) -> None:
         target = node._get_node("_target_")
         name = None if target is None else target._value()  # type: ignore[union-attr]
         if isinstance(name, str) and path.rstrip(".") not in replaced:
+            stated = list(node)  # also those that the data fills: `in` denies a key whose value is ???
             for argument, default in default_arguments(name).items():
-                if argument not in node:
+                if argument not in stated:
                     node[argument] = default
 
     with open_dict(cfg):

@@ -6,6 +6,7 @@ A number stands in the signature only: what a yaml of `conf` leaves out is fille
 import ast
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,7 +147,7 @@ def default_arguments(target: str) -> dict[str, Any]:
     Returns:
         Argument name to its default, in the order of the signature; empty for classes of other packages.
     """
-    return dict(_default_arguments(target))
+    return deepcopy(_default_arguments(target))
 
 
 @cache

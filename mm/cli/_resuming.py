@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mm.assembly.construct import read_resolved
 from mm.assembly.renamed import upgrade_run_config
+from mm.assembly.signatures import with_defaults
 from mm.callbacks.resumable import newest_first, usable
 from mm.cli._app import shown
 from mm.files import whole
@@ -38,7 +39,7 @@ def check(cfg: DictConfig, folder: Path, datamodule: Any) -> None:
         ValueError: If its model, its data, be it their settings or their rows, or its seed have changed.
     """
     stored = upgrade_run_config(read_resolved(folder / "config.yaml"))
-    before, now = map(flat, (stored, OmegaConf.to_container(cfg, resolve=True)))
+    before, now = map(flat, (stored, with_defaults(OmegaConf.to_container(cfg, resolve=True))))
     refused: dict[str, list[str]] = {"data": [], "model": []}
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) == now.get(key) or key == "resume" or NOT_RESUMED.match(key):

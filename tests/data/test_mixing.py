@@ -9,8 +9,8 @@ from mm.data.mixing import Balance, Mixing, Mixture, rarest
     [
         (Mixing(), [1, 1, 1], [100, 400, 900]),
         (Mixing(), [4, 1, 1], [400 * 14 / 17, 400 * 14 / 17, 900 * 14 / 17]),  # each row of the first four times
-        (Mixing("equal"), [1, 1, 1], [1400 / 3] * 3),
-        (Mixing("equal"), [1, 2, 4], [200, 400, 800]),
+        (Mixing("uniform"), [1, 1, 1], [1400 / 3] * 3),
+        (Mixing("uniform"), [1, 2, 4], [200, 400, 800]),
         (Mixing("temperature"), [1, 1, 1], [1400 * part / 60 for part in (10, 20, 30)]),
         (Mixing("temperature", temperature=1.0), [1, 1, 1], [100, 400, 900]),
     ],
@@ -22,7 +22,7 @@ def test_counts(mixing: Mixing, weights: list[float], parts: list[float]) -> Non
 
 
 def test_a_file_without_rows_is_not_drawn() -> None:
-    assert Mixing("equal").counts([10, 0, 30], [1, 5, 1]) == [20, 0, 20]
+    assert Mixing("uniform").counts([10, 0, 30], [1, 5, 1]) == [20, 0, 20]
 
 
 def test_an_epoch_goes_on_where_the_last_one_stopped() -> None:
