@@ -7,9 +7,11 @@ from typing import Any
 import pyarrow
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
+from mm.assembly.signatures import with_defaults
 from mm.data.readers.in_memory import is_table, read_table
 from mm.datamodules.manifest import Manifest, ManifestDataModule
 from mm.modalities import get_modality
@@ -121,6 +123,7 @@ def test_defaults_are_those_of_the_config() -> None:
     given = {}
     for name in ("base", "sources", "manifest"):
         given |= OmegaConf.to_container(OmegaConf.load(CONF / f"datamodule/{name}.yaml"), resolve=False)  # type: ignore[operator]
+    given = with_defaults(given)
     data = Manifest([{"text": "a", "target": "b"}])
     assert data.columns == given["columns"]
     for key in ("num_workers", "shuffle", "on_error", "column_names", "quoting"):
@@ -132,7 +135,9 @@ def test_defaults_are_those_of_the_config() -> None:
 
 
 def test_default_transforms_are_those_that_default_encoders_ask_for() -> None:
-    encoder: Any = OmegaConf.load(CONF / "model/encoders/text/transformer.yaml")
+    encoder: Any = OmegaConf.create(
+        with_defaults(yaml.safe_load((CONF / "model/encoders/text/transformer.yaml").read_text()))
+    )
     text = InputSpec(modality="text", tokenizer=encoder.tokenizer, max_length=encoder.max_length)
     transform: Any = get_modality("text").transform(InputData(modality="text"))
     asked: Any = get_modality("text").transform(InputData(modality="text"), text)
