@@ -135,9 +135,8 @@ def test_defaults_are_those_of_the_config() -> None:
 
 
 def test_default_transforms_are_those_that_default_encoders_ask_for() -> None:
-    encoder: Any = OmegaConf.create(
-        with_defaults(yaml.safe_load((CONF / "model/encoders/text/transformer.yaml").read_text()))
-    )
+    node = yaml.safe_load((CONF / "model/encoders/text/transformer.yaml").read_text(encoding="utf-8"))
+    encoder: Any = OmegaConf.create(with_defaults(node))
     text = InputSpec(modality="text", tokenizer=encoder.tokenizer, max_length=encoder.max_length)
     transform: Any = get_modality("text").transform(InputData(modality="text"))
     asked: Any = get_modality("text").transform(InputData(modality="text"), text)
