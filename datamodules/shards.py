@@ -23,7 +23,7 @@ class ShardsDataModule(DataModule):
     """Rows of one folder of shards, or of several.
 
     path: a folder or its URL, or several: each a path, or {path: ..., weight: ...}; cache: a folder for shards that are
-    read by URL, of which twice `window` are kept there.
+    read by URL, of which twice `shuffle_window` are kept there.
     Errors: ValueError where it is no such folder, or a shard is not whole.
     """
 
@@ -43,7 +43,7 @@ class ShardsDataModule(DataModule):
         shards = [Shard(*shard) for shard in about.shards]
         # Not by the digest alone: the same rows may have been divided into other shards.
         divided = hashlib.blake2b(f"{about.digest} {json.dumps(about.shards)}".encode(), digest_size=16).hexdigest()
-        store = Store(source.path, shards, self.cache / divided, 2 * self.window)
+        store = Store(source.path, shards, self.cache / divided, 2 * self.shuffle_window)
         inputs, raw, spec = {}, {}, {}
         for name, known in about.inputs.items():
             data: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in known.items()}
@@ -88,30 +88,30 @@ class ShardReport(Report):
         return ReportTable(("folder", "rows", "shards", "MB"), [row])
 
 
-def shard(data: ManifestDataModule, folder: str | Path, *, size: float = 64, seed: int = 0) -> ShardReport:
+def shard(data: ManifestDataModule, folder: str | Path, *, shard_size_mb: float = 64, seed: int = 0) -> ShardReport:
     """Write the rows of a table file, and the media that they name, into shards for `datamodule=shards`.
 
     Args:
         data: The rows of one file.
         folder: A new folder.
-        size: MB of a shard, about.
+        shard_size_mb: MB of a shard, about.
         seed: Of the order in which training rows are written, so that neighbours are not alike.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: If the data has several files, the folder is not empty, a row can't be read, or `size` is no number
+        ValueError: If the data has several files, the folder is not empty, a row can't be read, or `shard_size_mb` is no number
             above 0.
 
     Example:
         >>> data = mm.Manifest("tweets.csv", targets=["mood"])  # doctest: +SKIP
         >>> mm.shard(data, "shards").table()  # doctest: +SKIP
     """
-    if not isinstance(size, int | float) or isinstance(size, bool) or not size > 0:
-        raise ValueError(f"size: got {size}, wanted MB above 0")
+    if not isinstance(shard_size_mb, int | float) or isinstance(shard_size_mb, bool) or not shard_size_mb > 0:
+        raise ValueError(f"shard_size_mb: got {shard_size_mb}, wanted MB above 0")
     out = Path(folder).absolute()
-    about, table = write_shards(data, out, round(size * 1e6), seed)
+    about, table = write_shards(data, out, round(shard_size_mb * 1e6), seed)
     rows, total = sum(one[2] for one in about.shards), sum(one[1] for one in about.shards)
     return ShardReport(out, table.source, tuple(about.inputs), rows, len(table.ids), len(about.shards), total)
 

@@ -28,7 +28,7 @@ def attach_adapters(cfg: DictConfig, model: MultimodalModel) -> None:
         cfg.task.gradual_unfreeze = cfg.peft.get("gradual_unfreeze", cfg.task.gradual_unfreeze)
         return
     config = build(cfg, "peft.config")
-    adapted = adapters.attach(model, config, list(cfg.peft.also))
+    adapted = adapters.attach(model, config, list(cfg.peft.modules_to_save))
     for name in sorted(adapted):
         encoder: Any = model.get_submodule(name)
         if (
@@ -38,11 +38,11 @@ def attach_adapters(cfg: DictConfig, model: MultimodalModel) -> None:
         ):
             raise ValueError(
                 f"peft: the markers of {name} are new, and would never be learnt; let the embeddings learn as well, "
-                "with peft.also=[word_embeddings], or what the encoder calls them"
+                "with peft.modules_to_save=[word_embeddings], or what the encoder calls them"
             )
-    if cfg.peft.start and not cfg.get("resume"):
+    if cfg.peft.adapter_path and not cfg.get("resume"):
         plain: Any = OmegaConf.to_container(cfg.peft.config, resolve=True)
-        adapters.load(Path(cfg.peft.start), model, plain)
+        adapters.load(Path(cfg.peft.adapter_path), model, plain)
     every = [p for name in sorted(adapted) for p in model.get_submodule(name).parameters()]
     trained, total = sum(p.numel() for p in every if p.requires_grad), sum(p.numel() for p in every)
     say(f"peft: {trained:,} of {total:,} weights of {listing(sorted(adapted))} learn ({trained / total:.2%})")

@@ -101,7 +101,7 @@ def shard_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Appli
     data = finish.build_data(cfg, codecs=False, whole=True)
     if not isinstance(data, ManifestDataModule):
         raise ValueError("mm shard: wanted a table file or a folder: datamodule=manifest, text, vision or audio")
-    report = shard(data, cfg.out, size=cfg.size, seed=cfg.seed)
+    report = shard(data, cfg.out, shard_size_mb=cfg.shard_size_mb, seed=cfg.seed)
     return Applied(report, report.source, write_errors(data, folder), count_faulty_rows(data))
 
 

@@ -81,7 +81,7 @@ def prepare_run(cfg: DictConfig, folder: Path, provenance: Provenance) -> Traini
         check_tokenizers(cfg, model, sources)
         load_weights(sources, model)
     attach_adapters(cfg, model)
-    needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
+    needs = {name: model.encoders[model.shared_encoders.get(name, name)].input for name in model.inputs}
     finish.finish_transforms(cfg, data.spec, needs, provenance.named)
     data.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
     task, metrics = prepare_task(cfg, model, data)

@@ -22,7 +22,7 @@ def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
     """
     table = datamodule.table
     rows = [row for row, split in enumerate(table.split) if split == "train"]
-    share = dict(cfg.model.get("share") or {})
+    share = dict(cfg.model.get("shared_encoders") or {})
     with open_dict(cfg):
         for name, node in cfg.model.encoders.items():
             if node.get("vocab_size") is None or node.tokenizer == "bytes":
@@ -78,7 +78,7 @@ def fitting_parts(source: dict[str, Any], model: Any) -> set[tuple[str, ...]]:
     wanted = model.state_dict()
     weights = checkpoint.weights(source["path"])
     fitting = [name for name, x in weights.items() if name in wanted and x.shape == wanted[name].shape]
-    return {tuple(name.split(".")[:2]) for name in fitting if any(re.search(rx, name) for rx in source["only"])}
+    return {tuple(name.split(".")[:2]) for name in fitting if any(re.search(rx, name) for rx in source["include"])}
 
 
 def vocabulary_of(tokenizer: str) -> Any:

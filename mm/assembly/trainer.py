@@ -107,7 +107,7 @@ def build_trial_trainer(cfg: DictConfig, folder: Path, monitored: bool = True) -
 def describe_inputs(cfg: DictConfig, model: MultimodalModel) -> dict[str, str]:
     """Return input name -> the settings of its encoder and its transform, as text."""
     parts = {
-        name: (cfg.model.encoders[model.share.get(name, name)], cfg.datamodule.transforms[name])
+        name: (cfg.model.encoders[model.shared_encoders.get(name, name)], cfg.datamodule.transforms[name])
         for name in model.inputs
     }
     return {name: "\n".join(OmegaConf.to_yaml(part, resolve=True) for part in pair) for name, pair in parts.items()}

@@ -16,7 +16,7 @@ def read_init_from(cfg: DictConfig) -> list[dict[str, Any]]:
     """Read model.init_from: the weights that the model begins with.
 
     Returns:
-        `{path, only}` of each source, in the order in which they are loaded.
+        `{path, include}` of each source, in the order in which they are loaded.
 
     Raises:
         ValueError: If an entry has another form.
@@ -28,12 +28,18 @@ def read_init_from(cfg: DictConfig) -> list[dict[str, Any]]:
     for entry in given if isinstance(given, list) else [given]:
         source: Any = {"path": entry} if isinstance(entry, str) else entry
         if not isinstance(source, Mapping) or not isinstance(source.get("path"), str):
-            raise ValueError(f"model.init_from: got {entry}, wanted a model directory, or {{path: DIR, only: [regex]}}")
+            raise ValueError(
+                f"model.init_from: got {entry}, wanted a model directory, or {{path: DIR, include: [regex]}}"
+            )
         for key in source:
-            if key not in ("path", "only"):
-                raise ValueError(f"model.init_from: no key '{key}', wanted path and only{near(key, ['path', 'only'])}")
-        only = source.get("only", "")
-        sources.append({"path": source["path"], "only": [only] if isinstance(only, str) else list(only)})
+            if key == "only":
+                raise ValueError("model.init_from: the key 'only' is now 'include'")
+            if key not in ("path", "include"):
+                raise ValueError(
+                    f"model.init_from: no key '{key}', wanted path and include{near(key, ['path', 'include'])}"
+                )
+        include = source.get("include", "")
+        sources.append({"path": source["path"], "include": [include] if isinstance(include, str) else list(include)})
     return sources
 
 
@@ -51,10 +57,10 @@ def load_weights(sources: Sequence[Mapping[str, Any]], model: MultimodalModel) -
     loaded: set[str] = set()
     for source in sources:
         weights = checkpoint.weights(source["path"])
-        for regex in source["only"]:
+        for regex in source["include"]:
             if not any(re.search(regex, name) for name in weights):
-                raise ValueError(f"model.init_from.only: '{regex}' matches no weight of {source['path']}")
-        chosen = {n: x for n, x in weights.items() if any(re.search(regex, n) for regex in source["only"])}
+                raise ValueError(f"model.init_from.include: '{regex}' matches no weight of {source['path']}")
+        chosen = {n: x for n, x in weights.items() if any(re.search(regex, n) for regex in source["include"])}
         fitting = {n: x for n, x in chosen.items() if n in ours and x.shape == ours[n].shape}
         if not fitting:
             raise ValueError(

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.assembly.overrides import config_flags, flags_first, parse_override, strip_prefix
 from mm.assembly.provenance import Provenance, resume_command
+from mm.assembly.registry import signature_defaults
 from mm.assembly.renamed import check_keys
 from mm.cli._import_path import add_working_directory
 from mm.cli._mistakes import explain
@@ -78,7 +79,8 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
 
     wrapped.command = [verb, *flags]  # type: ignore[attr-defined]  # for launchers that start jobs as commands
     try:
-        hydra.main(config_path="pkg://mm.conf", config_name=verb, version_base="1.3")(wrapped)()
+        with signature_defaults():
+            hydra.main(config_path="pkg://mm.conf", config_name=verb, version_base="1.3")(wrapped)()
     except RefusedError as refused:
         raise refused.error from None
     finally:

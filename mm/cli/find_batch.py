@@ -20,6 +20,6 @@ def main(argv: list[str]) -> None:
 def show(report: "BatchSizeReport", cfg: "DictConfig", folder: Path) -> None:
     """Print the settings to type."""
     budgets = ", ".join(f"{name}: {most:g}" for name, most in report.budget.items())
-    budget = f" {quote(f'datamodule.budget={{{budgets}}}')}" if budgets else ""
+    budget = f" {quote(f'datamodule.max_batch_length={{{budgets}}}')}" if budgets else ""
     print(f"type: datamodule.batch_size={report.batch_size}{budget}")
     print(shown(folder))

@@ -106,11 +106,11 @@ def test_benchmark_and_batch_size_train_a_copy(report):
 
 def test_shards_hold_the_rows(tmp_path):
     (tmp_path / "a.csv").write_text("text,digit\n" + "".join(f"{r['text']},{r['digit']}\n" for r in ROWS))
-    written = mm.shard(mm.Manifest(tmp_path / "a.csv", targets=["digit"]), tmp_path / "out", size=1)
+    written = mm.shard(mm.Manifest(tmp_path / "a.csv", targets=["digit"]), tmp_path / "out", shard_size_mb=1)
     assert (written.rows, written.total, written.shards) == (60, 60, 1)
     assert written.metrics["bytes"] == sum(file.stat().st_size for file in (tmp_path / "out").glob("*.tar"))
-    with pytest.raises(ValueError, match="size: got 0, wanted MB above 0"):
-        mm.shard(mm.Manifest(tmp_path / "a.csv", targets=["digit"]), tmp_path / "other", size=0)
+    with pytest.raises(ValueError, match="shard_size_mb: got 0, wanted MB above 0"):
+        mm.shard(mm.Manifest(tmp_path / "a.csv", targets=["digit"]), tmp_path / "other", shard_size_mb=0)
 
 
 def test_check_reports_every_check():
