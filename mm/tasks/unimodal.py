@@ -119,7 +119,7 @@ def check_teacher(name: str, teacher: MultimodalModel, model: MultimodalModel) -
         raise ValueError(
             f"task.distillation.teachers.{name}: the teacher has no such input, only {', '.join(teacher.inputs)}"
         )
-    theirs, ours = (m.projections[m.share.get(name, name)].out_features for m in (teacher, model))
+    theirs, ours = (m.projections[m.shared_encoders.get(name, name)].out_features for m in (teacher, model))
     if theirs != ours:
         raise ValueError(
             f"task.distillation.teachers.{name}: its model.embed_dim is {theirs}, this model's is {ours}; train one of "
@@ -139,7 +139,7 @@ def teacher_loss(
             f"task.distillation.teachers.{name}: the encoder that it teaches is frozen and computed once, so that "
             "there is nothing for the teacher to read; set cache_features=false, or leave the teacher out"
         )
-    part = teacher.share.get(name, name)
+    part = teacher.shared_encoders.get(name, name)
     with torch.no_grad():
         goal = teacher.projections[part](teacher.encoders[part](x, mask).pooled)
     present = student.mask.any(1)
