@@ -101,8 +101,8 @@ def shard(data: ManifestDataModule, folder: str | Path, *, shard_size_mb: float 
         The report.
 
     Raises:
-        ValueError: If the data has several files, the folder is not empty, a row can't be read, or `shard_size_mb` is no number
-            above 0.
+        ValueError: If the data has several files, the folder is not empty, a row can't be read, or the size is no
+            number above 0.
 
     Example:
         >>> data = mm.Manifest("tweets.csv", targets=["mood"])  # doctest: +SKIP

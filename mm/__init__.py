@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mm.assembly.diagnosis import diagnose as diagnose
     from mm.assembly.prediction import predict as predict
     from mm.assembly.profiling import benchmark as benchmark
-    from mm.assembly.profiling import find_batch_size as find_batch_size
+    from mm.assembly.profiling import scale_batch as scale_batch
     from mm.assembly.training import bind_data as bind_data
     from mm.assembly.training import lightning_module as lightning_module
     from mm.assembly.training import train as train
@@ -43,7 +43,7 @@ _EXPORTS = {
     "diagnose": "mm.assembly.diagnosis",
     "embed": "mm.retrieval",
     "evaluate": "mm.evaluation",
-    "find_batch_size": "mm.assembly.profiling",
+    "scale_batch": "mm.assembly.profiling",
     "lightning_module": "mm.assembly.training",
     "load": "mm.checkpoint",
     "predict": "mm.assembly.prediction",
@@ -69,11 +69,11 @@ __all__ = [
     "diagnose",
     "embed",
     "evaluate",
-    "find_batch_size",
     "lightning_module",
     "load",
     "predict",
     "probe",
+    "scale_batch",
     "search",
     "shard",
     "train",

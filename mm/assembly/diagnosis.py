@@ -16,7 +16,7 @@ from mm.assembly.adapters import attach_adapters
 from mm.assembly.construct import build, escape, read_resolved
 from mm.assembly.distillation import load_teachers
 from mm.assembly.renamed import upgrade_run_config
-from mm.callbacks.resumable import newest_first, usable
+from mm.callbacks.periodic_checkpoint import newest_first, usable
 from mm.checkpoint import check_classes
 from mm.data.module import DataModule
 from mm.explain.influence import Influence, dead, influence
@@ -146,9 +146,9 @@ def rebuild_run(folder: Path, allow: Sequence[str]) -> tuple[DataModule, Any]:
     attach_adapters(cfg, model)
     make = build(cfg, "task", _partial_=True)
     parts: dict[str, Any] = {"metrics": {name: {} for name in model.heads}} if make.func is Supervised else {}
-    for name, path in (cfg.task.get("teachers") or {}).items():
+    for name, path in ((cfg.task.get("distillation") or {}).get("teachers") or {}).items():
         if not Path(path).is_dir():  # nothing is downloaded because a run folder says so
-            raise ValueError(f"task.teachers.{name}: there is no model directory at {path}; put it there")
+            raise ValueError(f"task.distillation.teachers.{name}: there is no model directory at {path}; put it there")
     task = make(model=model, **parts, **load_teachers(cfg, data.transforms))
     if isinstance(task, Pretraining):
         task.prepare(data.transforms)

@@ -127,14 +127,12 @@ def plan_config(
         metrics: Head name to its metrics by name.
     """
     config: Any = OmegaConf.to_container(cfg.robustness)
-    chosen = {key: config[key] for key in ("severities", "rows", "only")}
-    RobustnessSettings(corruptions={}, **chosen)  # before corruptions are built and a baseline is loaded
-    corruptions = {
-        modality: instantiate(node, _convert_="all") for modality, node in cfg.robustness.corruptions.items()
-    }
+    chosen = {key: config[key] for key in ("severities", "rows", "corruptions")}
+    RobustnessSettings(available={}, **chosen)  # before corruptions are built and a baseline is loaded
+    available = {modality: instantiate(node, _convert_="all") for modality, node in cfg.robustness.available.items()}
     baseline = config["baseline"]
     other = None if baseline is None else checkpoint.load(baseline, list(cfg.allow))
-    settings = RobustnessSettings(corruptions=corruptions, baseline=other, **chosen)
+    settings = RobustnessSettings(available=available, baseline=other, **chosen)
     make_task = build(cfg, "task", _partial_=True)
     return plan_robustness(model, data, metrics, settings, make_task, Path(cfg.paths.cache), cfg.split, cfg.seed)
 
@@ -216,7 +214,7 @@ def refuse_subsets(provenance: Provenance, kind: str) -> None:
         kind: What kind of model it is, for the message.
 
     Raises:
-        ValueError: If task.test_subsets is set.
+        ValueError: If task.modality_subsets is set.
     """
     for named in provenance.named:
         if named.key.startswith("task."):

@@ -27,8 +27,8 @@ from mm.assembly.resuming import (
 )
 from mm.assembly.run import TrainingRun, prepare_run
 from mm.assembly.trainer import build_run_callbacks, build_trainer
-from mm.callbacks.kept import Kept
-from mm.callbacks.resumable import newest_first
+from mm.callbacks.periodic_checkpoint import newest_first
+from mm.callbacks.save_at_steps import SaveAtSteps
 from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
 from mm.evaluation.zero_shot import zero_shot_after_training
@@ -141,10 +141,12 @@ def prepare_saving(run: TrainingRun, callbacks: list[Callback], sharded: bool) -
         ValueError: If the model can't be saved on the way.
     """
     for callback in callbacks:
-        if not isinstance(callback, Kept):
+        if not isinstance(callback, SaveAtSteps):
             continue
         if sharded or has_adapters(run.cfg):
-            raise ValueError("callbacks=kept saves whole models: not those of trainer=fsdp, nor adapters; leave it out")
+            raise ValueError(
+                "callbacks=save_at_steps saves whole models: not those of trainer=fsdp, nor adapters; leave it out"
+            )
         if any(isinstance(other, WeightAveraging) for other in callbacks):
             raise ValueError("callbacks: kept would save the weights as they are, not ema's average; leave one out")
         callback.save = partial(save_model, run)
@@ -280,7 +282,7 @@ def test_best_weights(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
         say(f"validation never came: there is no best {cfg.monitor.metric}, and the last weights are kept")
     if is_tested(run, trainer):
         trainer.test(task, datamodule=run.data, verbose=False)
-    return results | dict(task.results) | {"train/seconds": round(time.time() - run.started, 3)}
+    return results | dict(task.results) | {"train/duration_s": round(time.time() - run.started, 3)}
 
 
 def write_run(run: TrainingRun, trainer: Trainer, results: dict[str, float]) -> dict[str, Path]:

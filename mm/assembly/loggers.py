@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm.assembly.provenance import Provenance
-from mm.callbacks.samples import Samples
+from mm.callbacks.prediction_table import PredictionTable
 from mm.extras import require
 from mm.messages import command, is_first_process
 
@@ -109,7 +109,7 @@ def finish_loggers(trainer: Trainer, task: Any, results: dict[str, Any], saved: 
         saved: Kind of each file to its path.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Samples):
+        if isinstance(callback, PredictionTable):
             callback.log_table(trainer, task)
     for logger in trainer.loggers:
         logger.finalize("success")

@@ -14,7 +14,7 @@ from mm.assembly.provenance import Provenance
 from mm.assembly.run import prepare_run
 from mm.assembly.trainer import build_run_callbacks, build_trainer, build_trial_trainer
 from mm.assembly.training import prepare_training, training_config, training_folder
-from mm.callbacks.kept import Kept
+from mm.callbacks.save_at_steps import SaveAtSteps
 from mm.data.module import DataModule
 from mm.messages import is_first_process, say
 from mm.model import MultimodalModel
@@ -24,7 +24,7 @@ from mm.quiet import preserved_state
 from mm.runs.results import write_metrics
 
 SHORT = {"max_epochs": 1, "max_steps": -1, "max_time": None, "limit_train_batches": 1.0, "limit_val_batches": 0}
-LIMITS = {"max_batch_size": "most", "memory_limit_gib": "max_gib", "memory_headroom": "reserve"}  # argument -> key
+LIMITS = ("max_batch_size", "memory_limit_gib", "memory_headroom")
 
 
 def benchmark(
@@ -68,7 +68,7 @@ def benchmark(
     return profile
 
 
-def find_batch_size(
+def scale_batch(
     model: MultimodalModel,
     data: DataModule,
     *,
@@ -96,14 +96,14 @@ def find_batch_size(
         ValueError: If an argument is out of range, or not even one row fits.
 
     Example:
-        >>> mm.find_batch_size(mm.build(data.spec), data).batch_size  # doctest: +SKIP
+        >>> mm.scale_batch(mm.build(data.spec), data).batch_size  # doctest: +SKIP
     """
     check_limits(max_batch_size, memory_limit_gib, memory_headroom)
     cfg = training_config(model, data.spec, overrides)
     cfg.seed = seed
     shorten(cfg, trial=True)
     with preserved_state(), training_folder(None) as folder:
-        run = prepare_training(cfg, model, data, folder, Provenance("find_batch", from_python=True))
+        run = prepare_training(cfg, model, data, folder, Provenance("scale_batch", from_python=True))
         make = partial(build_trial_trainer, cfg, folder, monitored=False)
         return find_task_batch_size(run.task, run.data, make, max_batch_size, memory_limit_gib, memory_headroom)
 
@@ -127,7 +127,7 @@ def benchmark_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> P
         raise ValueError("resume: a benchmark begins anew; leave it out")
     shorten(cfg)
     run = prepare_run(cfg, folder, provenance)
-    left_out = (Checkpoint, EarlyStopping, Kept)  # which wait for a validation, or save
+    left_out = (Checkpoint, EarlyStopping, SaveAtSteps)  # which wait for a validation, or save
     built: list[Callback] = build_run_callbacks(cfg, run.task.model)
     callbacks = [callback for callback in built if not isinstance(callback, left_out)]
     trainer = build_trainer(cfg, callbacks, build_loggers(cfg, folder, provenance), folder)
@@ -142,28 +142,24 @@ def benchmark_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> P
     return profile
 
 
-def find_batch_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> BatchSizeReport:
+def scale_batch_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> BatchSizeReport:
     """Find the largest batch of the training that a config describes, and write it into the run folder.
 
     Args:
-        cfg: The config of `mm find_batch`.
+        cfg: The config of `mm scale_batch`.
         folder: The run folder.
         provenance: How the run was started.
 
     Raises:
         ValueError: If a setting is wrong, or has no meaning here.
     """
-    limits = {argument: cfg[key] for argument, key in LIMITS.items()}
-    try:
-        check_limits(**limits)
-    except ValueError as error:
-        argument, _, rest = str(error).partition(":")
-        raise ValueError(f"{LIMITS[argument]}:{rest}") from None
+    limits = {name: cfg[name] for name in LIMITS}
+    check_limits(**limits)
     if cfg.resume:
         raise ValueError("resume: a search begins anew; leave it out")
     shorten(cfg, trial=True)
     if unread := [named.by for named in provenance.named if named.key.split(".")[0] in ("logger", "callbacks")]:
-        say(f"mm find_batch logs nothing and calls no callbacks; not read: {', '.join(unread)}")
+        say(f"mm scale_batch logs nothing and calls no callbacks; not read: {', '.join(unread)}")
     run = prepare_run(cfg, folder, provenance)
     save_config(cfg, folder, provenance)
 

@@ -14,7 +14,7 @@ from mm.assembly.overrides import parse_override
 from mm.assembly.provenance import Provenance, resume_command
 from mm.assembly.renamed import upgrade_run_config
 from mm.assembly.signatures import with_defaults
-from mm.callbacks.resumable import newest_first, usable
+from mm.callbacks.periodic_checkpoint import newest_first, usable
 from mm.files import shown, whole
 from mm.fingerprints import differences, from_tensors
 from mm.messages import command, is_first_process, plain, say

@@ -15,12 +15,12 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm.assembly.launcher import adapt_trainer
-from mm.callbacks.kept import Kept
-from mm.callbacks.resumable import WholeFileIO
+from mm.callbacks.periodic_checkpoint import WholeFileIO
+from mm.callbacks.save_at_steps import SaveAtSteps
 from mm.features.store import FrozenFeatures
 from mm.model import MultimodalModel
 
-ESSENTIAL = ("resumable", "checkpoint")  # callbacks of conf/callbacks/default.yaml
+ESSENTIAL = ("periodic_checkpoint", "checkpoint")  # callbacks of conf/callbacks/default.yaml
 
 
 def build_trainer(
@@ -67,7 +67,7 @@ def keep_callbacks(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Add the callbacks that a run can't do without, where another choice of callbacks has left them out.
 
     `callbacks=early_stopping` replaces the default list, and would silently take checkpoints, the best weights and
-    resuming away. `~callbacks.checkpoint` and `~callbacks.resumable` leave them out on purpose, and
+    resuming away. `~callbacks.checkpoint` and `~callbacks.periodic_checkpoint` leave them out on purpose, and
     `callbacks=[]` all of them.
 
     Args:
@@ -99,7 +99,7 @@ def build_run_callbacks(cfg: DictConfig, model: MultimodalModel) -> list[Callbac
 
 def build_trial_trainer(cfg: DictConfig, folder: Path, monitored: bool = True) -> Trainer:
     """Build a trainer that logs and keeps nothing; a frozen encoder counts as if it ran at every step."""
-    left_out = (Checkpoint, EarlyStopping, ProgressBar, Kept)
+    left_out = (Checkpoint, EarlyStopping, ProgressBar, SaveAtSteps)
     callbacks = [callback for callback in build_callbacks(cfg) if not isinstance(callback, left_out)]
     return build_trainer(cfg, callbacks, DummyLogger(), folder, monitored)
 

@@ -89,7 +89,8 @@ def train(
     provenance = Provenance(overrides=(*overrides, *words), from_python=True)
     with preserved_state(), training_folder(run) as folder:
         prepared = prepare_training(cfg, model, data, folder, provenance, inplace)
-        left_out = {"resumable"} | (set() if progress_bar else {"bar"}) | (set() if logger else {"lr", "samples"})
+        left_out = {"periodic_checkpoint"}
+        left_out |= (set() if progress_bar else {"progress_bar"}) | (set() if logger else {"lr", "prediction_table"})
         every = [*build_callbacks(cfg, without=left_out), *callbacks]
         trainer = build_trainer(cfg, every, logger or False, folder, monitored=False)
         if run is not None:

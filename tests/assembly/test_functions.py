@@ -97,7 +97,7 @@ def test_benchmark_and_batch_size_train_a_copy(report):
     before = {name: x.clone() for name, x in model.state_dict().items()}
     profile = mm.benchmark(model, data, steps=10, warmup=1, overrides=CPU)
     assert profile.metrics["benchmark/step_seconds"] > 0
-    found = mm.find_batch_size(model, data, max_batch_size=4, overrides=CPU)
+    found = mm.scale_batch(model, data, max_batch_size=4, overrides=CPU)
     assert found.batch_size == 4
     assert all(x.equal(before[name]) for name, x in model.state_dict().items())
     with pytest.raises(ValueError, match="steps: got 7, wanted a multiple of 10"):

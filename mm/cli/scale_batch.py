@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> None:
-    run_verb("find_batch", argv, "mm.assembly.profiling:find_batch_config", show)
+    run_verb("scale_batch", argv, "mm.assembly.profiling:scale_batch_config", show)
 
 
 def show(report: "BatchSizeReport", cfg: "DictConfig", folder: Path) -> None:
