@@ -43,7 +43,8 @@ def print_table(results: Mapping[str, Mapping[str, float]]) -> None:
     names = list(dict.fromkeys(name for row in results.values() for name in row if not name.endswith("_uncalibrated")))
     rows = []
     for place, numbers in results.items():
-        before = [f"{numbers[f'{name}_uncalibrated']:.4g} -> " if f"{name}_before" in numbers else "" for name in names]
+        former = [numbers.get(f"{name}_uncalibrated") for name in names]
+        before = ["" if value is None else f"{value:.4g} -> " for value in former]
         after = [f"{numbers[name]:.4g}" if name in numbers else "" for name in names]
         rows.append([place, *map("".join, zip(before, after, strict=True))])
     heads = [Column(cell(name.replace("_", " ")), overflow="fold") for name in names]
