@@ -77,8 +77,14 @@ DIFFER: set[tuple[str, str]] = {
     ("datamodule/manifest.yaml", "columns"),
     ("datamodule/text.yaml", "columns"),
     ("datamodule/vision.yaml", "columns"),
+    ("model/heads/causal_lm.yaml", "normalize"),  # answers are written, and not parts of a text as those of SQuAD
+    ("task/contrastive.yaml", "zero_shot"),  # lists the keys, so that each can be set
+    ("task/supervised.yaml", "modality_subsets"),
+    ("task/scheduler/constant.yaml", "warmup"),  # a Schedule in Python has no warm-up unless it is asked for
+    ("task/scheduler/cosine.yaml", "warmup"),
+    ("task/scheduler/linear.yaml", "warmup"),
 }
-AREAS = ("datamodule", "model/encoders", "model/fusion")  # the parts of tasks and heads follow
+AREAS = ("callbacks", "datamodule", "model", "robustness", "task")
 FILES = sorted(file for area in AREAS for file in (CONF / area).rglob("*.yaml"))
 
 
