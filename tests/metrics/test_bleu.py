@@ -1,6 +1,5 @@
 """Beside sacreBLEU itself, also where no four words in a row are right; chrF as a head's yaml has it."""
 
-
 import pytest
 import sacrebleu
 
