@@ -1,0 +1,254 @@
+"""Names: private words are no identifiers, no class name exists twice, and a function names its object.
+
+The lists of what is left may only shrink: an entry that no longer occurs is an error as well.
+"""
+
+import ast
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("mm", "datamodules")
+# Words that stood for many technical terms each; names that begin with `cut_` read as "truncate".
+FORBIDDEN = {"told", "said", "found", "kept", "asked", "wanted", "own", "whole", "how", "what"}
+# Functions and methods whose name is only a verb or an adjective; a public one names its object.
+WITHOUT_OBJECT = {"check", "find", "load", "build", "plain", "parts", "show", "flat"}
+
+# Public names that are still to be renamed: module, qualified name.
+PUBLIC_LEFT: set[str] = {
+    "datamodules.digits.DigitsDataModule.told",
+    "datamodules.digits.cells.what",
+    "datamodules.digits.misspelt.said",
+    "mm.callbacks.periodic_checkpoint.PeriodicCheckpoint.wanted",
+    "mm.data.columns.check_empty.found",
+    "mm.data.columns.find_columns.kept",
+    "mm.data.columns.read_inputs.found",
+    "mm.data.columns.read_inputs.kept",
+    "mm.data.columns.read_part.kept",
+    "mm.data.loading.Rows.__init__.whole",
+    "mm.data.loading.Rows.own",
+    "mm.data.loading.Rows.whole",
+    "mm.data.loading.described.own",
+    "mm.data.module.DataModule.__init__.whole",
+    "mm.data.module.DataModule.wanted",
+    "mm.data.module.DataModule.whole",
+    "mm.data.splitting.cut_rare",
+    "mm.data.splitting.cut_rare_classes",
+    "mm.data.splitting.kept",
+    "mm.data.table.Table.kept",
+    "mm.data.tabular.cut_tabular",
+    "mm.explain.influence.dead.found",
+    "mm.files.whole",
+    "mm.metrics.answers.AnswerF1.measure.told",
+    "mm.metrics.answers.ExactMatch.measure.told",
+    "mm.metrics.answers.overlap.told",
+    "mm.metrics.entities.Entities.report.told",
+    "mm.metrics.ranking.places.own",
+    "mm.metrics.relations.Relations.told",
+    "mm.profiling.benchmark.Benchmark.kept",
+    "mm.signals.Stopped.told",
+    "mm.targets.span.edges.told",
+    "mm.tasks.answers.Answers.block.found",
+    "mm.tasks.base.Task.kept",
+    "mm.tasks.base.Task.meet_nonfinite.what",
+    "mm.tasks.contrastive.Contrastive.kept",
+    "mm.tasks.distributed.sharding.FSDP2Strategy.whole",
+    "mm.tasks.measures.mean_losses.what",
+    "mm.tasks.nonfinite.NonFinite.meet.what",
+    "mm.tasks.objectives.contrastive.ContrastiveObjective.kept",
+    "mm.tasks.objectives.contrastive.ContrastiveObjective.whole",
+    "mm.tasks.objectives.masked_lm.draw.whole",
+    "mm.tasks.optim.parameters.check_rules.what",
+    "mm.tasks.pretraining.Objective.kept",
+    "mm.tasks.pretraining.Pretraining.kept",
+    "mm.tasks.pretraining.chosen.what",
+    "mm.tasks.pretraining.measures.found",
+    "mm.tasks.pretraining.told",
+    "mm.tasks.supervised.Supervised.compare.said",
+    "mm.transforms.audio.container.Missing.found",
+    "mm.transforms.audio.waveform.cut_off",
+    "mm.transforms.audio.waveform.cut_off.found",
+    "mm.transforms.audio.waveform.resampled.wanted",
+    "mm.transforms.tabular.columns.check_text.found",
+    "mm.transforms.tabular.columns.told",
+    "mm.transforms.text.tokens.TextTransform.how",
+    "mm.transforms.text.tokens.cut_out",
+    "mm.transforms.text.tokens.cut_out.whole",
+    "mm.transforms.vision.pixels.shown.wanted",
+}
+# How often each word is still a name inside of functions.
+LOCAL_LEFT: dict[str, int] = {"asked": 4, "found": 202, "how": 13, "kept": 18, "own": 56, "said": 17, "told": 57, "wanted": 34, "what": 30, "whole": 17}
+# Class names that exist twice.
+CLASSES_LEFT: set[str] = {
+    "Chunk",
+    "Head",
+    "Index",
+    "Joined",
+    "LocalPool",
+    "Part",
+    "Ranking",
+    "Table",
+    "Text",
+}
+# Public functions without an object: module, name.
+FUNCTIONS_LEFT: set[str] = {
+    "mm.assembly.construct.build",
+    "mm.checkpoint.classes.build",
+    "mm.cli._apply.load",
+    "mm.cli._loggers.build",
+    "mm.cli._mistakes.flat",
+    "mm.cli._resuming.check",
+    "mm.cli._resuming.flat",
+    "mm.cli._teachers.load",
+    "mm.cli._trainer.build",
+    "mm.cli._weights.parts",
+    "mm.cli.check.check",
+    "mm.cli.check.find",
+    "mm.contracts._demands.flat",
+    "mm.encoders._source.plain",
+    "mm.features.store.find",
+    "mm.messages.plain",
+    "mm.peft.adapters.load",
+    "mm.targets.boxes.plain",
+    "mm.tasks.answers.flat",
+    "mm.tasks.contrastive.check",
+    "mm.tasks.distributed.sharding.parts",
+    "mm.tasks.pretraining.check",
+    "mm.transforms.corrupt.settings.check",
+    "mm.transforms.tabular.columns.plain",
+}
+# Public functions without an object that stay, and why.
+FUNCTIONS = {
+    "mm.checkpoint.loading.load",  # mm.load, as torch.load
+    "mm.assembly.building.build",  # mm.build: the verb's function
+}
+# Attributes with weights, whose names are in every state dict.
+WEIGHTS = {"mm.heads.detection.DetectionHead.what"}
+
+
+class Found(NamedTuple):
+    """An identifier: its qualified name, the name itself, and whether it is public."""
+
+    place: str
+    name: str
+    public: bool
+
+
+def is_forbidden(name: str) -> bool:
+    return name in FORBIDDEN or name.startswith("cut_")
+
+
+def names_in(node: ast.AST, place: str, public: bool, local: bool) -> Iterator[Found]:
+    """Yield every identifier that is defined below a node."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            shown = public and not child.name.startswith("_")
+            yield Found(f"{place}.{child.name}", child.name, shown)
+            yield from names_in(child, f"{place}.{child.name}", shown, local)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            shown = public and not local and (not child.name.startswith("_") or child.name == "__init__")
+            yield Found(f"{place}.{child.name}", child.name, shown)
+            args = child.args
+            given = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))]
+            yield from (Found(f"{place}.{child.name}.{arg.arg}", arg.arg, shown) for arg in given)
+            yield from names_in(child, f"{place}.{child.name}", shown, True)
+        else:
+            if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+                yield Found(f"{place}.{child.id}", child.id, public and not local)
+            if isinstance(child, ast.Attribute) and isinstance(child.ctx, ast.Store):
+                owner = place.rpartition(".")[0] if local else place
+                yield Found(f"{owner}.{child.attr}", child.attr, public)
+            yield from names_in(child, place, public, local)
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Module -> its syntax tree."""
+    trees = {}
+    for folder in FOLDERS:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            if parts[:2] not in (("mm", "datamodules"), ("mm", "conf")):  # links to the folders beside
+                trees[".".join(parts)] = ast.parse(file.read_text(encoding="utf-8"))
+    return trees
+
+
+@cache
+def identifiers() -> list[Found]:
+    """Every identifier that is defined in the package."""
+    return [
+        found
+        for module, tree in modules().items()
+        for found in names_in(tree, module, not module.rpartition(".")[2].startswith("_"), False)
+    ]
+
+
+def test_public_names_are_technical_terms() -> None:
+    left = {found.place for found in identifiers() if found.public and is_forbidden(found.name)} - WEIGHTS
+    assert not left - PUBLIC_LEFT, f"use the field's term: {sorted(left - PUBLIC_LEFT)}"
+    assert not PUBLIC_LEFT - left, f"renamed: leave them out here: {sorted(PUBLIC_LEFT - left)}"
+
+
+def test_private_names_become_technical_terms() -> None:
+    count = Counter(found.name for found in identifiers() if not found.public and is_forbidden(found.name))
+    more = {name: number for name, number in count.items() if number > LOCAL_LEFT.get(name, 0)}
+    assert not more, f"use the field's term: {more}, at most {LOCAL_LEFT}"
+    fewer = {name: count[name] for name, number in LOCAL_LEFT.items() if count[name] < number}
+    assert not fewer, f"fewer are left than the list here says: {fewer}"
+
+
+def test_config_keys_are_technical_terms() -> None:
+    def keys(node: object) -> Iterator[str]:
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+            yield str(key)
+            yield from keys(child)
+
+    for file in sorted((ROOT / "conf").rglob("*.yaml")):
+        wrong = [key for key in keys(yaml.safe_load(file.read_text(encoding="utf-8"))) if is_forbidden(key)]
+        assert not wrong, f"{file}: {wrong}"
+
+
+def test_no_class_name_exists_twice() -> None:
+    places = defaultdict(list)
+    for module, tree in modules().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(module)
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert not set(twice) - CLASSES_LEFT, {name: twice[name] for name in set(twice) - CLASSES_LEFT}
+    assert not CLASSES_LEFT - set(twice), f"no longer twice: {sorted(CLASSES_LEFT - set(twice))}"
+
+
+def test_public_functions_name_their_object() -> None:
+    without = {
+        f"{module}.{node.name}"
+        for module, tree in modules().items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name in WITHOUT_OBJECT
+    } - FUNCTIONS
+    assert not without - FUNCTIONS_LEFT, f"name the object: {sorted(without - FUNCTIONS_LEFT)}"
+    assert not FUNCTIONS_LEFT - without, f"renamed: leave them out here: {sorted(FUNCTIONS_LEFT - without)}"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def f(own): pass", {("m.f.own", True)}),
+        ("def _f(own): pass", {("m._f.own", False)}),
+        ("def f():\n    found = 1", {("m.f.found", False)}),
+        ("class A:\n    def f(self):\n        self.told = 1", {("m.A.told", True)}),
+        ("def cut_off(): pass", {("m.cut_off", True)}),
+        ("class A:\n    def __init__(self, whole=1): pass", {("m.A.__init__.whole", True)}),
+        ("how: int = 1", {("m.how", True)}),
+        ("def f(mine): told_apart = 1", set()),
+    ],
+)
+def test_identifiers_are_seen(source: str, expected: set[tuple[str, bool]]) -> None:
+    found = {(one.place, one.public) for one in names_in(ast.parse(source), "m", True, False) if is_forbidden(one.name)}
+    assert found == expected
