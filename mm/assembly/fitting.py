@@ -235,7 +235,7 @@ def finish_run(run: TrainingRun, trainer: Trainer, write: bool = True) -> Traini
         results = test_best_weights(run, trainer)
         gather(trainer, run.task, run.data)
         if isinstance(trainer.strategy, FSDP2Strategy):
-            run.task.model = trainer.strategy.whole(run.task.model)
+            run.task.model = trainer.strategy.gather_model(run.task.model)
         files: dict[str, Path] = {}
         if trainer.is_global_zero:
             results |= measure_after_test(run, trainer)
@@ -344,7 +344,7 @@ def trained_model(run: TrainingRun, results: Mapping[str, float]) -> TrainedMode
         data.spec,
         metrics=run.metrics,
         columns=dict(data.columns) or None,
-        task=task.kept(settings),
+        task=task.export_config(settings),
         split=asdict(data.split),
         rows=data.fingerprint.tensors(),
         card=model_card(run.provenance.words, data.source, count_splits(data), results, task.model),

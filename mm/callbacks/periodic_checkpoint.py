@@ -56,7 +56,7 @@ class PeriodicCheckpoint(Checkpoint):
         self.heard: dict[int, float] = {}  # signals that this process has not answered yet -> when they were received
         self.signum = 0  # one that all have agreed to answer
         self.before: dict[int, Any] = {}  # who listened for each signal
-        self.wanted = False  # a checkpoint, as soon as one can be saved
+        self.requested = False  # a checkpoint, as soon as one can be saved
         self.step = 0
         self.ticks = 0  # steps and batches of validation
         self.next_word = 0  # the tick at which the processes next agree
@@ -128,7 +128,7 @@ class PeriodicCheckpoint(Checkpoint):
         self.agree(trainer, at_once=batch_idx == 0)  # how long a step takes says nothing of a batch of validation
         if is_accumulating(trainer):
             return  # within a window of accumulation
-        if self.wanted and self.saved_step != self.step:
+        if self.requested and self.saved_step != self.step:
             with training_weights(trainer):
                 self.save_wanted(trainer, during_validation=True)
         self.answer()
@@ -155,7 +155,7 @@ class PeriodicCheckpoint(Checkpoint):
         self.step = trainer.global_step
         self.agree(trainer)
         if not trainer.is_last_batch and not is_validation_due(trainer):
-            self.wanted = self.wanted or ends(trainer)
+            self.requested = self.requested or ends(trainer)
             self.save_wanted(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -165,13 +165,13 @@ class PeriodicCheckpoint(Checkpoint):
         self.more = 0
         self.agree(trainer, at_once=True)
         if not trainer.is_last_batch and not is_accumulating(trainer):
-            self.wanted = self.wanted or ends(trainer)
+            self.requested = self.requested or ends(trainer)
             self.save_wanted(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.agree(trainer, at_once=True)  # other callbacks may have taken a pass over the data
         if trainer.is_last_batch:  # by now Lightning counts the epoch as a whole one
-            self.wanted = True
+            self.requested = True
             self.save_wanted(trainer)
 
     def agree(self, trainer: Trainer, at_once: bool = False) -> None:
@@ -194,13 +194,13 @@ class PeriodicCheckpoint(Checkpoint):
             heard, due, every = trainer.strategy.reduce(word, reduce_op="max").tolist()
         self.signum = self.signum or heard
         self.next_word = self.ticks + every
-        self.wanted = self.wanted or bool(due or self.signum)
+        self.requested = self.requested or bool(due or self.signum)
 
     def save_wanted(self, trainer: Trainer, during_validation: bool = False) -> None:
         """Save a checkpoint where one is wanted, and remove the oldest."""
-        if not self.wanted:
+        if not self.requested:
             return
-        self.wanted, self.saved, self.saved_step = False, time.monotonic(), self.step
+        self.requested, self.saved, self.saved_step = False, time.monotonic(), self.step
         self.during_validation = during_validation
         trainer.save_checkpoint(self.folder / f"last-{trainer.global_step:09d}.ckpt", weights_only=False)
         self.during_validation = False

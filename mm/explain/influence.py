@@ -66,11 +66,11 @@ def values(prediction: Prediction) -> Tensor:
     return torch.cat([x.flatten() for x in prediction.tensors()])
 
 
-def dead(found: dict[str, Influence]) -> dict[str, str]:
+def dead(influences: dict[str, Influence]) -> dict[str, str]:
     """Input name -> why it may as well not be there."""
     said = {}
-    for name, one in found.items():
-        if one.rows and len(found) > 1 and one.gradient < DEAD:
+    for name, one in influences.items():
+        if one.rows and len(influences) > 1 and one.gradient < DEAD:
             said[name] = f"{one.gradient:.2%} of the gradient reaches it"
         elif one.rows and one.change < DEAD:
             said[name] = f"predictions change by {one.change:.2%} without it"

@@ -21,9 +21,9 @@ def words(text: str) -> list[str]:
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
-def overlap(told: str, truth: str) -> float:
+def overlap(predicted: str, truth: str) -> float:
     """F1 of the words; where either has none, whether both have none, as in SQuAD 2."""
-    one, other = Counter(words(told)), Counter(words(truth))
+    one, other = Counter(words(predicted)), Counter(words(truth))
     if not one or not other:
         return float(one == other)
     return 2 * (one & other).total() / (one.total() + other.total())
@@ -35,10 +35,12 @@ class _Answers(MeanMetric):
     higher_is_better = True
 
     @abstractmethod
-    def measure(self, told: str, right: str) -> float: ...
+    def measure(self, predicted: str, right: str) -> float: ...
 
     def update(self, preds: Sequence[str], target: Sequence[Sequence[str]]) -> None:  # type: ignore[override]
-        best = [max(self.measure(told, one) for one in right) for told, right in zip(preds, target, strict=True)]
+        best = [
+            max(self.measure(predicted, one) for one in right) for predicted, right in zip(preds, target, strict=True)
+        ]
         super().update(torch.tensor(best))
 
 
@@ -60,14 +62,14 @@ class ExactMatch(_Answers, Configurable):
             raise ValueError(f"exact_match.normalize: got '{normalize}', wanted one of {', '.join(NORMALIZE)}")
         self.normalize = normalize
 
-    def measure(self, told: str, right: str) -> float:
+    def measure(self, predicted: str, right: str) -> float:
         if self.normalize == "casefold":
-            return float(told.lower().split() == right.lower().split())
-        return float(words(told) == words(right))
+            return float(predicted.lower().split() == right.lower().split())
+        return float(words(predicted) == words(right))
 
 
 class AnswerF1(_Answers, Configurable):
     """F1 of an answer's words."""
 
-    def measure(self, told: str, right: str) -> float:
-        return overlap(told, right)
+    def measure(self, predicted: str, right: str) -> float:
+        return overlap(predicted, right)

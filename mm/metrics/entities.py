@@ -50,17 +50,17 @@ class Entities(Metric, Configurable):
         classification_report = require("seqeval.metrics", "tagging").classification_report  # slow to import
 
         lengths = dim_zero_cat(self.ends).long().tolist()
-        told, truth = (
+        predicted, truth = (
             [[self.classes[int(i)] if i >= 0 else "" for i in text] for text in dim_zero_cat(x).split(lengths)]
             for x in (self.tags, self.truth)
         )
         right = (dim_zero_cat(self.tags) == dim_zero_cat(self.truth)).float().mean()
         if self.plain:
-            return self.report([*chain(*told)], [*chain(*truth)]) | {"token_accuracy": right}
+            return self.report([*chain(*predicted)], [*chain(*truth)]) | {"token_accuracy": right}
         # Of no entity at all seqeval can't make a table.
-        some = any(tag != "O" for text in (*told, *truth) for tag in text)
+        some = any(tag != "O" for text in (*predicted, *truth) for tag in text)
         how: Any = {"output_dict": True, "zero_division": 0}
-        report: Any = classification_report(truth, told, **how) if some else {}
+        report: Any = classification_report(truth, predicted, **how) if some else {}
         nothing = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0}
         micro = report.get("micro avg", nothing)
         found = {"precision": micro["precision"], "recall": micro["recall"], "f1": micro["f1-score"]}
@@ -71,15 +71,15 @@ class Entities(Metric, Configurable):
             found[f"f1/{kind}"] = row["f1-score"]
         return {name: torch.tensor(float(value)) for name, value in found.items()} | {"token_accuracy": right}
 
-    def report(self, told: Sequence[str], truth: Sequence[str]) -> dict[str, Tensor]:
+    def report(self, predicted: Sequence[str], truth: Sequence[str]) -> dict[str, Tensor]:
         """Precision, recall, F1 and support of every tag, and the mean F1 of those that occur."""
         from sklearn.metrics import precision_recall_fscore_support  # slow to import, needed by this metric only
 
         how: Any = {"labels": self.types, "zero_division": 0}
-        rows: Any = precision_recall_fscore_support(truth, told, **how)
+        rows: Any = precision_recall_fscore_support(truth, predicted, **how)
         names = ("precision", "recall", "f1", "support")
         found = {f"{n}/{kind}": float(x) for n, row in zip(names, rows) for kind, x in zip(self.types, row)}
-        occur = {*told, *truth} - {""}
+        occur = {*predicted, *truth} - {""}
         found["f1_macro"] = sum(found[f"f1/{kind}"] for kind in occur) / max(1, len(occur))
         return {name: torch.tensor(value) for name, value in found.items()}
 

@@ -11,19 +11,19 @@ from mm.metrics.retrieval import QUERIES, TIE, recall
 from mm.types import IGNORE
 
 
-def places(queries: Tensor, items: Tensor, own: Tensor, left_out: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """How many items are closer to each query than its own one, and how many others as close.
+def ranks(queries: Tensor, items: Tensor, right: Tensor, left_out: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """How many items are closer to each query than the right one, and how many others as close.
 
-    queries (Q, D), items (I, D), own (Q,), of each query the items that do not count -> (Q,) int64 each
+    queries (Q, D), items (I, D), right (Q,), of each query the items that do not count -> (Q,) int64 each
     """
     closer, equal = [], []
     for start in range(0, len(queries), QUERIES):
         part = slice(start, start + QUERIES)
         similarity = queries[part] @ items.T  # (q, I)
-        mine = similarity.gather(1, own[part, None])
+        mine = similarity.gather(1, right[part, None])
         for row, out in enumerate(left_out[part]):
             similarity[row, out] = -torch.inf
-        similarity.scatter_(1, own[part, None], mine)
+        similarity.scatter_(1, right[part, None], mine)
         closer.append((similarity > mine + TIE).sum(1))
         equal.append(((similarity - mine).abs() <= TIE).sum(1) - 1)
     return torch.cat(closer), torch.cat(equal)
@@ -78,9 +78,9 @@ class Ranking(Items):
         if not len(asking):
             return {}
         left_out = self.had(self.group[row[asking]], labels)
-        own = torch.searchsorted(labels, label[asking])
+        right = torch.searchsorted(labels, label[asking])
         asked, items = vectors[asking, 0], vectors[first, 1]
-        found = places(asked, items, own, left_out)
+        found = ranks(asked, items, right, left_out)
         candidates = torch.tensor([len(labels) - len(out) for out in left_out])
         values = {f"recall@{k}": recall(*found, k).float() for k in self.top_k}
         values |= {f"ndcg@{k}": ndcg(*found, k).float() for k in self.top_k}

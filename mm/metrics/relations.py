@@ -31,7 +31,7 @@ class Relations(Metric, Configurable):
     full_state_update = False
     higher_is_better = True
     right: Tensor
-    told: Tensor
+    predicted: Tensor
     truth: Tensor
 
     def __init__(self, classes: Sequence[str], other: str = "Other", **kwargs: Any):
@@ -42,22 +42,22 @@ class Relations(Metric, Configurable):
             raise ValueError(f"other: got '{other}', which leaves no relation of {', '.join(classes)}")
         # The class of no relation is counted in a last place that nobody reads.
         self.kind = torch.tensor([self.kinds.index(k) if k in self.kinds else len(self.kinds) for k in kinds])
-        for name in ("right", "told", "truth"):
+        for name in ("right", "predicted", "truth"):
             self.add_state(name, torch.zeros(len(self.kinds) + 1), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        told, kind = preds.argmax(1), self.kind.to(target.device)
+        predicted, kind = preds.argmax(1), self.kind.to(target.device)
         keep = target != IGNORE
-        told, target = told[keep], target[keep]
+        predicted, target = predicted[keep], target[keep]
         size = len(self.right)
-        self.right += torch.bincount(kind[target[told == target]], minlength=size)
-        self.told += torch.bincount(kind[told], minlength=size)
+        self.right += torch.bincount(kind[target[predicted == target]], minlength=size)
+        self.predicted += torch.bincount(kind[predicted], minlength=size)
         self.truth += torch.bincount(kind[target], minlength=size)
 
     def compute(self) -> dict[str, Tensor]:
-        precision = (self.right / self.told.clamp(min=1))[:-1]
+        precision = (self.right / self.predicted.clamp(min=1))[:-1]
         recall = (self.right / self.truth.clamp(min=1))[:-1]
-        f1 = (2 * self.right / (self.told + self.truth).clamp(min=1))[:-1]
+        f1 = (2 * self.right / (self.predicted + self.truth).clamp(min=1))[:-1]
         each = {f"f1/{kind}": value for kind, value in zip(self.kinds, f1)}
         return {"f1": f1.mean(), "precision": precision.mean(), "recall": recall.mean()} | each
 

@@ -15,7 +15,7 @@ TIE = 1e-6  # similarities closer than this are equal: one item in two batches d
 QUERIES = 1024  # at once
 
 
-def places(queries: Tensor, items: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def ranks(queries: Tensor, items: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Count the wrong items that are closer to each query than its right one, and those that are as close.
 
     The right item of query i is item i. With `content`, so is every item that the data pairs with a query of the same
@@ -34,14 +34,14 @@ def places(queries: Tensor, items: Tensor, content: Tensor | None = None) -> tup
         part = slice(start, start + QUERIES)
         similarity = queries[part] @ items.T  # (q, Q)
         if content is None:
-            own = similarity.diagonal(start)[:, None]
-            closer.append((similarity > own + TIE).sum(1))
-            equal.append(((similarity - own).abs() <= TIE).sum(1) - 1)
+            right_one = similarity.diagonal(start)[:, None]
+            closer.append((similarity > right_one + TIE).sum(1))
+            equal.append(((similarity - right_one).abs() <= TIE).sum(1) - 1)
             continue
         right = paired(content, part)
-        own = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-        closer.append(((similarity > own + TIE) & ~right).sum(1))
-        equal.append((((similarity - own).abs() <= TIE) & ~right).sum(1))
+        right_one = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
+        closer.append(((similarity > right_one + TIE) & ~right).sum(1))
+        equal.append((((similarity - right_one).abs() <= TIE) & ~right).sum(1))
     return torch.cat(closer), torch.cat(equal)
 
 
@@ -137,7 +137,7 @@ class Retrieval(Items):
                 held = None if content is None else content[both][:, [a, b]]
                 if held is not None and distinct(held):
                     held = None
-                values = self.measure(*places(asked, items, held))
+                values = self.measure(*ranks(asked, items, held))
                 if held is not None:
                     values |= {f"chance@{k}": chance(held, k) for k in self.top_k}
                 found[a, b] = told(values, asked, items)

@@ -56,17 +56,17 @@ class SpanTarget(Configurable):
             return [torch.full((len(meta["words"]),), IGNORE) for meta in read.meta]
         found = [torch.zeros(len(meta["words"]), dtype=torch.long) for meta in read.meta]
         text = "".join(map(chr, read.meta[0]["characters"].tolist()))
-        told = torch.zeros(len(text) + 1, dtype=torch.bool)  # characters that are of a token: blanks need not be
+        covered = torch.zeros(len(text) + 1, dtype=torch.bool)  # characters that are of a token: blanks need not be
         for meta in read.meta:
             for begin, end in meta["places"].tolist():
-                told[begin:end] = True
+                covered[begin:end] = True
         for start, answer in decoded(target):
             begins = every(text, answer) if start == ANYWHERE else [start] if text.startswith(answer, start) else []
             if not begins:
                 where = "" if start == ANYWHERE else f" at character {start}"
                 raise ValueError(f"the text has no '{answer}'{where}; an answer is a part of it, word for word")
             for first in begins:
-                ends = edges(told, first, answer, read.cut)
+                ends = edges(covered, first, answer, read.cut)
                 here = [mark(flags, meta["places"], *ends) for flags, meta in zip(found, read.meta)] if ends else []
                 if any(here):
                     break
@@ -123,12 +123,12 @@ def within(text: str, place: int) -> bool:
     return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
 
 
-def edges(told: Tensor, first: int, answer: str, cut: bool) -> tuple[int, int] | None:
+def edges(covered: Tensor, first: int, answer: str, cut: bool) -> tuple[int, int] | None:
     """Of an answer that stands at `first`, its outermost characters that are of tokens; None where one was cut off.
 
-    told: (characters,) bool, those that are of a token; cut: whether a part of the text was left out -> begin, end
+    covered: (characters,) bool, those that are of a token; cut: whether a part of the text was left out -> begin, end
     """
-    own = told[first : first + len(answer)].nonzero().flatten().tolist()
+    own = covered[first : first + len(answer)].nonzero().flatten().tolist()
     if not own:
         return None
     begin, end = first + own[0], first + own[-1] + 1

@@ -21,7 +21,7 @@ Name = tuple[str, ...]  # head and key, such as ("colour", "prediction"), or ("c
 
 
 @dataclass
-class Chunk:
+class AnswerChunk:
     """Some rows, which are a stream of Arrow's IPC format between two places of a file."""
 
     rows: np.ndarray  # (N,) int64
@@ -42,7 +42,7 @@ class Written:
         error: Why the rows could not be written, where they could not.
     """
 
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: list[AnswerChunk] = field(default_factory=list)
     first: dict[Name, tuple[int, int]] = field(default_factory=dict)
     types: dict[Name, list[Any]] = field(default_factory=dict)
     cells: int = 0
@@ -83,7 +83,7 @@ class Answers:
         if self.written.error is not None:
             return
         self.held.append(row)
-        for place, (name, value) in enumerate(flat(answers)):
+        for place, (name, value) in enumerate(flatten_answers(answers)):
             column = self.columns.setdefault(name, [])
             if len(column) < count:
                 column.extend([None] * (count - len(column)))
@@ -128,7 +128,7 @@ class Answers:
             self.written.error = error
         else:
             end = begin + len(stream.getbuffer())
-            self.written.chunks.append(Chunk(np.array(self.held, dtype=np.int64), self.path, begin, end))
+            self.written.chunks.append(AnswerChunk(np.array(self.held, dtype=np.int64), self.path, begin, end))
         self.written.cells += self.size
         self.held, self.columns, self.size = [], {}, 0
 
@@ -189,8 +189,8 @@ class Answers:
             found = np.flatnonzero((at >= 0) & (known[at.clip(0)] == wanted)) if len(known) else nothing
             yield len(wanted), self.block(types, len(wanted), found, number[at[found]], place[at[found]])
 
-    def block(self, types: Mapping[str, Any], count: int, found: np.ndarray, number: np.ndarray, place: Any) -> Any:
-        """So many rows, of which those `found` lie in chunks `number`, there in `place`. -> pyarrow.Table"""
+    def block(self, types: Mapping[str, Any], count: int, present: np.ndarray, number: np.ndarray, place: Any) -> Any:
+        """So many rows, of which those `present` lie in chunks `number`, there in `place`. -> pyarrow.Table"""
         import pyarrow
 
         schema = pyarrow.schema(list(types.items()))
@@ -198,7 +198,7 @@ class Answers:
         index = np.full(count, -1)
         for chunk in np.unique(number).tolist():
             own = number == chunk
-            index[found[own]] = np.arange(own.sum()) + sum(len(part) for part in parts)
+            index[present[own]] = np.arange(own.sum()) + sum(len(part) for part in parts)
             table = read(self.written.chunks[chunk]).take(pyarrow.array(place[own]))
             there = set(table.column_names)
             columns = [
@@ -219,7 +219,7 @@ def remove(path: Path, process: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def flat(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Name, Any]]:
+def flatten_answers(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Name, Any]]:
     """{"colour": {"prediction": a, "probability": {"x": p}}} -> ("colour", "prediction"), a; ..."""
     for head, answer in answers.items():
         for key, value in answer.items():
@@ -246,7 +246,7 @@ def size_of(value: Any) -> int:
     return 1
 
 
-def read(chunk: Chunk) -> Any:
+def read(chunk: AnswerChunk) -> Any:
     """The rows of a chunk, mapped from the file. -> pyarrow.Table"""
     import pyarrow
 

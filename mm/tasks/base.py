@@ -91,7 +91,7 @@ class Task(LightningModule):
         self._doubt: tuple[tuple[Batch, int], list[Tensor]] | None = None
         self._bad: tuple[Batch, int] | None = None  # the first of these batches whose gradient is not finite
 
-    def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def export_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Plain data that the model directory keeps of the task. config: that it was built from"""
         return {}
 
@@ -167,7 +167,7 @@ class Task(LightningModule):
         if world > 1:
             counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
         if counts[-1]:
-            self.meet_nonfinite("the loss", batch, batch_idx, mine=bool(wrong))
+            self.handle_nonfinite("the loss", batch, batch_idx, mine=bool(wrong))
             for name, buffer in self.model.named_buffers():  # batch norm has taken the batch in
                 buffer.copy_(buffers[name])
             self._losses = {}
@@ -277,7 +277,7 @@ class Task(LightningModule):
             known = torch.tensor(bad is not None, device=self.device).float()
             if self.trainer.world_size > 1:
                 known = self.trainer.strategy.reduce(known, reduce_op="sum")
-            self.meet_nonfinite("the gradient", *(bad or self._last), mine=bad is not None or not known)
+            self.handle_nonfinite("the gradient", *(bad or self._last), mine=bad is not None or not known)
             optimizer.zero_grad()
             return
         self._bad = self._doubt = None
@@ -310,9 +310,9 @@ class Task(LightningModule):
         }
         return {f"train[{n}]/grad_norm": grad_norm(of) for n, of in given.items() if of} if len(parts) > 1 else {}
 
-    def meet_nonfinite(self, what: str, batch: Batch, batch_idx: int, mine: bool) -> None:
+    def handle_nonfinite(self, quantity: str, batch: Batch, batch_idx: int, mine: bool) -> None:
         """Tell of this process's batch; mine: it may be at fault. Errors: ValueError or DistError to stop the run."""
-        if what == "the loss" and self.gathers and self.trainer.world_size > 1:
+        if quantity == "the loss" and self.gathers and self.trainer.world_size > 1:
             # Rows reach the losses of all processes: at fault are those whose own are not finite, else the first.
             self.on_train_batch_start(batch, batch_idx)
             with torch.no_grad():
@@ -339,9 +339,11 @@ class Task(LightningModule):
                     again()
             if self.nonfinite.policy == "raise":
                 # Of this type, so that what is told is the other's message.
-                raise torch.distributed.DistError(f"{what} of step {self.global_step} is not finite in another process")
+                raise torch.distributed.DistError(
+                    f"{quantity} of step {self.global_step} is not finite in another process"
+                )
             return
-        told = self.nonfinite.meet(self.model, batch, self.global_step, what, rows, again, process)
+        told = self.nonfinite.handle(self.model, batch, self.global_step, quantity, rows, again, process)
         warnings.warn(told, stacklevel=2)
 
     def replay(self, batch: Batch) -> Any:

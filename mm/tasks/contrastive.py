@@ -71,7 +71,7 @@ class Contrastive(Task):
         **kwargs: Any,
     ):
         super().__init__(model, *args, **kwargs)
-        check(model, chunk_size)
+        check_contrastive(model, chunk_size)
         self.loss = loss
         self.label = label
         self.group = group
@@ -169,7 +169,7 @@ class Contrastive(Task):
         found = mean_losses("train", self._losses)
         return found | {"train/logit_scale": self.loss.temperature().detach().squeeze()} if found else {}
 
-    def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def export_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         how = {key: config[key] for key in ("retrieval", "label", "group")}
         return how if self.loss is None else how | {"scale": self.loss.temperature().item()}
 
@@ -242,7 +242,7 @@ def sides(model: MultimodalModel) -> list[list[str]]:
     return [list(of) for of in fusion.inputs.values()] if isinstance(fusion, Towered) else [[n] for n in model.inputs]
 
 
-def check(model: MultimodalModel, chunk_size: int | None) -> None:
+def check_contrastive(model: MultimodalModel, chunk_size: int | None) -> None:
     """Errors: ValueError where this model can't be trained by comparing its inputs."""
     fusion: Any = model.fusion
     towers: Any = model.fusion.towers if isinstance(model.fusion, Towered) else {}

@@ -24,13 +24,13 @@ def positive(count: Tensor) -> Tensor:
 
 
 def mean_losses(
-    place: str, losses: Mapping[str, tuple[Tensor, Tensor, float]], what: str = "loss"
+    place: str, losses: Mapping[str, tuple[Tensor, Tensor, float]], metric: str = "loss"
 ) -> dict[str, Tensor]:
-    """Means, by the names under which they are logged: place/what of all and, of several, place/name/what of each."""
+    """Return means by the names that are logged: place/metric of all and, of several, place/name/metric of each."""
     means = {name: total / positive(count) for name, (total, count, _) in losses.items()}
-    found = {f"{place}/{name}/{what}": mean for name, mean in means.items()} if len(means) > 1 else {}
+    found = {f"{place}/{name}/{metric}": mean for name, mean in means.items()} if len(means) > 1 else {}
     if means:
-        found[f"{place}/{what}"] = torch.stack([losses[name][2] * mean for name, mean in means.items()]).sum()
+        found[f"{place}/{metric}"] = torch.stack([losses[name][2] * mean for name, mean in means.items()]).sum()
     return found
 
 

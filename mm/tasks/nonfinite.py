@@ -34,23 +34,23 @@ class NonFinite:
         self.keep = keep
         self.skipped = 0  # steps
 
-    def meet(
+    def handle(
         self,
         model: nn.Module,
         batch: Batch,
         step: int,
-        what: str,
+        quantity: str,
         rows: str,
         again: Callable[[], Any],
         process: int | None = None,
     ) -> str:
-        """Keep the batch. -> what a person is told. Errors: ValueError under policy=raise.
+        """Keep the batch. -> the message. Errors: ValueError under policy=raise.
 
-        what: the loss or the gradient; rows: as `listed`; again: computes the losses once more; process: that of
+        quantity: the loss or the gradient; rows: as `listed`; again: computes the losses once more; process: that of
         several which met it.
         """
         place = first_nonfinite(model, again)
-        told = f"{what} of step {step} is not finite; the rows of its batch: {rows}; "
+        told = f"{quantity} of step {step} is not finite; the rows of its batch: {rows}; "
         told += f"first in {place}" if place else "every module's output is finite, so it is the gradient alone"
         if self.folder is not None and self.skipped <= self.keep:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class NonFinite:
             weights = model.state_dict()
             if any(isinstance(x, DTensor) for x in weights.values()):
                 weights = None  # shared out between processes; the checkpoints have them
-            torch.save({"what": what, "batch": pack(batch), "weights": weights}, path)
+            torch.save({"what": quantity, "batch": pack(batch), "weights": weights}, path)
             run = os.path.relpath(self.folder.parent)
             told += f"; the batch is kept in {path}; replay it with: mm diagnose run={run}"
         if self.policy == "raise":

@@ -26,24 +26,24 @@ class Objective(nn.Module, ABC):
         return
 
     @abstractmethod
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
+    def corrupt(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         """Input -> what is shown of it, what is hidden. generator: draws it; None: torch's own."""
 
     @abstractmethod
-    def errors(
+    def compute_loss(
         self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """From the projected Features of what was shown -> each loss: sum over what is told, its count"""
 
-    def names(self) -> dict[str, dict[str, bool]]:
+    def metric_names(self) -> dict[str, dict[str, bool]]:
         """What it measures beside its losses: part of the inputs ("": all) -> metric -> whether higher is better."""
         return {}
 
-    def measured(self) -> dict[str, dict[str, Tensor]]:
+    def metrics(self) -> dict[str, dict[str, Tensor]]:
         """As names, of all batches but training's since the last call, over all processes -> its value"""
         return {}
 
-    def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def export_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Plain data that the model directory keeps of it. config: that it was built from"""
         return {}
 
@@ -77,10 +77,10 @@ class Pretraining(Task):
         self.objectives: Mapping[str, Objective] = nn.ModuleDict(  # type: ignore[assignment]
             {name: make(model=model) for name, make in objectives.items()}
         )
-        check(self.objectives, model)
+        check_objectives(self.objectives, model)
         self.gathers = any(objective.gathers for objective in self.objectives.values())
         self.weights = {
-            told(name, loss, objective): weight
+            loss_name(name, loss, objective): weight
             for name, objective in self.objectives.items()
             for loss, weight in objective.losses.items()
         }
@@ -105,15 +105,15 @@ class Pretraining(Task):
         found = {}
         for name, objective in self.objectives.items():
             features, hidden = self.encode(objective, batch, generator)
-            errors = objective.errors(batch, features, hidden)
-            found |= {told(name, loss, objective): error for loss, error in errors.items()}
+            errors = objective.compute_loss(batch, features, hidden)
+            found |= {loss_name(name, loss, objective): error for loss, error in errors.items()}
         return found
 
     def encode(
         self, objective: Objective, batch: Batch, generator: torch.Generator | None
     ) -> tuple[dict[str, Features], dict[str, Tensor]]:
         """-> of its inputs what is shown, and what is hidden"""
-        parts = objective.hide(batch, generator)
+        parts = objective.corrupt(batch, generator)
         features = {name: self.model.encode_input(name, x, batch.masks[name]) for name, (x, _) in parts.items()}
         return features, {name: hidden for name, (_, hidden) in parts.items()}
 
@@ -124,7 +124,7 @@ class Pretraining(Task):
         several = self.weights if len(self.weights) > 1 else []
         losses: dict[str, bool | None] = dict.fromkeys(["val/loss", *(f"val/{name}/loss" for name in several)], False)
         for name, objective in self.objectives.items():
-            losses |= measures("val", name, objective.names())
+            losses |= log_metrics("val", name, objective.metric_names())
         return losses
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -156,28 +156,28 @@ class Pretraining(Task):
             mean.reset()
         values = mean_losses(split, losses)
         for name, objective in self.objectives.items():
-            values |= measures(split, name, objective.measured())
+            values |= log_metrics(split, name, objective.metrics())
         return values
 
-    def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def export_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, objective in self.objectives.items():
-            found |= objective.kept(config["objectives"][name])
+            found |= objective.export_config(config["objectives"][name])
         return found
 
 
-def told(name: str, loss: str, objective: Objective) -> str:
+def loss_name(name: str, loss: str, objective: Objective) -> str:
     """Under which name one of an objective's losses is logged."""
     return name if len(objective.losses) == 1 else f"{name}/{loss}"
 
 
-def measures(split: str, name: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def log_metrics(split: str, name: str, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Under which names what an objective measures is logged: that of all its inputs under its own."""
-    places = {part: f"{split}[{part}]" if part else f"{split}/{name}" for part in found}
-    return {f"{places[part]}/{metric}": value for part, of in found.items() for metric, value in of.items()}
+    places = {part: f"{split}[{part}]" if part else f"{split}/{name}" for part in metrics}
+    return {f"{places[part]}/{metric}": value for part, of in metrics.items() for metric, value in of.items()}
 
 
-def check(objectives: Mapping[str, Objective], model: MultimodalModel) -> None:
+def check_objectives(objectives: Mapping[str, Objective], model: MultimodalModel) -> None:
     """Errors: ValueError where an input is learnt of by none, or by two of one kind."""
     found: dict[tuple[type, str], str] = {}
     for owner, objective in objectives.items():
@@ -206,16 +206,16 @@ def raw(batch: Batch, name: str) -> Tensor:
     return x
 
 
-def chosen(model: MultimodalModel, modality: str, inputs: Sequence[str] | None, what: str) -> list[str]:
+def select_inputs(model: MultimodalModel, modality: str, inputs: Sequence[str] | None, objective: str) -> list[str]:
     """The inputs of a modality, or those that are named. Errors: ValueError where one is of another, or none is."""
     of = {name: model.encoders[model.shared_encoders.get(name, name)].input.modality for name in model.inputs}
     for name in inputs or ():
         if of.get(name) != modality:
             raise ValueError(
-                f"task.objectives: {what} learns of {modality}, but got the input '{name}', which is "
+                f"task.objectives: {objective} learns of {modality}, but got the input '{name}', which is "
                 f"{of.get(name, 'none of ' + ', '.join(of))}"
             )
     found = [name for name in of if of[name] == modality] if inputs is None else list(inputs)
     if not found:
-        raise ValueError(f"task.objectives: {what} learns of {modality}, but there is only {', '.join(of)}")
+        raise ValueError(f"task.objectives: {objective} learns of {modality}, but there is only {', '.join(of)}")
     return found

@@ -208,12 +208,12 @@ class Supervised(Task):
         self.measure("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        output, merged, said = self.measure("test", batch)
+        output, merged, decoded = self.measure("test", batch)
         present = torch.stack([f.mask.any(1) for f in output.features.values()]).any(0)
-        told = set(batch.row[present].tolist()) - {-1}  # of a row without any input nothing is said
-        for i, row in enumerate(merged.row.tolist() if said else ()):
+        told = set(batch.row[present].tolist()) - {-1}  # of a row without any input nothing is decoded
+        for i, row in enumerate(merged.row.tolist() if decoded else ()):
             if row in told:
-                self.decoded.add(row, {name: answers[i] for name, answers in said.items()})
+                self.decoded.add(row, {name: answers[i] for name, answers in decoded.items()})
 
     def measure(self, split: str, batch: Batch) -> tuple[Output, Merged, dict[str, list[dict[str, Any]]]]:
         """Update the metrics of a split; the encoders run once for all subsets.
@@ -224,13 +224,13 @@ class Supervised(Task):
         inputs = self.model.inputs
         output = self.model.predict(features, batch.targets)
         merged = self.model.merge(output, batch)
-        said = self.model.decode(merged) if split == "test" else {}
+        decoded = self.model.decode(merged) if split == "test" else {}
         for part in self.parts[split]:
             measured = self.scores[section(split, part, inputs)]
             if not len(measured):  # nothing is, as where rows are only predicted
                 continue
             if len(part) == len(inputs):  # the whole model answers for every row
-                self._update(measured, output, merged, batch, None, said)
+                self._update(measured, output, merged, batch, None, decoded)
             else:
                 less = self.model.predict(mask_inputs(features, part), batch.targets)
                 # A row that has none of a subset's inputs says nothing of it, nor a window beside others that have.
@@ -243,7 +243,7 @@ class Supervised(Task):
             own, rows = (pick(x, telling) for x in (own, batch._replace(targets=targets)))
             measured = self.unimodal_scores[section(split, (name,), inputs)]
             self._update(measured, own, self.model.merge(own, rows), rows, None, {})
-        return output, merged, said
+        return output, merged, decoded
 
     def _update(
         self,
@@ -252,9 +252,9 @@ class Supervised(Task):
         merged: Merged,
         batch: Batch,
         seen: Tensor | None,
-        said: Mapping[str, list[dict[str, Any]]],
+        decoded: Mapping[str, list[dict[str, Any]]],
     ) -> None:
-        """seen: windows that count, None: all; said: what is decoded already, by head."""
+        """seen: windows that count, None: all; decoded: what is decoded already, by head."""
         for name, head in self.model.heads.items():
             scores = measured[name]
             if seen is None:
@@ -264,7 +264,7 @@ class Supervised(Task):
             keep = torch.ones_like(merged.first, dtype=torch.bool) if seen is None else seen[merged.first]
             if merged.predictions[name].compares_decoded:
                 keep = keep & self.answered(name, head, merged, batch)
-                prediction, target = self.compare(name, head, merged, keep, said.get(name))
+                prediction, target = self.compare(name, head, merged, keep, decoded.get(name))
             else:
                 part = slice(None) if seen is None else keep
                 prediction, target = pick(merged.predictions[name], part).metric_inputs(merged.targets[name][part])
@@ -298,15 +298,15 @@ class Supervised(Task):
         return found
 
     def compare(
-        self, name: str, head: Head, merged: Merged, keep: Tensor, said: list[dict[str, Any]] | None
+        self, name: str, head: Head, merged: Merged, keep: Tensor, decoded: list[dict[str, Any]] | None
     ) -> tuple[Any, Any]:
-        """What a head says of the rows of `keep`, and what was written. said: of every row, where it is known."""
+        """What a head says of the rows of `keep`, and what was written. decoded: of every row, where it is known."""
         rows = keep.nonzero().flatten()
-        if said is None:
+        if decoded is None:
             meta = {key: x[rows] for key, x in merged.meta.items()}
             answers = head.decode(pick(merged.predictions[name], rows), pick(merged.fused, rows), meta)
         else:
-            answers = [said[i] for i in rows.tolist()]
+            answers = [decoded[i] for i in rows.tolist()]
         data = data_source(self.trainer)
         truth = [data.truth(name, row) for row in merged.row[rows].tolist()]
         return merged.predictions[name].compare(answers, truth, head.decoding)

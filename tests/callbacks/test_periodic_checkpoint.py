@@ -32,7 +32,7 @@ def test_a_signal_that_arrives_while_processes_agree_is_for_the_next_time(tmp_pa
     callback.ticks = callback.next_word
     callback.agree(trainer)
     assert callback.signum == signal.SIGTERM
-    assert callback.wanted
+    assert callback.requested
     callback.saved_step = callback.step
     with pytest.raises(Stopped, match="143"):
         callback.answer()

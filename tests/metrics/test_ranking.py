@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.retrieval import RetrievalNormalizedDCG, RetrievalRecall
 
-from mm.metrics.ranking import Ranking, ndcg, places
+from mm.metrics.ranking import Ranking, ndcg, ranks
 from mm.types import IGNORE
 
 
@@ -43,7 +43,7 @@ def test_beside_torchmetrics():
     queries = F.normalize(torch.randn(30, 4, generator=generator), dim=-1)
     items = F.normalize(torch.randn(50, 4, generator=generator), dim=-1)
     own = torch.randint(0, 50, (30,), generator=generator)
-    found = places(queries, items, own, [own[:0]] * 30)
+    found = ranks(queries, items, own, [own[:0]] * 30)
     similarity = (queries @ items.T).flatten()
     target, index = F.one_hot(own, 50).flatten(), torch.arange(30).repeat_interleave(50)
     wanted = RetrievalNormalizedDCG(top_k=10)(similarity, target, index)

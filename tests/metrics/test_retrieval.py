@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mm.metrics.retrieval import TIE, Retrieval, median_rank, places, recall, recall_of
+from mm.metrics.retrieval import TIE, Retrieval, median_rank, ranks, recall, recall_of
 
 
 def draw(rows=40, inputs=3, width=4, absent=0.0):
@@ -40,14 +40,14 @@ def test_ranks_are_those_of_sorting(absent):
 
 def test_where_all_are_alike_it_is_chance():
     same = F.normalize(torch.ones(30, 5), dim=-1) * (1 + 1e-7 * torch.rand(30, 1))  # rounding differs
-    closer, equal = places(same, same)
+    closer, equal = ranks(same, same)
     assert [recall(closer, equal, k).item() for k in (1, 5, 40)] == pytest.approx([1 / 30, 5 / 30, 1])
     assert median_rank(closer, equal) == 15.5
 
 
 def test_of_two_equal_items_each_is_found_half_the_time():
     items = torch.eye(4)[[0, 0, 1, 2]]
-    closer, equal = places(items, items)
+    closer, equal = ranks(items, items)
     assert closer.tolist() == [0, 0, 0, 0]
     assert equal.tolist() == [1, 1, 0, 0]
     assert recall(closer, equal, 1).item() == pytest.approx(0.75)
@@ -79,7 +79,7 @@ def test_among_candidates_beside_drawing_them():
     generator = torch.Generator().manual_seed(0)
     queries, items = torch.randn(2, 30, 4, generator=generator)
     items[5] = items[6]
-    closer, equal = places(queries, items)
+    closer, equal = ranks(queries, items)
     similarity = queries @ items.T
     wins = []
     for query in range(30):

@@ -335,7 +335,7 @@ def test_the_temperature_is_in_the_optimizer_without_decay_and_in_the_checkpoint
     assert decay == [0.0]
     assert "loss.temperature.log" in task.state_dict()
     how = {"retrieval": {"_target_": "mm.metrics.retrieval.Retrieval"}, "label": None, "group": None}
-    assert task.kept(how | {"chunk_size": 8}) == how | {"scale": pytest.approx(14.3)}
+    assert task.export_config(how | {"chunk_size": 8}) == how | {"scale": pytest.approx(14.3)}
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         mesh = self.device_mesh["data_parallel"]
         for name in units(model):
             fully_shard(model.get_submodule(name), mesh=mesh, offload_policy=policy)
-        for part in (model, *map(model.get_submodule, parts(model))):  # what they give is never changed in place
+        for part in (model, *map(model.get_submodule, shard_units(model))):  # what they give is never changed in place
             warnings.filterwarnings("ignore", rf"FSDP2-wrapped module \({type(part).__name__}\) returned a view")
         for method in ("encode", "predict"):  # the doors besides forward
             register_fsdp_forward_method(model, method)
@@ -85,7 +85,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             if not isinstance(head, FSDPModule):  # as it is in a second stage
                 fully_shard(head, mesh=self.device_mesh["data_parallel"])
 
-    def whole(self, model: MultimodalModel) -> MultimodalModel:
+    def gather_model(self, model: MultimodalModel) -> MultimodalModel:
         """The same model with all its weights, in main memory, for rank zero; every process has to call it."""
         state: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
         if not self.is_global_zero:
@@ -149,14 +149,14 @@ def units(model: MultimodalModel) -> list[str]:
     The model's parts, so that `encode` and `predict` work alone as well; within them every repeated block.
     """
     names = []
-    for part in parts(model):
+    for part in shard_units(model):
         module = model.get_submodule(part)
         if any(True for _ in module.parameters()):
             names += [*(f"{part}.{block}" for block in blocks(module)), part]
     return [*names, ""]
 
 
-def parts(model: MultimodalModel) -> list[str]:
+def shard_units(model: MultimodalModel) -> list[str]:
     """Names of what a model calls one after the other."""
     groups = {"encoders": model.encoders, "projections": model.projections, "heads": model.heads}
     return [*(f"{group}.{name}" for group, named in groups.items() for name in named), "fusion"]
@@ -233,7 +233,7 @@ def is_metadata(module: str, name: str) -> bool:
     return isinstance(found, type) and found.__module__ == metadata.__name__
 
 
-class Index(pickle.Unpickler):
+class ShardIndex(pickle.Unpickler):
     """Reads the index of a sharded checkpoint, which torch pickles: its own classes alone, so that nothing is run."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -266,7 +266,7 @@ def read_index(folder: Path) -> Any:
     """
     try:
         with (folder / ".metadata").open("rb") as file:
-            index = Index(file).load()
+            index = ShardIndex(file).load()
         for key, piece in (index.storage_data or {}).items():
             if Path(piece.relative_path).name != piece.relative_path:
                 raise ValueError(f"the index names {piece.relative_path}")

@@ -28,19 +28,19 @@ class TokenDecoder(nn.Module):
         return F.linear(self.mlp(tokens), table.weight, self.bias).float()
 
 
-def table_of(model: MultimodalModel, name: str, what: str) -> nn.Embedding:
+def table_of(model: MultimodalModel, name: str, objective: str) -> nn.Embedding:
     """Errors: ValueError where the encoder of an input has none."""
     encoder: Any = model.encoders[model.shared_encoders.get(name, name)]
     if not isinstance(encoder, TokenEncoder) or not isinstance(encoder.token_embedding, nn.Embedding):
         raise ValueError(
-            f"task.objectives: {what} tells tokens, but {type(encoder).__name__} of '{name}' has no table of them; "
-            "choose model/encoders/text=transformer, recurrent or huggingface"
+            f"task.objectives: {objective} tells tokens, but {type(encoder).__name__} of '{name}' has no table of "
+            "them; choose model/encoders/text=transformer, recurrent or huggingface"
         )
     return encoder.token_embedding
 
 
-def token_decoders(model: MultimodalModel, inputs: Sequence[str], what: str) -> Mapping[str, TokenDecoder]:
+def token_decoders(model: MultimodalModel, inputs: Sequence[str], objective: str) -> Mapping[str, TokenDecoder]:
     """One for each input."""
     widths = {name: model.projections[model.shared_encoders.get(name, name)].out_features for name in inputs}
-    made = {name: TokenDecoder(width, table_of(model, name, what)) for name, width in widths.items()}
+    made = {name: TokenDecoder(width, table_of(model, name, objective)) for name, width in widths.items()}
     return nn.ModuleDict(made)  # type: ignore[return-value]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mm.model import MultimodalModel
 from mm.tasks.objectives._tokens import table_of, token_decoders
-from mm.tasks.pretraining import Objective, chosen, raw
+from mm.tasks.pretraining import Objective, raw, select_inputs
 from mm.types import Batch, Features
 
 
@@ -27,20 +27,20 @@ class CausalLMObjective(Objective):
 
     def __init__(self, model: MultimodalModel, inputs: Sequence[str] | None = None, weight: float = 1.0):
         super().__init__()
-        self.inputs = chosen(model, "text", inputs, "causal_lm")
+        self.inputs = select_inputs(model, "text", inputs, "causal_lm")
         self.losses = dict.fromkeys(self.inputs, weight)
         self.decoders = token_decoders(model, self.inputs, "causal_lm")
         self.tables = [table_of(model, name, "causal_lm") for name in self.inputs]  # no modules of its own
         for name in self.inputs:
             check_causal(model.encoders[model.shared_encoders.get(name, name)], name)
 
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
+    def corrupt(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         """All is shown; hidden are the tokens that another stands before. -> ids (B, T), (B, T - 1)"""
         parts = {name: raw(batch, name) for name in self.inputs}
         masks = {name: batch.masks[name] for name in self.inputs}
         return {name: (x, masks[name][:, 1:] & masks[name][:, :-1]) for name, x in parts.items()}
 
-    def errors(
+    def compute_loss(
         self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}

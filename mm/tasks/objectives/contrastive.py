@@ -54,18 +54,18 @@ class ContrastiveObjective(Objective):
                 "task.objectives: contrastive has no labels, by which items are counted; leave loss.logq_correction "
                 "out, or choose task=contrastive"
             )
-        self.whole = self.inputs == model.inputs
+        self.compares_all = self.inputs == model.inputs
         self.loss = loss
         self.retrieval: Any = retrieval
         groups = loss.groups(len(self.inputs))
         self.groups = {group: "+".join(self.inputs[i] for i in group) for group in groups}
         self.losses = dict.fromkeys(self.groups.values(), weight / len(groups))
 
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
+    def corrupt(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         """All is shown."""
         return {name: (batch.inputs[name], torch.zeros(0)) for name in self.inputs}
 
-    def errors(
+    def compute_loss(
         self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Filler is absent."""
@@ -79,13 +79,13 @@ class ContrastiveObjective(Objective):
             self.retrieval.update(*merge(mine), *held)
         return {self.groups[group]: found for group, found in compare(self.loss, mine).items()}
 
-    def names(self) -> dict[str, dict[str, bool]]:
+    def metric_names(self) -> dict[str, dict[str, bool]]:
         return measurable(self.retrieval, self.inputs)
 
-    def measured(self) -> dict[str, dict[str, Tensor]]:
+    def metrics(self) -> dict[str, dict[str, Tensor]]:
         return retrieved(self.retrieval, self.inputs)
 
-    def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def export_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Where all inputs are compared, as of task=contrastive: mm evaluate and mm search then go by it."""
         how = {"retrieval": config["retrieval"], "label": None, "group": None}
-        return how | {"scale": self.loss.temperature().item()} if self.whole else {}
+        return how | {"scale": self.loss.temperature().item()} if self.compares_all else {}

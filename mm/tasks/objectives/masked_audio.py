@@ -10,7 +10,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from mm.model import MultimodalModel
 from mm.tasks.objectives._blocks import BlockDecoder, draw
-from mm.tasks.pretraining import Objective, chosen, raw
+from mm.tasks.pretraining import Objective, raw, select_inputs
 from mm.types import Batch, Features
 
 WINDOW, HOP, MELS = 0.025, 0.01, 40  # seconds, seconds, bands of the spectrogram that is told
@@ -49,7 +49,7 @@ class MaskedAudioObjective(Objective):
                 f"task.objectives: got span_seconds={span_seconds}, ratio={ratio}, wanted seconds from {HOP} and a "
                 "ratio in 0..1"
             )
-        self.inputs = chosen(model, "audio", inputs, "masked_audio")
+        self.inputs = select_inputs(model, "audio", inputs, "masked_audio")
         self.ratio = ratio
         self.losses = dict.fromkeys(self.inputs, weight)
         self.warned = False
@@ -73,7 +73,7 @@ class MaskedAudioObjective(Objective):
         ends = size * (1 + torch.arange(mask.shape[1] // size, device=mask.device))
         return size, ends <= mask.sum(1, keepdim=True)
 
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
+    def corrupt(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         return {name: self.hide_spans(name, batch, generator) for name in self.inputs}
 
     def hide_spans(self, name: str, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ class MaskedAudioObjective(Objective):
         away = hidden.repeat_interleave(size, dim=1)
         return x.masked_fill(F.pad(away, (0, x.shape[1] - away.shape[1])), 0.0), hidden
 
-    def errors(
+    def compute_loss(
         self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}

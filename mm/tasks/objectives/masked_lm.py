@@ -9,25 +9,27 @@ from torch import Tensor
 
 from mm.model import MultimodalModel
 from mm.tasks.objectives._tokens import table_of, token_decoders
-from mm.tasks.pretraining import Objective, chosen, raw
+from mm.tasks.pretraining import Objective, raw, select_inputs
 from mm.types import Batch, Features, Vocabulary
 
 MASKED, OTHER = 0.8, 0.1  # of the hidden tokens, those that become a mask, and those that become any other
 
 
-def draw(x: Tensor, mask: Tensor, words: Vocabulary, ratio: float, whole: bool, generator: Any) -> Tensor:
+def draw(x: Tensor, mask: Tensor, words: Vocabulary, ratio: float, whole_words: bool, generator: Any) -> Tensor:
     """Which tokens are hidden: of each row this part of those that may be, at least one. (B, T), (B, T) -> (B, T) bool
 
-    whole: tokens of one word are hidden together, in expectation as many; a word begins where its first token says so.
+    whole_words: tokens of one word are hidden together, in expectation as many; its first token says where it begins.
     """
     may = mask & ~torch.isin(x, words.special.to(x.device))
     lot = torch.rand(x.shape, generator=generator).to(x.device)
     word = (words.begins.to(x.device)[x] & may).cumsum(1)
-    if whole:
+    if whole_words:
         lot = lot.gather(1, word.clamp(max=x.shape[1] - 1))
     count = (ratio * may.sum(1, keepdim=True)).round().clamp(min=1)
     hidden = (lot.masked_fill(~may, torch.inf).argsort(1).argsort(1) < count) & may
-    if whole:  # a row's last word may be hidden by a part: then by lot all of it or nothing, but not if it is the only
+    if (
+        whole_words
+    ):  # a row's last word may be hidden by a part: then by lot all of it or nothing, but not if it is the only
         none = torch.zeros(len(x), x.shape[1] + 1, device=x.device)
         size, some = (none.scatter_add(1, word, tokens.float()) for tokens in (may, hidden))
         part = (some / size.clamp(min=1)).gather(1, word)  # of each token's word, how much
@@ -64,7 +66,7 @@ class MaskedLMObjective(Objective):
         super().__init__()
         if not 0 < ratio < 1:
             raise ValueError(f"task.objectives: got ratio={ratio}, wanted one in 0..1")
-        self.inputs = chosen(model, "text", inputs, "masked_lm")
+        self.inputs = select_inputs(model, "text", inputs, "masked_lm")
         self.ratio = ratio
         self.whole_words = whole_words
         self.losses = dict.fromkeys(self.inputs, weight)
@@ -80,7 +82,7 @@ class MaskedLMObjective(Objective):
                     f"task.objectives: the tokenizer of '{name}' has no mask token; choose another, or causal_lm"
                 )
 
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
+    def corrupt(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         return {name: self.hide_tokens(name, batch, generator) for name in self.inputs}
 
     def hide_tokens(self, name: str, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -94,7 +96,7 @@ class MaskedLMObjective(Objective):
         shown = torch.where(how < MASKED, words.mask, torch.where(how < MASKED + OTHER, other, x))
         return torch.where(hidden, shown, x), hidden
 
-    def errors(
+    def compute_loss(
         self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mm.model import MultimodalModel
 from mm.tasks.objectives._blocks import BlockDecoder, draw
-from mm.tasks.pretraining import Objective, chosen, raw
+from mm.tasks.pretraining import Objective, raw, select_inputs
 from mm.types import Batch, Features
 
 
@@ -48,7 +48,7 @@ class MaskedPatchObjective(Objective):
         super().__init__()
         if patch < 1 or not 0 < ratio < 1:
             raise ValueError(f"task: got patch={patch}, ratio={ratio}, wanted a patch from 1 and a ratio in 0..1")
-        self.inputs = chosen(model, "vision", inputs, "masked_patch")
+        self.inputs = select_inputs(model, "vision", inputs, "masked_patch")
         self.patch = patch
         self.ratio = ratio
         self.losses = dict.fromkeys(self.inputs, weight)
@@ -59,7 +59,7 @@ class MaskedPatchObjective(Objective):
             decoders[name] = BlockDecoder(model.projections[part].out_features, channels * patch**2)
         self.decoders: Mapping[str, BlockDecoder] = nn.ModuleDict(decoders)  # type: ignore[assignment]
 
-    def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
+    def corrupt(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         return {name: self.hide_blocks(name, raw(batch, name), generator) for name in self.inputs}
 
     def hide_blocks(self, name: str, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class MaskedPatchObjective(Objective):
         away = F.interpolate(hidden.view(-1, 1, down, across).to(x.dtype), scale_factor=self.patch)
         return x * (1 - F.pad(away, (0, x.shape[3] - away.shape[3], 0, x.shape[2] - away.shape[2]))), hidden
 
-    def errors(
+    def compute_loss(
         self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}

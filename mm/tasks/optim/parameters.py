@@ -65,7 +65,7 @@ def groups(
     return list(found.values())
 
 
-def check_rules(rules: Iterable[str], option: str, names: Sequence[str], what: str = "parameter that trains") -> None:
+def check_rules(rules: Iterable[str], option: str, names: Sequence[str], kind: str = "parameter that trains") -> None:
     """Errors: ValueError where a rule is no regex, or finds no name."""
     for rule in rules:
         try:
@@ -74,7 +74,7 @@ def check_rules(rules: Iterable[str], option: str, names: Sequence[str], what: s
             raise ValueError(f"task.{option}: '{rule}' is no regular expression: {error}") from None
         if not found:
             some = ", ".join(sorted({".".join(name.split(".")[:3]) for name in names})[:12])
-            raise ValueError(f"task.{option}: '{rule}' finds no {what}; there are {some}, ...")
+            raise ValueError(f"task.{option}: '{rule}' finds no {kind}; there are {some}, ...")
 
 
 def layers_above(model: nn.Module, names: Iterable[str], option: str) -> dict[str, int]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mm.transforms.corrupt.settings import check
+from mm.transforms.corrupt.settings import check_range
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class AdditiveNoise:
     min_snr_db: float = -10.0
 
     def __post_init__(self) -> None:
-        check(self, -200, 200, max_snr_db=self.max_snr_db, min_snr_db=self.min_snr_db)
+        check_range(self, -200, 200, max_snr_db=self.max_snr_db, min_snr_db=self.min_snr_db)
 
     def __call__(self, wave: Tensor, rate: int, severity: float, rng: np.random.Generator) -> Tensor:
         if not severity:
@@ -51,8 +51,8 @@ class Dropout:
     duration_s: float = 0.02
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, fraction=self.fraction)
-        check(self, 0, duration_s=self.duration_s)
+        check_range(self, 0, 1, fraction=self.fraction)
+        check_range(self, 0, duration_s=self.duration_s)
 
     def __call__(self, wave: Tensor, rate: int, severity: float, rng: np.random.Generator) -> Tensor:
         length = max(1, round(self.duration_s * rate))
@@ -71,7 +71,7 @@ class Clipping:
     fraction: float = 0.9
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, fraction=self.fraction)
+        check_range(self, 0, 1, fraction=self.fraction)
 
     def __call__(self, wave: Tensor, rate: int, severity: float, rng: np.random.Generator) -> Tensor:
         whole = max(1, len(wave) - round(severity * self.fraction * len(wave)))
@@ -94,7 +94,7 @@ class Reverberation:
     wet_gain: float = 4.0
 
     def __post_init__(self) -> None:
-        check(self, 0, rt60=self.rt60, wet_gain=self.wet_gain)
+        check_range(self, 0, rt60=self.rt60, wet_gain=self.wet_gain)
 
     def __call__(self, wave: Tensor, rate: int, severity: float, rng: np.random.Generator) -> Tensor:
         if not severity:

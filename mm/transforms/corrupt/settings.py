@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 
-def check(of: object, low: float, high: float = math.inf, **values: Any) -> None:
+def check_range(of: object, low: float, high: float = math.inf, **values: Any) -> None:
     """Errors: ValueError where one is no number in low..high."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:

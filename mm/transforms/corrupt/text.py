@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mm.transforms.corrupt.settings import check
+from mm.transforms.corrupt.settings import check_range
 
 KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 SHIFT = {-1: (0, 1), 0: (-1, 1), 1: (-1, 0)}  # rows of keys stand half a key apart: which keys a row off touch one
@@ -33,7 +33,7 @@ class Typos:
     fraction: float = 0.5
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, fraction=self.fraction)
+        check_range(self, 0, 1, fraction=self.fraction)
 
     def __call__(self, text: str, severity: float, rng: np.random.Generator) -> str:
         lot, how, which = rng.random((3, len(text)))
@@ -67,7 +67,7 @@ class WordDrop:
     fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, fraction=self.fraction)
+        check_range(self, 0, 1, fraction=self.fraction)
 
     def __call__(self, text: str, severity: float, rng: np.random.Generator) -> str:
         words = text.split()
@@ -87,7 +87,7 @@ class WordSwap:
     fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, fraction=self.fraction)
+        check_range(self, 0, 1, fraction=self.fraction)
 
     def __call__(self, text: str, severity: float, rng: np.random.Generator) -> str:
         words = np.array(text.split(), dtype=object)

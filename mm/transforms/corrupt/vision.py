@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mm.transforms.corrupt.settings import check
+from mm.transforms.corrupt.settings import check_range
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GaussianNoise:
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
-        check(self, 0, sigma=self.sigma)
+        check_range(self, 0, sigma=self.sigma)
 
     def __call__(self, pixels: Tensor, severity: float, rng: np.random.Generator) -> Tensor:
         # Not torchvision's: it rounds all noise towards zero, and draws from the generator that all share.
@@ -45,7 +45,7 @@ class GaussianBlur:
     sigma: float = 0.2
 
     def __post_init__(self) -> None:
-        check(self, 0, sigma=self.sigma)
+        check_range(self, 0, sigma=self.sigma)
 
     def __call__(self, pixels: Tensor, severity: float, rng: np.random.Generator) -> Tensor:
         from scipy.ndimage import gaussian_filter  # not torchvision's, whose kernel is not separated
@@ -66,7 +66,7 @@ class Occlusion:
     fraction: float = 0.8
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, fraction=self.fraction)
+        check_range(self, 0, 1, fraction=self.fraction)
 
     def __call__(self, pixels: Tensor, severity: float, rng: np.random.Generator) -> Tensor:
         side = (severity * self.fraction) ** 0.5
@@ -89,7 +89,7 @@ class Jpeg:
     quality: int = 5
 
     def __post_init__(self) -> None:
-        check(self, 1, 100, quality=self.quality)
+        check_range(self, 1, 100, quality=self.quality)
 
     def __call__(self, pixels: Tensor, severity: float, rng: np.random.Generator) -> Tensor:
         if not severity:

@@ -185,7 +185,7 @@ def learn(case: Case, share: list[list[int]], strategy: Any = "auto", devices: i
     data = Data([rows(case.batch, chosen) for chosen in share])
     trainer.fit(task, datamodule=data)
     trainer.test(task, datamodule=data, verbose=False)
-    model = trainer.strategy.whole(task.model) if isinstance(trainer.strategy, FSDP2Strategy) else task.model
+    model = trainer.strategy.gather_model(task.model) if isinstance(trainer.strategy, FSDP2Strategy) else task.model
     return {name: x.detach().clone() for name, x in model.state_dict().items()}, task.results
 
 

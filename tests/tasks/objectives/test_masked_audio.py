@@ -45,7 +45,7 @@ def drawn() -> torch.Generator:
 
 
 def hidden(made: Pretraining, b: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    shown, spans = made.objectives["sound"].hide(b, drawn())["audio"]
+    shown, spans = made.objectives["sound"].corrupt(b, drawn())["audio"]
     return shown, spans
 
 

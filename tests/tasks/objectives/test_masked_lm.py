@@ -70,7 +70,7 @@ def test_whole_words():
 def test_eighty_ten_ten():
     made = task().objectives["words"]
     b = batch(3000)
-    ((shown, hidden),) = made.hide(b, drawn()).values()
+    ((shown, hidden),) = made.corrupt(b, drawn()).values()
     x = b.inputs["text"]
     assert torch.equal(shown[~hidden], x[~hidden])
     is_mask, same = shown[hidden] == 1, shown[hidden] == x[hidden]
@@ -84,7 +84,7 @@ def test_loss_is_of_the_hidden_tokens_alone():
     b = batch(6)
     ((total, count),) = made.measure(b, drawn()).values()
     objective = made.objectives["words"]
-    ((shown, hidden),) = objective.hide(b, drawn()).values()
+    ((shown, hidden),) = objective.corrupt(b, drawn()).values()
     tokens = made.model.encode({"text": shown}, b.masks)["text"].tokens
     decoder, table = objective.decoders["text"], made.model.encoders["text"].embed.weight
     wanted = 0.0
