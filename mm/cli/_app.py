@@ -19,6 +19,7 @@ from mm.assembly.overrides import config_flags, flags_first, parse_override, str
 from mm.assembly.provenance import Provenance, resume_command
 from mm.assembly.registry import signature_defaults
 from mm.assembly.renamed import check_keys
+from mm.cli._former import current_overrides
 from mm.cli._import_path import add_working_directory
 from mm.cli._mistakes import explain
 from mm.cli._provenance import read_provenance
@@ -295,4 +296,5 @@ def load_overrides(argv: list[str]) -> list[str]:
     file = Path(str(given.get("paths.outputs", "outputs"))) / str(given["run"]) / OVERRIDES
     if not file.exists():
         raise ValueError(f"resume=true: there is no run in {file.parent}")
-    return [o for o in read_overrides(file.parent) if parse_override(o)[0] not in given]
+    words = current_overrides("train", read_overrides(file.parent))
+    return [word for word in words if parse_override(word)[0] not in given]

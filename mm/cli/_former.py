@@ -1,0 +1,54 @@
+"""Overrides of a run of an earlier version, with the current names of options, keys and values."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from mm.cli._mistakes import compose_chosen, target_at
+from mm.renames import ARGUMENTS, KEYS, OPTIONS, VALUES, current_key
+
+# The last part of every key that was renamed, or whose values were.
+NAMES = {name for former in ARGUMENTS.values() for name in former} | {key.split(".")[-1] for key in KEYS}
+NAMES |= {name for values in VALUES.values() for name in values} | {
+    key.split(".")[-2] for key in KEYS if key.endswith(".*")
+}
+
+
+def current_overrides(verb: str, words: Sequence[str]) -> list[str]:
+    """Return overrides with their current names, so that a run of an earlier version can be resumed.
+
+    Args:
+        verb: The verb of the run.
+        words: The overrides as the run folder has them.
+    """
+    words = [current_option(word) for word in words]
+    if not any(NAMES & set(word.partition("=")[0].split(".")) for word in words):
+        return words  # nothing is composed
+    composed, _ = compose_chosen(verb, words)
+    return [current_override(word, composed) for word in words]
+
+
+def current_option(word: str) -> str:
+    """Return an override with the current names of the options that it chooses, such as `callbacks=[default,ema]`."""
+    key, equals, value = word.partition("=")
+    group = key.lstrip("+").split("@")[0]
+    chosen = re.sub(r"[A-Za-z_]\w*", lambda name: OPTIONS.get(f"{group}/{name[0]}", name[0]), value)
+    return f"{key}{equals}{chosen}"
+
+
+def current_override(word: str, composed: Any) -> str:
+    """Return an override with the current name of its key, and of its value where that was renamed.
+
+    Args:
+        word: The override.
+        composed: The config with the options of the run.
+    """
+    key, equals, value = word.partition("=")
+    prefix = key[: len(key) - len(key.lstrip("+~"))]
+    name = key[len(prefix) :]
+    name = current_key(name, partial(target_at, composed)) or name
+    part, _, argument = name.rpartition(".")
+    known = VALUES.get(target_at(composed, part) or "", {}).get(argument, {})
+    value = next((str(new) for old, new in known.items() if str(old).lower() == value.lower()), value)
+    return f"{prefix}{name}{equals}{value}"
