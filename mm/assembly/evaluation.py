@@ -38,7 +38,7 @@ from mm.evaluation.robustness import (
 from mm.evaluation.zero_shot import zero_shot_metrics
 from mm.messages import is_first_process
 from mm.runs.results import write_metrics
-from mm.tasks.contrastive import Ranks
+from mm.tasks.contrastive import RankingMetric
 
 TRAINER_KEYS = ("trainer.accelerator", "trainer.devices", "trainer.precision")  # those that probes read
 
@@ -145,7 +145,7 @@ def evaluate_retrieval(evaluation: Evaluation) -> TestReport | None:
     refuse_subsets(evaluation.provenance, "that was trained to align its inputs")
     config = model.task
     retrieval = checkpoint.build(config["retrieval"], cfg.allow)
-    about = {key: config[key] for key in ("label", "group")} if isinstance(retrieval, Ranks) else {}
+    about = {key: config[key] for key in ("label", "group")} if isinstance(retrieval, RankingMetric) else {}
     only = list(dict.fromkeys([*probes.targets, *filter(None, about.values())]))
     data = build_model_data(cfg, model, evaluation.provenance, labelled=True, only=only)
     warn_of_trained_rows(model, data, cfg.split)

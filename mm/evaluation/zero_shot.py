@@ -13,7 +13,7 @@ from torch import Tensor
 from mm.batching import Sample, collate
 from mm.checkpoint import to_device
 from mm.messages import is_first_process, listing, near, plain
-from mm.metrics.zero_shot import COMBINE, class_vectors, zero_shot
+from mm.metrics.zero_shot import COMBINE, class_scores, class_vectors
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.contrastive import Contrastive
@@ -163,7 +163,9 @@ def zero_shot_metrics(
         index = [inputs.index(name) for name in part]
         rows = present[:, index].any(1) & (truth >= 0)
         if rows.any():
-            scores = zero_shot(vectors[rows][:, index], present[rows][:, index], classes, prompts.combine, logit_scale)
+            scores = class_scores(
+                vectors[rows][:, index], present[rows][:, index], classes, prompts.combine, logit_scale
+            )
             right = (scores.argmax(1) == truth[rows]).double().mean()
             metrics[f"{section('test', part, inputs)}/zero_shot_accuracy"] = float(right)
     return metrics

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm.metrics._items import Items, told
+from mm.metrics._row_store import RowStore, mask_nonfinite
 from mm.metrics.retrieval import QUERIES, TIE, recall
 from mm.types import IGNORE
 
@@ -36,7 +36,7 @@ def ndcg(closer: Tensor, equal: Tensor, k: int) -> Tensor:
     return ((summed[(closer + equal + 1).clamp(max=k)] - summed[closer.clamp(max=k)]) / (equal + 1)).mean()
 
 
-class Ranking(Items):
+class Ranking(RowStore):
     """Measure recall@k and ndcg@k of rankings: the first side queries, and all items of the second side are ranked.
 
     A row that has both sides queries its own item. Rows of one label have one item, which is ranked also where nobody
@@ -59,11 +59,11 @@ class Ranking(Items):
         self.label = self.group = torch.zeros(0, dtype=torch.long)
         self.before = torch.zeros(0, dtype=torch.bool)
 
-    def about(self, label: Tensor, group: Tensor, before: Tensor) -> None:
+    def set_index(self, label: Tensor, group: Tensor, before: Tensor) -> None:
         """Of all rows of the data: label and group (N,) int64, IGNORE where there is none; which were before (N,)."""
         self.label, self.group, self.before = label, group, before
 
-    def pairs(self, sides: int) -> list[tuple[int, int]]:
+    def queries(self, sides: int) -> list[tuple[int, int]]:
         """What is asked for by what."""
         return [(0, 1)]
 
@@ -77,7 +77,7 @@ class Ranking(Items):
         asking = ((label != IGNORE) & present[:, 0] & present[:, 1]).nonzero().flatten()
         if not len(asking):
             return {}
-        left_out = self.had(self.group[row[asking]], labels)
+        left_out = self.seen_items(self.group[row[asking]], labels)
         right = torch.searchsorted(labels, label[asking])
         asked, items = vectors[asking, 0], vectors[first, 1]
         found = ranks(asked, items, right, left_out)
@@ -86,9 +86,9 @@ class Ranking(Items):
         values |= {f"ndcg@{k}": ndcg(*found, k).float() for k in self.top_k}
         values |= {f"chance@{k}": (k / candidates).clamp(max=1).mean() for k in self.top_k}
         values["rows"] = torch.tensor(float(len(asking)))
-        return {(0, 1): {name: value.to(self.device) for name, value in told(values, asked, items).items()}}
+        return {(0, 1): {name: value.to(self.device) for name, value in mask_nonfinite(values, asked, items).items()}}
 
-    def had(self, group: Tensor, labels: Tensor) -> list[Tensor]:
+    def seen_items(self, group: Tensor, labels: Tensor) -> list[Tensor]:
         """Of each group, (Q,), where in `labels` stands what its rows had before."""
         known = (self.before & (self.group != IGNORE) & torch.isin(self.label, labels)).nonzero().flatten()
         order = known[self.group[known].argsort(stable=True)]

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import hypergeom
 from torch import Tensor
 
-from mm.metrics._items import Items, told
+from mm.metrics._row_store import RowStore, mask_nonfinite
 
 TIE = 1e-6  # similarities closer than this are equal: one item in two batches differs by rounding
 QUERIES = 1024  # at once
@@ -94,7 +94,7 @@ def median_rank(closer: Tensor, equal: Tensor) -> Tensor:
     return (closer + 1 + equal / 2).double().quantile(0.5)
 
 
-class Retrieval(Items):
+class Retrieval(RowStore):
     """Measure recall@k and the median rank of retrieval between every ordered pair of inputs.
 
     Only rows that have both inputs count, and they alone are searched. Items that hold the same, such as one caption
@@ -121,7 +121,7 @@ class Retrieval(Items):
         self.candidates = candidates
         self.of = {k: f"recall@{k}of{candidates}" for k in self.top_k if candidates is not None and k < candidates}
 
-    def pairs(self, sides: int) -> list[tuple[int, int]]:
+    def queries(self, sides: int) -> list[tuple[int, int]]:
         """What is asked for by what."""
         return list(permutations(range(sides), 2))
 
@@ -140,7 +140,7 @@ class Retrieval(Items):
                 values = self.measure(*ranks(asked, items, held))
                 if held is not None:
                     values |= {f"chance@{k}": chance(held, k) for k in self.top_k}
-                found[a, b] = told(values, asked, items)
+                found[a, b] = mask_nonfinite(values, asked, items)
         return found
 
     def measure(self, closer: Tensor, equal: Tensor) -> dict[str, Tensor]:

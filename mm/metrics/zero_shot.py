@@ -12,12 +12,12 @@ def class_vectors(prompts: Tensor) -> Tensor:
     return F.normalize(prompts.mean(1), dim=-1)
 
 
-def together(vectors: Tensor, present: Tensor) -> Tensor:
+def combine_inputs(vectors: Tensor, present: Tensor) -> Tensor:
     """One unit vector of several inputs: the mean of those that a row has. (R, N, D), (R, N) -> (R, D)"""
     return F.normalize((vectors * present.unsqueeze(-1)).sum(1), dim=-1)
 
 
-def zero_shot(vectors: Tensor, present: Tensor, classes: Tensor, combine: str, scale: float) -> Tensor:
+def class_scores(vectors: Tensor, present: Tensor, classes: Tensor, combine: str, scale: float) -> Tensor:
     """Scores of the classes, from those of N inputs that a row has.
 
     mean: cosine of the mean of its vectors; product: of experts, the sum of each input's log-probabilities, where
@@ -26,7 +26,7 @@ def zero_shot(vectors: Tensor, present: Tensor, classes: Tensor, combine: str, s
     vectors (R, N, D) of unit length, present (R, N), classes (C, D) -> (R, C)
     """
     if combine == "mean":
-        return together(vectors, present) @ classes.T
+        return combine_inputs(vectors, present) @ classes.T
     if combine == "mip":
         return torch.where(present.unsqueeze(-1), vectors, 1.0).prod(1) @ classes.T
     return (torch.log_softmax(scale * vectors @ classes.T, -1) * present.unsqueeze(-1)).sum(1)

@@ -135,7 +135,7 @@ class Task(LightningModule):
         """Name -> (sum over this process's labelled rows, how many they are, weight)."""
 
     def probes(self) -> set[str]:
-        """Names of the losses whose gradient reaches nothing but `clipped_apart`."""
+        """Names of the losses whose gradient reaches nothing but `separately_clipped`."""
         return set()
 
     @abstractmethod
@@ -171,7 +171,7 @@ class Task(LightningModule):
             for name, buffer in self.model.named_buffers():  # batch norm has taken the batch in
                 buffer.copy_(buffers[name])
             self._losses = {}
-            return self.nothing() if world > 1 else None
+            return self.empty_step() if world > 1 else None
         counts = counts[:-1]
         self._seen.append(counts)
         probes = self.probes()
@@ -184,7 +184,7 @@ class Task(LightningModule):
         self._losses = {n: (total.detach(), count.detach(), weight) for n, (total, count, weight) in losses.items()}
         return parts.sum() * world
 
-    def nothing(self) -> Tensor:
+    def empty_step(self) -> Tensor:
         """A loss of 0, with a gradient of 0 for every weight that learns: processes wait for each other's."""
         learning = [p for p in self.parameters() if p.requires_grad]
         return torch.stack([(p.to_local() if isinstance(p, DTensor) else p).sum() * 0 for p in learning]).sum()
@@ -201,7 +201,7 @@ class Task(LightningModule):
 
     def on_after_backward(self) -> None:
         """Errors: ValueError for what DDP says a step later, without a name."""
-        self.note_gradient()
+        self.record_grad_norm()
         wrapped = self.trainer.strategy.model
         if self.global_step or not isinstance(wrapped, DistributedDataParallel) or wrapped.find_unused_parameters:
             return
@@ -213,7 +213,7 @@ class Task(LightningModule):
                 "trainer.strategy=ddp_find_unused_parameters_true"
             )
 
-    def note_gradient(self) -> None:
+    def record_grad_norm(self) -> None:
         """Of what is accumulated, the first that is not finite; the last is met when it is clipped.
 
         By then processes have added their gradients up, and whose it was is lost.
@@ -224,7 +224,7 @@ class Task(LightningModule):
         given = [p for p in self.parameters() if p.grad is not None]
         self.settle_doubt()
         if not self._bad:
-            self._doubt = self._last, [grad_norm(side).isfinite() for side in self.sides(given)]
+            self._doubt = self._last, [grad_norm(side).isfinite() for side in self.clipped_groups(given)]
 
     def settle_doubt(self) -> None:
         """Read whether the gradient of the micro-batch before was finite: by now a device has computed it."""
@@ -248,7 +248,7 @@ class Task(LightningModule):
             if self._only is not None:
                 first, total = positive(seen[0, self._only]), positive(seen[:, self._only].sum())
                 right = first / total * self.trainer.accumulate_grad_batches
-            apart = {id(p) for p in self.clipped_apart()}
+            apart = {id(p) for p in self.separately_clipped()}
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
@@ -266,7 +266,7 @@ class Task(LightningModule):
         if not given:  # the step was skipped
             self._bad = self._doubt = None
             return
-        sides = self.sides(given)
+        sides = self.clipped_groups(given)
         norms = [grad_norm(side) for side in sides]
         if (
             not all(norm.isfinite() for norm in norms)
@@ -290,13 +290,13 @@ class Task(LightningModule):
             for side, norm in zip(sides, norms):
                 torch.nn.utils.clip_grads_with_norm_(side, gradient_clip_val, norm)
 
-    def sides(self, given: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    def clipped_groups(self, given: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
         """The model's and those that are clipped apart, as far as there are any."""
-        apart = {id(p) for p in self.clipped_apart()}
+        apart = {id(p) for p in self.separately_clipped()}
         sides = [[p for p in given if (id(p) in apart) == there] for there in (False, True)]
         return [side for side in sides if side]
 
-    def clipped_apart(self) -> Iterable[nn.Parameter]:
+    def separately_clipped(self) -> Iterable[nn.Parameter]:
         """Parameters that have a norm of their own, so that they do not shorten the model's steps."""
         return ()
 
@@ -367,7 +367,7 @@ class Task(LightningModule):
         if (now.epoch, now.run) != (self.course.epoch, self.course.run):
             step = checkpoint["global_step"]
             left = self.steps_left(step, checkpoint[type(data_source(self.trainer)).__qualname__])
-            self.course = self.course.going_on(step, now.epoch, now.run, *left)
+            self.course = self.course.resume(step, now.epoch, now.run, *left)
 
     def configure_optimizers(self) -> Any:
         """Groups by the rules, and the schedule over all steps of the run."""

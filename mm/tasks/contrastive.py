@@ -23,10 +23,10 @@ from mm.types import IGNORE, Batch, Embedded, Offers, Towered, data_source, pick
 
 
 @runtime_checkable
-class Ranks(Protocol, metaclass=Offers):
+class RankingMetric(Protocol, metaclass=Offers):
     """A metric of retrieval that has to know what all rows of the data are of, as mm.metrics.ranking.Ranking has."""
 
-    def about(self, label: Tensor, group: Tensor, before: Tensor) -> None:
+    def set_index(self, label: Tensor, group: Tensor, before: Tensor) -> None:
         """(N,) of every row: its label, its group, and whether it is of an earlier split than what is measured."""
         ...
 
@@ -94,7 +94,7 @@ class Contrastive(Task):
         super().setup(stage)
         logq_correction = self.loss is not None and self.loss.logq_correction
         if self.label is None:
-            if logq_correction or isinstance(self.retrieval["test"], Ranks):
+            if logq_correction or isinstance(self.retrieval["test"], RankingMetric):
                 part = "task.loss.logq_correction" if logq_correction else "task.retrieval"
                 raise ValueError(f"{part} counts items by their label: set task.label to the target that names them")
             return
@@ -102,13 +102,13 @@ class Contrastive(Task):
         if logq_correction:
             counts = torch.tensor(data.spec.targets[self.label].facts["counts"]).clamp(min=1)
             self.log_q = (counts / counts.sum()).log()
-        if not isinstance(self.retrieval["test"], Ranks):
+        if not isinstance(self.retrieval["test"], RankingMetric):
             return
         label = data.targets[self.label]
         group = torch.full_like(label, IGNORE) if self.group is None else data.targets[self.group]
         split = torch.from_numpy(np.select([data.splits == name for name in ("train", "val", "test")], [0, 1, 2], 3))
         for number, name in ((1, "val"), (2, "test")):
-            self.retrieval[name].about(label, group, split < number)
+            self.retrieval[name].set_index(label, group, split < number)
 
     def on_fit_start(self) -> None:
         if self.trainer.accumulate_grad_batches > 1:

@@ -112,7 +112,7 @@ class Supervised(Task):
     def probes(self) -> set[str]:
         return {f"{name}/{head}" for name, w in self.unimodal_loss_weight.items() if not w for head in self.model.heads}
 
-    def clipped_apart(self) -> Iterator[nn.Parameter]:
+    def separately_clipped(self) -> Iterator[nn.Parameter]:
         for heads in self.unimodal.values():
             yield from heads.parameters()
 

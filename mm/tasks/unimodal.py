@@ -14,7 +14,7 @@ from mm.types import Features, Offers, Output, blank
 
 
 @runtime_checkable
-class Redrawn(Protocol, metaclass=Offers):
+class Resettable(Protocol, metaclass=Offers):
     """A layer whose weights can be drawn anew, as those of torch."""
 
     def reset_parameters(self) -> None: ...
@@ -76,7 +76,7 @@ def fresh(head: nn.Module) -> nn.Module:
     """A copy that has learnt nothing."""
     found = copy.deepcopy(head)
     for layer in found.modules():
-        if isinstance(layer, Redrawn):
+        if isinstance(layer, Resettable):
             layer.reset_parameters()
     return found
 

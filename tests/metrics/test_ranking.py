@@ -25,7 +25,7 @@ def test_by_hand():
     metric = Ranking(top_k=[1, 2])
     label = torch.tensor([2, 1, 0, 1, 2, 3, 4, 0, 3])  # two more rows were before: of user 7 items a and d
     group = torch.tensor([7, 8] + [IGNORE] * 5 + [7, 7])
-    metric.about(label, group, torch.tensor([False] * 7 + [True] * 2))
+    metric.set_index(label, group, torch.tensor([False] * 7 + [True] * 2))
     for rows in (torch.arange(3), torch.arange(3, 7)):
         metric.update(vectors[rows], present[rows], rows)
     found = metric.compute()[0, 1]
@@ -49,7 +49,7 @@ def test_beside_torchmetrics():
     wanted = RetrievalNormalizedDCG(top_k=10)(similarity, target, index)
     assert ndcg(*found, 10).item() == pytest.approx(wanted.item(), abs=1e-6)
     metric = Ranking(top_k=[10])
-    metric.about(torch.cat([own, torch.arange(50)]), torch.full((80,), IGNORE), torch.zeros(80).bool())
+    metric.set_index(torch.cat([own, torch.arange(50)]), torch.full((80,), IGNORE), torch.zeros(80).bool())
     present = torch.tensor([[True, True]] * 30 + [[False, True]] * 50)
     sides = torch.stack([torch.cat([queries, torch.zeros(50, 4)]), torch.cat([items[own], items])], 1)
     metric.update(sides, present, torch.arange(80))
@@ -64,7 +64,7 @@ def test_of_ties_the_expectation():
 
 def test_nobody_asks():
     metric = Ranking()
-    metric.about(torch.tensor([0, 1]), torch.tensor([IGNORE, IGNORE]), torch.tensor([False, False]))
+    metric.set_index(torch.tensor([0, 1]), torch.tensor([IGNORE, IGNORE]), torch.tensor([False, False]))
     metric.update(torch.ones(2, 2, 3), torch.tensor([[True, False], [False, True]]), torch.arange(2))
     assert metric.compute() == {}
     with pytest.raises(ValueError, match="task.retrieval.top_k: got "):

@@ -97,7 +97,7 @@ def retrieved(retrieval: Any, compared: Sequence[str]) -> dict[str, dict[str, Te
 def measurable(retrieval: Any, compared: Sequence[str]) -> dict[str, dict[str, bool]]:
     """As retrieved, before anything is -> whether higher is better."""
     names: dict[str, bool] = retrieval.names()
-    pairs = retrieval.pairs(len(compared))
+    pairs = retrieval.queries(len(compared))
     return {"": {name: up for name, up in names.items() if up}} | {arrow(compared, pair): names for pair in pairs}
 
 

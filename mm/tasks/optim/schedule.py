@@ -57,7 +57,7 @@ class TrainingProgress:
     def __call__(self, step: int) -> float:
         return self.place + (step - self.step) * self.rate
 
-    def going_on(self, step: int, epoch: int, run: int, left: int, by_epochs: bool) -> "TrainingProgress":
+    def resume(self, step: int, epoch: int, run: int, left: int, by_epochs: bool) -> "TrainingProgress":
         """From `step` on with epochs and a run of other lengths. left: steps; by_epochs: they are what ends the run."""
         rate = self.begun / epoch if by_epochs else 1.0
         return TrainingProgress(self.begun, epoch, run, self(step) + left * rate, step, self(step), rate)

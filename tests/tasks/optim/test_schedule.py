@@ -50,19 +50,19 @@ def test_a_run_goes_on_with_epochs_of_other_lengths():
     cosine = Schedule("cosine", warmup=0.1)
     alone = TrainingProgress(100, 100, 1000, 1000)  # ten epochs
     assert [alone(step) for step in (0, 1, 999)] == [0, 1, 999]
-    two = alone.going_on(500, 50, 500, left=250, by_epochs=True)  # two processes, after five of them
+    two = alone.resume(500, 50, 500, left=250, by_epochs=True)  # two processes, after five of them
     rates = [cosine(two(500 + step), two.total) for step in range(250)]
     assert rates == pytest.approx([cosine(500 + 2 * step, 1000) for step in range(250)])
-    one = two.going_on(600, 100, 1000, left=300, by_epochs=True)  # and back, three epochs before the end
+    one = two.resume(600, 100, 1000, left=300, by_epochs=True)  # and back, three epochs before the end
     assert [one(step) for step in (600, 700, 900)] == pytest.approx([700, 800, 1000])
     assert one.total == pytest.approx(1000)
 
 
 def test_a_run_goes_on_longer_as_one_that_was_as_long_from_the_start():
     for by_epochs in (True, False):
-        longer = TrainingProgress(100, 100, 200, 200).going_on(200, 100, 300, left=100, by_epochs=by_epochs)
+        longer = TrainingProgress(100, 100, 200, 200).resume(200, 100, 300, left=100, by_epochs=by_epochs)
         assert ([longer(step) for step in (200, 250)], longer.total) == ([200, 250], 300)
-    fewer = TrainingProgress(100, 100, 200, 200).going_on(
+    fewer = TrainingProgress(100, 100, 200, 200).resume(
         150, 50, 400, left=250, by_epochs=False
     )  # max_steps counts steps
     assert (fewer(150), fewer.total) == (150, 400)

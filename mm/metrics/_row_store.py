@@ -10,8 +10,8 @@ from torchmetrics.utilities import dim_zero_cat
 from mm.configurable import Configurable
 
 
-class Items(Metric, Configurable):
-    """Keeps what it has seen.
+class RowStore(Metric, Configurable):
+    """Base class of metrics that keep the vectors of all rows.
 
     update: vectors (B, N, D) of unit length, present (B, N) bool, row (B,), and, where rows may hold the same, numbers
     of what each side holds, (B, N) int64.
@@ -45,7 +45,7 @@ class Items(Metric, Configurable):
         return found if found.numel() else None
 
 
-def told(values: dict[str, Tensor], *compared: Tensor) -> dict[str, Tensor]:
+def mask_nonfinite(values: dict[str, Tensor], *compared: Tensor) -> dict[str, Tensor]:
     """What was measured of vectors; NaN where any is not finite, as then nothing counts as closer than what it asks."""
     if all(vectors.isfinite().all() for vectors in compared):
         return values
