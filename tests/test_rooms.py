@@ -14,6 +14,9 @@ MAY = {
     "types": set(),
     "messages": set(),
     "renames": set(),
+    "tensors": {"types"},
+    "protocols": set(),
+    "data_source": {"types"},
     "extras": set(),
     "_compat": set(),
     "files": set(),
@@ -37,6 +40,7 @@ MAY = {
     **{room: {"types", "layers"} for room in BUILT},
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
+    "contracts": {"types", "targets"},
     "tasks": {"types", "model"},  # the centre, which they are handed built
     "features": {"types"},  # Features of frozen encoders
     "annotations": set(),
@@ -67,6 +71,9 @@ GROUND = {
     "predictions",
     "quiet",
     "renames",
+    "tensors",
+    "protocols",
+    "data_source",
     "reports",
     "signals",
     "text_column",

@@ -119,7 +119,7 @@ def put_weights(path: Path, model: Any, weights: Any) -> None:
 def replay(path: Path, datamodule: Any, task: Any) -> None:
     """Which rows of a kept batch are at fault, and the first module that shows it."""
     from mm.tasks.nonfinite import first_nonfinite, unpack
-    from mm.types import pick
+    from mm.tensors import pick
 
     kept = read_kept(path)
     if kept["weights"] is None:
