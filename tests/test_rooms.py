@@ -36,7 +36,7 @@ MAY = {
     "tokenizers": set(),
     "targets": {"types"},
     "batching": {"types"},
-    "modalities": {"types", "transforms"},  # which it imports when it is asked for one
+    "modalities": {"types", "transforms", "targets"},  # which it imports when it is asked for one
     **{room: {"types", "layers"} for room in BUILT},
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
