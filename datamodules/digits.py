@@ -80,14 +80,9 @@ class DigitsDataModule(DataModule):
         data: Any = load_digits()
         digits = data.target.tolist()
         heard = digits if self.sound == "same" else others(len(digits), self.noise_seed)
-        phrases, texts, images, sounds = [], [], [], []
-        for row, digit in enumerate(digits):
-            rng = np.random.default_rng([self.noise_seed, row])
-            phrases.append(PHRASES[rng.integers(len(PHRASES))])
-            texts.append(misspelt(phrases[-1].format(WORDS[digit]), self.typos, rng))
-            noise = rng.normal(0, self.pixel_noise, (8, 8))
-            images.append((data.images[row] / 16 + noise).clip(0, 1).astype(np.float32))
-            sounds.append(tones(heard[row], self.seconds, self.snr, rng))
+        phrases, texts, images, sounds = draw_rows(
+            data.images, digits, heard, self.noise_seed, self.pixel_noise, self.typos, self.seconds, self.snr
+        )
         split = make_split(len(digits), self.split, data.target)
         table = Table(
             inputs={"text": texts, "vision": images, "audio": sounds},
@@ -107,6 +102,42 @@ class DigitsDataModule(DataModule):
         for name, what in self.told.items():
             add_target(table, name, [name] * len(digits), cells(what, digits, heard, phrases), self)
         return table
+
+
+def draw_rows(
+    pictures: np.ndarray,
+    digits: Sequence[int],
+    heard: Sequence[int],
+    noise_seed: int,
+    pixel_noise: float,
+    typos: float,
+    seconds: float,
+    snr: float,
+) -> tuple[list[str], list[str], list[np.ndarray], list[np.ndarray]]:
+    """Draw what each row holds, from a generator of its own.
+
+    Args:
+        pictures: (rows, 8, 8), 0 to 16.
+        digits: The digit of each row that is seen and read.
+        heard: The digit of each row whose tones sound.
+        noise_seed: Fixes the noise of each row.
+        pixel_noise: Standard deviation, of pixels in 0..1.
+        typos: Probability that a letter of the phrase is replaced.
+        seconds: Duration of the tones.
+        snr: Signal-to-noise ratio of the tones, in dB.
+
+    Returns:
+        The phrases with a blank for the digit, the texts, the images of (8, 8) in 0..1, and the tones.
+    """
+    phrases, texts, images, sounds = [], [], [], []
+    for row, digit in enumerate(digits):
+        rng = np.random.default_rng([noise_seed, row])
+        phrases.append(PHRASES[rng.integers(len(PHRASES))])
+        texts.append(misspelt(phrases[-1].format(WORDS[digit]), typos, rng))
+        noise = rng.normal(0, pixel_noise, (8, 8))
+        images.append((pictures[row] / 16 + noise).clip(0, 1).astype(np.float32))
+        sounds.append(tones(heard[row], seconds, snr, rng))
+    return phrases, texts, images, sounds
 
 
 def others(count: int, seed: int) -> list[int]:

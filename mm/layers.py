@@ -85,11 +85,13 @@ class Attention(nn.Module):
     causal: each query sees the keys up to its own place.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0, causal: bool = False):
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, causal: bool = False):
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"heads: got {heads}, which does not divide the width {dim}; choose a divisor of {dim}")
-        self.heads = heads
+        if dim % num_heads:
+            raise ValueError(
+                f"num_heads: got {num_heads}, which does not divide the width {dim}; choose a divisor of {dim}"
+            )
+        self.num_heads = num_heads
         self.dropout = dropout
         self.causal = causal
         self.query = nn.Linear(dim, dim)
@@ -98,8 +100,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D), (B, S, D), (B, S) -> (B, T, D); zeros before the output layer where no key is real."""
-        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, T, D / heads)
-        k, v = self.key_value(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q = self.query(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, D / heads)
+        k, v = self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         present = mask.any(1)[:, None, None, None]  # (B, 1, 1, 1)
         seen = mask[:, None, None, :]
         if self.causal:
@@ -112,10 +114,10 @@ class Attention(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm attention and MLP; attends to itself, or to `context` where one is given (Xiong 2020)."""
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0, expansion: int = 4, causal: bool = False):
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, expansion: int = 4, causal: bool = False):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads, dropout, causal)
+        self.attention = Attention(dim, num_heads, dropout, causal)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(
             nn.Linear(dim, expansion * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(expansion * dim, dim)

@@ -11,6 +11,9 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 # Dotted name of a class in an earlier version -> its current name.
 CLASSES = {
+    "mm.encoders.text.bag.TextBag": "mm.encoders.text.hashed_ngrams.TextHashedNgrams",
+    "mm.fusion.towers.Alone": "mm.fusion.towers.IdentityFusion",
+    "mm.fusion.towers.Towers": "mm.fusion.towers.TowerFusion",
     "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
     "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
     "mm.transforms.target.answers.Answers": "mm.targets.span.SpanTarget",
@@ -22,21 +25,64 @@ CLASSES = {
     "mm.transforms.target.tags.Tags": "mm.targets.tags.TagTarget",
     "mm.transforms.target.written.Written": "mm.targets.text.TextTarget",
 }
+# What the data says of a target that is a text: former name -> current name. Heads take it as an argument.
+FACTS = {"vocabulary": "vocab_size", "begin": "bos_token_id", "end": "eos_token_id", "longest": "max_length"}
+GENERATION = FACTS | {"beams": "num_beams", "sample": "do_sample"}
 # Current dotted name of a class -> {former name of a constructor argument: its current name}. A former name is not used
 # again for another argument of the same class.
 ARGUMENTS: dict[str, dict[str, str]] = {
+    "mm.encoders.audio.conformer.AudioConformer": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.encoders.tabular.mlp.TabularMLP": {"layers": "num_layers", "sizes": "cardinalities"},
+    "mm.encoders.tabular.transformer.TabularTransformer": {
+        "heads": "num_heads",
+        "layers": "num_layers",
+        "sizes": "cardinalities",
+    },
+    "mm.encoders.text.hashed_ngrams.TextHashedNgrams": {"buckets": "num_hash_buckets"},
+    "mm.encoders.text.huggingface.HuggingFaceText": {"markers": "marker_tokens"},
+    "mm.encoders.text.mlp.TextMLP": {"buckets": "num_hash_buckets", "layers": "num_layers"},
+    "mm.encoders.text.recurrent.TextRecurrent": {"layers": "num_layers", "vocabulary": "vocab_size"},
+    "mm.encoders.text.transformer.TextTransformer": {
+        "heads": "num_heads",
+        "layers": "num_layers",
+        "vocabulary": "vocab_size",
+    },
     "mm.fusion.bottleneck.BottleneckFusion": {
         "bottlenecks": "num_bottleneck_tokens",
         "heads": "num_heads",
         "layers": "num_layers",
     },
+    "mm.fusion.cross_attention.CrossAttentionFusion": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.fusion.film.FilmFusion": {"layers": "num_layers"},
+    "mm.fusion.mult.MulTFusion": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.fusion.perceiver.PerceiverFusion": {"heads": "num_heads", "latents": "num_latents", "layers": "num_layers"},
+    "mm.fusion.product_of_experts.ProductOfExpertsFusion": {"sample": "stochastic"},
+    "mm.fusion.transformer.TransformerFusion": {"heads": "num_heads", "layers": "num_layers"},
+    "mm.transforms.text.tokens.Tokens": {"markers": "marker_tokens"},
+    "mm.heads.seq2seq.Seq2SeqHead": GENERATION | {"heads": "num_heads", "layers": "num_layers"},
+    "mm.heads.causal_lm.CausalLMHead": GENERATION | {"queries": "num_queries"},
+    "mm.heads.ctc.CTCHead": {"beam": "beam_width"},
+    "mm.heads.detection.DetectionHead": {
+        "layers": "num_layers",
+        "nearest": "top_k",
+        "threshold": "score_threshold",
+        "overlap": "nms_iou_threshold",
+        "most": "max_detections",
+    },
+    "mm.heads.span.SpanHead": {"longest": "max_answer_length", "best": "n_best"},
+    "mm.targets.text.TextTarget": {"vocabulary": "vocab_size"},
+    "mm.targets.boxes.BoxTarget": {"flat": "degenerate_boxes", "visible": "min_visibility"},
+    "mm.targets.multilabel.MultilabelTarget": {"unlabelled": "empty_value"},
 }
 # Current dotted name of a class -> {current name of an argument: {former value: current value}}.
-VALUES: dict[str, dict[str, dict[Any, Any]]] = {}
-# Former config key that is no constructor argument of the part above it -> the current key.
-KEYS: dict[str, str] = {}
+VALUES: dict[str, dict[str, dict[Any, Any]]] = {
+    "mm.targets.boxes.BoxTarget": {"degenerate_boxes": {"refuse": "error"}},
+    "mm.targets.transcript.TranscriptTarget": {"units": {"letters": "characters"}},
+}
+# Former config key that is no constructor argument of the part above it -> the current key. `*` is any name.
+KEYS: dict[str, str] = {"model.heads.*.reads": "model.heads.*.target_codec"}
 # Former option of a config group, "group/option" -> the current option.
-OPTIONS: dict[str, str] = {}
+OPTIONS: dict[str, str] = {"model/encoders/text/bag": "hashed_ngrams"}
 # Former verb -> the current one.
 VERBS: dict[str, str] = {}
 
@@ -106,11 +152,58 @@ def current_key(key: str, target_of: Callable[[str], str | None]) -> str | None:
     """
     parts = key.split(".")
     for end in range(len(parts), 0, -1):  # the key, or one of the mappings that it lies in
-        head, rest = ".".join(parts[:end]), parts[end:]
-        if head in KEYS:
-            return ".".join([KEYS[head], *rest])
-        target = target_of(".".join(parts[: end - 1]))
-        argument = current_argument(target, parts[end - 1]) if target else None
-        if argument is not None:
-            return ".".join([*parts[: end - 1], argument, *rest])
+        outer, rest = parts[:end], parts[end:]
+        target = target_of(".".join(outer[:-1]))
+        argument = current_argument(target, outer[-1]) if target else None
+        renamed = [*outer[:-1], argument] if argument is not None else _renamed(outer)
+        if renamed is not None:
+            current = ".".join([*renamed, *rest])
+            return current_key(current, target_of) or current
     return None
+
+
+def upgrade_keys(config: dict[str, Any], changes: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return the config of a run with the current names of the keys in `KEYS`.
+
+    Args:
+        config: Plain data.
+        changes: Receives each former key and the current one.
+    """
+    changes = {} if changes is None else changes
+
+    def walk(node: Any, path: list[str]) -> Any:
+        if not isinstance(node, dict):
+            return node
+        upgraded: dict[str, Any] = {}
+        for name, child in node.items():
+            renamed = _renamed([*path, name])
+            if renamed is None:
+                upgraded[name] = walk(child, [*path, name])
+            else:
+                changes[".".join([*path, name])] = ".".join(renamed)
+                moved.append((renamed, child))
+        return upgraded
+
+    moved: list[tuple[list[str], Any]] = []
+    upgraded = walk(config, [])
+    for path, child in moved:
+        node = upgraded
+        for name in path[:-1]:
+            node[name] = dict(node.get(name) or {})
+            node = node[name]
+        node[path[-1]] = child
+    return upgraded
+
+
+def _renamed(parts: list[str]) -> list[str] | None:
+    """Return the current path of a former key, None where it never was one."""
+    for former, current in KEYS.items():
+        pattern = former.split(".")
+        if len(pattern) == len(parts) and all(map(_matches, pattern, parts)):
+            names = iter([part for name, part in zip(pattern, parts, strict=True) if name == "*"])
+            return [next(names) if name == "*" else name for name in current.split(".")]
+    return None
+
+
+def _matches(pattern: str, part: str) -> bool:
+    return pattern in ("*", part)

@@ -107,7 +107,7 @@ def train_tokenizer(texts: Sequence[str], kind: str, size: int) -> Any:
         )
     least = len(SPECIAL) + (256 if kind == "bpe" else 1)
     if size < least:
-        raise ValueError(f"vocabulary: got {size}, wanted at least {least} tokens for tokenizer={kind}")
+        raise ValueError(f"vocab_size: got {size}, wanted at least {least} tokens for tokenizer={kind}")
     if not any(texts):
         raise ValueError("tokenizer: there is no text to train it on; name a tokenizer's folder")
     tokenizer, trainer = untrained_tokenizer(kind, size)
@@ -118,11 +118,11 @@ def train_tokenizer(texts: Sequence[str], kind: str, size: int) -> Any:
             tokenizer.train_from_iterator(texts, trainer)
         except Exception as error:  # the library raises nothing more special
             raise ValueError(
-                f"vocabulary: got {size}, with which tokenizer={kind} can't be trained: {error}"
+                f"vocab_size: got {size}, with which tokenizer={kind} can't be trained: {error}"
             ) from error
     if tokenizer.get_vocab_size() > size:
         raise ValueError(
-            f"vocabulary: got {size}, but the letters of the texts alone are {tokenizer.get_vocab_size()} tokens; "
+            f"vocab_size: got {size}, but the letters of the texts alone are {tokenizer.get_vocab_size()} tokens; "
             "raise it, or choose tokenizer=bpe, which reads bytes"
         )
     begin, end = (SPECIAL[name] for name in ("bos_token", "eos_token"))

@@ -67,14 +67,14 @@ class InputSpec:
 
     modality: str
     tokenizer: str | None = None  # text: "bytes", or a folder or hub name that holds a tokenizer
-    markers: dict[str, int] | None = None  # text: strings that are a token each, in every text, and their ids
+    marker_tokens: dict[str, int] | None = None  # text: strings that are a token each, in every text, and their ids
     max_length: int | None = None  # text: tokens; audio: samples; longer input is handled by `too_long`
     size: tuple[int, int] | None = None  # vision: height, width in pixels
     channels: int | None = None  # vision
     mean: tuple[float, ...] | None = None  # vision, per channel, of pixels in 0..1
     std: tuple[float, ...] | None = None
     sample_rate: int | None = None  # audio, Hz
-    sizes: tuple[int, ...] | None = None  # tabular: as in InputData
+    cardinalities: tuple[int, ...] | None = None  # tabular: as in InputData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,9 @@ class InputData:
     max_value: int | None = None  # vision: of pictures of 16 bits a pixel, the largest value of the bits in use
     sample_rate: int | None = None  # audio, Hz
     columns: tuple[ColumnData, ...] | None = None  # tabular
-    sizes: tuple[int, ...] | None = None  # tabular: how many classes each has, any other's included; 0 of a number
+    cardinalities: tuple[int, ...] | None = (
+        None  # tabular: how many classes each has, any other's included; 0 of a number
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,15 @@
 """A small data set of three modalities, on disk, and `mm` as a user calls it."""
 
 import csv
+import gc
 import itertools
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from _composition import memoize_composition
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +27,17 @@ PITCH = {"red": 300, "green": 900, "blue": 2000}  # Hz
 torch.set_num_threads(1)
 # In the background of a shell it is ignored, here and in whatever the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+IMPORTED = [0]  # modules at the last freeze
+
+
+def pytest_runtest_setup() -> None:
+    """Leave what has been imported out of garbage collection: Lightning collects after each run, which took 0.4 s."""
+    if len(sys.modules) > IMPORTED[0] + 100:
+        gc.collect()
+        gc.freeze()
+        IMPORTED[0] = len(sys.modules)
 
 
 def write_manifest(folder: Path, rows: int = 60, **changed: Callable[[int, dict], None]) -> Path:
@@ -71,13 +85,33 @@ COLUMNS = [
 TINY = [
     "model.embed_dim=16",
     "model.encoders.text.embed_dim=16",
-    "model.encoders.text.layers=1",
+    "model.encoders.text.num_layers=1",
     "model.encoders.vision.widths=[8,16]",
     "model.encoders.audio.widths=[8,8,8]",
     "model.encoders.audio.embed_dim=16",
     "datamodule.num_workers=0",
     "trainer.accelerator=cpu",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composition() -> Iterator[None]:
+    """Hydra composes the same config once, and the digits are drawn once; in a process of its own nothing is shared."""
+    from mm.datamodules import digits
+
+    draw = digits.draw_rows
+    drawn: dict[bytes, tuple[list, ...]] = {}
+
+    def draw_rows(*args: object) -> tuple[list, ...]:
+        key = pickle.dumps(args)
+        if key not in drawn:
+            drawn[key] = draw(*args)
+        return tuple(map(list, drawn[key]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        memoize_composition(patch)
+        patch.setattr(digits, "draw_rows", draw_rows)
+        yield
 
 
 @pytest.fixture(scope="session")

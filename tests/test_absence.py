@@ -136,8 +136,8 @@ CONFORMER |= {"activation_dropout": 0.0, "feat_proj_dropout": 0.0, "conformer_co
 @pytest.mark.parametrize(
     "encoder",
     [
-        TimmVision("test_resnet", False, 3, [32, 32], None, None, "mean"),
-        TimmVision("mobilenetv3_small_050", False, 3, [32, 32], None, None, "mean"),
+        TimmVision("test_resnet", channels=3, size=[32, 32]),
+        TimmVision("mobilenetv3_small_050", channels=3, size=[32, 32]),
         HuggingFaceAudio(None, CONFORMER, False, None, "mean"),
     ],
     ids=["resnet", "mobilenet", "wav2vec2-conformer"],

@@ -8,7 +8,7 @@ import mm
 from mm.checkpoint import build, save, try_save
 from mm.configurable import RECORD, Configurable, to_config
 from mm.contracts._demands import give_attributes
-from mm.encoders.text.bag import TextBag
+from mm.encoders.text.hashed_ngrams import TextHashedNgrams
 from mm.fingerprints import Identified
 from mm.fusion.sum import SumFusion
 from mm.heads.classification import ClassificationHead
@@ -21,7 +21,7 @@ from mm.types import DataSpec, InputData, TargetData, Towered
 HERE = f"{__name__}."
 
 
-class Bag(TextBag):
+class Bag(TextHashedNgrams):
     """An encoder whose attributes are its own affair."""
 
     def __init__(self, **arguments):
@@ -60,7 +60,7 @@ class Outer(Configurable, nn.Module):
         self.inner = towers["a"]["fusion"]
 
 
-ARGUMENTS = {"embed_dim": 8, "ngram": 2, "buckets": 50, "dropout": 0.0, "max_length": 16, "pool": "mean"}
+ARGUMENTS = {"embed_dim": 8, "ngram": 2, "num_hash_buckets": 50, "dropout": 0.0, "max_length": 16, "pool": "mean"}
 CONFIG = {
     "_target_": "mm.model.MultimodalModel",
     "embed_dim": 8,
@@ -69,7 +69,7 @@ CONFIG = {
             "_target_": f"{HERE}Bag",
             "embed_dim": 8,
             "ngram": 2,
-            "buckets": 50,
+            "num_hash_buckets": 50,
             "dropout": 0.0,
             "max_length": 16,
             "pool": "mean",

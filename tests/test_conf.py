@@ -26,7 +26,7 @@ PASSED = {
     "optimizer",
     "scheduler",
     "metrics",
-    "reads",
+    "target_codec",
     "encoders",
     "fusion",
     "heads",

@@ -13,7 +13,7 @@ from mm import checkpoint
 from mm.assembly.finish import fill
 from mm.configurable import to_config
 from mm.contracts import check_encoder, check_fusion, check_head, examples, random_features
-from mm.encoders.text.bag import TextBag
+from mm.encoders.text.hashed_ngrams import TextHashedNgrams
 from mm.fusion.sum import SumFusion
 from mm.heads.classification import ClassificationHead
 from mm.layers import masked_mean, time_position
@@ -24,7 +24,7 @@ from mm.types import DataSpec, Features, InputData, InputSpec, TargetData
 MODEL = Path(conf.__file__).parent / "model"
 WIDTH = 32
 NAMES = ["text", "vision", "audio"]
-DATA = {"channels": 3, "size": [32, 32], "sample_rate": 8000, "sizes": [0, 5, 9, 0, 3]}
+DATA = {"channels": 3, "size": [32, 32], "sample_rate": 8000, "cardinalities": [0, 5, 9, 0, 3]}
 
 BERT = {"model_type": "bert", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 BERT |= {"intermediate_size": 37, "max_position_embeddings": 40}
@@ -56,11 +56,11 @@ VARIANTS = {
         "ast": {"config": AST},
     },
     "sum": {reduce: {"reduce": reduce} for reduce in ("sum", "mean", "max")} | {"anchor": {"anchor": "text"}},
-    "product_of_experts": {"mean": {}, "sample": {"sample": True}},
+    "product_of_experts": {"mean": {}, "stochastic": {"stochastic": True}},
     "causal_lm": {"llama": {"config": LLAMA}},
     "tabular/mlp": {pool: {"pool": pool} for pool in ("concat", "mean", "attention")}
-    | {"numbers": {"sizes": [0, 0]}, "categories": {"sizes": [4], "layers": 0, "pool": "mean"}},
-    "tabular/transformer": {"": {}, "mean": {"pool": "mean", "positions": False}, "list": {"sizes": [40]}},
+    | {"numbers": {"cardinalities": [0, 0]}, "categories": {"cardinalities": [4], "num_layers": 0, "pool": "mean"}},
+    "tabular/transformer": {"": {}, "mean": {"pool": "mean", "positions": False}, "list": {"cardinalities": [40]}},
 }
 # (case, check) that can't hold, and why. A check that passes nevertheless is an error.
 IMPOSSIBLE = {
@@ -91,7 +91,7 @@ def build(file: Path, overrides: dict, **data) -> nn.Module:
     node = OmegaConf.merge(cfg.model.part, overrides)
     cfg.model.part = node
     fill(cfg, DATA | data)
-    for name in ("metrics", "reads"):
+    for name in ("metrics", "target_codec"):
         cfg.model.part.pop(name, None)
     torch.manual_seed(0)
     return instantiate(cfg.model.part, _convert_="all")
@@ -135,7 +135,7 @@ def test_pooled_reaches_every_parameter_of_a_fusion(case, file, overrides, count
 
 @pytest.mark.parametrize(("case", "file", "overrides"), cases("heads"))
 def test_head(case, file, overrides, tmp_path):
-    node = OmegaConf.load(file)["reads"]
+    node = OmegaConf.load(file)["target_codec"]
     own = {"input": "text", "folder": str(tmp_path)}
     reads = instantiate(node, **{key: value for key, value in own.items() if key in node})
     known = examples(reads).data
@@ -184,9 +184,9 @@ class Attributes(nn.Module):
         self.scale = nn.Parameter(torch.tensor(1.5))
 
 
-class AttributesEncoder(TextBag, Attributes):
+class AttributesEncoder(TextHashedNgrams, Attributes):
     def __init__(self, embed_dim: int):
-        super().__init__(embed_dim, ngram=2, buckets=64, dropout=0.0, max_length=32, pool="mean")
+        super().__init__(embed_dim, ngram=2, num_hash_buckets=64, dropout=0.0, max_length=32, pool="mean")
         self.add_attributes()
 
     def forward(self, x, mask):

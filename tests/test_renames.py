@@ -13,7 +13,18 @@ from omegaconf import OmegaConf
 from mm.cli import _resuming, main
 from mm.cli._mistakes import compose_chosen, explain, target_at
 from mm.fusion.bottleneck import BottleneckFusion
-from mm.renames import ARGUMENTS, CLASSES, KEYS, OPTIONS, VALUES, VERBS, current_class, current_key, upgrade
+from mm.renames import (
+    ARGUMENTS,
+    CLASSES,
+    KEYS,
+    OPTIONS,
+    VALUES,
+    VERBS,
+    current_class,
+    current_key,
+    upgrade,
+    upgrade_keys,
+)
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -102,13 +113,40 @@ def test_former_key_has_a_current_one(monkeypatch):
     assert current("nothing.like.this") is None
 
 
-@pytest.mark.parametrize("override", ["model.fusion.heads=8", "+model.fusion.heads=8"])
+def test_keys_of_a_saved_config_are_upgraded(monkeypatch):
+    monkeypatch.setitem(KEYS, "task.former", "task.current.weight")
+    heads = {"a": {"reads": {"x": 1}, "weight": 1.0}, "b": {"target_codec": None}}
+    changes: dict[str, str] = {}
+    upgraded = upgrade_keys({"model": {"heads": heads}, "task": {"former": 2, "current": {"y": 3}}}, changes)
+    assert upgraded == {
+        "model": {"heads": {"a": {"weight": 1.0, "target_codec": {"x": 1}}, "b": {"target_codec": None}}},
+        "task": {"current": {"y": 3, "weight": 2}},
+    }
+    assert changes == {
+        "model.heads.a.reads": "model.heads.a.target_codec",
+        "task.former": "task.current.weight",
+    }
+    assert "reads" in heads["a"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.fusion.heads=8",
+        "+model.fusion.heads=8",
+        "model.heads.target.reads={}",
+        "+model.heads.target.reads={}",
+        "model.heads.target.reads.scheme=bio",
+    ],
+)
 def test_typed_former_key_is_answered_with_the_current_one(override, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["mm", "train", "model/fusion=bottleneck", override, f"paths.outputs={tmp_path}"])
     with pytest.raises(SystemExit) as exit:
         main()
     assert exit.value.code == 2
-    assert capsys.readouterr().err.strip() == "mm: model.fusion.heads is now model.fusion.num_heads"
+    key = override.partition("=")[0].lstrip("+")
+    current = key.replace("fusion.heads", "fusion.num_heads").replace("reads", "target_codec")
+    assert capsys.readouterr().err.strip() == f"mm: {key} is now {current}"
 
 
 def test_former_argument_is_answered_from_python():

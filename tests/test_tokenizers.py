@@ -52,7 +52,7 @@ def test_is_made_once(tmp_path):
     ("texts", "kind", "size", "said"),
     [
         (TEXTS, "bytepair", 300, "tokenizer: got 'bytepair', wanted one of bpe, wordpiece, unigram, bytes"),
-        (TEXTS, "bpe", 100, "vocabulary: got 100, wanted at least 261 tokens for tokenizer=bpe"),
+        (TEXTS, "bpe", 100, "vocab_size: got 100, wanted at least 261 tokens for tokenizer=bpe"),
         (["", ""], "wordpiece", 300, "there is no text to train it on"),
     ],
 )
@@ -83,7 +83,7 @@ def test_wordpiece_is_the_librarys_vocabulary():
 
 def test_too_few_tokens_for_the_letters():
     for kind in ("wordpiece", "unigram"):
-        with pytest.raises(ValueError, match="vocabulary: got 10,"):
+        with pytest.raises(ValueError, match="vocab_size: got 10,"):
             train_tokenizer(["abcdefghijklmnopqrstuvwxyz zyxw"], kind, 10)
 
 

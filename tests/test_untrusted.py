@@ -35,25 +35,25 @@ def directory(tmp_path_factory) -> Path:
     inputs = {
         "text": InputData(modality="text"),
         "vision": InputData(modality="vision", size=(8, 8), channels=3),
-        "tabular": InputData(modality="tabular", columns=columns, sizes=(0, 2)),
+        "tabular": InputData(modality="tabular", columns=columns, cardinalities=(0, 2)),
     }
-    written = {"tokenizer": tokenizer, "vocabulary": 60, "begin": 1, "end": 2, "longest": 8}
+    written = {"tokenizer": tokenizer, "vocab_size": 60, "bos_token_id": 1, "eos_token_id": 2, "max_length": 8}
     targets = {
         "target": TargetData(kind="class", classes=("no", "yes"), facts={"counts": [3, 3]}),
         "said": TargetData(kind="text", facts=written),
     }
-    own = {"target": {"classes": ["no", "yes"], "counts": [3, 3]}, "said": written | {"layers": 1, "heads": 1}}
+    own = {"target": {"classes": ["no", "yes"], "counts": [3, 3]}, "said": written | {"num_layers": 1, "num_heads": 1}}
     encoders = {
         "text": {
-            "_target_": "mm.encoders.text.transformer.TextTransformer", "embed_dim": 8, "layers": 1, "heads": 2,
-            "dropout": 0.1, "max_length": 16, "tokenizer": tokenizer, "vocabulary": 60, "pool": "mean", "causal": False,
+            "_target_": "mm.encoders.text.transformer.TextTransformer", "embed_dim": 8, "num_layers": 1, "num_heads": 2,
+            "dropout": 0.1, "max_length": 16, "tokenizer": tokenizer, "vocab_size": 60, "pool": "mean", "causal": False,
         },
         "vision": {
             "_target_": "mm.encoders.vision.conv.VisionConv", "channels": 3, "widths": [4, 8], "depth": 1,
             "groups": 2, "pool": "mean",
         },
         "tabular": {
-            "_target_": "mm.encoders.tabular.mlp.TabularMLP", "embed_dim": 8, "sizes": [0, 2], "layers": 1,
+            "_target_": "mm.encoders.tabular.mlp.TabularMLP", "embed_dim": 8, "cardinalities": [0, 2], "num_layers": 1,
             "dropout": 0.1, "pool": "concat",
         },
     }  # fmt: skip
@@ -75,7 +75,7 @@ def directory(tmp_path_factory) -> Path:
     readers = {
         "target": {"_target_": "mm.targets.classes.ClassTarget"},
         "said": {
-            "_target_": "mm.targets.text.TextTarget", "tokenizer": tokenizer, "vocabulary": 60,
+            "_target_": "mm.targets.text.TextTarget", "tokenizer": tokenizer, "vocab_size": 60,
             "max_length": 8, "folder": "x",
         },
     }  # fmt: skip

@@ -8,7 +8,7 @@ from test_contracts import WIDTH, build, cases
 
 from mm.contracts import examples
 from mm.contracts.head import of_picture, of_text
-from mm.encoders.text.bag import TextBag
+from mm.encoders.text.hashed_ngrams import TextHashedNgrams
 from mm.fusion.sum import SumFusion
 from mm.heads.token_classification import TokenClassificationHead
 from mm.model import MultimodalModel
@@ -65,7 +65,7 @@ FIRST = ("ctc", "detection")  # heads of an input that other inputs' windows sta
 @pytest.mark.parametrize(("case", "file", "overrides"), cases("heads"))
 def test_a_row_cut_into_windows_is_predicted_as_in_one(case, file, overrides, tmp_path):
     """Every head, where windows have the same tokens and pooled vector; a window without a token takes no part."""
-    node = OmegaConf.load(file)["reads"]
+    node = OmegaConf.load(file)["target_codec"]
     reads = instantiate(node, **{k: v for k, v in {"input": "text", "folder": str(tmp_path)}.items() if k in node})
     known = examples(reads).data
     head: torch.nn.Module = build(file, overrides, classes=list(known.classes), **known.facts).eval()
@@ -130,7 +130,9 @@ def test_no_answer_is_that_of_the_window_with_the_least_sum():
 
 def test_targets_without_a_head_are_of_the_row():
     """A contrastive task has labels that no head predicts."""
-    model = MultimodalModel({"text": TextBag(8, 2, 100, 0.0, None, "mean")}, SumFusion(inputs=["text"]), {}, 8).eval()
+    model = MultimodalModel(
+        {"text": TextHashedNgrams(8, 2, 100, 0.0, None, "mean")}, SumFusion(inputs=["text"]), {}, 8
+    ).eval()
     x, mask = torch.randint(1, 200, (3, 5)), torch.ones(3, 5, dtype=torch.bool)
     batch = Batch({"text": x}, {"text": mask}, {"label": torch.tensor([4, 4, 5])}, torch.tensor([0, 0, 1]), {})
     merged = model.merge(model(batch.inputs, batch.masks), batch)

@@ -7,7 +7,7 @@ import torch
 
 from mm.checkpoint import TrainedModel
 from mm.datamodules.manifest import ManifestDataModule
-from mm.encoders.text.bag import TextBag
+from mm.encoders.text.hashed_ngrams import TextHashedNgrams
 from mm.fusion.sum import SumFusion
 from mm.heads.classification import ClassificationHead
 from mm.model import MultimodalModel
@@ -59,7 +59,7 @@ def train_model(data: ManifestDataModule, steps: int = 60, learning_rate: float 
     torch.manual_seed(0)
     spec = data.table.spec
     transforms = {name: Tokens("bytes") for name in spec.inputs}
-    encoders = {name: TextBag(8, 2, 256, 0.0, None, "mean") for name in spec.inputs}
+    encoders = {name: TextHashedNgrams(8, 2, 256, 0.0, None, "mean") for name in spec.inputs}
     classes = list(spec.targets["target"].classes)
     heads = {"target": ClassificationHead(classes=classes, embed_dim=8)}
     model = MultimodalModel(encoders, SumFusion(inputs=list(encoders), reduce="mean"), heads, 8)

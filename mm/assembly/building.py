@@ -33,7 +33,7 @@ def build(
         fusion: A fusion, or the name of one, such as "gated"; default: concatenation.
         embed_dim: Width D to which every encoder is projected; default: that of `conf/model/multimodal.yaml`.
         seed: Seed of the initial weights. The random state of the caller is left as it is.
-        overrides: Hydra overrides of the model's config, such as "model.encoders.text.layers=4".
+        overrides: Hydra overrides of the model's config, such as "model.encoders.text.num_layers=4".
         **parts: Input name to an encoder, or the name of one; target name to a head, or the name of one.
 
     Returns:
@@ -45,7 +45,7 @@ def build(
     Example:
         >>> import mm
         >>> data = mm.Manifest([{"text": "fine", "mood": "good"}] * 10, targets=["mood"])
-        >>> model = mm.build(data.spec, text="bag", fusion="gated")
+        >>> model = mm.build(data.spec, text="hashed_ngrams", fusion="gated")
         >>> list(model.encoders), list(model.heads)
         (['text'], ['mood'])
     """
@@ -74,7 +74,7 @@ def build(
         }
         fused: Any = fusion if isinstance(fusion, nn.Module) else construct(node["fusion"], "model.fusion")
         heads: dict[str, Any] = {
-            name: modules.get(name) or construct(without(head, "reads", "metrics"), f"model.heads.{name}")
+            name: modules.get(name) or construct(without(head, "target_codec", "metrics"), f"model.heads.{name}")
             for name, head in node["heads"].items()
         }
         return MultimodalModel(encoders, fused, heads, node["embed_dim"], node["share"])

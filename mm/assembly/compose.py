@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mm.configurable import target_of
 from mm.messages import near
+from mm.renames import OPTIONS
 from mm.types import DataSpec
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -49,8 +50,8 @@ def model_overrides(spec: DataSpec, options: dict[str, str]) -> list[str]:
 
     Args:
         spec: Inputs and targets of the data.
-        options: Input or target name to an option of its group, such as {"text": "bag"}; the others have the default
-            of `conf/model/multimodal.yaml`, or of the kind of the target.
+        options: Input or target name to an option of its group, such as {"text": "hashed_ngrams"}; the others have the
+            default of `conf/model/multimodal.yaml`, or of the kind of the target.
 
     Raises:
         ValueError: If there is no such option.
@@ -83,6 +84,8 @@ def default_encoders() -> dict[str, str]:
 def check_option(group: str, option: str, name: str) -> None:
     """Raise a ValueError where a group of the registry has no such option."""
     known = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    if f"{group}/{option}" in OPTIONS:
+        raise ValueError(f"{name}: '{option}' is now '{OPTIONS[f'{group}/{option}']}'")
     if option not in known:
         raise ValueError(f"{name}: got '{option}', wanted one of {', '.join(known)}{near(option, known)}")
 

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mm.configurable import configured
-from mm.renames import upgrade
+from mm.renames import upgrade, upgrade_keys
 
 
 def escape(value: Any) -> Any:
@@ -110,4 +110,4 @@ def read_resolved(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is no YAML: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: got a {type(found).__name__}, wanted the mapping that a run writes")
-    return upgrade(found)
+    return upgrade(upgrade_keys(found))

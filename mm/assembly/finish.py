@@ -70,26 +70,26 @@ def build_data(cfg: DictConfig, codecs: bool = True, **more: Any) -> Any:
 
 
 def build_codecs(cfg: DictConfig) -> dict[str, Any]:
-    """Build the target codec that each head's yaml names under `reads`.
+    """Build the target codec that each head's yaml names under `target_codec`.
 
     Raises:
         ValueError: If a head names none, or its codec needs an anchor and there is none.
     """
     fill_anchors(cfg)
-    return {name: build(cfg, f"model.heads.{name}.reads") for name in cfg.model.heads}
+    return {name: build(cfg, f"model.heads.{name}.target_codec") for name in cfg.model.heads}
 
 
 def fill_anchors(cfg: DictConfig) -> None:
     """Set the input of each codec that follows the tokens of an input: it is the anchor of the fusion."""
     for name, head in cfg.model.heads.items():
-        if "reads" not in head:
+        if "target_codec" not in head:
             raise ValueError(
-                f"model.heads.{name}: its yaml lacks `reads`, how the target's cells are read, such as "
+                f"model.heads.{name}: its yaml lacks `target_codec`, how the target's cells are read, such as "
                 "{_target_: mm.targets.classes.ClassTarget}"
             )
-        if "input" in head.reads:  # its head predicts something of each token
-            head.reads.input = cfg.model.fusion.get("anchor")
-            if head.reads.input is None:
+        if "input" in head.target_codec:  # its head predicts something of each token
+            head.target_codec.input = cfg.model.fusion.get("anchor")
+            if head.target_codec.input is None:
                 raise ValueError(
                     f"model.heads.{name} predicts something of each token: set model.fusion.anchor to the input whose "
                     "tokens these are, with model/fusion=sum, cross_attention or film"
@@ -100,7 +100,7 @@ def build_model(cfg: DictConfig) -> Any:
     """Build the model that a finished config describes, from random weights or from those that its encoders name."""
     node: Any = OmegaConf.to_container(cfg.model, resolve=True, throw_on_missing=True)
     node.pop("init_from", None)
-    node["heads"] = {name: without(head, "reads", "metrics") for name, head in node["heads"].items()}
+    node["heads"] = {name: without(head, "target_codec", "metrics") for name, head in node["heads"].items()}
     return construct(node, "model")
 
 
@@ -196,9 +196,9 @@ def finish_transforms(
         fill(transform, asdict(need) | {k: v for k, v in has.items() if asdict(need).get(k) is None})
         if data.max_value is not None and "max_value" in transform and transform.max_value is None:
             transform.max_value = data.max_value
-        for reads in (head.reads for head in cfg.model.heads.values()):
-            if reads.get("input") == name:
-                tell_places(transform, name, data.modality, get_class(reads._target_).needs)  # type: ignore[attr-defined]
+        for codec in (head.target_codec for head in cfg.model.heads.values()):
+            if codec.get("input") == name:
+                tell_places(transform, name, data.modality, get_class(codec._target_).needs)  # type: ignore[attr-defined]
         longest = transform.get("max_length")
         if need.max_length is not None and (longest is None or longest > need.max_length):
             raise ValueError(

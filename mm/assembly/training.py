@@ -105,7 +105,7 @@ def train(
         >>> rows = [{"text": f"fine {n}", "mood": "good"} for n in range(20)]
         >>> rows += [{"text": f"poor {n}", "mood": "bad"} for n in range(20)]
         >>> data = mm.Manifest(rows, targets=["mood"], num_workers=0)
-        >>> report = mm.train(mm.build(data.spec, text="bag"), data, max_epochs=1, progress_bar=False)
+        >>> report = mm.train(mm.build(data.spec, text="hashed_ngrams"), data, max_epochs=1, progress_bar=False)
         >>> sorted(report.model.predict({"text": "fine"}))
         ['mood']
     """

@@ -6,8 +6,10 @@ also those that were left at their defaults.
 
 from typing import Any
 
-from mm.renames import upgrade
+from mm.renames import FACTS, upgrade
 
+# Former field of `mm.types.InputData` -> the current one.
+INPUT_FIELDS = {"sizes": "cardinalities"}
 FORMAT = 5  # of the directories that this version writes
 
 
@@ -26,6 +28,34 @@ def upgrade_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     changes = ["`readers` is `target_codecs`"] if "readers" in config else []
     upgraded = {("target_codecs" if key == "readers" else key): value for key, value in config.items()}
     renamed: dict[str, str] = {}
-    upgraded = upgrade(upgraded, renamed)
+    upgraded = _upgrade_inputs(_upgrade_facts(upgrade(upgraded, renamed)))
     changes += [f"`{old}` is `{new}`" for old, new in renamed.items()]
     return {**upgraded, "format": FORMAT}, changes
+
+
+def _upgrade_inputs(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with the current names of what the data says of inputs."""
+    spec = config.get("spec")
+    inputs = spec.get("inputs") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict) or not isinstance(inputs, dict):
+        return config
+    upgraded = {
+        name: {INPUT_FIELDS.get(key, key): value for key, value in data.items()} if isinstance(data, dict) else data
+        for name, data in inputs.items()
+    }
+    return {**config, "spec": {**spec, "inputs": upgraded}}
+
+
+def _upgrade_facts(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with the current names of what the data says of targets that are texts."""
+    spec = config.get("spec")
+    targets = spec.get("targets") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict) or not isinstance(targets, dict):
+        return config
+    upgraded = {
+        name: {**target, "facts": {FACTS.get(key, key): value for key, value in target["facts"].items()}}
+        if isinstance(target, dict) and target.get("kind") == "text" and isinstance(target.get("facts"), dict)
+        else target
+        for name, target in targets.items()
+    }
+    return {**config, "spec": {**spec, "targets": upgraded}}

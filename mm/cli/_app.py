@@ -15,6 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mm.assembly.renamed import check_keys
 from mm.cli._import_path import add_working_directory
 from mm.cli._mistakes import explain
 from mm.cli._overrides import config_flags, flags_first, parse, strip_prefix
@@ -108,6 +109,7 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
     claimed: RunFolder | None = None
     try:
         check_groups(cfg, state.runtime.choices)
+        check_keys(cfg)
         check_values(cfg, command[1], state.overrides.task, state.runtime.choices)
         check_sibling_processes(state.overrides)
         claimed = open_folder(cfg, typed_words())

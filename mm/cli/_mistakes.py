@@ -25,11 +25,11 @@ def explain(error: BaseException, verb: str) -> str | None:
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         where = next(iter(re.findall(r"full_key: (\S+)", str(error))), "")
-        where = re.sub(r"^datamodule\.readers\.(\w+)", r"model.heads.\1.reads", where)  # as it is typed
+        where = re.sub(r"^datamodule\.readers\.(\w+)", r"model.heads.\1.target_codec", where)  # as it is typed
         if isinstance(cause, ValueError):  # "pool: got 'x'" of several encoders says too little
             argument = re.match(r"[a-z_]+(\.[a-z_]+)*: got ", str(cause))
             named = not where or not argument or str(cause).startswith(where.split(".")[0])
-            told = str(cause).removeprefix("reads." if where.endswith(".reads") else "")
+            told = str(cause).removeprefix("target_codec." if where.endswith(".target_codec") else "")
             return told if named else f"{where}.{told}"
         if isinstance(cause, AssertionError):
             return None

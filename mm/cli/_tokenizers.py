@@ -20,18 +20,18 @@ def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
     share = dict(cfg.model.get("share") or {})
     with open_dict(cfg):
         for name, node in cfg.model.encoders.items():
-            if node.get("vocabulary") is None or node.tokenizer == "bytes":
+            if node.get("vocab_size") is None or node.tokenizer == "bytes":
                 continue
             if node.tokenizer in TOKENIZER_KINDS:
                 inputs = [name, *(other for other, owner in share.items() if owner == name)]
                 texts = [text for one in inputs for row in rows for text in strings(table.inputs[one][row])]
                 folder = Path(cfg.paths.cache) / "tokenizers"
-                node.tokenizer = escape(str(train_cached_tokenizer(texts, node.tokenizer, node.vocabulary, folder)))
+                node.tokenizer = escape(str(train_cached_tokenizer(texts, node.tokenizer, node.vocab_size, folder)))
                 if is_first_process():
                     print(
                         f"model.encoders.{name}.tokenizer: trained on {len(texts)} texts: {shown(Path(node.tokenizer))}"
                     )
-            node.vocabulary = len(load_tokenizer(node.tokenizer))
+            node.vocab_size = len(load_tokenizer(node.tokenizer))
 
 
 def strings(raw: Any) -> list[str]:
@@ -55,7 +55,7 @@ def check_sources(cfg: DictConfig, model: Any, sources: list[dict[str, Any]]) ->
                     continue
                 use = str(theirs) if theirs.is_dir() else "bytes"
                 if tokens_of(own) != tokens_of(use):
-                    key = f"model.{group}.{name}{'.reads' if group == 'heads' else ''}.tokenizer"
+                    key = f"model.{group}.{name}{'.target_codec' if group == 'heads' else ''}.tokenizer"
                     raise ValueError(
                         f"model.init_from: {source['path']} has another tokenizer for '{name}', so that its weights "
                         f"mean other tokens; set {key}={use}"

@@ -86,7 +86,7 @@ def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
         encoder: Any = model.get_submodule(name)
         if (
             name.startswith("encoders.")
-            and encoder.input.markers
+            and encoder.input.marker_tokens
             and not encoder.model.get_input_embeddings().weight.requires_grad
         ):
             raise ValueError(

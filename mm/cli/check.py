@@ -23,7 +23,7 @@ FILL: dict[str, Any] = {
     "channels": 3,
     "size": (32, 32),
     "sample_rate": 8000,
-    "sizes": (0, 5, 0, 7),
+    "cardinalities": (0, 5, 0, 7),
 }
 
 
@@ -69,16 +69,18 @@ def find(path: str, base: type = nn.Module) -> type[Any]:
 def check(kind: type[nn.Module], given: dict[str, Any]) -> list[Result]:
     """Build with the given arguments and FILL, see which of the three it is, and run its checks.
 
-    Of a head, `reads` among the arguments says what reads its target's cells, ClassTarget where it is left out: a
-    class, or {_target_: class, argument: value}.
+    Of a head, `target_codec` among the arguments is the codec of its target, ClassTarget by default: a class, or
+    {_target_: class, argument: value}.
     """
     head, given = issubclass(kind, Head) or callable(getattr(kind, "loss", None)), dict(given)
-    reads: Any = ClassTarget()
+    codec: Any = ClassTarget()
     if head and "reads" in given:
-        chosen = given.pop("reads")
+        raise ValueError("reads is now target_codec")
+    if head and "target_codec" in given:
+        chosen = given.pop("target_codec")
         chosen = {"_target_": chosen} if isinstance(chosen, str) else dict(chosen)
-        reads = find(str(chosen.pop("_target_", "")), object)(**chosen)
-    known = examples(reads).data
+        codec = find(str(chosen.pop("_target_", "")), object)(**chosen)
+    known = examples(codec).data
     parameters = inspect.signature(kind).parameters
     usual = FILL | ({"classes": list(known.classes), **known.facts} if head else {})
     fill = {k: v for k, v in usual.items() if k in parameters and parameters[k].default is inspect.Parameter.empty}
@@ -86,14 +88,14 @@ def check(kind: type[nn.Module], given: dict[str, Any]) -> list[Result]:
     try:
         inspect.signature(kind).bind(**kwargs)
     except TypeError as error:
-        hint = "; a target that is no class is read by reads=..., such as reads=mm.targets.regression.RegressionTarget"
+        hint = "; a target that is no class needs a codec, such as target_codec=mm.targets.regression.RegressionTarget"
         raise ValueError(
             f"{kind.__name__}: {error}; it takes {', '.join(parameters)}, given as argument=value{hint if head else ''}"
         ) from error
     part = kind(**kwargs)
     width = kwargs.get("embed_dim", EMBED_DIM)
     if head:
-        return check_head(part, reads, width)
+        return check_head(part, codec, width)
     if "input" in dir(part):
         return check_encoder(part)
     return check_fusion(part, kwargs.get("inputs", FILL["inputs"]), width)

@@ -23,11 +23,11 @@ from mm.types import EncodedInput, EncodedTarget, Features, TargetCodec
 TOKENS = 5
 
 
-def examples(reads: TargetCodec) -> EncodedTarget:
+def examples(codec: TargetCodec) -> EncodedTarget:
     """What is learnt of its own examples, the second of ROWS rows unlabelled."""
-    cells = [reads.examples[i % len(reads.examples)] for i in range(ROWS)]
+    cells = [codec.examples[i % len(codec.examples)] for i in range(ROWS)]
     cells[1] = None
-    return reads.fit(cells, np.ones(ROWS, dtype=bool), None)
+    return codec.fit(cells, np.ones(ROWS, dtype=bool), None)
 
 
 def of_text(text: str) -> dict[str, Tensor]:
@@ -45,21 +45,21 @@ def of_picture() -> dict[str, Tensor]:
     return {"frame": torch.tensor([100.0, 0, 0, 60]), "size": torch.tensor([100.0, 60])}
 
 
-def tokens_of(reads: TargetCodec) -> tuple[Tensor, dict[str, Tensor]]:
+def tokens_of(codec: TargetCodec) -> tuple[Tensor, dict[str, Tensor]]:
     """Targets of the examples, and the meta of the inputs that they go with."""
-    values = examples(reads).values
-    if not isinstance(reads, AlignedCodec):
+    values = examples(codec).values
+    if not isinstance(codec, AlignedCodec):
         return pad_sequence(values, True, unlabelled_value(values[0])) if isinstance(values, list) else values, {}
-    pictures = reads.needs is not None and reads.needs[0] == "vision"
-    metas = [of_picture() if pictures else of_text(reads.texts[i % len(reads.texts)]) for i in range(ROWS)]
+    pictures = codec.needs is not None and codec.needs[0] == "vision"
+    metas = [of_picture() if pictures else of_text(codec.texts[i % len(codec.texts)]) for i in range(ROWS)]
     window = torch.zeros(1)
-    targets = [reads.align(v, EncodedInput([window], False, [meta]))[0] for v, meta in zip(values, metas)]
+    targets = [codec.align(v, EncodedInput([window], False, [meta]))[0] for v, meta in zip(values, metas)]
     target = at_tokens(targets, unlabelled_value(targets[0]))
     meta = {}
     for key in metas[0]:
         found = [one[key] for one in metas]
         once = key in PER_ROW_META
-        meta[f"{reads.input}/{key}"] = pad_sequence(found, batch_first=True) if once else at_tokens(found, -1)
+        meta[f"{codec.input}/{key}"] = pad_sequence(found, batch_first=True) if once else at_tokens(found, -1)
     return target, meta
 
 
@@ -73,7 +73,7 @@ class Case(NamedTuple):
     """A head with random features and targets of its examples; the second row unlabelled, the last without tokens."""
 
     head: Any
-    reads: TargetCodec
+    codec: TargetCodec
     fused: Features
     target: Tensor
     meta: dict[str, Tensor]
@@ -139,9 +139,9 @@ def score(case: Case) -> None:
 def decoded_and_true(case: Case, prediction: Prediction) -> tuple[list[dict[str, Any]], list[Any]]:
     """Decode the labelled rows. -> what is predicted, and what a person wrote"""
     rows = labelled(case.target).nonzero().flatten().tolist()
-    learnt = examples(case.reads)
+    learnt = examples(case.codec)
     decoded = case.head.decode(prediction, case.fused, case.meta)
-    return [decoded[row] for row in rows], [case.reads.decode(learnt.values[row], learnt.data) for row in rows]
+    return [decoded[row] for row in rows], [case.codec.decode(learnt.values[row], learnt.data) for row in rows]
 
 
 def decode(case: Case) -> None:
@@ -238,13 +238,13 @@ def further_checks(prediction: Prediction) -> dict[str, Callable[[Case], None]]:
     return checks
 
 
-def check_head(head: Any, reads: TargetCodec, embed_dim: int) -> list[Result]:
-    """All checks of a head. reads: what its target's cells are read by, which the head was built for."""
+def check_head(head: Any, codec: TargetCodec, embed_dim: int) -> list[Result]:
+    """All checks of a head. codec: what its target's cells are read by, which the head was built for."""
     torch.manual_seed(0)
     give_attributes(head)
     head.eval()
     fused = random_features(ROWS, TOKENS, embed_dim, torch.tensor([True] * (ROWS - 1) + [False]))
-    case = Case(head, reads, fused, *tokens_of(reads))
+    case = Case(head, codec, fused, *tokens_of(codec))
     with torch.no_grad():
         first = run({"prediction": partial(typed, case)})
         if first[0][1] is not None:  # nothing else can be checked

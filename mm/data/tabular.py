@@ -98,6 +98,6 @@ def learn_columns(table: Table, name: str, module: DataModule) -> None:
             raw[row] = {**raw[row], given.name: None}
         found.append(column)
         said.append(told(column, [cells[row] for row in np.flatnonzero(train).tolist()]))
-    sizes = tuple(0 if column.kind == "number" else len(column.classes) + 1 for column in found)
-    table.spec.inputs[name] = replace(data, columns=tuple(found), sizes=sizes)
+    cardinalities = tuple(0 if column.kind == "number" else len(column.classes) + 1 for column in found)
+    table.spec.inputs[name] = replace(data, columns=tuple(found), cardinalities=cardinalities)
     say(f"{table.source}: {name}: {'; '.join(said)}")

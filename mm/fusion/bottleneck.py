@@ -59,7 +59,7 @@ class BottleneckFusion(Configurable, nn.Module):
         num_bottleneck_tokens: int = 4,
         num_layers: int = 2,
         num_heads: int = 4,
-        dropout: float = 0.0,
+        dropout: float = 0.1,
     ):
         super().__init__()
         if num_layers < 2:

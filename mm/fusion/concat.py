@@ -12,10 +12,13 @@ from mm.types import Features
 
 
 class ConcatFusion(Configurable, nn.Module):
-    """Concatenate the pooled vectors, zeros where an input is absent, and mix them.
+    """Concatenate the pooled vectors of the inputs, with zeros for absent ones, and apply an MLP.
 
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; hidden_dim: of the MLP;
-    None: embed_dim.
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        hidden_dim: Width of the hidden layer of the MLP; None: `embed_dim`.
+        dropout: Dropout probability of the MLP.
     """
 
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, hidden_dim: int | None = None, dropout: float = 0.0):

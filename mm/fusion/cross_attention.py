@@ -12,12 +12,22 @@ from mm.types import Features
 
 
 class CrossAttentionFusion(Configurable, nn.Module):
-    """The anchor's tokens attend to the others'; the result has the anchor's tokens, mask and position.
+    """Let the tokens of one input, the anchor, attend to those of the others (MulT, Tsai et al. 2019).
 
-    The pooled vector adds the mean of the anchor's tokens to what a learnt query finds among all tokens, so that a row
-    without its anchor still has one (cross-modal block of MulT, Tsai 2019). With one input it attends to itself.
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; anchor: None is the first input.
-    Errors: ValueError where the anchor is no input, or `heads` does not divide `embed_dim`.
+    The result has the anchor's tokens, mask and position. The pooled vector is the mean of the anchor's tokens plus the
+    attention of a learnt query to all tokens, so that a row without its anchor has one as well. With one input the
+    anchor attends to itself.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        anchor: Name of the anchor; None: the first input.
+        num_layers: Number of cross-attention layers.
+        num_heads: Number of attention heads; it divides `embed_dim`.
+        dropout: Dropout probability.
+
+    Raises:
+        ValueError: If `num_heads` does not divide `embed_dim`, or the anchor is no input.
     """
 
     def __init__(
@@ -26,20 +36,20 @@ class CrossAttentionFusion(Configurable, nn.Module):
         inputs: Sequence[str],
         embed_dim: int,
         anchor: str | None = None,
-        layers: int = 2,
-        heads: int = 4,
-        dropout: float = 0.0,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        dropout: float = 0.1,
     ):
         super().__init__()
         self.inputs = list(inputs)
         self.anchor = anchor_of(self.inputs, anchor)
         self.others = [name for name in self.inputs if name != self.anchor] or [self.anchor]
         self.embedding = TokenEmbedding(self.inputs, embed_dim)
-        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dim)
         self.context_norm = nn.LayerNorm(embed_dim)
         self.query = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02)
-        self.pool = Attention(embed_dim, heads, dropout)
+        self.pool = Attention(embed_dim, num_heads, dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
         """input name -> (B, T, D) -> tokens (B, T of the anchor, D)"""
@@ -53,6 +63,6 @@ class CrossAttentionFusion(Configurable, nn.Module):
         x = self.norm(x)
         everything = torch.cat([x, context], dim=1)
         mask = torch.cat([anchor.mask, context_mask], dim=1)
-        found = self.pool(self.query.expand(x.shape[0], -1, -1), everything, mask).squeeze(1)  # (B, D)
-        pooled = (masked_mean(x, anchor.mask) + found) * mask.any(1, keepdim=True)
+        attended = self.pool(self.query.expand(x.shape[0], -1, -1), everything, mask).squeeze(1)  # (B, D)
+        pooled = (masked_mean(x, anchor.mask) + attended) * mask.any(1, keepdim=True)
         return Features(x, anchor.mask, pooled, anchor.position)

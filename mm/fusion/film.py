@@ -30,13 +30,21 @@ class FilmBlock(nn.Module):
 
 
 class FilmFusion(Configurable, nn.Module):
-    """The other inputs modulate the anchor's tokens and pooled vector (FiLM, Perez 2018).
+    """Scale and shift the features of one input, the anchor, by functions of the others (FiLM, Perez et al. 2018).
 
-    Each other input that is present adds its own gamma and beta; without any, nothing is modulated. The pooled vector
-    goes through the blocks as one more token. Where the anchor is absent that token is zeros, so that what comes out is
-    what the others shift it to. The result has the anchor's tokens, mask and position.
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; anchor: None is the first input.
-    Errors: ValueError where the anchor is no input.
+    Each other input that is present adds its gamma and beta; without any, nothing is modulated. The pooled vector goes
+    through the blocks as one more token. Where the anchor is absent this token starts as zeros, so that the result
+    depends on the shifts only. The result has the anchor's tokens, mask and position.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        anchor: Name of the input that the others modulate; None: the first input.
+        num_layers: Number of modulated residual blocks.
+        dropout: Dropout probability.
+
+    Raises:
+        ValueError: If the anchor is no input.
     """
 
     def __init__(
@@ -45,15 +53,15 @@ class FilmFusion(Configurable, nn.Module):
         inputs: Sequence[str],
         embed_dim: int,
         anchor: str | None = None,
-        layers: int = 2,
+        num_layers: int = 2,
         dropout: float = 0.0,
     ):
         super().__init__()
         self.inputs = list(inputs)
         self.anchor = anchor_of(self.inputs, anchor)
         self.others = [name for name in self.inputs if name != self.anchor]
-        self.generators = nn.ModuleList(nn.Linear(embed_dim, layers * 2 * embed_dim) for _ in self.others)
-        self.blocks = nn.ModuleList(FilmBlock(embed_dim, dropout) for _ in range(layers))
+        self.generators = nn.ModuleList(nn.Linear(embed_dim, num_layers * 2 * embed_dim) for _ in self.others)
+        self.blocks = nn.ModuleList(FilmBlock(embed_dim, dropout) for _ in range(num_layers))
 
     def forward(self, features: dict[str, Features]) -> Features:
         """input name -> (B, T, D) -> tokens (B, T of the anchor, D)"""

@@ -22,9 +22,12 @@ def gate(values: Tensor, logits: Tensor, present: Tensor) -> Tensor:
 
 
 class GatedFusion(Configurable, nn.Module):
-    """Gate per feature between any number of inputs, computed from all of them (GMU, Arevalo 2017).
+    """Weigh each feature of the present inputs by gates that are computed from all inputs (GMU, Arevalo et al. 2017).
 
-    inputs: their names, in order; embed_dim: width of the inputs and of the result.
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        dropout: Dropout probability of the result.
     """
 
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, dropout: float = 0.0):

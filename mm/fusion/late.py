@@ -12,15 +12,19 @@ from mm.types import Features
 
 
 class LateFusion(Configurable, nn.Module):
-    """Average the logits of the inputs that are present, each divided by a temperature, by learnt weights.
+    """Average the logits of the present inputs, each divided by a learnt temperature, with learnt weights.
 
-    Temperatures are learnt with all the rest, a number per input for how sure it is; one that is fitted on rows that
-    were not learnt from (Guo 2017) is `mm calibrate`'s. A fusion knows no classes, so it averages vectors: each input's
-    own MLP makes one. A head is linear, hence this is the average of the logits of one classifier per input: W (sum of
-    w_i f_i / t_i) + b = sum of w_i (W f_i / t_i + b), as the weights add up to one. The tokens are these vectors f_i /
-    t_i: a head makes each input's logits of them.
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; hidden_dim: of the MLPs;
-    None: embed_dim.
+    The temperatures are trained with the rest of the model, unlike those that `mm calibrate` fits on held-out rows (Guo
+    et al. 2017). A fusion knows no classes, so it averages vectors f_i, which an MLP per input computes. A linear head
+    then averages the logits of one classifier per input: W (sum of w_i f_i / t_i) + b = sum of w_i (W f_i / t_i + b),
+    as the weights add up to one. The tokens of the result are the vectors f_i / t_i, of which a head computes the
+    logits of each input.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        hidden_dim: Width of the hidden layer of each MLP; None: `embed_dim`.
+        dropout: Dropout probability of the MLPs.
     """
 
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, hidden_dim: int | None = None, dropout: float = 0.0):

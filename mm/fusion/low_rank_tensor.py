@@ -24,10 +24,15 @@ def low_rank(vectors: Sequence[Tensor], factors: Sequence[Tensor]) -> Tensor:
 
 
 class LowRankTensorFusion(Configurable, nn.Module):
-    """Tensor fusion whose weight has a given rank, at a cost linear in the number of inputs (LMF, Liu 2018).
+    """Apply a low-rank linear map to the outer product of the inputs, each with a 1 appended (LMF, Liu et al. 2018).
 
-    Of an absent input only the appended 1 remains, as in `tensor`.
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; rank: of the weight.
+    The cost is linear in the number of inputs. Of an absent input only the appended 1 remains, as in `TensorFusion`.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        rank: Rank of the weight.
+        dropout: Dropout probability of the result.
     """
 
     factors: Sequence[nn.Parameter]  # an nn.ParameterList

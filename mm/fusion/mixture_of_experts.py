@@ -13,11 +13,15 @@ from mm.types import Features
 
 
 class MixtureOfExpertsFusion(Configurable, nn.Module):
-    """Average the experts' vectors by a softmax over the present inputs, computed from all (Jacobs 1991).
+    """Average the vectors of one expert per input, weighted by a softmax over the present inputs (Jacobs et al. 1991).
 
-    `gated` weighs each feature, this each input as a whole.
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; hidden_dim: of the experts;
-    None: embed_dim.
+    The weights are computed from all inputs. `GatedFusion` weighs each feature, this fusion each input.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        hidden_dim: Width of the hidden layer of each expert; None: `embed_dim`.
+        dropout: Dropout probability of the experts.
     """
 
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, hidden_dim: int | None = None, dropout: float = 0.0):

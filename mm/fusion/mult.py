@@ -15,9 +15,9 @@ from mm.types import Features
 class Transformer(nn.Module):
     """Blocks that attend to their own tokens, or to `context` where one is given."""
 
-    def __init__(self, dim: int, layers: int, heads: int, dropout: float):
+    def __init__(self, dim: int, num_layers: int, num_heads: int, dropout: float):
         super().__init__()
-        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout) for _ in range(num_layers))
 
     def forward(self, x: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, T, D), mask of what is attended to (B, S), context (B, S, D) -> (B, T, D)"""
@@ -27,19 +27,30 @@ class Transformer(nn.Module):
 
 
 class MulTFusion(Configurable, nn.Module):
-    """A transformer for each ordered pair of inputs, then one per input on what its pairs gave (MulT, Tsai 2019).
+    """Fuse each ordered pair of inputs with a crossmodal transformer, then each input with another (MulT, Tsai 2019).
 
-    What the pairs of an input gave is put side by side, zeros for what is absent, projected and added to its tokens.
-    The result has the tokens of all inputs, in their order; the pooled vector is a projection of their means.
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; layers: of each transformer.
-    Errors: ValueError where `heads` does not divide `embed_dim`.
+    The results of the pairs of an input are concatenated, with zeros for absent inputs, projected and added to its
+    tokens. The tokens of the result are those of all inputs, in order; the pooled vector is a projection of their
+    means.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        num_layers: Number of layers of each transformer.
+        num_heads: Number of attention heads; it divides `embed_dim`.
+        dropout: Dropout probability.
+
+    Raises:
+        ValueError: If `num_heads` does not divide `embed_dim`.
     """
 
-    def __init__(self, *, inputs: Sequence[str], embed_dim: int, layers: int = 2, heads: int = 4, dropout: float = 0.0):
+    def __init__(
+        self, *, inputs: Sequence[str], embed_dim: int, num_layers: int = 2, num_heads: int = 4, dropout: float = 0.1
+    ):
         super().__init__()
         self.inputs = list(inputs)
         n = len(self.inputs)
-        shape = (embed_dim, layers, heads, dropout)
+        shape = (embed_dim, num_layers, num_heads, dropout)
         self.embedding = TokenEmbedding(self.inputs, embed_dim)
         self.pairs = [(target, source) for target in range(n) for source in range(n) if source != target]
         self.crossmodal = nn.ModuleList(Transformer(*shape) for _ in self.pairs)

@@ -18,11 +18,15 @@ def bilinear(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 
 
 class MultiplicativeFusion(Configurable, nn.Module):
-    """x^T W y + U x + V y + b (Jayakumar 2020), with a W for each pair of inputs, which acts on their projections.
+    """Compute x^T W y + U x + V y + b with a W for each pair of projected inputs (Jayakumar et al. 2020).
 
-    A pair of which one is absent adds nothing.
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; projection_dim: of each input
-    before it is multiplied: W has embed_dim * projection_dim ** 2 weights.
+    A pair with an absent input adds nothing.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        projection_dim: Width P of the projection of each input; W has D * P ** 2 weights for each pair.
+        dropout: Dropout probability of the result.
     """
 
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, projection_dim: int = 32, dropout: float = 0.0):

@@ -25,26 +25,31 @@ def product_of_gaussians(mean: Tensor, log_variance: Tensor, present: Tensor) ->
 
 
 class ProductOfExpertsFusion(Configurable, nn.Module):
-    """Multiply a Gaussian per input with a standard normal; what is absent drops out (MVAE, Wu & Goodman 2018).
+    """Multiply a Gaussian per present input with a standard normal (product of experts, MVAE, Wu & Goodman 2018).
 
-    The pooled vector is the product's mean; in training with `sample`, a draw from it (MVAE's decoders and its
-    divergence from the prior are no part of this: alone, the draw is noise that the training makes small).
-    inputs: their names, in order; embed_dim: width of the inputs and of the result.
+    The pooled vector is the mean of the product. MVAE's decoders and its divergence from the prior are not part of the
+    fusion: with `stochastic` alone, training makes the variance of the samples small.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        stochastic: Whether training draws the pooled vector from the product instead of taking its mean.
+        dropout: Dropout probability of the pooled vectors of the inputs.
     """
 
-    def __init__(self, *, inputs: Sequence[str], embed_dim: int, sample: bool = False, dropout: float = 0.0):
+    def __init__(self, *, inputs: Sequence[str], embed_dim: int, stochastic: bool = False, dropout: float = 0.0):
         super().__init__()
         self.inputs = list(inputs)
-        self.sample = sample
+        self.stochastic = stochastic
         self.drop = nn.Dropout(dropout)
         self.experts = nn.ModuleList(nn.Linear(embed_dim, 2 * embed_dim) for _ in self.inputs)
 
     def forward(self, features: dict[str, Features]) -> Features:
         """input name -> (B, T, D) -> tokens (B, 1, D)"""
         present = presence(features, self.inputs)  # (B, N)
-        said = [f(self.drop(features[name].pooled)) for f, name in zip(self.experts, self.inputs, strict=True)]
-        mean, log_variance = torch.stack(said, dim=1).float().chunk(2, dim=-1)  # (B, N, D) each
+        parameters = [f(self.drop(features[name].pooled)) for f, name in zip(self.experts, self.inputs, strict=True)]
+        mean, log_variance = torch.stack(parameters, dim=1).float().chunk(2, dim=-1)  # (B, N, D) each
         fused, variance = product_of_gaussians(mean, log_variance.clamp(LOWEST, HIGHEST), present)
-        if self.sample and self.training:
+        if self.stochastic and self.training:
             fused = fused + variance.sqrt() * torch.randn_like(fused)
-        return single_token(fused.to(said[0].dtype), present.any(1))
+        return single_token(fused.to(parameters[0].dtype), present.any(1))

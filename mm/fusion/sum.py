@@ -27,12 +27,18 @@ def reduce_present(values: Tensor, present: Tensor, reduce: str) -> Tensor:
 
 
 class SumFusion(Configurable, nn.Module):
-    """Add the pooled vectors of the inputs that are present, or take their mean or maximum.
+    """Add the pooled vectors of the present inputs, or take their mean or maximum.
 
-    With an anchor the result has its tokens, mask and position: each of its tokens is so added to the pooled vectors of
-    the others, and of one input alone nothing changes. The mean is as long for one input as for all.
-    inputs: their names; reduce: sum, mean or max; anchor: an input, or None.
-    Errors: ValueError for another `reduce`, or an anchor that is no input.
+    With an anchor the result has the anchor's tokens, mask and position; each token is reduced with the pooled vectors
+    of the other inputs. The expected length of the mean does not depend on the number of present inputs.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        reduce: `sum`, `mean` or `max` of the present inputs.
+        anchor: Name of an input whose tokens the result has; None: the result has one token.
+
+    Raises:
+        ValueError: If `reduce` is none of these, or the anchor is no input.
     """
 
     def __init__(self, *, inputs: Sequence[str], reduce: str = "sum", anchor: str | None = None):

@@ -26,11 +26,18 @@ def outer(vectors: Sequence[Tensor]) -> Tensor:
 
 
 class TensorFusion(Configurable, nn.Module):
-    """An MLP reads the outer product of the inputs, each projected and with a 1 appended (TFN, Zadeh 2017).
+    """Apply an MLP to the outer product of the inputs, each projected and with a 1 appended (TFN, Zadeh et al. 2017).
 
-    Of an absent input only the 1 remains: the products among the others stay as they are.
-    inputs: their names, in order; embed_dim: width of the inputs and of the result; projection_dim: of each input
-    before the product, whose size is (projection_dim + 1) ** inputs. Errors: ValueError where that is too much.
+    Of an absent input only the appended 1 remains: the products of the other inputs are unchanged.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        projection_dim: Width P of the projection of each input; the product of N inputs has (P + 1) ** N entries.
+        dropout: Dropout probability of the product.
+
+    Raises:
+        ValueError: If the product is too large.
     """
 
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, projection_dim: int = 16, dropout: float = 0.0):

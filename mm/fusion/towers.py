@@ -14,30 +14,38 @@ from mm.types import Features, Towered
 COMBINE = ("mean", "sum", "product", "mlp")
 
 
-class Tower(NamedTuple):
-    """The inputs of a tower, and what fuses them; None: there is only one."""
+class TowerSpec(NamedTuple):
+    """The inputs of a tower and the fusion of these; None for a tower of one input."""
 
     inputs: list[str]
     fusion: nn.Module | None
 
 
-class Alone(Configurable, nn.Module):
-    """A tower of one input is that input."""
+class IdentityFusion(Configurable, nn.Module):
+    """Return the features of the only input."""
 
     def forward(self, features: dict[str, Features]) -> Features:
-        (found,) = features.values()
-        return found
+        (only,) = features.values()
+        return only
 
 
-class Towers(Configurable, nn.Module, Towered):
-    """A token for each tower, the pooled vector of its own fusion; absent where all of its inputs are.
+class TowerFusion(Configurable, nn.Module, Towered):
+    """Fuse the inputs of each tower separately; the result has one token for each tower (Yi et al. 2019).
 
-    Nothing of one tower reaches another's token, so that items' can be computed once, and compared with any user's
-    (task=contrastive; Yi 2019). The pooled vector is for heads: the towers' mean, sum or product, of those
-    that are present, or (mlp) what an MLP makes of all side by side and, of two, their product (He 2017).
-    inputs: their names, in order; towers: name -> {inputs: some of these, fusion: a Fusion of them, which one input
-    alone can do without}; None: each input is one; combine: how the pooled vector is made.
-    Errors: ValueError where an input is in no tower, in two, or unknown, or an option is none of its values.
+    The token of a tower is the pooled vector of its fusion, absent where all inputs of the tower are. Nothing of one
+    tower reaches another's token: the vectors of items can be computed once and compared with those of any user
+    (`task=contrastive`). Heads read the pooled vector, which combines the towers.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        towers: Tower name to `{inputs: [...], fusion: ...}`, such as {user: {inputs: [age, history], fusion: ...},
+            item: {inputs: [title]}}; a tower of one input needs no fusion. None: each input is a tower.
+        combine: Pooled vector: `mean`, `sum` or `product` of the present towers, or `mlp` of all towers side by side
+            and, of two towers, of their product (He et al. 2017).
+
+    Raises:
+        ValueError: If an input is in no tower, in two, or unknown, or an option is none of its values.
     """
 
     def __init__(
@@ -51,12 +59,12 @@ class Towers(Configurable, nn.Module, Towered):
         super().__init__()
         if combine not in COMBINE:
             raise ValueError(f"model.fusion.combine: got '{combine}', wanted one of {', '.join(COMBINE)}")
-        found = check_towers(inputs, {name: {"inputs": [name]} for name in inputs} if towers is None else towers)
-        self.inputs = {name: tower.inputs for name, tower in found.items()}
-        self.towers = nn.ModuleDict({name: tower.fusion or Alone() for name, tower in found.items()})
+        specs = check_towers(inputs, {name: {"inputs": [name]} for name in inputs} if towers is None else towers)
+        self.inputs = {name: tower.inputs for name, tower in specs.items()}
+        self.towers = nn.ModuleDict({name: tower.fusion or IdentityFusion() for name, tower in specs.items()})
         self.combine = combine
         self.mlp = (
-            mlp((len(found) + (len(found) == 2)) * embed_dim, embed_dim, embed_dim, 0.0) if combine == "mlp" else None
+            mlp((len(specs) + (len(specs) == 2)) * embed_dim, embed_dim, embed_dim, 0.0) if combine == "mlp" else None
         )
 
     def forward(self, features: dict[str, Features]) -> Features:
@@ -82,25 +90,29 @@ def product(tokens: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.unsqueeze(-1), tokens, 1.0).prod(1) * mask.any(1, keepdim=True)
 
 
-def check_towers(inputs: Sequence[str], towers: Mapping[str, Mapping[str, Any]]) -> dict[str, Tower]:
-    """Errors: ValueError where they are none, or an input is not in exactly one of them."""
+def check_towers(inputs: Sequence[str], towers: Mapping[str, Mapping[str, Any]]) -> dict[str, TowerSpec]:
+    """Return the towers of a config.
+
+    Raises:
+        ValueError: If a tower is incomplete, or an input is not in exactly one tower.
+    """
     found = {}
     for name, given in towers.items():
         where = f"model.fusion.towers.{name}"
         for key in given:
-            if key not in Tower._fields:
+            if key not in TowerSpec._fields:
                 raise ValueError(f"{where}.{key}: nothing reads it, wanted inputs and fusion")
-        own = list(given.get("inputs") or [])
-        for one in own:
+        members = list(given.get("inputs") or [])
+        for one in members:
             if one not in inputs:
                 raise ValueError(f"{where}.inputs: got '{one}', the data has {', '.join(inputs)}")
         fusion = given.get("fusion")
-        if not own or (len(own) > 1 and fusion is None):
+        if not members or (len(members) > 1 and fusion is None):
             raise ValueError(
-                f"{where}: got the inputs {own} and fusion={fusion}, wanted at least one, and of several what fuses "
-                f"them, as in +model/fusion@{where}.fusion=concat"
+                f"{where}: got the inputs {members} and fusion={fusion}, wanted at least one, and of several what "
+                f"fuses them, as in +model/fusion@{where}.fusion=concat"
             )
-        found[name] = Tower(own, fusion)
+        found[name] = TowerSpec(members, fusion)
     for one in inputs:
         count = sum(one in tower.inputs for tower in found.values())
         if count != 1:

@@ -12,19 +12,30 @@ from mm.types import Features
 
 
 class TransformerFusion(Configurable, nn.Module):
-    """Every token attends to every real token of every input; a learnt class token is the pooled vector.
+    """Fuse the tokens of all inputs with one transformer (single stream, VisualBERT, Li et al. 2019).
 
-    The tokens of the result are those of all inputs, in their order (one stream: VisualBERT, Li 2019).
-    inputs: their names, in order; embed_dim: width of the inputs and of the result.
-    Errors: ValueError where `heads` does not divide `embed_dim`.
+    Every token attends to every real token of every input. The pooled vector is that of a learnt class token. The
+    tokens of the result are those of all inputs, in order.
+
+    Args:
+        inputs: Names of the inputs, in order.
+        embed_dim: Width D of the inputs and of the result.
+        num_layers: Number of transformer layers.
+        num_heads: Number of attention heads; it divides `embed_dim`.
+        dropout: Dropout probability.
+
+    Raises:
+        ValueError: If `num_heads` does not divide `embed_dim`.
     """
 
-    def __init__(self, *, inputs: Sequence[str], embed_dim: int, layers: int = 2, heads: int = 4, dropout: float = 0.0):
+    def __init__(
+        self, *, inputs: Sequence[str], embed_dim: int, num_layers: int = 2, num_heads: int = 4, dropout: float = 0.1
+    ):
         super().__init__()
         self.inputs = list(inputs)
         self.embedding = TokenEmbedding(self.inputs, embed_dim)
         self.class_token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02)
-        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, features: dict[str, Features]) -> Features:

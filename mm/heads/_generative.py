@@ -19,61 +19,77 @@ MAX_LOGITS = 2**26  # logits at a time, where texts are told again: 256 MiB
 
 
 class GenerativeHead(Head):
-    """Tells a text token by token. A child gives `forward`, `next_token_logits` and `generate`.
+    """Base class of heads that generate a text. A subclass gives `forward`, `next_token_logits` and `generate`.
 
-    tokenizer: its folder; begin, end: the tokens around a text; longest: tokens of a text at most, the end included;
-    max_new_tokens: at which writing stops before that; label_smoothing: in training (Szegedy 2016); beams: texts that
-    writing weighs, by their mean log-probability to the power of length_penalty (Wu 2016); sample: draw each token
-    instead, from the most probable ones that make up top_p at a temperature (Holtzman 2020), the same at each call.
-    Errors: ValueError for numbers out of range.
+    Args:
+        tokenizer: Folder of the tokenizer.
+        bos_token_id: Token before every text.
+        eos_token_id: Token after every text.
+        max_length: Largest number of tokens of a text, its end included.
+        max_new_tokens: Number of tokens at which generation stops; None: `max_length` less one.
+        num_beams: Number of texts that beam search keeps; 1 takes the most probable token each time.
+        length_penalty: Exponent of the length by which beam search divides log-probabilities (Wu 2016); below 1 it
+            prefers shorter texts.
+        do_sample: Whether each token is drawn at random; the same call draws the same text.
+        temperature: Divides the logits of tokens that are drawn.
+        top_p: Tokens are drawn from the most probable ones that make up this probability (Holtzman 2020).
+        label_smoothing: Label smoothing of the training loss (Szegedy 2016).
+        weight: Factor on this head's loss among those of several heads.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     def __init__(
         self,
         *,
         tokenizer: str,
-        begin: int,
-        end: int,
-        longest: int,
+        bos_token_id: int,
+        eos_token_id: int,
+        max_length: int,
         max_new_tokens: int | None = None,
-        beams: int = 1,
+        num_beams: int = 1,
         length_penalty: float = 1.0,
-        sample: bool = False,
+        do_sample: bool = False,
         temperature: float = 1.0,
         top_p: float = 1.0,
         label_smoothing: float = 0.0,
         weight: float = 1.0,
     ):
         super().__init__(weight=weight)
-        if any(type(token) is not int for token in (begin, end, longest)):  # true would be compared as a whole tensor
-            raise ValueError(f"got begin={begin}, end={end} and longest={longest}, wanted whole numbers")
-        if beams < 1 or (sample and beams > 1):
-            raise ValueError(f"beams: got {beams}, wanted at least 1, and 1 where sample=true")
-        if max_new_tokens is not None and not 0 < max_new_tokens < longest:
+        # A bool would be compared with a whole tensor.
+        if any(type(number) is not int for number in (bos_token_id, eos_token_id, max_length)):
             raise ValueError(
-                f"max_new_tokens: got {max_new_tokens}, wanted from 1 to the {longest - 1} of a text, or null"
+                f"got bos_token_id={bos_token_id}, eos_token_id={eos_token_id} and max_length={max_length}, wanted "
+                "whole numbers"
+            )
+        if num_beams < 1 or (do_sample and num_beams > 1):
+            raise ValueError(f"num_beams: got {num_beams}, wanted at least 1, and 1 where do_sample=true")
+        if max_new_tokens is not None and not 0 < max_new_tokens < max_length:
+            raise ValueError(
+                f"max_new_tokens: got {max_new_tokens}, wanted from 1 to the {max_length - 1} of a text, or null"
             )
         if temperature <= 0 or not 0 < top_p <= 1 or not 0 <= label_smoothing < 1:
             raise ValueError(
                 f"got temperature={temperature}, top_p={top_p}, label_smoothing={label_smoothing}, wanted a "
                 "temperature above 0, top_p in 0..1 and a smoothing below 1"
             )
-        self.begin, self.end, self.longest = begin, end, longest
+        self.bos_token_id, self.eos_token_id, self.max_length = bos_token_id, eos_token_id, max_length
         self.label_smoothing = label_smoothing
-        own = Path(tokenizer).is_dir()  # a folder has all of it: nothing is asked of a hub
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False, local_files_only=own)
+        local = Path(tokenizer).is_dir()  # a folder has all of it: no hub is asked
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False, local_files_only=local)
         # As transformers' `generate` has it.
         self.options: dict[str, Any] = {
-            "num_beams": beams,
-            "do_sample": sample,
-            "max_new_tokens": max_new_tokens or longest - 1,
+            "num_beams": num_beams,
+            "do_sample": do_sample,
+            "max_new_tokens": max_new_tokens or max_length - 1,
         }
-        self.options |= {"temperature": temperature, "top_p": top_p, "top_k": 0} if sample else {}
-        self.options |= {"length_penalty": length_penalty} if beams > 1 else {}
+        self.options |= {"temperature": temperature, "top_p": top_p, "top_k": 0} if do_sample else {}
+        self.options |= {"length_penalty": length_penalty} if num_beams > 1 else {}
 
     @abstractmethod
     def generate(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """The begin (B, 1), what was read (B, T, D), (B, T) -> ids after the begin (B, up to longest)"""
+        """The begin (B, 1), what was read (B, T, D), (B, T) -> ids after the begin (B, up to max_length)"""
 
     @abstractmethod
     def next_token_logits(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
@@ -81,17 +97,20 @@ class GenerativeHead(Head):
 
     def decoder_input(self, target: Tensor | None, like: Tensor) -> Tensor:
         """What each next token follows: the begin, and the tokens before it; without a target the begin. -> (B, U)"""
-        first = torch.full((len(like), 1), self.begin, device=like.device)
+        first = torch.full((len(like), 1), self.bos_token_id, device=like.device)
         if target is None:
             return first
-        return torch.cat([first, target[:, :-1].masked_fill(target[:, :-1] == IGNORE, self.end)], dim=1)
+        return torch.cat([first, target[:, :-1].masked_fill(target[:, :-1] == IGNORE, self.eos_token_id)], dim=1)
 
     def loss(self, prediction: Text, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
         """(B, U, V), (B, U) -> sum over the tokens of labelled rows that have something to read, their count"""
         target = target.masked_fill(~fused.mask.any(1, keepdim=True), IGNORE)
-        how: Any = {"ignore_index": IGNORE, "reduction": "sum"}
-        how |= {"label_smoothing": self.label_smoothing if self.training else 0.0}
-        return F.cross_entropy(prediction.logits.flatten(0, 1), target.flatten(), **how), (target != IGNORE).sum()
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = F.cross_entropy(
+            prediction.logits.flatten(0, 1), target.flatten(), ignore_index=IGNORE, reduction="sum",
+            label_smoothing=smoothing,
+        )  # fmt: skip
+        return total, (target != IGNORE).sum()
 
     @torch.no_grad()
     def decode(self, prediction: Text, fused: Features, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
@@ -108,7 +127,7 @@ class GenerativeHead(Head):
 
     def likelihood(self, prediction: Text, written: Tensor) -> tuple[Tensor, Tensor]:
         """Of texts as they would be learnt, up to their first end: log-probability, tokens. (B, U) -> (B,), (B,)"""
-        over = (written == self.end).cumsum(1) - (written == self.end).long() > 0
+        over = (written == self.eos_token_id).cumsum(1) - (written == self.eos_token_id).long() > 0
         target = written.masked_fill(over, IGNORE)
         size = max(1, MAX_LOGITS // (written.shape[1] * prediction.logits.shape[-1]))
         parts = zip(prediction.memory.split(size), prediction.mask.split(size), target.split(size), strict=True)

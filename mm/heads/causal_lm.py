@@ -22,16 +22,18 @@ HERE = "{input}"  # where in the prompt the projected tokens stand
 class Projection(nn.Module):
     """Fused tokens -> prefix tokens of the language model's width.
 
-    kind: linear or mlp, token by token (Liu 2023); queries: so many learnt tokens, which attend to all (Li 2023).
+    kind: "linear" or "mlp" project token by token (Liu 2023); "queries": `num_queries` learnt tokens attend to all
+    tokens (Li 2023).
     """
 
-    def __init__(self, kind: str, dim: int, width: int, queries: int):
+    def __init__(self, kind: str, dim: int, width: int, num_queries: int):
         super().__init__()
-        if kind not in PROJECTIONS or queries < 1:
+        if kind not in PROJECTIONS or num_queries < 1:
             raise ValueError(
-                f"projection: got '{kind}' and queries={queries}, wanted one of {', '.join(PROJECTIONS)}, and a query"
+                f"projection: got '{kind}' and num_queries={num_queries}, wanted one of {', '.join(PROJECTIONS)}, and "
+                "at least 1 query"
             )
-        self.queries = nn.Parameter(torch.randn(1, queries, dim) * 0.02) if kind == "queries" else None
+        self.queries = nn.Parameter(torch.randn(1, num_queries, dim) * 0.02) if kind == "queries" else None
         self.block = TransformerBlock(dim, 1) if kind == "queries" else None
         wide = [nn.Linear(dim, width)] if kind != "mlp" else [nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width)]
         self.out = nn.Sequential(*wide)
@@ -45,41 +47,52 @@ class Projection(nn.Module):
 
 
 class CausalLMHead(GenerativeHead):
-    """Any causal language model of transformers, which reads the fused tokens as a prefix (Frozen, Tsimpoukelli 2021).
+    """Generate an answer with a causal language model that reads the fused tokens as a prefix (Tsimpoukelli 2021).
 
-    pretrained: its folder or hub name; config: or, for random weights, its fields with `model_type`, their deviation
-    (`initializer_range`) one over the root of the width where it is not given; prompt: what it reads, the projected
-    tokens where {input} stands, and the begin behind it; projection, queries: see Projection; the loss is of the answer
-    alone; vocabulary: the tokenizer's tokens; the rest: as in GenerativeHead. Padding lies within the prompt: it has no
-    influence on models that leave masked places out, as nearly all do, but mpt and mamba.
-    Errors: ValueError where there is not exactly one source, the prompt has not exactly one {input} or unknown words,
-    the tokenizer is not the pretrained model's, a row is too long for it, or a number is out of range.
+    The model is any causal language model of transformers. The loss is that of the answer alone. Padding lies within
+    the prompt: it has no influence on models that ignore masked tokens, as nearly all do, except mpt and mamba.
+
+    Args:
+        vocab_size: Number of tokens of the tokenizer.
+        embed_dim: Width D of the fused features.
+        pretrained: Folder or hub name of the language model, whose tokenizer `target_codec.tokenizer` has to be.
+        config: The model's configuration instead, for random weights, such as {model_type: llama, hidden_size: 128};
+            `initializer_range` is one over the root of the width where it is not given.
+        prompt: The text that the model reads; the projected tokens stand at {input}.
+        projection: How the fused tokens get the model's width: "linear", "mlp", or "queries".
+        num_queries: Number of learnt queries of `projection="queries"`.
+        **generation: The arguments of `GenerativeHead`.
+
+    Raises:
+        ValueError: If there is not exactly one of `pretrained` and `config`, the prompt has not exactly one {input} or
+            unknown words, the tokenizer is not the pretrained model's, a row is too long for the model, or a number
+            is out of range.
     """
 
     def __init__(
         self,
         *,
-        vocabulary: int,
+        vocab_size: int,
         embed_dim: int,
         pretrained: str | None,
         config: Mapping[str, Any] | None,
         prompt: str = HERE,
         projection: str = "mlp",
-        queries: int = 16,
-        **how: Any,
+        num_queries: int = 16,
+        **generation: Any,
     ):
-        super().__init__(**how)
+        super().__init__(**generation)
         if prompt.count(HERE) != 1:
             raise ValueError(f"prompt: got '{prompt}', wanted one {HERE} in it, where what was read stands")
-        self.lm, self.architecture = language_model(pretrained, config, vocabulary, self.tokenizer)
-        self.project = Projection(projection, embed_dim, self.lm.get_input_embeddings().embedding_dim, queries)
+        self.lm, self.architecture = language_model(pretrained, config, vocab_size, self.tokenizer)
+        self.project = Projection(projection, embed_dim, self.lm.get_input_embeddings().embedding_dim, num_queries)
         around = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in prompt.split(HERE)]
         self.ahead, self.behind = around
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in [*self.ahead, *self.behind]:
             raise ValueError(
                 f"prompt: the tokenizer does not know all of '{prompt}'; it was trained on the answers: choose "
-                "reads.tokenizer=bpe, which reads bytes, or words of the answers"
+                "target_codec.tokenizer=bpe, which reads bytes, or words of the answers"
             )
         most = getattr(self.lm.config, "max_position_embeddings", None)
         least = (
@@ -134,12 +147,12 @@ class CausalLMHead(GenerativeHead):
     def generate(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         whole, real = self.prompted(memory, mask, first)
         self.check_length(real, self.options["max_new_tokens"] - 1)  # the last one is not read
-        ends = {"eos_token_id": self.end, "pad_token_id": self.end}
+        ends = {"eos_token_id": self.eos_token_id, "pad_token_id": self.eos_token_id}
         return self.lm.generate(inputs_embeds=whole, attention_mask=real.long(), **ends, **self.options)
 
 
 def language_model(
-    pretrained: str | None, config: Mapping[str, Any] | None, vocabulary: int, tokenizer: Any
+    pretrained: str | None, config: Mapping[str, Any] | None, vocab_size: int, tokenizer: Any
 ) -> tuple[Any, dict[str, Any]]:
     """-> the model, and the arguments that build it again without its source of weights"""
     if (pretrained is None) == (config is None):
@@ -153,10 +166,10 @@ def language_model(
         if AutoTokenizer.from_pretrained(pretrained, trust_remote_code=False).get_vocab() != tokenizer.get_vocab():
             raise ValueError(
                 f"the language model of {pretrained} has a tokenizer of its own; write with it, as "
-                f"model.heads.target.reads.tokenizer={pretrained}"
+                f"model.heads.target.target_codec.tokenizer={pretrained}"
             )
     else:
-        plain = json.loads(json.dumps(config, default=dict)) | {"vocab_size": vocabulary}
+        plain = json.loads(json.dumps(config, default=dict)) | {"vocab_size": vocab_size}
         if plain.get("model_type") not in CONFIG_MAPPING:
             got = str(plain.get("model_type"))
             raise ValueError(f"config.model_type: transformers has no '{got}'{near(got, list(CONFIG_MAPPING))}")
@@ -167,5 +180,5 @@ def language_model(
         model = AutoModelForCausalLM.from_config(wanted, dtype=torch.float32, trust_remote_code=False)
     model.generation_config = GenerationConfig()  # what is not in this model's own config would be lost with it
     kept = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
-    kept["vocab_size"] = vocabulary if pretrained is None else model.config.vocab_size
+    kept["vocab_size"] = vocab_size if pretrained is None else model.config.vocab_size
     return model, {"pretrained": None, "config": kept}

@@ -13,10 +13,19 @@ from mm.types import IGNORE, Features
 
 
 class CTCHead(Head):
-    """A symbol, or none, of each of the anchor's tokens; their order is learnt, their places are not (Graves 2006).
+    """Predict a symbol, or a blank, for each token of an input by connectionist temporal classification (Graves 2006).
 
-    classes: letters or words; separator: what stands between them; input: the anchor's name; beam: prefixes that
-    decoding keeps, 1 takes the best symbol of each token. Errors: ValueError for a beam below 1.
+    Args:
+        classes: The symbols: characters or words.
+        input: Name of the input whose tokens are read.
+        separator: The text between two symbols.
+        embed_dim: Width D of the fused features.
+        beam_width: Number of prefixes that beam search keeps; 1 takes the best symbol of each token.
+        dropout: Applied to the tokens.
+        weight: Factor on this head's loss among those of several heads.
+
+    Raises:
+        ValueError: If `beam_width` is below 1.
     """
 
     def __init__(
@@ -26,15 +35,15 @@ class CTCHead(Head):
         input: str,
         separator: str,
         embed_dim: int,
-        beam: int = 1,
+        beam_width: int = 1,
         dropout: float = 0.0,
         weight: float = 1.0,
     ):
         super().__init__(classes=classes, input=input, weight=weight)
-        if beam < 1:
-            raise ValueError(f"beam: got {beam}, wanted at least 1")
+        if beam_width < 1:
+            raise ValueError(f"beam_width: got {beam_width}, wanted at least 1")
         self.separator = separator
-        self.beam = beam
+        self.beam_width = beam_width
         self.drop = nn.Dropout(dropout)
         self.linear = nn.Linear(embed_dim, len(self.classes) + 1)
 
@@ -73,4 +82,4 @@ class CTCHead(Head):
 
     @property
     def decoding(self) -> Decoding:
-        return replace(super().decoding, separator=self.separator, beam_width=self.beam)
+        return replace(super().decoding, separator=self.separator, beam_width=self.beam_width)

@@ -19,17 +19,18 @@ HALF = 0.1  # of a picture's side: how far a box reaches to each side of its tok
 SCALE = 1000.0  # torchvision adds 1e-7 to areas, which is small beside those of a picture this wide
 
 
-def assign(boxes: Tensor, real: Tensor, position: Tensor, mask: Tensor, nearest: int) -> Tensor:
-    """Which object each token has to tell. (B, N, 4), (B, N), (B, T, 2) of (y, x), (B, T) -> (B, T), -1 for none
+def assign(boxes: Tensor, real: Tensor, position: Tensor, mask: Tensor, top_k: int) -> Tensor:
+    """Assign an object to each token. (B, N, 4), (B, N), (B, T, 2) of (y, x), (B, T) -> (B, T), -1 for none
 
-    Every object has the tokens nearest to its centre, by its own width and height, that lie in it (the first step of
-    ATSS, Zhang 2020), and the very nearest wherever that lies; a token of several tells the smallest (Tian 2019).
+    An object has the `top_k` tokens nearest to its centre, measured by its width and height, that lie in it (the first
+    step of ATSS, Zhang 2020), and the nearest token wherever that lies. A token of several objects predicts the
+    smallest (Tian 2019).
     """
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-9)  # (B, N, 2)
     centre = (boxes[..., 2:] + boxes[..., :2]) / 2
     offset = (position.flip(-1).unsqueeze(1) - centre.unsqueeze(2)) / sides.unsqueeze(2)  # (B, N, T, 2)
     distance = offset.abs().amax(-1).masked_fill(~mask.unsqueeze(1), torch.inf)  # below 0.5 within the box
-    closest, order = distance.topk(min(nearest, distance.shape[-1]), dim=-1, largest=False)
+    closest, order = distance.topk(min(top_k, distance.shape[-1]), dim=-1, largest=False)
     inside = closest < 0.5
     inside[..., 0] = closest[..., 0] < torch.inf
     owns = torch.zeros_like(distance, dtype=torch.bool).scatter(-1, order, inside) & real.unsqueeze(-1)
@@ -39,14 +40,27 @@ def assign(boxes: Tensor, real: Tensor, position: Tensor, mask: Tensor, nearest:
 
 
 class DetectionHead(Head):
-    """Objects told by each of the anchor's tokens, whose positions are its places in the picture (FCOS, Tian 2019).
+    """Predict the objects of a picture from each of its tokens (FCOS, Tian 2019).
 
-    A token near the middle of an object tells its class (focal loss, Lin 2017), how far it reaches to the four sides
-    (GIoU loss, Rezatofighi 2019), and, in place of centre-ness, the IoU of the box it tells (Zhang 2021); the score is
-    the geometric mean of class and IoU. classes: their names; input: the anchor's name; layers: hidden ones of each of
-    the two branches; nearest: tokens that learn an object; threshold: score from which a box is told; overlap: IoU from
-    which, of two boxes of one class, the one of the lower score is left out; most: boxes of a picture, those below the
-    threshold included, which count for average precision. Errors: ValueError for numbers out of range.
+    A token near the centre of an object predicts its class (focal loss, Lin 2017), the distances to its four sides
+    (GIoU loss, Rezatofighi 2019), and, instead of centre-ness, the IoU of the predicted box (Zhang 2021). The score of
+    a box is the geometric mean of class probability and IoU.
+
+    Args:
+        classes: Names of the classes.
+        input: Name of the input whose tokens predict the objects.
+        embed_dim: Width D of the fused features.
+        num_layers: Number of hidden layers of each of the two branches.
+        top_k: Number of tokens that learn an object, those nearest to its centre (ATSS, Zhang 2020).
+        score_threshold: Score from which a box is predicted.
+        nms_iou_threshold: IoU from which the box with the lower score of two boxes of one class is dropped.
+        max_detections: Largest number of boxes of a picture, those below `score_threshold` included, which count for
+            average precision.
+        dropout: Applied to the hidden layers.
+        weight: Factor on this head's loss among those of several heads.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     def __init__(
@@ -55,27 +69,31 @@ class DetectionHead(Head):
         classes: Sequence[str],
         input: str,
         embed_dim: int,
-        layers: int = 1,
-        nearest: int = 9,
-        threshold: float = 0.5,
-        overlap: float = 0.6,
-        most: int = 100,
+        num_layers: int = 1,
+        top_k: int = 9,
+        score_threshold: float = 0.5,
+        nms_iou_threshold: float = 0.6,
+        max_detections: int = 100,
         dropout: float = 0.0,
         weight: float = 1.0,
     ):
         super().__init__(classes=classes, input=input, weight=weight)
-        for name, value, low in (("layers", layers, 0), ("nearest", nearest, 1), ("most", most, 1)):
+        for name, value, low in (
+            ("num_layers", num_layers, 0),
+            ("top_k", top_k, 1),
+            ("max_detections", max_detections, 1),
+        ):
             if value < low:
                 raise ValueError(f"{name}: got {value}, wanted at least {low}")
-        for name, value in (("threshold", threshold), ("overlap", overlap)):
+        for name, value in (("score_threshold", score_threshold), ("nms_iou_threshold", nms_iou_threshold)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}: got {value}, wanted a number from 0 to 1")
-        self.nearest = nearest
-        self.threshold = threshold
-        self.overlap = overlap
-        self.most = most
-        self.what = branch(embed_dim, layers, dropout)
-        self.where = branch(embed_dim, layers, dropout)
+        self.top_k = top_k
+        self.score_threshold = score_threshold
+        self.nms_iou_threshold = nms_iou_threshold
+        self.max_detections = max_detections
+        self.what = branch(embed_dim, num_layers, dropout)
+        self.where = branch(embed_dim, num_layers, dropout)
         self.label = nn.Linear(embed_dim, len(self.classes))
         self.reach = nn.Linear(embed_dim, 4)  # logarithms of the distances to left, top, right, bottom
         self.fit = nn.Linear(embed_dim, 1)
@@ -102,7 +120,7 @@ class DetectionHead(Head):
         kind, boxes = target[rows, :, 0], target[rows, :, 1:].nan_to_num()
         scores, quality, told = (x[rows] for x in prediction)
         mask = fused.mask[rows]
-        which = assign(boxes, kind >= 0, fused.position[rows].float(), mask, self.nearest)  # (R, T)
+        which = assign(boxes, kind >= 0, fused.position[rows].float(), mask, self.top_k)  # (R, T)
         row, token = (which >= 0).nonzero(as_tuple=True)
         own = which[row, token]
         wanted = torch.zeros_like(scores)
@@ -119,9 +137,9 @@ class DetectionHead(Head):
     def decoding(self) -> Decoding:
         return replace(
             super().decoding,
-            threshold=self.threshold,
-            nms_iou_threshold=self.overlap,
-            max_detections=self.most,
+            threshold=self.score_threshold,
+            nms_iou_threshold=self.nms_iou_threshold,
+            max_detections=self.max_detections,
         )
 
 

@@ -13,40 +13,51 @@ from mm.types import Features
 
 
 class Seq2SeqHead(GenerativeHead):
-    """A decoder that attends to the fused tokens, pre-norm as mBART's (Vaswani 2017, Liu 2020), by transformers.
+    """Generate a text with a decoder that attends to the fused tokens (Vaswani 2017).
 
-    vocabulary: the tokenizer's tokens; the rest: as in GenerativeHead.
-    Errors: ValueError for numbers out of range, or a text that is longer than what is written at most.
+    The decoder is mBART's of transformers, with layer norms before the layers (Liu 2020).
+
+    Args:
+        vocab_size: Number of tokens of the tokenizer.
+        embed_dim: Width D of the fused features and of the decoder.
+        num_layers: Number of decoder layers.
+        num_heads: Number of attention heads; it divides `embed_dim`.
+        dropout: Dropout probability of the decoder.
+        **generation: The arguments of `GenerativeHead`.
+
+    Raises:
+        ValueError: If a number is out of range, or a text is longer than `max_length`.
     """
 
     def __init__(
         self,
         *,
-        vocabulary: int,
+        vocab_size: int,
         embed_dim: int,
-        layers: int = 3,
-        heads: int = 4,
+        num_layers: int = 3,
+        num_heads: int = 4,
         dropout: float = 0.1,
-        **how: Any,
+        **generation: Any,
     ):
-        super().__init__(**how)
-        if embed_dim % heads:
-            raise ValueError(f"heads: got {heads}, which does not divide the width {embed_dim}")
+        super().__init__(**generation)
+        if embed_dim % num_heads:
+            raise ValueError(f"num_heads: got {num_heads}, which does not divide the width {embed_dim}")
         self.decoder: Any = MBartForCausalLM(
             MBartConfig(
-                vocab_size=vocabulary, d_model=embed_dim, decoder_layers=layers, decoder_attention_heads=heads,
-                decoder_ffn_dim=4 * embed_dim, dropout=dropout, max_position_embeddings=self.longest,
-                scale_embedding=True, pad_token_id=self.end, bos_token_id=self.begin, eos_token_id=self.end,
+                vocab_size=vocab_size, d_model=embed_dim, decoder_layers=num_layers, decoder_attention_heads=num_heads,
+                decoder_ffn_dim=4 * embed_dim, dropout=dropout, max_position_embeddings=self.max_length,
+                scale_embedding=True, pad_token_id=self.eos_token_id, bos_token_id=self.bos_token_id,
+                eos_token_id=self.eos_token_id,
                 forced_eos_token_id=None, encoder_layers=0, is_encoder_decoder=False, init_std=embed_dim**-0.5,
             )
         )  # fmt: skip
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Text:
         """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
-        if target is not None and target.shape[1] > self.longest:
+        if target is not None and target.shape[1] > self.max_length:
             raise ValueError(
-                f"longest: got {self.longest} tokens, but a text to write has {target.shape[1]}; leave it out, and set "
-                "reads.max_length"
+                f"max_length: got {self.max_length} tokens, but a text to write has {target.shape[1]}; leave it "
+                "out, and set target_codec.max_length"
             )
         return Text(self.next_token_logits(fused.tokens, fused.mask, target), fused.tokens, fused.mask)
 

@@ -13,24 +13,41 @@ from mm.types import IGNORE, Features
 
 
 class SpanHead(Head):
-    """Where an answer begins and ends, by two logits for each of the anchor's tokens, as BERT does (Devlin 2019).
+    """Predict where an answer begins and ends, by two logits for each token of an input, as BERT does (Devlin 2019).
 
-    No answer competes as one more place, as for SQuAD 2 (Rajpurkar 2018); of several answers the sum of their
-    probabilities is learnt (Clark 2018). input: the anchor's name; longest: tokens of an answer; best: how many are
-    told. Errors: ValueError for numbers out of range.
+    "No answer" is one more position, as for SQuAD 2 (Rajpurkar 2018). Of several right answers the sum of their
+    probabilities is learnt (Clark 2018).
+
+    Args:
+        input: Name of the input that holds the answers.
+        embed_dim: Width D of the fused features.
+        max_answer_length: Largest number of tokens of an answer.
+        n_best: Number of answers that a prediction lists.
+        dropout: Applied to the tokens and to the pooled vector.
+        weight: Factor on this head's loss among those of several heads.
+
+    Raises:
+        ValueError: If a number is below 1.
     """
 
     per_window = True  # its loss counts windows, each of which has or lacks an answer
 
     def __init__(
-        self, *, input: str, embed_dim: int, longest: int = 64, best: int = 3, dropout: float = 0.0, weight: float = 1.0
+        self,
+        *,
+        input: str,
+        embed_dim: int,
+        max_answer_length: int = 64,
+        n_best: int = 3,
+        dropout: float = 0.0,
+        weight: float = 1.0,
     ):
         super().__init__(input=input, weight=weight)
-        for name, value in (("longest", longest), ("best", best)):
+        for name, value in (("max_answer_length", max_answer_length), ("n_best", n_best)):
             if value < 1:
                 raise ValueError(f"{name}: got {value}, wanted at least 1")
-        self.longest = longest
-        self.best = best
+        self.max_answer_length = max_answer_length
+        self.n_best = n_best
         self.drop = nn.Dropout(dropout)
         self.linear = nn.Linear(embed_dim, 2)
         self.none = nn.Linear(embed_dim, 2)
@@ -55,4 +72,4 @@ class SpanHead(Head):
 
     @property
     def decoding(self) -> Decoding:
-        return replace(super().decoding, max_answer_length=self.longest, n_best=self.best)
+        return replace(super().decoding, max_answer_length=self.max_answer_length, n_best=self.n_best)

@@ -25,12 +25,12 @@ class Tabular(Modality):
         return json.dumps(raw, ensure_ascii=False, default=str)
 
     def random_input(self, spec: InputSpec, rows: int = 4) -> tuple[Tensor, Tensor]:
-        mask = self.random_mask(spec, rows, 2 * len(spec.sizes or ()))
+        mask = self.random_mask(spec, rows, 2 * len(spec.cardinalities or ()))
         return self.random_values(spec, rows, mask.shape[1]) * mask.unsqueeze(-1), mask
 
     def random_values(self, spec: InputSpec, rows: int, longest: int) -> Tensor:
         """Return cells of a table, columns in their order, the first row's all of them twice. (B, T, 3)"""
-        sizes = torch.tensor(spec.sizes)
+        sizes = torch.tensor(spec.cardinalities)
         column = torch.randint(len(sizes), (rows, longest)).sort(1).values
         column[0] = torch.arange(longest) * len(sizes) // longest
         place = (torch.rand(rows, longest) * sizes[column]).long()

@@ -52,7 +52,7 @@ class Text(Modality):
         from mm.transforms.text.tokens import Tokens
 
         usual = InputSpec(modality=self.name, tokenizer="bytes", max_length=MAX_LENGTH)
-        return Tokens(**self.filled(data, need or usual, "tokenizer", "markers", "max_length") | settings)
+        return Tokens(**self.filled(data, need or usual, "tokenizer", "marker_tokens", "max_length") | settings)
 
     def preview(self, raw: Any, x: Tensor, mask: Tensor, transform: Transform) -> str:
         return raw if isinstance(raw, str) else ", ".join(raw)
@@ -69,4 +69,4 @@ class Text(Modality):
 
     def random_input(self, spec: InputSpec, rows: int = 4) -> tuple[Tensor, Tensor]:
         mask = self.random_mask(spec, rows, 12)
-        return with_markers(torch.randint(1, 257, tuple(mask.shape)), spec.markers) * mask, mask
+        return with_markers(torch.randint(1, 257, tuple(mask.shape)), spec.marker_tokens) * mask, mask

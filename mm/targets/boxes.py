@@ -18,16 +18,23 @@ from mm.types import EncodedInput, EncodedTarget, TargetData
 
 NOTHING = -1.0  # in place of a class: the picture has no object
 WANTED = 'wanted a list of {"label": "cat", "box": [x0, y0, x1, y1]}, in pixels of the picture'
-ON_FLAT = ("refuse", "drop")
+DEGENERATE_BOXES = ("error", "drop")
 
 
 class BoxTarget(Configurable):
-    """A cell is a list of {label, box: [x0, y0, x1, y1]}, or its JSON text; an empty list: there is nothing.
+    """Encode the objects of a picture: a list of {label, box: [x0, y0, x1, y1]}, or its JSON text.
 
-    Boxes are in pixels of the picture as it lies in its file, turned upright, from its top left corner. input: which
-    picture; flat: what to do with a box without width or height: refuse its row, or drop the box alone, which is told;
-    visible: part of a box's area that the picture, cropped or enlarged, has to show, else the object counts as not
-    there. Errors: ValueError for other options.
+    Boxes are in pixels of the picture as its file has it, turned upright, from its top left corner. An empty list means
+    that there is no object; an empty cell is unlabelled.
+
+    Args:
+        input: Name of the input that holds the pictures.
+        degenerate_boxes: What is done about a box without width or height: "error" makes it a fault of its row, "drop"
+            leaves out the box alone and reports how many.
+        min_visibility: Part of a box's area that an augmented picture has to show; else its object is left out.
+
+    Raises:
+        ValueError: If an option is something else.
     """
 
     kind = "boxes"
@@ -40,14 +47,15 @@ class BoxTarget(Configurable):
         [{"label": "cat", "box": [60, 20, 100, 50]}],
     )
 
-    def __init__(self, input: str, flat: str = "refuse", visible: float = 0.3):
-        if flat not in ON_FLAT:
-            raise ValueError(f"reads.flat: got '{flat}', wanted one of {', '.join(ON_FLAT)}")
-        if not 0 <= visible <= 1:
-            raise ValueError(f"reads.visible: got {visible}, wanted a part of a box, from 0 to 1")
+    def __init__(self, input: str, degenerate_boxes: str = "error", min_visibility: float = 0.3):
+        if degenerate_boxes not in DEGENERATE_BOXES:
+            wanted = ", ".join(DEGENERATE_BOXES)
+            raise ValueError(f"target_codec.degenerate_boxes: got '{degenerate_boxes}', wanted one of {wanted}")
+        if not 0 <= min_visibility <= 1:
+            raise ValueError(f"target_codec.min_visibility: got {min_visibility}, wanted a part of a box, from 0 to 1")
         self.input = input
-        self.flat = flat
-        self.visible = visible
+        self.degenerate_boxes = degenerate_boxes
+        self.min_visibility = min_visibility
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> of every row (objects, 5) float32, class and x0, y0, x1, y1; one of NOTHING, or of NaN where unlabelled"""
@@ -82,10 +90,10 @@ class BoxTarget(Configurable):
     def refuse_flat(self, objects: Sequence[tuple[str, Sequence[float]]]) -> None:
         """Errors: ValueError for a box without area, unless such are dropped."""
         for place, (label, box) in enumerate(objects):
-            if area(box) <= 0 and self.flat == "refuse":
+            if area(box) <= 0 and self.degenerate_boxes == "error":
                 raise ValueError(
                     f"box {place} ('{label}') has no area: got {plain(box)}, wanted x0 < x1 and y0 < y1; to leave out "
-                    "such a box alone, set model.heads.NAME.reads.flat=drop"
+                    "such a box alone, set model.heads.NAME.target_codec.degenerate_boxes=drop"
                 )
 
     def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
@@ -108,7 +116,7 @@ class BoxTarget(Configurable):
         corners = torch.cat([corners.amin(1), corners.amax(1)], dim=1)  # mirrored, the ends change places
         shown = corners.clamp(0, 1)
         part = (shown[:, 2:] - shown[:, :2]).prod(1) / (corners[:, 2:] - corners[:, :2]).prod(1)
-        keep = (part > 0) & (part >= self.visible)
+        keep = (part > 0) & (part >= self.min_visibility)
         aligned = torch.cat([target[:, :1], shown], dim=1)[keep]
         return [aligned if len(aligned) else nothing()]
 

@@ -15,20 +15,28 @@ from mm.types import IGNORE, EncodedTarget, TargetData
 
 
 class MultilabelTarget(Configurable):
-    """A cell is the names of the labels that a row has, separated, or a list of them; an empty one is unlabelled.
+    """Encode a cell of several labels, or a list of labels, as 1 for each label of the row and 0 for the others.
 
-    A lone separator, or a list without elements, says that the row has none of the labels; unlabelled: how a cell may
-    say that it is, such as "(no genres listed)". Errors: ValueError for an empty separator.
+    An empty cell is unlabelled. A lone separator, or a list without elements, means that the row has no label.
+
+    Args:
+        separator: The text between two labels of a cell.
+        empty_value: Another text of a cell that means unlabelled, such as "(no genres listed)".
+
+    Raises:
+        ValueError: If the separator is empty.
     """
 
     kind = "labels"
     examples = ("zero|one", "one", "|", "two|zero", "two", "one|two")
 
-    def __init__(self, separator: str = "|", unlabelled: str | None = None):
+    def __init__(self, separator: str = "|", empty_value: str | None = None):
         if not separator:
-            raise ValueError("reads.separator: got an empty text, wanted what stands between labels, such as '|'")
+            raise ValueError(
+                "target_codec.separator: got an empty text, wanted what stands between labels, such as '|'"
+            )
         self.separator = separator
-        self.unlabelled = None if unlabelled is None else label_of(unlabelled)
+        self.empty_value = None if empty_value is None else label_of(empty_value)
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
         """-> (N, C) int64, 1 where the row has the label"""
@@ -38,7 +46,7 @@ class MultilabelTarget(Configurable):
             got = f"one label, '{classes[0]}'," if classes else "no label"
             raise ValueError(
                 f"got {got} in all training rows, wanted two or more; choose model/heads=classification with a class "
-                "for the rows without it, or reads.separator"
+                "for the rows without it, or target_codec.separator"
             )
         index = ClassIndex(classes)
         targets, faults = torch.full((len(rows), len(classes)), IGNORE), {}
@@ -60,7 +68,7 @@ class MultilabelTarget(Configurable):
         if isinstance(cell, list | tuple):
             return [label_of(name) for name in cell if label_of(name)]
         text = label_of(cell)
-        if text in ("", self.unlabelled):
+        if text in ("", self.empty_value):
             return None
         return [name.strip() for name in text.split(self.separator) if name.strip()]
 

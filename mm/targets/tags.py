@@ -31,7 +31,7 @@ class TagTarget(Configurable):
 
     def __init__(self, input: str, scheme: str = "bio"):
         if scheme not in SCHEMES:
-            raise ValueError(f"reads.scheme: got '{scheme}', wanted one of {', '.join(SCHEMES)}")
+            raise ValueError(f"target_codec.scheme: got '{scheme}', wanted one of {', '.join(SCHEMES)}")
         self.input = input
         self.scheme = scheme
 
@@ -110,11 +110,13 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
         if tag != "O" and (letter not in letters or letter == "O" or not kind):
             wanted = listing(["O", *(f"{x}-TYPE" for x in letters.replace("O", ""))])
             raise ValueError(
-                f"got the tag '{tag}', wanted {wanted}; its scheme is model.heads.NAME.reads.scheme, plain for tags "
-                "that are no entities, such as parts of speech"
+                f"got the tag '{tag}', wanted {wanted}; its scheme is model.heads.NAME.target_codec.scheme, plain for "
+                "tags that are no entities, such as parts of speech"
             )
         if scheme != "iob1" and letter in "IE" and not inside:
-            other = "set model.heads.NAME.reads.scheme=iob1, by which it begins one, or " if scheme == "bio" else ""
+            other = (
+                "set model.heads.NAME.target_codec.scheme=iob1, by which it begins one, or " if scheme == "bio" else ""
+            )
             raise ValueError(f"got the tag '{tag}' where no '{kind}' goes before; {other}mend the tags")
         begins = letter in "BS" or (scheme == "iob1" and not inside)
         found.append(tag if tag == "O" else f"{'B' if begins else 'I'}-{kind}")

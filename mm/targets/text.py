@@ -16,22 +16,28 @@ from mm.types import IGNORE, EncodedTarget, TargetData
 
 
 class TextTarget(Configurable):
-    """A cell is a text; its tokens are told one after the other, and then that it ends.
+    """Encode a text as tokens, with a token for its end.
 
-    tokenizer: bpe, wordpiece or unigram, trained on the training rows' texts to at most `vocabulary` tokens and kept
-    below `folder`, or a tokenizer's folder or hub name; max_length: tokens of a text, its end included: a longer one is
-    refused where it is learnt from, and elsewhere its tokens are truncated, but it is measured whole. Errors:
-    ValueError where the tokenizer has no token for the end.
+    Args:
+        tokenizer: "bpe", "wordpiece" or "unigram", trained on the texts of the training rows; or a tokenizer's folder
+            or hub name.
+        vocab_size: Largest number of tokens of a tokenizer that is trained.
+        max_length: Largest number of tokens of a text, its end included. A longer text of a training row is a fault of
+            its row; elsewhere its tokens are truncated, but metrics compare the whole text.
+        folder: Folder for trained tokenizers.
+
+    Raises:
+        ValueError: If `max_length` is below 2, or the tokenizer has no token for the end of a text.
     """
 
     kind = "text"
     examples = ("a dog runs", "two cats", "a dog", "cats run", "two dogs sleep")
 
-    def __init__(self, tokenizer: str, vocabulary: int, max_length: int, folder: str = ".cache/tokenizers"):
+    def __init__(self, tokenizer: str, vocab_size: int, max_length: int, folder: str = ".cache/tokenizers"):
         if max_length < 2:
-            raise ValueError(f"reads.max_length: got {max_length}, wanted at least 2 tokens")
+            raise ValueError(f"target_codec.max_length: got {max_length}, wanted at least 2 tokens")
         self.tokenizer = tokenizer
-        self.vocabulary = vocabulary
+        self.vocab_size = vocab_size
         self.max_length = max_length
         self.folder = Path(folder)
 
@@ -41,7 +47,7 @@ class TextTarget(Configurable):
         name = self.tokenizer if known is None else known.facts["tokenizer"]
         if name in TOKENIZER_KINDS:
             learnt = [texts[row] for row in np.flatnonzero(train) if texts[row]]
-            name = str(train_cached_tokenizer(learnt, name, self.vocabulary, self.folder))
+            name = str(train_cached_tokenizer(learnt, name, self.vocab_size, self.folder))
         tokenizer = load_tokenizer(name)
         begin, end = ends(tokenizer, name)
         plain = [text.encode(errors="replace").decode() for text in texts]
@@ -56,17 +62,17 @@ class TextTarget(Configurable):
             elif len(values[row]) > self.max_length and known is None and train[row]:
                 faults[row] = (
                     f"the text to write has {len(ids)} tokens and an end, at most {self.max_length} are written; raise "
-                    "reads.max_length of its head, or shorten it"
+                    "target_codec.max_length of its head, or shorten it"
                 )
             values[row] = torch.tensor([IGNORE]) if row in faults else values[row][: self.max_length]
         cut = [row for row, ids in enumerate(found["input_ids"]) if len(ids) >= self.max_length and row not in faults]
         if cut:
             say(
                 f"texts to write of more than {self.max_length} tokens: {len(cut)}, which no model of "
-                "reads.max_length can write; they are measured whole"
+                "target_codec.max_length can write; they are measured whole"
             )
-        facts = {"tokenizer": name, "vocabulary": len(tokenizer), "begin": begin, "end": end}
-        data = TargetData(kind=self.kind, facts=facts | {"longest": self.max_length})
+        facts = {"tokenizer": name, "vocab_size": len(tokenizer), "bos_token_id": begin, "eos_token_id": end}
+        data = TargetData(kind=self.kind, facts=facts | {"max_length": self.max_length})
         # Not every tokenizer gives back what it has read, and metrics would then be told of an easier text.
         written = [None if row in faults or not text else text for row, text in enumerate(texts)]
         return EncodedTarget(values, data, faults, written)
@@ -85,5 +91,5 @@ def ends(tokenizer: Any, name: str) -> tuple[int, int]:
     begin = tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     if end is None:
-        raise ValueError(f"reads.tokenizer: {name} has no token for a text's end; choose another")
+        raise ValueError(f"target_codec.tokenizer: {name} has no token for a text's end; choose another")
     return end if begin is None else begin, end

@@ -14,14 +14,18 @@ from mm.configurable import Configurable
 from mm.targets.base import TargetTruncatedError
 from mm.types import IGNORE, EncodedInput, EncodedTarget, TargetData
 
-UNITS = {"letters": "", "words": " "}  # what stands between them
+UNITS = {"characters": "", "words": " "}  # what stands between them
 
 
 class TranscriptTarget(Configurable):
-    """A cell is a text; its letters, blanks among them, or its words are told one after the other.
+    """Encode a transcript as its characters, blanks among them, or its words; the classes are those of training rows.
 
-    input: what it is said in, such as audio; units: letters or words. The letters or words are those of the training
-    rows. Errors: ValueError for other units.
+    Args:
+        input: Name of the input that the transcript belongs to, such as "audio".
+        units: "characters" or "words".
+
+    Raises:
+        ValueError: If `units` is something else.
     """
 
     kind = "spelling"
@@ -29,24 +33,24 @@ class TranscriptTarget(Configurable):
     texts = ("la", "la", "la", "la", "la")
     examples = ("a", "b", "b", "a", "c")
 
-    def __init__(self, input: str, units: str = "letters"):
+    def __init__(self, input: str, units: str = "characters"):
         if units not in UNITS:
-            raise ValueError(f"reads.units: got '{units}', wanted one of {', '.join(UNITS)}")
+            raise ValueError(f"target_codec.units: got '{units}', wanted one of {', '.join(UNITS)}")
         self.input = input
         self.units = units
 
     def apart(self, text: str) -> list[str]:
-        """Its letters or words; runs of blanks count for one."""
+        """Its characters or words; runs of blanks count for one."""
         words = text.split()
         return words if self.units == "words" else list(" ".join(words))
 
     def spelled(self, cell: Any, known: set[str] | None) -> list[str]:
-        """Return the letters or words of a cell in the composed form (NFC).
+        """Return the characters or words of a cell in the composed form (NFC).
 
         Args:
             cell: The cell.
-            known: The letters or words of a trained model. One that was trained before texts were normalised may know
-                a letter in its decomposed form alone, in which the cell is then read.
+            known: The characters or words of a trained model. One that was trained before texts were normalised may
+                know a letter in its decomposed form alone, in which the cell is then read.
         """
         text = text_of(cell)
         forms = [self.apart(form) for form in (normalize("NFC", text), text, normalize("NFD", text))]

@@ -92,7 +92,7 @@ def test_no_file_of_a_run_holds_the_value_of_a_variable(mm, tmp_path, monkeypatc
     run = mm(
         "train", "datamodule=manifest", "datamodule.path=a.csv", "datamodule.columns.text=text", "run=a",
         "datamodule.columns.target=label", "datamodule.columns.tabular=kind", "datamodule.num_workers=0",
-        "model/encoders/text=bag", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=[csv,wandb]",
+        "model/encoders/text=hashed_ngrams", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=[csv,wandb]",
     )  # fmt: skip
     assert run.status == 0, run.err
     again = mm("train", "run=a", "resume=true", "trainer.max_epochs=2")

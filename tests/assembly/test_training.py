@@ -37,7 +37,7 @@ def data():
 
 @pytest.fixture
 def model(data):
-    return mm.build(data.spec, text="bag", embed_dim=16)
+    return mm.build(data.spec, text="hashed_ngrams", embed_dim=16)
 
 
 def test_defaults_are_those_of_the_command(data):
@@ -55,7 +55,7 @@ def test_parts_are_options_or_objects(data, model):
 
 def test_unknown_names_are_errors_with_the_nearest_one(data):
     with pytest.raises(ValueError, match="no input or target 'texts', only text, target; did you mean 'text'"):
-        mm.build(data.spec, texts="bag")
+        mm.build(data.spec, texts="hashed_ngrams")
     with pytest.raises(ValueError, match="text: got 'bags', wanted one of bag, .*did you mean 'bag'"):
         mm.build(data.spec, text="bags")
 
@@ -63,7 +63,7 @@ def test_unknown_names_are_errors_with_the_nearest_one(data):
 def test_seed_decides_the_weights_and_the_random_state_stays(data):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, second, third = (mm.build(data.spec, text="bag", seed=seed) for seed in (0, 0, 1))
+    first, second, third = (mm.build(data.spec, text="hashed_ngrams", seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     weight = "projections.text.weight"
     assert torch.equal(first.state_dict()[weight], second.state_dict()[weight])
@@ -78,13 +78,13 @@ def test_weights_are_bit_for_bit_those_of_the_command(mm_command, tmp_path, monk
         writer.writerows(rows())
     run = mm_command(
         "train", "datamodule=manifest", "datamodule.path=a.csv", "datamodule.columns.target=digit", "run=r",
-        "datamodule.num_workers=0", "model/encoders/text=bag", "model.embed_dim=16", "trainer.max_epochs=2",
+        "datamodule.num_workers=0", "model/encoders/text=hashed_ngrams", "model.embed_dim=16", "trainer.max_epochs=2",
         "trainer.accelerator=cpu",
     )  # fmt: skip
     assert run.status == 0, run.err
     data = mm.Manifest("a.csv", {"target": "digit"}, num_workers=0)
     report = mm.train(
-        mm.build(data.spec, text="bag", embed_dim=16), data, overrides=["trainer.accelerator=cpu"], **SHORT
+        mm.build(data.spec, text="hashed_ngrams", embed_dim=16), data, overrides=["trainer.accelerator=cpu"], **SHORT
     )
     theirs = weights(tmp_path / "outputs/r/model")
     ours = report.model.model.state_dict()

@@ -24,10 +24,10 @@ MODEL = {
     "_target_": "mm.model.MultimodalModel",
     "encoders": {
         "text": {
-            "_target_": "mm.encoders.text.bag.TextBag",
+            "_target_": "mm.encoders.text.hashed_ngrams.TextHashedNgrams",
             "embed_dim": 8,
             "ngram": 2,
-            "buckets": 64,
+            "num_hash_buckets": 64,
             "dropout": 0.0,
             "max_length": 32,
             "pool": "mean",
@@ -64,9 +64,9 @@ TARGETS = [
     "torch.nn.functional.torch.hub.load",
     "mm.cli.train.main",
     "mm.checkpoint.load",
-    "mm.encoders.text.bag.hashed_ngrams",
-    "mm.encoders.text.bag.F",
-    "mm.encoders..bag.TextBag",
+    "mm.encoders.text.hashed_ngrams.hashed_ngrams",
+    "mm.encoders.text.hashed_ngrams.F",
+    "mm.encoders..hashed_ngrams.TextHashedNgrams",
     "mm.encoders.text.huggingface.HuggingFaceText",
     "mm.encoders.vision.timm.TimmVision",
     "mm.layers.Pool",
@@ -220,9 +220,9 @@ def test_a_thousand_changed_directories_load_or_end_in_one_message(trained, tmp_
 @pytest.mark.parametrize(
     ("part", "key", "value"),
     [
-        ("encoders", "buckets", 10**8),
+        ("encoders", "num_hash_buckets", 10**8),
         ("encoders", "embed_dim", 30_000),
-        ("encoders", "buckets", 10**12),
+        ("encoders", "num_hash_buckets", 10**12),
         ("heads", "embed_dim", 10**9),
     ],
 )

@@ -19,7 +19,7 @@ import mm as package
 
 WORDS = {"good": "up", "bad": "down", "odd": "side"}
 ARGS = ["datamodule=text", "datamodule.columns.text=text", "datamodule.num_workers=0", "trainer.accelerator=cpu"]
-ARGS += [f"model.{x}" for x in ("embed_dim=32", "encoders.text.embed_dim=32", "encoders.text.layers=1")]
+ARGS += [f"model.{x}" for x in ("embed_dim=32", "encoders.text.embed_dim=32", "encoders.text.num_layers=1")]
 ARGS += ["task.optimizer.lr=0.003"]
 ONE = [*ARGS, "datamodule.columns.target=mood"]
 TARGETS = "datamodule.columns.targets={mood: mood, tags: tags, size: size, words: words}"
@@ -246,7 +246,7 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     odd = [line | {"mood": rng.choice(["side", "down"])} if "odd" in line["text"] else line for line in lines]
     path.write_text("\n".join(map(json.dumps, odd)))
-    heads = ["model/heads=seq2seq", "model.heads.target.layers=1", "model.heads.target.reads.max_length=8"]
+    heads = ["model/heads=seq2seq", "model.heads.target.num_layers=1", "model.heads.target.target_codec.max_length=8"]
     heads += ["trainer.max_epochs=20", "task.optimizer.lr=0.01", "model.heads.target.label_smoothing=0.4"]
     model = mm("train", *ONE, rows, *heads, "run=r").folder / "model"
     texts = [{"text": f"it is {word}"} for word in WORDS]
@@ -301,7 +301,7 @@ def test_rows_that_were_trained_on_are_refused_and_named(mm, tmp_path):
     lines = [f"{['red', 'blue'][i % 2]} thing {i},{['warm', 'cold'][(i + (i % 7 == 0)) % 2]}\n" for i in range(100)]
     (tmp_path / "a.csv").write_text("text,label\n" + "".join(lines))
     data = ["datamodule=manifest", "datamodule.path=a.csv", "datamodule.num_workers=0"]
-    small = ["model/encoders/text=bag", "trainer.max_epochs=1", "trainer.accelerator=cpu", "run=r"]
+    small = ["model/encoders/text=hashed_ngrams", "trainer.max_epochs=1", "trainer.accelerator=cpu", "run=r"]
     columns = ["datamodule.columns.text=text", "datamodule.columns.target=label"]
     run = mm("train", *data, *columns, *small)
     assert run.status == 0, run.err

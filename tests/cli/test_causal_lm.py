@@ -6,9 +6,9 @@ from conftest import COLUMNS, TINY
 import mm as package
 
 ARGS = [*COLUMNS, *TINY, "model/fusion=transformer", "model/heads=causal_lm", "monitor.metric=val/exact_match"]
-ARGS += ["model.heads.target.reads.tokenizer=bpe", "model.heads.target.reads.vocabulary=300", "run=said"]
+ARGS += ["model.heads.target.target_codec.tokenizer=bpe", "model.heads.target.target_codec.vocab_size=300", "run=said"]
 LM = "{model_type: llama, hidden_size: 64, intermediate_size: 96, num_hidden_layers: 1, num_attention_heads: 2}"
-ARGS += [f"model.heads.target.config={LM}", "model.heads.target.reads.max_length=12", "task.optimizer.lr=0.003"]
+ARGS += [f"model.heads.target.config={LM}", "model.heads.target.target_codec.max_length=12", "task.optimizer.lr=0.003"]
 ARGS += ["model.heads.target.prompt='{input} which colour is it ?'", "datamodule.batch_size=12"]
 
 
@@ -42,7 +42,7 @@ def test_adapters_beside_the_language_model(mm, manifest):
         ),
         (["model.heads.target.config={model_type: lama}"], "transformers has no 'lama'; did you mean 'llama'"),
         (["model.heads.target.queries=0"], "got 'mlp' and queries=0"),
-        (["model.heads.target.reads.tokenizer=wordpiece"], "prompt: the tokenizer does not know all of"),
+        (["model.heads.target.target_codec.tokenizer=wordpiece"], "prompt: the tokenizer does not know all of"),
         (["model.heads.target.config=null"], "got neither of `pretrained` and `config` of the language model"),
     ],
 )

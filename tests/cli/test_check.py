@@ -12,14 +12,21 @@ NUMBER = "mm.targets.regression.RegressionTarget"
     "words",
     [
         ["mm.heads.classification.ClassificationHead"],
-        ["mm.heads.regression.RegressionHead", f"reads={NUMBER}"],
+        ["mm.heads.regression.RegressionHead", f"target_codec={NUMBER}"],
         [
             "mm.heads.token_classification.TokenClassificationHead",
             "input=text",
-            f"reads={{_target_: {TAGS}, input: text}}",
+            f"target_codec={{_target_: {TAGS}, input: text}}",
         ],
         ["mm.fusion.sum.SumFusion", "reduce=max"],
-        ["mm.encoders.text.bag.TextBag", "ngram=2", "buckets=16", "dropout=0.0", "max_length=null", "pool=mean"],
+        [
+            "mm.encoders.text.hashed_ngrams.TextHashedNgrams",
+            "ngram=2",
+            "num_hash_buckets=16",
+            "dropout=0.0",
+            "max_length=null",
+            "pool=mean",
+        ],
     ],
 )
 def test_a_part_that_keeps_its_contract(words, capsys):
@@ -36,8 +43,11 @@ def test_a_part_that_keeps_its_contract(words, capsys):
         (["RegressionHead"], "wanted module.Class"),
         (["mm.heads.regresion.RegressionHead"], "no module 'mm.heads.regresion'"),
         (["mm.heads.regression.RegressionHed"], "it has RegressionHead; did you mean 'RegressionHead'?"),
-        (["mm.heads.regression.RegressionHead"], f"missing a required argument: 'mean'.*such as reads={NUMBER}"),
-        (["mm.heads.regression.RegressionHead", f"reads={NUMBER}s"], "no class 'Numbers' .*it has Number; did you"),
+        (["mm.heads.regression.RegressionHead"], f"missing a required argument: 'mean'.*such as target_codec={NUMBER}"),
+        (
+            ["mm.heads.regression.RegressionHead", f"target_codec={NUMBER}s"],
+            "no class 'Numbers' .*it has Number; did you",
+        ),
         (["mm.fusion.sum.SumFusion", "reduc=max"], "got an unexpected keyword argument 'reduc'"),
         (["mm.fusion.sum.SumFusion", "max"], "got 'max', wanted argument=value"),
     ],

@@ -91,7 +91,7 @@ def test_learns_tells_and_serves(mm, rows):
 def test_a_text_says_which(mm, rows):
     """Of red and blue squares only the named ones are wanted: without the text nobody knows which."""
     args = [*ARGS, f"datamodule.path={rows.with_name('which.jsonl')}", "datamodule=manifest", "model/fusion=film"]
-    args += [*COLUMNS, "datamodule.columns.text=words", "model/encoders/text=bag", "trainer.max_epochs=20"]
+    args += [*COLUMNS, "datamodule.columns.text=words", "model/encoders/text=hashed_ngrams", "trainer.max_epochs=20"]
     args += ["task.optimizer.lr=0.005"]
     run = mm("train", *args)
     assert run.status == 0, run.err
@@ -128,10 +128,10 @@ def test_a_voc_folder_and_a_box_without_area(mm, tmp_path):
     wrong = mm("train", *args)
     assert wrong.status == 2
     assert "row 3 (id '03'), column 'target': box 1 ('red') has no area: got [5, 6, 5, 6]" in wrong.err
-    assert "reads.flat=drop" in wrong.err
+    assert "target_codec.degenerate_boxes=drop" in wrong.err
     without = mm("train", *args, "datamodule.on_error=drop")
     assert without.metrics["data/faulty_rows"] == 1
-    rest = mm("train", *args, "model.heads.target.reads.flat=drop")
+    rest = mm("train", *args, "model.heads.target.target_codec.degenerate_boxes=drop")
     assert rest.status == 0, rest.err
     assert "boxes without area left out: 1, in rows 3" in rest.out
     assert rest.metrics["data/faulty_rows"] == 0
@@ -142,7 +142,10 @@ def test_a_voc_folder_and_a_box_without_area(mm, tmp_path):
     [
         (["model.fusion.anchor=null"], "predicts something of each token: set model.fusion.anchor"),
         (["model.heads.target.nearest=0"], "nearest: got 0, wanted at least 1"),
-        (["model.heads.target.reads.visible=2"], "reads.visible: got 2, wanted a part of a box"),
+        (
+            ["model.heads.target.target_codec.min_visibility=2"],
+            "target_codec.min_visibility: got 2, wanted a part of a box",
+        ),
         (
             [f"datamodule.transforms.vision.augment=[{{_target_: {V2}.RandomRotation, degrees: 9}}]"],
             "the augmentation RandomRotation turns, shears or bends the picture",

@@ -59,7 +59,7 @@ def arguments(workers: int, processes: int) -> list[str]:
         "datamodule.columns.split=split",
         f"datamodule.batch_size={8 // processes}",
         f"datamodule.num_workers={workers}",
-        "model/encoders/text=bag",
+        "model/encoders/text=hashed_ngrams",
         "model.embed_dim=16",
         "trainer.accelerator=cpu",
         "trainer.max_epochs=3",

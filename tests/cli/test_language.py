@@ -5,9 +5,9 @@ import random
 import pytest
 
 ARGS = ["datamodule=text", "trainer.accelerator=cpu", "datamodule.num_workers=0", "task.optimizer.lr=0.005"]
-SMALL = ["model.embed_dim=32", "model.encoders.text.embed_dim=32", "model.encoders.text.layers=1"]
+SMALL = ["model.embed_dim=32", "model.encoders.text.embed_dim=32", "model.encoders.text.num_layers=1"]
 SMALL += ["model.encoders.text.dropout=0"]
-WORDS = ["model.encoders.text.tokenizer=wordpiece", "model.encoders.text.vocabulary=80"]
+WORDS = ["model.encoders.text.tokenizer=wordpiece", "model.encoders.text.vocab_size=80"]
 
 
 @pytest.fixture
@@ -80,7 +80,10 @@ def test_several_at_once(mm):
             ["task=causal_language"],
             "causal_language tells the next token, but the encoder of 'text' sees those to come",
         ),
-        (["task=masked_language", "model/encoders/text=bag"], "TextBag of 'text' has no table of them"),
+        (
+            ["task=masked_language", "model/encoders/text=hashed_ngrams"],
+            "TextHashedNgrams of 'text' has no table of them",
+        ),
         (["task=masked_language", "task.objectives.masked_language.ratio=15"], "got ratio=15, wanted one in 0..1"),
         (["task=masked_langage"], "masked_language"),
         (["task=masked_language", "task.freeze=['^encoders']"], "frozen"),

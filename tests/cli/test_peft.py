@@ -109,7 +109,7 @@ def test_mistakes(mm, rows, args, said):
 
 def test_an_encoder_without_attention(mm, rows):
     bag = [word for word in ARGS if "encoders" not in word]
-    run = mm("train", *bag, rows, "model/encoders/text=bag", "peft=lora")
+    run = mm("train", *bag, rows, "model/encoders/text=hashed_ngrams", "peft=lora")
     assert run.status == 2
     assert "is no module's whole name; linear layers are called" in run.err
 

@@ -34,7 +34,8 @@ def test_learns_tells_and_serves(mm, rows, tokenizer, tmp_path):
         "datamodule.columns.target=relation", "datamodule.num_workers=0", "datamodule.batch_size=8",
         "model/heads=relation", "model/encoders/text=huggingface", f"model.encoders.text.config={BERT}",
         f"model.encoders.text.tokenizer={tokenizer}", "model.encoders.text.pool=markers",
-        "model.encoders.text.markers=['<e1>','</e1>','<e2>','</e2>']", "model.embed_dim=16", "monitor.metric=val/f1",
+        "model.encoders.text.marker_tokens=['<e1>','</e1>','<e2>','</e2>']", "model.embed_dim=16",
+        "monitor.metric=val/f1",
         "task.optimizer.lr=0.01", "trainer.max_epochs=8", "trainer.accelerator=cpu",
     ]  # fmt: skip
     frozen = mm("train", *args, "peft=lora")

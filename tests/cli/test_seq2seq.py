@@ -13,11 +13,11 @@ ARGS += ["datamodule.columns.text=text", "datamodule.columns.target=said", "trai
 ARGS += [
     "model.embed_dim=32",
     "model.encoders.text.embed_dim=32",
-    "model.heads.target.layers=1",
+    "model.heads.target.num_layers=1",
     "model.heads.target.dropout=0",
 ]
 ARGS += ["datamodule.batch_size=16", "task.optimizer.lr=0.003", "datamodule.num_workers=0", "monitor.metric=val/bleu"]
-ARGS += ["model.heads.target.reads.vocabulary=300", "model.heads.target.reads.max_length=16"]
+ARGS += ["model.heads.target.target_codec.vocab_size=300", "model.heads.target.target_codec.max_length=16"]
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def rows(tmp_path):
 
 
 def test_learns_writes_and_serves(mm, rows):
-    own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocabulary=261"]  # no digits in one token
-    own += ["model.heads.target.reads.tokenizer=wordpiece"]
+    own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocab_size=261"]  # no digits in one token
+    own += ["model.heads.target.target_codec.tokenizer=wordpiece"]
     run = mm("train", *ARGS, *own, f"datamodule.path={rows}", "trainer.max_epochs=30")
     assert run.status == 0, run.err
     assert run.metrics["test/bleu"] > 0.8
@@ -58,11 +58,14 @@ def test_learns_writes_and_serves(mm, rows):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["model.heads.target.reads.max_length=4"], "at most 4 are written; raise reads.max_length of its head"),
-        (["model.heads.target.reads.tokenizer=bpee"], "tokenizer: got 'bpee', wanted"),
-        (["model.heads.target.reads.vocabulary=20"], "vocabulary: got 20, wanted at least 261"),
+        (
+            ["model.heads.target.target_codec.max_length=4"],
+            "at most 4 are written; raise target_codec.max_length of its head",
+        ),
+        (["model.heads.target.target_codec.tokenizer=bpee"], "tokenizer: got 'bpee', wanted"),
+        (["model.heads.target.target_codec.vocab_size=20"], "vocab_size: got 20, wanted at least 261"),
         (["model.encoders.text.tokenizer=wordpice"], "tokenizer: got 'wordpice', wanted"),
-        (["model.heads.target.heads=5"], "heads: got 5, which does not divide the width 32"),
+        (["model.heads.target.num_heads=5"], "num_heads: got 5, which does not divide the width 32"),
     ],
 )
 def test_mistakes(mm, rows, args, said):
@@ -72,7 +75,7 @@ def test_mistakes(mm, rows, args, said):
 
 
 def test_a_model_begins_only_with_weights_of_the_same_tokens(mm, rows):
-    own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocabulary=280", f"datamodule.path={rows}"]
+    own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocab_size=280", f"datamodule.path={rows}"]
     first = mm("train", *ARGS, *own, "trainer.max_epochs=1")
     assert first.status == 0, first.err
     init = [*ARGS[:-1], *own, "run=other", f"model.init_from={first.folder}/model", "trainer.max_epochs=1"]
@@ -104,7 +107,7 @@ def test_a_head_begins_only_with_weights_of_the_same_tokens(mm, rows):
     other = [*ARGS[:5], *ARGS[6:], "run=other", f"datamodule.path={rows.parent / 'other.csv'}", "trainer.max_epochs=1"]
     refused = mm("train", *other, f"model.init_from={first.folder}/model")
     assert refused.status == 2
-    assert f"set model.heads.target.reads.tokenizer={first.folder}/model/labels/target" in refused.err
+    assert f"set model.heads.target.target_codec.tokenizer={first.folder}/model/labels/target" in refused.err
 
 
 def test_diagnose_tells_of_what_is_written(mm, rows):

@@ -9,7 +9,11 @@ import pytest
 import mm as package
 
 ARGS = ["experiment=digits_four_heads", "trainer.accelerator=cpu", "datamodule.split.rows=400", "model.embed_dim=32"]
-ARGS += ["model.encoders.text.embed_dim=32", "model.encoders.text.layers=1", "model.encoders.vision.widths=[8,16,32]"]
+ARGS += [
+    "model.encoders.text.embed_dim=32",
+    "model.encoders.text.num_layers=1",
+    "model.encoders.vision.widths=[8,16,32]",
+]
 ARGS += ["model.encoders.audio.widths=[8,8,8]", "model.encoders.audio.embed_dim=16", "datamodule.batch_size=16"]
 ARGS += ["task.optimizer.lr=5e-3", "trainer.max_epochs=3"]
 MEASURED = {"digit": "accuracy", "parity": "accuracy", "sum": "mae", "tags": "f1"}

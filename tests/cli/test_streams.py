@@ -26,7 +26,12 @@ def table(tmp_path: Path) -> Path:
 
 
 TRAIN = ["train", "datamodule=manifest", "datamodule.path=rows.csv", "datamodule.columns.text=größe"]
-TRAIN += ["datamodule.columns.target=label", "datamodule.num_workers=0", "model/encoders/text=bag", "debug=fast"]
+TRAIN += [
+    "datamodule.columns.target=label",
+    "datamodule.num_workers=0",
+    "model/encoders/text=hashed_ngrams",
+    "debug=fast",
+]
 TRAIN += ["trainer.accelerator=cpu", "run=a"]
 
 

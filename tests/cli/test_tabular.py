@@ -10,7 +10,7 @@ import mm as package
 
 ARGS = ["datamodule=manifest", "datamodule.columns.text=words", "datamodule.columns.target=label"]
 ARGS += ["datamodule.columns.tabular=[age,city,{column: likes, separator: '|'}]", "datamodule.num_workers=0"]
-ARGS += ["model.encoders.text.embed_dim=16", "model.encoders.text.layers=1", "model.embed_dim=16"]
+ARGS += ["model.encoders.text.embed_dim=16", "model.encoders.text.num_layers=1", "model.embed_dim=16"]
 ARGS += ["trainer.accelerator=cpu", "datamodule.batch_size=16"]
 
 

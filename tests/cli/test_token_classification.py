@@ -59,8 +59,14 @@ def test_learns_tells_and_serves(mm, rows):
     [
         ([], "predicts something of each token: set model.fusion.anchor"),
         (["model.fusion.anchor=txt"], "model.fusion.anchor: got 'txt', wanted one of text"),
-        ([ANCHOR, "model.heads.target.reads.scheme=bio2"], "mm: model.heads.target.reads.scheme: got 'bio2', wanted "),
-        ([ANCHOR, "+model.heads.target.reads.schme=bio"], "unexpected keyword argument 'schme'; did you mean 'scheme'"),
+        (
+            [ANCHOR, "model.heads.target.target_codec.scheme=bio2"],
+            "mm: model.heads.target.target_codec.scheme: got 'bio2', wanted ",
+        ),
+        (
+            [ANCHOR, "+model.heads.target.target_codec.schme=bio"],
+            "unexpected keyword argument 'schme'; did you mean 'scheme'",
+        ),
         ([ANCHOR, "+model.heads.target.class_weigths=balanced"], "'class_weigths'; did you mean 'class_weights'?"),
     ],
 )

@@ -144,7 +144,7 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["datamodule.on_error=skip"], "raise, drop, missing"),
         (["datamodule.inputs=[smell]"], "text, vision, audio"),
         (["task.freeze=[nothing_like_it]"], "finds no parameter"),
-        (["model.encoders.text.heads=3"], "model.encoders.text.heads: got 3, which does not divide"),
+        (["model.encoders.text.num_heads=3"], "model.encoders.text.num_heads: got 3, which does not divide"),
         (["model.encoders.audio.pool=mena"], "model.encoders.audio.pool: got 'mena'"),
         (["datamodule=manifest", "datamodule.colums.text=x"], "did you mean 'datamodule.columns.text'"),
         (["datamodule=manifest"], "datamodule.path"),
@@ -169,7 +169,10 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["task.nonfinite=null"], "task.nonfinite: got null"),
         (["task.optimizer=null"], "task.optimizer: got null"),
         (["monitor.metric=train/loss"], "wanted one of val/loss"),
-        (["+model.heads.target.reads.size=3"], "model.heads.target.reads: Classes() takes no arguments\n"),
+        (
+            ["+model.heads.target.target_codec.size=3"],
+            "model.heads.target.target_codec: Classes() takes no arguments\n",
+        ),
     ],
 )
 def test_a_mistake_is_one_message_and_status_2(mm, tmp_path, args, said):

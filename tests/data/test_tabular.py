@@ -42,7 +42,7 @@ def make(tmp_path, monkeypatch):
 def test_several_columns_are_one_input(make, capsys):
     module = make({"tabular": ["age", "city", LIKES]})
     data = module.table.spec.inputs["tabular"]
-    assert data.sizes == (0, 3, 3)
+    assert data.cardinalities == (0, 3, 3)
     assert [c.kind for c in data.columns] == ["number", "category", "list"]
     assert data.columns[0].mean == 30.0  # of the training rows alone
     assert data.columns[2].classes == ("a", "b")

@@ -77,7 +77,7 @@ def test_shipped_encoders(case, file, overrides):
 )
 def test_models_of_timm(name):
     fixed = {"swin_tiny_patch4_window7_224": [224, 224], "levit_128s": [224, 224], "vit_tiny_patch16_224": [224, 224]}
-    assert check_order(TimmVision(name, False, 3, fixed.get(name, [64, 64]), None, None, "mean")) > 3
+    assert check_order(TimmVision(name, channels=3, size=fixed.get(name, [64, 64]))) > 3
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 37}

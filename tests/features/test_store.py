@@ -26,9 +26,9 @@ ARGS = [
     *COLUMNS,
     *TINY,
     "model/fusion=transformer",
-    "model.fusion.layers=1",
+    "model.fusion.num_layers=1",
     "trainer.max_epochs=2",
-    "model.fusion.heads=2",
+    "model.fusion.num_heads=2",
 ]
 FROZEN = ["task.freeze=['^encoders\\.(text|audio)']", "task.modality_dropout=0.3", "datamodule.batch_size=8"]
 AS_MISSING = ["datamodule.on_error=missing", "datamodule.transforms.text.max_length=10"]

@@ -25,7 +25,7 @@ def test_an_anchor_that_is_no_input_is_refused():
 
 def test_anchor_tokens_see_the_others_and_not_each_other():
     torch.manual_seed(0)
-    fusion = CrossAttentionFusion(inputs=["text", "audio"], embed_dim=8, layers=2, heads=2).eval()
+    fusion = CrossAttentionFusion(inputs=["text", "audio"], embed_dim=8, num_layers=2, num_heads=2).eval()
     text, audio = random(1, 3), random(1, 5)
     before = fusion({"text": text, "audio": audio}).tokens
     noise = torch.zeros_like(text.tokens)
@@ -38,7 +38,7 @@ def test_anchor_tokens_see_the_others_and_not_each_other():
 
 def test_a_row_without_its_anchor_still_tells_others_apart():
     torch.manual_seed(0)
-    fusion = CrossAttentionFusion(inputs=["text", "audio"], embed_dim=8, heads=2).eval()
+    fusion = CrossAttentionFusion(inputs=["text", "audio"], embed_dim=8, num_heads=2).eval()
     text = random(2, 3)
     text = text._replace(mask=text.mask & False, pooled=text.pooled * 0)
     pooled = fusion({"text": text, "audio": random(2, 5)}).pooled

@@ -18,7 +18,7 @@ def test_modulation_by_hand():
 
 def test_a_block_against_the_formula():
     torch.manual_seed(0)
-    fusion = FilmFusion(inputs=["a", "b"], embed_dim=4, layers=1).eval()
+    fusion = FilmFusion(inputs=["a", "b"], embed_dim=4, num_layers=1).eval()
     a, b = random_features(3, 2, 4), random_features(3, 5, 4)
     gamma, beta = F.linear(b.pooled, fusion.generators[0].weight, fusion.generators[0].bias).chunk(2, dim=1)
     block = fusion.blocks[0]
@@ -31,8 +31,8 @@ def test_a_block_against_the_formula():
 
 def test_absent_others_modulate_nothing():
     torch.manual_seed(0)
-    fusion = FilmFusion(inputs=["a", "b", "c"], embed_dim=8, layers=2).eval()
-    alone = FilmFusion(inputs=["a"], embed_dim=8, layers=2).eval()
+    fusion = FilmFusion(inputs=["a", "b", "c"], embed_dim=8, num_layers=2).eval()
+    alone = FilmFusion(inputs=["a"], embed_dim=8, num_layers=2).eval()
     alone.blocks.load_state_dict(fusion.blocks.state_dict())
     a = random_features(3, 4, 8)
     got = fusion({"a": a, "b": random_features(3, 2, 8, NONE), "c": random_features(3, 2, 8, NONE)})

@@ -12,7 +12,7 @@ NONE = torch.tensor([False, False])
 
 def test_each_ordered_pair_reads_its_source_for_its_target():
     torch.manual_seed(0)
-    fusion = MulTFusion(inputs=NAMES, embed_dim=8, layers=2, heads=2).eval()
+    fusion = MulTFusion(inputs=NAMES, embed_dim=8, num_layers=2, num_heads=2).eval()
     features = {name: random_features(2, 3 + i, 8) for i, name in enumerate(NAMES)}  # told apart by their lengths
     read = []
     for cross in fusion.crossmodal:
@@ -27,7 +27,7 @@ def test_each_ordered_pair_reads_its_source_for_its_target():
 
 def test_an_input_alone_goes_through_its_own_transformer():
     torch.manual_seed(0)
-    fusion = MulTFusion(inputs=["text", "audio"], embed_dim=8, layers=1, heads=2).eval()
+    fusion = MulTFusion(inputs=["text", "audio"], embed_dim=8, num_layers=1, num_heads=2).eval()
     text, audio = random_features(2, 3, 8), random_features(2, 4, 8, NONE)
     fused = fusion({"text": text, "audio": audio})
     x = fusion.embedding({"text": text, "audio": audio})["text"] + fusion.merge[0].bias
@@ -39,7 +39,7 @@ def test_an_input_alone_goes_through_its_own_transformer():
 
 def test_tokens_of_all_inputs_in_order_and_each_sees_the_others():
     torch.manual_seed(0)
-    fusion = MulTFusion(inputs=NAMES, embed_dim=8, layers=1, heads=2).eval()
+    fusion = MulTFusion(inputs=NAMES, embed_dim=8, num_layers=1, num_heads=2).eval()
     features = {name: random_features(2, 3, 8) for name in reversed(NAMES)}
     before = fusion(features)
     assert torch.equal(before.position, torch.cat([features[name].position for name in NAMES], dim=1))
@@ -48,5 +48,5 @@ def test_tokens_of_all_inputs_in_order_and_each_sees_the_others():
 
 
 def test_one_input_has_no_crossmodal_part():
-    fusion = MulTFusion(inputs=["text"], embed_dim=8, heads=2)
+    fusion = MulTFusion(inputs=["text"], embed_dim=8, num_heads=2)
     assert not any(name.startswith(("crossmodal", "merge")) for name, _ in fusion.named_parameters())

@@ -9,7 +9,7 @@ from mm.fusion.perceiver import PerceiverFusion
 
 
 def test_the_result_has_the_latents_as_tokens():
-    fusion = PerceiverFusion(inputs=["text", "audio"], embed_dim=8, latents=5, heads=2)
+    fusion = PerceiverFusion(inputs=["text", "audio"], embed_dim=8, num_latents=5, num_heads=2, dropout=0.0)
     for steps in (1, 30):
         fused = fusion({"text": random_features(2, steps, 8), "audio": random_features(2, 3, 8)})
         assert fused.tokens.shape == (2, 5, 8)
@@ -18,7 +18,7 @@ def test_the_result_has_the_latents_as_tokens():
 
 def test_tokens_are_a_set_with_places():
     torch.manual_seed(0)
-    fusion = PerceiverFusion(inputs=["text"], embed_dim=8, heads=2).eval()
+    fusion = PerceiverFusion(inputs=["text"], embed_dim=8, num_heads=2).eval()
     f = random_features(1, 4, 8)  # the first row has all of its tokens
     before = fusion({"text": f}).pooled
     order = torch.tensor([2, 0, 3, 1])
@@ -31,7 +31,7 @@ def test_tokens_are_a_set_with_places():
 def attend(block: nn.Module, x: torch.Tensor, context: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """A block of mm.layers with torch's MultiheadAttention in it."""
     own = block.attention
-    other = nn.MultiheadAttention(8, own.heads, batch_first=True)
+    other = nn.MultiheadAttention(8, own.num_heads, batch_first=True)
     with torch.no_grad():
         other.in_proj_weight.copy_(torch.cat([own.query.weight, own.key_value.weight]))
         other.in_proj_bias.copy_(torch.cat([own.query.bias, own.key_value.bias]))
@@ -42,7 +42,7 @@ def attend(block: nn.Module, x: torch.Tensor, context: torch.Tensor, mask: torch
 
 def test_latents_read_all_inputs_and_then_each_other():
     torch.manual_seed(0)
-    fusion = PerceiverFusion(inputs=["text", "audio"], embed_dim=8, latents=3, layers=1, heads=2).eval()
+    fusion = PerceiverFusion(inputs=["text", "audio"], embed_dim=8, num_latents=3, num_layers=1, num_heads=2).eval()
     features = {"text": random_features(3, 4, 8), "audio": random_features(3, 5, 8)}
     embedded = fusion.embedding(features)
     context = torch.cat([embedded["text"], embedded["audio"]], dim=1)

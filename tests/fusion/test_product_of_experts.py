@@ -46,7 +46,7 @@ def test_the_surer_input_decides():
 def test_draws_in_training_only_and_only_if_asked():
     torch.manual_seed(0)
     f = {"a": random_features(1, 2, 4)}
-    plain, drawn = (ProductOfExpertsFusion(inputs=["a"], embed_dim=4, sample=sample) for sample in (False, True))
+    plain, drawn = (ProductOfExpertsFusion(inputs=["a"], embed_dim=4, stochastic=sample) for sample in (False, True))
     drawn.load_state_dict(plain.state_dict())
     wanted = plain(f).pooled
     assert torch.equal(drawn.eval()(f).pooled, wanted)

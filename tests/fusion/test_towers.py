@@ -8,16 +8,18 @@ from mm.assembly.finish import fill_inputs
 from mm.contracts import check_fusion, random_features
 from mm.fusion.concat import ConcatFusion
 from mm.fusion.sum import SumFusion
-from mm.fusion.towers import Towers
+from mm.fusion.towers import TowerFusion
 from mm.types import Towered
 
 NAMES = ["text", "vision", "audio"]
 
 
-def build(combine: str = "mean") -> Towers:
+def build(combine: str = "mean") -> TowerFusion:
     torch.manual_seed(0)
     user = {"inputs": ["text", "audio"], "fusion": ConcatFusion(inputs=["text", "audio"], embed_dim=8)}
-    return Towers(inputs=NAMES, embed_dim=8, towers={"user": user, "item": {"inputs": ["vision"]}}, combine=combine)
+    return TowerFusion(
+        inputs=NAMES, embed_dim=8, towers={"user": user, "item": {"inputs": ["vision"]}}, combine=combine
+    )
 
 
 @pytest.mark.parametrize("combine", ["mean", "sum", "product", "mlp"])
@@ -57,7 +59,7 @@ def test_a_token_is_its_tower_s_own_fusion():
 )
 def test_what_is_no_tower(towers, said):
     with pytest.raises(ValueError, match=said):
-        Towers(inputs=NAMES, embed_dim=8, towers=towers)
+        TowerFusion(inputs=NAMES, embed_dim=8, towers=towers)
     with pytest.raises(ValueError, match="combine: got 'min', wanted one of mean, sum, product, mlp"):
         build("min")
 

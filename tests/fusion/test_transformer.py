@@ -13,7 +13,7 @@ def random(rows, steps, width):
 
 def test_tokens_of_all_inputs_in_order():
     torch.manual_seed(0)
-    fusion = TransformerFusion(inputs=["text", "vision"], embed_dim=8, layers=1, heads=2).eval()
+    fusion = TransformerFusion(inputs=["text", "vision"], embed_dim=8, num_layers=1, num_heads=2).eval()
     features = {"vision": random(2, 4, 8), "text": random(2, 3, 8)}
     fused = fusion(features)
     assert fused.tokens.shape == (2, 7, 8)
@@ -22,7 +22,7 @@ def test_tokens_of_all_inputs_in_order():
 
 def test_position_and_kind_of_a_token_matter():
     torch.manual_seed(0)
-    fusion = TransformerFusion(inputs=["a", "b"], embed_dim=8, layers=1, heads=2).eval()
+    fusion = TransformerFusion(inputs=["a", "b"], embed_dim=8, num_layers=1, num_heads=2).eval()
     a, b = random(1, 3, 8), random(1, 3, 8)
     pooled = fusion({"a": a, "b": b}).pooled
     assert (fusion({"a": b, "b": a}).pooled - pooled).abs().max() > 1e-5

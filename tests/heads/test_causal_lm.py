@@ -25,7 +25,7 @@ def folder(tmp_path_factory) -> str:
 
 def head(folder: str, config: dict | None = None, **how) -> CausalLMHead:
     torch.manual_seed(0)
-    own = {"begin": 2, "end": 3, "longest": 6, "vocabulary": 60, "embed_dim": 8, "pretrained": None}
+    own = {"bos_token_id": 2, "eos_token_id": 3, "max_length": 6, "vocab_size": 60, "embed_dim": 8, "pretrained": None}
     return CausalLMHead(tokenizer=folder, config=config or LLAMA, **(own | how))
 
 
@@ -66,7 +66,7 @@ def test_an_answer_that_can_not_fit_is_refused_when_it_is_built(folder):
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 @pytest.mark.parametrize("projection", ["linear", "mlp", "queries"])
 def test_loss_is_transformers_own_of_the_answer_alone(folder, config, projection):
-    made = head(folder, config, prompt="look here {input} the answer", projection=projection, queries=3)
+    made = head(folder, config, prompt="look here {input} the answer", projection=projection, num_queries=3)
     made.eval().requires_grad_(False)
     target = torch.tensor([[7, 8, 3], [9, 3, IGNORE], [IGNORE] * 3, [7, 3, IGNORE]])
     wanted = 0.0
@@ -113,9 +113,13 @@ def test_how_probable_an_answer_is_beside_transformers(folder):
     made = head(folder, prompt="{input} the answer is").eval()
     f = fused([4, 3, 1])
     said = made.decode(made(f), f, {})
-    whole, real = made.prompted(*made.project(f.tokens, f.mask), torch.full((3, 1), made.begin))
+    whole, real = made.prompted(*made.project(f.tokens, f.mask), torch.full((3, 1), made.bos_token_id))
     for row in range(3):  # alone, so that nothing is padded
-        how = made.options | {"eos_token_id": made.end, "pad_token_id": made.end, "output_logits": True}
+        how = made.options | {
+            "eos_token_id": made.eos_token_id,
+            "pad_token_id": made.eos_token_id,
+            "output_logits": True,
+        }
         own = whole[row : row + 1, real[row]]
         found = made.lm.generate(inputs_embeds=own, return_dict_in_generate=True, **how)
         steps = torch.stack(found.logits, 1).log_softmax(-1)[0]
@@ -128,7 +132,7 @@ def test_is_built_again_without_its_source(folder, tmp_path):
     first = head(folder).eval()
     first.lm.save_pretrained(tmp_path)
     first.tokenizer.save_pretrained(tmp_path)
-    own = {"begin": 2, "end": 3, "longest": 6, "vocabulary": 60, "embed_dim": 8}
+    own = {"bos_token_id": 2, "eos_token_id": 3, "max_length": 6, "vocab_size": 60, "embed_dim": 8}
     taken = CausalLMHead(tokenizer=folder, pretrained=str(tmp_path), config=None, **own).eval()
     for name, x in first.lm.state_dict().items():
         assert torch.equal(x, taken.lm.state_dict()[name]), name
@@ -143,7 +147,7 @@ def test_is_built_again_without_its_source(folder, tmp_path):
     [
         ({"prompt": "tell"}, "prompt: got 'tell', wanted one {input} in it"),
         ({"prompt": "{input}{input}"}, "wanted one {input} in it"),
-        ({"projection": "conv"}, "projection: got 'conv' and queries=16, wanted one of linear, mlp, queries"),
+        ({"projection": "conv"}, "projection: got 'conv' and num_queries=16, wanted one of linear, mlp, queries"),
         ({"pretrained": "somewhere"}, "got both of `pretrained` and `config`"),
     ],
 )
@@ -157,5 +161,5 @@ def test_another_tokenizer_than_the_models_is_refused(folder, tmp_path):
     made.lm.save_pretrained(tmp_path)
     train_tokenizer(["something else"], "wordpiece", 30).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has a tokenizer of its own; write with it"):
-        own = {"begin": 2, "end": 3, "longest": 6, "vocabulary": 60, "embed_dim": 8}
+        own = {"bos_token_id": 2, "eos_token_id": 3, "max_length": 6, "vocab_size": 60, "embed_dim": 8}
         CausalLMHead(tokenizer=folder, pretrained=str(tmp_path), config=None, **own)

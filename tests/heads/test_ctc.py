@@ -43,7 +43,7 @@ def test_decoding_beside_all_alignments(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_how_probable_a_text_is_beside_all_alignments(seed):
-    made = head(beam=1 + 3 * (seed % 2))
+    made = head(beam_width=1 + 3 * (seed % 2))
     logits = 2 * torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(seed))
     logits[2] = torch.tensor([-1e4, -1e4, 0])  # an absent sound
     prediction = Transcript(logits)
@@ -122,13 +122,13 @@ def test_more_symbols_than_tokens():
         head().loss(head()(f), torch.tensor([[0, 0], [1, 1]]), f)  # a blank is needed between
     total, _ = head().loss(head()(f), torch.tensor([[0, 0], [1, 0]]), f)
     assert total.isfinite()
-    with pytest.raises(ValueError, match="beam: got 0, wanted at least 1"):
-        head(beam=0)
+    with pytest.raises(ValueError, match="beam_width: got 0, wanted at least 1"):
+        head(beam_width=0)
 
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_it_learns_by_heart(beam):
-    made = head(beam=beam)
+    made = head(beam_width=beam)
     f, target = fused([5, 5], 5), torch.tensor([[0, 1, 0], [1, 1, IGNORE]])
     tokens = torch.nn.Parameter(f.tokens)
     prediction, _, total, _ = learn(made, target, lambda: f._replace(tokens=tokens), [tokens], steps=100)

@@ -132,7 +132,7 @@ def test_suppression_threshold_and_pixels_by_hand():
         scores[0, token, kind] = logit(chance)
     quality = torch.full((1, 5), logit(0.9))
     prediction = Boxes(scores, quality, torch.tensor([boxes]))
-    made = head(threshold=0.6)
+    made = head(score_threshold=0.6)
     (row,) = made.decode(prediction, None, meta((0, 0, 200, 100)))
     assert [(one["label"], one["box"]) for one in row["prediction"]] == [
         ("a", [20, 20, 60, 60]),
@@ -142,7 +142,7 @@ def test_suppression_threshold_and_pixels_by_hand():
     assert [one["box"] for one in row["faint"]] == [[120, 60, 200, 90], [0, 0, 20, 10]]
     (mirrored,) = made.decode(prediction, None, meta((150, 0, 50, 100)))  # a crop, right and left changed
     assert mirrored["prediction"][0]["box"] == [120, 20, 140, 60]
-    (few,) = head(threshold=0.6, most=1).decode(prediction, None, meta((0, 0, 200, 100)))
+    (few,) = head(score_threshold=0.6, max_detections=1).decode(prediction, None, meta((0, 0, 200, 100)))
     assert len(few["prediction"]) == 1 and not few["faint"]
 
 
@@ -211,7 +211,10 @@ def test_overlaps_beside_torchvision():
     assert torch.allclose(paired_iou(one, other), box_iou(one, other).diagonal(), atol=1e-6)
 
 
-@pytest.mark.parametrize("how", [{"nearest": 0}, {"threshold": 1.5}, {"overlap": -0.1}, {"most": 0}, {"layers": -1}])
+@pytest.mark.parametrize(
+    "how",
+    [{"top_k": 0}, {"score_threshold": 1.5}, {"nms_iou_threshold": -0.1}, {"max_detections": 0}, {"num_layers": -1}],
+)
 def test_numbers_out_of_range(how):
     (name,) = how
     with pytest.raises(ValueError, match=f"{name}: got {how[name]}, wanted"):

@@ -37,7 +37,7 @@ YAML = f"""# @package model.heads.target
 _target_: {__name__}.OrdinalHead
 classes: ???
 embed_dim: ${{model.embed_dim}}
-reads:
+target_codec:
   _target_: mm.targets.classes.ClassTarget
 metrics:
   accuracy:

@@ -24,10 +24,10 @@ def folder(tmp_path_factory) -> str:
     return str(path)
 
 
-def head(folder: str, vocabulary: int = 30, longest: int = 8, **how) -> Seq2SeqHead:
+def head(folder: str, vocab_size: int = 30, max_length: int = 8, **how) -> Seq2SeqHead:
     torch.manual_seed(0)
-    ends = {"begin": BEGIN, "end": END, "longest": longest, "dropout": 0.0}
-    return Seq2SeqHead(tokenizer=folder, vocabulary=vocabulary, embed_dim=16, layers=2, heads=2, **ends, **how)
+    ends = {"bos_token_id": BEGIN, "eos_token_id": END, "max_length": max_length, "dropout": 0.0}
+    return Seq2SeqHead(tokenizer=folder, vocab_size=vocab_size, embed_dim=16, num_layers=2, num_heads=2, **ends, **how)
 
 
 def fused(lengths: list[int], most: int = 4) -> Features:
@@ -59,7 +59,7 @@ def test_loss_is_of_each_next_token_after_those_before(folder):
 
 
 def test_writes_by_heart(folder, monkeypatch):
-    made = head(folder, vocabulary=len(AutoTokenizer.from_pretrained(folder)), longest=12, label_smoothing=0.0)
+    made = head(folder, vocab_size=len(AutoTokenizer.from_pretrained(folder)), max_length=12, label_smoothing=0.0)
     tokenizer = made.tokenizer
     texts = ["a dog runs", "two cats sleep", "a cat"]
     ids = [[*tokenizer(text, add_special_tokens=False).input_ids, END] for text in texts]
@@ -96,7 +96,7 @@ def test_a_beam_finds_the_most_probable_text(folder):
     missed = 0
     for seed in range(6):
         torch.manual_seed(seed)
-        made = head(folder, vocabulary=7, longest=4, beams=49, length_penalty=0.0).eval()
+        made = head(folder, vocab_size=7, max_length=4, num_beams=49, length_penalty=0.0).eval()
         made.tokenizer = written = Written()
         for parameter in made.parameters():
             torch.nn.init.normal_(parameter, std=0.4)
@@ -119,7 +119,7 @@ def test_a_beam_finds_the_most_probable_text(folder):
 
 
 def test_sampling_is_the_same_at_each_call(folder):
-    made = head(folder, sample=True, top_p=0.9).eval()
+    made = head(folder, do_sample=True, top_p=0.9).eval()
     f = fused([4] * 6)
     state = torch.random.get_rng_state()
     first = made.decode(made(f), f, {})
@@ -131,7 +131,7 @@ def test_sampling_is_the_same_at_each_call(folder):
 def test_writing_stops(folder):
     written, f, lengths = Written(), fused([4]), {}
     for most in (None, 2):
-        made = head(folder, longest=8, max_new_tokens=most).eval()
+        made = head(folder, max_length=8, max_new_tokens=most).eval()
         torch.nn.init.constant_(made.decoder.get_output_embeddings().weight, 0.0)  # token 0, for ever
         made.tokenizer = written
         made.decode(made(f), f, {})
@@ -150,8 +150,8 @@ def test_all_windows_of_a_row_are_read(folder):
 
 def test_numbers_out_of_range(folder):
     for how, said in (
-        ({"beams": 0}, "beams: got 0"),
-        ({"beams": 2, "sample": True}, "and 1 where sample=true"),
+        ({"num_beams": 0}, "num_beams: got 0"),
+        ({"num_beams": 2, "do_sample": True}, "and 1 where do_sample=true"),
         ({"temperature": 0.0}, "got temperature=0.0"),
         ({"max_new_tokens": 8}, "max_new_tokens: got 8, wanted from 1 to the 7 of a text"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0"),

@@ -59,7 +59,7 @@ def test_decoding_is_the_best_of_all_spans(longest):
             for j in range(i, min(len(text), i + longest))
         }
         (i, j), best = max(scores.items(), key=lambda one: one[1])
-        (row,) = head(longest=longest, best=2).decode(Span(begin, last, nothing), None, batch.meta)
+        (row,) = head(max_answer_length=longest, n_best=2).decode(Span(begin, last, nothing), None, batch.meta)
         assert (row["start"], row["end"], row["prediction"]) == (i, j + 1, text[i : j + 1])
         every = torch.tensor([*scores.values(), -18.0]).softmax(0)
         assert row["probability"] == pytest.approx(float(every.max()), abs=1e-5)
@@ -83,7 +83,7 @@ def test_windows_find_what_the_whole_text_says():
     merged = Span(begin, last, nothing).merge(group, 2)
     places = side_by_side(batch.meta["text/places"], group, 2, batch.masks["text"].shape[1], -1)
     meta = {"text/places": places, "text/characters": batch.meta["text/characters"][[0, -1]]}
-    first, second = head(longest=3).decode(merged, None, meta)
+    first, second = head(max_answer_length=3).decode(merged, None, meta)
     assert (first["prediction"], first["start"]) == ("hr", 9)
     assert text[first["start"] : first["end"]] == "hr"
     assert second["end"] <= len(other)
@@ -124,8 +124,8 @@ def test_padding_is_no_place():
     )
     found = head()(fused)
     assert (found.begin[1, 2:] == IMPOSSIBLE_LOGIT).all()
-    with pytest.raises(ValueError, match="longest: got 0, wanted at least 1"):
-        head(longest=0)
+    with pytest.raises(ValueError, match="max_answer_length: got 0, wanted at least 1"):
+        head(max_answer_length=0)
 
 
 def test_events_have_the_loss_of_the_head():
@@ -147,8 +147,8 @@ def test_a_temperature_changes_what_an_answer_is_worth_and_not_the_answer():
     batch = batch_of([("who?", "a cat sees")])
     begin, last = torch.randn(2, 1, batch.masks["text"].shape[1], generator=torch.Generator().manual_seed(1))
     spans = Span(begin.masked_fill(~batch.masks["text"], IMPOSSIBLE_LOGIT), last, torch.full((1, 2), -9.0))
-    (before,) = head(best=100).decode(spans, None, batch.meta)
-    (after,) = head(best=100).decode(spans.temper(3.0), None, batch.meta)
+    (before,) = head(n_best=100).decode(spans, None, batch.meta)
+    (after,) = head(n_best=100).decode(spans.temper(3.0), None, batch.meta)
     assert [one["text"] for one in after["best"]] == [one["text"] for one in before["best"]]
     odds = [math.log(row["best"][0]["probability"] / row["best"][-1]["probability"]) for row in (before, after)]
     assert odds[1] == pytest.approx(odds[0] / 3, rel=1e-4)

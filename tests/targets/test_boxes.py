@@ -58,9 +58,9 @@ def test_boxes_without_area(box, capsys):
     found = learn([CAT], [DOG, flat], [flat])
     assert list(found.faults) == [1, 2]
     assert f"box 1 ('cat') has no area: got {box}, wanted x0 < x1 and y0 < y1" in found.faults[1]
-    assert "reads.flat=drop" in found.faults[1]
+    assert "target_codec.degenerate_boxes=drop" in found.faults[1]
     assert not capsys.readouterr().out
-    dropped = learn([CAT], [DOG, flat], [flat], flat="drop")
+    dropped = learn([CAT], [DOG, flat], [flat], degenerate_boxes="drop")
     assert not dropped.faults
     assert [BoxTarget("vision").decode(v, dropped.data) for v in dropped.values] == [[CAT], [DOG], []]
     assert capsys.readouterr().out == "boxes without area left out: 2, in rows 1, 2\n"
@@ -87,8 +87,8 @@ def test_what_is_cut_off_is_not_there():
     cell = [{"label": "cat", "box": [10, 20, 30, 60]}, DOG]
     half = (20, 0, 100, 80)
     assert [row[0] for row in align(half, cell)] == [0, 1]
-    assert [row[0] for row in align(half, cell, visible=0.6)] == [1]
-    assert align((30, 51, 100, 80), cell, visible=0) == [[-1, 0, 0, 0, 0]]  # nothing is left: that is told, too
+    assert [row[0] for row in align(half, cell, min_visibility=0.6)] == [1]
+    assert align((30, 51, 100, 80), cell, min_visibility=0) == [[-1, 0, 0, 0, 0]]  # nothing is left: that is told, too
     assert align((30, 51, 100, 80), []) == [[-1, 0, 0, 0, 0]]
     assert torch.tensor(align(half, None, [CAT])).isnan().all()
 
@@ -100,7 +100,7 @@ def test_a_box_outside_the_picture():
 
 
 def test_mistyped_options():
-    with pytest.raises(ValueError, match=r"reads.flat: got 'skip', wanted one of refuse, drop"):
-        BoxTarget("vision", flat="skip")
-    with pytest.raises(ValueError, match=r"reads.visible: got -1, wanted a part"):
-        BoxTarget("vision", visible=-1)
+    with pytest.raises(ValueError, match=r"target_codec.degenerate_boxes: got 'skip', wanted one of error, drop"):
+        BoxTarget("vision", degenerate_boxes="skip")
+    with pytest.raises(ValueError, match=r"target_codec.min_visibility: got -1, wanted a part"):
+        BoxTarget("vision", min_visibility=-1)

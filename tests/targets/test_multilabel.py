@@ -38,12 +38,12 @@ def test_one_label_alone_is_no_choice() -> None:
 
 
 def test_an_empty_separator_is_refused() -> None:
-    with pytest.raises(ValueError, match="reads.separator: got an empty text"):
+    with pytest.raises(ValueError, match="target_codec.separator: got an empty text"):
         MultilabelTarget("")
 
 
 def test_a_cell_may_say_that_it_is_unlabelled() -> None:
-    targets, data, _, _ = MultilabelTarget(unlabelled="(none listed)").fit(
+    targets, data, _, _ = MultilabelTarget(empty_value="(none listed)").fit(
         ["a", "(none listed)", "a|b", "b"], ALL, None
     )
     assert targets.tolist() == [[1, 0], [IGNORE] * 2, [1, 1], [0, 1]]

@@ -39,7 +39,7 @@ def test_wrong_tags_are_named():
     assert [x.tolist() for x in values] == [[1, 0], [X], [X]]
     assert "got the tag 'E-place', wanted O, B-TYPE, I-TYPE" in faults[1]
     assert "unknown label 'B-animal'" in faults[2]
-    with pytest.raises(ValueError, match="reads.scheme: got 'iob', wanted one of bio, iob1, bioes"):
+    with pytest.raises(ValueError, match="target_codec.scheme: got 'iob', wanted one of bio, iob1, bioes"):
         TagTarget("text", "iob")
 
 
@@ -82,7 +82,7 @@ def test_what_goes_on_without_a_beginning_is_of_another_scheme(scheme):
     for tags in (["O", "I-a"], ["I-a"], ["B-b", "I-a"], *(ENDED if scheme == "bioes" else [])):
         with pytest.raises(ValueError, match=f"'{tags[-1]}' where no 'a' goes before; .*mend the tags") as told:
             to_bio(tags, scheme)
-        assert ("reads.scheme=iob1" in str(told.value)) == (scheme == "bio")
+        assert ("target_codec.scheme=iob1" in str(told.value)) == (scheme == "bio")
     assert to_bio(["I-a", "I-a", "B-a", "O", "I-b"], "iob1") == ["B-a", "I-a", "B-a", "O", "B-b"]
 
 
@@ -102,5 +102,7 @@ def test_plain_tags_are_no_entities():
     assert [x.tolist() for x in values] == [[0, 2], [X], [2, 1]]
     read = Tokens("bytes", 4, "truncate_left", places=True)("one two")
     assert tags.align(torch.tensor([2, 2]), read)[0].tolist() == [X, 2, X, X]
-    with pytest.raises(ValueError, match=r"got the tag 'NOUN'.*reads.scheme, plain for tags that are no entities"):
+    with pytest.raises(
+        ValueError, match=r"got the tag 'NOUN'.*target_codec.scheme, plain for tags that are no entities"
+    ):
         to_bio(["NOUN"], "bio")

@@ -14,7 +14,7 @@ def test_tokens_of_the_training_rows_and_back(tmp_path):
     reads = TextTarget("bpe", 300, 16, str(tmp_path))
     found = reads.fit(["a dog", "", "two dogs", "ein Hund"], TRAIN, None)
     facts = found.data.facts
-    assert (facts["begin"], facts["end"], facts["longest"]) == (2, 3, 16)
+    assert (facts["bos_token_id"], facts["eos_token_id"], facts["max_length"]) == (2, 3, 16)
     assert all(values[-1] == 3 for values in (found.values[0], found.values[2], found.values[3]))
     assert found.values[1].tolist() == [IGNORE]
     assert [reads.decode(v, found.data) for v in found.values] == ["a dog", None, "two dogs", "ein Hund"]
@@ -27,10 +27,10 @@ def test_tokens_of_the_training_rows_and_back(tmp_path):
 def test_what_is_too_long_or_no_text_is_told(tmp_path):
     reads = TextTarget("bpe", 300, 6, str(tmp_path))
     found = reads.fit(["a dog", "a dog", "\udcff", "a bc d ef g hi"], np.array([True, True, False, True]), None)
-    assert "tokens and an end, at most 6 are written; raise reads.max_length" in found.faults[3]
+    assert "tokens and an end, at most 6 are written; raise target_codec.max_length" in found.faults[3]
     assert "not valid UTF-8" in found.faults[2]
     assert [values.tolist() for values in found.values[2:]] == [[IGNORE], [IGNORE]]
-    with pytest.raises(ValueError, match="reads.max_length: got 1, wanted at least 2"):
+    with pytest.raises(ValueError, match="target_codec.max_length: got 1, wanted at least 2"):
         TextTarget("bpe", 300, 1)
 
 
@@ -39,7 +39,7 @@ def test_a_text_that_is_too_long_to_be_written_is_measured_whole(tmp_path: Path,
     cells = ["a dog", "a dog", "a cat", "a dog a dog a dog"]
     found = TextTarget("bpe", 300, 6, str(tmp_path)).fit(cells, TRAIN, None)
     assert not found.faults
-    assert len(found.values[3]) == 6 and found.values[3][-1] != found.data.facts["end"]
+    assert len(found.values[3]) == 6 and found.values[3][-1] != found.data.facts["eos_token_id"]
     assert found.written is not None and found.written[3] == cells[3]
     assert "more than 6 tokens: 1" in capsys.readouterr().out
     refused = TextTarget("bpe", 300, 6, str(tmp_path)).fit(cells, np.ones(4, bool), None)

@@ -26,7 +26,7 @@ def test_words():
     assert found.data.classes == ("one", "two")
     assert found.data.facts == {"input": "audio", "separator": " "}
     assert reads.decode(found.values[3], found.data) == "one one"
-    with pytest.raises(ValueError, match="reads.units: got 'syllables', wanted one of letters, words"):
+    with pytest.raises(ValueError, match="target_codec.units: got 'syllables', wanted one of characters, words"):
         TranscriptTarget("audio", units="syllables")
 
 

@@ -37,7 +37,7 @@ def build_model(dropout: float = 0.0, inputs: list[str] = INPUTS, fusion: type =
     torch.manual_seed(0)
     conv = partial(VisionConv, channels=1, widths=[4], depth=0, groups=2, pool="mean")
     encoders = {
-        "text": TextTransformer(8, layers=2, heads=2, dropout=dropout, max_length=None, pool="mean"),
+        "text": TextTransformer(8, num_layers=2, num_heads=2, dropout=dropout, max_length=None, pool="mean"),
         "vision": conv(),
         "sound": conv(),
     }

@@ -30,11 +30,11 @@ class Convolution(nn.Module):
 class ConformerBlock(nn.Module):
     """Half an MLP, attention, convolution, the other half, each with a shortcut (Gulati 2020)."""
 
-    def __init__(self, dim: int, heads: int, kernel: int, dropout: float):
+    def __init__(self, dim: int, num_heads: int, kernel: int, dropout: float):
         super().__init__()
         self.mlp1 = self.mlp(dim, dropout)
         self.norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads, dropout)
+        self.attention = Attention(dim, num_heads, dropout)
         self.drop = nn.Dropout(dropout)
         self.convolution = Convolution(dim, kernel, dropout)
         self.mlp2 = self.mlp(dim, dropout)
@@ -56,22 +56,34 @@ class ConformerBlock(nn.Module):
 
 
 class AudioConformer(Configurable, nn.Module):
-    """Two strided convolutions to a quarter of the frames, then conformer blocks with sinusoidal positions.
+    """Conformer over log-mel spectrograms, from scratch (Gulati et al. 2020).
 
-    kernel: of the depthwise convolution, in steps of four frames.
-    Errors: ValueError where the kernel is even.
+    Two strided convolutions reduce the frames to a quarter; conformer blocks with sinusoidal positions follow.
+
+    Args:
+        frontend: Computes the spectrogram of a waveform.
+        embed_dim: Width D of the tokens.
+        num_layers: Number of conformer blocks.
+        num_heads: Number of attention heads; it divides `embed_dim`.
+        kernel: Size of the kernel of the depthwise convolution, in steps of four frames; odd.
+        stem: Channels of the two strided convolutions.
+        dropout: Dropout probability.
+        pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`.
+
+    Raises:
+        ValueError: If the kernel is even, or `num_heads` does not divide `embed_dim`.
     """
 
     def __init__(
         self,
         frontend: LogMel,
-        embed_dim: int,
-        layers: int,
-        heads: int,
-        kernel: int,
-        stem: int,
-        dropout: float,
-        pool: str,
+        embed_dim: int = 96,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        kernel: int = 9,
+        stem: int = 32,
+        dropout: float = 0.1,
+        pool: str = "mean",
     ):
         super().__init__()
         if kernel % 2 == 0:
@@ -82,7 +94,7 @@ class AudioConformer(Configurable, nn.Module):
         self.stem = nn.ModuleList([MaskedConv(1, stem, (2, 2)), MaskedConv(stem, stem, (2, 2))])
         self.project = nn.Linear(stem * ((frontend.n_mels + 3) // 4), embed_dim)
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList([ConformerBlock(embed_dim, heads, kernel, dropout) for _ in range(layers)])
+        self.blocks = nn.ModuleList([ConformerBlock(embed_dim, num_heads, kernel, dropout) for _ in range(num_layers)])
         self.pool = Pool(pool, embed_dim)
 
     def layer_order(self) -> list[list[str]]:

@@ -30,13 +30,29 @@ class MaskedConv(nn.Module):
 
 
 class AudioConv(Configurable, nn.Module):
-    """Convolutions over mel and time; what is left of the mel axis is joined to one token per time step.
+    """Small convolutional network over log-mel spectrograms.
 
-    widths: channels of each block. strides: of time, per block; mels are halved by each.
-    Errors: ValueError where widths and strides differ in number.
+    Each block halves the number of mel bands. The bands that remain are projected to one token for each time step.
+
+    Args:
+        frontend: Computes the spectrogram of a waveform.
+        embed_dim: Width D of the tokens.
+        widths: Number of channels of each block.
+        strides: Stride in time of each block.
+        pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`.
+
+    Raises:
+        ValueError: If the numbers of widths and strides differ.
     """
 
-    def __init__(self, frontend: LogMel, embed_dim: int, widths: Sequence[int], strides: Sequence[int], pool: str):
+    def __init__(
+        self,
+        frontend: LogMel,
+        embed_dim: int = 128,
+        widths: Sequence[int] = (32, 64, 96),
+        strides: Sequence[int] = (2, 2, 1),
+        pool: str = "mean",
+    ):
         super().__init__()
         if len(widths) != len(strides):
             raise ValueError(f"strides: got {len(strides)} for {len(widths)} widths; give one stride for each width")

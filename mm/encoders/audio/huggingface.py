@@ -128,23 +128,31 @@ FRONTENDS = {"whisper": WhisperMel, "audio-spectrogram-transformer": Fbank}  # e
 
 
 class HuggingFaceAudio(Configurable, nn.Module):
-    """The last hidden state of any audio model of transformers: wav2vec2, HuBERT, WavLM, Whisper's encoder, AST.
+    """Encode sounds by the last hidden state of any audio model of transformers.
 
-    pretrained, config, random_init: as in `huggingface_model`. Layer drop and the model's own masking are off.
-    features: settings of the model's feature extractor; null: those saved with `pretrained`, or its family's.
-    Whisper and AST read a fixed length, which is `input.max_length`, and attend to the silence behind a clip, as they
-    were trained to. wav2vec2 and HuBERT with `feat_extract_norm: group` (the base models) normalise over a whole row:
-    padding changes their result (by 1.6 at one size); with "layer" it does not.
-    Errors: ValueError where there is not exactly one source, or a clip is longer than max_length.
+    Tested are wav2vec2, HuBERT, WavLM, the encoder of Whisper, and AST. Layer drop and the masking of the model are
+    switched off. Whisper and AST read a fixed length, `input.max_length`, and attend to the silence behind a clip, as
+    in their training. wav2vec2 and HuBERT with `feat_extract_norm: group` (the base models) normalise over a whole row,
+    so that padding changes their result (by 1.6 at one size); with `layer` it does not.
+
+    Args:
+        pretrained: Folder or hub name of the weights; exclusive with `config`.
+        config: Fields of a transformers config with its `model_type`, for random weights.
+        random_init: Whether only the architecture of `pretrained` is used, without its weights.
+        features: Settings of the feature extractor; None: those saved with `pretrained`, or those of the model family.
+        pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`.
+
+    Raises:
+        ValueError: If there is not exactly one source.
     """
 
     def __init__(
         self,
-        pretrained: str | None,
-        config: Mapping[str, Any] | None,
-        random_init: bool,
-        features: Mapping[str, Any] | None,
-        pool: str,
+        pretrained: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        random_init: bool = False,
+        features: Mapping[str, Any] | None = None,
+        pool: str = "mean",
     ):
         super().__init__()
         self.model, plain_config = huggingface_model(pretrained, config, random_init, "audio")

@@ -10,11 +10,18 @@ FLOOR = 1e-6  # below the energy of 16-bit silence
 
 
 class LogMel(Configurable, nn.Module):
-    """Log-mel spectrogram, normalised per clip over its real frames; SpecAugment in training (Park 2019).
+    """Log-mel spectrogram, normalised for each clip over its real frames, with SpecAugment (Park et al. 2019).
 
-    sample_rate: Hz. window, hop: seconds.
-    time_masks, freq_masks: how many spans to hide in training; time_width, freq_width: at most so many frames or bands.
-    n_mels: 40 suit 8 kHz, 64 to 80 suit 16 kHz: with more, the lowest bands hold no frequency of the window.
+    Args:
+        sample_rate: Sampling rate in Hz.
+        n_mels: Number of mel bands: 40 suit 8 kHz, 64 to 80 suit 16 kHz. With more, the lowest bands contain no
+            frequency of the window.
+        window: Length of the window in seconds.
+        hop: Distance of two frames in seconds.
+        time_masks: Number of spans of time that training masks in each clip.
+        time_width: Maximum length of a masked span, in frames.
+        freq_masks: Number of spans of mel bands that training masks in each clip.
+        freq_width: Maximum width of a masked span, in bands.
     """
 
     bank: Tensor
@@ -23,13 +30,13 @@ class LogMel(Configurable, nn.Module):
     def __init__(
         self,
         sample_rate: int,
-        n_mels: int,
-        window: float,
-        hop: float,
-        time_masks: int,
-        time_width: int,
-        freq_masks: int,
-        freq_width: int,
+        n_mels: int = 40,
+        window: float = 0.025,
+        hop: float = 0.010,
+        time_masks: int = 1,
+        time_width: int = 8,
+        freq_masks: int = 1,
+        freq_width: int = 6,
     ):
         super().__init__()
         self.sample_rate = sample_rate

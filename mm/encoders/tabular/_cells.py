@@ -7,24 +7,27 @@ from torch import Tensor, nn
 
 
 class Cells(nn.Module):
-    """A vector of each column, plus that of the class, or that of the number times it (Gorishniy 2021).
+    """Embed cells: a vector of the column plus that of the class, or the number times a vector (Gorishniy et al. 2021).
 
-    sizes: how many classes each column has, 0 of a number; class 0 of each starts at zero: it says nothing of what the
-    training rows do not have.
+    The vector of class 0, which stands for classes that no training row has, starts at zero.
+
+    Args:
+        cardinalities: Number of classes of each column; 0: the column holds numbers.
+        embed_dim: Width D of the tokens.
     """
 
     numbers: Tensor
     first: Tensor
 
-    def __init__(self, sizes: Sequence[int], embed_dim: int):
+    def __init__(self, cardinalities: Sequence[int], embed_dim: int):
         super().__init__()
-        if not sizes:
-            raise ValueError("sizes: got none, wanted one for each column")
-        first = torch.tensor([0, *sizes]).cumsum(0)  # of each column its first class in a table of all
+        if not cardinalities:
+            raise ValueError("cardinalities: got none, wanted one for each column")
+        first = torch.tensor([0, *cardinalities]).cumsum(0)  # of each column its first class in a table of all
         self.register_buffer("first", first[:-1], persistent=False)
-        is_number = torch.tensor([size == 0 for size in sizes])
+        is_number = torch.tensor([size == 0 for size in cardinalities])
         self.register_buffer("numbers", torch.where(is_number, is_number.cumsum(0) - 1, -1), persistent=False)
-        self.column = table(len(sizes), embed_dim)
+        self.column = table(len(cardinalities), embed_dim)
         self.number = table(int(is_number.sum()), embed_dim) if is_number.any() else None
         self.category = table(int(first[-1]), embed_dim) if first[-1] else None
         if self.category is not None:

@@ -13,20 +13,33 @@ from mm.types import Features, InputSpec
 
 
 class TabularMLP(Configurable, nn.Module):
-    """Each cell's vector through MLPs, then pooled; under `concat` the columns' means lie side by side in another.
+    """Embed the cells of a table and apply residual MLPs to each.
 
-    sizes: how many classes each column has, 0 of a number; layers: MLPs, each added to what it reads; 0: the vectors
-    themselves; pool: concat, or as of any encoder.
+    Args:
+        embed_dim: Width D of the tokens.
+        cardinalities: Number of classes of each column; 0: the column holds numbers.
+        num_layers: Number of residual MLPs; 0: the tokens are the embedded cells.
+        dropout: Dropout probability.
+        pool: Pooling of the tokens: `concat`, an MLP of the concatenated means of the columns, or `mean`, `first`,
+            `last`, `max` or `attention`.
     """
 
-    def __init__(self, embed_dim: int, sizes: Sequence[int], layers: int, dropout: float, pool: str):
+    def __init__(
+        self,
+        embed_dim: int = 64,
+        *,
+        cardinalities: Sequence[int],
+        num_layers: int = 1,
+        dropout: float = 0.1,
+        pool: str = "concat",
+    ):
         super().__init__()
         self.embed_dim = embed_dim
-        self.input = InputSpec(modality="tabular", sizes=tuple(sizes))
-        self.cells = Cells(sizes, embed_dim)
+        self.input = InputSpec(modality="tabular", cardinalities=tuple(cardinalities))
+        self.cells = Cells(cardinalities, embed_dim)
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList([mlp(embed_dim, embed_dim, dropout) for _ in range(layers)])
-        self.pool = Concat(len(sizes), embed_dim, dropout) if pool == "concat" else Pool(pool, embed_dim)
+        self.blocks = nn.ModuleList([mlp(embed_dim, embed_dim, dropout) for _ in range(num_layers)])
+        self.pool = Concat(len(cardinalities), embed_dim, dropout) if pool == "concat" else Pool(pool, embed_dim)
 
     def layer_order(self) -> list[list[str]]:
         """Return prefixes of the parameters' names, layer by layer from input to output."""

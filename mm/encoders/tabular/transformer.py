@@ -21,23 +21,41 @@ def places_behind(column: Tensor, mask: Tensor) -> Tensor:
 
 
 class TabularTransformer(Configurable, nn.Module):
-    """Every cell attends to every other; a learnt class token is the pooled vector (FT-Transformer, Gorishniy 2021).
+    """Transformer over the cells of a table (FT-Transformer, Gorishniy et al. 2021).
 
-    sizes: how many classes each column has, 0 of a number; positions: whether an element of a list tells how far from
-    the list's end it stands, as in a history; pool: token, the class token's, or as of any encoder.
+    Args:
+        embed_dim: Width D of the tokens.
+        cardinalities: Number of classes of each column; 0: the column holds numbers.
+        num_layers: Number of transformer layers.
+        num_heads: Number of attention heads; it divides `embed_dim`.
+        dropout: Dropout probability.
+        positions: Whether the elements of a list are embedded with their distance from its end, as for a history.
+        pool: Pooling of the tokens: `token`, that of a learnt class token, or `mean`, `first`, `last`, `max` or
+            `attention`.
+
+    Raises:
+        ValueError: If `num_heads` does not divide `embed_dim`.
     """
 
     def __init__(
-        self, embed_dim: int, sizes: Sequence[int], layers: int, heads: int, dropout: float, positions: bool, pool: str
+        self,
+        embed_dim: int = 64,
+        *,
+        cardinalities: Sequence[int],
+        num_layers: int = 2,
+        num_heads: int = 4,
+        dropout: float = 0.1,
+        positions: bool = True,
+        pool: str = "token",
     ):
         super().__init__()
         self.embed_dim = embed_dim
-        self.input = InputSpec(modality="tabular", sizes=tuple(sizes))
+        self.input = InputSpec(modality="tabular", cardinalities=tuple(cardinalities))
         self.positions = positions
-        self.cells = Cells(sizes, embed_dim)
+        self.cells = Cells(cardinalities, embed_dim)
         self.drop = nn.Dropout(dropout)
         self.token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02) if pool == "token" else None
-        self.blocks = nn.ModuleList([TransformerBlock(embed_dim, heads, dropout) for _ in range(layers)])
+        self.blocks = nn.ModuleList([TransformerBlock(embed_dim, num_heads, dropout) for _ in range(num_layers)])
         self.norm = nn.LayerNorm(embed_dim)
         self.pool = None if pool == "token" else Pool(pool, embed_dim)
 

@@ -41,25 +41,36 @@ class MarkerPool(nn.Module):
 
 
 class HuggingFaceText(Configurable, nn.Module):
-    """The last hidden state of any text model of transformers; of an encoder-decoder, of its encoder.
+    """Encode texts by the last hidden state of any text model of transformers, or of the encoder of one.
 
-    pretrained, config, random_init: as in `huggingface_model`. Real tokens come first in a row, padding after.
-    tokenizer: null: that of `pretrained`, or "bytes" with a `config`.
-    max_length: in tokens; null: all that the model's positions allow.
-    markers: strings that become tokens of their own, each in every text; pool=markers reads the text off at them.
-    Errors: ValueError where there is not exactly one source, max_length is beyond the model's positions, or markers
-    lack what goes with them.
+    The real tokens of a row stand before its padding.
+
+    Args:
+        pretrained: Folder or hub name of the weights; exclusive with `config`.
+        config: Fields of a transformers config with its `model_type`, for random weights.
+        random_init: Whether only the architecture of `pretrained` is used, without its weights.
+        tokenizer: Folder or hub name of a tokenizer, or `bytes`; None: that of `pretrained`, or `bytes` with a
+            `config`.
+        max_length: Number of tokens to which texts are truncated, or which a window has; None: all positions of the
+            model.
+        pool: Pooling of the tokens: `mean`, `first`, `last`, `max`, `attention`, or `markers`, which projects the
+            tokens of the markers (Soares et al. 2019).
+        marker_tokens: Strings that are added to the tokenizer, each contained in every text, such as ['<e1>', '</e1>'].
+
+    Raises:
+        ValueError: If there is not exactly one source, `max_length` exceeds the positions of the model, or
+            `pool=markers` lacks marker tokens.
     """
 
     def __init__(
         self,
-        pretrained: str | None,
-        config: Mapping[str, Any] | None,
-        random_init: bool,
-        tokenizer: str | None,
-        max_length: int | None,
-        pool: str,
-        markers: Sequence[str] = (),
+        pretrained: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        random_init: bool = False,
+        tokenizer: str | None = None,
+        max_length: int | None = None,
+        pool: str = "mean",
+        marker_tokens: Sequence[str] = (),
     ):
         super().__init__()
         self.model, plain_config = huggingface_model(pretrained, config, random_init, "text")
@@ -68,11 +79,13 @@ class HuggingFaceText(Configurable, nn.Module):
             raise ValueError(f"max_length: got {max_length}, but the model has {limit} positions; set at most {limit}")
         self.embed_dim = self.model.config.hidden_size
         tokenizer = tokenizer or pretrained or "bytes"
-        ids = self.add(markers, tokenizer)
+        ids = self.add_marker_tokens(marker_tokens, tokenizer)
         if pool == "markers" and not ids:
-            raise ValueError("pool=markers: got no markers; set markers: ['<e1>', '</e1>', '<e2>', '</e2>'], say")
+            raise ValueError(
+                "pool=markers: got no marker tokens; set marker_tokens: ['<e1>', '</e1>', '<e2>', '</e2>'] or others"
+            )
         self.input = InputSpec(
-            modality="text", tokenizer=tokenizer, max_length=max_length or limit, markers=ids or None
+            modality="text", tokenizer=tokenizer, max_length=max_length or limit, marker_tokens=ids or None
         )
         self.architecture = {
             "pretrained": None,
@@ -88,14 +101,14 @@ class HuggingFaceText(Configurable, nn.Module):
         """Return constructor arguments that build the same architecture without the weights it began with."""
         return super().get_config() | self.architecture
 
-    def add(self, markers: Sequence[str], tokenizer: str) -> dict[str, int]:
-        """Room for them behind the vocabulary. -> their ids"""
+    def add_marker_tokens(self, markers: Sequence[str], tokenizer: str) -> dict[str, int]:
+        """Extend the embedding by the marker tokens and return their ids."""
         if not markers:
             return {}
         if tokenizer == "bytes":
-            raise ValueError("markers: bytes have none; name a tokenizer's folder with tokenizer=...")
+            raise ValueError("marker_tokens: bytes have none; name a tokenizer's folder with tokenizer=...")
         if len(set(markers)) < len(markers) or not all(markers):
-            raise ValueError(f"markers: got {list(markers)}, wanted different strings, none of them empty")
+            raise ValueError(f"marker_tokens: got {list(markers)}, wanted different strings, none of them empty")
         first: int = self.model.get_input_embeddings().num_embeddings  # type: ignore[union-attr, assignment]
         self.model.resize_token_embeddings(first + len(markers), mean_resizing=False)
         return {marker: first + i for i, marker in enumerate(markers)}

@@ -20,25 +20,39 @@ def reverse(x: Tensor, length: Tensor) -> Tensor:
 
 
 class TextRecurrent(Configurable, nn.Module):
-    """LSTM or GRU (Hochreiter 1997, Cho 2014); real tokens come first in a row, padding after.
+    """LSTM or GRU over bytes or tokens (Hochreiter and Schmidhuber 1997, Cho et al. 2014).
 
-    The backward direction reads each row reversed within its length, so no padding is ever read before a token.
-    embed_dim: of both directions together; tokenizer, vocabulary, max_length: as in mm.encoders.text.transformer.
-    `torch.compile(fullgraph=True)` needs `torch._dynamo.config.allow_rnn = True`.
-    Errors: ValueError where the cell is unknown or the width is odd and bidirectional.
+    The real tokens of a row stand before its padding. The backward direction reads each row reversed within its length,
+    so that no padding is read before a token. `torch.compile(fullgraph=True)` needs
+    `torch._dynamo.config.allow_rnn = True`.
+
+    Args:
+        embed_dim: Width D of the tokens, of both directions together.
+        num_layers: Number of layers.
+        cell: `lstm` or `gru`.
+        bidirectional: Whether a second direction reads the text from its end.
+        dropout: Dropout probability of the input of each layer.
+        max_length: Number of tokens to which texts are truncated, or which a window has; None: no limit.
+        pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`.
+        tokenizer: `bytes`; `bpe`, `wordpiece` or `unigram`, trained on the training rows; or a folder or hub
+            name.
+        vocab_size: Number of tokens of the tokenizer.
+
+    Raises:
+        ValueError: If the cell is unknown, or the width is odd with two directions.
     """
 
     def __init__(
         self,
-        embed_dim: int,
-        layers: int,
-        cell: str,
-        bidirectional: bool,
-        dropout: float,
-        max_length: int | None,
-        pool: str,
+        embed_dim: int = 128,
+        num_layers: int = 1,
+        cell: str = "gru",
+        bidirectional: bool = True,
+        dropout: float = 0.1,
+        max_length: int | None = 512,
+        pool: str = "max",
         tokenizer: str = "bytes",
-        vocabulary: int = 0,
+        vocab_size: int = 8000,
     ):
         super().__init__()
         if cell not in CELLS:
@@ -47,12 +61,12 @@ class TextRecurrent(Configurable, nn.Module):
             raise ValueError(f"embed_dim: got {embed_dim}, wanted an even width for two directions; {embed_dim + 1} is")
         self.embed_dim = embed_dim
         self.input = InputSpec(modality="text", tokenizer=tokenizer, max_length=max_length)
-        self.embed = nn.Embedding(BYTES if tokenizer == "bytes" else vocabulary, embed_dim)
+        self.embed = nn.Embedding(BYTES if tokenizer == "bytes" else vocab_size, embed_dim)
         self.drop = nn.Dropout(dropout)
 
         def direction() -> nn.ModuleList:
             width = embed_dim // 2 if bidirectional else embed_dim
-            return nn.ModuleList([CELLS[cell](embed_dim, width, batch_first=True) for _ in range(layers)])
+            return nn.ModuleList([CELLS[cell](embed_dim, width, batch_first=True) for _ in range(num_layers)])
 
         self.ahead = direction()
         self.back = direction() if bidirectional else None

@@ -18,14 +18,31 @@ def grid_features(grid: Tensor, mask: Tensor, pool: Pool) -> Features:
 
 
 class VisionConv(Configurable, nn.Module):
-    """Convolution blocks with group norm (Wu 2018); the cells of the last map are the tokens.
+    """Small convolutional network with group norm, from scratch (Wu and He 2018).
 
-    The first block keeps the image's size and each further one halves it: with three, 8x8 becomes 2x2.
-    depth: convolutions of each block after the one that changes the size, each with a shortcut.
-    Errors: ValueError where a width is not a multiple of `groups`.
+    The cells of the last feature map are the tokens. The first block keeps the size of the image and each further one
+    halves it: with three blocks, 8x8 pixels become 2x2 tokens.
+
+    Args:
+        channels: Number of channels of the image.
+        widths: Number of channels of each block.
+        depth: Number of residual convolutions of each block but the first.
+        groups: Number of groups of group norm; it divides each width.
+        pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`. On MNIST `max` learns several times
+            faster than `mean`.
+
+    Raises:
+        ValueError: If a width is not a multiple of `groups`.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], depth: int, groups: int, pool: str):
+    def __init__(
+        self,
+        channels: int,
+        widths: Sequence[int] = (32, 64, 128),
+        depth: int = 1,
+        groups: int = 8,
+        pool: str = "max",
+    ):
         super().__init__()
         for width in widths:
             if width % groups:

@@ -29,22 +29,31 @@ def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
 
 
 class HuggingFaceVision(Configurable, nn.Module):
-    """The last hidden state of any image model of transformers: ViT, DINOv2, Swin, ResNet ...
+    """Encode images by the last hidden state of any image model of transformers, such as ViT, DINOv2, Swin or ResNet.
 
-    pretrained, config, random_init: as in `huggingface_model`; size and channels are the config's.
-    mean, std: null: those saved with `pretrained`; with a `config`, the data's.
-    Batch norm sees the present rows of a training batch only, see mm/absence.py.
-    Errors: ValueError where there is not exactly one source.
+    Size and channels of the images are those of the model's config. Batch norm sees the present rows of a training
+    batch only, see mm/absence.py.
+
+    Args:
+        pretrained: Folder or hub name of the weights; exclusive with `config`.
+        config: Fields of a transformers config with its `model_type`, for random weights.
+        random_init: Whether only the architecture of `pretrained` is used, without its weights.
+        mean: Mean of each channel, of pixels in 0..1; None: that saved with `pretrained`, or that of the data.
+        std: Standard deviation of each channel; None: as for `mean`.
+        pool: Pooling of the tokens: `mean`, `first` (the class token), `last`, `max` or `attention`.
+
+    Raises:
+        ValueError: If there is not exactly one source.
     """
 
     def __init__(
         self,
-        pretrained: str | None,
-        config: Mapping[str, Any] | None,
-        random_init: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        pool: str,
+        pretrained: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        random_init: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        pool: str = "mean",
     ):
         super().__init__()
         self.model, plain_config = huggingface_model(pretrained, config, random_init, "vision")

@@ -17,24 +17,34 @@ from mm.types import Features, InputSpec
 
 
 class TimmVision(Configurable, nn.Module):
-    """The last map of any timm model, its cells as tokens, behind a ViT's prefix tokens where there are any.
+    """Encode images by any model of timm; the cells of its last feature map are the tokens.
 
-    pretrained: false, true (timm's weights, from the hub) or a file of weights (then size, mean and std are timm's).
-    size: height and width in pixels, ignored with weights, which bring their own.
-    mean, std: null: those of the weights; without weights, the data's.
-    Batch norm sees the present rows of a training batch only, see mm/absence.py.
-    Errors: ValueError where timm has no such model.
+    The prefix tokens of a ViT stand before them. Batch norm sees the present rows of a training batch only, see
+    mm/absence.py.
+
+    Args:
+        name: Name of a timm model.
+        pretrained: Whether the weights of timm are downloaded, or a file of weights.
+        channels: Number of channels of the image.
+        size: Height and width in pixels; with pretrained weights: theirs.
+        mean: Mean of each channel, of pixels in 0..1; None: that of the weights, or that of the data.
+        std: Standard deviation of each channel; None: as for `mean`.
+        pool: Pooling of the tokens: `mean`, `first` (the class token of a ViT), `last`, `max` or `attention`.
+
+    Raises:
+        ValueError: If timm has no such model.
     """
 
     def __init__(
         self,
-        name: str,
-        pretrained: bool | str,
+        name: str = "resnet18",
+        pretrained: bool | str = False,
+        *,
         channels: int,
-        size: Sequence[int] | None,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        pool: str,
+        size: Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        pool: str = "mean",
     ):
         super().__init__()
         if not timm.is_model(name):

@@ -25,7 +25,7 @@ class Tokens(Configurable):
     pad_multiple: batches are padded to whole ones of so many tokens; places: also tell where each token lies in the
     text, of a pair in the second, as meta, all int32: `places` (T, 2), its first character and the one after its last,
     0 and 0 of others; `words` (T,), the number of the word that it begins, else -1, where words are what lies between
-    blanks; and `characters` (L,), the text's code points; markers: strings that are a token each, and their ids.
+    blanks; and `characters` (L,), the text's code points; marker_tokens: strings that are a token each, and their ids.
     Errors: ValueError where the text is not a string, empty, or not valid UTF-8, or a window of it lacks a marker; or
     there is no such tokenizer, or it can't tell places.
     """
@@ -38,7 +38,7 @@ class Tokens(Configurable):
         overlap: float = 0.25,
         pad_multiple: int = 1,
         places: bool = False,
-        markers: Mapping[str, int] | None = None,
+        marker_tokens: Mapping[str, int] | None = None,
     ):
         self.max_length = max_length
         self.overlap = overlap
@@ -47,7 +47,7 @@ class Tokens(Configurable):
         nothing = torch.zeros(0, dtype=torch.long)
         # The special tokens around a text; and those around and between the two of a pair.
         self.around, self.parting = (nothing, nothing), (nothing, torch.tensor([SEPARATOR + 1]), nothing)
-        self.markers = dict(markers or {})
+        self.markers = dict(marker_tokens or {})
         # What looks like a special token in a text is none, but for markers.
         self.how = {"verbose": False, "split_special_tokens": not self.markers}
         if tokenizer != "bytes":

@@ -117,7 +117,7 @@ def test_the_real_blood_cells(capsys):
         _ = ManifestDataModule(
             path=str(root), on_error="raise", readers={"target": BoxTarget("vision")}, **shared
         ).table
-    reads = BoxTarget("vision", flat="drop")
+    reads = BoxTarget("vision", degenerate_boxes="drop")
     module = ManifestDataModule(path=str(root), on_error="raise", readers={"target": reads}, **shared)
     assert Counter(module.table.split) == {"train": 205, "val": 87, "test": 72}
     assert "boxes without area left out: 2, in rows" in capsys.readouterr().out

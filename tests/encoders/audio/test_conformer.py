@@ -8,7 +8,9 @@ from mm.encoders.audio.log_mel import LogMel
 def build(kernel: int = 5) -> AudioConformer:
     torch.manual_seed(0)
     frontend = LogMel(8000, 40, 0.025, 0.010, time_masks=0, time_width=0, freq_masks=0, freq_width=0)
-    return AudioConformer(frontend, embed_dim=16, layers=2, heads=2, kernel=kernel, stem=4, dropout=0.0, pool="mean")
+    return AudioConformer(
+        frontend, embed_dim=16, num_layers=2, num_heads=2, kernel=kernel, stem=4, dropout=0.0, pool="mean"
+    )
 
 
 def test_contract(contract, audio_batch):

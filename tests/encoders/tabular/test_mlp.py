@@ -15,7 +15,7 @@ MASK = torch.arange(4) < torch.tensor([4, 2, 0])[:, None]
 @pytest.mark.parametrize("pool", ["concat", "mean", "max", "attention"])
 def test_contract(contract, pool):
     torch.manual_seed(0)
-    contract(TabularMLP(embed_dim=16, sizes=SIZES, layers=1, dropout=0.0, pool=pool), X, MASK)
+    contract(TabularMLP(embed_dim=16, cardinalities=SIZES, num_layers=1, dropout=0.0, pool=pool), X, MASK)
 
 
 def test_cells_by_hand():
@@ -40,6 +40,6 @@ def test_columns_side_by_side():
 
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="pool: got 'sum'"):
-        TabularMLP(embed_dim=4, sizes=SIZES, layers=1, dropout=0.0, pool="sum")
-    with pytest.raises(ValueError, match="sizes: got none"):
-        TabularMLP(embed_dim=4, sizes=[], layers=1, dropout=0.0, pool="mean")
+        TabularMLP(embed_dim=4, cardinalities=SIZES, num_layers=1, dropout=0.0, pool="sum")
+    with pytest.raises(ValueError, match="cardinalities: got none"):
+        TabularMLP(embed_dim=4, cardinalities=[], num_layers=1, dropout=0.0, pool="mean")

@@ -12,7 +12,14 @@ MASK = torch.arange(4) < torch.tensor([4, 2, 0])[:, None]
 
 def build(**how) -> TabularTransformer:
     torch.manual_seed(0)
-    usual = {"embed_dim": 16, "sizes": SIZES, "layers": 2, "heads": 2, "dropout": 0.0, "positions": True}
+    usual = {
+        "embed_dim": 16,
+        "cardinalities": SIZES,
+        "num_layers": 2,
+        "num_heads": 2,
+        "dropout": 0.0,
+        "positions": True,
+    }
     return TabularTransformer(**usual | {"pool": "token"} | how)
 
 

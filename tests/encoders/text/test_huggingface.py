@@ -92,8 +92,8 @@ MARKERS = ["<a>", "<b>"]
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_markers_contract(contract, kind, tokenizer):
-    encoder = build(config=CONFIGS[kind], tokenizer=tokenizer, markers=MARKERS, pool="markers")
-    assert encoder.input.markers == {"<a>": 260, "<b>": 261}
+    encoder = build(config=CONFIGS[kind], tokenizer=tokenizer, marker_tokens=MARKERS, pool="markers")
+    assert encoder.input.marker_tokens == {"<a>": 260, "<b>": 261}
     x = torch.randint(1, 257, (3, 12))
     x[:, 2], x[:, 6] = 260, 261
     mask = torch.arange(12) < torch.tensor([[12], [7], [0]])
@@ -101,23 +101,23 @@ def test_markers_contract(contract, kind, tokenizer):
 
 
 def test_pooled_at_the_markers(tokenizer):
-    encoder = build(config=CONFIGS["bert"], tokenizer=tokenizer, markers=MARKERS, pool="markers").eval()
+    encoder = build(config=CONFIGS["bert"], tokenizer=tokenizer, marker_tokens=MARKERS, pool="markers").eval()
     x = torch.tensor([[5, 260, 6, 261, 7, 260], [260, 5, 6, 0, 0, 0]])
     found = encoder(x, x > 0)
     both = torch.cat([found.tokens[0, 1], found.tokens[0, 3]])
     torch.testing.assert_close(found.pooled[0], encoder.pool.linear(both))
     lacks = torch.cat([found.tokens[1, 0], torch.zeros(16)])
     torch.testing.assert_close(found.pooled[1], encoder.pool.linear(lacks))
-    again = build(**encoder.architecture, markers=MARKERS, pool="markers").eval()
+    again = build(**encoder.architecture, marker_tokens=MARKERS, pool="markers").eval()
     again.load_state_dict(encoder.state_dict())
     torch.testing.assert_close(again(x, x > 0).pooled, found.pooled)
 
 
 def test_mistakes_with_markers(tokenizer):
     bert = CONFIGS["bert"]
-    with pytest.raises(ValueError, match="pool=markers: got no markers"):
+    with pytest.raises(ValueError, match="pool=markers: got no marker tokens"):
         build(config=bert, tokenizer=tokenizer, pool="markers")
-    with pytest.raises(ValueError, match="markers: bytes have none"):
-        build(config=bert, markers=MARKERS)
+    with pytest.raises(ValueError, match="marker_tokens: bytes have none"):
+        build(config=bert, marker_tokens=MARKERS)
     with pytest.raises(ValueError, match="wanted different strings"):
-        build(config=bert, tokenizer=tokenizer, markers=["<a>", "<a>"])
+        build(config=bert, tokenizer=tokenizer, marker_tokens=["<a>", "<a>"])

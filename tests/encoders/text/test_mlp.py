@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from mm.encoders.text.bag import hashed_ngrams
+from mm.encoders.text.hashed_ngrams import hashed_ngrams
 from mm.encoders.text.mlp import TextMLP
 
 
 def build(**changed) -> TextMLP:
     torch.manual_seed(0)
-    given = {"embed_dim": 6, "layers": 2, "ngram": 2, "buckets": 50, "dropout": 0.1, "max_length": None}
+    given = {"embed_dim": 6, "num_layers": 2, "ngram": 2, "num_hash_buckets": 50, "dropout": 0.1, "max_length": None}
     return TextMLP(**given | changed).eval()
 
 
@@ -42,5 +42,5 @@ def test_single_bytes_have_no_order():
 
 
 def test_without_a_layer():
-    with pytest.raises(ValueError, match="layers: got 0, wanted at least 1"):
-        build(layers=0)
+    with pytest.raises(ValueError, match="num_layers: got 0, wanted at least 1"):
+        build(num_layers=0)

@@ -7,7 +7,7 @@ from mm.layers import sinusoid
 
 def build(pool: str = "mean", dropout: float = 0.0) -> TextTransformer:
     torch.manual_seed(0)
-    return TextTransformer(embed_dim=16, layers=2, heads=2, dropout=dropout, max_length=None, pool=pool)
+    return TextTransformer(embed_dim=16, num_layers=2, num_heads=2, dropout=dropout, max_length=None, pool=pool)
 
 
 def test_contract(contract, text_batch):

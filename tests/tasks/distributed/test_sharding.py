@@ -57,7 +57,7 @@ SGD = partial(torch.optim.SGD, lr=1.0)  # the difference of weights is the gradi
 def build_model(fusion: type = ConcatFusion, pool: str = "mean", only: tuple[str, ...] = ()) -> MultimodalModel:
     torch.manual_seed(0)
     encoders = {
-        "text": TextTransformer(8, layers=2, heads=2, dropout=0.0, max_length=None, pool=pool),
+        "text": TextTransformer(8, num_layers=2, num_heads=2, dropout=0.0, max_length=None, pool=pool),
         "vision": VisionConv(channels=1, widths=[4], depth=0, groups=2, pool="mean"),
     }
     heads = {

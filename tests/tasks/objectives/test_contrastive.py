@@ -26,7 +26,7 @@ INPUTS = ["text", "vision", "photo"]
 def task(inputs: list[str] = INPUTS, loss=None, **more) -> Pretraining:
     torch.manual_seed(0)
     conv = partial(VisionConv, channels=1, widths=[4], depth=0, groups=2, pool="mean")
-    text = TextTransformer(8, layers=1, heads=2, dropout=0.0, max_length=None, pool="mean")
+    text = TextTransformer(8, num_layers=1, num_heads=2, dropout=0.0, max_length=None, pool="mean")
     encoders = {"text": text, "vision": conv(), "photo": conv()}
     model = MultimodalModel({n: encoders[n] for n in inputs}, SumFusion(inputs=inputs), {}, 8)
     pair = partial(Contrast, loss=loss or InfoNCE(), retrieval=Retrieval())

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mm.encoders.text.bag import TextBag
+from mm.encoders.text.hashed_ngrams import TextHashedNgrams
 from mm.encoders.text.transformer import TextTransformer
 from mm.fusion.sum import SumFusion
 from mm.model import MultimodalModel
@@ -112,7 +112,7 @@ def test_what_a_tokenizer_tells(tmp_path):
     from mm.tokenizers import train_tokenizer
 
     train_tokenizer(["one two three"] * 9, "wordpiece", 60).save_pretrained(tmp_path)
-    told = Tokens(str(tmp_path), markers={"<e>": 70}).vocabulary()
+    told = Tokens(str(tmp_path), marker_tokens={"<e>": 70}).vocabulary()
     assert (told.mask, told.special.tolist()) == (4, [0, 1, 2, 3, 4, 70])
     bare = Tokens("bytes").vocabulary()
     assert bare.begins.nonzero().flatten().tolist() == [10, 11, 33]
@@ -124,7 +124,7 @@ def test_what_a_tokenizer_tells(tmp_path):
     ("encoder", "how", "said"),
     [
         (TextTransformer(8, 1, 2, 0.0, None, "mean"), {"ratio": 1.0}, "got ratio=1.0, wanted one in 0..1"),
-        (TextBag(8, 2, 50, 0.0, None, "mean"), {}, "TextBag of 'text' has no table of them; choose"),
+        (TextHashedNgrams(8, 2, 50, 0.0, None, "mean"), {}, "TextHashedNgrams of 'text' has no table of them; choose"),
         (TextTransformer(8, 1, 2, 0.0, None, "mean"), {"inputs": ["image"]}, "got the input 'image', which is none of"),
     ],
 )

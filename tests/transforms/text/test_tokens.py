@@ -140,7 +140,7 @@ def test_places_of_a_tokenizer(minilm: str, length: int | None) -> None:
 
 def test_markers_are_a_token_each(tokenizer: str) -> None:
     """Numbers as the encoder has them: a table may have more rows than the tokenizer has words."""
-    tokens = Tokens(tokenizer, markers={"<e1>": 30, "</e1>": 31}, places=True)
+    tokens = Tokens(tokenizer, marker_tokens={"<e1>": 30, "</e1>": 31}, places=True)
     text = "the <e1>old cat</e1> bites"
     read = tokens(text)
     assert read.windows[0].tolist() == [2, 4, 30, 10, 5, 31, 7, 3]
@@ -152,11 +152,11 @@ def test_markers_are_a_token_each(tokenizer: str) -> None:
 def test_a_marker_that_is_lacking(tokenizer: str) -> None:
     markers = {"<e1>": 14, "<e2>": 15}
     with pytest.raises(ValueError, match="the text has no <e2>; every text needs <e1>, <e2>"):
-        Tokens(tokenizer, markers=markers)("the <e1> cat")
+        Tokens(tokenizer, marker_tokens=markers)("the <e1> cat")
     with pytest.raises(ValueError, match="<e2> is not within 6 tokens of the text; raise max_length"):
-        Tokens(tokenizer, max_length=6, markers=markers)("<e1> the cat sees a <e2> dog")
+        Tokens(tokenizer, max_length=6, marker_tokens=markers)("<e1> the cat sees a <e2> dog")
     with pytest.raises(ValueError, match="<e1> is not within 6 tokens"):
-        Tokens(tokenizer, max_length=6, too_long="window", markers=markers)("<e1> the cat sees a <e2> dog")
+        Tokens(tokenizer, max_length=6, too_long="window", marker_tokens=markers)("<e1> the cat sees a <e2> dog")
 
 
 def test_a_pair_is_read_as_its_tokenizer_reads_it(minilm: str) -> None:

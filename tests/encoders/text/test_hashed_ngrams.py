@@ -1,11 +1,11 @@
 import torch
 
-from mm.encoders.text.bag import TextBag, hashed_ngrams
+from mm.encoders.text.hashed_ngrams import TextHashedNgrams, hashed_ngrams
 
 
-def build() -> TextBag:
+def build() -> TextHashedNgrams:
     torch.manual_seed(0)
-    return TextBag(embed_dim=16, ngram=3, buckets=500, dropout=0.0, max_length=None, pool="mean")
+    return TextHashedNgrams(embed_dim=16, ngram=3, num_hash_buckets=500, dropout=0.0, max_length=None, pool="mean")
 
 
 def test_contract(contract, text_batch):
