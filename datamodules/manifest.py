@@ -25,12 +25,12 @@ class ManifestDataModule(DataModule):
 
     Args:
         path: A file, or a table in memory: a pandas or polars DataFrame, a pyarrow Table, or a list of rows, each a
-            mapping of column to cell. Or several: each a path, or {path, columns, weight, split, header}, where columns
-            are all of its own, and split is that of all its rows.
+            mapping of column to cell. Or several: each a path, or {path, columns, weight, split, column_names}, where
+            columns are all of its own, and split is that of all its rows.
         columns: Role to column, as in conf/datamodule/manifest.yaml: {"text": "words", "target": "label", "id": "no"}.
         folder: A modality, where a path may also be a folder of such files: CLASS/FILE, SPLIT/CLASS/FILE, or FILE.
-        quotes: Whether fields may be quoted; default: in CSV yes, in TSV no.
-        header: The columns' names, where a CSV or TSV file has no line of them.
+        quoting: Whether fields may be quoted; None: in CSV files yes, in TSV files no.
+        column_names: Names of the columns of a CSV or TSV file without a header line, such as [text, label].
         delimiter: The character between fields of CSV and TSV files; default: a comma in .csv, a tab in .tsv.
         encoding: Of CSV and TSV files, such as "latin-1"; default: UTF-8.
         media_root: The folder that paths in cells are relative to; default: that of the file.
@@ -50,8 +50,8 @@ class ManifestDataModule(DataModule):
         path: Any,
         columns: Mapping[str, Any] | None = None,
         folder: str | None = None,
-        quotes: bool | None = None,
-        header: Sequence[str] | None = None,
+        quoting: bool | None = None,
+        column_names: Sequence[str] | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
         media_root: str | None = None,
@@ -66,13 +66,13 @@ class ManifestDataModule(DataModule):
         if targets is not None:
             named |= column_map({"targets": [targets] if isinstance(targets, str) else targets}, "datamodule")
         super().__init__(inputs=inputs, **shared)
-        self.sources = sources(path, "columns", "split", "header")
+        self.sources = sources(path, "columns", "split", "column_names")
         # As the yamls of conf/datamodule list them: a column that is called as a modality is found without being named.
         usual = (*modality_names(), "inputs", "target", "targets") if folder is None else (folder, "target")
         self.columns = dict.fromkeys((*usual, "id", "split", "group")) | named
         self.folder = folder
-        self.quotes = quotes
-        self.header = header
+        self.quoting = quoting
+        self.column_names = column_names
         self.delimiter = delimiter
         self.encoding = encoding
         self.media_root = media_root
@@ -83,8 +83,8 @@ class ManifestDataModule(DataModule):
 
     def cells(self, source: Source) -> Cells:
         """Of one file, or of a folder. Errors: ValueError where its split is told twice."""
-        header = self.header if source.header is None else source.header
-        form = TableFormat(self.quotes, header, self.delimiter, self.encoding)
+        names = self.column_names if source.column_names is None else source.column_names
+        form = TableFormat(self.quoting, names, self.delimiter, self.encoding)
         if source.table is not None:
             cells = read_table(source.table)
         elif self.folder is None:

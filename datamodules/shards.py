@@ -20,7 +20,7 @@ class ShardsDataModule(DataModule):
     """Rows of one folder of shards, or of several.
 
     path: a folder or its URL, or several: each a path, or {path: ..., weight: ...}; cache: a folder for shards that are
-    read by URL, of which twice `window` are kept there.
+    read by URL, of which twice `shuffle_window` are kept there.
     Errors: ValueError where it is no such folder, or a shard is not whole.
     """
 
@@ -40,7 +40,7 @@ class ShardsDataModule(DataModule):
         shards = [Shard(*shard) for shard in about.shards]
         # Not by the digest alone: the same rows may have been divided into other shards.
         divided = hashlib.blake2b(f"{about.digest} {json.dumps(about.shards)}".encode(), digest_size=16).hexdigest()
-        store = Store(source.path, shards, self.cache / divided, 2 * self.window)
+        store = Store(source.path, shards, self.cache / divided, 2 * self.shuffle_window)
         inputs, raw, spec = {}, {}, {}
         for name, known in about.inputs.items():
             data: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in known.items()}

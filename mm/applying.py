@@ -85,7 +85,7 @@ def count_splits(data: DataSource) -> dict[str, int]:
 
 
 def count_faults(data: DataSource) -> dict[str, int]:
-    """Return how many rows could not be read, and how many were changed, such as `data/cut/text`."""
+    """Return how many rows could not be read, and how many were changed, such as `data/truncated/text`."""
     names = [name for _, name in data.notes]
     faulty = {"data/faulty_rows": len({row for row, _ in data.faults})}
     return faulty | {f"data/{name}": names.count(name) for name in sorted(set(names))}

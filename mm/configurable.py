@@ -148,7 +148,7 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
             try:
                 bound = signature.bind(self, *args, **kwargs)
             except TypeError:
-                _check_arguments(type(self), kwargs)
+                check_former_arguments(type(self), kwargs)
                 init(self, *args, **kwargs)  # raises the error that names the class
                 raise
             bound.apply_defaults()
@@ -163,7 +163,7 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
+def check_former_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
     """Raise a TypeError for an argument that had another name in an earlier version."""
     for base in cls.__mro__:
         for name in arguments:

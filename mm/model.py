@@ -16,10 +16,17 @@ from mm.windows import MergedOutput, first_windows, side_by_side, windows_of
 
 
 class MultimodalModel(Configurable, nn.Module):
-    """Encode every input, project it to one width, fuse, predict.
+    """Encode every input, project it to one width, fuse the inputs, and predict the targets.
 
-    encoders: input name -> encoder; heads: target name -> head; share: input name -> the input whose encoder it uses.
-    Errors: ValueError where a shared encoder does not exist.
+    Args:
+        encoders: Input name to encoder.
+        fusion: Fusion of the inputs.
+        heads: Target name to head.
+        embed_dim: Width D to which the features of each input are projected.
+        shared_encoders: Input name to the input whose encoder and projection it uses, such as {hypothesis: premise}.
+
+    Raises:
+        ValueError: If an input whose encoder is shared has none.
     """
 
     encoders: Mapping[str, Encoder]  # an nn.ModuleDict, as are these
@@ -32,13 +39,13 @@ class MultimodalModel(Configurable, nn.Module):
         fusion: Fusion,
         heads: Mapping[str, Head],
         embed_dim: int,
-        share: Mapping[str, str] | None = None,
+        shared_encoders: Mapping[str, str] | None = None,
     ):
         super().__init__()
-        self.share = dict(share or {})
-        for name, owner in self.share.items():
+        self.shared_encoders = dict(shared_encoders or {})
+        for name, owner in self.shared_encoders.items():
             if owner not in encoders:
-                raise ValueError(f"model.share.{name}: got '{owner}', wanted one of {', '.join(encoders)}")
+                raise ValueError(f"model.shared_encoders.{name}: got '{owner}', wanted one of {', '.join(encoders)}")
         self.encoders = nn.ModuleDict(encoders)  # type: ignore
         self.projections = nn.ModuleDict(  # type: ignore[assignment]
             {name: nn.Linear(e.embed_dim, embed_dim) for name, e in encoders.items()}
@@ -55,7 +62,7 @@ class MultimodalModel(Configurable, nn.Module):
     @property
     def inputs(self) -> list[str]:
         """Names of the inputs, in the order in which the fusion sees them."""
-        return [*self.encoders, *self.share]
+        return [*self.encoders, *self.shared_encoders]
 
     def encode(self, inputs: Mapping[str, Tensor | Features], masks: Mapping[str, Tensor]) -> dict[str, Features]:
         """Raw tensors, or Features computed before -> projected Features of every input."""
@@ -63,7 +70,7 @@ class MultimodalModel(Configurable, nn.Module):
 
     def encode_input(self, name: str, x: Tensor | Features, mask: Tensor) -> Features:
         """As encode, of one of them."""
-        part = self.share.get(name, name)
+        part = self.shared_encoders.get(name, name)
         if isinstance(x, Features):
             f = x._replace(mask=mask)
         else:

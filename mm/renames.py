@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+DATA = "mm.data.module.DataModule"  # the base of every class of `mm.datamodules`
 # Dotted name of a class in an earlier version -> its current name.
 CLASSES = {
     "mm.encoders.text.bag.TextBag": "mm.encoders.text.hashed_ngrams.TextHashedNgrams",
@@ -16,6 +17,10 @@ CLASSES = {
     "mm.fusion.towers.Towers": "mm.fusion.towers.TowerFusion",
     "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
     "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
+    "mm.transforms.audio.waveform.Waveform": "mm.transforms.audio.waveform.AudioTransform",
+    "mm.transforms.tabular.row.Row": "mm.transforms.tabular.row.TabularTransform",
+    "mm.transforms.text.tokens.Tokens": "mm.transforms.text.tokens.TextTransform",
+    "mm.transforms.vision.pixels.Pixels": "mm.transforms.vision.pixels.ImageTransform",
     "mm.transforms.target.answers.Answers": "mm.targets.span.SpanTarget",
     "mm.transforms.target.boxes.Boxes": "mm.targets.boxes.BoxTarget",
     "mm.transforms.target.classes.Classes": "mm.targets.classes.ClassTarget",
@@ -58,7 +63,26 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "mm.fusion.perceiver.PerceiverFusion": {"heads": "num_heads", "latents": "num_latents", "layers": "num_layers"},
     "mm.fusion.product_of_experts.ProductOfExpertsFusion": {"sample": "stochastic"},
     "mm.fusion.transformer.TransformerFusion": {"heads": "num_heads", "layers": "num_layers"},
-    "mm.transforms.text.tokens.Tokens": {"markers": "marker_tokens"},
+    "mm.data.module.DataModule": {  # and every class of mm.datamodules
+        "balance": "balance_by",
+        "balance_power": "balance_exponent",
+        "buckets": "num_buckets",
+        "budget": "max_batch_length",
+        "mix": "mixing",
+        "one_source": "homogeneous_batches",
+        "window": "shuffle_window",
+    },
+    "mm.datamodules.manifest.ManifestDataModule": {"header": "column_names", "quotes": "quoting"},
+    "mm.launch.slurm.SlurmRequest": {"prepare": "setup"},
+    "mm.model.MultimodalModel": {"share": "shared_encoders"},
+    "mm.transforms.audio.waveform.AudioTransform": {"overlap": "window_overlap", "too_long": "overflow"},
+    "mm.transforms.text.tokens.TextTransform": {
+        "markers": "marker_tokens",
+        "overlap": "window_overlap",
+        "places": "return_offsets",
+        "too_long": "overflow",
+    },
+    "mm.transforms.vision.pixels.ImageTransform": {"frame": "return_original_size"},
     "mm.heads.seq2seq.Seq2SeqHead": GENERATION | {"heads": "num_heads", "layers": "num_layers"},
     "mm.heads.causal_lm.CausalLMHead": GENERATION | {"queries": "num_queries"},
     "mm.heads.ctc.CTCHead": {"beam": "beam_width"},
@@ -76,13 +100,28 @@ ARGUMENTS: dict[str, dict[str, str]] = {
 }
 # Current dotted name of a class -> {current name of an argument: {former value: current value}}.
 VALUES: dict[str, dict[str, dict[Any, Any]]] = {
+    "mm.data.module.DataModule": {"mixing": {"equal": "uniform", "size": "proportional"}},
     "mm.targets.boxes.BoxTarget": {"degenerate_boxes": {"refuse": "error"}},
     "mm.targets.transcript.TranscriptTarget": {"units": {"letters": "characters"}},
+    "mm.transforms.audio.waveform.AudioTransform": {"overflow": {"refuse": "error"}},
+    "mm.transforms.text.tokens.TextTransform": {"overflow": {"refuse": "error"}},
 }
 # Former config key that is no constructor argument of the part above it -> the current key. `*` is any name.
-KEYS: dict[str, str] = {"model.heads.*.reads": "model.heads.*.target_codec"}
+KEYS: dict[str, str] = {
+    "hydra.launcher.prepare": "hydra.launcher.setup",
+    "model.heads.*.reads": "model.heads.*.target_codec",
+    "peft.also": "peft.modules_to_save",
+    "peft.start": "peft.adapter_path",
+    "size": "shard_size_mb",  # of mm shard
+}
 # Former option of a config group, "group/option" -> the current option.
-OPTIONS: dict[str, str] = {"model/encoders/text/bag": "hashed_ngrams"}
+OPTIONS: dict[str, str] = {
+    "datamodule/transforms/vision/crops": "random_resized_crop",
+    "datamodule/transforms/vision/photo": "trivial_augment",
+    "datamodule/transforms/vision/shift": "affine",
+    "datamodule/transforms/vision/slides": "microscopy",
+    "model/encoders/text/bag": "hashed_ngrams",
+}
 # Former verb -> the current one.
 VERBS: dict[str, str] = {}
 
@@ -100,6 +139,18 @@ def current_class(name: str) -> str:
     return current_class(f"mm.{name}") if ours else name
 
 
+def arguments_of(name: str) -> dict[str, str]:
+    """Return the former arguments of a class and their current names, those of its base included."""
+    shared = ARGUMENTS[DATA] if name.startswith("mm.datamodules.") else {}
+    return shared | ARGUMENTS.get(name, {})
+
+
+def values_of(name: str) -> dict[str, dict[Any, Any]]:
+    """Return the former values of the arguments of a class, those of its base included."""
+    shared = VALUES[DATA] if name.startswith("mm.datamodules.") else {}
+    return shared | VALUES.get(name, {})
+
+
 def current_argument(name: str, argument: str) -> str | None:
     """Return the current name of a former constructor argument, None where there is none.
 
@@ -107,7 +158,7 @@ def current_argument(name: str, argument: str) -> str | None:
         name: Dotted name of the class, a former or the current one.
         argument: Former name of the argument.
     """
-    return ARGUMENTS.get(current_class(name), {}).get(argument)
+    return arguments_of(current_class(name)).get(argument)
 
 
 def upgrade(node: Any, changes: dict[str, str] | None = None) -> Any:
@@ -129,7 +180,7 @@ def upgrade(node: Any, changes: dict[str, str] | None = None) -> Any:
     current = current_class(target)
     if current != target:
         changes[target] = current
-    arguments, values, name = ARGUMENTS.get(current, {}), VALUES.get(current, {}), current.rpartition(".")[2]
+    arguments, values, name = arguments_of(current), values_of(current), current.rpartition(".")[2]
     upgraded: dict[str, Any] = {}
     for former, value in node.items():
         key = str(arguments.get(former, former))

@@ -68,7 +68,7 @@ class InputSpec:
     modality: str
     tokenizer: str | None = None  # text: "bytes", or a folder or hub name that holds a tokenizer
     marker_tokens: dict[str, int] | None = None  # text: strings that are a token each, in every text, and their ids
-    max_length: int | None = None  # text: tokens; audio: samples; longer input is handled by `too_long`
+    max_length: int | None = None  # text: tokens; audio: samples; longer input is handled by `overflow`
     size: tuple[int, int] | None = None  # vision: height, width in pixels
     channels: int | None = None  # vision
     mean: tuple[float, ...] | None = None  # vision, per channel, of pixels in 0..1

@@ -8,9 +8,9 @@ import pytest
 
 from mm.data.module import DataModule
 from mm.datamodules.manifest import ManifestDataModule
-from mm.transforms.audio.waveform import Waveform
-from mm.transforms.text.tokens import Tokens
-from mm.transforms.vision.pixels import Pixels
+from mm.transforms.audio.waveform import AudioTransform
+from mm.transforms.text.tokens import TextTransform
+from mm.transforms.vision.pixels import ImageTransform
 
 SHARED: dict[str, Any] = {
     "batch_size": 8,
@@ -19,7 +19,7 @@ SHARED: dict[str, Any] = {
     "split": {"val": 0.2, "test": 0.2, "seed": 0},
     "seed": 0,
 }
-TRANSFORMS = {"text": Tokens("bytes"), "vision": Pixels((4, 4), 3), "audio": Waveform(8000)}
+TRANSFORMS = {"text": TextTransform("bytes"), "vision": ImageTransform((4, 4), 3), "audio": AudioTransform(8000)}
 
 
 def module(

@@ -83,7 +83,9 @@ CONFIG = {
 def parts() -> tuple:
     """What `save` writes, but for the path."""
     torch.manual_seed(0)
-    transforms = {"text": {"_target_": "mm.transforms.text.tokens.Tokens", "tokenizer": "bytes", "max_length": 16}}
+    transforms = {
+        "text": {"_target_": "mm.transforms.text.tokens.TextTransform", "tokenizer": "bytes", "max_length": 16}
+    }
     target = TargetData(kind="class", classes=("a", "b"), facts={"counts": [1, 1]})
     spec = DataSpec(inputs={"text": InputData(modality="text")}, targets={"target": target})
     readers = {"target": {"_target_": "mm.targets.classes.ClassTarget"}}

@@ -3,9 +3,9 @@ import pickle
 import torch
 
 from mm.batching import Sample, collate
-from mm.transforms.audio.waveform import Waveform
-from mm.transforms.text.tokens import Tokens
-from mm.transforms.vision.pixels import Pixels
+from mm.transforms.audio.waveform import AudioTransform
+from mm.transforms.text.tokens import TextTransform
+from mm.transforms.vision.pixels import ImageTransform
 from mm.types import EncodedInput as Read
 
 
@@ -13,7 +13,7 @@ def ids(*values: int) -> torch.Tensor:
     return torch.tensor(values)
 
 
-TRANSFORMS = {"text": Tokens("bytes"), "vision": Pixels((2, 2), 1), "audio": Waveform(20)}
+TRANSFORMS = {"text": TextTransform("bytes"), "vision": ImageTransform((2, 2), 1), "audio": AudioTransform(20)}
 
 
 def test_by_hand() -> None:
@@ -86,7 +86,7 @@ def test_a_row_of_which_nothing_was_found_is_a_row() -> None:
 
 def test_windows_say_which_sample_they_are_of() -> None:
     """A row may be drawn twice into a batch: its number does not tell the windows of one draw from the other's."""
-    tokens = Tokens("bytes", 4, "window", 0.0)
+    tokens = TextTransform("bytes", 4, "window", 0.0)
     texts = ["abcdefgh", "ab", "abcdefgh"]
     batch = collate([Sample({"text": tokens(text)}, {}, row) for text, row in zip(texts, (5, 6, 5))], {"text": tokens})
     assert batch.row.tolist() == [5, 5, 6, 5, 5]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_module
+from hydra import compose
 from omegaconf import OmegaConf
 
+from mm.assembly.registry import open_registry
 from mm.cli._app import register_launchers
 
 register_launchers()
@@ -123,7 +124,7 @@ def test_experiment_opens_with_its_command_and_composes(name):
     head = (CONF / f"experiment/{name}.yaml").read_text().splitlines()
     assert head[0] == "# @package _global_"
     assert head[1].startswith(f"# mm train experiment={name}")
-    with initialize_config_module("mm.conf", version_base="1.3"):
+    with open_registry():
         OmegaConf.to_container(compose("train", [f"experiment={name}"]))
 
 
@@ -150,6 +151,6 @@ def test_every_option_composes(group):
     for file in group.glob("*.yaml"):
         choice = f"{key}=[{file.stem}]" if key == "callbacks" else f"{key}={file.stem}"
         choice = choice.replace("task/objectives=", "+task/objectives@task.objectives.one=")
-        with initialize_config_module("mm.conf", version_base="1.3"):
+        with open_registry():
             cfg = compose(root, [*beside, choice, "paths.run=x"])
             assert cfg is not None

@@ -223,7 +223,7 @@ def test_attributes_of_ones_own_parts_are_left_alone(tmp_path):
         "heads": {"label": {"_target_": f"{__name__}.AttributesHead", "classes": ["a", "b"], "embed_dim": 8}},
         "embed_dim": 8,
     }
-    transforms = {"text": {"_target_": "mm.transforms.text.tokens.Tokens", "tokenizer": "bytes"}}
+    transforms = {"text": {"_target_": "mm.transforms.text.tokens.TextTransform", "tokenizer": "bytes"}}
     readers = {"label": {"_target_": "mm.targets.classes.ClassTarget"}}
     data = TargetData(kind="class", classes=("a", "b"))
     spec = DataSpec(inputs={"text": InputData(modality="text")}, targets={"label": data})

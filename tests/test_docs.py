@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import pytest
 from conftest import TINY
-from hydra import compose, initialize_config_module
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from mm.assembly.registry import open_registry
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -97,7 +99,7 @@ def test_command_names_keys_and_options_that_exist(page, words):
     overrides = [as_meant(word, sweep) for word in words[1:] if word != "-m" and not word.startswith("--")]
     overrides = [first_choice(word) if sweep else word for word in overrides]
     launcher = [w for w in overrides if w.startswith(("hydra/launcher", "hydra.launcher", "+hydra.launcher"))]
-    with initialize_config_module("mm.conf", version_base="1.3"):
+    with open_registry():
         compose(words[0], [word for word in overrides if word not in launcher])
     chosen = [w.split("=")[1] for w in launcher if w.startswith("hydra/launcher=")]
     for word in launcher if chosen else ():

@@ -130,7 +130,7 @@ def save(path: Path, model: MultimodalModel, transforms: Mapping[str, Any], spec
 def test_a_fifth_modality_is_one_file(series: Any, rows: list[dict[str, str]], tmp_path: Path) -> None:
     assert modality_names() == ("text", "vision", "audio", "tabular", "series")
     data = Manifest(rows, inputs={"text": "text", "series": "series"}, targets={"trend": "trend"}, batch_size=16,
-                    num_workers=0, budget={"series": 64})  # fmt: skip
+                    num_workers=0, max_batch_length={"series": 64})  # fmt: skip
     assert list(data.spec.inputs) == ["text", "series"]  # as modalities are listed
     data = data.bind({"series": series.Numbers()})
     batch = next(iter(data.train_dataloader()))

@@ -31,7 +31,7 @@ def build(names=("left", "right"), share=None, fusion=None) -> MultimodalModel:
         fusion or ConcatFusion(inputs=list(names), embed_dim=8),
         {"digit": ClassificationHead(classes=["a", "b", "c"], embed_dim=8)},
         embed_dim=8,
-        share=share,
+        shared_encoders=share,
     ).eval()
 
 
@@ -116,7 +116,7 @@ def test_shared_encoder_gives_both_inputs_the_same(batch):
 
 
 def test_shared_encoder_must_exist():
-    with pytest.raises(ValueError, match=r"model.share.right: got 'middle', wanted one of left"):
+    with pytest.raises(ValueError, match=r"model.shared_encoders.right: got 'middle', wanted one of left"):
         build(share={"right": "middle"})
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mm.tokenizers import SPECIAL, train_cached_tokenizer, train_tokenizer
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import TextTransform
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "naïve café – 東京"] * 3
 
@@ -44,7 +44,7 @@ def test_is_made_once(tmp_path):
         train_cached_tokenizer(TEXTS, "bpe", 281, tmp_path),
     }
     assert len(others | {first}) == 3
-    read = Tokens(str(first))("the cat")
+    read = TextTransform(str(first))("the cat")
     assert read.windows[0][[0, -1]].tolist() == [2, 3]
 
 
@@ -89,6 +89,6 @@ def test_too_few_tokens_for_the_letters():
 
 def test_texts_that_look_like_special_tokens_are_texts(tmp_path):
     train_tokenizer(TEXTS, "bpe", 300).save_pretrained(tmp_path)
-    read = Tokens(str(tmp_path), places=True)("a <mask> </s>")
+    read = TextTransform(str(tmp_path), return_offsets=True)("a <mask> </s>")
     assert (read.windows[0] == 4).sum() == 0 and (read.windows[0] == 3).sum() == 1
-    assert len(read.windows[0]) == Tokens(str(tmp_path)).lengths(["a <mask> </s>"])[0]
+    assert len(read.windows[0]) == TextTransform(str(tmp_path)).lengths(["a <mask> </s>"])[0]

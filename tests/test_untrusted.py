@@ -62,15 +62,15 @@ def directory(tmp_path_factory) -> Path:
         "said": {"_target_": "mm.heads.seq2seq.Seq2SeqHead", "embed_dim": 8} | own["said"],
     }
     fusion = {"_target_": "mm.fusion.concat.ConcatFusion", "inputs": list(inputs), "embed_dim": 8}
-    model = {"_target_": "mm.model.MultimodalModel", "embed_dim": 8, "share": None}
+    model = {"_target_": "mm.model.MultimodalModel", "embed_dim": 8, "shared_encoders": None}
     model |= {"encoders": encoders, "fusion": fusion, "heads": heads}
     transforms = {
-        "text": {"_target_": "mm.transforms.text.tokens.Tokens", "tokenizer": tokenizer, "max_length": 16},
+        "text": {"_target_": "mm.transforms.text.tokens.TextTransform", "tokenizer": tokenizer, "max_length": 16},
         "vision": {
-            "_target_": "mm.transforms.vision.pixels.Pixels", "size": [8, 8], "channels": 3, "mean": [0.5] * 3,
+            "_target_": "mm.transforms.vision.pixels.ImageTransform", "size": [8, 8], "channels": 3, "mean": [0.5] * 3,
             "std": [0.5] * 3,
         },
-        "tabular": {"_target_": "mm.transforms.tabular.row.Row", "columns": list(columns)},
+        "tabular": {"_target_": "mm.transforms.tabular.row.TabularTransform", "columns": list(columns)},
     }  # fmt: skip
     readers = {
         "target": {"_target_": "mm.targets.classes.ClassTarget"},

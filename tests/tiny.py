@@ -12,7 +12,7 @@ from mm.fusion.sum import SumFusion
 from mm.heads.classification import ClassificationHead
 from mm.model import MultimodalModel
 from mm.targets.classes import ClassTarget
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import TextTransform
 
 INPUTS = {"text": "words", "title": {"column": "title", "modality": "text"}}
 WORDS = {"good": "up", "bad": "down", "odd": "side"}
@@ -58,7 +58,7 @@ def train_model(data: ManifestDataModule, steps: int = 60, learning_rate: float 
     """Return a model that has been trained on the training rows for some steps, far too sure of itself."""
     torch.manual_seed(0)
     spec = data.table.spec
-    transforms = {name: Tokens("bytes") for name in spec.inputs}
+    transforms = {name: TextTransform("bytes") for name in spec.inputs}
     encoders = {name: TextHashedNgrams(8, 2, 256, 0.0, None, "mean") for name in spec.inputs}
     classes = list(spec.targets["target"].classes)
     heads = {"target": ClassificationHead(classes=classes, embed_dim=8)}

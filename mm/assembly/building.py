@@ -77,4 +77,4 @@ def build(
             name: modules.get(name) or construct(without(head, "target_codec", "metrics"), f"model.heads.{name}")
             for name, head in node["heads"].items()
         }
-        return MultimodalModel(encoders, fused, heads, node["embed_dim"], node["share"])
+        return MultimodalModel(encoders, fused, heads, node["embed_dim"], node["shared_encoders"])

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from mm.assembly.registry import open_registry
 from mm.configurable import target_of
 from mm.messages import near
 from mm.renames import OPTIONS
@@ -39,7 +40,7 @@ def compose_config(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
     """
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
-        with initialize_config_module("mm.conf", version_base="1.3"):
+        with open_registry():
             return compose(verb, list(overrides))
     finally:
         GlobalHydra.instance().hydra = state

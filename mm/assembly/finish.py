@@ -128,7 +128,7 @@ def finish_model(cfg: DictConfig, spec: DataSpec, named: Sequence[NamedKey] = ()
     if model.heads and not reads_heads:
         raise ValueError(f"model.heads.{next(iter(model.heads))}: {task.__name__} reads no head; leave it out")
     restricted = cfg.datamodule.get("inputs") is not None  # leaving inputs out on purpose is no mistake
-    share = dict(model.get("share") or {})
+    share = dict(model.get("shared_encoders") or {})
     for name in (*spec.inputs, *spec.targets):
         if not name.isidentifier() or name in dir(nn.ModuleDict):
             raise ValueError(
@@ -136,7 +136,9 @@ def finish_model(cfg: DictConfig, spec: DataSpec, named: Sequence[NamedKey] = ()
             )
     for name in share:
         if name not in spec.inputs:
-            raise ValueError(f"model.share.{name}: the data has no input '{name}', only {', '.join(spec.inputs)}")
+            raise ValueError(
+                f"model.shared_encoders.{name}: the data has no input '{name}', only {', '.join(spec.inputs)}"
+            )
     with open_dict(cfg):
         for group, known, what in (("encoders", spec.inputs, "input"), ("heads", spec.targets, "target")):
             for name in [n for n in model[group] if n not in known]:
@@ -155,7 +157,7 @@ def finish_model(cfg: DictConfig, spec: DataSpec, named: Sequence[NamedKey] = ()
                 raise ValueError(
                     f"the input '{name}' has no encoder; "
                     f"add +model/encoders/{data.modality}@model.encoders.{name}=..., "
-                    f"or share one with +model.share.{name}=..., or leave it out with datamodule.inputs"
+                    f"or share one with +model.shared_encoders.{name}=..., or leave it out with datamodule.inputs"
                 )
             has = asdict(replace(data, columns=None))
             fill(model.encoders[name], {k: v for k, v in has.items() if v is not None})

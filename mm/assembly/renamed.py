@@ -4,6 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mm.assembly.signatures import with_defaults
 from mm.renames import upgrade, upgrade_keys
 
 
@@ -27,7 +28,7 @@ def upgrade_run_config(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: Plain data of the config.yaml of a run folder, which stays as it is.
     """
-    config = upgrade(upgrade_keys(config))
+    config = with_defaults(upgrade(upgrade_keys(config)))
     data = dict(config.get("datamodule") or {})
     codecs = data.pop("readers", None)
     if codecs is None:

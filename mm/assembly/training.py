@@ -199,7 +199,7 @@ def bind_data(data: DataModule, model: MultimodalModel) -> DataModule:
         for name in names:
             if name not in there:
                 raise ValueError(f"{data.source}: has no {kind} '{name}' of the model, only {', '.join(there)}")
-    needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
+    needs = {name: model.encoders[model.shared_encoders.get(name, name)].input for name in model.inputs}
     return data.bind(default_transforms(spec, data.readers, needs))
 
 

@@ -66,7 +66,7 @@ class GradientModulation(Callback):
         if not self.at_work(trainer.current_epoch):
             return
         for name, (output, targets) in task.alone.items():
-            encoder = task.model.share.get(name, name)
+            encoder = task.model.shared_encoders.get(name, name)
             for target in self.heads:
                 score = true_score(*output.predictions[target].metric_inputs(targets[target]))
                 self.seen[encoder] = self.seen.get(encoder, 0) + score

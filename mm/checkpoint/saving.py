@@ -22,7 +22,7 @@ from mm.messages import markdown
 from mm.model import MultimodalModel
 from mm.predictions import Calibration
 from mm.tokenizers import load_tokenizer
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import TextTransform
 from mm.types import DataSpec, TargetCodec, Transform
 from mm.untrusted import BUILT, check_sections, check_sources
 
@@ -176,7 +176,7 @@ def save_tokenizers(part: Path, config: dict[str, Any], transforms: Mapping[str,
         transforms: Input name to transform.
     """
     for name, transform in transforms.items():
-        if isinstance(transform, Tokens) and transform.tokenizer is not None:
+        if isinstance(transform, TextTransform) and transform.tokenizer is not None:
             folder = f"tokenizer/{name}"
             transform.tokenizer.save_pretrained(part / folder)
             config["transforms"][name]["tokenizer"] = folder

@@ -15,6 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mm.assembly.registry import signature_defaults
 from mm.assembly.renamed import check_keys
 from mm.cli._import_path import add_working_directory
 from mm.cli._mistakes import explain
@@ -76,7 +77,8 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
 
     wrapped.command = [verb, *flags]  # type: ignore[attr-defined]  # for launchers that start jobs as commands
     try:
-        hydra.main(config_path="pkg://mm.conf", config_name=verb, version_base="1.3")(wrapped)()
+        with signature_defaults():
+            hydra.main(config_path="pkg://mm.conf", config_name=verb, version_base="1.3")(wrapped)()
     except RefusedError as refused:
         raise refused.error from None
     finally:

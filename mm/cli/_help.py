@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mm.assembly.signatures import with_defaults
 from mm.cli._keys import CONF, Key, read_arguments, read_keys, read_summary, read_title, read_yaml, type_of_value
 
 HELP = ("-h", "--help")
@@ -86,13 +87,14 @@ def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> tu
     Raises:
         HydraException: If an option or a key does not exist.
     """
-    from hydra import initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    from mm.assembly.registry import open_registry
+
     paths = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
-    with initialize_config_module("mm.conf", version_base="1.3"):
+    with open_registry():
         loader = GlobalHydra.instance().config_loader()
         found = loader.compute_defaults_list(verb, [*overrides, *paths], RunMode.RUN)
         defaults = [entry for entry in found.defaults if is_shown(entry.config_path or "hydra")]
@@ -102,7 +104,7 @@ def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> tu
         if any(o.key_or_group != "hydra.searchpath" for o in found.config_overrides):  # Hydra checks them, slowly
             cfg = loader.load_configuration(verb, [*overrides, *paths], RunMode.RUN)
             return OmegaConf.to_container(cfg, resolve=False), defaults, groups  # type: ignore[return-value]
-    return merged(defaults, [CONF, *folders]), defaults, groups
+    return with_defaults(merged(defaults, [CONF, *folders])), defaults, groups
 
 
 def is_shown(config: str) -> bool:

@@ -6,13 +6,13 @@ The help of a verb and the reference pages of the manual are both made from this
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-PACKAGE = Path(__file__).resolve().parents[1]  # the folder of `mm`
+from mm.assembly.signatures import PACKAGE, Argument, default_arguments, module_file, parsed, read_arguments
+
 CONF = PACKAGE / "conf"
 TYPES = {"bool": "bool", "int": "int", "float": "float", "str": "str", "seq": "list", "map": "mapping", "null": ""}
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is ten times as fast, and not everywhere
@@ -31,14 +31,6 @@ class Key(NamedTuple):
     name: str
     default: str
     type: str
-    description: str
-
-
-class Argument(NamedTuple):
-    """One argument of a class: its annotation, its default and its description."""
-
-    type: str
-    default: str | None
     description: str
 
 
@@ -94,6 +86,17 @@ def walk(node: yaml.MappingNode, prefix: str, lines: list[str], arguments: dict[
             continue
         kind = described.type or type_of(value, key.value)
         yield Key(name, source_of(value, lines), kind, note)
+    present = {key.value for key, _ in node.value}
+    for argument, default in default_arguments(target).items() if target else ():
+        if argument not in present:
+            described = arguments[argument]
+            yield Key(f"{prefix}{argument}", as_yaml(default), described.type, described.description)
+
+
+def as_yaml(value: Any) -> str:
+    """Return a value as a yaml file has it, on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.strip().removesuffix("...").strip()
 
 
 def type_of(node: yaml.Node, name: str) -> str:
@@ -138,113 +141,3 @@ def comment_of(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
         above.insert(0, lines[number].strip().lstrip("#").strip())
         number -= 1
     return "" if number == 0 and lines[0].startswith("#") else " ".join(above)
-
-
-@cache
-def read_arguments(target: str) -> dict[str, Argument]:
-    """Return the arguments of a class or function of `mm`, with those of its bases, read from its source.
-
-    Args:
-        target: A dotted name, such as `mm.fusion.gated.GatedFusion`.
-
-    Returns:
-        Argument name to its annotation, default and description; empty for classes of other packages.
-    """
-    module, _, name = target.rpartition(".")
-    file = module_file(module)
-    return arguments_of(file, name, depth=4) if file is not None else {}
-
-
-def module_file(module: str) -> Path | None:
-    """Return the source file of a module of `mm`; None for other packages."""
-    if module.split(".")[0] != "mm":
-        return None
-    path = PACKAGE.joinpath(*module.split(".")[1:])
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
-
-
-@cache
-def parsed(file: Path) -> ast.Module:
-    """Return the syntax tree of a source file."""
-    return ast.parse(file.read_text(encoding="utf-8"))
-
-
-def arguments_of(file: Path, name: str, depth: int) -> dict[str, Argument]:
-    """Return the arguments of one class or function of a file."""
-    tree = parsed(file)
-    node = next((n for n in tree.body if getattr(n, "name", None) == name), None)
-    if node is None:  # re-exported
-        where = imported_from(tree, name)
-        return arguments_of(where, name, depth - 1) if where and depth else {}
-    described = described_arguments(ast.get_docstring(node) or "")  # type: ignore[arg-type]
-    if isinstance(node, ast.FunctionDef):
-        return signature_of(node, described)
-    assert isinstance(node, ast.ClassDef)
-    inherited: dict[str, Argument] = {}
-    for base in node.bases if depth else ():
-        called = ast.unparse(base)
-        where = file if any(getattr(n, "name", None) == called for n in tree.body) else imported_from(tree, called)
-        inherited |= arguments_of(where, called, depth - 1) if where else {}
-    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    if init is not None:
-        described |= described_arguments(ast.get_docstring(init) or "")
-        own = signature_of(init, described)
-    else:
-        fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
-        own = {
-            n.target.id: Argument(  # type: ignore[union-attr]
-                ast.unparse(n.annotation),
-                ast.unparse(n.value) if n.value else None,
-                described.get(n.target.id, ""),  # type: ignore[union-attr]
-            )
-            for n in fields
-        }
-    return inherited | own
-
-
-def imported_from(tree: ast.Module, name: str) -> Path | None:
-    """Return the file of `mm` that a module imports a name from."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module and any(a.name == name for a in node.names):
-            return module_file(node.module)
-    return None
-
-
-def signature_of(node: ast.FunctionDef, described: dict[str, str]) -> dict[str, Argument]:
-    """Return the arguments of a function but `self`."""
-    args = node.args
-    positional = [*args.posonlyargs, *args.args]
-    defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults))
-    pairs = [*zip(positional, [*defaults, *args.defaults], strict=True), *zip(args.kwonlyargs, args.kw_defaults)]
-    return {
-        arg.arg: Argument(
-            ast.unparse(arg.annotation) if arg.annotation else "",
-            ast.unparse(default) if default is not None else None,
-            described.get(arg.arg, ""),
-        )
-        for arg, default in pairs
-        if arg.arg != "self"
-    }
-
-
-def described_arguments(docstring: str) -> dict[str, str]:
-    """Return the descriptions of arguments in a docstring.
-
-    Both Google's `Args:` section and a paragraph of `name: text; name: text` are read.
-    """
-    found: dict[str, str] = {}
-    section = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)+)", docstring, re.M)
-    if section:
-        lines = section[1].splitlines()
-        indent = min((len(x) - len(x.lstrip()) for x in lines if x.strip()), default=0)
-        for entry in re.split(rf"\n(?= {{{indent}}}\S)", "\n".join(lines)):
-            name, colon, text = entry.strip().partition(":")
-            if colon:
-                found[name.split("(")[0].strip()] = " ".join(text.split())
-        return found
-    for paragraph in re.split(r"\n\s*\n|\n(?=[a-z_, ]+: |Errors: )", docstring):
-        for part in " ".join(paragraph.split()).split("; "):
-            match = re.match(r"((?:[a-z_]\w*)(?:, [a-z_]\w*)*): (.+)", part)
-            if match:
-                found |= dict.fromkeys(match[1].split(", "), match[2].rstrip("."))
-    return found

@@ -7,13 +7,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from hydra import compose, initialize_config_module
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mm._compat.omegaconf import plain_child
+from mm.assembly.registry import open_registry
 from mm.cli._refusals import explain_refusal
 from mm.cli._typed import parses
 from mm.messages import near
@@ -138,7 +139,7 @@ def keys(verb: str, typed: Sequence[str]) -> list[str]:
 def compose_chosen(verb: str, typed: Sequence[str]) -> tuple[DictConfig, list[str]]:
     """Return the verb's config with the options that were chosen and without any other override, and its groups."""
     GlobalHydra.instance().clear()
-    with initialize_config_module("mm.conf", version_base="1.3"):
+    with open_registry():
         config = compose(verb, return_hydra_config=True)
         groups = list(config.hydra.runtime.choices)
         chosen = [arg for arg in typed if arg.partition("=")[0].lstrip("+") in groups]

@@ -59,17 +59,17 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     found = []
     if results.get("data/faulty_rows"):
         found.append(f"{rows(results['data/faulty_rows'])} not as they should be: see errors.csv")
-    if results.get("data/without_input"):
-        found.append(f"{rows(results['data/without_input'])} without any input: neither learnt nor measured")
+    if results.get("data/no_input"):
+        found.append(f"{rows(results['data/no_input'])} without any input: neither learnt nor measured")
     for name, count in results.items():
-        if name.startswith("data/cut/") and count:
-            what = name.removeprefix("data/cut/")
+        if name.startswith("data/truncated/") and count:
+            what = name.removeprefix("data/truncated/")
             found.append(f"{what}: of {count} rows a part was cut, at datamodule.transforms.{what}.max_length")
-        if name.startswith("data/target_cut_off/") and count:
-            what = name.removeprefix("data/target_cut_off/")
+        if name.startswith("data/target_truncated/") and count:
+            what = name.removeprefix("data/target_truncated/")
             found.append(f"{what}: of {count} rows it lies in what was cut off; they are measured against all of it")
-        if name.startswith("data/unknown/") and count:
-            what = name.removeprefix("data/unknown/")
+        if name.startswith("data/oov/") and count:
+            what = name.removeprefix("data/oov/")
             found.append(f"{what}: {count} rows name what the training rows do not have; it was read as another class")
         kind, _, what = name.removeprefix("data/").partition("/")
         if name.startswith("data/") and kind in NOTES and count:

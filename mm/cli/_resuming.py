@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mm.assembly.construct import read_resolved
 from mm.assembly.renamed import upgrade_run_config
+from mm.assembly.signatures import with_defaults
 from mm.callbacks.resumable import newest_first, usable
 from mm.cli._app import shown
 from mm.files import whole
@@ -18,7 +19,7 @@ from mm.messages import is_first_process, plain
 from mm.tasks.distributed.sharding import complete
 
 # Of the datamodule, what may change while a run goes on: how rows are fed, not which they are, nor their order.
-FREE = ("batch_size", "budget", "buckets", "num_workers", "on_error", "transforms", "cache")
+FREE = ("batch_size", "max_batch_length", "num_buckets", "num_workers", "on_error", "transforms", "cache")
 
 
 # Keys that a run may change while it goes on: metrics measure the model, and init_from is read by a new run only.
@@ -38,7 +39,7 @@ def check(cfg: DictConfig, folder: Path, datamodule: Any) -> None:
         ValueError: If its model, its data, be it their settings or their rows, or its seed have changed.
     """
     stored = upgrade_run_config(read_resolved(folder / "config.yaml"))
-    before, now = map(flat, (stored, OmegaConf.to_container(cfg, resolve=True)))
+    before, now = map(flat, (stored, with_defaults(OmegaConf.to_container(cfg, resolve=True))))
     refused: dict[str, list[str]] = {"data": [], "model": []}
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) == now.get(key) or key == "resume" or NOT_RESUMED.match(key):

@@ -73,7 +73,7 @@ def prepare(cfg: DictConfig) -> Run:
         _tokenizers.check_sources(cfg, model, sources)
         _weights.take(sources, model)
     _weights.adapt(cfg, model)
-    needs = {name: model.encoders[model.share.get(name, name)].input for name in model.inputs}
+    needs = {name: model.encoders[model.shared_encoders.get(name, name)].input for name in model.inputs}
     finish.finish_transforms(cfg, spec, needs, named)
     datamodule.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
     if not isinstance(cfg.compile, bool):

@@ -8,11 +8,11 @@ from mm import checkpoint
 from mm.configurable import to_config
 from mm.messages import near
 from mm.model import MultimodalModel
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import TextTransform
 from mm.types import Transform
 
 # Keys of a transform that say how it is read in training, and not what the encoder then sees.
-FREE = ("augment", "pad_multiple", "too_long", "overlap", "tokenizer")
+FREE = ("augment", "pad_multiple", "overflow", "window_overlap", "tokenizer")
 
 
 def load(cfg: DictConfig, transforms: dict[str, Transform]) -> dict[str, Any]:
@@ -45,4 +45,4 @@ def load(cfg: DictConfig, transforms: dict[str, Transform]) -> dict[str, Any]:
 
 def vocabulary(transform: Transform) -> dict[str, int] | None:
     """Token -> id; None for bytes, and for what is no text."""
-    return transform.tokenizer.get_vocab() if isinstance(transform, Tokens) and transform.tokenizer else None
+    return transform.tokenizer.get_vocab() if isinstance(transform, TextTransform) and transform.tokenizer else None

@@ -17,7 +17,7 @@ def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
     """Train what is to be trained, and fill in how many tokens each has; those of bytes stay."""
     table = datamodule.table
     rows = [row for row, split in enumerate(table.split) if split == "train"]
-    share = dict(cfg.model.get("share") or {})
+    share = dict(cfg.model.get("shared_encoders") or {})
     with open_dict(cfg):
         for name, node in cfg.model.encoders.items():
             if node.get("vocab_size") is None or node.tokenizer == "bytes":

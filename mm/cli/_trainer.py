@@ -81,7 +81,7 @@ def build_for_trial(cfg: DictConfig, model: Any) -> Trainer:
 def describe(cfg: DictConfig, model: Any) -> dict[str, str]:
     """Input name -> the settings of its encoder and its transform, as text."""
     parts = {
-        name: (cfg.model.encoders[model.share.get(name, name)], cfg.datamodule.transforms[name])
+        name: (cfg.model.encoders[model.shared_encoders.get(name, name)], cfg.datamodule.transforms[name])
         for name in model.inputs
     }
     return {name: "\n".join(OmegaConf.to_yaml(part, resolve=True) for part in pair) for name, pair in parts.items()}

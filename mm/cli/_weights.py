@@ -30,12 +30,18 @@ def read_sources(cfg: DictConfig) -> list[dict[str, Any]]:
     for entry in given if isinstance(given, list) else [given]:
         source: Any = {"path": entry} if isinstance(entry, str) else entry
         if not isinstance(source, Mapping) or not isinstance(source.get("path"), str):
-            raise ValueError(f"model.init_from: got {entry}, wanted a model directory, or {{path: DIR, only: [regex]}}")
+            raise ValueError(
+                f"model.init_from: got {entry}, wanted a model directory, or {{path: DIR, include: [regex]}}"
+            )
         for key in source:
-            if key not in ("path", "only"):
-                raise ValueError(f"model.init_from: no key '{key}', wanted path and only{near(key, ['path', 'only'])}")
-        only = source.get("only", "")
-        sources.append({"path": source["path"], "only": [only] if isinstance(only, str) else list(only)})
+            if key == "only":
+                raise ValueError("model.init_from: the key 'only' is now 'include'")
+            if key not in ("path", "include"):
+                raise ValueError(
+                    f"model.init_from: no key '{key}', wanted path and include{near(key, ['path', 'include'])}"
+                )
+        include = source.get("include", "")
+        sources.append({"path": source["path"], "include": [include] if isinstance(include, str) else list(include)})
     return sources
 
 
@@ -48,10 +54,10 @@ def take(sources: list[dict[str, Any]], model: MultimodalModel) -> None:
     taken: set[str] = set()
     for source in sources:
         weights = checkpoint.weights(source["path"])
-        for regex in source["only"]:
+        for regex in source["include"]:
             if not any(re.search(regex, name) for name in weights):
-                raise ValueError(f"model.init_from.only: '{regex}' matches no weight of {source['path']}")
-        chosen = {n: x for n, x in weights.items() if any(re.search(regex, n) for regex in source["only"])}
+                raise ValueError(f"model.init_from.include: '{regex}' matches no weight of {source['path']}")
+        chosen = {n: x for n, x in weights.items() if any(re.search(regex, n) for regex in source["include"])}
         fitting = {n: x for n, x in chosen.items() if n in wanted and x.shape == wanted[n].shape}
         if not fitting:
             raise ValueError(
@@ -81,7 +87,7 @@ def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
         cfg.task.gradual_unfreeze = cfg.peft.get("gradual_unfreeze", cfg.task.gradual_unfreeze)
         return
     config = build(cfg, "peft.config")
-    adapted = adapters.attach(model, config, list(cfg.peft.also))
+    adapted = adapters.attach(model, config, list(cfg.peft.modules_to_save))
     for name in sorted(adapted):
         encoder: Any = model.get_submodule(name)
         if (
@@ -91,11 +97,11 @@ def adapt(cfg: DictConfig, model: MultimodalModel) -> None:
         ):
             raise ValueError(
                 f"peft: the markers of {name} are new, and would never be learnt; let the embeddings learn as well, "
-                "with peft.also=[word_embeddings], or what the encoder calls them"
+                "with peft.modules_to_save=[word_embeddings], or what the encoder calls them"
             )
-    if cfg.peft.start and not cfg.get("resume"):
+    if cfg.peft.adapter_path and not cfg.get("resume"):
         plain: Any = OmegaConf.to_container(cfg.peft.config, resolve=True)
-        adapters.load(Path(cfg.peft.start), model, plain)
+        adapters.load(Path(cfg.peft.adapter_path), model, plain)
     every = [(p.numel(), p.requires_grad) for name in sorted(adapted) for p in model.get_submodule(name).parameters()]
     some, whole = sum(n for n, learns in every if learns), sum(n for n, _ in every)
     if is_first_process():

@@ -36,7 +36,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     )
     write_metrics(folder, found.metrics, {})
     more = ", ".join(f"{name}: {most:g}" for name, most in found.budget.items())
-    budget = f" {quote(f'datamodule.budget={{{more}}}')}" if more else ""
+    budget = f" {quote(f'datamodule.max_batch_length={{{more}}}')}" if more else ""
     print(f"type: datamodule.batch_size={found.batch_size}{budget}")
     print(shown(folder))
 

@@ -19,13 +19,17 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     from mm.datamodules.manifest import ManifestDataModule
     from mm.datamodules.shards import write_shards
 
-    if not isinstance(cfg.size, int | float) or isinstance(cfg.size, bool) or not cfg.size > 0:
-        raise ValueError(f"size: got {cfg.size}, wanted MB above 0")
+    if (
+        not isinstance(cfg.shard_size_mb, int | float)
+        or isinstance(cfg.shard_size_mb, bool)
+        or not cfg.shard_size_mb > 0
+    ):
+        raise ValueError(f"shard_size_mb: got {cfg.shard_size_mb}, wanted MB above 0")
     module = finish.build_data(cfg, codecs=False, whole=True)
     if not isinstance(module, ManifestDataModule):
         raise ValueError("mm shard: wanted a table file or a folder: datamodule=manifest, text, vision or audio")
     out = Path(cfg.out).absolute()
-    about, table = write_shards(module, out, round(cfg.size * 1e6), cfg.seed)
+    about, table = write_shards(module, out, round(cfg.shard_size_mb * 1e6), cfg.seed)
     if module.faults:
         module.write_errors(folder / "errors.csv")
         wrong = len({row for row, _ in module.faults})

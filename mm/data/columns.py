@@ -255,7 +255,9 @@ def remedy(names: Sequence[str], suffix: str, trained: bool, target: bool) -> st
         return f"; is {other!r} the delimiter? .csv files have commas, .tsv files tabs"
     if trained:
         return "; mm predict needs none" if target else "; to do without an input, say datamodule.inputs=[...]"
-    return "; if the first line is a row already, name the columns with datamodule.header=[...]" if delimited else ""
+    return (
+        "; if the first line is a row already, name the columns with datamodule.column_names=[...]" if delimited else ""
+    )
 
 
 def leave_out(table: Table, id_column: str, on_error: str) -> None:

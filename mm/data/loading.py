@@ -32,8 +32,8 @@ class RowRead(NamedTuple):
 
     sample: Sample
     faults: list[Fault]
-    # Of inputs that were too long, such as "cut/text" or "windowed/audio"; "unknown/tabular"; notes of Read; and
-    # targets that lie in what was cut, "target_cut_off/answer".
+    # Of inputs that were too long, such as "truncated/text" or "windowed/audio"; "oov/tabular"; notes of Read; and
+    # targets that lie in what was cut, "target_truncated/answer".
     long: list[str]
 
 
@@ -101,7 +101,7 @@ class Rows(Dataset[RowRead]):
             except ValueError as error:
                 faults.append(Fault(row, self.table.column(name, row), str(error), FIXES.get(type(error), "")))
         targets: dict[str, Any] = {name: values[row] for name, values in self.table.targets.items()}
-        cut_off = []
+        truncated = []
         for name, reader in self.aligned.items():
             try:
                 targets[name] = self.align(targets[name], reader, inputs.get(reader.input))
@@ -109,18 +109,18 @@ class Rows(Dataset[RowRead]):
                 # The length of a target that is not aligned says nothing about the input's tokens.
                 targets[name] = unlabelled(targets[name][:1])
                 if isinstance(error, TargetTruncatedError) and not self.train:
-                    cut_off.append(name)  # a limit on what the model reads must not make its test easier
+                    truncated.append(name)  # a limit on what the model reads must not make its test easier
                 else:
                     faults.append(Fault(row, self.table.column(name, row), str(error)))
         if faults and self.on_error == "drop":  # filler takes its place, so that batches keep their size
             return RowRead(Sample(dict.fromkeys(self.transforms), self.blank, -1), faults, [])
         reads = {name: read for name, read in inputs.items() if read is not None}
         if self.whole and not any(read.windows or read.taken for read in reads.values()):  # nothing can be asked of it
-            return RowRead(Sample(inputs, self.blank, row), faults, ["without_input"])
-        long = [f"cut/{name}" for name, read in reads.items() if read.cut]
+            return RowRead(Sample(inputs, self.blank, row), faults, ["no_input"])
+        long = [f"truncated/{name}" for name, read in reads.items() if read.cut]
         long += [f"windowed/{name}" for name, read in reads.items() if len(read.windows) > 1]
-        long += [f"unknown/{name}" for name, read in reads.items() if read.unknown]
-        long += [f"target_cut_off/{name}" for name in cut_off]
+        long += [f"oov/{name}" for name, read in reads.items() if read.unknown]
+        long += [f"target_truncated/{name}" for name in truncated]
         long += [f"{note}/{name}" for name, read in reads.items() for note in read.notes]
         return RowRead(Sample(inputs, targets, row), faults, long)
 

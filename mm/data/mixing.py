@@ -10,32 +10,35 @@ import numpy as np
 from mm.messages import listing, near
 from mm.types import TargetData
 
-MIXES = ("size", "equal", "temperature")
+MIXINGS = ("proportional", "uniform", "temperature")
 BALANCED = ("class", "labels", "tags", "boxes")  # kinds of targets whose rows have classes
 Arrange = Callable[[np.ndarray, int], np.ndarray]  # places, seed -> the same, in a new order
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """The part of file s is proportional to weight[s] * base[s].
+    """How several files are mixed: the share of file s in an epoch is proportional to weight[s] * base[s].
 
-    mix: its base: the rows of it (size), 1 (equal), or its rows to the power of 1 / `temperature`; one_source: every
-    batch is of one file.
+    Attributes:
+        kind: The base: the rows of the file (`proportional`), 1 (`uniform`), or the rows to the power of 1 /
+            `temperature` (`temperature`).
+        temperature: See `kind`.
+        homogeneous_batches: Whether every batch has rows of one file only.
     """
 
-    mix: str = "size"
+    kind: str = "proportional"
     temperature: float = 2.0
-    one_source: bool = False
+    homogeneous_batches: bool = False
 
     def __post_init__(self) -> None:
-        if self.mix not in MIXES:
-            raise ValueError(f"datamodule.mix: got '{self.mix}', wanted one of {', '.join(MIXES)}")
+        if self.kind not in MIXINGS:
+            raise ValueError(f"datamodule.mixing: got '{self.kind}', wanted one of {', '.join(MIXINGS)}")
         if not self.temperature > 0:
             raise ValueError(f"datamodule.temperature: got {self.temperature}, wanted a number above 0")
 
     def counts(self, sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
         """Rows of each file in an epoch; they add up to all rows."""
-        power = {"size": 1.0, "equal": 0.0, "temperature": 1 / self.temperature}[self.mix]
+        power = {"proportional": 1.0, "uniform": 0.0, "temperature": 1 / self.temperature}[self.kind]
         part = np.array(weights) * np.array(sizes, dtype=float) ** power * (np.array(sizes) > 0)
         ends = np.rint(np.cumsum(part / part.sum()) * sum(sizes)).astype(int)
         return np.diff(ends, prepend=0).tolist()
@@ -54,7 +57,7 @@ class Balance:
 
     def __post_init__(self) -> None:
         if not 0 <= self.power <= 1:
-            raise ValueError(f"datamodule.balance_power: got {self.power}, wanted from 0 (as they are) to 1 (equal)")
+            raise ValueError(f"datamodule.balance_exponent: got {self.power}, wanted from 0 (as they are) to 1 (equal)")
 
     def check(self, targets: Mapping[str, TargetData]) -> None:
         """Errors: ValueError where rows can't be drawn by the classes of the target, as it has none."""
@@ -63,13 +66,13 @@ class Balance:
             return
         if name not in targets:
             raise ValueError(
-                f"datamodule.balance: got '{name}', the data has {listing(list(targets)) or 'no target'}"
+                f"datamodule.balance_by: got '{name}', the data has {listing(list(targets)) or 'no target'}"
                 f"{near(name, targets)}"
             )
         if targets[name].kind not in BALANCED:
             raise ValueError(
-                f"datamodule.balance: rows of '{name}' have no classes: it is a target of kind {targets[name].kind}, "
-                f"wanted one of {', '.join(BALANCED)}"
+                f"datamodule.balance_by: rows of '{name}' have no classes: it is a target of kind "
+                f"{targets[name].kind}, wanted one of {', '.join(BALANCED)}"
             )
 
     def strata(self, label: np.ndarray, source: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, list[int]]:

@@ -14,6 +14,7 @@ import torch
 from lightning import LightningDataModule
 
 from mm.batching import finish
+from mm.configurable import check_former_arguments
 from mm.data.fingerprint import fingerprint, identities
 from mm.data.loading import Loaded, Loader, Rows, begin_worker, join
 from mm.data.mixing import Balance, Mixing, Mixture, rarest
@@ -50,14 +51,16 @@ class DataModule(LightningDataModule):
         trained: Whether the rows are for a model that knows what its inputs hold; targets that it does not know are
             not read.
         whole: As `trained`, and without a split column all rows are for testing.
-        budget: Input name to the tokens or seconds per process and step, padding included.
-        buckets: Of rows of similar length, for each input with a budget.
-        mix: Of several files: size, equal or temperature; see `Mixing`.
-        temperature: Under mix=temperature.
-        one_source: Whether every batch is of one of several files.
-        window: How many shards the training rows of a moment are from.
-        balance: A target by whose classes training rows are drawn; see `Balance`.
-        balance_power: 1: all classes as often; 0.5: by the inverse square root of their counts.
+        max_batch_length: Input name to the maximum number of tokens or seconds per process and step, padding included,
+            such as {text: 4096, audio: 60}.
+        num_buckets: Number of buckets of rows of similar length, for each input of `max_batch_length`.
+        mixing: Shares of several files in an epoch: `proportional` to their rows, `uniform`, or `temperature`; each is
+            multiplied with the weight of the file.
+        temperature: Temperature T of `mixing=temperature`: shares are proportional to the rows to the power of 1 / T.
+        homogeneous_batches: Whether every batch has rows of one of several files only.
+        shuffle_window: Number of shards from which training rows are drawn at a time.
+        balance_by: Name of a target by whose classes training rows are drawn; None: as they are.
+        balance_exponent: 1: all classes equally often; 0.5: by the inverse square root of their counts; 0: as they are.
 
     Raises:
         ValueError: For wrong settings, and for wrong data once it is read, naming row, id, column and fix.
@@ -76,24 +79,28 @@ class DataModule(LightningDataModule):
         known: Mapping[str, TargetData | None] | None = None,
         trained: bool = False,
         whole: bool = False,
-        budget: Mapping[str, float | None] | None = None,
-        buckets: int = 16,
-        mix: str = "size",
+        max_batch_length: Mapping[str, float | None] | None = None,
+        num_buckets: int = 16,
+        mixing: str = "proportional",
         temperature: float = 2.0,
-        one_source: bool = False,
-        window: int = 8,
-        balance: str | None = None,
-        balance_power: float = 1.0,
+        homogeneous_batches: bool = False,
+        shuffle_window: int = 8,
+        balance_by: str | None = None,
+        balance_exponent: float = 1.0,
+        **unknown: Any,
     ):
         super().__init__()
+        if unknown:
+            check_former_arguments(type(self), unknown)
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument '{next(iter(unknown))}'")
         if on_error not in ON_ERROR:
             raise ValueError(f"datamodule.on_error: got '{on_error}', wanted one of {', '.join(ON_ERROR)}")
-        if window < 1:
-            raise ValueError(f"datamodule.window: got {window}, wanted at least 1 shard")
-        self.batching = Batching(batch_size, limits(budget), buckets)
-        self.mixing = Mixing(mix, temperature, one_source)
-        self.balance = Balance(balance, balance_power)
-        self.window = window
+        if shuffle_window < 1:
+            raise ValueError(f"datamodule.shuffle_window: got {shuffle_window}, wanted at least 1 shard")
+        self.batching = Batching(batch_size, limits(max_batch_length), num_buckets)
+        self.mixing = Mixing(mixing, temperature, homogeneous_batches)
+        self.balance = Balance(balance_by, balance_exponent)
+        self.shuffle_window = shuffle_window
         self.num_workers = num_workers
         self.on_error = on_error
         self.split = Split(**(split or {}))
@@ -243,7 +250,9 @@ class DataModule(LightningDataModule):
         for name in self.batching.budget:
             timed = [n for n, data in self.spec.inputs.items() if get_modality(data.modality).is_sequence]
             if name not in self.transforms or name not in timed:
-                raise ValueError(f"datamodule.budget.{name}: the inputs that have a length are {', '.join(timed)}")
+                raise ValueError(
+                    f"datamodule.max_batch_length.{name}: the inputs that have a length are {', '.join(timed)}"
+                )
         for name in self.transforms:
             self.table.inputs.setdefault(name, [None] * len(self.table.ids))
 
@@ -255,8 +264,8 @@ class DataModule(LightningDataModule):
             if found[row] > most:
                 raise ValueError(
                     f"{self.table.name(row)}: its {name} is {found[row]:g} long, more than "
-                    f"datamodule.budget.{name}={most:g} (windows and padding count); raise it, or set "
-                    f"datamodule.transforms.{name}.max_length and .too_long=truncate"
+                    f"datamodule.max_batch_length.{name}={most:g} (windows and padding count); raise it, or set "
+                    f"datamodule.transforms.{name}.max_length and .overflow=truncate"
                 )
         return {name: self._lengths[name] for name in names}
 
@@ -303,7 +312,7 @@ class DataModule(LightningDataModule):
                 rank,
                 world,
                 self.lengths,
-                shards=None if shard is None else Shards(shard[rows], self.window),
+                shards=None if shard is None else Shards(shard[rows], self.shuffle_window),
                 mixture=self.mixture(rows) if train else None,
             ),
             num_workers=self.num_workers,
@@ -333,7 +342,7 @@ class DataModule(LightningDataModule):
         for row, count in zip(rows[np.unique(stratum, return_index=True)[1]].tolist(), counts, strict=True):
             if not count:
                 raise ValueError(
-                    f"datamodule.balance: {self.table.origin(row).source} has so few rows of "
+                    f"datamodule.balance_by: {self.table.origin(row).source} has so few rows of "
                     f"'{self.truth(name, row)}' that none of them is in an epoch; raise its weight"
                 )
         return replace(files, counts=counts, stratum=stratum)
@@ -352,7 +361,7 @@ class DataModule(LightningDataModule):
                     f"datamodule.path: {origin.source} would make up none of the {len(rows)} rows of an epoch; raise "
                     "its weight"
                 )
-        return Mixture(source, counts, self.mixing.one_source)
+        return Mixture(source, counts, self.mixing.homogeneous_batches)
 
     def batch(self, rows: Sequence[int], only: Sequence[str] | None = None) -> Batch:
         """These rows, read raw, here and now, as validation reads them. only: some of the inputs."""
@@ -457,10 +466,10 @@ class DataModule(LightningDataModule):
             self.record(fault, self.table)
         for row, what in loaded.long:
             kind, _, name = what.partition("/")
-            if kind == "target_cut_off" and not any(what == known for _, known in self.notes):
+            if kind == "target_truncated" and not any(what == known for _, known in self.notes):
                 say(
                     f"{self.table.name(row)}: its '{name}' lies in what was cut off from the input; such rows are "
-                    "measured against the whole target, and data/target_cut_off counts them"
+                    "measured against the whole target, and data/target_truncated counts them"
                 )
             self.notes.add((row, what))
 
@@ -504,8 +513,10 @@ def one_row_each(table: Table) -> str:
     return ""
 
 
-def limits(budget: Any) -> dict[str, float]:
-    """Those of the inputs that have one. Errors: ValueError where there are no inputs."""
-    if not isinstance(budget, Mapping | None):
-        raise ValueError(f"datamodule.budget: got {budget}, wanted an input's name with its own, as {{text: 4096}}")
-    return {name: most for name, most in (budget or {}).items() if most is not None}
+def limits(lengths: Any) -> dict[str, float]:
+    """Return the maximum length of each input that has one; raise a ValueError where this is no mapping."""
+    if not isinstance(lengths, Mapping | None):
+        raise ValueError(
+            f"datamodule.max_batch_length: got {lengths}, wanted an input's name with its own, as {{text: 4096}}"
+        )
+    return {name: most for name, most in (lengths or {}).items() if most is not None}

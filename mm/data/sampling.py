@@ -36,10 +36,10 @@ class Batching:
         if self.batch_size < 1:
             raise ValueError(f"datamodule.batch_size: got {self.batch_size}, wanted at least 1")
         if self.buckets < 1:
-            raise ValueError(f"datamodule.buckets: got {self.buckets}, wanted at least 1")
+            raise ValueError(f"datamodule.num_buckets: got {self.buckets}, wanted at least 1")
         for name, most in self.budget.items():
             if not isinstance(most, int | float) or not most > 0:
-                raise ValueError(f"datamodule.budget.{name}: got {most}, wanted tokens or seconds above 0")
+                raise ValueError(f"datamodule.max_batch_length.{name}: got {most}, wanted tokens or seconds above 0")
 
     def assign(self, rows: np.ndarray, lengths: Lengths, world: int) -> tuple[np.ndarray, list[int]]:
         """-> (N,) the bucket of each of the rows; rows per process and step of each bucket.

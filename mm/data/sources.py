@@ -31,7 +31,7 @@ class Source(NamedTuple):
     columns: Mapping[str, Any] | None = None  # its own
     weight: float = 1.0
     split: str | None = None  # of all its rows
-    header: Sequence[str] | None = None  # its own
+    column_names: Sequence[str] | None = None  # its own
     table: Any = None  # a table in memory, instead of the file at `path`, which then names it
 
 
@@ -51,6 +51,8 @@ def sources(path: Any, *more: str) -> list[Source]:
         known = ("path", "weight", *more)
         for key in full:
             if key not in known:
+                if key == "header" and "column_names" in more:
+                    raise ValueError(f"datamodule.path: '{key}' of {dict(full)} is now 'column_names'")
                 raise ValueError(
                     f"datamodule.path: '{key}' of {dict(full)}: nothing reads it, wanted {', '.join(known)}"
                     f"{near(str(key), known)}"
@@ -63,7 +65,7 @@ def sources(path: Any, *more: str) -> list[Source]:
         split = full.get("split")
         if split not in (None, *SPLITS):
             raise ValueError(f"datamodule.path: got split '{split}' for {full['path']}, wanted {', '.join(SPLITS)}")
-        found.append(Source(full["path"], full.get("columns"), float(weight), split, full.get("header"), table))
+        found.append(Source(full["path"], full.get("columns"), float(weight), split, full.get("column_names"), table))
     if not found:
         raise ValueError("datamodule.path: got an empty list, wanted at least one path")
     return found

@@ -207,7 +207,7 @@ def extract_embeddings(
         batch = data.finish(to_device(raw, device))
         for name in model.inputs:
             with precision():
-                f = model.encoders[model.share.get(name, name)](batch.inputs[name], batch.masks[name])  # type: ignore[arg-type]
+                f = model.encoders[model.shared_encoders.get(name, name)](batch.inputs[name], batch.masks[name])  # type: ignore[arg-type]
             present = f.mask.any(1) & (batch.row >= 0)
             units[name].append((F.normalize(f.pooled.float(), dim=-1) * present.unsqueeze(1)).cpu())
             there[name].append(present.cpu())

@@ -22,7 +22,7 @@ from mm.messages import is_first_process, near, plain
 from mm.reports import HasFigure, Report, Table
 from mm.tasks.distributed.sharding import FSDP2Strategy
 from mm.tasks.measures import metric_names
-from mm.transforms.corrupt.corrupted import Corrupted, Without
+from mm.transforms.corrupt.corrupted import CorruptedTransform, DroppedInput
 from mm.types import DataSpec
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def measure(run: RobustnessRun, trainer: Trainer, loaded: TrainedModel) -> Curve
             if curve.corruption is None:
                 lost = np.random.default_rng(run.seed).permutation(run.rows)
                 lost = lost[: round(severity * len(lost))].tolist()
-                part.stored[curve.input] = Without(retained.stored[curve.input], lost)
+                part.stored[curve.input] = DroppedInput(retained.stored[curve.input], lost)
             else:
                 part.stored[curve.input] = corrupted(run, loaded, curve, severity)
             for place, value in validate(run, trainer, task, part).items():
@@ -294,10 +294,10 @@ def subset(run: RobustnessRun, loaded: TrainedModel) -> Any:
     return part
 
 
-def corrupted(run: RobustnessRun, loaded: TrainedModel, curve: CorruptedInput, severity: float) -> Corrupted:
+def corrupted(run: RobustnessRun, loaded: TrainedModel, curve: CorruptedInput, severity: float) -> CorruptedTransform:
     """What reads an input in the place of its own transform."""
     table = run.data.table
-    return Corrupted(
+    return CorruptedTransform(
         loaded.transforms[curve.input],
         table.inputs[curve.input],
         table.spec.inputs[curve.input].modality,
@@ -335,7 +335,7 @@ class RetainedFeatures(Callback):
         self.folder = Path(trainer.strategy.broadcast(made))
         model: Any = pl_module.model
         for name in self.inputs:
-            encoder = model.encoders[model.share.get(name, name)]
+            encoder = model.encoders[model.shared_encoders.get(name, name)]
             compute(trainer, trainer.datamodule, name, encoder, self.folder / name)  # type: ignore[attr-defined]
             self.stored[name] = FeatureStore(self.folder / name)
 

@@ -216,7 +216,7 @@ def embed_texts(
         A unit vector for each text, (N, D); of a text in several windows the direction of the mean.
     """
     model.eval()
-    device, part = next(model.parameters()).device, model.share.get(input, input)
+    device, part = next(model.parameters()).device, model.shared_encoders.get(input, input)
     vectors = []
     for start in range(0, len(texts), PROMPT_BATCH):
         samples = [

@@ -46,7 +46,7 @@ class FrozenFeatures(Callback):
         model: Any = pl_module.model
         data = data_source(trainer)
         for name in model.inputs:
-            encoder = model.encoders[model.share.get(name, name)]
+            encoder = model.encoders[model.shared_encoders.get(name, name)]
             if not is_frozen(encoder) or data.transforms[name].random:
                 continue
             sample = data.batch(spread(np.flatnonzero(data.splits != "")), only=[name])
@@ -193,15 +193,15 @@ def write(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, fol
         about = writer.close()
     return about | {
         "faults": [[row, told] for (row, where), told in data.faults.items() if where == data.column_of(name, row)],
-        "cut": [row for row, what in data.notes if what == f"cut/{name}"],
-        "unknown": [row for row, what in data.notes if what == f"unknown/{name}"],
+        "cut": [row for row, what in data.notes if what == f"truncated/{name}"],
+        "unknown": [row for row, what in data.notes if what == f"oov/{name}"],
         "notes": notes_of(data.notes, name),
     }
 
 
 def notes_of(notes: Iterable[tuple[int, str]], name: str) -> list[tuple[int, str]]:
     """Return rows and what was noted of an input, as in Read.notes; notes: as in DataSource."""
-    others = ("cut", "unknown", "windowed")
+    others = ("truncated", "oov", "windowed")
     found = [(row, what.removesuffix(f"/{name}")) for row, what in sorted(notes) if what.endswith(f"/{name}")]
     return [(row, note) for row, note in found if note not in others]
 

@@ -41,7 +41,7 @@ class SlurmRequest:
         signal: Sent before the end: USR2, or USR1.
         signal_delay_s: Seconds between that signal and the time limit.
         array_parallelism: Jobs that run at once.
-        prepare: Shell lines before a job starts, such as `module load cuda`.
+        setup: Shell lines before a job starts, such as `module load cuda`.
         additional_parameters: Any other option of sbatch.
         wait: Whether to wait for the end of the jobs.
     """
@@ -60,7 +60,7 @@ class SlurmRequest:
     signal: str = "USR2"
     signal_delay_s: int = 120
     array_parallelism: int = 256
-    prepare: list[str] | None = None
+    setup: list[str] | None = None
     additional_parameters: dict[str, Any] = field(default_factory=dict)
     wait: bool = True
 
@@ -85,7 +85,7 @@ class SlurmRequest:
             "constraint": self.constraint,
             "signal_delay_s": self.signal_delay_s,
             "array_parallelism": self.array_parallelism,
-            "setup": None if self.prepare is None else list(self.prepare),
+            "setup": None if self.setup is None else list(self.setup),
             # A process that dies takes the job down, and a job that is killed by the cluster starts again by itself.
             "srun_args": ["--kill-on-bad-exit=1"],
             "additional_parameters": {"requeue" if self.requeue else "no-requeue": True}

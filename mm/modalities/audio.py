@@ -49,9 +49,9 @@ class Audio(Modality):
         return InputData(modality=self.name, sample_rate=rates.most_common(1)[0][0] if rates else None)
 
     def transform(self, data: InputData, need: InputSpec | None = None, **settings: Any) -> Transform:
-        from mm.transforms.audio.waveform import Waveform
+        from mm.transforms.audio.waveform import AudioTransform
 
-        return Waveform(**self.filled(data, need, "sample_rate", "max_length") | settings)
+        return AudioTransform(**self.filled(data, need, "sample_rate", "max_length") | settings)
 
     def preview(self, raw: Any, x: Tensor, mask: Tensor, transform: Any) -> Sound:
         return Sound(x[mask].clamp(-1, 1).numpy(), transform.sample_rate)

@@ -17,9 +17,9 @@ class Tabular(Modality):
     of_columns = True
 
     def transform(self, data: InputData, need: InputSpec | None = None, **settings: Any) -> Transform:
-        from mm.transforms.tabular.row import Row
+        from mm.transforms.tabular.row import TabularTransform
 
-        return Row(**{"columns": data.columns or (), **settings})
+        return TabularTransform(**{"columns": data.columns or (), **settings})
 
     def preview(self, raw: Any, x: Tensor, mask: Tensor, transform: Transform) -> str:
         return json.dumps(raw, ensure_ascii=False, default=str)

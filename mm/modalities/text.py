@@ -49,22 +49,22 @@ class Text(Modality):
                     yield row, wrong
 
     def transform(self, data: InputData, need: InputSpec | None = None, **settings: Any) -> Transform:
-        from mm.transforms.text.tokens import Tokens
+        from mm.transforms.text.tokens import TextTransform
 
         usual = InputSpec(modality=self.name, tokenizer="bytes", max_length=MAX_LENGTH)
-        return Tokens(**self.filled(data, need or usual, "tokenizer", "marker_tokens", "max_length") | settings)
+        return TextTransform(**self.filled(data, need or usual, "tokenizer", "marker_tokens", "max_length") | settings)
 
     def preview(self, raw: Any, x: Tensor, mask: Tensor, transform: Transform) -> str:
         return raw if isinstance(raw, str) else ", ".join(raw)
 
     def to_bytes(self, raw: Any) -> tuple[bytes, float]:
-        from mm.transforms.text.tokens import Tokens
+        from mm.transforms.text.tokens import TextTransform
 
         if isinstance(raw, list | tuple):
             raise ValueError(
                 "is a pair of texts, which shards can't hold; name one column, or two inputs with columns.inputs"
             )
-        Tokens("bytes")(raw)
+        TextTransform("bytes")(raw)
         return raw.encode(), 0.0
 
     def random_input(self, spec: InputSpec, rows: int = 4) -> tuple[Tensor, Tensor]:

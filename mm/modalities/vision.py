@@ -77,11 +77,11 @@ class Vision(Modality):
         )
 
     def transform(self, data: InputData, need: InputSpec | None = None, **settings: Any) -> Transform:
-        from mm.transforms.vision.pixels import Pixels
+        from mm.transforms.vision.pixels import ImageTransform
 
         filled = self.filled(data, need, "size", "channels", "mean", "std")
         arguments: dict[str, Any] = filled | {"max_value": data.max_value} | settings
-        return Pixels(**arguments)
+        return ImageTransform(**arguments)
 
     def preview(self, raw: Any, x: Tensor, mask: Tensor, transform: Any) -> "Image":
         from PIL import Image

@@ -33,9 +33,9 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
         try:
             re.compile(rule)
         except re.error as error:
-            raise ValueError(f"peft.also: '{rule}' is no regular expression: {error}") from None
+            raise ValueError(f"peft.modules_to_save: '{rule}' is no regular expression: {error}") from None
     if config.to_dict().get("bias", "none") != "none":
-        raise ValueError(f"peft.config.bias: got '{config.bias}'; leave it out, and say peft.also=['bias$']")
+        raise ValueError(f"peft.config.bias: got '{config.bias}'; leave it out, and say peft.modules_to_save=['bias$']")
     config.target_modules = wanted = ATTENTION if config.target_modules is None else config.target_modules
     try:
         found = [name for name, _ in model.named_modules() if isinstance(wanted, str) and re.fullmatch(wanted, name)]
@@ -73,7 +73,7 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
         )
     for rule in also:
         if not any(re.search(rule, name) for name in before):
-            raise ValueError(f"peft.also: '{rule}' finds no parameter")
+            raise ValueError(f"peft.modules_to_save: '{rule}' finds no parameter")
     for name, parameter in model.named_parameters():
         part = owner(name)
         rest = name.removeprefix(f"{part}.").split(".")
@@ -140,9 +140,9 @@ def read_told(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         base, config = told["base"], told["config"]
         good = isinstance(config, dict) and all(isinstance(name, str) for name in base["names"]) and base["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"peft.start: {file}: is no adapter.json, or damaged: {error}") from None
+        raise ValueError(f"peft.adapter_path: {file}: is no adapter.json, or damaged: {error}") from None
     if not good:
-        raise ValueError(f"peft.start: {file}: is no adapter.json, or damaged")
+        raise ValueError(f"peft.adapter_path: {file}: is no adapter.json, or damaged")
     return base, config
 
 
@@ -153,7 +153,7 @@ def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     """
     if not (path / "adapter.json").is_file():
         raise ValueError(
-            f"peft.start: no adapter at {path}: it has no adapter.json; a run leaves one as outputs/RUN/adapter"
+            f"peft.adapter_path: no adapter at {path}: it has no adapter.json; a run leaves one as outputs/RUN/adapter"
         )
     base, saved = read_told(path / "adapter.json")
     for key in sorted({*saved, *config}):
@@ -164,20 +164,20 @@ def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     try:
         tensors: dict[str, Tensor] = load_file(path / "adapter.safetensors")
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"peft.start: {path / 'adapter.safetensors'}: is damaged: {error}") from None
+        raise ValueError(f"peft.adapter_path: {path / 'adapter.safetensors'}: is damaged: {error}") from None
     ours = model.state_dict()
     for name in [*base["names"], *tensors]:
         if name not in ours:
-            raise ValueError(f"peft.start: {path} has {name}, which this model has not{near(name, ours)}")
+            raise ValueError(f"peft.adapter_path: {path} has {name}, which this model has not{near(name, ours)}")
     for name, x in tensors.items():
         if x.shape != ours[name].shape:
-            raise ValueError(f"peft.start: {name} of {path} is {tuple(x.shape)}, here {tuple(ours[name].shape)}")
+            raise ValueError(f"peft.adapter_path: {name} of {path} is {tuple(x.shape)}, here {tuple(ours[name].shape)}")
     lacking = [name for name in ours if name not in tensors and name not in set(base["names"])]
     if lacking:
-        raise ValueError(f"peft.start: {path} lacks {lacking[0]}, which this model has")
+        raise ValueError(f"peft.adapter_path: {path} lacks {lacking[0]}, which this model has")
     if digest(model, base["names"]) != base["sha256"]:
         raise ValueError(
-            f"peft.start: {path} was trained beside other weights than this model's; begin with the same "
+            f"peft.adapter_path: {path} was trained beside other weights than this model's; begin with the same "
             "model.encoders.*.pretrained and model.init_from"
         )
     model.load_state_dict(tensors, strict=False)

@@ -38,7 +38,7 @@ class BoxTarget(Configurable):
     """
 
     kind = "boxes"
-    needs = ("vision", "frame")
+    needs = ("vision", "return_original_size")
     texts: Sequence[str] = ()
     examples = (
         [{"label": "cat", "box": [0, 0, 40, 50]}, {"label": "dog", "box": [30, 10, 90, 50.5]}],

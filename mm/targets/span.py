@@ -27,7 +27,7 @@ class SpanTarget(Configurable):
     """
 
     kind = "answers"
-    needs = ("text", "places")
+    needs = ("text", "return_offsets")
     texts = ("the cat sees", "old birds", "a dog and cats", "it bites", "the old dog")
     examples = ("cat", "birds", [], [{"text": "bites", "answer_start": 3}, "it"], ["old dog"])
 
@@ -74,8 +74,8 @@ class SpanTarget(Configurable):
                     break
             else:
                 raise TargetTruncatedError(
-                    f"the answer '{answer}' is nowhere read as a whole; raise max_length or overlap, or set "
-                    f"too_long=window, of datamodule.transforms.{self.input}"
+                    f"the answer '{answer}' is nowhere read as a whole; raise max_length or window_overlap, or set "
+                    f"overflow=window, of datamodule.transforms.{self.input}"
                 )
         return found
 

@@ -25,7 +25,7 @@ class TagTarget(Configurable):
     """
 
     kind = "tags"
-    needs = ("text", "places")
+    needs = ("text", "return_offsets")
     texts = ("Rome is near Ann Lee", "so what", "says Bob Lee", "New York", "it is raining")
     examples = ("B-place O O B-person I-person", "O O", "O B-person O", "B-place I-place", "O O O")
 

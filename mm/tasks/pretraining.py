@@ -194,7 +194,7 @@ def check(objectives: Mapping[str, Objective], model: MultimodalModel) -> None:
     learnt = {name for _, name in found}
     for name in model.inputs:
         if name not in learnt:
-            modality = model.encoders[model.share.get(name, name)].input.modality
+            modality = model.encoders[model.shared_encoders.get(name, name)].input.modality
             raise ValueError(
                 f"task.objectives: none learns of the input '{name}', which is {modality}; leave it out with "
                 f"datamodule.inputs=[...], or add one with +task/objectives@task.objectives.{name}=..."
@@ -211,7 +211,7 @@ def raw(batch: Batch, name: str) -> Tensor:
 
 def chosen(model: MultimodalModel, modality: str, inputs: Sequence[str] | None, what: str) -> list[str]:
     """The inputs of a modality, or those that are named. Errors: ValueError where one is of another, or none is."""
-    of = {name: model.encoders[model.share.get(name, name)].input.modality for name in model.inputs}
+    of = {name: model.encoders[model.shared_encoders.get(name, name)].input.modality for name in model.inputs}
     for name in inputs or ():
         if of.get(name) != modality:
             raise ValueError(

@@ -82,7 +82,7 @@ def check_teacher(name: str, teacher: MultimodalModel, model: MultimodalModel) -
     check_input("teachers", name, model.inputs)
     if name not in teacher.inputs:
         raise ValueError(f"task.teachers.{name}: the teacher has no such input, only {', '.join(teacher.inputs)}")
-    theirs, ours = (m.projections[m.share.get(name, name)].out_features for m in (teacher, model))
+    theirs, ours = (m.projections[m.shared_encoders.get(name, name)].out_features for m in (teacher, model))
     if theirs != ours:
         raise ValueError(
             f"task.teachers.{name}: its model.embed_dim is {theirs}, this model's is {ours}; train one of them anew "
@@ -102,7 +102,7 @@ def teacher_loss(
             f"task.teachers.{name}: the encoder that it teaches is frozen and computed once, so that there is nothing "
             "for the teacher to read; set cache_features=false, or leave the teacher out"
         )
-    part = teacher.share.get(name, name)
+    part = teacher.shared_encoders.get(name, name)
     with torch.no_grad():
         goal = teacher.projections[part](teacher.encoders[part](x, mask).pooled)
     present = student.mask.any(1)

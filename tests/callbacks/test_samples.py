@@ -18,9 +18,9 @@ from mm.model import MultimodalModel
 from mm.targets.classes import ClassTarget
 from mm.targets.multilabel import MultilabelTarget
 from mm.targets.regression import RegressionTarget
-from mm.transforms.audio.waveform import Waveform
-from mm.transforms.text.tokens import Tokens
-from mm.transforms.vision.pixels import Pixels
+from mm.transforms.audio.waveform import AudioTransform
+from mm.transforms.text.tokens import TextTransform
+from mm.transforms.vision.pixels import ImageTransform
 from mm.types import DataSpec, Features, InputData, TargetData
 
 
@@ -70,10 +70,10 @@ def trainer():
         "age": torch.tensor([1.5, torch.nan, 3, 4]),
     }
     transforms = {
-        "text": Tokens("bytes", max_length=8, too_long="window"),
-        "vision": Pixels((2, 2), 3, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3)),
-        "audio": Pixels((3, 5), 1),
-        "sound": Waveform(8000),
+        "text": TextTransform("bytes", max_length=8, overflow="window"),
+        "vision": ImageTransform((2, 2), 3, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3)),
+        "audio": ImageTransform((3, 5), 1),
+        "sound": AudioTransform(8000),
     }
 
     def batch(rows):

@@ -142,7 +142,9 @@ def test_config_builds_classes_of_allowed_packages_only(copy, target, tmp_path):
 
 
 def test_allow_admits_a_package(copy, tmp_path, monkeypatch):
-    (tmp_path / "their_pkg.py").write_text("from mm.transforms.text.tokens import Tokens\nclass Mine(Tokens): pass\n")
+    (tmp_path / "their_pkg.py").write_text(
+        "from mm.transforms.text.tokens import TextTransform\nclass Mine(TextTransform): pass\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     change(copy, lambda c: c["transforms"]["text"].update(_target_="their_pkg.Mine"))
     with pytest.raises(ValueError, match=r"mm.load\(path, allow=\['their_pkg'\]\)"):

@@ -44,7 +44,7 @@ MODEL = {
     },
     "embed_dim": 8,
 }
-TRANSFORMS = {"text": {"_target_": "mm.transforms.text.tokens.Tokens", "tokenizer": "bytes", "max_length": 32}}
+TRANSFORMS = {"text": {"_target_": "mm.transforms.text.tokens.TextTransform", "tokenizer": "bytes", "max_length": 32}}
 READERS = {"label": {"_target_": "mm.targets.classes.ClassTarget"}}
 METRICS = {"label": {"accuracy": {"_target_": "torchmetrics.Accuracy", "task": "multiclass", "num_classes": 2}}}
 NUMBERS = [-1, 0, 1, 3, 10**5, 10**6, 10**7, 10**8, 10**9, 10**12, 10**18, 10**40, 0.5, float("nan"), float("inf")]

@@ -109,7 +109,7 @@ def test_inputs_that_the_data_lacks_are_absent(mm, model, manifest, tmp_path):
                 "checkpoint=MODEL",
                 "datamodule=manifest",
                 "datamodule.path=x.csv",
-                "datamodule.transforms.text.overlap=0",
+                "datamodule.transforms.text.window_overlap=0",
             ],
             "its own transforms",
         ),

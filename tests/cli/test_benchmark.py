@@ -6,7 +6,7 @@ import pytest
 from conftest import COLUMNS, TINY
 
 from mm.profiling.benchmark import NAMES
-from mm.transforms.vision.pixels import Pixels
+from mm.transforms.vision.pixels import ImageTransform
 
 SMALL = [*COLUMNS, *TINY, "datamodule.batch_size=12", "steps=10", "warmup=1"]
 
@@ -42,8 +42,8 @@ def test_what_waits_for_a_validation_is_left_out(mm, manifest):
 
 
 def test_a_slow_transform_is_named(mm, manifest, monkeypatch):
-    read = Pixels.__call__
-    monkeypatch.setattr(Pixels, "__call__", lambda *args, **how: [time.sleep(0.01), read(*args, **how)][1])
+    read = ImageTransform.__call__
+    monkeypatch.setattr(ImageTransform, "__call__", lambda *args, **how: [time.sleep(0.01), read(*args, **how)][1])
     run = mm("benchmark", *SMALL, f"datamodule.path={manifest}", "run=slow")
     assert "waits for data" in run.out
     assert "raise datamodule.num_workers (now 0" in run.out

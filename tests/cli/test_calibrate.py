@@ -27,7 +27,7 @@ SEVERAL = [*ARGS, "datamodule=manifest", TARGETS, "model/fusion=sum", "model.fus
 SEVERAL += ["trainer.max_epochs=6"]
 KINDS = {"mood": "classification", "tags": "multilabel", "size": "regression", "words": "token_classification"}
 SEVERAL += [f"+model/heads@model.heads.{name}={kind}" for name, kind in KINDS.items()]
-SEVERAL += [f"datamodule.transforms.text.{x}" for x in ("max_length=24", "too_long=window", "overlap=0.5")]
+SEVERAL += [f"datamodule.transforms.text.{x}" for x in ("max_length=24", "overflow=window", "window_overlap=0.5")]
 
 
 def write(folder, splits: str, name: str = "rows.jsonl") -> str:

@@ -59,7 +59,7 @@ COLUMNS = ["datamodule.columns.vision=photo", "datamodule.columns.target=boxes"]
 
 
 def test_learns_tells_and_serves(mm, rows):
-    args = [*ARGS, *COLUMNS, f"datamodule.path={rows}", "datamodule/transforms/vision=slides"]
+    args = [*ARGS, *COLUMNS, f"datamodule.path={rows}", "datamodule/transforms/vision=microscopy"]
     run = mm("train", *args, "trainer.max_epochs=15", "run=boxes")
     assert run.status == 0, run.err
     assert run.metrics["test/map50"] > 0.8

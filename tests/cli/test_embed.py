@@ -90,7 +90,7 @@ def test_splits_and_rows_that_cannot_be_read(mm, trained):
 
 def test_windows_of_a_text_are_one_row(mm, manifest):
     shutil.copytree(manifest.parent, ".", dirs_exist_ok=True)
-    text = ["datamodule.transforms.text.too_long=window", "datamodule.transforms.text.max_length=8"]
+    text = ["datamodule.transforms.text.overflow=window", "datamodule.transforms.text.max_length=8"]
     run = mm("train", *TRAIN, *text, "datamodule.path=rows.csv", "run=t")
     assert run.status == 0, run.err
     model = run.folder / "model"

@@ -42,12 +42,12 @@ def test_finds_a_planted_limit(mm, manifest, monkeypatch):
 
 def test_every_bucket_has_its_own(mm, manifest, monkeypatch):
     plant(monkeypatch, lambda rows, text, audio: rows * text <= 100)
-    budget = ["datamodule.budget={text: 30}", "datamodule.buckets=2"]
+    budget = ["datamodule.max_batch_length={text: 30}", "datamodule.num_buckets=2"]
     run = mm("find_batch", *SMALL, f"datamodule.path={manifest}", *budget)
     assert run.status == 0, run.err
     lines = [line for line in run.out.splitlines() if "trains" in line]
     assert [line.split("text up to ")[1] for line in lines] == ["12: a batch of 8 trains", "14: a batch of 7 trains"]
-    assert "datamodule.batch_size=8 'datamodule.budget={text: 96}'" in run.out  # 8 * 12: the smaller
+    assert "datamodule.batch_size=8 'datamodule.max_batch_length={text: 96}'" in run.out  # 8 * 12: the smaller
 
 
 def test_what_waits_for_a_validation_is_left_out(mm, manifest):

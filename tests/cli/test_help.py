@@ -3,9 +3,10 @@
 import re
 
 import pytest
-from hydra import compose, initialize_config_module
+from hydra import compose
 from omegaconf import OmegaConf
 
+from mm.assembly.registry import open_registry
 from mm.cli._help import composed, help_text
 from mm.cli._keys import CONF
 
@@ -25,7 +26,7 @@ def row(text: str, key: str) -> str:
 
 def test_a_key_has_its_value_its_type_and_a_sentence(text):
     assert row(text, "datamodule.batch_size") == (
-        "datamodule.batch_size=64 [int] rows per process and step; where there is a budget, at most"
+        "datamodule.batch_size=64 [int] rows per process and step, at most this many under max_batch_length"
     )
     assert row(text, "task.optimizer.lr") == "task.optimizer.lr=1e-3 [float]"
     assert "[int | None]" in row(text, "model.fusion.hidden_dim")  # by the class
@@ -63,7 +64,7 @@ def test_an_experiment_changes_the_values(text):
 )
 def test_values_are_those_that_hydra_composes(words):
     ours, _, _ = composed("train", words, [])
-    with initialize_config_module("mm.conf", version_base="1.3"):
+    with open_registry():
         theirs = OmegaConf.to_container(compose("train", words), resolve=False)
     assert with_floats(ours) == with_floats(theirs)
 

@@ -64,7 +64,7 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
     assert shown.isprintable()
 
     path = tmp_path / f"x{name}"
-    results = {f"test[{name}]/{name.replace('/', '.')}": 0.5, "test/accuracy": 0.25, f"data/cut/{name}": 2}
+    results = {f"test[{name}]/{name.replace('/', '.')}": 0.5, "test/accuracy": 0.25, f"data/truncated/{name}": 2}
     _results.print_results(results, ["target"], Path("runs/r"), {name: path}, [command("mm", name)])
     out = capsys.readouterr().out
     assert f"test[{shown}]" in cells(out) or "/" in name

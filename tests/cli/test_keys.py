@@ -2,7 +2,7 @@
 
 import pytest
 
-from mm.cli._keys import CONF, described_arguments, read_arguments, read_keys, read_summary, read_title
+from mm.cli._keys import CONF, read_keys, read_summary, read_title
 
 
 @pytest.fixture
@@ -33,30 +33,17 @@ def test_comments_and_types(keys):
     assert read_title(keys) == "The title\ngoes on."
 
 
-def test_arguments_of_a_google_docstring():
-    text = (
-        "Does it.\n\nArgs:\n    a: The first,\n        which goes on.\n    b (int): The second.\n\nReturns:\n    c: no."
-    )
-    assert described_arguments(text) == {"a": "The first, which goes on.", "b": "The second."}
-
-
-def test_arguments_of_a_paragraph():
-    text = "Does it.\n\na, b: both of them; c: the third.\nErrors: ValueError."
-    assert described_arguments(text) == {"a": "both of them", "b": "both of them", "c": "the third"}
-
-
-def test_arguments_come_from_the_source_and_from_bases():
-    found = read_arguments("mm.datamodules.manifest.ManifestDataModule")
-    assert {"path", "columns", "batch_size", "seed"} <= set(found)
-    assert read_arguments("torch.optim.AdamW") == {}
-    assert read_arguments("mm.nowhere.Nothing") == {}
-
-
 def test_summary_of_what_a_file_builds():
-    assert read_summary(CONF / "model/fusion/gated.yaml").startswith("Gate per feature")
+    assert read_summary(CONF / "model/fusion/gated.yaml").startswith("Weigh each feature")
     assert read_summary(CONF / "task/optimizer/adamw.yaml") == ""
 
 
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda f: str(f.relative_to(CONF)))
 def test_every_config_file_can_be_read(file):
     assert all(key.name for key in read_keys(file))
+
+
+def test_arguments_that_a_file_leaves_out_are_read_from_the_signature():
+    found = {key.name: key for key in read_keys(CONF / "model/encoders/audio/conv.yaml")}
+    assert found["widths"].default == "[32, 64, 96]" and found["widths"].type == "Sequence[int]"
+    assert found["frontend.hop"].default == "0.01" and "seconds" in found["frontend.hop"].description

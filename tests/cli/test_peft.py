@@ -50,13 +50,13 @@ def test_a_plain_model_and_a_small_adapter(mm, rows, kind):
         rows,
         f"peft={kind}",
         "run=b",
-        "peft.start=outputs/a/adapter",
+        "peft.adapter_path=outputs/a/adapter",
         "trainer.max_epochs=1",
         "task.optimizer.lr=1e-9",
     )
     assert more.status == 0, more.err
     assert more.metrics["test/loss"] == pytest.approx(run.metrics["test/loss"], abs=1e-4)
-    other = mm("train", *ARGS, rows, f"peft={kind}", "run=c", "peft.start=outputs/a/adapter", "seed=1")
+    other = mm("train", *ARGS, rows, f"peft={kind}", "run=c", "peft.adapter_path=outputs/a/adapter", "seed=1")
     assert other.status == 2
     assert "was trained beside other weights" in other.err
 

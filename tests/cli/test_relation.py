@@ -43,7 +43,9 @@ def test_learns_tells_and_serves(mm, rows, tokenizer, tmp_path):
     assert "the markers of encoders.text are new, and would never be learnt" in frozen.err
     run = mm("train", *args, "run=relation")
     assert run.status == 0, run.err
-    learnt = mm("train", *args, "peft=lora", "peft.also=[word_embeddings]", "trainer.max_epochs=1", "run=lora")
+    learnt = mm(
+        "train", *args, "peft=lora", "peft.modules_to_save=[word_embeddings]", "trainer.max_epochs=1", "run=lora"
+    )
     assert learnt.status == 0, learnt.err
     assert run.metrics["test/f1"] == run.metrics["test/f1/Bite"] == 1
     assert (run.folder / "test_relations.png").exists()

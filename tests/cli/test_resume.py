@@ -20,14 +20,14 @@ SMALL = [*COLUMNS, *TINY, "datamodule.batch_size=4", "trainer.log_every_n_steps=
 EVERYTHING = [  # that has a state or is random
     "callbacks=[default,ema]",
     "callbacks.ema.decay=0.9",
-    "datamodule/transforms/vision=shift",
+    "datamodule/transforms/vision=affine",
     "datamodule/transforms/audio=speed",
     "task.modality_dropout=0.2",
     "trainer.val_check_interval=0.5",
     "trainer.accumulate_grad_batches=2",
-    "datamodule.budget={text: 60}",
-    "datamodule.buckets=2",
-    "datamodule.balance=target",
+    "datamodule.max_batch_length={text: 60}",
+    "datamodule.num_buckets=2",
+    "datamodule.balance_by=target",
 ]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 

@@ -20,7 +20,7 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 @pytest.fixture
 def shards(mm, manifest: Path, tmp_path: Path) -> Path:
     """About 20 rows in each."""
-    made = mm("shard", *COLUMNS, f"datamodule.path={manifest}", "out=shards", "size=0.15", "run=made")
+    made = mm("shard", *COLUMNS, f"datamodule.path={manifest}", "out=shards", "shard_size_mb=0.15", "run=made")
     assert made.status == 0, made.err
     assert "rows.csv: 60 of 60 rows (text, vision, audio) in 3 shards" in made.out
     assert "mm train datamodule=shards datamodule.path=shards" in made.out
@@ -78,12 +78,18 @@ def test_frozen_features_of_shards(mm, shards, tmp_path):
 
 
 def test_a_window_and_a_budget(mm, manifest, tmp_path):
-    made = mm("shard", *COLUMNS, f"datamodule.path={manifest}", "out=shards", "size=0.02")
+    made = mm("shard", *COLUMNS, f"datamodule.path={manifest}", "out=shards", "shard_size_mb=0.02")
     assert made.status == 0, made.err
-    args = [SHARDS, *TINY, "datamodule.path=shards", "datamodule.window=2", "datamodule.budget={text: 60, audio: 2}"]
-    run = mm("train", *args, "datamodule.buckets=2", "trainer.max_epochs=3", "run=a")
+    args = [
+        SHARDS,
+        *TINY,
+        "datamodule.path=shards",
+        "datamodule.shuffle_window=2",
+        "datamodule.max_batch_length={text: 60, audio: 2}",
+    ]
+    run = mm("train", *args, "datamodule.num_buckets=2", "trainer.max_epochs=3", "run=a")
     assert run.status == 0, run.err
-    again = mm("train", *args, "datamodule.buckets=2", "trainer.max_epochs=3", "run=b")
+    again = mm("train", *args, "datamodule.num_buckets=2", "trainer.max_epochs=3", "run=b")
     one, other = weights(tmp_path / "outputs/a"), weights(tmp_path / "outputs/b")
     assert again.status == 0
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -94,13 +100,13 @@ def test_a_window_and_a_budget(mm, manifest, tmp_path):
 def test_stopped_and_resumed_in_another_number_of_processes(mm, mm_process, manifest, tmp_path, data):
     """No row of the epoch is lost or seen twice, and as many as a file's part of it are drawn."""
     if data == "shards":
-        made = mm("shard", *COLUMNS, f"datamodule.path={manifest}", "out=shards", "size=0.02")
+        made = mm("shard", *COLUMNS, f"datamodule.path={manifest}", "out=shards", "shard_size_mb=0.02")
         assert made.status == 0, made.err
-        args = [SHARDS, "datamodule.path=shards", "datamodule.window=2"]
+        args = [SHARDS, "datamodule.path=shards", "datamodule.shuffle_window=2"]
         wanted = Counter(row for row in range(60) if row // 3 % 5 < 3)
     else:
         write_manifest(tmp_path / "other", rows=30)
-        args = [*COLUMNS, f"datamodule.path=[{manifest},other/rows.csv]", "datamodule.mix=equal"]
+        args = [*COLUMNS, f"datamodule.path=[{manifest},other/rows.csv]", "datamodule.mixing=uniform"]
         wanted = None
     log = tmp_path / "seen"
     watch = ["+callbacks.seen._target_=planted.Record", f"+callbacks.seen.folder={log}"]
@@ -139,24 +145,32 @@ def test_a_mixture_by_its_command(mm, manifest, tmp_path):
     two = (
         f"datamodule.path=[{manifest},{{path: other/rows.csv, columns: {{text: words, target: colour}}, weight: 2.0}}]"
     )
-    run = mm("train", *COLUMNS, *ONCE, two, "datamodule.mix=temperature", "datamodule.one_source=true", "run=mixed")
+    run = mm(
+        "train",
+        *COLUMNS,
+        *ONCE,
+        two,
+        "datamodule.mixing=temperature",
+        "datamodule.homogeneous_batches=true",
+        "run=mixed",
+    )
     assert run.status == 0, run.err
     assert f"{manifest} + other/rows.csv: train 54, val 18, test 18 rows" in run.out
     named = json.loads((tmp_path / "outputs/mixed/metrics.json").read_text())
     # 36 and 18 rows to train on: 6.00 to 2 x 4.24 of 54 are 22 and 32, in batches of 4
     assert named["train/steps"] == 2 * (6 + 8)
-    wrong = mm("train", *COLUMNS, *ONCE, two, "datamodule.mix=sizes")
+    wrong = mm("train", *COLUMNS, *ONCE, two, "datamodule.mixing=sizes")
     assert wrong.status == 2
-    assert "datamodule.mix: got 'sizes', wanted one of size, equal, temperature" in wrong.err
-    resumed = mm("train", "run=mixed", "resume=true", "datamodule.mix=equal", "trainer.max_epochs=3")
+    assert "datamodule.mixing: got 'sizes', wanted one of proportional, uniform, temperature" in wrong.err
+    resumed = mm("train", "run=mixed", "resume=true", "datamodule.mixing=uniform", "trainer.max_epochs=3")
     assert resumed.status == 2
-    assert "datamodule.mix was temperature, now it is equal; a run keeps its model and its data" in resumed.err
+    assert "datamodule.mixing was temperature, now it is equal; a run keeps its model and its data" in resumed.err
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["size=0"], "size: got 0, wanted MB above 0"),
+        (["shard_size_mb=0"], "shard_size_mb: got 0, wanted MB above 0"),
         (["datamodule=digits"], "mm shard: wanted a table file or a folder: datamodule=manifest"),
         (["out=full"], "is not empty; choose another folder, or delete it"),
     ],
@@ -190,8 +204,8 @@ def test_rows_that_can_not_be_read_are_listed(mm, tmp_path):
 def test_a_mixture_under_a_budget_is_resumed_exactly(mm, manifest, tmp_path, step):
     """Its epochs are of different lengths, as their rows are."""
     write_manifest(tmp_path / "other", rows=30, long=lambda row, line: line.update(words="x" * (row + 1)))
-    args = [*COLUMNS, *TINY, f"datamodule.path=[{manifest},other/rows.csv]", "datamodule.mix=equal"]
-    args += ["datamodule.budget={text: 60}", "datamodule.buckets=2", "trainer.max_epochs=3"]
+    args = [*COLUMNS, *TINY, f"datamodule.path=[{manifest},other/rows.csv]", "datamodule.mixing=uniform"]
+    args += ["datamodule.max_batch_length={text: 60}", "datamodule.num_buckets=2", "trainer.max_epochs=3"]
     args += ["+callbacks.record._target_=planted.Record", f"+callbacks.record.folder={tmp_path}/rows"]
     whole = mm("train", *args, "run=whole")
     assert whole.status == 0, whole.err

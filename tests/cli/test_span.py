@@ -47,7 +47,7 @@ def test_learns_tells_and_serves(mm, squad):
     measured = mm("evaluate", "checkpoint=outputs/span/model", "datamodule=text", f"datamodule.path={squad}")
     assert measured.status == 0, measured.err
     assert measured.metrics["test/f1"] > 0.8
-    windows = [f"datamodule.transforms.text.{x}" for x in ("max_length=20", "too_long=window", "overlap=0.6")]
+    windows = [f"datamodule.transforms.text.{x}" for x in ("max_length=20", "overflow=window", "window_overlap=0.6")]
     cut = mm("train", *args, *windows, "run=windows")
     assert cut.status == 0, cut.err
     assert cut.metrics["test/f1"] > 0.6

@@ -44,7 +44,7 @@ def test_learns_tells_and_serves(mm, rows, tmp_path):
     assert "city is one of 2 classes; likes is a list of 4 classes" in run.out
     assert run.metrics["test/accuracy"] > 0.8
     assert run.metrics["test/accuracy"] > run.metrics["test[text]/accuracy"]
-    assert {"data/unknown/tabular", "test[tabular]/accuracy"} & set(run.metrics) == {"test[tabular]/accuracy"}
+    assert {"data/oov/tabular", "test[tabular]/accuracy"} & set(run.metrics) == {"test[tabular]/accuracy"}
 
     model = package.load(run.folder / "model")
     told = pyarrow.parquet.read_table(run.folder / "predictions.parquet").to_pylist()[0]
@@ -65,7 +65,7 @@ def test_learns_tells_and_serves(mm, rows, tmp_path):
     given = ["checkpoint=outputs/a/model", "datamodule=manifest", f"datamodule.path={new}"]
     measured = mm("evaluate", *given)
     assert measured.status == 0, measured.err
-    assert measured.metrics["data/unknown/tabular"] == 1
+    assert measured.metrics["data/oov/tabular"] == 1
     assert "tabular: 1 rows name what the training rows do not have" in measured.out
     assert measured.metrics["test[tabular]/rows"] == 1
     study = mm("evaluate", *given[:2], f"datamodule.path={rows}", "robustness=default", "robustness.severities=[0,1]",
@@ -93,12 +93,12 @@ def test_the_other_encoder_and_what_is_refused(mm, rows):
     run = mm("train", *args, "model/encoders/tabular=transformer", "datamodule.transforms.tabular.max_length=1",
              "task.freeze=['^encoders\\.tabular']", "run=b")  # fmt: skip
     assert run.status == 0, run.err
-    assert run.metrics["data/cut/tabular"] > 0
+    assert run.metrics["data/truncated/tabular"] > 0
     shards = mm("shard", *ARGS[:4], f"datamodule.path={rows}", "out=shards")
     assert shards.status == 2
     assert "the input 'tabular' is tabular, which shards can't hold yet" in shards.err
     typo = mm("train", *args, "datamodule.columns.tabular=[age,citty]")
     assert typo.status == 2
     assert "no column 'citty'" in typo.err and "did you mean 'city'" in typo.err
-    budget = mm("train", *args, "datamodule.budget={tabular: 20}")
+    budget = mm("train", *args, "datamodule.max_batch_length={tabular: 20}")
     assert budget.status == 0, budget.err

@@ -6,7 +6,7 @@ import pytest
 
 import mm as package
 
-ARGS = ["trainer.accelerator=cpu", "datamodule.num_workers=0", "datamodule.header=null", "task.optimizer.lr=5e-3"]
+ARGS = ["trainer.accelerator=cpu", "datamodule.num_workers=0", "datamodule.column_names=null", "task.optimizer.lr=5e-3"]
 
 
 @pytest.fixture

@@ -38,7 +38,9 @@ def test_learns_tells_and_serves(mm, rows):
     assert run.status == 0, run.err
     assert run.metrics["test/f1"] == run.metrics["test/word_accuracy"] == run.metrics["test/f1/place"] == 1
     assert (run.folder / "test_entities.png").exists()
-    assert yaml.safe_load((run.folder / "config.yaml").read_text())["datamodule"]["transforms"]["text"]["places"]
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["datamodule"]["transforms"]["text"][
+        "return_offsets"
+    ]
     text = "Bob Lee is in New York"
     (answer,) = package.load(run.folder / "model").predict([{"text": text}])
     said = [
@@ -48,8 +50,8 @@ def test_learns_tells_and_serves(mm, rows):
     measured = mm("evaluate", "checkpoint=outputs/tags/model", "datamodule=text", f"datamodule.path={rows}")
     assert measured.status == 0, measured.err
     assert measured.metrics["test/f1"] == 1
-    windows = ["datamodule.transforms.text.max_length=12", "datamodule.transforms.text.too_long=window"]
-    cut = mm("train", *args[:-1], *windows, "datamodule.transforms.text.overlap=0.5", "run=windows")
+    windows = ["datamodule.transforms.text.max_length=12", "datamodule.transforms.text.overflow=window"]
+    cut = mm("train", *args[:-1], *windows, "datamodule.transforms.text.window_overlap=0.5", "run=windows")
     assert cut.status == 0, cut.err
     assert cut.metrics["test/f1"] > 0.8  # of words as well that two windows have
 

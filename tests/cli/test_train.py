@@ -117,7 +117,7 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         "datamodule.columns.inputs={premise: {column: words, modality: text}, "
         "hypothesis: {column: size, modality: text}}",
         "+model/encoders/text@model.encoders.premise=bag",
-        "model.share={hypothesis: premise}",
+        "model.shared_encoders={hypothesis: premise}",
     )
     assert run.status == 0, run.err
     model = package.load(run.folder / "model").model
@@ -163,7 +163,7 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["trainer.precision=bf16-true"], "wanted bf16-mixed"),
         (["trainer.precision=16-mixed"], "set task.optimizer.fused=false"),
         (["trainer.max_epochs=-1", "trainer.max_time=00:00:01:00"], "task/scheduler=constant"),
-        (["model.share={speech: text}"], "the data has no input 'speech'"),
+        (["model.shared_encoders={speech: text}"], "the data has no input 'speech'"),
         (["datamodule.inputs=[text]", "datamodule.transforms.vision.fit=crop"], "no input that it would act on"),
         (["task.scheduler=null"], "task.scheduler: got null, which only a task that tests can do without"),
         (["task.nonfinite=null"], "task.nonfinite: got null"),

@@ -95,7 +95,9 @@ def test_values_that_do_not_fit_an_annotation(value, hint):
 
 
 def test_the_message_names_the_key():
-    cfg = OmegaConf.create({"vision": {"_target_": "mm.transforms.vision.pixels.Pixels", "size": 64}, "seed": 1.5})
+    cfg = OmegaConf.create(
+        {"vision": {"_target_": "mm.transforms.vision.pixels.ImageTransform", "size": 64}, "seed": 1.5}
+    )
     with pytest.raises(ValueError, match=r"vision\.size: got 64, wanted a list, such as \[64, 64\]"):
         check_types(cfg, lambda: cfg, {"vision.size": 64})
     with pytest.raises(ValueError, match="seed: got 'x', wanted a number"):

@@ -26,7 +26,7 @@ def train(mm, manifest, run, folder, inputs, *more):
 def test_takes_what_fits_of_several_and_says_what_is_left_and_new(mm, manifest, folder):
     assert train(mm, manifest, "text", folder, ["text"], "seed=1").status == 0
     assert train(mm, manifest, "sound", folder, ["audio"], "seed=2").status == 0
-    sources = f"[{folder}/text/model,{{path:{folder}/sound/model,only:'^encoders'}}]"
+    sources = f"[{folder}/text/model,{{path:{folder}/sound/model,include:'^encoders'}}]"
     both = train(mm, manifest, "both", folder, ["text", "audio"], f"model.init_from={sources}")
     assert both.status == 0, both.err
     text, sound, got = (load_file(folder / run / "model/model.safetensors") for run in ("text", "sound", "both"))
@@ -48,7 +48,7 @@ FITS = {"fusion.mlp.0.bias", "fusion.mlp.3.weight", "fusion.mlp.3.bias"}
     ("sources", "said"),
     [
         ("/nowhere", "no model directory at /nowhere"),
-        ("{path:MODEL,only:'^encoder[.]'}", "'^encoder[.]' matches no weight of"),
+        ("{path:MODEL,include:'^encoder[.]'}", "'^encoder[.]' matches no weight of"),
         ("[{path:MODEL,just:x}]", "model.init_from: no key 'just', wanted path and only"),
         ("[3]", "model.init_from: got 3, wanted a model directory"),
     ],
@@ -66,7 +66,7 @@ def test_mistakes_are_told(mm, manifest, folder, sources, said):
 def test_nothing_that_fits_is_an_error(mm, manifest, folder):
     if not (folder / "one").exists():
         train(mm, manifest, "one", folder, ["text"])
-    told = f"model.init_from={{path:{folder}/one/model,only:'^encoders'}}"
+    told = f"model.init_from={{path:{folder}/one/model,include:'^encoders'}}"
     failed = train(mm, manifest, "bad", folder, ["vision"], told)
     assert failed.status == 2
     assert "nothing of" in failed.err
@@ -79,8 +79,8 @@ def test_sources_in_all_their_forms():
         return read_sources(cfg)
 
     assert sources(None) == []
-    assert sources("a") == [{"path": "a", "only": [""]}]
-    assert sources(["a", {"path": "b", "only": ["x", "y"]}])[1] == {"path": "b", "only": ["x", "y"]}
+    assert sources("a") == [{"path": "a", "include": [""]}]
+    assert sources(["a", {"path": "b", "include": ["x", "y"]}])[1] == {"path": "b", "include": ["x", "y"]}
 
 
 def test_parts_are_counted():

@@ -22,7 +22,7 @@ from mm.targets.multilabel import MultilabelTarget
 from mm.targets.tags import TagTarget
 from mm.targets.transcript import TranscriptTarget
 from mm.text_column import TextColumn
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import TextTransform
 from mm.types import TargetData
 
 NONE = {"val": 0.0, "test": 0.0}
@@ -62,7 +62,7 @@ def test_inputs_in_full_that_are_not(make: Make, full: object) -> None:
         ({"text": "Text"}, "did you mean 'text'"),
         (
             {"text": "zzz"},
-            r"no column 'zzz'.*if the first line is a row already, name the columns with datamodule.header",
+            r"no column 'zzz'.*if the first line is a row already, name the columns with datamodule.column_names",
         ),
         ({"target": "q", "text": "text"}, "no column 'q'"),
         ({"text": "text", "split_column": "part"}, "no column 'part'"),
@@ -101,7 +101,7 @@ def test_columns_may_be_numbered(make: Make) -> None:
 
 
 def test_header(make: Make) -> None:
-    module = make("a.tsv", "x\ta\ny\tb\n" * 10, text="words", target="y", header=["words", "y"])
+    module = make("a.tsv", "x\ta\ny\tb\n" * 10, text="words", target="y", column_names=["words", "y"])
     assert module.table.inputs["text"] == ["x", "y"] * 10
 
 
@@ -277,7 +277,7 @@ def test_inputs_left_out(make: Make) -> None:
         "a.csv", ROWS.replace("text,", "text,").replace("target", "words"), text="text", target="words", use=False
     )
     assert list(module.table.spec.inputs) == ["text"]
-    module.use({"text": Tokens("bytes")})
+    module.use({"text": TextTransform("bytes")})
     assert len(module.rows("train")) == 4
 
 

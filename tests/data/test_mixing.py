@@ -9,8 +9,8 @@ from mm.data.mixing import Balance, Mixing, Mixture, rarest
     [
         (Mixing(), [1, 1, 1], [100, 400, 900]),
         (Mixing(), [4, 1, 1], [400 * 14 / 17, 400 * 14 / 17, 900 * 14 / 17]),  # each row of the first four times
-        (Mixing("equal"), [1, 1, 1], [1400 / 3] * 3),
-        (Mixing("equal"), [1, 2, 4], [200, 400, 800]),
+        (Mixing("uniform"), [1, 1, 1], [1400 / 3] * 3),
+        (Mixing("uniform"), [1, 2, 4], [200, 400, 800]),
         (Mixing("temperature"), [1, 1, 1], [1400 * part / 60 for part in (10, 20, 30)]),
         (Mixing("temperature", temperature=1.0), [1, 1, 1], [100, 400, 900]),
     ],
@@ -22,7 +22,7 @@ def test_counts(mixing: Mixing, weights: list[float], parts: list[float]) -> Non
 
 
 def test_a_file_without_rows_is_not_drawn() -> None:
-    assert Mixing("equal").counts([10, 0, 30], [1, 5, 1]) == [20, 0, 20]
+    assert Mixing("uniform").counts([10, 0, 30], [1, 5, 1]) == [20, 0, 20]
 
 
 def test_an_epoch_goes_on_where_the_last_one_stopped() -> None:
@@ -34,7 +34,9 @@ def test_an_epoch_goes_on_where_the_last_one_stopped() -> None:
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(ValueError, match=r"datamodule.mix: got 'sizes', wanted one of size, equal, temperature"):
+    with pytest.raises(
+        ValueError, match=r"datamodule.mixing: got 'sizes', wanted one of proportional, uniform, temperature"
+    ):
         Mixing("sizes")
     with pytest.raises(ValueError, match=r"datamodule.temperature: got 0, wanted a number above 0"):
         Mixing("temperature", 0)
@@ -93,5 +95,5 @@ def test_a_class_of_one_row_is_in_every_epoch() -> None:
     for power in (0.0, 0.3, 1.0):
         _, counts = Balance("target", power).strata(np.array([0] * 997 + [1, 2, 3]), ONE, [1000])
         assert min(counts) >= 1
-    with pytest.raises(ValueError, match="datamodule.balance_power: got 2, wanted from 0"):
+    with pytest.raises(ValueError, match="datamodule.balance_exponent: got 2, wanted from 0"):
         Balance("target", 2)

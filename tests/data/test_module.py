@@ -22,16 +22,16 @@ from mm.targets.multilabel import MultilabelTarget
 from mm.targets.regression import RegressionTarget
 from mm.targets.span import SpanTarget
 from mm.tensors import labelled
-from mm.transforms.audio.waveform import Waveform
-from mm.transforms.corrupt.corrupted import Corrupted, Without
-from mm.transforms.text.tokens import Tokens
-from mm.transforms.vision.pixels import Pixels
+from mm.transforms.audio.waveform import AudioTransform
+from mm.transforms.corrupt.corrupted import CorruptedTransform, DroppedInput
+from mm.transforms.text.tokens import TextTransform
+from mm.transforms.vision.pixels import ImageTransform
 from mm.types import IGNORE, Batch, DataSpec, TargetData
 
 TEXTS = "text,target,split\n" + "".join(f"word{k},{'ab'[k % 2]},train\n" for k in range(21)) + "x,a,val\ny,b,test\n"
 
 
-class Doubled(Tokens):
+class Doubled(TextTransform):
     """Text in training only is said twice, so that a test sees which loader augments."""
 
     def __call__(self, raw: str, train: bool = False):
@@ -122,7 +122,7 @@ def test_a_row_without_any_input_is_unlabelled_and_counted(make: Callable[..., D
     module = make("a.csv", text, in_full=columns, target="target", num_workers=0)
     seen = run(module)
     assert {row: int(one["y"]) for row, one in seen.items()} == {0: 0, 1: IGNORE, 2: 1, 3: 0, 4: IGNORE}
-    assert sorted(module.notes) == [(1, "without_input"), (4, "without_input")]
+    assert sorted(module.notes) == [(1, "no_input"), (4, "no_input")]
     assert not module.faults
 
 
@@ -131,7 +131,7 @@ def test_a_row_whose_only_input_is_taken_away_counts(make: Callable[..., DataMod
     columns = {name: {"column": name, "modality": "text"} for name in ("a", "b")}
     module = make("a.csv", text, in_full=columns, target="target", num_workers=0)
     raw, own = module.table.inputs["b"], module.transforms["b"]
-    module.stored = {"b": Without(Corrupted(own, raw, "text", lambda x, **_: x, 0.0, 0), range(5))}
+    module.stored = {"b": DroppedInput(CorruptedTransform(own, raw, "text", lambda x, **_: x, 0.0, 0), range(5))}
     seen = run(module)
     assert {row: int(one["y"]) for row, one in seen.items()} == {0: 0, 1: IGNORE, 2: 1, 3: 0, 4: 1}
     assert not any(one["b"] for one in seen.values())
@@ -219,7 +219,7 @@ def test_an_augmentation_is_no_fault_of_a_row(make: Callable[..., DataModule], t
         on_error=policy,
         **MEDIA,
     )
-    module.use({"vision": Pixels((4, 4), 3, augment=[Fails()])})
+    module.use({"vision": ImageTransform((4, 4), 3, augment=[Fails()])})
     with pytest.raises(ValueError, match=r"augmentation Fails .*out of paint.*Change datamodule.transforms") as caught:
         list(module.train_dataloader())
     assert "Traceback" not in str(caught.value)
@@ -227,15 +227,15 @@ def test_an_augmentation_is_no_fault_of_a_row(make: Callable[..., DataModule], t
 
 def test_cut_rows_are_counted(make: Callable[..., DataModule]) -> None:
     module = make("a.csv", TEXTS, text="text", target="target")
-    module.use({"text": Tokens("bytes", 5)})
+    module.use({"text": TextTransform("bytes", 5)})
     list(module.train_dataloader())
-    assert module.notes == {(row, "cut/text") for row in range(10, 21)}  # word10 and longer
+    assert module.notes == {(row, "truncated/text") for row in range(10, 21)}  # word10 and longer
     module.notes.clear()
-    module.use({"text": Tokens("bytes", 5, "window", 0.0)})
+    module.use({"text": TextTransform("bytes", 5, "window", 0.0)})
     batches = list(module.train_dataloader())
     assert module.notes == {(row, "windowed/text") for row in range(10, 21)}
     assert Counter(torch.cat([b.row for b in batches]).tolist()) == {row: 1 + (row >= 10) for row in range(21)}
-    module.use({"text": Tokens("bytes", 5, "refuse")})
+    module.use({"text": TextTransform("bytes", 5, "error")})
     with pytest.raises(ValueError, match="column 'text': 6 bytes are too long, at most 5"):
         list(module.loader("train"))
 
@@ -248,11 +248,11 @@ def test_a_target_that_was_cut_off_is_refused_in_training_and_measured_in_a_test
     lines = "t,a,s\nthe cat sees,cat,train\nthe cat sees,sees,train\nthe cat sees,sees,test\nthe cat sees,dog,val"
     names = {"text": "t", "target": "a", "split_column": "s"}
     module = make("a.csv", lines, readers={"target": SpanTarget("text")}, on_error=policy, **names)
-    module.use({"text": Tokens("bytes", 8, places=True)})
+    module.use({"text": TextTransform("bytes", 8, return_offsets=True)})
     (batch,) = module.loader("test")
     assert batch.row.tolist() == [2] and not labelled(batch.targets["target"]).any()
     assert not module.faults and module.is_labelled("target", 2)
-    assert module.notes == {(2, "cut/text"), (2, "target_cut_off/target")}
+    assert module.notes == {(2, "truncated/text"), (2, "target_truncated/target")}
     assert "row 2" in capsys.readouterr().out
     if policy == "raise":
         with pytest.raises(ValueError, match=r"row 1 \(id '1'\), column 'a': the answer 'sees' is nowhere read as"):
@@ -267,7 +267,7 @@ def test_a_target_that_was_cut_off_is_refused_in_training_and_measured_in_a_test
 def test_absent_cells_and_inputs(make: Callable[..., DataModule]) -> None:
     rows = "text,target,split\nx,a,train\n,b,train\nz,,train\nv,a,val\n"
     module = make("a.csv", rows, text="text", target="target")
-    module.use({"text": Tokens("bytes"), "vision": Pixels((4, 4), 1)})
+    module.use({"text": TextTransform("bytes"), "vision": ImageTransform((4, 4), 1)})
     (batch,) = module.loader("train")
     assert batch.masks["text"].tolist() == [[True], [False], [True]]
     assert not batch.masks["vision"].any()
@@ -279,7 +279,7 @@ def test_filler_rows(make: Callable[..., DataModule]) -> None:
     lines = "text,target,score,split\nx,a,1,train\nv,a,2,val\n"
     columns = {"target": "target", "score": "score"}
     table = make("a.csv", lines, text="text", readers={"score": RegressionTarget()}, targets=columns).table
-    read = Rows(table, {"text": Tokens("bytes")}, "raise", True)[Draw(-1, 0)]
+    read = Rows(table, {"text": TextTransform("bytes")}, "raise", True)[Draw(-1, 0)]
     assert read.sample.row == -1
     assert read.sample.inputs == {"text": None}
     assert read.sample.targets["target"] == IGNORE
@@ -293,18 +293,20 @@ def test_rows_travel_to_spawned_workers(make: Callable[..., DataModule]) -> None
     assert one.tolist() == two.tolist()
 
 
-@pytest.mark.parametrize("tokens", [Tokens("bytes", pad_multiple=64), Tokens("bytes", 128, too_long="window")])
-def test_a_budget_holds_padding_and_windows(make: Callable[..., DataModule], tokens: Tokens) -> None:
+@pytest.mark.parametrize(
+    "tokens", [TextTransform("bytes", pad_multiple=64), TextTransform("bytes", 128, overflow="window")]
+)
+def test_a_budget_holds_padding_and_windows(make: Callable[..., DataModule], tokens: TextTransform) -> None:
     lengths = np.random.default_rng(0).integers(60, 140, 200)
     rows = "".join(f"{'a' * n},a,train\n" for n in lengths.tolist())
-    module = make("a.csv", "text,target,split\n" + rows, text="text", batch_size=64, budget={"text": 1024})
+    module = make("a.csv", "text,target,split\n" + rows, text="text", batch_size=64, max_batch_length={"text": 1024})
     module.use({"text": tokens})
     sizes = [batch.inputs["text"].numel() for batch in module.train_dataloader()]
     assert 512 < max(sizes) <= 1024
 
 
 def test_no_budget(make: Callable[..., DataModule]) -> None:
-    one, other = (make("a.csv", TEXTS, text="text", budget=budget) for budget in ({"text": None}, None))
+    one, other = (make("a.csv", TEXTS, text="text", max_batch_length=budget) for budget in ({"text": None}, None))
     assert one.batching == other.batching
 
 
@@ -313,14 +315,14 @@ def test_wrong_settings(make: Callable[..., DataModule]) -> None:
         make("a.csv", TEXTS, text="text", on_error="skip")
     with pytest.raises(ValueError, match=r"datamodule.inputs: got 'vision', wanted some of text"):
         make("a.csv", TEXTS, text="text", inputs=["vision"])
-    with pytest.raises(ValueError, match=r"datamodule.budget: got 4096, wanted an input's name with its own"):
-        make("a.csv", TEXTS, text="text", budget=4096)
+    with pytest.raises(ValueError, match=r"datamodule.max_batch_length: got 4096, wanted an input's name with its own"):
+        make("a.csv", TEXTS, text="text", max_batch_length=4096)
 
 
 def test_balanced_classes(make: Callable[..., DataModule], tmp_path: Path) -> None:
     lines = [f"{i},{'rare' if i % 10 == 0 else 'common'},{i % 3},train" for i in range(60)]
     text = "\n".join(["text,kind,size,split", *lines, "x,rare,1,val", "y,,2,train"])
-    built = make("rows.csv", text, text="text", targets={"kind": "kind", "size": "size"}, balance="kind")
+    built = make("rows.csv", text, text="text", targets={"kind": "kind", "size": "size"}, balance_by="kind")
     seen = Counter(row for epoch in range(2) for row in drawn(built, epoch))
     kinds: Counter[str | None] = Counter()
     for row, count in seen.items():
@@ -329,14 +331,14 @@ def test_balanced_classes(make: Callable[..., DataModule], tmp_path: Path) -> No
     assert {seen[row] for row in range(0, 60, 10)} == {10}  # 6 rows, 60 draws
     assert sorted({seen[row] for row in range(60) if row % 10}) == [1, 2]  # 54 rows, 60 draws
     assert len(list(built.val_dataloader())) == 1
-    with pytest.raises(ValueError, match=r"balance: got 'knid', the data has kind, size; did you mean 'kind'"):
-        make("rows.csv", text, text="text", targets={"kind": "kind", "size": "size"}, balance="knid")
+    with pytest.raises(ValueError, match=r"balance_by: got 'knid', the data has kind, size; did you mean 'kind'"):
+        make("rows.csv", text, text="text", targets={"kind": "kind", "size": "size"}, balance_by="knid")
 
 
 def test_rows_of_several_labels_are_drawn_by_the_rarest(make: Callable[..., DataModule]) -> None:
     labels = ["common"] * 40 + ["common|rare"] * 4 + ["odd|common"] * 8 + ["|"] * 4
     text = "\n".join(["a,b,split", *(f"text {i},{label},train" for i, label in enumerate(labels)), "x,odd,val"])
-    built = make("rows.csv", text, text="a", target="b", readers={"target": MultilabelTarget()}, balance="target")
+    built = make("rows.csv", text, text="a", target="b", readers={"target": MultilabelTarget()}, balance_by="target")
     assert Counter(labels[row] for row in drawn(built, 0)) == dict.fromkeys(set(labels), 14)
 
 
@@ -350,7 +352,7 @@ def test_only_classes_are_balanced(make: Callable[..., DataModule]) -> None:
             text="a",
             target="b",
             readers={"target": RegressionTarget()},
-            balance="target",
+            balance_by="target",
         )
 
 
@@ -367,7 +369,7 @@ def test_what_a_transform_notes_is_counted(make: Callable[..., DataModule], tmp_
         soundfile.write(tmp_path / f"{k}.wav", np.full((90, 1 + k), 0.1), 8000)
     text = "p,s,split\n" + "".join(f"{k % 2}.png,{k % 2}.wav,train\n" for k in range(6))
     module = make("a.csv", text, vision="p", audio="s", split={"val": 0, "test": 0, "seed": 0}, use=False)
-    module.use({"vision": Pixels((4, 4), 1), "audio": Waveform(8000)})
+    module.use({"vision": ImageTransform((4, 4), 1), "audio": AudioTransform(8000)})
     _ = list(module.loader("train"))
     assert module.notes == {(row, what) for row in (1, 3, 5) for what in ("colour_dropped/vision", "mixed_down/audio")}
     assert count_faults(module) == {"data/faulty_rows": 0, "data/colour_dropped/vision": 3, "data/mixed_down/audio": 3}
@@ -380,10 +382,10 @@ def test_what_a_transform_notes_is_counted(make: Callable[..., DataModule], tmp_
 
 def test_one_data_object_serves_several_models(make: Callable[..., DataModule]) -> None:
     data = make("a.csv", TEXTS, text="text", target="target")
-    one, two = data.bind({"text": Tokens("bytes", max_length=3)}), data.bind({"text": Doubled("bytes")})
+    one, two = data.bind({"text": TextTransform("bytes", max_length=3)}), data.bind({"text": Doubled("bytes")})
     assert [next(iter(x.train_dataloader())).inputs["text"].shape[1] for x in (one, two, data)] == [3, 12, 6]
     assert one.notes and not two.notes and not data.notes
-    other = data.bind({"text": Tokens("bytes"), "vision": Pixels((4, 4), 3)})
+    other = data.bind({"text": TextTransform("bytes"), "vision": ImageTransform((4, 4), 3)})
     assert not other.batch([0]).masks["vision"].any() and "vision" not in data.inputs
 
 

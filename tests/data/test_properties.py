@@ -29,10 +29,10 @@ from PIL import Image
 from mm.datamodules.manifest import ManifestDataModule
 from mm.targets.multilabel import MultilabelTarget
 from mm.targets.regression import RegressionTarget
-from mm.transforms.audio.waveform import Waveform
-from mm.transforms.tabular.row import Row
-from mm.transforms.text.tokens import Tokens
-from mm.transforms.vision.pixels import Pixels
+from mm.transforms.audio.waveform import AudioTransform
+from mm.transforms.tabular.row import TabularTransform
+from mm.transforms.text.tokens import TextTransform
+from mm.transforms.vision.pixels import ImageTransform
 
 HOSTILE = ["", " ", "a", "A", "0", "0.0", "1e0", "01", "+1", "NA", "nan", "inf", "-inf", "null", "None", "true", "1,5"]
 HOSTILE += ["caf\u00e9", "cafe\u0301", "\uff21", "${oc.env:HOME}", "$10-$20", "[red]x[/red]", "<b>&amp;", "; rm -rf ~"]
@@ -285,7 +285,7 @@ def test_tables(folder: Path, case: Case) -> None:
     module = ManifestDataModule(
         path=str(path),
         columns=NO_COLUMNS | case.roles,
-        quotes=case.quotes,
+        quoting=case.quotes,
         readers=readers,
         on_error=case.on_error,
         split={"val": 0.2, "test": 0.2},
@@ -293,8 +293,8 @@ def test_tables(folder: Path, case: Case) -> None:
     )
     try:
         table = module.table
-        tabular = {name: Row(data.columns) for name, data in table.spec.inputs.items() if data.columns}
-        module.use({"text": Tokens("bytes"), **tabular})
+        tabular = {name: TabularTransform(data.columns) for name, data in table.spec.inputs.items() if data.columns}
+        module.use({"text": TextTransform("bytes"), **tabular})
         splits = [name for name in ("train", "val", "test") if (table.split == name).any()]
         batches = [batch for name in splits for batch in module.loader(name)]
     except ValueError as error:
@@ -348,8 +348,8 @@ SOUNDS = [("wav", kind) for kind in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FL
     ("flac", kind) for kind in ("PCM_S8", "PCM_16", "PCM_24")
 ]
 MEDIA = {
-    "vision": Pixels((9, 11), 3),
-    "audio": Waveform(8000),
+    "vision": ImageTransform((9, 11), 3),
+    "audio": AudioTransform(8000),
 }
 
 

@@ -274,11 +274,11 @@ def test_seeds_belong_to_epoch_and_row() -> None:
 def test_wrong_settings() -> None:
     for wrong, said in (
         ({"batch_size": 0}, "datamodule.batch_size: got 0, wanted at least 1"),
-        ({"batch_size": 1, "buckets": 0}, "datamodule.buckets: got 0"),
-        ({"batch_size": 1, "budget": {"text": -5}}, "datamodule.budget.text: got -5"),
+        ({"batch_size": 1, "buckets": 0}, "datamodule.num_buckets: got 0"),
+        ({"batch_size": 1, "budget": {"text": -5}}, "datamodule.max_batch_length.text: got -5"),
         (
             {"batch_size": 1, "budget": {"text": "4k"}},
-            "datamodule.budget.text: got 4k, wanted tokens or seconds above 0",
+            "datamodule.max_batch_length.text: got 4k, wanted tokens or seconds above 0",
         ),
     ):
         with pytest.raises(ValueError, match=said):

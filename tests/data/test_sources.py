@@ -11,8 +11,8 @@ from PIL import Image
 
 from mm.data.sources import Source, sources
 from mm.datamodules.manifest import ManifestDataModule
-from mm.transforms.audio.waveform import Waveform
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.audio.waveform import AudioTransform
+from mm.transforms.text.tokens import TextTransform
 from mm.types import IGNORE
 
 NONE = {"val": 0.0, "test": 0.0}
@@ -26,7 +26,7 @@ OWN = {"text": "said", "audio": "wav", "target": "tone"}
 
 @pytest.fixture
 def mix(tmp_path: Path, shared: dict):
-    """mix(A, B, mix="equal") -> a datamodule over a.csv and b.csv, the second with columns of its own"""
+    """mix(A, B, mixing="uniform") -> a datamodule over a.csv and b.csv, the second with columns of its own"""
     (tmp_path / "a.csv").write_text(A)
     (tmp_path / "b.csv").write_text(B)
     for k in range(2):
@@ -38,7 +38,7 @@ def mix(tmp_path: Path, shared: dict):
         chosen = dict.fromkeys(ROLES) | (columns or {"text": "words", "target": "colour"})
         module = ManifestDataModule(path=path, columns=chosen, **shared | {"split": NONE} | changed)
         if use:
-            module.use({"text": Tokens("bytes"), "audio": Waveform(8000)})
+            module.use({"text": TextTransform("bytes"), "audio": AudioTransform(8000)})
         return module
 
     return build
@@ -68,7 +68,7 @@ def test_a_target_of_one_file_only(mix) -> None:
 
 
 def test_an_epoch_is_mixed_and_measuring_is_not(mix) -> None:
-    module = mix(mix="equal", batch_size=7)
+    module = mix(mixing="uniform", batch_size=7)
     rows = torch.cat([batch.row for batch in module.train_dataloader()])
     assert len(rows) == 34
     assert int((rows >= 30).sum()) == 17
@@ -83,7 +83,7 @@ def test_an_epoch_is_mixed_and_measuring_is_not(mix) -> None:
 
 
 def test_batches_of_one_source(mix) -> None:
-    for batch in mix(mix="equal", one_source=True).loader("train", train=True):
+    for batch in mix(mixing="uniform", homogeneous_batches=True).loader("train", train=True):
         assert len({int(row) >= 30 for row in batch.row}) == 1
 
 
@@ -91,7 +91,7 @@ def test_goes_on_in_the_middle_of_a_mixed_epoch(mix) -> None:
     def rows(loader) -> list[list[int]]:
         return [batch.row.tolist() for batch in loader]
 
-    begun, again = mix(mix="equal"), mix(mix="equal")
+    begun, again = mix(mixing="uniform"), mix(mixing="uniform")
     whole = rows(begun.train_dataloader())
     taken = iter(begun.train_dataloader())
     next(taken), next(taken)

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from mm.datamodules.manifest import ManifestDataModule
-from mm.transforms.tabular.row import Row
+from mm.transforms.tabular.row import TabularTransform
 from mm.types import ColumnData
 
 ROLES = ("text", "vision", "audio", "tabular", "inputs", "target", "targets", "id", "split", "group")
@@ -47,12 +47,12 @@ def test_several_columns_are_one_input(make, capsys):
     assert data.columns[0].mean == 30.0  # of the training rows alone
     assert data.columns[2].classes == ("a", "b")
     assert "tabular: age is a number (mean 30, deviation 16.3299); city is one of 2 classes" in capsys.readouterr().out
-    module.use({"tabular": Row(data.columns)})
+    module.use({"tabular": TabularTransform(data.columns)})
     batch = next(iter(module.loader("train")))
     assert batch.masks["tabular"].sum(1).tolist() == [4, 1, 0, 3]
     (val,) = module.loader("val")
     assert val.inputs["tabular"][0, :, 1].tolist() == [0, 0, 0, 1]
-    assert module.notes == {(2, "without_input"), (4, "unknown/tabular")}
+    assert module.notes == {(2, "no_input"), (4, "oov/tabular")}
 
 
 def test_full_form_and_one_column(make):

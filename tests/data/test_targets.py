@@ -3,8 +3,8 @@ import pytest
 from mm.data.targets import check_labelled
 from mm.datamodules.manifest import ManifestDataModule
 from mm.targets.tags import TagTarget
-from mm.transforms.audio.waveform import Waveform
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.audio.waveform import AudioTransform
+from mm.transforms.text.tokens import TextTransform
 
 NONE = {"val": 0.0, "test": 0.0}
 
@@ -29,7 +29,7 @@ def test_tags_of_a_mixture_beside_another_input(make, tmp_path) -> None:
     module = make(
         "a.csv", kind=build, text="text", target="mark", split=NONE, readers={"target": TagTarget("text")}, use=False
     )
-    module.use({"text": Tokens("bytes", places=True), "audio": Waveform(8000)})
+    module.use({"text": TextTransform("bytes", return_offsets=True), "audio": AudioTransform(8000)})
     assert module.batch([0, 1]).targets["target"].tolist() == [[1, -100, -100, -100, 0, -100], [0] + [-100] * 5]
     assert (module.batch([0, 1], only=["audio"]).targets["target"] == -100).all()
     with pytest.raises(ValueError, match=r"b.csv: row 0 .*column 'tag': 1 tags, but the text has 2 words"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mm.datamodules.movielens import MovieLensDataModule
-from mm.transforms.tabular.row import Row
+from mm.transforms.tabular.row import TabularTransform
 
 MOVIES = [("10", "Up (2009)", "Animation|Comedy"), ("7", "Heat (1995)", "Crime"), ("9", "Old (1900)", "Comedy")]
 MOVIES += [("8", "Alone, The (2001)", "(no genres listed)"), ("5", "New (2020)", "Crime"), ("6", "Nobody's (1990)", "")]
@@ -54,7 +54,9 @@ def test_what_is_known_of_training_rows_alone(make):
     assert table.targets["user"][8:].unique().tolist() == [-100]
     columns = table.spec.inputs["item"].columns
     assert columns[0].classes == ("7", "9", "10")  # what only the test has is no class of the input
-    module.use({name: Row(table.spec.inputs[name].columns) for name in ("user", "history", "item", "genres")})
+    module.use(
+        {name: TabularTransform(table.spec.inputs[name].columns) for name in ("user", "history", "item", "genres")}
+    )
     (batch,) = module.loader("test")
     assert batch.masks["user"].any(1).sum() == 2
     assert batch.masks["item"].any(1).all()

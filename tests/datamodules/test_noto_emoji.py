@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mm.datamodules.noto_emoji import NotoEmojiDataModule, family
-from mm.transforms.vision.pixels import Pixels
+from mm.transforms.vision.pixels import ImageTransform
 
 SETTINGS = {"text": ["en", "en_keywords"], "join": ": ", "skin_tones": False, "target": "group"}
 SPLIT = {"val": 0.2, "test": 0.2, "seed": 0}
@@ -118,7 +118,7 @@ def test_texts_are_a_choice(root: Path) -> None:
 
 def test_what_is_transparent_is_white(root: Path) -> None:
     module = build(root)
-    module.use({"vision": Pixels((72, 72), 3)})
+    module.use({"vision": ImageTransform((72, 72), 3)})
     pixels = module.dataset(False, None).transforms["vision"](module.table.inputs["vision"][0]).windows[0]
     assert pixels[:, 0, 0].tolist() == [255, 0, 0]
     assert (pixels[:, 40:, 40:] == 255).all()
@@ -156,5 +156,5 @@ def test_the_real_emojis() -> None:
     for split in ("val", "test"):
         mine = [text for text, where in zip(names.inputs["text"], names.split) if where == split]
         assert len(set(mine)) == len(mine)  # equal names would be wrong negatives
-    module.use({"vision": Pixels((72, 72), 3)})
+    module.use({"vision": ImageTransform((72, 72), 3)})
     assert module.batch([0, 1]).inputs["vision"].dtype == torch.float32

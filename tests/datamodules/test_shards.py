@@ -169,7 +169,7 @@ def test_each_shard_is_fetched_once_an_epoch(packed, stream) -> None:
 def test_several(packed, stream, plain, tmp_path: Path) -> None:
     words = write_manifest(tmp_path / "data", rows=30)
     folder = packed("words", path=words, columns={"text": "words", "target": "size"})
-    module = stream([str(packed()), {"path": str(folder), "weight": 2.0}], mix="equal", window=1)
+    module = stream([str(packed()), {"path": str(folder), "weight": 2.0}], mixing="uniform", shuffle_window=1)
     assert len(module.table.ids) == 90
     assert module.table.name(61) == "words: row 1 (id 'r1')"
     assert module.batch([60, 0]).masks["audio"].any(1).tolist() == [False, True]
@@ -285,7 +285,7 @@ def test_places_are_where_the_tar_has_them(packed) -> None:
 
 
 def test_window() -> None:
-    with pytest.raises(ValueError, match="datamodule.window: got 0, wanted at least 1 shard"):
+    with pytest.raises(ValueError, match="datamodule.shuffle_window: got 0, wanted at least 1 shard"):
         ShardsDataModule("x", "y", batch_size=1, num_workers=0, on_error="raise", split={}, seed=0, window=0)
 
 

@@ -42,7 +42,7 @@ def broken(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("how", [[], ["datamodule.transforms.text.too_long=window"]])
+@pytest.mark.parametrize("how", [[], ["datamodule.transforms.text.overflow=window"]])
 def test_equals_computing_each_time(mm, broken, tmp_path, how):
     args = [*ARGS, *FROZEN, *AS_MISSING, *how, f"datamodule.path={broken}", f"paths.cache={tmp_path / 'cache'}"]
     runs = {}
@@ -86,7 +86,7 @@ def test_another_key_for_other_weights_data_and_reading(mm, manifest, tmp_path):
 
 def test_augmented_inputs_and_learning_encoders_are_left_alone(mm, manifest, tmp_path):
     args = [*ARGS, f"datamodule.path={manifest}", "trainer.max_epochs=1", f"paths.cache={tmp_path / 'cache'}"]
-    run = mm("train", *args, "datamodule/transforms/vision=shift", "task.freeze=['^encoders\\.vision']", "run=a")
+    run = mm("train", *args, "datamodule/transforms/vision=affine", "task.freeze=['^encoders\\.vision']", "run=a")
     assert run.status == 0, run.err
     assert "features of" not in run.out
 

@@ -12,7 +12,7 @@ from mm.heads.span import SpanHead
 from mm.predictions import Span
 from mm.predictions.span import IMPOSSIBLE_LOGIT
 from mm.targets.span import SpanTarget
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import TextTransform
 from mm.types import IGNORE, Features
 from mm.windows import side_by_side
 
@@ -41,7 +41,7 @@ def test_loss_by_hand():
 
 
 def batch_of(texts: list, **how):
-    tokens = Tokens("bytes", places=True, **how)
+    tokens = TextTransform("bytes", return_offsets=True, **how)
     return collate([Sample({"text": tokens(text)}, {}, row) for row, text in enumerate(texts)], {"text": tokens})
 
 
@@ -73,7 +73,7 @@ def test_decoding_is_the_best_of_all_spans(longest):
 
 def test_windows_find_what_the_whole_text_says():
     text, other = "one two three four", "five"
-    batch = batch_of([text, other], max_length=8, too_long="window", overlap=0.5)
+    batch = batch_of([text, other], max_length=8, overflow="window", overlap=0.5)
     letters = batch.inputs["text"] - 1
     begin = torch.where(letters == ord("h"), 9.0, 0.0).masked_fill(~batch.masks["text"], IMPOSSIBLE_LOGIT)
     last = torch.where(letters == ord("r"), 5.0, 0.0).masked_fill(~batch.masks["text"], IMPOSSIBLE_LOGIT)
@@ -92,7 +92,7 @@ def test_windows_find_what_the_whole_text_says():
 def test_it_learns_by_heart():
     texts = [("who?", "the old cat sees"), ("where?", "it is in Rome"), ("why?", "so it goes")]
     cells = ["cat", [{"text": "Rome", "answer_start": 9}, "in Rome"], []]
-    tokens, reads = Tokens("bytes", places=True), SpanTarget("text")
+    tokens, reads = TextTransform("bytes", return_offsets=True), SpanTarget("text")
     values = reads.fit(cells, torch.ones(3, dtype=torch.bool).numpy(), None)
     read = [tokens(text) for text in texts]
     rows = [Sample({"text": r}, {"t": reads.align(v, r)}, i) for i, (r, v) in enumerate(zip(read, values.values))]

@@ -14,7 +14,7 @@ from mm.metrics.entities import Entities
 from mm.predictions import TokenCategorical
 from mm.predictions.token_categorical import allowed, entities, viterbi
 from mm.targets.tags import TagTarget
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import TextTransform
 from mm.types import IGNORE, Features
 from mm.windows import side_by_side
 
@@ -79,7 +79,7 @@ def test_entities_of_tags():
 
 def read(texts: list[str], **how) -> tuple:
     """A batch, and logits that are certain of a tag per word: its number modulo the classes."""
-    tokens = Tokens("bytes", places=True, **how)
+    tokens = TextTransform("bytes", return_offsets=True, **how)
     rows = [Sample({"text": tokens(text)}, {}, row) for row, text in enumerate(texts)]
     batch = collate(rows, {"text": tokens})
     tag = batch.meta["text/words"].clamp(min=0) % 3
@@ -107,7 +107,7 @@ def test_a_word_that_no_token_tells_of_has_no_tag():
 def test_entities_that_were_cut_off_are_missed(side: str) -> None:
     """The measures are seqeval's of the whole texts, where nothing is predicted for what was not read."""
     texts, truth = ["a b c d", "e f"], [["B-a", "I-a", "O", "B-b"], ["B-a", "O"]]
-    batch, _ = read(texts, max_length=4, too_long=side)  # "a b " or " c d"
+    batch, _ = read(texts, max_length=4, overflow=side)  # "a b " or " c d"
     words = batch.meta["text/words"].long()
     index = torch.tensor([[CLASSES.index(tag) for tag in (*tags, *"OO")[:4]] for tags in truth])
     logits = TokenCategorical(F.one_hot(index.gather(1, words.clamp(min=0)), 5) * 20.0)
@@ -126,7 +126,7 @@ def test_entities_that_were_cut_off_are_missed(side: str) -> None:
 def test_windows_say_what_the_whole_text_does():
     text = "one two three four five six seven"
     whole = head().decode(*read([text])[1:], None, read([text])[0].meta)
-    batch, logits = read([text, "a b"], max_length=9, too_long="window", overlap=0.5)
+    batch, logits = read([text, "a b"], max_length=9, overflow="window", overlap=0.5)
     assert len(batch.row) > 3
     group = batch.row.unique(return_inverse=True)[1]
     length = batch.masks["text"].shape[1]
@@ -144,7 +144,7 @@ def test_side_by_side_by_hand():
 
 
 def test_it_learns_by_heart():
-    tokens, reads = Tokens("bytes", places=True), TagTarget("text")
+    tokens, reads = TextTransform("bytes", return_offsets=True), TagTarget("text")
     texts, cells = ["Ann met Bob Lee in Rome", "so it goes"], ["B-a O B-a I-a O B-b", "O O O"]
     values, data, _, _ = reads.fit(cells, torch.ones(2, dtype=torch.bool).numpy(), None)
     reads_ = [tokens(text) for text in texts]

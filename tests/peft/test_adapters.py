@@ -147,9 +147,9 @@ def test_mistakes(tmp_path):
         adapters.attach(build(), LoraConfig(target_modules="(query"))
     with pytest.raises(ValueError, match="peft.config: Target module .* is not supported"):
         adapters.attach(build(), LoraConfig(target_modules=".*LayerNorm"))
-    with pytest.raises(ValueError, match="peft.also: 'nrom' finds no parameter"):
+    with pytest.raises(ValueError, match="peft.modules_to_save: 'nrom' finds no parameter"):
         adapters.attach(build(), KINDS["lora"](), ["nrom"])
-    with pytest.raises(ValueError, match=r"peft.also: '\(' is no regular expression"):
+    with pytest.raises(ValueError, match=r"peft.modules_to_save: '\(' is no regular expression"):
         adapters.attach(build(), KINDS["lora"](), ["("])
     with pytest.raises(
         ValueError, match="names no module of an encoder or of a head's language model, only projections.text"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mm.targets.span import SpanTarget, every
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import TextTransform
 from mm.types import IGNORE, EncodedTarget
 
 X = IGNORE
@@ -58,7 +58,7 @@ def test_what_is_no_answer(cell):
 
 
 def align(text: str, cell, **how) -> list[list[int]]:
-    read = Tokens("bytes", places=True, **how)(text)
+    read = TextTransform("bytes", return_offsets=True, **how)(text)
     return [x.tolist() for x in SpanTarget("text").align(learn(cell).values[0], read)]
 
 
@@ -72,7 +72,7 @@ def test_marks_where_an_answer_begins_and_ends():
 
 
 def test_only_windows_that_have_all_of_it():
-    window = {"max_length": 4, "too_long": "window", "overlap": 0.5}
+    window = {"max_length": 4, "overflow": "window", "window_overlap": 0.5}
     assert align("abcdef", "cd", **window) == [[0, 0, 1, 2], [1, 2, 0, 0]]
     assert align("abcdef", "ef", **window) == [[0, 0, 0, 0], [0, 0, 1, 2]]
 
@@ -80,14 +80,14 @@ def test_only_windows_that_have_all_of_it():
 def test_what_is_cut_off_on_either_side_is_refused():
     cut = {"max_length": 5}
     assert align("cat sees a dog", "cat", **cut) == [[1, 0, 2, 0, 0]]
-    assert align("cat sees a dog", "dog", **cut, too_long="truncate_left") == [[0, 0, 1, 0, 2]]
+    assert align("cat sees a dog", "dog", **cut, overflow="truncate_left") == [[0, 0, 1, 0, 2]]
     for answer, side in [("sees", "truncate"), ("a dog", "truncate"), ("sees a dog", "truncate_left")]:
         with pytest.raises(ValueError, match=f"the answer '{answer}' is nowhere read as a whole"):
-            align("cat sees a dog", answer, **cut, too_long=side)
+            align("cat sees a dog", answer, **cut, overflow=side)
 
 
 def test_without_a_start_it_is_the_first_that_is_read():
-    left = {"max_length": 6, "too_long": "truncate_left"}
+    left = {"max_length": 6, "overflow": "truncate_left"}
     assert align("a cat a cat", "cat", **left) == [[0, 0, 0, 1, 0, 2]]
     assert align("aaa", "aa") == [[1, 2, 0]]
     with pytest.raises(ValueError, match="nowhere read as a whole"):
@@ -124,12 +124,14 @@ def test_unlabelled_keeps_its_shape_in_a_batch():
 
 def test_blanks_at_the_edges_need_no_token(tokenizer):
     for cell in ("cat ", " cat", {"text": " cat ", "answer_start": 3}):
-        read = Tokens(tokenizer, places=True)("the cat sees")
+        read = TextTransform(tokenizer, return_offsets=True)("the cat sees")
         assert SpanTarget("text").align(learn(cell).values[0], read)[0].tolist() == [0, 0, 3, 0, 0]
 
 
 def test_an_answer_that_no_window_has_as_a_whole():
-    with pytest.raises(ValueError, match="the answer 'answer' is nowhere read as a whole; raise max_length or overlap"):
-        align("aaaaaaa answer bbbb", "answer", max_length=10, too_long="window", overlap=0)
+    with pytest.raises(
+        ValueError, match="the answer 'answer' is nowhere read as a whole; raise max_length or window_overlap"
+    ):
+        align("aaaaaaa answer bbbb", "answer", max_length=10, overflow="window", window_overlap=0)
     with pytest.raises(ValueError, match="nowhere read as a whole"):
         align("a cat", "a cat", max_length=4)

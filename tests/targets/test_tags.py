@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mm.targets.tags import TagTarget, to_bio
-from mm.transforms.text.tokens import Tokens
+from mm.transforms.text.tokens import TextTransform
 from mm.types import IGNORE, EncodedInput
 
 ALL = np.ones(3, dtype=bool)
@@ -44,33 +44,35 @@ def test_wrong_tags_are_named():
 
 
 def test_a_word_is_told_at_its_first_token():
-    read = Tokens("bytes", places=True)("ab c")
+    read = TextTransform("bytes", return_offsets=True)("ab c")
     assert [x.tolist() for x in TagTarget("text").align(torch.tensor([3, 1]), read)] == [[3, X, X, 1]]
     assert [x.tolist() for x in TagTarget("text").align(torch.tensor([X]), read)] == [[X] * 4]
 
 
 def test_each_word_has_its_tag_in_one_window():
-    tokens = Tokens("bytes", max_length=4, too_long="window", overlap=0.5, places=True)
+    tokens = TextTransform("bytes", max_length=4, overflow="window", window_overlap=0.5, return_offsets=True)
     read = tokens("ab cd ef")  # "ab c", " cd ", "d ef"
     found = TagTarget("text").align(torch.tensor([1, 2, 3]), read)
     assert [x.tolist() for x in found] == [[1, X, X, X], [X, 2, X, X], [X, X, 3, X]]
 
 
 def test_words_and_tags_must_be_as_many():
-    read = Tokens("bytes", places=True)("a b")
+    read = TextTransform("bytes", return_offsets=True)("a b")
     for tags in ([1], [1, 1, 1]):
         with pytest.raises(ValueError, match=f"{len(tags)} tags, but the text has 2 words"):
             TagTarget("text").align(torch.tensor(tags), read)
-    cut = Tokens("bytes", max_length=3, places=True)("a b c d")
+    cut = TextTransform("bytes", max_length=3, return_offsets=True)("a b c d")
     assert TagTarget("text").align(torch.tensor([1, 2, 3, 4]), cut)[0].tolist() == [1, X, 2]
 
 
 def test_an_entity_that_is_cut_at_its_beginning_begins_with_what_is_left():
     tags = torch.tensor([0, 1, 2, 4, 3])  # O B-a I-a I-b B-b
     for length, wanted in [(9, [0, X, 1, X, 2, X, 4, X, 3]), (6, [X, 1, X, 4, X, 3]), (4, [X, 3, X, 3]), (2, [X, 3])]:
-        read = Tokens("bytes", max_length=length, too_long="truncate_left", places=True)("a b c d e")
+        read = TextTransform("bytes", max_length=length, overflow="truncate_left", return_offsets=True)("a b c d e")
         assert TagTarget("text").align(tags, read)[0].tolist() == wanted
-    whole = Tokens("bytes", max_length=3, places=True)("c d e")  # cut on its other side: word 0 is its own beginning
+    whole = TextTransform("bytes", max_length=3, return_offsets=True)(
+        "c d e"
+    )  # cut on its other side: word 0 is its own beginning
     assert TagTarget("text").align(torch.tensor([2, 4, 3]), whole)[0].tolist() == [2, X, 4]
 
 
@@ -100,7 +102,7 @@ def test_plain_tags_are_no_entities():
     assert data.classes == ("DET", "I-x", "NOUN") and not faults
     assert data.facts["scheme"] == "plain" and data.facts["counts"] == [1, 1, 2]
     assert [x.tolist() for x in values] == [[0, 2], [X], [2, 1]]
-    read = Tokens("bytes", 4, "truncate_left", places=True)("one two")
+    read = TextTransform("bytes", 4, "truncate_left", return_offsets=True)("one two")
     assert tags.align(torch.tensor([2, 2]), read)[0].tolist() == [X, 2, X, X]
     with pytest.raises(
         ValueError, match=r"got the tag 'NOUN'.*target_codec.scheme, plain for tags that are no entities"

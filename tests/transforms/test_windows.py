@@ -33,7 +33,7 @@ def test_truncate_counts_and_keeps_what_fits() -> None:
     assert cut
     assert [w.tolist() for w in windows] == [[5, 6, 7, 8]]
     for most in (None, 9, 12):
-        windows, cut, *_ = limit(torch.arange(9), most, "refuse", 0.25, "tokens")
+        windows, cut, *_ = limit(torch.arange(9), most, "error", 0.25, "tokens")
         assert not cut
         assert len(windows[0]) == 9
 
@@ -41,16 +41,16 @@ def test_truncate_counts_and_keeps_what_fits() -> None:
 def test_special_tokens_take_their_place() -> None:
     assert len(limit(torch.arange(9), 6, "truncate", 0.25, "tokens", extra=2).windows[0]) == 4
     with pytest.raises(ValueError, match="11 tokens are too long, at most 10 are read"):
-        limit(torch.arange(9), 10, "refuse", 0.25, "tokens", extra=2)
-    assert not limit(torch.arange(8), 10, "refuse", 0.25, "tokens", extra=2).cut
+        limit(torch.arange(9), 10, "error", 0.25, "tokens", extra=2)
+    assert not limit(torch.arange(8), 10, "error", 0.25, "tokens", extra=2).cut
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((4, "trunc", 0.2), "too_long: got 'trunc', wanted one of truncate, truncate_left, refuse, window"),
-        ((4, "window", 1.0), "overlap: got 1.0"),
-        ((4, "window", -0.1), "overlap"),
+        ((4, "trunc", 0.2), "overflow: got 'trunc', wanted one of truncate, truncate_left, error, window"),
+        ((4, "window", 1.0), "window_overlap: got 1.0"),
+        ((4, "window", -0.1), "window_overlap"),
         ((0, "window", 0.1), "max_length: got 0, wanted at least 1"),
         ((2, "window", 0.1, 2), r"max_length: got 2, wanted at least 3 \(2 are special tokens\)"),
     ],
@@ -60,14 +60,14 @@ def test_wrong_arguments(arguments: tuple, message: str) -> None:
         check_limit(*arguments)
 
 
-@pytest.mark.parametrize("too_long", ["truncate", "truncate_left", "window"])
+@pytest.mark.parametrize("overflow", ["truncate", "truncate_left", "window"])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.9])
 @pytest.mark.parametrize("extra", [0, 2])
-def test_room_is_what_windows_and_their_padding_take(too_long: str, overlap: float, extra: int) -> None:
+def test_room_is_what_windows_and_their_padding_take(overflow: str, overlap: float, extra: int) -> None:
     for length in range(1, 40):
         for most in (None, 5, 8):
             for multiple in (1, 4):
-                windows = limit(torch.arange(length), most, too_long, overlap, "tokens", extra).windows
+                windows = limit(torch.arange(length), most, overflow, overlap, "tokens", extra).windows
                 longest = max(len(w) for w in windows) + extra
                 padded = next(n for n in range(longest, 1000) if n % multiple == 0)
-                assert room(length + extra, most, too_long, overlap, multiple, extra) == len(windows) * padded
+                assert room(length + extra, most, overflow, overlap, multiple, extra) == len(windows) * padded

@@ -63,7 +63,7 @@ def read_delimited(
     quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     if encoding is None:
         check_encoding(path)
-    given = None if header is None else check_header([str(name) for name in header], "datamodule.header")
+    given = None if header is None else check_header([str(name) for name in header], "datamodule.column_names")
     fast = read_fast(path, delimiter, quotes, given) if encoding is None and delimiter.isascii() else None
     if fast is not None:
         return fast
@@ -88,7 +88,7 @@ def read_delimited(
         except csv.Error as error:
             what = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
             raise ValueError(
-                f'{path}: line {begun}: {what}; write a quote inside a field as "", or set datamodule.quotes=false'
+                f'{path}: line {begun}: {what}; write a quote inside a field as "", or set datamodule.quoting=false'
             ) from None
     return dict(zip(names or (), map(list, zip(*rows, strict=True)), strict=True)) if rows else {}
 
@@ -98,7 +98,7 @@ def ragged(
 ) -> str:
     """What to say of a line with too many or too few fields."""
     if header is not None:
-        return f"{len(cells)} fields, but datamodule.header names {len(names)}: {listing(names)}"
+        return f"{len(cells)} fields, but datamodule.column_names names {len(names)}: {listing(names)}"
     fix = 'put a field that holds the delimiter in "quotes"' if quotes else "a field must not hold the delimiter"
     if len(names) == 1 and delimiter not in names[0]:
         fix = f"is '{'tab' if delimiter != ',' else ','}' the delimiter? .csv files have commas, .tsv files tabs; "

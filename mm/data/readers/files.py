@@ -42,7 +42,7 @@ def read_cells(path: Path, form: TableFormat | None = None) -> Cells:
     if how is None:
         raise ValueError(f"datamodule.path: got {path.name}, wanted a file ending in {', '.join(READERS)}")
     if how not in (",", "\t") and form.header is not None:
-        raise ValueError(f"datamodule.header: {path.name} names its columns itself; leave it out")
+        raise ValueError(f"datamodule.column_names: {path.name} names its columns itself; leave it out")
     for key in ("delimiter", "encoding"):
         if how not in (",", "\t") and getattr(form, key) is not None:
             raise ValueError(f"datamodule.{key}: is for .csv and .tsv files, got {path.name}; leave it out")

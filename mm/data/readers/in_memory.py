@@ -11,7 +11,7 @@ from mm.data.readers.parquet import unpack_table
 from mm.data.table import Cells
 from mm.messages import near
 
-SETTINGS = ("path", "weight", "columns", "split", "header")  # of one of several files; see sources.py
+SETTINGS = ("path", "weight", "columns", "split", "column_names")  # of one of several files; see sources.py
 
 
 def is_table(data: Any) -> bool:

@@ -192,7 +192,7 @@ class HuggingFaceAudio(Configurable, nn.Module):
         if self.input.max_length and x.shape[1] > self.input.max_length:
             raise ValueError(
                 f"audio: got {x.shape[1]} samples, but the model reads at most {self.input.max_length}; "
-                "cut the clips, or let the datamodule's `too_long` do it"
+                "cut the clips, or let the datamodule's `overflow` do it"
             )
         with torch.autocast(x.device.type, enabled=False):
             inputs, real, position = self.frontend(x.float() * mask, mask)

@@ -37,7 +37,7 @@ class TokenDecoder(nn.Module):
 
 def table_of(model: MultimodalModel, name: str, what: str) -> nn.Embedding:
     """Errors: ValueError where the encoder of an input has none."""
-    encoder: Any = model.encoders[model.share.get(name, name)]
+    encoder: Any = model.encoders[model.shared_encoders.get(name, name)]
     if not isinstance(encoder, TokenEncoder) or not isinstance(encoder.token_embedding, nn.Embedding):
         raise ValueError(
             f"task.objectives: {what} tells tokens, but {type(encoder).__name__} of '{name}' has no table of them; "
@@ -48,6 +48,6 @@ def table_of(model: MultimodalModel, name: str, what: str) -> nn.Embedding:
 
 def token_decoders(model: MultimodalModel, inputs: Sequence[str], what: str) -> Mapping[str, TokenDecoder]:
     """One for each input."""
-    widths = {name: model.projections[model.share.get(name, name)].out_features for name in inputs}
+    widths = {name: model.projections[model.shared_encoders.get(name, name)].out_features for name in inputs}
     made = {name: TokenDecoder(width, table_of(model, name, what)) for name, width in widths.items()}
     return nn.ModuleDict(made)  # type: ignore[return-value]

@@ -27,7 +27,7 @@ class CausalLanguage(Objective):
         self.decoders = token_decoders(model, self.inputs, "causal_language")
         self.tables = [table_of(model, name, "causal_language") for name in self.inputs]  # no modules of its own
         for name in self.inputs:
-            check_causal(model.encoders[model.share.get(name, name)], name)
+            check_causal(model.encoders[model.shared_encoders.get(name, name)], name)
 
     def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
         """All is shown; hidden are the tokens that another stands before. -> ids (B, T), (B, T - 1)"""

@@ -45,7 +45,7 @@ class MaskedPatch(Objective):
         self.losses = dict.fromkeys(self.inputs, weight)
         decoders = {}
         for name in self.inputs:
-            part = model.share.get(name, name)
+            part = model.shared_encoders.get(name, name)
             channels = model.encoders[part].input.channels or 3
             decoders[name] = BlockDecoder(model.projections[part].out_features, channels * patch**2)
         self.decoders: Mapping[str, BlockDecoder] = nn.ModuleDict(decoders)  # type: ignore[assignment]

@@ -46,7 +46,7 @@ class MaskedSound(Objective):
         decoders: dict[str, nn.Module] = {}
         self.spectrograms: dict[str, MelSpectrogram] = {}  # no modules of its own: under bf16-true they stay float32
         for name in self.inputs:
-            part = model.share.get(name, name)
+            part = model.shared_encoders.get(name, name)
             rate = model.encoders[part].input.sample_rate
             assert rate is not None  # every encoder of sounds has one
             length = round(WINDOW * rate)

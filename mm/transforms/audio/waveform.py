@@ -27,30 +27,39 @@ MP3_FRAME = 1152  # samples; headers that count frames differ by one or two
 MP3_HEAD = 4096  # bytes after an ID3 tag in which the first frame, and its count of all frames, lies
 
 
-class Waveform(Configurable):
-    """Paths, Stored files, arrays (L,), or (array, its rate) -> mono waveforms (L,) float32 at `sample_rate`.
+class AudioTransform(Configurable):
+    """Convert sounds to mono waveforms (L,) float32 at one sampling rate.
 
-    sample_rate: Hz, that of an array alone too; max_length: samples; too_long, overlap: see limit; augment: torchaudio
-    transforms, in training only, on (L,); pad_multiple: batches are padded to whole ones of so many samples. Several
-    channels are averaged.
-    `EncodedInput.notes` states what was changed: `upsampled`, `downsampled`, and `mixed_down` where several channels
-    were averaged.
-    Errors: ValueError where it is no sound, empty, cut off, not finite, or beyond -4..4.
+    A sound is a path, a Stored file, an array (L,) or a pair of an array and its sampling rate. Several channels are
+    averaged. `EncodedInput.notes` states what was changed: `upsampled`, `downsampled`, `mixed_down`.
+
+    Args:
+        sample_rate: Sampling rate in Hz, also that of an array alone.
+        max_length: Maximum number of samples; None: no limit.
+        overflow: Longer inputs: `truncate`, `truncate_left` (keep the end), `error`, or `window`: split into windows,
+            which together weigh as one row in the loss.
+        window_overlap: Fraction of a window that the next window repeats.
+        augment: torchaudio transforms of (L,), applied in training only.
+        pad_multiple: Number of samples to a multiple of which batches are padded.
+
+    Raises:
+        ValueError: If an argument is out of range. Reading raises it if the input is no sound, empty, truncated, not
+            finite, or beyond -4..4.
     """
 
     def __init__(
         self,
         sample_rate: int,
         max_length: int | None = None,
-        too_long: str = "truncate",
-        overlap: float = 0.25,
+        overflow: str = "truncate",
+        window_overlap: float = 0.25,
         augment: Sequence[Any] | None = None,
         pad_multiple: int = 1,
     ):
         self.sample_rate = sample_rate
         self.max_length = max_length
-        self.too_long = check_limit(max_length, too_long, overlap)
-        self.overlap = overlap
+        self.overflow = check_limit(max_length, overflow, window_overlap)
+        self.window_overlap = window_overlap
         self.augment = list(augment or ())
         self.random = bool(self.augment)
         self.multiple = check_multiple(pad_multiple)
@@ -82,7 +91,7 @@ class Waveform(Configurable):
             wave = augmented(self.augment, wave)
             if wave.dim() != 1 or not len(wave) or not wave.isfinite().all():
                 raise AugmentError(f"the augmentations gave shape {tuple(wave.shape)}, wanted finite samples (L,)")
-        return limit(wave, self.max_length, self.too_long, self.overlap, "samples")._replace(notes=notes)
+        return limit(wave, self.max_length, self.overflow, self.window_overlap, "samples")._replace(notes=notes)
 
     def finish(self, x: Tensor) -> Tensor:
         return x
@@ -90,7 +99,7 @@ class Waveform(Configurable):
     def lengths(self, raw: Sequence[Any]) -> list[float]:
         # rounded up, as resampling does; a duration is a quotient, and may come out a little above a whole sample
         counts = [ceil(seconds(x, self.sample_rate) * self.sample_rate - 1e-3) for x in raw]
-        how = self.max_length, self.too_long, self.overlap, self.multiple
+        how = self.max_length, self.overflow, self.window_overlap, self.multiple
         return [room(count, *how) / self.sample_rate for count in counts]
 
 

@@ -7,20 +7,27 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mm.transforms.audio.waveform import Waveform, check_samples, open_sound
-from mm.transforms.text.tokens import Tokens
-from mm.transforms.vision.pixels import Pixels
+from mm.transforms.audio.waveform import AudioTransform, check_samples, open_sound
+from mm.transforms.text.tokens import TextTransform
+from mm.transforms.vision.pixels import ImageTransform
 from mm.types import EncodedInput, Features, Transform
 
 NOTHING = EncodedInput([], False)
 
 
-class Corrupted:
-    """A transform whose raw input is the number of the row: reads that row of `raw`, corrupted.
+class CorruptedTransform:
+    """Transform that corrupts the input of a row before another transform reads it; its raw input is the row's number.
 
-    modality: of the input; corruption: as in mm.transforms.corrupt.text, .vision or .audio; severity: 0..1; seed: what
-    is random follows from it and from the row.
-    Errors: ValueError where the model reads the input by a transform that the corruptions don't know.
+    Args:
+        transform: The transform of the model.
+        raw: Raw input of each row.
+        modality: Modality of the input.
+        corruption: A corruption of mm.transforms.corrupt.text, .vision or .audio.
+        severity: Severity in 0..1.
+        seed: Seed of the random numbers, which depend on the row as well.
+
+    Raises:
+        ValueError: If the corruptions do not support the transform of the model.
     """
 
     filler: Tensor | Features
@@ -38,10 +45,10 @@ class Corrupted:
     ):
         if not isinstance(transform, KNOWN.get(modality, object)):
             raise ValueError(
-                f"corruptions of {modality} know {KNOWN[modality].__name__}, but the model reads it by "
+                f"corruptions of {modality} support {KNOWN[modality].__name__}, but the model reads it by "
                 f"{type(transform).__name__}; leave its corruptions out with robustness.only"
             )
-        if isinstance(transform, Tokens) and (transform.places or transform.markers):
+        if isinstance(transform, TextTransform) and (transform.return_offsets or transform.markers):
             raise ValueError(
                 "corruptions of text would change the words that a head tells of, or the markers that it looks for; "
                 "leave them out with robustness.only"
@@ -63,8 +70,8 @@ class Corrupted:
         return self.read(self.transform, found, corrupt)
 
 
-class Without:
-    """A transform whose raw input is the number of the row, and that finds nothing in the rows of `lost`."""
+class DroppedInput:
+    """Transform whose raw input is the number of a row, and for which the input of some rows is absent."""
 
     filler: Tensor | Features
     multiple: int
@@ -102,4 +109,4 @@ def read_wave(transform: Any, raw: Any, corrupt: Callable[..., Tensor]) -> Encod
 
 
 READERS: dict[str, Callable[..., EncodedInput]] = {"text": read_text, "vision": read_pixels, "audio": read_wave}
-KNOWN = {"vision": Pixels, "audio": Waveform}
+KNOWN = {"vision": ImageTransform, "audio": AudioTransform}

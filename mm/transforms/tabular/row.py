@@ -16,15 +16,21 @@ from mm.transforms.windows import check_multiple
 from mm.types import ColumnData, EncodedInput
 
 
-class Row(Configurable):
-    """A mapping of column to cell -> (T, 3) float32: column, class and number of each cell, in the columns' order.
+class TabularTransform(Configurable):
+    """Convert the cells of a row to tokens (T, 3) float32: column, class and number of each cell, in order.
 
-    A list has a token for each of its elements, in their order; an empty cell has none, and a row without any is
-    absent. A class that the training rows do not have is class 0, as is a number's; the number is scaled by their mean
-    and deviation, and 0 of a class.
-    columns: as ColumnData, or its fields; max_length: of a list, so many elements are read, the last ones; null: all;
-    pad_multiple: batches are padded to whole ones of so many tokens.
-    Errors: ValueError where the row is no mapping, has another column, or a cell can't be read.
+    A row is a mapping of column to cell. A list has a token for each of its elements; an empty cell has none, and a row
+    without tokens is absent. Classes that no training row has are class 0, as is the class of a number. Numbers are
+    standardised by the mean and the standard deviation of the training rows; the number of a class is 0.
+
+    Args:
+        columns: The columns, as `ColumnData` or mappings of its fields.
+        max_length: Number of elements of a list that are read, the last ones; None: all.
+        pad_multiple: Number of tokens to a multiple of which batches are padded.
+
+    Raises:
+        ValueError: If `max_length` is below 1. Reading raises it if the row is no mapping, has another column, or a
+            cell can't be read.
     """
 
     def __init__(

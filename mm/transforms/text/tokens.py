@@ -16,32 +16,42 @@ from mm.types import EncodedInput
 SEPARATOR = 31  # "unit separator"
 
 
-class Tokens(Configurable):
-    """Strings -> ids (T,) int64, by bytes (id = byte + 1, 0 is padding) or by a tokenizer's folder or hub name.
+class TextTransform(Configurable):
+    """Convert texts to token ids (T,) int64: bytes (id = byte + 1, 0 is padding) or the tokens of a tokenizer.
 
-    Of a pair of strings, such as a question and a passage, the first stands before the second in every window, parted
-    as the tokenizer parts them (bytes: by one of 31).
-    max_length: tokens, special ones included; too_long: truncate, truncate_left, refuse or window, see limit;
-    pad_multiple: batches are padded to whole ones of so many tokens; places: also tell where each token lies in the
-    text, of a pair in the second, as meta, all int32: `places` (T, 2), its first character and the one after its last,
-    0 and 0 of others; `words` (T,), the number of the word that it begins, else -1, where words are what lies between
-    blanks; and `characters` (L,), the text's code points; marker_tokens: strings that are a token each, and their ids.
-    Errors: ValueError where the text is not a string, empty, or not valid UTF-8, or a window of it lacks a marker; or
-    there is no such tokenizer, or it can't tell places.
+    Of a pair of texts, such as a question and a passage, the first stands before the second in every window, separated
+    as the tokenizer separates them (bytes: by one of 31).
+
+    Args:
+        tokenizer: `bytes`, or the folder or hub name of a tokenizer.
+        max_length: Maximum number of tokens, special tokens included; None: no limit.
+        overflow: Longer inputs: `truncate`, `truncate_left` (keep the end), `error`, or `window`: split into windows,
+            which together weigh as one row in the loss.
+        window_overlap: Fraction of a window that the next window repeats.
+        pad_multiple: Number of tokens to a multiple of which batches are padded.
+        return_offsets: Whether `meta` has the offsets of the tokens of the text, of a pair of the second, all int32:
+            `places` (T, 2), the first character of each token and the one after its last, 0 and 0 of special tokens;
+            `words` (T,), the index of the word that begins with the token, else -1, where words are separated by
+            blanks; and `characters` (L,), the code points of the text.
+        marker_tokens: Strings that are one token each and that every text contains, to their ids.
+
+    Raises:
+        ValueError: If there is no such tokenizer, or it has no offsets. Reading raises it if a text is no string,
+            empty, or not valid UTF-8, or a window lacks a marker.
     """
 
     def __init__(
         self,
         tokenizer: str,
         max_length: int | None = None,
-        too_long: str = "truncate",
-        overlap: float = 0.25,
+        overflow: str = "truncate",
+        window_overlap: float = 0.25,
         pad_multiple: int = 1,
-        places: bool = False,
+        return_offsets: bool = False,
         marker_tokens: Mapping[str, int] | None = None,
     ):
         self.max_length = max_length
-        self.overlap = overlap
+        self.window_overlap = window_overlap
         self.filler = torch.zeros(1, dtype=torch.long)
         self.tokenizer: Any = None
         nothing = torch.zeros(0, dtype=torch.long)
@@ -57,13 +67,13 @@ class Tokens(Configurable):
             before, after = cut_out(self.tokenize("a", add_special_tokens=True), bare)
             first, rest = cut_out(self.tokenize("a", "a", add_special_tokens=True), bare)
             self.around, self.parting = (before, after), (first, *cut_out(rest, bare))
-            if places and not self.tokenizer.is_fast:
+            if return_offsets and not self.tokenizer.is_fast:
                 raise ValueError(f"tokenizer: '{tokenizer}' can't tell where its tokens lie in a text; use a fast one")
-        self.places = places
+        self.return_offsets = return_offsets
         blank = torch.zeros(1, dtype=torch.int32)
         told = {"places": blank.new_zeros(1, 2), "words": blank - 1, "characters": blank}
-        self.meta: dict[str, torch.Tensor] = told if places else {}
-        self.too_long = check_limit(max_length, too_long, overlap, sum(map(len, self.around)))
+        self.meta: dict[str, torch.Tensor] = told if return_offsets else {}
+        self.overflow = check_limit(max_length, overflow, window_overlap, sum(map(len, self.around)))
         self.multiple = check_multiple(pad_multiple)
         self.random = False
 
@@ -82,11 +92,17 @@ class Tokens(Configurable):
             raise ValueError("the tokenizer finds no token in the text")
         if self.max_length is not None and extra >= self.max_length:
             raise ValueError(f"the first text of the pair leaves none of {self.max_length} tokens for the second")
-        how = self.max_length, self.too_long, self.overlap, "bytes" if self.tokenizer is None else "tokens", extra
+        how = (
+            self.max_length,
+            self.overflow,
+            self.window_overlap,
+            "bytes" if self.tokenizer is None else "tokens",
+            extra,
+        )
         read = limit(body, *how)
         windows = [torch.cat([ahead, window, end]) for window in read.windows]
         self.check_markers(windows)
-        if not self.places:
+        if not self.return_offsets:
             return EncodedInput(windows, read.cut)
         places = self.offsets(text)
         both = torch.cat([places, word_begins(text, places).unsqueeze(1)], dim=1)  # (T, 3)
@@ -149,7 +165,7 @@ class Tokens(Configurable):
                 found.append(float(self.max_length))  # it is refused when it is read
                 continue
             whole = count + extra if count else 0
-            found.append(float(room(whole, self.max_length, self.too_long, self.overlap, self.multiple, extra)))
+            found.append(float(room(whole, self.max_length, self.overflow, self.window_overlap, self.multiple, extra)))
         return found
 
     def count(self, texts: Sequence[Any]) -> list[int]:

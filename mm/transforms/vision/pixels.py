@@ -34,18 +34,27 @@ class RangeError(ValueError):
     """The values of an image use next to nothing of their range."""
 
 
-class Pixels(Configurable):
-    """Paths, Stored files, PIL images or arrays -> pixels (C, H, W) uint8, which `finish` normalises to float32.
+class ImageTransform(Configurable):
+    """Convert images to pixels (C, H, W) uint8, which `finish` normalises to float32.
 
-    size: height, width; channels: 1 or 3; mean, std: per channel, of pixels in 0..1; fit: how an image of another shape
-    becomes `size`: stretched, cropped at its centre, or padded with black. augment: torchvision v2 transforms, in
-    training only, on uint8 (C, H, W); frame: also tell, as meta, what of the original the pixels show: `frame` (4,),
-    x0, y0, x1, y1 in its pixels, mirrored where x0 is above x1 or y0 above y1, and `size` (2,), its width and height,
-    upright. max_value: what stands for white in pictures of one channel with 16 bits, such as 4,095 where 12 are used;
-    null: 65,535. Arrays are (H, W), (H, W, C) or (C, H, W), uint8 or float in 0..1. Of an animation the first picture
-    is read, and transparent parts are laid on white. EncodedInput.notes has what was left out: `colour_dropped`,
-    `frames_dropped`, `transparent`, `clipped` and `dark`, see `changes`.
-    Errors: ValueError where it is no image.
+    An image is a path, a Stored file, a PIL image, or an array (H, W), (H, W, C) or (C, H, W) of uint8 or of floats in
+    0..1. Of an animation the first picture is read, and transparent parts are laid on white. `EncodedInput.notes` names
+    what was left out: `colour_dropped`, `frames_dropped`, `transparent`, `clipped` and `dark`, see `changes`.
+
+    Args:
+        size: Height and width in pixels.
+        channels: 1 (grey) or 3 (colour).
+        mean: Mean of each channel, of pixels in 0..1; None: 0.5.
+        std: Standard deviation of each channel; None: 0.5.
+        fit: Images of another shape are `stretch`ed, `crop`ped at the centre, or `pad`ded with black.
+        augment: torchvision v2 transforms of uint8 (C, H, W), applied in training only.
+        return_original_size: Whether `meta` has the part of the original that the pixels show, `frame` (4,): x0, y0, x1
+            and y1 in its pixels, mirrored where x0 exceeds x1 or y0 exceeds y1; and the upright width and height of the
+            original, `size` (2,).
+        max_value: White of pictures of one channel with 16 bits, such as 4095 where 12 bits are used; None: 65535.
+
+    Raises:
+        ValueError: If an argument is out of range. Reading raises it if the input is no image.
     """
 
     def __init__(
@@ -56,7 +65,7 @@ class Pixels(Configurable):
         std: Sequence[float] | None = None,
         fit: str = "stretch",
         augment: Sequence[Any] | None = None,
-        frame: bool = False,
+        return_original_size: bool = False,
         max_value: int | None = None,
     ):
         if channels not in MODES:
@@ -81,7 +90,7 @@ class Pixels(Configurable):
         self.scale, self.shift = 1 / (255 * self.std), self.mean / self.std  # of bytes, in one pass each
         self.filler = torch.zeros(channels, self.height, self.width, dtype=torch.uint8)
         self.multiple = 1
-        self.meta: dict[str, Tensor] = {"frame": torch.zeros(4), "size": torch.zeros(2)} if frame else {}
+        self.meta: dict[str, Tensor] = {"frame": torch.zeros(4), "size": torch.zeros(2)} if return_original_size else {}
 
     def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and (1, *raw.shape) == tuple(self.filler.shape):

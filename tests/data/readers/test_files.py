@@ -117,9 +117,9 @@ def test_header(tmp_path: Path) -> None:
         "label": ["1", "0"],
     }
     assert read_cells(write(tmp_path, "a.csv", "\ufeffx,1\n"), TableFormat(header=["t", 0])) == {"t": ["x"], "0": ["1"]}
-    refused(tsv, "line 1: 2 fields, but datamodule.header names 3: a, b, c", header=["a", "b", "c"])
-    refused(tsv, "line 1: 2 fields, but datamodule.header names 1", header=["a"])
-    refused(tsv, "datamodule.header: the column 'a' is there twice", header=["a", "a"])
+    refused(tsv, "line 1: 2 fields, but datamodule.column_names names 3: a, b, c", header=["a", "b", "c"])
+    refused(tsv, "line 1: 2 fields, but datamodule.column_names names 1", header=["a"])
+    refused(tsv, "datamodule.column_names: the column 'a' is there twice", header=["a", "a"])
     refused(write(tmp_path, "a.jsonl", "{}"), "a.jsonl names its columns itself; leave it out", header=["a"])
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import pyarrow
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
+from mm.assembly.signatures import with_defaults
 from mm.data.readers.in_memory import is_table, read_table
 from mm.datamodules.manifest import Manifest, ManifestDataModule
 from mm.modalities import get_modality
@@ -121,18 +123,20 @@ def test_defaults_are_those_of_the_config() -> None:
     given = {}
     for name in ("base", "sources", "manifest"):
         given |= OmegaConf.to_container(OmegaConf.load(CONF / f"datamodule/{name}.yaml"), resolve=False)  # type: ignore[operator]
+    given = with_defaults(given)
     data = Manifest([{"text": "a", "target": "b"}])
     assert data.columns == given["columns"]
-    for key in ("num_workers", "shuffle", "on_error", "header", "quotes"):
+    for key in ("num_workers", "shuffle", "on_error", "column_names", "quoting"):
         assert getattr(data, key) == given[key], key
     assert vars(data.split) == given["split"] and data.seed == 0
-    assert (data.mixing.mix, data.mixing.temperature, data.mixing.one_source) == ("size", 2.0, False)
+    assert (data.mixing.kind, data.mixing.temperature, data.mixing.homogeneous_batches) == ("proportional", 2.0, False)
     assert (data.batching.batch_size, data.batching.buckets, data.batching.budget) == (64, 16, {})
-    assert (given["batch_size"], given["buckets"], given["mix"]) == (64, 16, "size")
+    assert (given["batch_size"], given["num_buckets"], given["mixing"]) == (64, 16, "proportional")
 
 
 def test_default_transforms_are_those_that_default_encoders_ask_for() -> None:
-    encoder: Any = OmegaConf.load(CONF / "model/encoders/text/transformer.yaml")
+    node = yaml.safe_load((CONF / "model/encoders/text/transformer.yaml").read_text(encoding="utf-8"))
+    encoder: Any = OmegaConf.create(with_defaults(node))
     text = InputSpec(modality="text", tokenizer=encoder.tokenizer, max_length=encoder.max_length)
     transform: Any = get_modality("text").transform(InputData(modality="text"))
     asked: Any = get_modality("text").transform(InputData(modality="text"), text)

@@ -13,7 +13,7 @@ from mm.model import MultimodalModel
 from mm.tasks.objectives.masked_language import MaskedLanguage, draw
 from mm.tasks.pretraining import Pretraining
 from mm.tokenizers import TokenVocabulary
-from mm.transforms.text.tokens import Tokens, word_starts
+from mm.transforms.text.tokens import TextTransform, word_starts
 from mm.types import Batch
 
 WORDS = TokenVocabulary(
@@ -112,9 +112,9 @@ def test_what_a_tokenizer_tells(tmp_path):
     from mm.tokenizers import train_tokenizer
 
     train_tokenizer(["one two three"] * 9, "wordpiece", 60).save_pretrained(tmp_path)
-    told = Tokens(str(tmp_path), marker_tokens={"<e>": 70}).vocabulary()
+    told = TextTransform(str(tmp_path), marker_tokens={"<e>": 70}).vocabulary()
     assert (told.mask, told.special.tolist()) == (4, [0, 1, 2, 3, 4, 70])
-    bare = Tokens("bytes").vocabulary()
+    bare = TextTransform("bytes").vocabulary()
     assert bare.begins.nonzero().flatten().tolist() == [10, 11, 33]
     assert word_starts(["a", "##b"]).tolist() == [True, False]
     assert word_starts(["\u2581a", "b"]).tolist() == [True, False]

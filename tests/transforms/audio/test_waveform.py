@@ -8,7 +8,7 @@ import soundfile
 import torch
 import torchaudio
 
-from mm.transforms.audio.waveform import Waveform, read_file
+from mm.transforms.audio.waveform import AudioTransform, read_file
 from mm.transforms.stored import Stored
 
 RNG = np.random.default_rng(0)
@@ -17,7 +17,7 @@ STEREO = np.stack([WAVE, WAVE[::-1]], 1)
 
 
 def read(raw: object, rate: int = 16_000, **how: object) -> torch.Tensor:
-    return Waveform(rate, **how)(raw).windows[0]
+    return AudioTransform(rate, **how)(raw).windows[0]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_broken_header_does_not_fill_the_memory(tmp_path: Path, monkeypatch: p
 def test_fuzzed_files_are_read_or_refused(tmp_path: Path) -> None:
     """A thousand damaged files: a ValueError, or a sound; never anything else."""
     rng = np.random.default_rng(0)
-    transform = Waveform(16_000, max_length=100)
+    transform = AudioTransform(16_000, max_length=100)
     for suffix, subtype in (("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", None), ("aiff", None)):
         path = tmp_path / f"a.{suffix}"
         soundfile.write(path, WAVE, 16_000, subtype=subtype)
@@ -153,15 +153,15 @@ def test_fuzzed_files_are_read_or_refused(tmp_path: Path) -> None:
 
 
 def test_too_long() -> None:
-    read = Waveform(16_000, 500)(WAVE)
+    read = AudioTransform(16_000, 500)(WAVE)
     assert read.cut
     assert read.windows[0].tolist() == WAVE[:500].tolist()
-    windows = Waveform(16_000, 500, "window", 0.2)(WAVE).windows
+    windows = AudioTransform(16_000, 500, "window", 0.2)(WAVE).windows
     assert [len(w) for w in windows] == [500, 500, 500, 500, 500]
     assert windows[-1].tolist() == WAVE[-500:].tolist()
     assert windows[1].tolist() == WAVE[400:900].tolist()
     with pytest.raises(ValueError, match="2000 samples are too long, at most 500"):
-        Waveform(16_000, 500, "refuse")(WAVE)
+        AudioTransform(16_000, 500, "error")(WAVE)
 
 
 def test_samples_beyond_the_range_of_floats_are_named() -> None:
@@ -262,7 +262,7 @@ def test_a_flac_file_that_does_not_count_its_samples(tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_bytes(data)
     with pytest.raises(ValueError, match=r"a.flac does not say how long it is; write it anew \(ffmpeg -i OLD NEW\)"):
         read(tmp_path / "a.flac")
-    assert Waveform(16_000).lengths([str(tmp_path / "a.flac")]) == [0.0]
+    assert AudioTransform(16_000).lengths([str(tmp_path / "a.flac")]) == [0.0]
 
 
 def test_an_mp3_file_without_a_count_of_frames_is_read_as_it_is(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_what_was_changed_is_noted(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", STEREO, 8000)
     soundfile.write(tmp_path / "b.wav", WAVE, 44_100)
     soundfile.write(tmp_path / "c.wav", WAVE, 16_000)
-    notes = [Waveform(16_000)(tmp_path / f"{name}.wav").notes for name in "abc"]
+    notes = [AudioTransform(16_000)(tmp_path / f"{name}.wav").notes for name in "abc"]
     assert notes == [("mixed_down", "upsampled"), ("downsampled",), ()]
 
 

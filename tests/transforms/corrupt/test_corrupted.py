@@ -10,11 +10,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import conf
-from mm.transforms.audio.waveform import Waveform
-from mm.transforms.corrupt.corrupted import Corrupted, Without
+from mm.transforms.audio.waveform import AudioTransform
+from mm.transforms.corrupt.corrupted import CorruptedTransform, DroppedInput
 from mm.transforms.stored import Stored
-from mm.transforms.text.tokens import Tokens
-from mm.transforms.vision.pixels import Pixels
+from mm.transforms.text.tokens import TextTransform
+from mm.transforms.vision.pixels import ImageTransform
 
 NODES: Any = OmegaConf.load(Path(conf.__path__[0]) / "robustness/default.yaml").corruptions
 ALL = [(modality, name) for modality, nodes in NODES.items() for name in nodes]
@@ -33,15 +33,15 @@ IMAGE = RNG.random((20, 20, 3)).astype(np.float32)
 SOUND = RNG.normal(0, 0.1, 8000).astype(np.float32)
 RAW = {"text": [TEXT, TEXT, ""], "vision": [IMAGE, IMAGE, None], "audio": [wav(SOUND), wav(SOUND), None]}
 TRANSFORMS = {
-    "text": Tokens("bytes", max_length=12, too_long="window"),
-    "vision": Pixels((8, 8), 3),
-    "audio": Waveform(4000, max_length=1500, too_long="window"),
+    "text": TextTransform("bytes", max_length=12, overflow="window"),
+    "vision": ImageTransform((8, 8), 3),
+    "audio": AudioTransform(4000, max_length=1500, overflow="window"),
 }
 
 
 def read(modality: str, name: str, row: int, severity: float, seed: int = 0) -> list[torch.Tensor]:
     corruption = instantiate(NODES[modality][name], _convert_="all")
-    return Corrupted(TRANSFORMS[modality], RAW[modality], modality, corruption, severity, seed)(row).windows
+    return CorruptedTransform(TRANSFORMS[modality], RAW[modality], modality, corruption, severity, seed)(row).windows
 
 
 def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
@@ -70,22 +70,24 @@ def test_a_sound_is_corrupted_whole_at_its_own_rate():
             assert (len(wave), rate, severity) == (8000, 8000, 0.5)
             return 2 * wave
 
-    found = Corrupted(TRANSFORMS["audio"], RAW["audio"], "audio", Doubled(), 0.5, 0)(0).windows
+    found = CorruptedTransform(TRANSFORMS["audio"], RAW["audio"], "audio", Doubled(), 0.5, 0)(0).windows
     assert len(found) > 1
     assert same([x / 2 for x in found], TRANSFORMS["audio"](RAW["audio"][0]).windows)
 
 
 def test_rows_without():
-    without = Without(Corrupted(TRANSFORMS["text"], RAW["text"], "text", lambda x, **_: x, 0.0, 0), [1])
+    without = DroppedInput(CorruptedTransform(TRANSFORMS["text"], RAW["text"], "text", lambda x, **_: x, 0.0, 0), [1])
     assert len(without(0).windows) > 1
     assert without(1).windows == []
     assert [without(row).taken for row in (0, 1)] == [False, True]
 
 
 def test_what_is_not_there_is_not_taken():
-    assert not Without(Corrupted(TRANSFORMS["text"], RAW["text"], "text", None, 0.0, 0), [2])(2).taken
+    assert not DroppedInput(CorruptedTransform(TRANSFORMS["text"], RAW["text"], "text", None, 0.0, 0), [2])(2).taken
 
 
 def test_an_unknown_transform_is_refused():
-    with pytest.raises(ValueError, match="corruptions of vision know Pixels, but the model reads it by Tokens"):
-        Corrupted(TRANSFORMS["text"], RAW["vision"], "vision", None, 0.5, 0)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="corruptions of vision support ImageTransform, but the model reads it by TextTransform"
+    ):
+        CorruptedTransform(TRANSFORMS["text"], RAW["vision"], "vision", None, 0.5, 0)  # type: ignore[arg-type]

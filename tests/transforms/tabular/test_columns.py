@@ -9,7 +9,7 @@ import pytest
 
 from mm.transforms.tabular.columns import check_column, column_data, find_column, plain, told
 from mm.transforms.tabular.kinds import check_names
-from mm.transforms.tabular.row import Row
+from mm.transforms.tabular.row import TabularTransform
 from mm.types import ColumnData
 
 AGE = ColumnData(name="age")
@@ -180,16 +180,16 @@ def test_spellings_of_a_category(capsys):
     assert capsys.readouterr().out.startswith("column 'city': 'Bern' (1 rows), 'bern' (1 rows) are 2 classes")
     found, _ = find(city, ["1", "1.0", "2.0", "2e0"])
     assert found.classes == ("1", "2")
-    row = Row([found, replace(city, name="old", classes=("cafe\u0301",))])
+    row = TabularTransform([found, replace(city, name="old", classes=("cafe\u0301",))])
     assert row({"city": "2.0", "old": "caf\u00e9"}).windows[0][:, 1].tolist() == [2, 1]
     assert row({"city": "3.0", "old": "tea"}).unknown
     lists, _ = find(ColumnData(name="likes"), [["cafe\u0301"], ["caf\u00e9", "1.0"]])
     assert lists.classes == ("1.0", "caf\u00e9")
-    assert Row([lists])({"likes": ["cafe\u0301", "1.0"]}).windows[0][:, 1].tolist() == [2, 1]
+    assert TabularTransform([lists])({"likes": ["cafe\u0301", "1.0"]}).windows[0][:, 1].tolist() == [2, 1]
 
 
 def test_equal_numbers_have_no_deviation():
     assert find(AGE, ["0.1"] * 60)[0].std == 1.0
     found, _ = find(AGE, [str(1_700_000_000 + i) for i in range(60)])
-    numbers = Row([found])({"age": "1700000059"}).windows[0][0, 2]
+    numbers = TabularTransform([found])({"age": "1700000059"}).windows[0][0, 2]
     assert numbers.item() == pytest.approx((59 - 29.5) / np.arange(60).std())

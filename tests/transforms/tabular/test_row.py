@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from mm.batching import Sample, collate
-from mm.transforms.tabular.row import Row
+from mm.transforms.tabular.row import TabularTransform
 from mm.types import ColumnData
 
 COLUMNS = [
@@ -16,7 +16,7 @@ COLUMNS = [
 
 
 def tokens(raw, **how):
-    read = Row(COLUMNS, **how)(raw)
+    read = TabularTransform(COLUMNS, **how)(raw)
     return [x.tolist() for x in read.windows], read.cut, read.unknown
 
 
@@ -32,13 +32,13 @@ def test_of_a_long_list_the_end_is_read():
     assert tokens({"likes": "a|b|c"}, max_length=2) == ([[[2, 2, 0], [2, 3, 0]]], True, False)
     assert tokens({"likes": "d|b|c"}, max_length=2)[2] is False  # what is cut is not read
     with pytest.raises(ValueError, match="max_length: got 0, wanted at least 1"):
-        Row(COLUMNS, max_length=0)
+        TabularTransform(COLUMNS, max_length=0)
 
 
 def test_plain_data_makes_the_same():
-    plain = Row([{**asdict(c), "classes": list(c.classes)} for c in COLUMNS])
+    plain = TabularTransform([{**asdict(c), "classes": list(c.classes)} for c in COLUMNS])
     raw = {"age": 1, "city": "Bern", "likes": "b"}
-    assert plain(raw).windows[0].equal(Row(COLUMNS)(raw).windows[0])
+    assert plain(raw).windows[0].equal(TabularTransform(COLUMNS)(raw).windows[0])
     assert plain.columns == COLUMNS
 
 
@@ -53,11 +53,11 @@ def test_plain_data_makes_the_same():
 )
 def test_what_can_not_be_read(raw, said):
     with pytest.raises(ValueError, match=said):
-        Row(COLUMNS)(raw)
+        TabularTransform(COLUMNS)(raw)
 
 
 def test_lengths_and_padding():
-    row = Row(COLUMNS, pad_multiple=4)
+    row = TabularTransform(COLUMNS, pad_multiple=4)
     raws = [{"age": 1}, {"likes": "a|b|c", "age": 1, "city": "Ulm"}, None, {"age": "old"}]
     assert row.lengths(raws) == [4, 8, 0, 0]
     batch = collate([Sample({"tabular": row(raw) if raw else None}, {}, i) for i, raw in enumerate(raws[:3])],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm.transforms.text.tokens import Tokens, in_one_window
+from mm.transforms.text.tokens import TextTransform, in_one_window
 
 
 @pytest.fixture(scope="module")
@@ -20,54 +20,54 @@ TEXT = "The quick brown fox doesn't jump over the lazy dog, unbelievably; [SEP] 
 
 
 def test_bytes_by_hand() -> None:
-    read = Tokens("bytes")("aé\0")
+    read = TextTransform("bytes")("aé\0")
     assert read.windows[0].tolist() == [98, 0xC3 + 1, 0xA9 + 1, 1]
     assert not read.cut
     assert read.windows[0].dtype == torch.int64
 
 
 def test_bytes_too_long() -> None:
-    assert Tokens("bytes", 3)("abcdef").windows[0].tolist() == [98, 99, 100]
-    assert Tokens("bytes", 3)("abcdef").cut
-    windows = Tokens("bytes", 4, "window", 0.25)("abcdef").windows
+    assert TextTransform("bytes", 3)("abcdef").windows[0].tolist() == [98, 99, 100]
+    assert TextTransform("bytes", 3)("abcdef").cut
+    windows = TextTransform("bytes", 4, "window", 0.25)("abcdef").windows
     assert [w.tolist() for w in windows] == [[98, 99, 100, 101], [100, 101, 102, 103]]
     with pytest.raises(ValueError, match="6 bytes are too long, at most 3 are read"):
-        Tokens("bytes", 3, "refuse")("abcdef")
+        TextTransform("bytes", 3, "error")("abcdef")
 
 
 @pytest.mark.parametrize("raw", [5, None, b"ab", {"ab"}, 0.5])
 def test_no_text(raw: object) -> None:
     with pytest.raises(ValueError, match=f"got {type(raw).__name__}, wanted a text"):
-        Tokens("bytes")(raw)
+        TextTransform("bytes")(raw)
 
 
 def test_empty_and_undecodable() -> None:
     with pytest.raises(ValueError, match="the text is empty"):
-        Tokens("bytes")("")
+        TextTransform("bytes")("")
     with pytest.raises(ValueError, match="not valid UTF-8 at character 3; save the file as UTF-8"):
-        Tokens("bytes")(b"caf\xe9".decode("utf-8", "surrogateescape"))
+        TextTransform("bytes")(b"caf\xe9".decode("utf-8", "surrogateescape"))
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got 'a/b/tokenizer/text', wanted .*: there is no such folder"):
-        Tokens("a/b/tokenizer/text")
+        TextTransform("a/b/tokenizer/text")
     with pytest.raises(ValueError, match=f"tokenizer: got '{tmp_path}', wanted bytes, or a folder or hub name"):
-        Tokens(str(tmp_path))
+        TextTransform(str(tmp_path))
 
 
 def test_a_real_tokenizer_truncates_as_itself_does(minilm: str) -> None:
     from transformers import AutoTokenizer
 
     own = AutoTokenizer.from_pretrained(minilm, split_special_tokens=True)  # [SEP] in a text is none
-    tokens = Tokens(minilm, max_length=20)
+    tokens = TextTransform(minilm, max_length=20)
     whole = own(TEXT, verbose=False)["input_ids"]
-    assert Tokens(minilm)(TEXT).windows[0].tolist() == whole  # not cut at the 128 that its file says
+    assert TextTransform(minilm)(TEXT).windows[0].tolist() == whole  # not cut at the 128 that its file says
     assert len(whole) > 128
     read = tokens(TEXT)
     assert read.cut
     assert read.windows[0].tolist() == own(TEXT, truncation=True, max_length=20)["input_ids"]
     left = AutoTokenizer.from_pretrained(minilm, split_special_tokens=True, truncation_side="left")
-    end = Tokens(minilm, max_length=20, too_long="truncate_left", places=True)(TEXT)
+    end = TextTransform(minilm, max_length=20, overflow="truncate_left", return_offsets=True)(TEXT)
     assert end.windows[0].tolist() == left(TEXT, truncation=True, max_length=20)["input_ids"]
     first, after = end.meta[0]["places"][-2].tolist()  # of the last word, before [SEP]
     assert TEXT[first:after] == TEXT.rstrip()[-(after - first) :]
@@ -87,7 +87,7 @@ def test_a_real_tokenizer_windows_as_itself_does(minilm: str, most: int, overlap
     body = most - 2
     stride = body - round(body * (1 - overlap))
     expected = own(TEXT, truncation=True, max_length=most, stride=stride, return_overflowing_tokens=True)["input_ids"]
-    read = Tokens(minilm, most, "window", overlap)(TEXT)
+    read = TextTransform(minilm, most, "window", overlap)(TEXT)
     assert [w.tolist() for w in read.windows[:-1]] == expected[:-1]
     whole = own(TEXT)["input_ids"]
     assert read.windows[-1].tolist() == [whole[0], *whole[-body - 1 :]]  # whole, where theirs is what is left over
@@ -96,11 +96,11 @@ def test_a_real_tokenizer_windows_as_itself_does(minilm: str, most: int, overlap
 
 
 def test_a_real_tokenizer_refuses(minilm: str) -> None:
-    tokens = Tokens(minilm, 20, "refuse")
+    tokens = TextTransform(minilm, 20, "error")
     with pytest.raises(ValueError, match="tokens are too long, at most 20 are read"):
         tokens(TEXT)
     with pytest.raises(ValueError, match=r"max_length: got 2, wanted at least 3 \(2 are special tokens\)"):
-        Tokens(minilm, 2)
+        TextTransform(minilm, 2)
     assert pickle.loads(pickle.dumps(tokens))("hello").windows[0].tolist() == tokens("hello").windows[0].tolist()
 
 
@@ -116,7 +116,7 @@ def check_places(read, text: str) -> None:
 
 
 def test_places_of_bytes() -> None:
-    read = Tokens("bytes", places=True)(WORDS)
+    read = TextTransform("bytes", return_offsets=True)(WORDS)
     check_places(read, WORDS)
     assert read.meta[0]["places"][3:5].tolist() == [[3, 4], [3, 4]]  # two bytes of one letter
     assert [w for w in read.meta[0]["words"].tolist() if w >= 0] == list(range(len(WORDS.split())))
@@ -124,7 +124,7 @@ def test_places_of_bytes() -> None:
 
 @pytest.mark.parametrize("length", [None, 8])
 def test_places_of_a_tokenizer(minilm: str, length: int | None) -> None:
-    tokens = Tokens(minilm, length, "window", 0.5, places=True)
+    tokens = TextTransform(minilm, length, "window", 0.5, return_offsets=True)
     read = tokens(WORDS)
     check_places(read, WORDS)
     assert [len(m["places"]) for m in read.meta] == [len(m["words"]) for m in read.meta] == [*map(len, read.windows)]
@@ -135,12 +135,12 @@ def test_places_of_a_tokenizer(minilm: str, length: int | None) -> None:
             assert piece.lower() in ("[unk]", WORDS[first:end].lower().replace("é", "e"))
     told = {w for m in read.meta for w in m["words"].tolist() if w >= 0}
     assert told == set(range(len(WORDS.split())))
-    assert not Tokens(minilm)(WORDS).meta
+    assert not TextTransform(minilm)(WORDS).meta
 
 
 def test_markers_are_a_token_each(tokenizer: str) -> None:
     """Numbers as the encoder has them: a table may have more rows than the tokenizer has words."""
-    tokens = Tokens(tokenizer, marker_tokens={"<e1>": 30, "</e1>": 31}, places=True)
+    tokens = TextTransform(tokenizer, marker_tokens={"<e1>": 30, "</e1>": 31}, return_offsets=True)
     text = "the <e1>old cat</e1> bites"
     read = tokens(text)
     assert read.windows[0].tolist() == [2, 4, 30, 10, 5, 31, 7, 3]
@@ -152,11 +152,11 @@ def test_markers_are_a_token_each(tokenizer: str) -> None:
 def test_a_marker_that_is_lacking(tokenizer: str) -> None:
     markers = {"<e1>": 14, "<e2>": 15}
     with pytest.raises(ValueError, match="the text has no <e2>; every text needs <e1>, <e2>"):
-        Tokens(tokenizer, marker_tokens=markers)("the <e1> cat")
+        TextTransform(tokenizer, marker_tokens=markers)("the <e1> cat")
     with pytest.raises(ValueError, match="<e2> is not within 6 tokens of the text; raise max_length"):
-        Tokens(tokenizer, max_length=6, marker_tokens=markers)("<e1> the cat sees a <e2> dog")
+        TextTransform(tokenizer, max_length=6, marker_tokens=markers)("<e1> the cat sees a <e2> dog")
     with pytest.raises(ValueError, match="<e1> is not within 6 tokens"):
-        Tokens(tokenizer, max_length=6, too_long="window", marker_tokens=markers)("<e1> the cat sees a <e2> dog")
+        TextTransform(tokenizer, max_length=6, overflow="window", marker_tokens=markers)("<e1> the cat sees a <e2> dog")
 
 
 def test_a_pair_is_read_as_its_tokenizer_reads_it(minilm: str) -> None:
@@ -164,7 +164,7 @@ def test_a_pair_is_read_as_its_tokenizer_reads_it(minilm: str) -> None:
 
     own = AutoTokenizer.from_pretrained(minilm)
     question, passage = "Who sleeps?", "The dog sleeps, the fox jumps and the bird, unbelievably, sings all day."
-    tokens = Tokens(minilm, places=True)
+    tokens = TextTransform(minilm, return_offsets=True)
     read = tokens([question, passage])
     assert read.windows[0].tolist() == own(question, passage)["input_ids"]
     found = {passage[a:b] for a, b in read.meta[0]["places"].tolist()}
@@ -183,7 +183,7 @@ def test_a_pair_is_read_as_its_tokenizer_reads_it(minilm: str) -> None:
 
 
 def test_every_window_of_a_pair_has_its_first(tokenizer: str) -> None:
-    tokens = Tokens(tokenizer, max_length=8, too_long="window", overlap=0.5, places=True)
+    tokens = TextTransform(tokenizer, max_length=8, overflow="window", window_overlap=0.5, return_offsets=True)
     read = tokens(("the cat", "a dog bites the bird"))
     assert [x.tolist() for x in read.windows] == [
         [2, 4, 5, 3, 9, 6, 7, 3],
@@ -203,13 +203,15 @@ def test_a_word_of_several_windows_is_told_where_it_is_farthest_from_a_cut() -> 
     assert [x.tolist() for x in in_one_window([first, second, last])] == wanted
     text = " ".join(f"w{i}" for i in range(40))
     for overlap in (0.0, 0.3, 0.5, 0.8):  # side by side they are in order, whatever the windows
-        read = Tokens("bytes", max_length=17, too_long="window", overlap=overlap, places=True)(text)
+        read = TextTransform("bytes", max_length=17, overflow="window", window_overlap=overlap, return_offsets=True)(
+            text
+        )
         told = torch.cat([meta["words"] for meta in read.meta])
         assert told[told >= 0].tolist() == list(range(40))
 
 
 def test_a_pair_of_bytes_and_mistakes() -> None:
-    assert Tokens("bytes")(("a", "b")).windows[0].tolist() == [98, 32, 99]
+    assert TextTransform("bytes")(("a", "b")).windows[0].tolist() == [98, 32, 99]
     for raw, said in (([], "got 0 texts"), (["a"], "got 1 texts"), (("a", None), "NoneType"), (("", "a"), "empty")):
         with pytest.raises(ValueError, match=said):
-            Tokens("bytes")(raw)
+            TextTransform("bytes")(raw)

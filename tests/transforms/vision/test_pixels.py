@@ -9,14 +9,14 @@ from PIL import Image
 from torchvision.transforms.v2 import RandomHorizontalFlip
 from torchvision.transforms.v2 import functional as F
 
-from mm.transforms.vision.pixels import ORIENTATION, Pixels, open_image
+from mm.transforms.vision.pixels import ORIENTATION, ImageTransform, open_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (6, 8, 3)).astype(np.uint8)
 GREY = COLOUR[:, :, 0]
 
 
-def finished(transform: Pixels, raw: object) -> torch.Tensor:
+def finished(transform: ImageTransform, raw: object) -> torch.Tensor:
     """As the encoder reads it. (C, H, W)"""
     pixels = transform(raw).windows[0]
     assert pixels.dtype == torch.uint8
@@ -28,7 +28,7 @@ def finished(transform: Pixels, raw: object) -> torch.Tensor:
 def read(raw: object, size: tuple[int, int] = (6, 8), channels: int = 3, **how: object) -> np.ndarray:
     """-> (H, W, C) in 0..255"""
     plain = {"mean": [0.0] * channels, "std": [1.0] * channels}
-    out = finished(Pixels(size, channels, **plain | how), raw)
+    out = finished(ImageTransform(size, channels, **plain | how), raw)
     assert out.dtype == torch.float32
     assert out.shape == (channels, *size)
     return (out.permute(1, 2, 0) * 255).numpy()
@@ -91,15 +91,17 @@ def test_no_image(raw: object, message: str) -> None:
 )
 def test_wrong_arguments(how: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Pixels(**{"size": (4, 4), "channels": 3} | how)
+        ImageTransform(**{"size": (4, 4), "channels": 3} | how)
 
 
 def test_normalising_as_torchvision_does() -> None:
     mean, std = (0.1, 0.4, 0.7), (0.2, 0.5, 0.3)
     expected = F.normalize(torch.from_numpy(COLOUR.transpose(2, 0, 1) / 255).float(), list(mean), list(std))
-    torch.testing.assert_close(finished(Pixels((6, 8), 3, mean, std), COLOUR), expected)
-    assert finished(Pixels((6, 8), 3), np.full((6, 8), 255, np.uint8)).eq(1).all()  # to -1..1 where nothing is said
-    assert finished(Pixels((6, 8), 1, [0.0], [1.0]), np.full((6, 8), 255, np.uint8)).eq(1).all()
+    torch.testing.assert_close(finished(ImageTransform((6, 8), 3, mean, std), COLOUR), expected)
+    assert (
+        finished(ImageTransform((6, 8), 3), np.full((6, 8), 255, np.uint8)).eq(1).all()
+    )  # to -1..1 where nothing is said
+    assert finished(ImageTransform((6, 8), 1, [0.0], [1.0]), np.full((6, 8), 255, np.uint8)).eq(1).all()
 
 
 def test_fits_against_torchvision() -> None:
@@ -203,7 +205,7 @@ def test_broken_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fuzzed_files_are_read_or_refused(tmp_path: Path) -> None:
     """Hundreds of damaged files: a ValueError, or pixels; never anything else."""
     rng = np.random.default_rng(1)
-    transform = Pixels((4, 4), 3)
+    transform = ImageTransform((4, 4), 3)
     for name in ("a.png", "a.jpg", "a.gif", "a.bmp", "a.webp"):
         path = Path(saved(tmp_path, Image.fromarray(RNG.integers(0, 256, (24, 24, 3)).astype(np.uint8)), name))
         image = path.read_bytes()
@@ -230,7 +232,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction(tmp_path):
     assert open_image(tmp_path / "turned.jpg").size == (1200, 1600)
     assert open_image(tmp_path / "turned.jpg", least=128).size == (150, 200)
     for fit in ("stretch", "crop", "pad"):
-        transform = Pixels([64, 64], 3, mean=[0.0] * 3, std=[1.0] * 3, fit=fit)
+        transform = ImageTransform([64, 64], 3, mean=[0.0] * 3, std=[1.0] * 3, fit=fit)
         whole = finished(transform, open_image(tmp_path / "turned.jpg"))
         assert (finished(transform, tmp_path / "turned.jpg") - whole).abs().max() < 4 / 255
 
@@ -251,7 +253,7 @@ def test_the_frame_says_where_pixels_are_from(tmp_path: Path, fit: str, size: tu
     exif[ORIENTATION] = 6  # to be turned by a quarter, clockwise
     image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif, quality=95)
     for raw in (image, tmp_path / "a.jpg"):
-        read = Pixels(size, 3, fit=fit, frame=True)(raw)
+        read = ImageTransform(size, 3, fit=fit, return_original_size=True)(raw)
         assert read.meta[0]["size"].tolist() == [width, height]
         x0, y0, x1, y1 = read.meta[0]["frame"].tolist()
         if fit == "crop":
@@ -267,20 +269,20 @@ def test_the_frame_says_where_pixels_are_from(tmp_path: Path, fit: str, size: tu
 
 
 def test_a_frame_is_told_only_when_asked_for() -> None:
-    assert not Pixels((4, 4), 3)(COLOUR).meta
-    told = Pixels((6, 8), 3, frame=True, augment=[RandomHorizontalFlip(1)])
+    assert not ImageTransform((4, 4), 3)(COLOUR).meta
+    told = ImageTransform((6, 8), 3, return_original_size=True, augment=[RandomHorizontalFlip(1)])
     assert told(COLOUR, train=True).meta[0]["frame"].tolist() == [8, 0, 0, 6]
     assert told(COLOUR).meta[0]["frame"].tolist() == [0, 0, 8, 6]
-    grey = Pixels((6, 8), 1, frame=True)(GREY)  # already as wanted
+    grey = ImageTransform((6, 8), 1, return_original_size=True)(GREY)  # already as wanted
     assert grey.meta[0]["frame"].tolist() == [0, 0, 8, 6] and grey.meta[0]["size"].tolist() == [8, 6]
-    wide = Pixels((10, 10), 3, fit="pad", frame=True)(np.zeros((5, 10, 3), np.uint8))
+    wide = ImageTransform((10, 10), 3, fit="pad", return_original_size=True)(np.zeros((5, 10, 3), np.uint8))
     assert wide.meta[0]["frame"].tolist() == [0, -2, 10, 8]  # Pillow rounds the margin of 2.5 down
-    middle = Pixels((10, 10), 3, fit="crop", frame=True)(np.zeros((5, 10, 3), np.uint8))
+    middle = ImageTransform((10, 10), 3, fit="crop", return_original_size=True)(np.zeros((5, 10, 3), np.uint8))
     assert middle.meta[0]["frame"].tolist() == [2.5, 0, 7.5, 5]
 
 
 def notes(raw: object, channels: int = 3, **how: object) -> tuple[str, ...]:
-    return Pixels((6, 8), channels, **how)(raw).notes
+    return ImageTransform((6, 8), channels, **how)(raw).notes
 
 
 def test_twelve_bits_in_sixteen_are_not_black(tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ def test_twelve_bits_in_sixteen_are_not_black(tmp_path: Path) -> None:
     assert notes(saved(tmp_path, Image.fromarray(ramp * 0), "black.png"), 1) == ()  # which it is
     for wrong in (0, 65_536):
         with pytest.raises(ValueError, match=f"max_value: got {wrong}, wanted from 1 to 65535"):
-            Pixels((6, 8), 1, max_value=wrong)
+            ImageTransform((6, 8), 1, max_value=wrong)
 
 
 def colour_16(path: Path, top: int) -> str:

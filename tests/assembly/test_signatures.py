@@ -1,0 +1,111 @@
+"""Arguments of classes are read from their source, and a number stands in one place: in the signature."""
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+import yaml
+from hydra.utils import get_class
+
+from mm.assembly.signatures import default_arguments, described_arguments, read_arguments, with_defaults
+from mm.cli._keys import CONF
+
+
+def test_arguments_of_a_google_docstring():
+    text = (
+        "Does it.\n\nArgs:\n    a: The first,\n        which goes on.\n    b (int): The second.\n\nReturns:\n    c: no."
+    )
+    assert described_arguments(text) == {"a": "The first, which goes on.", "b": "The second."}
+
+
+def test_arguments_of_a_paragraph():
+    text = "Does it.\n\na, b: both of them; c: the third.\nErrors: ValueError."
+    assert described_arguments(text) == {"a": "both of them", "b": "both of them", "c": "the third"}
+
+
+def test_arguments_come_from_the_source_and_from_bases():
+    found = read_arguments("mm.datamodules.manifest.ManifestDataModule")
+    assert {"path", "columns", "batch_size", "seed"} <= set(found)
+    assert read_arguments("torch.optim.AdamW") == {}
+    assert read_arguments("mm.nowhere.Nothing") == {}
+
+
+class Other:
+    """Not of `mm`."""
+
+    def __init__(self, a: int = 1):
+        pass
+
+
+def test_defaults_are_those_of_the_signature():
+    target = "mm.encoders.audio.conv.AudioConv"
+    parameters = inspect.signature(get_class(target)).parameters
+    found = default_arguments(target)
+    assert list(found) == ["embed_dim", "widths", "strides", "pool"]
+    assert found == {k: list(v) if isinstance(v := parameters[k].default, tuple) else v for k in found}
+    assert default_arguments(f"{__name__}.Other") == {}
+    found["widths"].append(1)
+    assert default_arguments(target)["widths"] == [32, 64, 96]
+
+
+def test_arguments_that_code_passes_on_are_no_keys():
+    found = default_arguments("mm.datamodules.manifest.ManifestDataModule")
+    assert {"quoting", "column_names"} <= set(found)
+    assert not {"readers", "known", "trained", "batch_size"} & set(found)  # of every data module: conf/datamodule/base
+
+
+def test_plain_data_gets_what_it_leaves_out():
+    node = {
+        "a": [{"_target_": "mm.fusion.sum.SumFusion", "reduce": "max"}],
+        "b": {"_target_": "torch.nn.Linear"},
+        "c": 1,
+    }
+    assert with_defaults(node) == {
+        "a": [{"_target_": "mm.fusion.sum.SumFusion", "reduce": "max", "anchor": None}],
+        "b": {"_target_": "torch.nn.Linear"},
+        "c": 1,
+    }
+
+
+# Yaml files whose values differ from the signature, and why.
+DIFFER: set[tuple[str, str]] = {
+    ("datamodule/audio.yaml", "folder"),  # one class, a yaml for each modality
+    ("datamodule/text.yaml", "folder"),
+    ("datamodule/vision.yaml", "folder"),
+    ("datamodule/audio.yaml", "columns"),  # lists the roles, so that each can be set by its own key
+    ("datamodule/manifest.yaml", "columns"),
+    ("datamodule/text.yaml", "columns"),
+    ("datamodule/vision.yaml", "columns"),
+}
+AREAS = ("datamodule", "model/encoders", "model/fusion")  # the parts of tasks and heads follow
+FILES = sorted(file for area in AREAS for file in (CONF / area).rglob("*.yaml"))
+
+
+def restated(node: Any) -> list[tuple[str, Any, Any]]:
+    """Return key, value of the yaml and default of the signature of each literal that both state."""
+    if not isinstance(node, dict):
+        return []
+    found = [pair for child in node.values() for pair in restated(child)]
+    defaults = default_arguments(node["_target_"]) if "_target_" in node else {}
+    stated = {key: value for key, value in node.items() if not re.search(r"\?\?\?|\$\{", str(value))}
+    return found + [(key, value, defaults[key]) for key, value in stated.items() if key in defaults]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONF)))
+def test_a_yaml_holds_only_what_differs_from_the_signature(file):
+    name = str(file.relative_to(CONF))
+    for key, value, default in restated(yaml.safe_load(file.read_text(encoding="utf-8"))):
+        assert value != default, f"{name}: {key} is the default of the signature: leave it out"
+        assert (name, key) in DIFFER, f"{name}: {key} is {value}, but {default} in the signature"
+
+
+@pytest.mark.parametrize("name", ["base", "sources"])
+def test_settings_of_every_data_module_are_the_defaults_of_its_signature(name):
+    """They stand in a yaml as well, which data modules of a user's own include."""
+    from mm.data.module import DataModule
+
+    parameters = inspect.signature(DataModule).parameters
+    for key, value in yaml.safe_load((CONF / f"datamodule/{name}.yaml").read_text(encoding="utf-8")).items():
+        if key not in ("defaults", "seed", "split"):
+            assert value == parameters[key].default, key
