@@ -33,14 +33,22 @@ NAMES = {
 class BatchSettings(Protocol):
     """How rows are put together."""
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int:
+        """Return the rows of a batch."""
+        ...
 
 
 class TrainingData(DataSource, Protocol):
     """Data that can be trained on, and its settings that advice mentions."""
 
-    batching: BatchSettings
     num_workers: int
+
+    @property
+    def batching(self) -> BatchSettings:
+        """Return how rows are put together."""
+        ...
+
     train_dataloader: Any
 
 
@@ -58,7 +66,7 @@ class Settings:
 
 @dataclass(frozen=True, repr=False)
 class Profile(Report):
-    """What `benchmark` returns.
+    """What `benchmark_task` returns.
 
     Attributes:
         metrics: `benchmark/step_seconds`, seconds of each phase, rates, `benchmark/ratio` to the loop without
@@ -135,7 +143,7 @@ class Benchmark(Callback):
         self.flops = sum(step_flops(loop, batch) for batch in self.kept) / len(self.kept)
 
 
-def benchmark(
+def benchmark_task(
     task: Task, data: TrainingData, trainer: Trainer, steps: int = 100, warmup: int = 10, compiled: bool = False
 ) -> Profile | None:
     """Train for some steps, and measure them by phase.
@@ -250,10 +258,12 @@ def bottleneck(figures: Mapping[str, float], settings: Settings, device: str) ->
     if figures["mfu"] >= 0.4:
         return f"{said}: the model is what it waits for; more devices or a smaller model would help."
     if device == "cuda" and settings.precision == "32-true":
-        return f"{said}: set trainer.precision=bf16-mixed, then raise datamodule.batch_size (mm find_batch)."
+        return f"{said}: set trainer.precision=bf16-mixed, then raise datamodule.batch_size (mm scale_batch)."
     if not settings.compiled:
-        return f"{said}: its operations are small; try compile=true, or a larger datamodule.batch_size (mm find_batch)."
-    return f"{said}: its operations are small; try a larger datamodule.batch_size (mm find_batch)."
+        return (
+            f"{said}: its operations are small; try compile=true, or a larger datamodule.batch_size (mm scale_batch)."
+        )
+    return f"{said}: its operations are small; try a larger datamodule.batch_size (mm scale_batch)."
 
 
 def figure_rows(figures: Mapping[str, float], source: str, where: str) -> list[tuple[str, float, str, str]]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import mm as package
-from mm.cli.check import check
+from mm.contracts import check_part
 from mm.heads import Head
 from mm.predictions import Categorical
 from mm.types import IGNORE
@@ -48,7 +48,7 @@ metrics:
 
 
 def test_it_keeps_the_contract():
-    results = dict(check(OrdinalHead, {}))
+    results = dict(check_part(OrdinalHead).results)
     assert not [message for message in results.values() if message is not None]
     assert {"calibrated", "conformal", "export", "gradients"} <= set(results)
 
@@ -70,7 +70,7 @@ def test_an_outsiders_head_has_everything(mm, manifest, tmp_path):
     calibrated = mm("calibrate", f"checkpoint={model}", *data, "conformal=0.3", trust)
     assert calibrated.status == 0, calibrated.err
     answer = package.load(model, allow=[__name__.split(".")[0]]).predict({"text": "it is red"})["target"]
-    assert answer["prediction"] in answer["set"] and sum(answer["probability"].values()) == pytest.approx(1)
+    assert answer["prediction"] in answer["prediction_set"] and sum(answer["probability"].values()) == pytest.approx(1)
     curves = mm("evaluate", f"checkpoint={model}", *data, "robustness=default", "robustness.severities=[0,1]", trust)
     assert curves.status == 0, curves.err
     assert (curves.folder / "robustness.csv").is_file()

@@ -1,0 +1,60 @@
+"""The words of a command line: overrides, as `key=value`, and Hydra's own flags."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+CONFIGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")  # flags of Hydra
+VALUED = (*CONFIGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")  # those with a value behind them
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may have behind it
+
+
+def parse_override(arg: str) -> tuple[str, Any]:
+    """Return an override's key and value; "" as the key of a word that is no override, about which Hydra complains."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if arg.startswith("-"):
+        return "", None
+    try:
+        override = OverridesParser.create().parse_override(arg)
+    except HydraException:
+        return "", None
+    return override.get_key_element().lstrip("+~"), override.value()
+
+
+def strip_prefix(arg: str) -> str:
+    """Return `key=value` for `--key=value`, as a W&B agent writes it; Hydra's own flags stay."""
+    own = ("--config-", "--package=", "--info=", "--cfg=", "--shell-completion=", "--experimental-rerun=")
+    return arg[2:] if arg.startswith("--") and "=" in arg and not arg.startswith(own) else arg
+
+
+def quote_override(value: Any) -> str:
+    """Quote a text so that Hydra's grammar takes it whatever is in it."""
+    return "'" + str(value).replace("'", r"\'") + "'"
+
+
+def config_flags(argv: Sequence[str]) -> list[str]:
+    """Return Hydra's flags that say where configs lie, each NAME=VALUE: a child process needs them as well."""
+    flags = []
+    words = iter(argv)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name in CONFIGS:
+            flags.append(word if equals else f"{name}={next(words, '')}")
+    return flags
+
+
+def flags_first(argv: Sequence[str]) -> list[str]:
+    """Move Hydra's flags, each with its value, to the front, where Hydra wants them; they may be typed anywhere."""
+    first, rest = [], []
+    words = deque(argv)
+    while words:
+        word = words.popleft()
+        if word in ("--info", "-i"):  # alone it would take what comes behind it
+            first.append(f"--info={words.popleft() if words and words[0] in INFO else INFO[0]}")
+        elif word.startswith("-"):
+            first += [word, words.popleft()] if word in VALUED and words else [word]
+        else:
+            rest.append(word)
+    return [*first, *rest]
