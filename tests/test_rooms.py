@@ -40,7 +40,6 @@ MAY = {
     **{room: {"types", "layers"} for room in BUILT},
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
-    "contracts": {"types", "targets"},
     "tasks": {"types", "model"},  # the centre, which they are handed built
     "features": {"types"},  # Features of frozen encoders
     "contracts": {"types", "targets"},  # a target is of classes where nothing else is asked for
