@@ -8,8 +8,8 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
+from mm.assembly.config_keys import CONF
 from mm.assembly.signatures import default_arguments, described_arguments, read_arguments, with_defaults
-from mm.cli._keys import CONF
 
 
 def test_arguments_of_a_google_docstring():
