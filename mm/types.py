@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mm.fingerprints import Fingerprint
     from mm.predictions import Decoding, Prediction
 
-# The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
 # Of meta: of the row, padded with 0; the rest is of tokens, padded with -1.
 ONCE = ("characters", "frame", "size", "sample")
