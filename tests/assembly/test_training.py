@@ -56,7 +56,7 @@ def test_parts_are_options_or_objects(data, model):
 def test_unknown_names_are_errors_with_the_nearest_one(data):
     with pytest.raises(ValueError, match="no input or target 'texts', only text, target; did you mean 'text'"):
         mm.build(data.spec, texts="hashed_ngrams")
-    with pytest.raises(ValueError, match="text: got 'hashed_ngram', wanted one of hashed_ngrams, .*did you mean 'hashed_ngrams'"):
+    with pytest.raises(ValueError, match="text: got 'hashed_ngram', wanted one of .*did you mean 'hashed_ngrams'"):
         mm.build(data.spec, text="hashed_ngram")
 
 
