@@ -171,7 +171,7 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["monitor.metric=train/loss"], "wanted one of val/loss"),
         (
             ["+model.heads.target.target_codec.size=3"],
-            "model.heads.target.target_codec: Classes() takes no arguments\n",
+            "model.heads.target.target_codec: ClassTarget() takes no arguments\n",
         ),
     ],
 )
