@@ -116,7 +116,7 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         f"datamodule.path={manifest}",
         "datamodule.columns.inputs={premise: {column: words, modality: text}, "
         "hypothesis: {column: size, modality: text}}",
-        "+model/encoders/text@model.encoders.premise=bag",
+        "+model/encoders/text@model.encoders.premise=hashed_ngrams",
         "model.shared_encoders={hypothesis: premise}",
     )
     assert run.status == 0, run.err
