@@ -67,7 +67,7 @@ def taken_parts(source: dict[str, Any], model: Any) -> set[tuple[str, ...]]:
     wanted = model.state_dict()
     weights = checkpoint.weights(source["path"])
     fitting = [name for name, x in weights.items() if name in wanted and x.shape == wanted[name].shape]
-    return {tuple(name.split(".")[:2]) for name in fitting if any(re.search(rx, name) for rx in source["only"])}
+    return {tuple(name.split(".")[:2]) for name in fitting if any(re.search(rx, name) for rx in source["include"])}
 
 
 def tokens_of(tokenizer: str) -> Any:
