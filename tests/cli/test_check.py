@@ -46,7 +46,7 @@ def test_a_part_that_keeps_its_contract(words, capsys):
         (["mm.heads.regression.RegressionHead"], f"missing a required argument: 'mean'.*such as target_codec={NUMBER}"),
         (
             ["mm.heads.regression.RegressionHead", f"target_codec={NUMBER}s"],
-            "no class 'Numbers' .*it has Number; did you",
+            "no class 'RegressionTargets' .*it has RegressionTarget; did you",
         ),
         (["mm.fusion.sum.SumFusion", "reduc=max"], "got an unexpected keyword argument 'reduc'"),
         (["mm.fusion.sum.SumFusion", "max"], "got 'max', wanted argument=value"),
