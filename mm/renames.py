@@ -15,6 +15,14 @@ CLASSES = {
     "mm.encoders.text.bag.TextBag": "mm.encoders.text.hashed_ngrams.TextHashedNgrams",
     "mm.fusion.towers.Alone": "mm.fusion.towers.IdentityFusion",
     "mm.fusion.towers.Towers": "mm.fusion.towers.TowerFusion",
+    "mm.callbacks.kept.Kept": "mm.callbacks.save_at_steps.SaveAtSteps",
+    "mm.callbacks.resumable.Resumable": "mm.callbacks.periodic_checkpoint.PeriodicCheckpoint",
+    "mm.callbacks.samples.Samples": "mm.callbacks.prediction_table.PredictionTable",
+    "mm.tasks.objectives.causal_language.CausalLanguage": "mm.tasks.objectives.causal_lm.CausalLMObjective",
+    "mm.tasks.objectives.contrastive.Contrast": "mm.tasks.objectives.contrastive.ContrastiveObjective",
+    "mm.tasks.objectives.masked_language.MaskedLanguage": "mm.tasks.objectives.masked_lm.MaskedLMObjective",
+    "mm.tasks.objectives.masked_patch.MaskedPatch": "mm.tasks.objectives.masked_patch.MaskedPatchObjective",
+    "mm.tasks.objectives.masked_sound.MaskedSound": "mm.tasks.objectives.masked_audio.MaskedAudioObjective",
     "mm.tasks.schedule.Schedule": "mm.tasks.optim.schedule.Schedule",
     "mm.tasks.sharding.Sharded": "mm.tasks.distributed.sharding.FSDP2Strategy",
     "mm.transforms.audio.waveform.Waveform": "mm.transforms.audio.waveform.AudioTransform",
@@ -33,6 +41,12 @@ CLASSES = {
 # What the data says of a target that is a text: former name -> current name. Heads take it as an argument.
 FACTS = {"vocabulary": "vocab_size", "begin": "bos_token_id", "end": "eos_token_id", "longest": "max_length"}
 GENERATION = FACTS | {"beams": "num_beams", "sample": "do_sample"}
+CONTRASTIVE = {
+    "scale": "init_logit_scale",
+    "max_scale": "max_logit_scale",
+    "same_label": "same_label_pairs",
+    "block": "chunk_rows",
+}
 # Current dotted name of a class -> {former name of a constructor argument: its current name}. A former name is not used
 # again for another argument of the same class.
 ARGUMENTS: dict[str, dict[str, str]] = {
@@ -93,6 +107,21 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "overlap": "nms_iou_threshold",
         "most": "max_detections",
     },
+    "mm.losses.info_nce.InfoNCE": CONTRASTIVE | {"popularity": "logq_correction"},
+    "mm.losses.siglip.SigLIP": CONTRASTIVE,
+    "mm.losses.symile.Symile": CONTRASTIVE,
+    "mm.metrics.answers.ExactMatch": {"plain": "normalize"},
+    "mm.tasks.objectives.masked_audio.MaskedAudioObjective": {"span": "span_seconds"},
+    "mm.metrics.ranking.Ranking": {"at": "top_k"},
+    "mm.metrics.retrieval.Retrieval": {"at": "top_k"},
+    "mm.transforms.corrupt.audio.AdditiveNoise": {"highest": "max_snr_db", "lowest": "min_snr_db"},
+    "mm.transforms.corrupt.audio.Clipping": {"part": "fraction"},
+    "mm.transforms.corrupt.audio.Dropout": {"part": "fraction", "seconds": "duration_s"},
+    "mm.transforms.corrupt.audio.Reverberation": {"seconds": "rt60", "echo": "wet_gain"},
+    "mm.transforms.corrupt.text.Typos": {"part": "fraction"},
+    "mm.transforms.corrupt.text.WordDrop": {"part": "fraction"},
+    "mm.transforms.corrupt.text.WordSwap": {"part": "fraction"},
+    "mm.transforms.corrupt.vision.Occlusion": {"part": "fraction"},
     "mm.heads.span.SpanHead": {"longest": "max_answer_length", "best": "n_best"},
     "mm.targets.text.TextTarget": {"vocabulary": "vocab_size"},
     "mm.targets.boxes.BoxTarget": {"flat": "degenerate_boxes", "visible": "min_visibility"},
@@ -105,6 +134,7 @@ VALUES: dict[str, dict[str, dict[Any, Any]]] = {
     "mm.targets.transcript.TranscriptTarget": {"units": {"letters": "characters"}},
     "mm.transforms.audio.waveform.AudioTransform": {"overflow": {"refuse": "error"}},
     "mm.transforms.text.tokens.TextTransform": {"overflow": {"refuse": "error"}},
+    "mm.metrics.answers.ExactMatch": {"normalize": {True: "casefold", False: "squad"}},
 }
 # Former config key that is no constructor argument of the part above it -> the current key. `*` is any name.
 KEYS: dict[str, str] = {
@@ -113,6 +143,24 @@ KEYS: dict[str, str] = {
     "peft.also": "peft.modules_to_save",
     "peft.start": "peft.adapter_path",
     "size": "shard_size_mb",  # of mm shard
+    "model.heads.*.metrics.boxes": "model.heads.*.metrics.detection",
+    "zero_shot.names": "zero_shot.class_names",
+    "task.zero_shot.names": "task.zero_shot.class_names",
+    "few_shot.draws": "few_shot.num_trials",
+    "robustness.only": "robustness.corruptions",
+    "robustness.corruptions.*": "robustness.available.*",
+    "task.val_subsets": "task.modality_subsets.val",
+    "task.test_subsets": "task.modality_subsets.test",
+    "task.unimodal_weight": "task.unimodal_loss_weight",
+    "task.teachers": "task.distillation.teachers",
+    "task.teacher_weight": "task.distillation.weight",
+    "callbacks.kept": "callbacks.save_at_steps",
+    "callbacks.resumable": "callbacks.periodic_checkpoint",
+    "callbacks.bar": "callbacks.progress_bar",
+    "callbacks.samples": "callbacks.prediction_table",
+    "most": "max_batch_size",
+    "max_gib": "memory_limit_gib",
+    "reserve": "memory_headroom",
 }
 # Former option of a config group, "group/option" -> the current option.
 OPTIONS: dict[str, str] = {
@@ -121,9 +169,16 @@ OPTIONS: dict[str, str] = {
     "datamodule/transforms/vision/shift": "affine",
     "datamodule/transforms/vision/slides": "microscopy",
     "model/encoders/text/bag": "hashed_ngrams",
+    "callbacks/kept": "save_at_steps",
+    "task/causal_language": "causal_lm",
+    "task/masked_language": "masked_lm",
+    "task/masked_sound": "masked_audio",
+    "task/objectives/causal_language": "causal_lm",
+    "task/objectives/masked_language": "masked_lm",
+    "task/objectives/masked_sound": "masked_audio",
 }
 # Former verb -> the current one.
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {"find_batch": "scale_batch"}
 
 
 def current_class(name: str) -> str:

@@ -21,7 +21,7 @@ from mm.assembly.compose import DEFAULT_HEADS, compose_config, find_head_option,
 from mm.assembly.construct import construct, escape
 from mm.assembly.finish import build_metrics, fill, resolve_monitor
 from mm.assembly.settings import check_settings
-from mm.callbacks.resumable import WholeFileIO
+from mm.callbacks.periodic_checkpoint import WholeFileIO
 from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
 from mm.modalities import default_transforms
@@ -151,7 +151,7 @@ def fit_and_test(cfg: DictConfig, trainer: Trainer, task: Supervised, data: Data
             results[cfg.monitor.metric] = float(best.best_model_score)
     if bool((data.splits == "test").any()) and not trainer.interrupted:
         trainer.test(task, datamodule=data, verbose=False)
-    results |= task.results | {"train/seconds": round(time.time() - started, 3)}
+    results |= task.results | {"train/duration_s": round(time.time() - started, 3)}
     codecs = {name: data.reader(name) for name in data.spec.targets}
     trained = TrainedModel(
         task.model.eval(),
@@ -231,7 +231,8 @@ def build_trainer(
 ) -> Trainer:
     """Build the trainer of a config with the callbacks that a run needs."""
     nodes: Any = OmegaConf.to_container(cfg.callbacks, resolve=True)
-    left_out = {"resumable"} | (set() if progress_bar else {"bar"}) | (set() if logger else {"lr", "samples"})
+    left_out = {"periodic_checkpoint"}
+    left_out |= (set() if progress_bar else {"progress_bar"}) | (set() if logger else {"lr", "prediction_table"})
     own = [construct(node, f"callbacks.{name}") for name, node in nodes.items() if name not in left_out]
     settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     return construct(settings, "trainer", _partial_=True)(

@@ -115,7 +115,7 @@ class CalibrationReport(Report):
             part = f"{name}: temperature {calibration.temperature:.4g}"
             part += f", bias {calibration.bias:.4g}" if calibration.bias else ""
             if "calibration_error" in numbers:
-                before, after = numbers["calibration_error_before"], numbers["calibration_error"]
+                before, after = numbers["calibration_error_uncalibrated"], numbers["calibration_error"]
                 part += f", calibration error {before:.4f} before, {after:.4f} after"
             if calibration.alpha is not None:
                 part += f", sets or intervals that hold the truth of {1 - calibration.alpha:.0%}"
@@ -162,7 +162,7 @@ def calibrate(
     Example:
         report = calibrate("outputs/first/model", data, alpha=0.1)
         report.metrics["test/calibration_error"]
-        report.model.predict({"text": "what a day"})["label"]["set"]
+        report.model.predict({"text": "what a day"})["label"]["prediction_set"]
         report.update_directory("outputs/first/model")
     """
     check_split(split)

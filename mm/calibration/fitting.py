@@ -294,12 +294,12 @@ def measure_calibration(
     if not numbers["rows"]:
         return {}, {}
     if isinstance(fitter, ConfidenceFitter):
-        numbers |= {"temperature": calibration.temperature, "bias": calibration.bias, "told": len(fitter.odds)}
+        numbers |= {"temperature": calibration.temperature, "bias": calibration.bias, "n_events": len(fitter.odds)}
     elif fitter.kind.calibration == "temperature":
         numbers["temperature"] = calibration.temperature
     if fitter.kind.calibration == "temperature" or (isinstance(fitter, ConfidenceFitter) and fitter.odds):
         pairs = {"before": fitter.logits(Calibration()), "after": fitter.logits(calibration)}
-        for suffix, pair in (("_before", pairs["before"]), ("", pairs["after"])):
+        for suffix, pair in (("_uncalibrated", pairs["before"]), ("", pairs["after"])):
             numbers[f"calibration_error{suffix}"] = calibration_error(*pair)
             numbers[f"nll{suffix}"] = negative_log_likelihood(*pair)
     if held_out and isinstance(fitter, LogitFitter) and calibration.quantiles and calibration.alpha is not None:
@@ -318,10 +318,10 @@ def measure_sets(fitter: LogitFitter, calibration: Calibration, alpha: float) ->
     fractions = coverage_by_question(fitter.nonconformity(calibration.temperature), calibration.quantiles)
     batches, decoding = fitter.tempered(calibration.temperature), fitter.head.decoding
     sets = [prediction.prediction_sets(calibration.quantiles, decoding, meta) for prediction, _, meta in batches]
-    kind = next(iter(sets[0][0][0]))  # set or interval
-    numbers = {"coverage": sum(fractions) / len(fractions), "coverage_wanted": 1 - alpha}
-    numbers |= {"coverage_lowest": min(fractions)} if len(fractions) > 1 else {}
-    numbers[f"{kind}_size"] = float(torch.cat([size.double() for _, size in sets]).mean())
+    kind = next(iter(sets[0][0][0])).removeprefix("prediction_")  # set or interval
+    numbers = {"coverage": sum(fractions) / len(fractions), "target_coverage": 1 - alpha}
+    numbers |= {"min_class_coverage": min(fractions)} if len(fractions) > 1 else {}
+    numbers[f"mean_{kind}_size"] = float(torch.cat([size.double() for _, size in sets]).mean())
     return numbers
 
 

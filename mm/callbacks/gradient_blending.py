@@ -38,10 +38,10 @@ class GradientBlending(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         task: Any = pl_module
-        if stage == "fit" and set(task.unimodal_weight) != set(task.model.inputs):
+        if stage == "fit" and set(task.unimodal_loss_weight) != set(task.model.inputs):
             raise ValueError(
-                "callbacks=gradient_blending weighs each input's own heads; set task.unimodal_weight to the number "
-                f"that they all start with, such as 1: it is {task.unimodal_weight or None}"
+                "callbacks=gradient_blending weighs each input's own heads; set task.unimodal_loss_weight to the "
+                f"number that they all start with, such as 1: it is {task.unimodal_loss_weight or None}"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,7 +57,7 @@ class GradientBlending(Callback):
         self.weights = blend(self.before, now) or self.weights
         self.before = now
         self.apply(pl_module)
-        inputs = {f"train[{n}]/unimodal_weight": x for n, x in self.weights.items() if n}
+        inputs = {f"train[{n}]/unimodal_loss_weight": x for n, x in self.weights.items() if n}
         if self.weights:
             pl_module.log_dict({"train/fused_weight": self.weights[""]} | inputs)
 
@@ -65,7 +65,7 @@ class GradientBlending(Callback):
         """Nothing where no weights were found yet."""
         for name, weight in self.weights.items():
             if name:
-                task.unimodal_weight[name] = weight
+                task.unimodal_loss_weight[name] = weight
             else:
                 task.fused_weight = weight
 

@@ -34,10 +34,10 @@ class GradientModulation(Callback):
         task: Any = pl_module
         if stage != "fit":
             return
-        if set(task.unimodal_weight) != set(task.model.inputs):
+        if set(task.unimodal_loss_weight) != set(task.model.inputs):
             raise ValueError(
-                "callbacks=gradient_modulation compares the inputs by heads of their own; set task.unimodal_weight to "
-                f"a number, 0 will do: it is {task.unimodal_weight or None}"
+                "callbacks=gradient_modulation compares the inputs by heads of their own; set "
+                f"task.unimodal_probes=true: the inputs with heads are {', '.join(task.unimodal_loss_weight) or 'none'}"
             )
         targets = data_source(trainer).spec.targets
         self.heads = [name for name in task.model.heads if targets[name].kind == "class"]
@@ -91,7 +91,7 @@ class GradientModulation(Callback):
                     modulate(parameter.grad, factor, generator if self.noise else None)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (trainer.global_step + 1) % every == 0:
-            task.log_dict({f"train[{name}]/gradient_factor": factor for name, factor in factors.items()})
+            task.log_dict({f"train[{name}]/ogm_coefficient": factor for name, factor in factors.items()})
 
 
 def true_score(probability: Tensor, truth: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mm.callbacks.samples import Samples
+from mm.callbacks.prediction_table import PredictionTable
 from mm.extras import require
 from mm.messages import command, is_first_process
 
@@ -91,7 +91,7 @@ def begin(logger: WandbLogger) -> None:
 def finish(trainer: Trainer, task: Any, results: dict[str, Any], saved: dict[str, Path]) -> None:
     """By rank zero, once the weights that are kept are loaded and saved. results: of the run; saved: what -> where"""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Samples):
+        if isinstance(callback, PredictionTable):
             callback.log_table(trainer, task)
     for logger in trainer.loggers:
         logger.finalize("success")

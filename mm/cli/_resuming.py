@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from mm.assembly.construct import read_resolved
 from mm.assembly.renamed import upgrade_run_config
 from mm.assembly.signatures import with_defaults
-from mm.callbacks.resumable import newest_first, usable
+from mm.callbacks.periodic_checkpoint import newest_first, usable
 from mm.cli._app import shown
 from mm.files import whole
 from mm.fingerprints import differences, from_tensors

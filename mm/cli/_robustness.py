@@ -22,14 +22,12 @@ from mm.messages import cell, plain
 def plan(cfg: DictConfig, model: TrainedModel, data: Any, metrics: Mapping[str, Mapping[str, Metric]]) -> RobustnessRun:
     """Check what the config asks for before anything is measured."""
     config: Any = OmegaConf.to_container(cfg.robustness)
-    chosen = {key: config[key] for key in ("severities", "rows", "only")}
-    RobustnessSettings(corruptions={}, **chosen)  # before corruptions are built and a baseline is loaded
-    corruptions = {
-        modality: instantiate(node, _convert_="all") for modality, node in cfg.robustness.corruptions.items()
-    }
+    chosen = {key: config[key] for key in ("severities", "rows", "corruptions")}
+    RobustnessSettings(available={}, **chosen)  # before corruptions are built and a baseline is loaded
+    available = {modality: instantiate(node, _convert_="all") for modality, node in cfg.robustness.available.items()}
     baseline = config["baseline"]
     other = None if baseline is None else checkpoint.load(baseline, list(cfg.allow))
-    settings = RobustnessSettings(corruptions=corruptions, baseline=other, **chosen)
+    settings = RobustnessSettings(available=available, baseline=other, **chosen)
     make_task = build(cfg, "task", _partial_=True)
     return plan_robustness(model, data, metrics, settings, make_task, Path(cfg.paths.cache), cfg.split, cfg.seed)
 

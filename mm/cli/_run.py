@@ -19,8 +19,8 @@ from mm.applying import count_faults, count_splits
 from mm.assembly import finish
 from mm.assembly.construct import build
 from mm.assembly.settings import check_settings
-from mm.callbacks.kept import Kept
-from mm.callbacks.resumable import newest_first
+from mm.callbacks.periodic_checkpoint import newest_first
+from mm.callbacks.save_at_steps import SaveAtSteps
 from mm.checkpoint import TrainedModel
 from mm.cli import _loggers, _named_keys, _results, _resuming, _teachers, _tokenizers, _trainer, _weights
 from mm.cli._app import resume_command, save_overrides, shown
@@ -117,10 +117,10 @@ def fit(cfg: DictConfig, run: Run, folder: Path) -> Trainer:
     if sharded and _weights.has_adapters(cfg):
         raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
     for callback in callbacks:
-        if isinstance(callback, Kept):
+        if isinstance(callback, SaveAtSteps):
             if sharded or _weights.has_adapters(cfg):
                 raise ValueError(
-                    "callbacks=kept saves whole models: not those of trainer=fsdp, nor adapters; leave it out"
+                    "callbacks=save_at_steps saves whole models: not those of trainer=fsdp, nor adapters; leave it out"
                 )
             if any(isinstance(other, WeightAveraging) for other in callbacks):
                 raise ValueError("callbacks: kept would save the weights as they are, not ema's average; leave one out")
@@ -205,7 +205,7 @@ def finish_run(cfg: DictConfig, run: Run, trainer: Trainer, folder: Path) -> flo
     tested = bool((datamodule.table.split == "test").any()) and cfg.trainer.limit_test_batches != 0
     if tested:
         trainer.test(task, datamodule=datamodule, verbose=False)
-    results |= task.results | {"train/seconds": round(time.time() - run.started, 3)}
+    results |= task.results | {"train/duration_s": round(time.time() - run.started, 3)}
     gather(trainer, task, datamodule)
     if isinstance(trainer.strategy, FSDP2Strategy):
         task.model = trainer.strategy.whole(task.model)

@@ -1,4 +1,4 @@
-"""Trained models that teach one input of another (task.teachers)."""
+"""Trained models that teach one input of another (task.distillation)."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from mm import checkpoint
 from mm.configurable import to_config
 from mm.messages import near
 from mm.model import MultimodalModel
+from mm.tasks.unimodal import Distillation
 from mm.transforms.text.tokens import TextTransform
 from mm.types import Transform
 
@@ -16,31 +17,38 @@ FREE = ("augment", "pad_multiple", "overflow", "window_overlap", "tokenizer")
 
 
 def load(cfg: DictConfig, transforms: dict[str, Transform]) -> dict[str, Any]:
-    """The task's argument `teachers`, built; nothing where there are none.
+    """Return the task's argument `distillation` with its teachers loaded; nothing where there are none.
 
-    Errors: ValueError for an unknown input, a path that is no model directory, or a teacher that reads in another way.
+    Raises:
+        ValueError: If an input is unknown, a path is no model directory, or a teacher reads its input in another way.
     """
-    chosen: dict[str, str] = dict(cfg.task.get("teachers") or {})
+    config = cfg.task.get("distillation") or {}
+    chosen: dict[str, str] = dict(config.get("teachers") or {})
     found: dict[str, MultimodalModel] = {}
     for name, path in chosen.items():
         if name not in transforms:
             raise ValueError(
-                f"task.teachers: there is no input '{name}', only {', '.join(transforms)}{near(name, transforms)}"
+                f"task.distillation.teachers: there is no input '{name}', only {', '.join(transforms)}"
+                f"{near(name, transforms)}"
             )
         loaded = checkpoint.load(path, list(cfg.allow))
         if name not in loaded.transforms:
-            raise ValueError(f"task.teachers.{name}: {path} reads {', '.join(loaded.transforms)}, not {name}")
+            raise ValueError(
+                f"task.distillation.teachers.{name}: {path} reads {', '.join(loaded.transforms)}, not {name}"
+            )
         ours, theirs = to_config(transforms[name]), to_config(loaded.transforms[name])
         for key in dict.fromkeys([*ours, *theirs]):
             if key not in FREE and ours.get(key) != theirs.get(key):
                 raise ValueError(
-                    f"task.teachers.{name}: it was trained with {key}={theirs.get(key)}, this run reads {name} with "
-                    f"{ours.get(key)}; set datamodule.transforms.{name}.{key}, or train it anew"
+                    f"task.distillation.teachers.{name}: it was trained with {key}={theirs.get(key)}, this run reads "
+                    f"{name} with {ours.get(key)}; set datamodule.transforms.{name}.{key}, or train it anew"
                 )
         if vocabulary(transforms[name]) != vocabulary(loaded.transforms[name]):
-            raise ValueError(f"task.teachers.{name}: its tokenizer is another one; train it anew with this run's")
+            raise ValueError(
+                f"task.distillation.teachers.{name}: its tokenizer is another one; train it anew with this run's"
+            )
         found[name] = loaded.model
-    return {"teachers": found} if found else {}
+    return {"distillation": Distillation(found, config["weight"])} if found else {}
 
 
 def vocabulary(transform: Transform) -> dict[str, int] | None:

@@ -13,12 +13,12 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mm.callbacks.kept import Kept
-from mm.callbacks.resumable import WholeFileIO
+from mm.callbacks.periodic_checkpoint import WholeFileIO
+from mm.callbacks.save_at_steps import SaveAtSteps
 from mm.cli._lightning import adapt_trainer
 from mm.features.store import FrozenFeatures
 
-ESSENTIAL = ("resumable", "checkpoint")  # callbacks of conf/callbacks/default.yaml
+ESSENTIAL = ("periodic_checkpoint", "checkpoint")  # callbacks of conf/callbacks/default.yaml
 
 
 def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
@@ -51,7 +51,7 @@ def keep_callbacks(cfg: DictConfig) -> None:
     """Add the callbacks that a run can't do without, where another choice of callbacks has left them out.
 
     `callbacks=early_stopping` replaces the default list, and would silently take checkpoints, the best weights and
-    resuming away. `~callbacks.checkpoint` and `~callbacks.resumable` leave them out on purpose, and
+    resuming away. `~callbacks.checkpoint` and `~callbacks.periodic_checkpoint` leave them out on purpose, and
     `callbacks=[]` all of them.
     """
     if not cfg.get("callbacks"):
@@ -73,7 +73,7 @@ def build_callbacks(cfg: DictConfig, model: Any) -> list[Callback]:
 
 def build_for_trial(cfg: DictConfig, model: Any) -> Trainer:
     """Return a trainer that logs and keeps nothing; a frozen encoder counts as if it ran at every step."""
-    left_out = (Checkpoint, EarlyStopping, ProgressBar, FrozenFeatures, Kept)
+    left_out = (Checkpoint, EarlyStopping, ProgressBar, FrozenFeatures, SaveAtSteps)
     callbacks = [callback for callback in build_callbacks(cfg, model) if not isinstance(callback, left_out)]
     return build(cfg, callbacks, DummyLogger())
 

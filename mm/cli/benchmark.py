@@ -19,7 +19,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
     from omegaconf import OmegaConf
 
-    from mm.callbacks.kept import Kept
+    from mm.callbacks.save_at_steps import SaveAtSteps
     from mm.cli import _loggers, _run, _trainer
     from mm.profiling.benchmark import benchmark, check_length
     from mm.runs.results import write_metrics
@@ -28,7 +28,7 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     shorten(cfg)
     run = _run.prepare(cfg)
     built = _trainer.build_callbacks(cfg, run.task.model)
-    left_out = (Checkpoint, EarlyStopping, Kept)  # which wait for a validation, or save
+    left_out = (Checkpoint, EarlyStopping, SaveAtSteps)  # which wait for a validation, or save
     callbacks = [callback for callback in built if not isinstance(callback, left_out)]
     trainer = _trainer.build(cfg, callbacks, _loggers.build(cfg, folder))
     if is_first_process():

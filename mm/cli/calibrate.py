@@ -60,11 +60,15 @@ def print_table(results: Mapping[str, Mapping[str, float]]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    names = list(dict.fromkeys(name for found in results.values() for name in found if not name.endswith("_before")))
+    names = list(
+        dict.fromkeys(name for found in results.values() for name in found if not name.endswith("_uncalibrated"))
+    )
     heads = [Column(cell(name.replace("_", " ")), overflow="fold") for name in names]
     table = Table(Column("", no_wrap=True), *heads)
     for place, numbers in results.items():
         cells = [f"{numbers[name]:.4g}" if name in numbers else "" for name in names]
-        before = [f"{numbers[f'{name}_before']:.4g} -> " if f"{name}_before" in numbers else "" for name in names]
+        before = [
+            f"{numbers[f'{name}_uncalibrated']:.4g} -> " if f"{name}_uncalibrated" in numbers else "" for name in names
+        ]
         table.add_row(cell(place), *(b + cell for b, cell in zip(before, cells)))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

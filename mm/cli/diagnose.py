@@ -71,9 +71,9 @@ def rebuild(folder: Path, allow: Sequence[str]) -> tuple[Any, Any]:
     _weights.adapt(cfg, model)
     made = build(cfg, "task", _partial_=True)
     parts: dict[str, Any] = {"metrics": {name: {} for name in model.heads}} if made.func is Supervised else {}
-    for name, path in (cfg.task.get("teachers") or {}).items():
+    for name, path in ((cfg.task.get("distillation") or {}).get("teachers") or {}).items():
         if not Path(path).is_dir():  # nothing is downloaded because a run folder says so
-            raise ValueError(f"task.teachers.{name}: there is no model directory at {path}; put it there")
+            raise ValueError(f"task.distillation.teachers.{name}: there is no model directory at {path}; put it there")
     task = made(model=model, **parts, **_teachers.load(cfg, datamodule.transforms))
     if isinstance(task, Pretraining):
         task.prepare(datamodule.transforms)
@@ -148,7 +148,7 @@ def weigh(folder: Path, datamodule: Any, model: Any, count: int) -> None:
     from rich.table import Table
 
     from mm import checkpoint
-    from mm.callbacks.resumable import newest_first, usable
+    from mm.callbacks.periodic_checkpoint import newest_first, usable
     from mm.cli._app import shown
     from mm.explain.influence import dead, influence
 

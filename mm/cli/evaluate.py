@@ -159,7 +159,7 @@ def refuse_subsets(why: str) -> None:
         why: What kind of model it is, for the message.
 
     Raises:
-        ValueError: If task.test_subsets is set.
+        ValueError: If task.modality_subsets is set.
     """
     from mm.cli import _named_keys
 

@@ -57,7 +57,8 @@ def evaluate(
         model: The model, or the path of its directory. It stays as it is.
         data: Rows of its inputs and targets. It stays as it is.
         split: The split to measure: "train", "val", "test", or "all".
-        subsets: The subsets of inputs, as `task.test_subsets` of `mm train`: "auto", "all", "single", "none" or a list.
+        subsets: The subsets of inputs, as `task.modality_subsets.test` of `mm train`: "auto", "all", "single", "none"
+            or a list.
         accelerator: As `lightning.Trainer` has it.
         allow: Further packages whose metrics the model directory may name.
 
@@ -80,7 +81,7 @@ def evaluate(
     metrics = {head: build_metrics(node, list(allow)) for head, node in configs.items()}
     was_training = trained.model.training
     with preserved_state():
-        task = Supervised(model=trained.model, metrics=metrics, test_subsets=subsets)
+        task = Supervised(model=trained.model, metrics=metrics, modality_subsets={"test": subsets})
         trainer = Trainer(
             accelerator=accelerator,
             devices=1,

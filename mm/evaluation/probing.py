@@ -43,12 +43,12 @@ class FewShot:
     Args:
         target: The target whose classes are learnt.
         shots: How many training rows of each class.
-        draws: How often they are drawn; mean and standard deviation are reported.
+        num_trials: How often they are drawn; mean and standard deviation are reported.
     """
 
     target: str
     shots: Sequence[int] = (1, 4, 16)
-    draws: int = 10
+    num_trials: int = 10
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self | None:
@@ -287,7 +287,7 @@ def few_shot(
         seed: Decides, with the number of the draw, which rows are drawn.
 
     Returns:
-        The mean over draws, and, as NAME_std, the standard deviation.
+        The mean over trials, and, as NAME_std, the standard deviation.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -295,7 +295,7 @@ def few_shot(
     metrics = {}
     for place, (seen, unseen) in pair_rows(train, test, data, settings.target).items():
         accuracies: dict[str, list[float]] = {}
-        for number in range(settings.draws):
+        for number in range(settings.num_trials):
             lots = draw(seen.label, [seed, number])
             for k in settings.shots:
                 shots = np.concatenate([lot[:k] for lot in lots])
@@ -369,8 +369,9 @@ def check_few_shot(settings: FewShot, data: DataSource) -> None:
     Raises:
         ValueError: If a number is none, or the target is lacking.
     """
-    shots, draws = list(settings.shots) if isinstance(settings.shots, list | tuple) else settings.shots, settings.draws
-    for name, given, values, such in (("shots", shots, shots, "[1, 4, 16]"), ("draws", draws, [draws], "10")):
+    shots = list(settings.shots) if isinstance(settings.shots, list | tuple) else settings.shots
+    trials = settings.num_trials
+    for name, given, values, such in (("shots", shots, shots, "[1, 4, 16]"), ("num_trials", trials, [trials], "10")):
         if not isinstance(values, list) or not values or not all(type(x) is int and x > 0 for x in values):
             raise ValueError(f"few_shot.{name}: got {given}, wanted whole numbers above 0, such as {such}")
     classes = check_class_target(data, "few_shot.target", settings.target).classes

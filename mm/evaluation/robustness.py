@@ -50,18 +50,18 @@ class RobustnessSettings:
     """What is done to the inputs, and how strongly.
 
     Args:
-        corruptions: Modality to name to a corruption of `mm.transforms.corrupt`, each number of which is that of
+        available: Modality to name to a corruption of `mm.transforms.corrupt`, each number of which is that of
             severity 1.
         severities: 0 and others up to 1, ascending.
         rows: Measure so many, drawn by the seed; None: all of the split.
-        only: Some of the names, and `missing`, where an input is taken away; None: all.
+        corruptions: Some of these names, and `missing`, where an input is taken away; None: all.
         baseline: Another model of the same inputs and classes, for effective robustness; None: none.
     """
 
-    corruptions: Mapping[str, Mapping[str, Any]]
+    available: Mapping[str, Mapping[str, Any]]
     severities: Sequence[float] = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
     rows: int | None = None
-    only: Sequence[str] | None = None
+    corruptions: Sequence[str] | None = None
     baseline: TrainedModel | None = None
 
     def __post_init__(self) -> None:
@@ -71,8 +71,9 @@ class RobustnessSettings:
             raise ValueError(f"robustness.severities: got {self.severities}, wanted 0 and others up to 1, ascending")
         if self.rows is not None and (type(self.rows) is not int or self.rows < 1):
             raise ValueError(f"robustness.rows: got {self.rows}, wanted a number of rows, or null for all")
-        if self.only is not None and not isinstance(self.only, list | tuple):
-            raise ValueError(f"robustness.only: got {self.only}, wanted a list such as [{self.only}], or null for all")
+        if self.corruptions is not None and not isinstance(self.corruptions, list | tuple):
+            got = self.corruptions
+            raise ValueError(f"robustness.corruptions: got {got}, wanted a list such as [{got}], or null for all")
 
 
 @dataclass
@@ -174,26 +175,27 @@ def choose_curves(settings: RobustnessSettings, model: TrainedModel, spec: DataS
     Raises:
         ValueError: If an unknown one is named, or none is left.
     """
-    names = [*dict.fromkeys(name for by_name in settings.corruptions.values() for name in by_name), MISSING]
-    only = names if settings.only is None else list(settings.only)
-    for name in only:
+    names = [*dict.fromkeys(name for by_name in settings.available.values() for name in by_name), MISSING]
+    chosen = names if settings.corruptions is None else list(settings.corruptions)
+    for name in chosen:
         if name not in names:
-            raise ValueError(f"robustness.only: got '{name}', wanted some of {', '.join(names)}{near(name, names)}")
+            known = ", ".join(names)
+            raise ValueError(f"robustness.corruptions: got '{name}', wanted some of {known}{near(name, names)}")
     inputs = {name: data for name, data in spec.inputs.items() if name in model.transforms}
     anchors = {head.input: name for name, head in model.model.heads.items()}
     curves = []
     for name, data in inputs.items():
-        known = settings.corruptions.get(data.modality, {})
-        curves += [CorruptedInput(name, other, corruption) for other, corruption in known.items() if other in only]
-        if MISSING in only and name in anchors:
+        known = settings.available.get(data.modality, {})
+        curves += [CorruptedInput(name, other, corruption) for other, corruption in known.items() if other in chosen]
+        if MISSING in chosen and name in anchors:
             if is_first_process():
                 text = f"robustness: '{name}' is not taken away: '{anchors[name]}' predicts something of its tokens"
                 log.info(plain(text))
-        elif MISSING in only and len(inputs) > 1:
+        elif MISSING in chosen and len(inputs) > 1:
             curves.append(CorruptedInput(name, MISSING, None))
     if not curves:
         listed = ", ".join(f"'{name}' ({data.modality})" for name, data in inputs.items())
-        raise ValueError(f"robustness.only: {', '.join(only) or 'nothing'} can't happen to {listed}")
+        raise ValueError(f"robustness.corruptions: {', '.join(chosen) or 'nothing'} can't happen to {listed}")
     return curves
 
 

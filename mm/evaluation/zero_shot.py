@@ -32,14 +32,14 @@ class ClassPrompts:
     Args:
         target: The target, each row of which has one class.
         templates: Texts with one `{}`, where the class stands.
-        names: Class to what it is called in a prompt, for those that are called otherwise.
-        combine: How the vectors of several inputs are combined: `mean`, `product` or `joint`, see
+        class_names: Class to its name in a prompt; the others are named as they are called.
+        combine: How the vectors of several inputs are combined: `mean`, `product` or `mip`, see
             `mm.metrics.zero_shot`.
     """
 
     target: str
     templates: Sequence[str] = ("{}",)
-    names: Mapping[str, str] = field(default_factory=dict)
+    class_names: Mapping[str, str] = field(default_factory=dict)
     combine: str = "mean"
 
     @classmethod
@@ -64,10 +64,10 @@ def check_alignment(task: Task, data: DataSource) -> None:
     if prompts is None:
         return
     check_prompts(prompts, data, task.model)
-    if prompts.combine != "joint" and any(len(group) > 2 for group in task.names):
+    if prompts.combine != "mip" and any(len(group) > 2 for group in task.names):
         rank_zero_warn(
             "task.loss compares all inputs of a row at once, so that an input and a text alone need not lie close: "
-            "task.zero_shot.combine=joint is what goes with it, and recall of single inputs means nothing"
+            "task.zero_shot.combine=mip is what goes with it, and recall of single inputs means nothing"
         )
 
 
@@ -77,6 +77,8 @@ def check_prompts(prompts: ClassPrompts, data: DataSource, model: MultimodalMode
     Raises:
         ValueError: If they can't be written, or the model reads no text.
     """
+    if prompts.combine == "joint":
+        raise ValueError("zero_shot.combine=joint is now zero_shot.combine=mip")
     if prompts.combine not in COMBINE:
         raise ValueError(f"zero_shot.combine: got '{prompts.combine}', wanted one of {', '.join(COMBINE)}")
     if not prompts.templates:
@@ -85,10 +87,10 @@ def check_prompts(prompts: ClassPrompts, data: DataSource, model: MultimodalMode
         if template.count("{}") != 1:
             raise ValueError(f"zero_shot.templates: got '{template}', wanted one {{}} where the class stands")
     classes = check_class_target(data, "zero_shot.target", prompts.target).classes
-    for name in prompts.names:
+    for name in prompts.class_names:
         if str(name) not in classes:
             known = listing(classes)
-            raise ValueError(f"zero_shot.names: no class '{name}' in '{prompts.target}', there are {known}")
+            raise ValueError(f"zero_shot.class_names: no class '{name}' in '{prompts.target}', there are {known}")
     if isinstance(model.fusion, Towered):
         raise ValueError("zero_shot: the model aligns towers of inputs, and prompts are a text alone; leave it out")
     if not any(modality == "text" for modality in input_modalities(data, model.inputs).values()):
@@ -183,7 +185,7 @@ def embed_classes(
         A unit vector for each class, (C, D).
     """
     classes = check_class_target(data, "zero_shot.target", prompts.target).classes
-    names = {str(key): str(value) for key, value in prompts.names.items()}
+    names = {str(key): str(value) for key, value in prompts.class_names.items()}
     texts = [t.replace("{}", names.get(c, c)) for c in classes for t in prompts.templates]
     if is_first_process():
         log.info(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.configurable import Configurable
-from mm.losses.contrast import Temperature, alike, check_options, contrast, in_blocks
+from mm.losses.contrast import Temperature, check_options, cross_entropy_rows, positive_mask, sum_chunks
 from mm.types import Embedded
 
 NEGATIVES = ("shuffled", "all")
@@ -31,58 +31,70 @@ def symile(
     start: int,
     scale: Tensor,
     negatives: str = "shuffled",
-    same_label: str = "exclude",
-    block: int = 1024,
+    same_label_pairs: str = "exclude",
+    chunk_rows: int = 1024,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each input as the anchor of the others, mean over the inputs -> its sum over mine, their count.
 
     The score of x, y, z is scale * sqrt(D)^(N - 2) * sum(x * y * z): the root undoes that of N unit vectors it shrinks
     with the width, and for two inputs this is info_nce. Only rows with all inputs count. negatives: see candidates;
-    a combination all of whose rows have the anchor's label is left out or positive (same_label); the rest: info_nce.
+    same_label_pairs: of combinations all of whose rows have the anchor's label; the rest: see info_nce.
     """
     number, width = everyone.vectors.shape[1:]
     scale = scale * width ** ((number - 2) / 2)
     chosen = candidates(everyone.row, everyone.present.all(1), number - 1, negatives)
 
     def compute(part: Embedded, first: int) -> Tensor:
-        _, item, label = alike(part, everyone, start + first)
+        _, item, label = positive_mask(part, everyone, start + first)
         item, label = (torch.stack([x[:, rows] for rows in chosen]).all(0) for x in (item, label))  # (b, C)
         truth = part.vectors.prod(1).sum(-1, keepdim=True)  # (b, 1)
         first_column = torch.ones_like(truth, dtype=torch.bool)
-        positive = torch.cat([first_column, label & ~item & (same_label == "positive")], 1)
+        positive = torch.cat([first_column, label & ~item & (same_label_pairs == "positive")], 1)
         negative = torch.cat([~first_column, ~label], 1)
         found = []
         for anchor in range(number):
             others = [i for i in range(number) if i != anchor]
             beside = torch.stack([everyone.vectors[rows, i] for rows, i in zip(chosen, others)]).prod(0)  # (C, D)
             logits = torch.cat([truth, part.vectors[:, anchor] @ beside.T], 1)
-            found.append(contrast(scale * logits, positive, negative))
+            found.append(cross_entropy_rows(scale * logits, positive, negative))
         return torch.where(part.present.all(1), torch.stack(found).mean(0), 0.0).sum()
 
-    return in_blocks(compute, mine, block), mine.present.all(1).sum().to(scale.dtype)
+    return sum_chunks(compute, mine, chunk_rows), mine.present.all(1).sum().to(scale.dtype)
 
 
 class Symile(Configurable, nn.Module):
-    """Of all inputs at once. scale: where the learnt temperature's inverse starts; the rest: see symile."""
+    """Contrast all inputs of a row at once; two of them alone need not lie close (Symile, Saporta 2024).
 
-    popularity = False
+    Args:
+        init_logit_scale: The factor of the similarities at the start, one over the temperature; it is learnt.
+        max_logit_scale: The largest factor.
+        negatives: "shuffled": the other inputs of random rows; "all": every combination of the rows' other inputs.
+        same_label_pairs: What is done about combinations of rows that share `task.label`: "exclude" leaves them out of
+            the negatives, "positive" makes them positives.
+        chunk_rows: Number of rows whose scores are computed at once.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+
+    logq_correction = False
 
     def __init__(
         self,
-        scale: float = 14.3,
-        max_scale: float = 100.0,
+        init_logit_scale: float = 14.3,
+        max_logit_scale: float = 100.0,
         negatives: str = "shuffled",
-        same_label: str = "exclude",
-        block: int = 1024,
+        same_label_pairs: str = "exclude",
+        chunk_rows: int = 1024,
     ):
         super().__init__()
-        check_options(same_label, block)
+        check_options(same_label_pairs, chunk_rows)
         if negatives not in NEGATIVES:
             raise ValueError(f"task.loss.negatives: got '{negatives}', wanted one of {', '.join(NEGATIVES)}")
-        self.temperature = Temperature(scale, max_scale)
+        self.temperature = Temperature(init_logit_scale, max_logit_scale)
         self.negatives = negatives
-        self.same_label = same_label
-        self.block = block
+        self.same_label_pairs = same_label_pairs
+        self.chunk_rows = chunk_rows
 
     def groups(self, inputs: int) -> list[tuple[int, ...]]:
         """Which of so many inputs are compared with one another."""
@@ -91,5 +103,5 @@ class Symile(Configurable, nn.Module):
     def forward(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
         """-> group of inputs -> (sum over mine, count)"""
         scale = self.temperature()
-        found = symile(mine, everyone, start, scale, self.negatives, self.same_label, self.block)
+        found = symile(mine, everyone, start, scale, self.negatives, self.same_label_pairs, self.chunk_rows)
         return {tuple(range(mine.present.shape[1])): found}

@@ -12,6 +12,8 @@ from torchmetrics import MeanMetric
 
 from mm.configurable import Configurable
 
+NORMALIZE = ("squad", "casefold")
+
 
 def words(text: str) -> list[str]:
     """As SQuAD's script takes a text apart."""
@@ -41,17 +43,25 @@ class _Answers(MeanMetric):
 
 
 class ExactMatch(_Answers, Configurable):
-    """Questions whose answer has the words of a right one, in their order.
+    """Fraction of the questions whose answer has the words of a right one, in their order.
 
-    plain: capitals alone are of no account, so that 1.5 is not 15, nor "a" nothing.
+    Args:
+        normalize: "squad" ignores capitals, punctuation and articles, as SQuAD's script does; "casefold" ignores
+            capitals alone, so that 1.5 is not 15, and "a" is an answer.
+        **kwargs: Those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If `normalize` is something else.
     """
 
-    def __init__(self, plain: bool = False, **kwargs: Any):
+    def __init__(self, normalize: str = "squad", **kwargs: Any):
         super().__init__(**kwargs)
-        self.plain = plain
+        if normalize not in NORMALIZE:
+            raise ValueError(f"exact_match.normalize: got '{normalize}', wanted one of {', '.join(NORMALIZE)}")
+        self.normalize = normalize
 
     def measure(self, told: str, right: str) -> float:
-        if self.plain:
+        if self.normalize == "casefold":
             return float(told.lower().split() == right.lower().split())
         return float(words(told) == words(right))
 

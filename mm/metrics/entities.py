@@ -16,13 +16,13 @@ from mm.types import IGNORE
 
 
 class Entities(Metric, Configurable):
-    """seqeval's classification_report: an entity counts where type and both ends are right (Tjong Kim Sang 2003).
+    """Measure entities as seqeval does: one is right where its type and both ends are (Tjong Kim Sang 2003).
 
-    update: tags (N, T), truth (N, T), IGNORE where there is no word, and, of plain tags, where none is predicted. Its
-    names: precision, recall and f1, all micro, f1_macro, word_accuracy, and "f1/<type>", "precision/<type>",
-    "recall/<type>", "support/<type>". scheme: bio, or plain, where every tag is a type of its own and every word
-    counts: then it is scikit-learn's report, and word_accuracy comes first, as all micro averages equal it. f1_macro is
-    over types that occur or are predicted.
+    `update` takes tags (N, T) and truth (N, T), IGNORE where there is no word, and, of plain tags, where none is
+    predicted. The metrics are precision, recall and f1, all micro, f1_macro over the types that occur or are predicted,
+    token_accuracy, and "f1/<type>", "precision/<type>", "recall/<type>", "support/<type>". With `scheme="plain"` every
+    tag is a type and every word counts, as in scikit-learn's report; token_accuracy comes first then, since all micro
+    averages equal it.
     """
 
     full_state_update = False
@@ -56,7 +56,7 @@ class Entities(Metric, Configurable):
         )
         right = (dim_zero_cat(self.tags) == dim_zero_cat(self.truth)).float().mean()
         if self.plain:
-            return self.report([*chain(*told)], [*chain(*truth)]) | {"word_accuracy": right}
+            return self.report([*chain(*told)], [*chain(*truth)]) | {"token_accuracy": right}
         # Of no entity at all seqeval can't make a table.
         some = any(tag != "O" for text in (*told, *truth) for tag in text)
         how: Any = {"output_dict": True, "zero_division": 0}
@@ -69,7 +69,7 @@ class Entities(Metric, Configurable):
             row = report.get(kind, nothing)
             found |= {f"{name}/{kind}": row[name] for name in ("precision", "recall", "support")}
             found[f"f1/{kind}"] = row["f1-score"]
-        return {name: torch.tensor(float(value)) for name, value in found.items()} | {"word_accuracy": right}
+        return {name: torch.tensor(float(value)) for name, value in found.items()} | {"token_accuracy": right}
 
     def report(self, told: Sequence[str], truth: Sequence[str]) -> dict[str, Tensor]:
         """Precision, recall, F1 and support of every tag, and the mean F1 of those that occur."""
@@ -86,8 +86,8 @@ class Entities(Metric, Configurable):
     def names(self) -> list[str]:
         each = [f"{name}/{kind}" for kind in self.types for name in ("precision", "recall", "support", "f1")]
         if self.plain:
-            return ["word_accuracy", "f1_macro", *each]
-        return ["f1", "precision", "recall", "f1_macro", *each, "word_accuracy"]
+            return ["token_accuracy", "f1_macro", *each]
+        return ["f1", "precision", "recall", "f1_macro", *each, "token_accuracy"]
 
     def figure(self) -> Any:
         """Precision, recall and F1 of each type, and how many there are."""

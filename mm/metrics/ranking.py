@@ -40,15 +40,15 @@ class Ranking(Items):
     """recall@k, ndcg@k, the recall of chance, and rows: the first side asks, all items of the second are ranked.
 
     A row that has both sides asks for its own item; one item is what rows of one label have, also those that nobody
-    asks for. What rows of the same group had before, in an earlier split, is left out. at: every k. update: as in
+    asks for. What rows of the same group had before, in an earlier split, is left out. top_k: every k. update: as in
     Items.
     """
 
-    def __init__(self, at: Sequence[int] = (10,), **kwargs: Any):
+    def __init__(self, top_k: Sequence[int] = (10,), **kwargs: Any):
         super().__init__(**kwargs)
-        if not at or min(at) < 1:
-            raise ValueError(f"task.retrieval.at: got {list(at)}, wanted numbers from 1")
-        self.at = list(at)
+        if not top_k or min(top_k) < 1:
+            raise ValueError(f"task.retrieval.top_k: got {list(top_k)}, wanted numbers from 1")
+        self.top_k = list(top_k)
         self.label = self.group = torch.zeros(0, dtype=torch.long)
         self.before = torch.zeros(0, dtype=torch.bool)
 
@@ -75,9 +75,9 @@ class Ranking(Items):
         asked, items = vectors[asking, 0], vectors[first, 1]
         found = places(asked, items, own, left_out)
         candidates = torch.tensor([len(labels) - len(out) for out in left_out])
-        values = {f"recall@{k}": recall(*found, k).float() for k in self.at}
-        values |= {f"ndcg@{k}": ndcg(*found, k).float() for k in self.at}
-        values |= {f"chance@{k}": (k / candidates).clamp(max=1).mean() for k in self.at}
+        values = {f"recall@{k}": recall(*found, k).float() for k in self.top_k}
+        values |= {f"ndcg@{k}": ndcg(*found, k).float() for k in self.top_k}
+        values |= {f"chance@{k}": (k / candidates).clamp(max=1).mean() for k in self.top_k}
         values["rows"] = torch.tensor(float(len(asking)))
         return {(0, 1): {name: value.to(self.device) for name, value in told(values, asked, items).items()}}
 
@@ -92,4 +92,4 @@ class Ranking(Items):
 
     def names(self) -> dict[str, bool]:
         """What is measured and tells how good it is -> whether higher is better."""
-        return {f"{name}@{k}": True for k in self.at for name in ("recall", "ndcg")}
+        return {f"{name}@{k}": True for k in self.top_k for name in ("recall", "ndcg")}

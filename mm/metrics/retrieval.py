@@ -99,19 +99,19 @@ class Retrieval(Items):
 
     Only rows that have both count, and they alone are what is searched. Items that hold the same, such as one caption
     of several pictures, are one item: each is right where any of them is, and so is what other rows with the same query
-    have. Other ties, of unlike items with like vectors, are broken by lot, of which this is the expectation. at: every
-    k; candidates: also measure recall@k where the item is searched among so many. update: as in Items.
+    have. Other ties, of unlike items with like vectors, are broken by lot, of which this is the expectation.
+    top_k: every k; candidates: also measure recall@k where the item is searched among so many. update: as in Items.
     """
 
-    def __init__(self, at: Sequence[int] = (1, 5, 10), candidates: int | None = None, **kwargs: Any):
+    def __init__(self, top_k: Sequence[int] = (1, 5, 10), candidates: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         if candidates is not None and candidates < 2:
             raise ValueError(f"task.retrieval.candidates: got {candidates}, wanted at least 2, or null")
-        if not at or min(at) < 1:
-            raise ValueError(f"task.retrieval.at: got {list(at)}, wanted numbers from 1")
-        self.at = list(at)
+        if not top_k or min(top_k) < 1:
+            raise ValueError(f"task.retrieval.top_k: got {list(top_k)}, wanted numbers from 1")
+        self.top_k = list(top_k)
         self.candidates = candidates
-        self.of = {k: f"recall@{k}of{candidates}" for k in self.at if candidates is not None and k < candidates}
+        self.of = {k: f"recall@{k}of{candidates}" for k in self.top_k if candidates is not None and k < candidates}
 
     def pairs(self, sides: int) -> list[tuple[int, int]]:
         """What is asked for by what."""
@@ -131,19 +131,21 @@ class Retrieval(Items):
                     held = None
                 values = self.measure(*places(asked, items, held))
                 if held is not None:
-                    values |= {f"chance@{k}": chance(held, k) for k in self.at}
+                    values |= {f"chance@{k}": chance(held, k) for k in self.top_k}
                 found[a, b] = told(values, asked, items)
         return found
 
     def measure(self, closer: Tensor, equal: Tensor) -> dict[str, Tensor]:
         """By name, of one ordered pair."""
         count = torch.tensor(float(len(closer)), device=closer.device)
-        values = {f"recall@{k}": recall(closer, equal, k).float() for k in self.at}
+        values = {f"recall@{k}": recall(closer, equal, k).float() for k in self.top_k}
         for k, name in self.of.items():
             values[name] = recall_of(closer, equal, k, self.candidates or 0).float()
         values["median_rank"] = median_rank(closer, equal).float()
-        return values | {f"chance@{k}": (k / count).clamp(max=1) for k in self.at} | {"rows": count}
+        return values | {f"chance@{k}": (k / count).clamp(max=1) for k in self.top_k} | {"rows": count}
 
     def names(self) -> dict[str, bool]:
         """What is measured of each pair and tells how good it is -> whether higher is better."""
-        return {f"recall@{k}": True for k in self.at} | dict.fromkeys(self.of.values(), True) | {"median_rank": False}
+        return (
+            {f"recall@{k}": True for k in self.top_k} | dict.fromkeys(self.of.values(), True) | {"median_rank": False}
+        )

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-COMBINE = ("mean", "product", "joint")
+COMBINE = ("mean", "product", "mip")
 
 
 def class_vectors(prompts: Tensor) -> Tensor:
@@ -21,12 +21,12 @@ def zero_shot(vectors: Tensor, present: Tensor, classes: Tensor, combine: str, s
     """Scores of the classes, from those of N inputs that a row has.
 
     mean: cosine of the mean of its vectors; product: of experts, the sum of each input's log-probabilities, where
-    similarities are multiplied by `scale`; joint: sum of the elementwise product of all vectors and the class's, which
-    is what Symile makes large (Saporta 2024) and says nothing of an input alone. vectors (R, N, D) of unit length,
-    present (R, N), classes (C, D) -> (R, C)
+    similarities are multiplied by `scale`; mip: multilinear inner product, the sum of the elementwise product of all
+    vectors and the class's, which is what Symile makes large (Saporta 2024) and says nothing of an input alone.
+    vectors (R, N, D) of unit length, present (R, N), classes (C, D) -> (R, C)
     """
     if combine == "mean":
         return together(vectors, present) @ classes.T
-    if combine == "joint":
+    if combine == "mip":
         return torch.where(present.unsqueeze(-1), vectors, 1.0).prod(1) @ classes.T
     return (torch.log_softmax(scale * vectors @ classes.T, -1) * present.unsqueeze(-1)).sum(1)

@@ -200,6 +200,6 @@ class Prediction:
             meta: As in `decode`.
 
         Returns:
-            {"set": ...} or {"interval": ...} of each row, and the size of each (B,).
+            {"prediction_set": ...} or {"prediction_interval": ...} of each row, and the size of each (B,).
         """
         raise NotImplementedError

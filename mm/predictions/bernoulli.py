@@ -62,7 +62,7 @@ class Bernoulli(Prediction, BernoulliFields):
     def prediction_sets(
         self, quantiles: Sequence[float], decoding: Decoding, meta: Mapping[str, Tensor]
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return {"set": {label: [False, True]}} per row, and the mean size over the labels (B,).
+        """Return {"prediction_set": {label: [False, True]}} per row, and the mean size over the labels (B,).
 
         One of the two is left out where it is unlikely.
         """
@@ -71,7 +71,7 @@ class Bernoulli(Prediction, BernoulliFields):
         scores = torch.stack(binary_lac_scores(self.logits, decoding.threshold), dim=-1)
         inside = scores <= limit.unsqueeze(-1)  # (B, C, 2)
         rows = [
-            {"set": {c: [bool(i) for i in (0, 1) if both[i]] for c, both in zip(classes, row, strict=True)}}
+            {"prediction_set": {c: [bool(i) for i in (0, 1) if both[i]] for c, both in zip(classes, row, strict=True)}}
             for row in inside.tolist()
         ]
         return rows, inside.sum(-1).float().mean(1)

@@ -38,10 +38,10 @@ class Boxes(Prediction, BoxesFields):
         return Boxes(*(x[first] for x in self))
 
     def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Return {"prediction": [{"label", "box", "score"}], "faint"} per row.
+        """Return {"prediction": [{"label", "box", "score"}], "low_confidence"} per row.
 
-        A box is x0, y0, x1, y1 in pixels of the original. The best come first; "faint" lists the boxes below the
-        threshold.
+        A box is x0, y0, x1, y1 in pixels of the original. The best come first; "low_confidence" lists the boxes
+        below the threshold.
         """
         from torchvision.ops import batched_nms  # slow to import
 
@@ -70,7 +70,7 @@ class Boxes(Prediction, BoxesFields):
 
         Boxes below the threshold are included.
         """
-        predicted = [[*row["prediction"], *row["faint"]] for row in rows]
+        predicted = [[*row["prediction"], *row["low_confidence"]] for row in rows]
         return [to_tensors(row, decoding) for row in predicted], [to_tensors(row, decoding) for row in truth]
 
     def confidences(
@@ -85,7 +85,7 @@ class Boxes(Prediction, BoxesFields):
         self, row: dict[str, Any], scale: Callable[[float], float], decoding: Decoding
     ) -> dict[str, Any]:
         """Scale the scores; the threshold is compared with the scaled ones."""
-        objects = [*row["prediction"], *row["faint"]]
+        objects = [*row["prediction"], *row["low_confidence"]]
         scaled = [one | {"score": round(sigmoid(scale(log_odds(one["score"]))), 6)} for one in objects]
         return split_by_score(scaled, decoding.threshold)
 
@@ -93,7 +93,7 @@ class Boxes(Prediction, BoxesFields):
 def split_by_score(objects: Sequence[dict[str, Any]], threshold: float) -> dict[str, Any]:
     """Split objects, the best first, into those that are predicted and those below the threshold."""
     sure = sum(one["score"] >= threshold for one in objects)
-    return {"prediction": list(objects[:sure]), "faint": list(objects[sure:])}
+    return {"prediction": list(objects[:sure]), "low_confidence": list(objects[sure:])}
 
 
 def to_tensors(objects: Sequence[dict[str, Any]], decoding: Decoding) -> dict[str, Tensor]:

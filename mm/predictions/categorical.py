@@ -58,12 +58,15 @@ class Categorical(Prediction, CategoricalFields):
     def prediction_sets(
         self, quantiles: Sequence[float], decoding: Decoding, meta: Mapping[str, Tensor]
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return {"set": [class, ...]} per row, the most probable class first, and the number of classes (B,)."""
+        """Return {"prediction_set": [class, ...]} per row, the most probable class first, and their number (B,)."""
         classes = decoding.class_names(self.logits.shape[1])
         scores = lac_scores(self.logits)
         size = (scores <= quantiles[0]).sum(1)
         order = scores.argsort(1).tolist()
-        rows = [{"set": [classes[i] for i in best[:count]]} for best, count in zip(order, size.tolist(), strict=True)]
+        rows = [
+            {"prediction_set": [classes[i] for i in best[:count]]}
+            for best, count in zip(order, size.tolist(), strict=True)
+        ]
         return rows, size
 
 

@@ -44,7 +44,7 @@ class Scalar(Prediction, ScalarFields):
     def prediction_sets(
         self, quantiles: Sequence[float], decoding: Decoding, meta: Mapping[str, Tensor]
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return {"interval": [low, high]} per row, and its width (B,)."""
+        """Return {"prediction_interval": [low, high]} per row, and its width (B,)."""
         half = quantiles[0]
-        rows = [{"interval": [value - half, value + half]} for value in self.value.tolist()]
+        rows = [{"prediction_interval": [value - half, value + half]} for value in self.value.tolist()]
         return rows, torch.full_like(self.value, 2 * half)

@@ -50,9 +50,9 @@ class Span(Prediction, SpanFields):
         return Span(begin, last, self.nothing[chosen.clamp(max=len(group) - 1)])  # it is beyond where all is NaN
 
     def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Return {"prediction": text, "" for none, "start", "end": its characters, "probability", "best"} per row.
+        """Return {"prediction": text, "" for none, "start", "end": its characters, "probability", "n_best"} per row.
 
-        "best" lists the most probable answers, {"text", "start", "end", "probability"} each. Probabilities are among
+        "n_best" lists the most probable answers, {"text", "start", "end", "probability"} each. Probabilities are among
         the answers that NUM_CANDIDATES begins and ends make up, and none.
         """
         rows = []
@@ -70,7 +70,7 @@ class Span(Prediction, SpanFields):
             if best and best[0]["probability"] >= chances[0]:
                 chosen = best[0]
             rows.append({"prediction": chosen["text"]} | {k: chosen[k] for k in ("start", "end", "probability")})
-            rows[-1]["best"] = best
+            rows[-1]["n_best"] = best
         return rows
 
     def compare(

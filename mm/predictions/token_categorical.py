@@ -101,7 +101,7 @@ class TokenCategorical(Prediction, TokenCategoricalFields):
     def prediction_sets(
         self, quantiles: Sequence[float], decoding: Decoding, meta: Mapping[str, Tensor]
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return {"set": [[tag, ...] of each word]} per row, the most probable first, and their mean size (B,).
+        """Return {"prediction_set": [[tag, ...] of each word]} per row, the most probable first; their mean size (B,).
 
         The predicted tag is in its set, also where BIO, and not its probability, decides it.
         """
@@ -111,7 +111,9 @@ class TokenCategorical(Prediction, TokenCategoricalFields):
             inside[torch.arange(len(one.scores)), one.tags] = True
             order = one.scores.argsort(1, descending=True)
             tags = [[decoding.classes[i] for i in best if row[i]] for best, row in zip(order.tolist(), inside.tolist())]
-            rows.append({"set": [None if missing else some for some, missing in zip(tags, one.missing.tolist())]})
+            rows.append(
+                {"prediction_set": [None if missing else some for some, missing in zip(tags, one.missing.tolist())]}
+            )
             sizes.append(inside[~one.missing].sum(1).float().mean())
         return rows, torch.stack(sizes).nan_to_num() if sizes else self.logits.new_zeros(0)
 

@@ -63,9 +63,9 @@ class BatchSizeReport(Report):
 
     @property
     def metrics(self) -> dict[str, float]:  # type: ignore[override]
-        """`find_batch/batch_size`, and `find_batch/budget/INPUT` where there is a budget."""
-        budget = {f"find_batch/budget/{name}": most for name, most in self.budget.items()}
-        return {"find_batch/batch_size": self.batch_size, **budget}
+        """`scale_batch/batch_size`, and `scale_batch/budget/INPUT` where there is a budget."""
+        budget = {f"scale_batch/budget/{name}": most for name, most in self.budget.items()}
+        return {"scale_batch/batch_size": self.batch_size, **budget}
 
     def table(self) -> Table:
         """Return a row for each bucket."""
@@ -109,7 +109,7 @@ def find_batch_size(
     first = trainer()
     if first.world_size > 1:
         raise ValueError(
-            f"mm find_batch: got {first.world_size} processes, wanted one: set trainer=default "
+            f"mm scale_batch: got {first.world_size} processes, wanted one: set trainer=default "
             "trainer.devices=1; what it finds is per process"
         )
     device = first.strategy.root_device
@@ -128,7 +128,7 @@ def find_batch_size(
         end = " (more were not tried)" if sizes[-1] == most else ""
         (report or logger.info)(f"{bucket.rows} rows{plain(about)}: a batch of {sizes[-1]} trains{end}")
     if not all(sizes):
-        raise ValueError("not even one row trains: take a smaller model, shorter inputs, or raise max_gib")
+        raise ValueError("not even one row trains: take a smaller model, shorter inputs, or raise memory_limit_gib")
     return BatchSizeReport(buckets, sizes)
 
 

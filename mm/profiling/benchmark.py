@@ -249,10 +249,12 @@ def bottleneck(figures: Mapping[str, float], settings: Settings, device: str) ->
     if figures["mfu"] >= 0.4:
         return f"{said}: the model is what it waits for; more devices or a smaller model would help."
     if device == "cuda" and settings.precision == "32-true":
-        return f"{said}: set trainer.precision=bf16-mixed, then raise datamodule.batch_size (mm find_batch)."
+        return f"{said}: set trainer.precision=bf16-mixed, then raise datamodule.batch_size (mm scale_batch)."
     if not settings.compiled:
-        return f"{said}: its operations are small; try compile=true, or a larger datamodule.batch_size (mm find_batch)."
-    return f"{said}: its operations are small; try a larger datamodule.batch_size (mm find_batch)."
+        return (
+            f"{said}: its operations are small; try compile=true, or a larger datamodule.batch_size (mm scale_batch)."
+        )
+    return f"{said}: its operations are small; try a larger datamodule.batch_size (mm scale_batch)."
 
 
 def figure_rows(figures: Mapping[str, float], source: str, where: str) -> list[tuple[str, float, str, str]]:

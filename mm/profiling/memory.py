@@ -96,7 +96,7 @@ def memory_limit(device: torch.device, most: float) -> Iterator[None]:
         yield
         return
     if sys.platform != "linux":
-        raise ValueError("mm find_batch: on a CPU it needs Linux, where a process's memory can be limited")
+        raise ValueError("mm scale_batch: on a CPU it needs Linux, where a process's memory can be limited")
     import resource
 
     libc = ctypes.CDLL(None)

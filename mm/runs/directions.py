@@ -9,11 +9,13 @@ HIGHER = (
     "ndcg", "pearson", "precision", "precision_macro", "precision_micro", "precision_weighted", "r2",
     "recall", "recall_macro",
     "recall_micro", "recall_weighted", "relative", "rouge1", "rouge2", "rougeL", "rouge_l", "rows_per_second",
-    "spearman", "word_accuracy",
+    "spearman", "token_accuracy",
+    "word_accuracy",  # of earlier versions, as are interval_size, set_size, and the ending _before
 )  # fmt: skip
 LOWER = (
-    "brier", "calibration_error", "cer", "ece", "error", "interval_size", "loss", "mae", "mape", "median_rank", "mse",
-    "nll", "perplexity", "rmse", "seconds", "set_size", "smape", "teacher_loss", "unimodal_loss", "wer", "width",
+    "brier", "calibration_error", "cer", "duration_s", "ece", "error", "interval_size", "loss", "mae", "mape",
+    "mean_interval_size", "mean_set_size", "median_rank", "mse", "nll", "perplexity", "rmse", "seconds", "set_size",
+    "smape", "teacher_loss", "unimodal_loss", "wer", "width",
 )  # fmt: skip
 ENDINGS = {"accuracy": True, "recall": True, "precision": True, "f1": True, "loss": False, "error": False,
            "seconds": False, "perplexity": False, "mae": False, "rmse": False, "mse": False,
@@ -31,7 +33,7 @@ def known_direction(name: str) -> bool | None:
     Returns:
         None where it is not known, or where neither is better.
     """
-    parts = [part.partition("@")[0] for part in re.sub(r"\[.*?\]|_before$", "", name).split("/")]
+    parts = [part.partition("@")[0] for part in re.sub(r"\[.*?\]|_(?:uncalibrated|before)$", "", name).split("/")]
     for part in parts[1:] or parts:  # a class's name stands behind its metric's
         if part in NONE:
             return None

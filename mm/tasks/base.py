@@ -82,7 +82,9 @@ class Task(LightningModule):
         self.figures: dict[str, Any] = {}  # of the last test: name -> matplotlib Figure
         self.decoded = Answers(Path())  # of the last test: what its heads say of each row
         self._losses: dict[str, tuple[Tensor, Tensor, float]] = {}  # of the last batch: name -> total, count, weight
-        self.unimodal_weight: dict[str, float] = {}  # input -> what goes on into its encoder of its own heads' gradient
+        self.unimodal_loss_weight: dict[
+            str, float
+        ] = {}  # input -> what goes on into its encoder of its own heads' gradient
         self._only: int | None = None  # which of these losses alone reaches the model
         self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
         # Of the micro-batch before, whether the gradient that was accumulated up to it is finite, by sides.

@@ -80,14 +80,14 @@ class Contrastive(Task):
     def setup(self, stage: str) -> None:
         """Errors: ValueError where loss or metric ask for a label, and none is named."""
         super().setup(stage)
-        popularity = self.loss is not None and self.loss.popularity
+        logq_correction = self.loss is not None and self.loss.logq_correction
         if self.label is None:
-            if popularity or isinstance(self.retrieval["test"], Ranks):
-                what = "task.loss.popularity" if popularity else "task.retrieval"
-                raise ValueError(f"{what} counts items by their label: set task.label to the target that names them")
+            if logq_correction or isinstance(self.retrieval["test"], Ranks):
+                part = "task.loss.logq_correction" if logq_correction else "task.retrieval"
+                raise ValueError(f"{part} counts items by their label: set task.label to the target that names them")
             return
         data = data_source(self.trainer)
-        if popularity:
+        if logq_correction:
             counts = torch.tensor(data.spec.targets[self.label].facts["counts"]).clamp(min=1)
             self.log_q = (counts / counts.sum()).log()
         if not isinstance(self.retrieval["test"], Ranks):
@@ -155,7 +155,7 @@ class Contrastive(Task):
     def train_losses(self) -> dict[str, Tensor]:
         assert self.loss is not None
         found = mean_losses("train", self._losses)
-        return found | {"train/scale": self.loss.temperature().detach().squeeze()} if found else {}
+        return found | {"train/logit_scale": self.loss.temperature().detach().squeeze()} if found else {}
 
     def kept(self, config: Mapping[str, Any]) -> dict[str, Any]:
         how = {key: config[key] for key in ("retrieval", "label", "group")}

@@ -68,9 +68,7 @@ class Pretraining(Task):
                 "out, or set model/fusion=sum"
             )
         if not objectives:
-            raise ValueError(
-                "task.objectives: got none; add one, as +task/objectives@task.objectives.text=masked_language"
-            )
+            raise ValueError("task.objectives: got none; add one, as +task/objectives@task.objectives.text=masked_lm")
         for name in objectives:
             if not name.isidentifier() or name in dir(nn.ModuleDict):
                 raise ValueError(

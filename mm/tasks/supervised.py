@@ -23,11 +23,12 @@ from mm.tasks.measures import (
     section,
 )
 from mm.tasks.row_loss import row_loss
-from mm.tasks.unimodal import check_teacher, own_heads, read_alone, settle_weights, teacher_loss
+from mm.tasks.unimodal import Distillation, check_teacher, own_heads, read_alone, resolve_loss_weights, teacher_loss
 from mm.types import Batch, Drawn, Head, Merged, Output, data_source, labelled, mask_inputs, pick
 from mm.windows import windows_of
 
 Scores = Mapping[str, Mapping[str, Metric]]
+SUBSETS: dict[str, bool | str | Sequence[str | Sequence[str]]] = {"val": "none", "test": "auto"}
 Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
 
 
@@ -40,13 +41,13 @@ class Supervised(Task):
         metrics: Head name to metric name to a torchmetrics Metric, fed by the prediction's `metric_inputs` or
             `compare`.
         modality_dropout: Probability that a present input of a training row is taken as absent; never all of a row's.
-        val_subsets: Which subsets of the inputs validation measures, see mm.tasks.measures.choose_subsets.
-        test_subsets: Which the test measures.
-        unimodal_weight: Each input, or those that are named, has heads of its own, which always learn, and of whose
-            gradient this part goes on into the input's encoder: at 0 they are probes. None: there are no such heads.
-        teachers: Input name to a trained model whose projected vector of this input the model's is drawn to (UMT,
-            Du 2021).
-        teacher_weight: Factor on the squared distance to it.
+        modality_subsets: "val" and "test" to the subsets of the inputs that are measured there: "none", "auto", "all",
+            "single" or a list, see mm.tasks.measures.choose_subsets. The default is none for "val", auto for "test".
+        unimodal_loss_weight: Each input, or those that are named, has heads of its own, whose loss has this weight for
+            the input's encoder. None: there are no such heads. Given 0 for one input, its heads only measure.
+        unimodal_probes: Whether each input without a loss weight has heads of its own that only measure what it
+            predicts alone: they learn, but their gradient does not reach its encoder.
+        distillation: Trained models whose vectors of an input are imitated.
         **kwargs: Those of Task.
 
     Raises:
@@ -61,19 +62,21 @@ class Supervised(Task):
         *args: Any,
         metrics: Mapping[str, Mapping[str, Metric]],
         modality_dropout: float = 0.0,
-        val_subsets: bool | str | Sequence[str | Sequence[str]] = False,
-        test_subsets: bool | str | Sequence[str | Sequence[str]] = "auto",
-        unimodal_weight: float | Mapping[str, float] | None = None,
-        teachers: Mapping[str, MultimodalModel] | None = None,
-        teacher_weight: float = 50.0,
+        modality_subsets: Mapping[str, bool | str | Sequence[str | Sequence[str]]] | None = None,
+        unimodal_loss_weight: float | Mapping[str, float] | None = None,
+        unimodal_probes: bool = False,
+        distillation: Distillation | None = None,
         **kwargs: Any,
     ):
         super().__init__(model, *args, **kwargs)
         if not 0 <= modality_dropout < 1:
             raise ValueError(f"task.modality_dropout: got {modality_dropout}, wanted a probability below 1")
         self.modality_dropout = modality_dropout
-        chosen = {"val": val_subsets, "test": test_subsets}
-        self.parts = {k: choose_subsets(f"{k}_subsets", one, model.inputs) for k, one in chosen.items()}
+        chosen = SUBSETS | dict(modality_subsets or {})
+        for split in chosen:
+            if split not in SUBSETS:
+                raise ValueError(f"task.modality_subsets: got '{split}', wanted val or test")
+        self.parts = {k: choose_subsets(f"modality_subsets.{k}", one, model.inputs) for k, one in chosen.items()}
         self.scores = nn.ModuleDict(  # type: ignore[assignment]
             {
                 section(split, part, model.inputs): nn.ModuleDict({head: scores(m) for head, m in metrics.items()})
@@ -81,34 +84,33 @@ class Supervised(Task):
                 for part in parts
             }
         )
-        self.unimodal_weight = settle_weights(unimodal_weight, model.inputs)
-        for name, head in model.heads.items() if self.unimodal_weight else ():
+        self.unimodal_loss_weight = resolve_loss_weights(unimodal_loss_weight, unimodal_probes, model.inputs)
+        for name, head in model.heads.items() if self.unimodal_loss_weight else ():
             if head.input is not None:
                 raise ValueError(
-                    f"task.unimodal_weight: the head '{name}' predicts something of each token of '{head.input}', so "
-                    "that no other input can have one of its own; set it to null"
+                    f"task.unimodal_loss_weight, unimodal_probes: the head '{name}' predicts something of each token "
+                    f"of '{head.input}', so that no other input can have one of its own; leave both out"
                 )
         self.fused_weight = 1.0  # of the whole model's losses; callbacks.gradient_blending sets both
-        self.unimodal: Mapping[str, nn.ModuleDict] = own_heads(model, list(self.unimodal_weight))  # type: ignore
+        self.unimodal: Mapping[str, nn.ModuleDict] = own_heads(model, list(self.unimodal_loss_weight))  # type: ignore
         plain = {h: {n: x for n, x in m.items() if not isinstance(x, Drawn)} for h, m in metrics.items()}
         self.unimodal_scores: Mapping[str, Scores] = nn.ModuleDict(  # type: ignore[assignment]
             {
                 section(split, (name,), model.inputs): nn.ModuleDict({head: scores(m) for head, m in plain.items()})
                 for split in self.parts
-                for name in self.unimodal_weight
+                for name in self.unimodal_loss_weight
             }
         )
         self.alone: dict[str, tuple[Output, dict[str, Tensor]]] = {}  # of the last batch: input -> its heads', truth
-        if not 0 <= teacher_weight < float("inf"):
-            raise ValueError(f"task.teacher_weight: got {teacher_weight}, wanted 0 or more")
-        self.teacher_weight = teacher_weight
+        self.teacher_weight = distillation.weight if distillation else 0.0
+        teachers = distillation.teachers if distillation else None
         self.teachers = dict(teachers or {})  # no modules of the task: neither saved nor trained
         for name, teacher in self.teachers.items():
             check_teacher(name, teacher, model)
             teacher.requires_grad_(False).eval()
 
     def probes(self) -> set[str]:
-        return {f"{name}/{head}" for name, w in self.unimodal_weight.items() if not w for head in self.model.heads}
+        return {f"{name}/{head}" for name, w in self.unimodal_loss_weight.items() if not w for head in self.model.heads}
 
     def clipped_apart(self) -> Iterator[nn.Parameter]:
         for heads in self.unimodal.values():
@@ -132,7 +134,7 @@ class Supervised(Task):
         sample = batch.meta.get("sample")
         found = self.head_losses(output, batch.targets, sample, self.fused_weight)
         self.alone = {
-            name: read_alone(heads, output.features[name], batch.targets, self.unimodal_weight[name])
+            name: read_alone(heads, output.features[name], batch.targets, self.unimodal_loss_weight[name])
             for name, heads in self.unimodal.items()
         }
         for name, (own, targets) in self.alone.items():

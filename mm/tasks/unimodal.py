@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,14 +20,50 @@ class Redrawn(Protocol, metaclass=Offers):
     def reset_parameters(self) -> None: ...
 
 
-def settle_weights(given: float | Mapping[str, float] | None, inputs: list[str]) -> dict[str, float]:
-    """As it is typed -> input -> weight. Errors: ValueError for an unknown input, or a weight below 0."""
-    found: dict[str, float] = dict.fromkeys(inputs, given) if isinstance(given, int | float) else dict(given or {})
-    for name, weight in found.items():
-        check_input("unimodal_weight", name, inputs)
+@dataclass(frozen=True)
+class Distillation:
+    """Trained models whose vector of an input is imitated (UMT, Du 2021).
+
+    Attributes:
+        teachers: Input name to the model that teaches this input.
+        weight: Factor on the squared distance between the projected vectors.
+
+    Raises:
+        ValueError: If the weight is out of range.
+    """
+
+    teachers: Mapping[str, MultimodalModel] | None = None
+    weight: float = 50.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"task.distillation.weight: got {self.weight}, wanted 0 or more")
+
+
+def resolve_loss_weights(
+    given: float | Mapping[str, float] | None, probes: bool, inputs: list[str]
+) -> dict[str, float]:
+    """Return the weight of the unimodal losses of each input that has heads of its own; 0: they are probes.
+
+    Args:
+        given: `task.unimodal_loss_weight`. An input to which a mapping gives 0 has probes.
+        probes: `task.unimodal_probes`.
+        inputs: The model's inputs.
+
+    Raises:
+        ValueError: If an input is unknown, a weight is below 0, or one weight of 0 is given for all inputs.
+    """
+    if not isinstance(given, Mapping) and given is not None and given == 0:
+        raise ValueError(
+            "task.unimodal_loss_weight: got 0, by which no encoder learns anything; for heads that only measure set "
+            "task.unimodal_probes=true"
+        )
+    weights: dict[str, float] = dict.fromkeys(inputs, given) if isinstance(given, int | float) else dict(given or {})
+    for name, weight in weights.items():
+        check_input("unimodal_loss_weight", name, inputs)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise ValueError(f"task.unimodal_weight: got {weight} for '{name}', wanted 0 or more, or null")
-    return found
+            raise ValueError(f"task.unimodal_loss_weight: got {weight} for '{name}', wanted 0 or more, or null")
+    return weights | {name: 0.0 for name in inputs if probes and name not in weights}
 
 
 def check_input(option: str, name: str, inputs: list[str]) -> None:
@@ -77,14 +114,16 @@ def unlabel(target: Tensor, present: Tensor) -> Tensor:
 
 def check_teacher(name: str, teacher: MultimodalModel, model: MultimodalModel) -> None:
     """Errors: ValueError where it can't teach the model's input of that name."""
-    check_input("teachers", name, model.inputs)
+    check_input("distillation.teachers", name, model.inputs)
     if name not in teacher.inputs:
-        raise ValueError(f"task.teachers.{name}: the teacher has no such input, only {', '.join(teacher.inputs)}")
+        raise ValueError(
+            f"task.distillation.teachers.{name}: the teacher has no such input, only {', '.join(teacher.inputs)}"
+        )
     theirs, ours = (m.projections[m.shared_encoders.get(name, name)].out_features for m in (teacher, model))
     if theirs != ours:
         raise ValueError(
-            f"task.teachers.{name}: its model.embed_dim is {theirs}, this model's is {ours}; train one of them anew "
-            "with the other's"
+            f"task.distillation.teachers.{name}: its model.embed_dim is {theirs}, this model's is {ours}; train one of "
+            "them anew with the other's"
         )
 
 
@@ -97,8 +136,8 @@ def teacher_loss(
     """
     if isinstance(x, Features):
         raise ValueError(
-            f"task.teachers.{name}: the encoder that it teaches is frozen and computed once, so that there is nothing "
-            "for the teacher to read; set cache_features=false, or leave the teacher out"
+            f"task.distillation.teachers.{name}: the encoder that it teaches is frozen and computed once, so that "
+            "there is nothing for the teacher to read; set cache_features=false, or leave the teacher out"
         )
     part = teacher.shared_encoders.get(name, name)
     with torch.no_grad():

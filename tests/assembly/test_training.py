@@ -109,7 +109,7 @@ def test_arguments_and_global_state_stay_as_they_were(data, model, tmp_path, mon
     assert warnings.filters == filters
     assert signal.getsignal(signal.SIGINT) is handler
     assert not data.transforms or data.transforms is not first.model.transforms
-    same = [name for name in first.metrics if name != "train/seconds"]
+    same = [name for name in first.metrics if name != "train/duration_s"]
     assert [first.metrics[name] for name in same] == pytest.approx([second.metrics[name] for name in same], nan_ok=True)
     assert not list(tmp_path.iterdir())
 

@@ -39,9 +39,9 @@ def test_the_result_is_a_new_model_whose_confidence_is_that_of_the_old_at_a_temp
     powers = {c: p ** (1 / temperature) for c, p in before["probability"].items()}
     expected = {c: p / sum(powers.values()) for c, p in powers.items()}
     assert after["probability"] == pytest.approx(expected, abs=1e-4)
-    assert after["prediction"] == before["prediction"] == after["set"][0]
-    assert report.metrics["test/coverage_wanted"] == 0.8
-    assert report.metrics["val/nll"] < report.metrics["val/nll_before"]
+    assert after["prediction"] == before["prediction"] == after["prediction_set"][0]
+    assert report.metrics["test/target_coverage"] == 0.8
+    assert report.metrics["val/nll"] < report.metrics["val/nll_uncalibrated"]
 
 
 def test_numbers_are_torchmetrics_of_the_test_rows(model, data):
@@ -51,7 +51,10 @@ def test_numbers_are_torchmetrics_of_the_test_rows(model, data):
     with torch.inference_mode():
         logits = model.model(batch.inputs, batch.masks).predictions["target"].logits
     truth = batch.targets["target"]
-    for name, by in (("calibration_error_before", 1.0), ("calibration_error", report.metrics["test/temperature"])):
+    for name, by in (
+        ("calibration_error_uncalibrated", 1.0),
+        ("calibration_error", report.metrics["test/temperature"]),
+    ):
         expected = multiclass_calibration_error((logits / by).softmax(-1), truth, num_classes=3, n_bins=15)
         assert report.metrics[f"test/{name}"] == pytest.approx(float(expected), abs=1e-5)
     likelihood = torch.nn.functional.cross_entropy(logits.double() / report.metrics["test/temperature"], truth)

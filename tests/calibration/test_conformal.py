@@ -58,10 +58,13 @@ def test_coverage_is_what_chance_allows(kind, alpha):
         assert low <= round(part * m) <= high
         told, size = new.prediction_sets((limit,), head.decoding, {})
         if kind == "sets":
-            inside = [head.classes[t] in row["set"] for row, t in zip(told, target[n:].tolist())]
-            assert size.tolist() == [len(row["set"]) for row in told]
+            inside = [head.classes[t] in row["prediction_set"] for row, t in zip(told, target[n:].tolist())]
+            assert size.tolist() == [len(row["prediction_set"]) for row in told]
         else:
-            inside = [low <= t <= high for (low, high), t in zip((r["interval"] for r in told), target[n:].tolist())]
+            inside = [
+                low <= t <= high
+                for (low, high), t in zip((r["prediction_interval"] for r in told), target[n:].tolist())
+            ]
         assert sum(inside) == pytest.approx(part * m, abs=1)  # a truth on the edge, to the last digit
 
 

@@ -42,7 +42,7 @@ class Watch(Callback):
         self.seen, self.measured = [], []
 
     def on_train_epoch_start(self, trainer, task):
-        self.seen.append({"": task.fused_weight} | task.unimodal_weight)
+        self.seen.append({"": task.fused_weight} | task.unimodal_loss_weight)
         modes = [m.training for m in task.modules()]
         self.measured.append(measure(trainer, task))
         assert modes == [m.training for m in task.modules()]
@@ -50,7 +50,7 @@ class Watch(Callback):
 
 def test_losses_are_those_of_an_untroubled_pass():
     batch, watch = make_batch(unlabelled=(0, 5)), Watch()
-    task = build_task(build_model(), lr=0.0, unimodal_weight=0.5, modality_dropout=0.9)
+    task = build_task(build_model(), lr=0.0, unimodal_loss_weight=0.5, modality_dropout=0.9)
     fit(task, Data(batch, [5, 7]), callbacks=[watch])
     target, found = batch.targets["digit"], watch.measured[0]
     output = task.model(batch.inputs, batch.masks)
@@ -64,7 +64,7 @@ def test_losses_are_those_of_an_untroubled_pass():
 
 def test_a_shorter_epoch_shortens_no_validation():
     batch, watch = make_batch(), Watch()
-    task = build_task(build_model(), lr=0.0, unimodal_weight=0.5)
+    task = build_task(build_model(), lr=0.0, unimodal_loss_weight=0.5)
     fit(task, Data(batch, [5, 7]), callbacks=[watch], limit_train_batches=1)
     logits = task.model(batch.inputs, batch.masks).predictions["digit"].logits
     found, target = watch.measured[0][""], batch.targets["digit"]
@@ -75,16 +75,16 @@ def test_a_shorter_epoch_shortens_no_validation():
 
 def test_sets_the_weights_of_the_task():
     watch, blending = Watch(), GradientBlending(every_n_epochs=1)
-    task = build_task(build_model(), lr=0.3, unimodal_weight=1)
+    task = build_task(build_model(), lr=0.3, unimodal_loss_weight=1)
     fit(task, Data(make_batch(), [12]), callbacks=[watch, blending])
     assert watch.seen == [{"": 1.0, "left": 1, "right": 1}]
     assert sum(blending.weights.values()) == pytest.approx(1)
-    assert {"": task.fused_weight, **task.unimodal_weight} == blending.weights
+    assert {"": task.fused_weight, **task.unimodal_loss_weight} == blending.weights
     assert blending.before[""].train < watch.measured[0][""].train
     # one that goes on with its state does not measure anew at its beginning
     again, then = Watch(), GradientBlending(every_n_epochs=5)
     then.load_state_dict(blending.state_dict())
-    fit(build_task(build_model(), lr=0.3, unimodal_weight=1), Data(make_batch(), [12]), callbacks=[again, then])
+    fit(build_task(build_model(), lr=0.3, unimodal_loss_weight=1), Data(make_batch(), [12]), callbacks=[again, then])
     assert again.seen == [blending.weights]
     assert then.before == blending.before
 
@@ -93,7 +93,7 @@ def test_the_whole_models_weight_scales_its_gradient_alone():
     batch = make_batch()
     found = []
     for weight in (1.0, 0.25):
-        task = build_task(build_model(), unimodal_weight=0)
+        task = build_task(build_model(), unimodal_probes=True)
         task.fused_weight = weight
         sum(w * total / count for total, count, w in task.losses(batch).values()).backward()
         found.append({name: p.grad for name, p in task.model.named_parameters()})

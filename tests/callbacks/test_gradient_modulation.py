@@ -61,7 +61,7 @@ def moved(callbacks, lr=0.5, seed=0, sizes=(12,), **options):
     """By how much each parameter moves in a step of plain gradient descent."""
     start = {name: p.clone() for name, p in build_model().named_parameters()}
     batch = make_batch(unlabelled=(0, 5))
-    task = build_task(build_model(), lr=lr, unimodal_weight=0)
+    task = build_task(build_model(), lr=lr, unimodal_probes=True)
     task.seed = seed
     end = fit(task, Data(batch, sizes), callbacks=callbacks, **options)
     return {name: end[name] - start[name] for name in start}
@@ -73,7 +73,7 @@ def test_only_encoders_that_are_ahead_take_smaller_steps(sizes):
     plain = moved([], **options)
     slowed = moved([GradientModulation(alpha=0.4, noise=False)], **options)
     batch = make_batch(unlabelled=(0, 5))
-    fresh = build_task(build_model(), unimodal_weight=0)
+    fresh = build_task(build_model(), unimodal_probes=True)
     features = fresh.model.encode(batch.inputs, batch.masks)
     scores = []
     for name in ("left", "right"):
@@ -107,25 +107,25 @@ def test_works_from_epoch_to_epoch(first, last, works):
 
 
 def test_an_optimizer_that_undoes_a_constant_factor_is_warned_of():
-    task = build_task(build_model(), optimizer=torch.optim.AdamW, unimodal_weight=0)
+    task = build_task(build_model(), optimizer=torch.optim.AdamW, unimodal_probes=True)
     with pytest.warns(UserWarning, match="AdamW divides each gradient by its own size.*task/optimizer=sgd"):
         fit(task, Data(make_batch(), [12]), callbacks=[GradientModulation()])
 
 
 def test_what_it_needs_is_told():
     data = Data(make_batch(), [12])
-    with pytest.raises(ValueError, match="set task.unimodal_weight to a number, 0 will do: it is None"):
+    with pytest.raises(ValueError, match="set task.unimodal_probes=true: the inputs with heads are none"):
         fit(build_task(build_model()), data, callbacks=[GradientModulation()])
-    with pytest.raises(ValueError, match="it is {'left': 1}"):
-        fit(build_task(build_model(), unimodal_weight={"left": 1}), data, callbacks=[GradientModulation()])
+    with pytest.raises(ValueError, match="the inputs with heads are left"):
+        fit(build_task(build_model(), unimodal_loss_weight={"left": 1}), data, callbacks=[GradientModulation()])
     encoders = {"left": VisionConv(channels=1, widths=[4], depth=0, groups=2, pool="mean")}
     heads = {"size": RegressionHead(embed_dim=8, mean=0.0, std=1.0)}
     single = MultimodalModel(encoders, ConcatFusion(inputs=["left"], embed_dim=8), heads, embed_dim=8)
     with pytest.raises(ValueError, match="no head tells one"):
-        fit(build_task(single, unimodal_weight=0), data, callbacks=[GradientModulation()])
+        fit(build_task(single, unimodal_probes=True), data, callbacks=[GradientModulation()])
     single.heads = torch.nn.ModuleDict({"digit": build_model().heads["digit"]})
     with pytest.raises(ValueError, match="there is one encoder"):
-        fit(build_task(single, unimodal_weight=0), data, callbacks=[GradientModulation()])
+        fit(build_task(single, unimodal_probes=True), data, callbacks=[GradientModulation()])
     with pytest.raises(ValueError, match="gradient_modulation.alpha: got 0"):
         GradientModulation(alpha=0)
 
@@ -138,5 +138,5 @@ def test_every_step_counts_its_own_rows():
             rows.append({name: int(seen[1]) for name, seen in modulation.seen.items()})
 
     batch = make_batch(unlabelled=(0, 5))  # whose rows 0, 3, 6 and 9 have no right image
-    fit(build_task(build_model(), unimodal_weight=0), Data(batch, [5, 7]), callbacks=[Count(), modulation])
+    fit(build_task(build_model(), unimodal_probes=True), Data(batch, [5, 7]), callbacks=[Count(), modulation])
     assert rows == [{"left": 4, "right": 3}, {"left": 6, "right": 4}]

@@ -180,9 +180,11 @@ def test_what_is_known_of_its_confidence_comes_with_it(copy):
     told = {name: w / sum(weight.values()) for name, w in weight.items()}
     assert after["probability"] == pytest.approx(told, abs=1e-5)
     assert after["prediction"] == before["prediction"]
-    assert set(after["set"]) == {name for name, p in told.items() if 1 - p <= 0.7 or name == before["prediction"]}
+    assert set(after["prediction_set"]) == {
+        name for name, p in told.items() if 1 - p <= 0.7 or name == before["prediction"]
+    }
     change(copy, lambda c: c["calibration"]["target"].update(quantiles=[], alpha=None))
-    assert "set" not in mm.load(copy).predict(sample)["target"]
+    assert "prediction_set" not in mm.load(copy).predict(sample)["target"]
 
 
 def test_an_unknown_format_is_refused(copy):

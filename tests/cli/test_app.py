@@ -18,11 +18,11 @@ def test_resuming_remembers_what_is_not_given_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("outputs/a").mkdir(parents=True)
     Path("outputs/a/overrides.yaml").write_text(
-        "[run=a, seed=3, trainer.max_epochs=2, +x.y=1, ~callbacks.samples]", encoding="utf-8"
+        "[run=a, seed=3, trainer.max_epochs=2, +x.y=1, ~callbacks.prediction_table]", encoding="utf-8"
     )
-    again = ["run=a", "resume=true", "trainer.max_epochs=4", "+x.y=2", "~callbacks.samples"]
+    again = ["run=a", "resume=true", "trainer.max_epochs=4", "+x.y=2", "~callbacks.prediction_table"]
     assert load_overrides(again) == ["seed=3"]
-    assert load_overrides(again[:2]) == ["seed=3", "trainer.max_epochs=2", "+x.y=1", "~callbacks.samples"]
+    assert load_overrides(again[:2]) == ["seed=3", "trainer.max_epochs=2", "+x.y=1", "~callbacks.prediction_table"]
     assert load_overrides([*again, "hydra.run.dir=/somewhere"]) == []  # a child process
     Path("outputs/b c,d=e").mkdir()
     Path("outputs/b c,d=e/overrides.yaml").write_text("[seed=4]", encoding="utf-8")

@@ -85,10 +85,10 @@ def test_confidence_changes_and_nothing_else(mm, model, trained, rows):
     found = run.metrics
     assert "calibrated by 81 validation rows of rows.jsonl" in run.out
     assert found["val/rows"] == 73 and found["test/rows"] == 142  # some are unlabelled
-    assert found["val/nll"] < found["val/nll_before"]  # it is fitted to that
-    assert found["test/coverage_wanted"] == 0.8
+    assert found["val/nll"] < found["val/nll_uncalibrated"]  # it is fitted to that
+    assert found["test/target_coverage"] == 0.8
     assert abs(found["test/coverage"] - 0.8) < 0.12
-    assert 1 <= found["test/set_size"] <= 3
+    assert 1 <= found["test/mean_set_size"] <= 3
     assert {f.name for f in run.folder.iterdir()} >= {"test_reliability.png", "val_reliability.png", "metrics.json"}
 
     changed = config_of(model)
@@ -112,19 +112,21 @@ def test_confidence_changes_and_nothing_else(mm, model, trained, rows):
 
     after = [answer["target"] for answer in package.load(model).predict(texts)]
     for old, new in zip(before, after):
-        assert new["prediction"] == old["prediction"] == new["set"][0]
+        assert new["prediction"] == old["prediction"] == new["prediction_set"][0]
         powers = {c: p ** (1 / found["test/temperature"]) for c, p in old["probability"].items()}
         wanted = {c: p / sum(powers.values()) for c, p in powers.items()}
         assert new["probability"] == pytest.approx(wanted, abs=1e-4)
     again = mm("evaluate", f"checkpoint={model}", "datamodule=text", rows)
     assert again.metrics["test/accuracy"] == measured["test/accuracy"]
     assert again.metrics["test/calibration_error"] == pytest.approx(found["test/calibration_error"], abs=1e-5)
-    assert measured["test/calibration_error"] == pytest.approx(found["test/calibration_error_before"], abs=1e-5)
+    assert measured["test/calibration_error"] == pytest.approx(found["test/calibration_error_uncalibrated"], abs=1e-5)
     lines = pyarrow.parquet.read_table(again.folder / "predictions.parquet").to_pylist()
     told = [line for line in lines if line["target/truth"] is not None]
-    inside = sum(line["target/truth"] in line["target/set"] for line in told) / len(told)
+    inside = sum(line["target/truth"] in line["target/prediction_set"] for line in told) / len(told)
     assert inside == pytest.approx(found["test/coverage"])
-    assert sum(len(line["target/set"]) for line in told) / len(told) == pytest.approx(found["test/set_size"])
+    assert sum(len(line["target/prediction_set"]) for line in told) / len(told) == pytest.approx(
+        found["test/mean_set_size"]
+    )
 
 
 def test_a_second_time_is_as_the_first_and_sets_go_with_it(mm, model, rows):
@@ -135,7 +137,7 @@ def test_a_second_time_is_as_the_first_and_sets_go_with_it(mm, model, rows):
     assert set(second.metrics) == {k for k in first.metrics if "coverage" not in k and "set_size" not in k}
     assert second.metrics["test/temperature"] != first.metrics["test/temperature"]  # which half of the rows has fitted
     assert (model / "README.md").read_text().count("Calibration: ") == 1
-    assert "set" not in package.load(model).predict({"text": "it is odd"})["target"]
+    assert "prediction_set" not in package.load(model).predict({"text": "it is odd"})["target"]
 
 
 def test_several_heads_windows_and_what_is_not_labelled(mm, tmp_path, rows):
@@ -152,22 +154,22 @@ def test_several_heads_windows_and_what_is_not_labelled(mm, tmp_path, rows):
         fitted, out = int(found[f"val/{name}/rows"]), int((found[f"val/{name}/rows"] + 1) * 0.2)
         seen = int(found[f"test/{name}/rows"])
         assert found[f"test/{name}/coverage"] >= betabinom(seen, fitted + 1 - out, out).ppf(1e-4) / seen
-    assert found["test/tags/coverage_lowest"] <= found["test/tags/coverage"]
+    assert found["test/tags/min_class_coverage"] <= found["test/tags/coverage"]
     assert found["test/size/interval_size"] == pytest.approx(
         2 * config_of(model)["calibration"]["size"]["quantiles"][0]
     )
     for name in ("mood", "tags", "words"):
-        assert found[f"val/{name}/nll"] < found[f"val/{name}/nll_before"]
+        assert found[f"val/{name}/nll"] < found[f"val/{name}/nll_uncalibrated"]
         assert (run.folder / f"test_{name}_reliability.png").stat().st_size > 1000
     after = package.load(model).predict(text)
     assert {n: a["prediction"] for n, a in after.items()} == {n: a["prediction"] for n, a in before.items()}
-    low, high = after["size"]["interval"]
+    low, high = after["size"]["prediction_interval"]
     assert low < after["size"]["prediction"] < high
-    assert set(after["tags"]["set"]) == {"a", "b"}
+    assert set(after["tags"]["prediction_set"]) == {"a", "b"}
     logit = {t: [math.log(p / (1 - p)) for p in (x["tags"]["probability"]["a"],)] for t, x in ((0, before), (1, after))}
     assert logit[0][0] / logit[1][0] == pytest.approx(found["val/tags/temperature"], rel=1e-3)
     assert after["words"]["probability"] != before["words"]["probability"]
-    for tag, some in zip(after["words"]["tags"], after["words"]["set"], strict=True):
+    for tag, some in zip(after["words"]["tags"], after["words"]["prediction_set"], strict=True):
         assert tag in some and set(some) <= {"O", "B-x"}
 
 
@@ -255,7 +257,7 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
     assert run.status == 0, run.err
     assert "target: no sets: a Seq2SeqHead has no prediction sets" in run.out
     found, kept = run.metrics, config_of(model)["calibration"]["target"]
-    assert found["test/told"] == found["test/rows"] == 148
+    assert found["test/n_events"] == found["test/rows"] == 148
     assert kept == {
         "temperature": found["test/temperature"],
         "bias": found["test/bias"],
@@ -263,7 +265,7 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
         "alpha": None,
         "exact": True,
     }
-    assert found["val/nll"] < found["val/nll_before"] and found["test/nll"] < found["test/nll_before"]
+    assert found["val/nll"] < found["val/nll_uncalibrated"] and found["test/nll"] < found["test/nll_uncalibrated"]
     assert (run.folder / "test_reliability.png").stat().st_size > 1000
     after = [answer["target"] for answer in package.load(model).predict(texts)]
     for old, new in zip(before, after, strict=True):
@@ -280,7 +282,7 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
     right = torch.tensor([int(line["target/prediction"] == line["target/truth"]) for line in told])
     error = binary_calibration_error(said, right, n_bins=15)
     assert float(error) == pytest.approx(found["test/calibration_error"], abs=1e-4)
-    assert float(error) < found["test/calibration_error_before"]
+    assert float(error) < found["test/calibration_error_uncalibrated"]
     settings = model / "config.yaml"
     settings.write_text(settings.read_text().replace("exact: true", "exact: false"))
     with pytest.warns(UserWarning, match="calibration of 'target' is of an older version.* run mm calibrate again"):

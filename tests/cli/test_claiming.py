@@ -19,7 +19,7 @@ from mm.runs.folder import claim, reopen
 VERBS = {
     "train": [],
     "benchmark": [],
-    "find_batch": [],
+    "scale_batch": [],
     "evaluate": ["checkpoint=none", "datamodule.path=none.csv"],
     "predict": ["checkpoint=none", "datamodule.path=none.csv"],
     "embed": ["checkpoint=none", "datamodule.path=none.csv"],
@@ -249,7 +249,7 @@ def test_settings_that_a_finished_run_cannot_take_are_named(run, tmp_path):
     ask("seed=3", "task.optimizer.lr=0.1")  # as it was
     ask("trainer.max_epochs=40", "task.optimizer.lr=0.5")
     assert said == [True, True, False]
-    for typed in (["task.optimizer.lr=0.5"], ["task/optimizer=sgd"], ["~callbacks.samples"]):
+    for typed in (["task.optimizer.lr=0.5"], ["task/optimizer=sgd"], ["~callbacks.prediction_table"]):
         with pytest.raises(ValueError, match=r"the run in outputs/a is finished, and this would change nothing of it"):
             ask(*typed)
 

@@ -107,7 +107,10 @@ def test_zero_shot_is_the_closest_prompt(mm, trained, manifest):
         (["zero_shot.target=target", "prompts=digits"], "no class '0' in 'target'"),
         (["zero_shot.target=target", "zero_shot.combine=sum"], "mean, product"),
         (["robustness=default"], "predicts nothing"),
-        (["task.test_subsets=single"], "task.test_subsets: nothing reads it of a model that was trained to align"),
+        (
+            ["task.modality_subsets.test=single"],
+            "task.modality_subsets.test: nothing reads it of a model that was trained to align",
+        ),
     ],
 )
 def test_mistakes_of_evaluate(mm, trained, manifest, args, said):
@@ -132,7 +135,7 @@ def test_it_predicts_nothing(mm, trained, manifest):
         (["+model/heads@model.heads.target=classification"], "Contrastive reads no head"),
         (["task.label=colour"], "task.label: got 'colour'"),
         (["task.chunk_size=0"], "task.chunk_size"),
-        (["task.loss.same_label=drop"], "exclude, positive"),
+        (["task.loss.same_label_pairs=drop"], "exclude, positive"),
         (["task/loss=siglp"], "siglip"),
         (["task.zero_shot.target=target", "task.zero_shot.templates=[]"], "zero_shot.templates"),
         (["task.zero_shot.target=colour"], "zero_shot.target"),
@@ -163,9 +166,9 @@ def test_every_loss_trains_in_chunks_without_targets_and_resumes(mm, manifest, l
 def test_a_loss_of_all_inputs_at_once_says_how_prompts_go_with_it(mm, manifest):
     args = [*ALIGNED, f"datamodule.path={manifest}", "task/loss=symile", "trainer.max_epochs=1", "task.label=target"]
     args += ["task.zero_shot.target=target", "prompts@task.zero_shot=photo"]
-    with pytest.warns(UserWarning, match="zero_shot.combine=joint is what goes with it"):
+    with pytest.warns(UserWarning, match="zero_shot.combine=mip is what goes with it"):
         mm("train", *args, "run=mean")
-    joint = mm("train", *args, "task.zero_shot.combine=joint", "run=joint")
+    joint = mm("train", *args, "task.zero_shot.combine=mip", "run=joint")
     assert joint.status == 0, joint.err
     assert 0 <= joint.metrics["test[vision+audio]/zero_shot_accuracy"] <= 1
 

@@ -71,7 +71,7 @@ def test_learns_tells_and_serves(mm, rows):
     answers = loaded.predict([{"vision": str(rows.parent / line["photo"])} for line in lines])
     right = []
     for line, answer in zip(lines, answers):
-        told, truth = [*answer["target"]["prediction"], *answer["target"]["faint"]], json.loads(line["boxes"])
+        told, truth = [*answer["target"]["prediction"], *answer["target"]["low_confidence"]], json.loads(line["boxes"])
         assert all(0 <= x <= limit for one in told for x, limit in zip(one["box"], (WIDTH, HEIGHT) * 2))
         best = told[: len(truth)]
         overlap = box_iou(*(tensor([one["box"] for one in found]).view(-1, 4) for found in (truth, best)))
@@ -81,7 +81,7 @@ def test_learns_tells_and_serves(mm, rows):
     said = mm("predict", "checkpoint=outputs/boxes/model", *args[-2:-1], "datamodule=vision", *COLUMNS[:1])
     assert said.status == 0, said.err
     table = pyarrow.parquet.read_table(said.folder / "predictions.parquet").to_pylist()
-    told = [*table[0][NAME], *table[0]["target/faint"]]
+    told = [*table[0][NAME], *table[0]["target/low_confidence"]]
     assert {"label", "box", "score"} == set(told[0])
     measured = mm("evaluate", "checkpoint=outputs/boxes/model", *args[-2:-1], "datamodule=vision", *COLUMNS)
     assert measured.status == 0, measured.err
@@ -151,7 +151,7 @@ def test_a_voc_folder_and_a_box_without_area(mm, tmp_path):
             "the augmentation RandomRotation turns, shears or bends the picture",
         ),
         (["datamodule.columns.target=photo"], "which is no JSON"),
-        (["task.unimodal_weight=0"], "predicts something of each token of 'vision'"),
+        (["task.unimodal_probes=true"], "predicts something of each token of 'vision'"),
     ],
 )
 def test_mistakes(mm, rows, args, said):

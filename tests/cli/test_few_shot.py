@@ -42,7 +42,11 @@ def test_encoders_of_a_model_with_other_heads(mm, trained, manifest):
     folder, args = trained
     asked = [*args, "datamodule.columns.target=colour", "few_shot.target=target", "few_shot.shots=[1,1000]"]
     run = mm(
-        *asked, "few_shot.draws=3", "linear_probe=target", "zero_shot.target=target", "zero_shot.templates=['it is {}']"
+        *asked,
+        "few_shot.num_trials=3",
+        "linear_probe=target",
+        "zero_shot.target=target",
+        "zero_shot.templates=['it is {}']",
     )
     assert run.status == 0, run.err
     found = run.metrics
@@ -62,7 +66,7 @@ def test_encoders_of_a_model_with_other_heads(mm, trained, manifest):
     assert found["test[text]/zero_shot_accuracy"] == pytest.approx(float(wanted))
     assert "test[vision]/zero_shot_accuracy" not in found  # nothing has aligned it with texts
     assert "test/accuracy" not in found
-    again, other = mm(*asked, "few_shot.draws=3"), mm(*asked, "few_shot.draws=3", "seed=1")
+    again, other = mm(*asked, "few_shot.num_trials=3"), mm(*asked, "few_shot.num_trials=3", "seed=1")
     shots = [{n: x for n, x in one.metrics.items() if "few_shot" in n} for one in (run, again, other)]
     assert shots[0] == shots[1] != shots[2]
 
@@ -79,7 +83,10 @@ def test_mistakes(mm, trained):
     for args, said in (
         (["few_shot.target=colour"], "no column for the target 'colour'"),
         (["few_shot.target=target", "few_shot.shots=[0]"], "few_shot.shots: got [0], wanted whole numbers above 0"),
-        (["few_shot.target=target", "few_shot.draws=0"], "few_shot.draws: got 0, wanted whole numbers above 0"),
+        (
+            ["few_shot.target=target", "few_shot.num_trials=0"],
+            "few_shot.num_trials: got 0, wanted whole numbers above 0",
+        ),
         (["few_shot.target=target", "robustness=default"], "robustness measures heads"),
         (["few_shot.shot=3"], "few_shot.shot"),
     ):

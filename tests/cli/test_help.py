@@ -30,7 +30,7 @@ def test_a_key_has_its_value_its_type_and_a_sentence(text):
     )
     assert row(text, "task.optimizer.lr") == "task.optimizer.lr=1e-3 [float]"
     assert "[int | None]" in row(text, "model.fusion.hidden_dim")  # by the class
-    assert "test_subsets" in text and "every one of up to 4 inputs" in row(text, "task.test_subsets")
+    assert "modality_subsets" in text and "every one of up to 4 inputs" in row(text, "task.modality_subsets.test")
 
 
 def test_keys_are_grouped_by_the_chosen_options_and_none_comes_twice(text):

@@ -26,13 +26,13 @@ def texts(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("task", ["masked_language", "causal_language"])
+@pytest.mark.parametrize("task", ["masked_lm", "causal_lm"])
 def test_learns_and_is_a_beginning(mm, texts, task):
     how = [*ARGS, *SMALL, *WORDS, f"task={task}", f"datamodule.path={texts / 'lines.txt'}"]
-    causal = f"model.encoders.text.causal={str(task == 'causal_language').lower()}"
+    causal = f"model.encoders.text.causal={str(task == 'causal_lm').lower()}"
     how += [causal]
-    if task == "masked_language":
-        how += ["task.objectives.masked_language.whole_words=true"]
+    if task == "masked_lm":
+        how += ["task.objectives.masked_lm.whole_words=true"]
     first = mm("train", *how, "run=one", "trainer.max_epochs=1")
     assert first.status == 0, first.err
     run = mm("train", *how, "run=pre", "trainer.max_epochs=25")
@@ -46,16 +46,14 @@ def test_learns_and_is_a_beginning(mm, texts, task):
 
 
 def test_a_folder_of_documents_by_bytes(mm, texts):
-    run = mm(
-        "train", *ARGS, *SMALL, "task=masked_language", f"datamodule.path={texts}/documents", "trainer.max_epochs=1"
-    )
+    run = mm("train", *ARGS, *SMALL, "task=masked_lm", f"datamodule.path={texts}/documents", "trainer.max_epochs=1")
     assert run.status == 0, run.err
     assert "documents: train 32, val 4, test 4 rows" in run.out
 
 
 def test_several_at_once(mm):
     """The embedded digits: words hidden and pictures hidden, and both brought together, each with its own weight."""
-    several = ["task=pretraining", "+task/objectives@task.objectives.words=masked_language"]
+    several = ["task=pretraining", "+task/objectives@task.objectives.words=masked_lm"]
     several += ["+task/objectives@task.objectives.blocks=masked_patch", "task.objectives.blocks.patch=2"]
     several += ["+task/objectives@task.objectives.pair=contrastive", "task.objectives.pair.weight=0.25"]
     several += ["task.objectives.words.weight=0.5", "datamodule.inputs=[text,vision]", "trainer.max_epochs=1"]
@@ -77,16 +75,16 @@ def test_several_at_once(mm):
         (["task=pretraining"], "task.objectives: got none; add one, as +task/objectives@"),
         (["task=masked_patch"], "masked_patch learns of vision, but there is only text"),
         (
-            ["task=causal_language"],
-            "causal_language tells the next token, but the encoder of 'text' sees those to come",
+            ["task=causal_lm"],
+            "causal_lm tells the next token, but the encoder of 'text' sees those to come",
         ),
         (
-            ["task=masked_language", "model/encoders/text=hashed_ngrams"],
+            ["task=masked_lm", "model/encoders/text=hashed_ngrams"],
             "TextHashedNgrams of 'text' has no table of them",
         ),
-        (["task=masked_language", "task.objectives.masked_language.ratio=15"], "got ratio=15, wanted one in 0..1"),
-        (["task=masked_langage"], "masked_language"),
-        (["task=masked_language", "task.freeze=['^encoders']"], "frozen"),
+        (["task=masked_lm", "task.objectives.masked_lm.ratio=15"], "got ratio=15, wanted one in 0..1"),
+        (["task=masked_langage"], "masked_lm"),
+        (["task=masked_lm", "task.freeze=['^encoders']"], "frozen"),
     ],
 )
 def test_mistakes(mm, texts, args, said):

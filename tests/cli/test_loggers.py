@@ -90,8 +90,8 @@ def test_an_offline_run_holds_everything(mm, manifest, monkeypatch):
         f"datamodule.path={manifest}",
         "run=watched",
         "trainer.max_epochs=2",
-        "task.val_subsets=true",
-        "callbacks.samples.rows=5",
+        "task.modality_subsets.val=auto",
+        "callbacks.prediction_table.rows=5",
         "logger=[csv,tensorboard,wandb]",
         "logger.wandb.group=colours",
         "logger.wandb.job_type=trial",
@@ -169,7 +169,7 @@ def test_a_sweep_is_a_group_of_runs(mm, manifest):
     wandb.init(mode="offline", dir=".")  # as a job that failed leaves it
     ran = mm(
         *("train", "-m", *SMALL, f"datamodule.path={manifest}", "run=sweep", "seed=0,1", "trainer.max_epochs=1"),
-        *("logger=wandb", "~callbacks.samples"),
+        *("logger=wandb", "~callbacks.prediction_table"),
     )
     assert ran.status == 0, ran.err
     assert wandb.run is None

@@ -52,7 +52,7 @@ def test_another_choice_of_callbacks_keeps_checkpoints_and_resuming(mm, manifest
     again = mm("train", "run=stop", "resume=true", "trainer.max_epochs=2")
     assert again.status == 0, again.err
     assert again.metrics["train/epochs"] == 2
-    bare = ["~callbacks.checkpoint", "~callbacks.resumable"]
+    bare = ["~callbacks.checkpoint", "~callbacks.periodic_checkpoint"]
     run = mm("train", *SMALL, data, "run=bare", "trainer.max_epochs=1", "callbacks=[early_stopping,default]", *bare)
     assert run.status == 0, run.err
     assert not (run.folder / "checkpoints").exists()
@@ -62,7 +62,7 @@ def test_best_checkpoints_go_by_the_monitored_metric(mm, manifest):
     run = mm(
         "train", *SMALL, f"datamodule.path={manifest}", "run=best", "trainer.max_epochs=3",
         "monitor.metric=val/accuracy", "monitor.mode=max", "callbacks.checkpoint.save_top_k=2",
-        "trainer.log_every_n_steps=1", "task.val_subsets=true", "task.modality_dropout=0.3",
+        "trainer.log_every_n_steps=1", "task.modality_subsets.val=auto", "task.modality_dropout=0.3",
     )  # fmt: skip
     assert run.status == 0, run.err
     assert len(list((run.folder / "checkpoints").glob("best-*.ckpt"))) == 2
@@ -128,7 +128,7 @@ def test_without_checkpoints_the_last_weights_are_tested(mm, manifest):
         *SMALL,
         f"datamodule.path={manifest}",
         "~callbacks.checkpoint",
-        "~callbacks.resumable",
+        "~callbacks.periodic_checkpoint",
         "trainer.max_epochs=1",
         "run=none",
     )

@@ -8,7 +8,8 @@ from mm.runs.folder import override_key
 
 
 @pytest.mark.parametrize(
-    "word", ["seed=1", "+x.y=[a,b]", "~callbacks.samples", "model/fusion=gated", "+a/b@c.d=e", "++run='a=b'", "--cfg"]
+    "word",
+    ["seed=1", "+x.y=[a,b]", "~callbacks.prediction_table", "model/fusion=gated", "+a/b@c.d=e", "++run='a=b'", "--cfg"],
 )
 def test_a_key_needs_no_grammar(word):
     assert override_key(word) == parse(word)[0]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from mm.callbacks.resumable import WholeFileIO
+from mm.callbacks.periodic_checkpoint import WholeFileIO
 from mm.cli._mistakes import explain
 from mm.cli._refusals import explain_refusal, place_of, refusals_explained
 from mm.files import free_bytes, refusal, whole, write_json

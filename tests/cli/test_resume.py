@@ -71,8 +71,8 @@ def test_stopped_and_resumed_equals_left_alone(mm, manifest, tmp_path):
     assert curve(folders[0]) == curve(folders[1])
     assert same_weights(*folders)
     metrics = [json.loads((f / "metrics.json").read_text()) for f in folders]
-    assert {n: x for n, x in metrics[0].items() if "seconds" not in n} == {
-        n: x for n, x in metrics[1].items() if "seconds" not in n
+    assert {n: x for n, x in metrics[0].items() if "duration_s" not in n} == {
+        n: x for n, x in metrics[1].items() if "duration_s" not in n
     }
 
 
@@ -192,7 +192,7 @@ def test_a_torn_checkpoint_is_recognised_and_the_one_before_it_used(mm, manifest
     args = [*SMALL, f"datamodule.path={manifest}"]
     whole = mm("train", *args, "run=whole")
     assert whole.status == 0, whole.err
-    mm("train", *args, "run=cut", "callbacks.resumable.steps=2", *kill(7, "SIGTERM"))
+    mm("train", *args, "run=cut", "callbacks.periodic_checkpoint.steps=2", *kill(7, "SIGTERM"))
     kept = sorted((tmp_path / "outputs/cut/checkpoints").glob("last-*.ckpt"))
     assert [p.name for p in kept] == ["last-000000006.ckpt", "last-000000007.ckpt"]
     data = bytearray(kept[1].read_bytes())
@@ -218,8 +218,13 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_one_message_and_leaves_a_checkpoint(mm, manifest, small_disk):
-    args = [*SMALL, f"datamodule.path={manifest}", f"paths.outputs={small_disk}", "callbacks.resumable.keep=100"]
-    run = mm("train", *args, "run=full", "callbacks.resumable.steps=1")
+    args = [
+        *SMALL,
+        f"datamodule.path={manifest}",
+        f"paths.outputs={small_disk}",
+        "callbacks.periodic_checkpoint.keep=100",
+    ]
+    run = mm("train", *args, "run=full", "callbacks.periodic_checkpoint.steps=1")
     assert run.status == 2
     assert "mm: No space left on device: " in run.err
     assert "MB are free); make room and go on with: mm train run=full " in run.err
@@ -227,8 +232,8 @@ def test_a_full_disk_is_one_message_and_leaves_a_checkpoint(mm, manifest, small_
     assert not list(small_disk.rglob("*.part"))
     for path in sorted((small_disk / "full/checkpoints").glob("last-*.ckpt"))[:-2]:
         path.unlink()
-    again = ["run=full", "resume=true", f"paths.outputs={small_disk}", "callbacks.resumable.keep=1"]
-    done = mm("train", *again, "callbacks.resumable.steps=null")
+    again = ["run=full", "resume=true", f"paths.outputs={small_disk}", "callbacks.periodic_checkpoint.keep=1"]
+    done = mm("train", *again, "callbacks.periodic_checkpoint.steps=null")
     assert done.status == 0, done.err
 
 
@@ -262,7 +267,7 @@ def lives(args: list[str], folder: Path, count: int, rng: random.Random) -> int:
 @pytest.mark.slow
 def test_killed_twenty_times_ends_with_the_weights_of_one_left_alone(mm_process, manifest, tmp_path):
     args = [*SMALL, *EVERYTHING, f"datamodule.path={manifest}", "trainer.max_epochs=60", "datamodule.num_workers=2"]
-    args += ["callbacks.resumable.steps=5", "trainer.accumulate_grad_batches=1"]
+    args += ["callbacks.periodic_checkpoint.steps=5", "trainer.accumulate_grad_batches=1"]
     whole = mm_process("train", *args, "run=whole")
     assert whole.returncode == 0, whole.stderr
     assert lives(args, tmp_path, 20, random.Random(0)) == 20
@@ -274,7 +279,7 @@ def test_killed_twenty_times_ends_with_the_weights_of_one_left_alone(mm_process,
 
 @pytest.mark.slow
 def test_two_processes_resume_exactly(mm_process, manifest, tmp_path):
-    args = [*SMALL, *EVERYTHING, *TWO, f"datamodule.path={manifest}", "callbacks.resumable.steps=1"]
+    args = [*SMALL, *EVERYTHING, *TWO, f"datamodule.path={manifest}", "callbacks.periodic_checkpoint.steps=1"]
     tests = {"PYTHONPATH": str(ROOT / "tests")}
     whole = mm_process("train", *args, "run=whole")
     assert whole.returncode == 0, whole.stderr
@@ -293,7 +298,13 @@ def test_two_processes_resume_exactly(mm_process, manifest, tmp_path):
 def test_another_number_of_processes_trains_every_row_of_the_epoch_once(mm_process, manifest, tmp_path, first, then):
     tests = {"PYTHONPATH": str(ROOT / "tests")}
     record = ["+callbacks.record._target_=planted.Record", f"+callbacks.record.folder={tmp_path / 'rows'}"]
-    args = [*SMALL, *record, f"datamodule.path={manifest}", "trainer.max_epochs=2", "callbacks.resumable.steps=1"]
+    args = [
+        *SMALL,
+        *record,
+        f"datamodule.path={manifest}",
+        "trainer.max_epochs=2",
+        "callbacks.periodic_checkpoint.steps=1",
+    ]
     cut = mm_process("train", *args, *first, "run=cut", *kill(3, "SIGTERM"), **tests)
     assert cut.returncode == 143, cut.stderr
     then = [a for a in then if a != "trainer=ddp"] + ["trainer.strategy=ddp"]

@@ -81,13 +81,15 @@ def test_every_input_and_corruption(evaluate, model, tmp_path):
         assert min(picture.size) > 300
     assert not list((tmp_path / ".cache").glob("robustness-*"))
     chance = ("typos", "gaussian_noise", "dropout", "missing")
-    again = evaluate("robustness.severities=[0,0.5,1]", f"robustness.only=[{','.join(chance)}]")
+    again = evaluate("robustness.severities=[0,0.5,1]", f"robustness.corruptions=[{','.join(chance)}]")
     assert lines(again.folder) == [line for line in found if line["corruption"] in chance]
 
 
 def test_harm_grows_to_what_a_black_picture_leaves(evaluate):
     run = evaluate(
-        "datamodule.inputs=[vision]", "robustness.only=[occlusion]", "robustness.corruptions.vision.occlusion.part=1"
+        "datamodule.inputs=[vision]",
+        "robustness.corruptions=[occlusion]",
+        "robustness.available.vision.occlusion.fraction=1",
     )
     assert run.status == 0, run.err
     values = curve(run.folder, "vision", "occlusion")
@@ -100,7 +102,7 @@ def test_harm_grows_to_what_a_black_picture_leaves(evaluate):
 def test_against_a_baseline_on_some_rows(evaluate, model, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(model, other)
-    few = ["robustness.severities=[0,0.4,1]", "robustness.rows=20", "robustness.only=[occlusion,missing]"]
+    few = ["robustness.severities=[0,0.4,1]", "robustness.rows=20", "robustness.corruptions=[occlusion,missing]"]
     run = evaluate(*few, f"robustness.baseline={other}")
     assert run.status == 0, run.err
     assert "20 rows" in run.out
@@ -113,7 +115,7 @@ def test_against_a_baseline_on_some_rows(evaluate, model, tmp_path):
 
 def test_a_picture_of_sound_is_corrupted_as_a_picture():
     config: Any = OmegaConf.load(Path(conf.__path__[0]) / "robustness/default.yaml")
-    settings = RobustnessSettings(corruptions=config.corruptions)
+    settings = RobustnessSettings(available=config.available)
     inputs = {"audio": InputData(modality="vision"), "text": InputData(modality="text")}
     spec = DataSpec(inputs=inputs, targets={})
     loaded: Any = SimpleNamespace(transforms=dict.fromkeys(inputs), model=SimpleNamespace(heads={}))
@@ -124,14 +126,20 @@ def test_a_picture_of_sound_is_corrupted_as_a_picture():
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["robustness.only=[jpg]"], "robustness.only: got 'jpg', wanted some of typos, .*; did you mean 'jpeg'?"),
-        (["robustness.only=[typos]", "datamodule.inputs=[vision]"], "typos can't happen to 'vision' (vision)"),
-        (["robustness.only=[missing]", "datamodule.inputs=[vision]"], "missing can't happen to 'vision' (vision)"),
+        (
+            ["robustness.corruptions=[jpg]"],
+            "robustness.corruptions: got 'jpg', wanted some of typos, .*; did you mean 'jpeg'?",
+        ),
+        (["robustness.corruptions=[typos]", "datamodule.inputs=[vision]"], "typos can't happen to 'vision' (vision)"),
+        (
+            ["robustness.corruptions=[missing]", "datamodule.inputs=[vision]"],
+            "missing can't happen to 'vision' (vision)",
+        ),
         (["robustness.severities=[0.1,0.5]"], "robustness.severities: got [0.1, 0.5], wanted 0 and others up to 1"),
         (["robustness.severities=0.5"], "robustness.severities: got 0.5, wanted a list, such as [0"),
         (["robustness.severities=[0,1,0.5]"], "robustness.severities: got [0, 1, 0.5]"),
         (["robustness.severities=[0,x]"], "robustness.severities: got [0, 'x']"),
-        (["robustness.only=jpeg"], "robustness.only: got jpeg, wanted a list such as [jpeg]"),
+        (["robustness.corruptions=jpeg"], "robustness.corruptions: got jpeg, wanted a list such as [jpeg]"),
         (["robustness.rows=0"], "robustness.rows: got 0, wanted a number of rows"),
         (["robustness.baseline=nowhere"], "no model directory at nowhere"),
         (
@@ -139,8 +147,8 @@ def test_a_picture_of_sound_is_corrupted_as_a_picture():
             "ONE reads text (text), vision (vision), audio (vision), but the model text (text), .*audio (audio)",
         ),
         (["robustness.baseline=TWO"], "TWO does not predict 'target' with the model's classes"),
-        (["robustness.corruptions.vision.jpeg.quality=x"], "quality: got 'x', wanted a whole number"),
-        (["robustness.corruptions.text.typos.part=2"], "Typos: got part=2, wanted a number in 0..1"),
+        (["robustness.available.vision.jpeg.quality=x"], "quality: got 'x', wanted a whole number"),
+        (["robustness.available.text.typos.fraction=2"], "Typos: got fraction=2, wanted a number in 0..1"),
         (["robustness=all"], "robustness=all: there is no such option, only default"),
     ],
 )

@@ -187,7 +187,7 @@ def test_a_second_query_imports_no_more_than_it_needs(trained):
 
 def test_an_aligned_model_finds_pictures_by_words(mm, manifest):
     shutil.copytree(manifest.parent, ".", dirs_exist_ok=True)
-    task = ["task=contrastive", "task.label=target", "task.loss.same_label=positive", "task.optimizer.lr=0.01"]
+    task = ["task=contrastive", "task.label=target", "task.loss.same_label_pairs=positive", "task.optimizer.lr=0.01"]
     data = ["datamodule.path=rows.csv", "datamodule.batch_size=12"]
     run = mm("train", *COLUMNS, *TINY, *task, *data, "trainer.max_epochs=12", "run=t")
     assert run.status == 0, run.err

@@ -44,7 +44,7 @@ def test_each_learns_and_is_measured_under_its_name(mm):
     assert [one["type"] for one in answer["tags"]["prediction"]] == ["digit"] * len(answer["tags"]["prediction"])
 
     targets = f"+datamodule.targets={{{', '.join(f'{head}: {head}' for head in MEASURED)}}}"
-    noisy = ["robustness=default", "robustness.only=[missing,occlusion]", "robustness.severities=[0,1]"]
+    noisy = ["robustness=default", "robustness.corruptions=[missing,occlusion]", "robustness.severities=[0,1]"]
     again = mm(
         "evaluate", f"checkpoint={run.folder}/model", "datamodule=digits", "datamodule.sound=another", targets, *noisy
     )

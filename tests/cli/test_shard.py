@@ -35,7 +35,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def figures(folder: Path) -> dict[str, float]:
     found = json.loads((folder / "metrics.json").read_text())
-    return {name: x for name, x in found.items() if "seconds" not in name}
+    return {name: x for name, x in found.items() if "duration_s" not in name}
 
 
 def test_training_on_shards_is_training_on_the_file(mm, manifest, shards, tmp_path):
@@ -111,7 +111,7 @@ def test_stopped_and_resumed_in_another_number_of_processes(mm, mm_process, mani
     log = tmp_path / "seen"
     watch = ["+callbacks.seen._target_=planted.Record", f"+callbacks.seen.folder={log}"]
     stop = [
-        "callbacks.resumable.steps=1",
+        "callbacks.periodic_checkpoint.steps=1",
         "+callbacks.kill._target_=planted.Kill",
         "+callbacks.kill.step=3",
         "+callbacks.kill.how=SIGTERM",

@@ -72,7 +72,7 @@ def test_a_table_of_questions(mm, tmp_path):
     fine = mm("train", *args, "datamodule.on_error=drop", "run=fine")
     assert fine.status == 0, fine.err
     assert fine.metrics["data/faulty_rows"] == 1
-    probes = mm("train", *args, "task.unimodal_weight=0", "run=probes")
+    probes = mm("train", *args, "task.unimodal_probes=true", "run=probes")
     assert "predicts something of each token of 'text'" in probes.err
 
 
@@ -108,7 +108,7 @@ def test_corrupted_words_are_no_words_to_tell_of(mm, squad):
     given = ["checkpoint=outputs/a/model", "datamodule=text", f"datamodule.path={squad}", "robustness=default"]
     refused = mm("evaluate", *given)
     assert refused.status == 2
-    assert "leave them out with robustness.only" in refused.err
+    assert "leave them out with robustness.corruptions" in refused.err
 
 
 def test_shards_refuse_pairs(mm, squad):

@@ -69,7 +69,7 @@ def test_learns_tells_and_serves(mm, rows, tmp_path):
     assert "tabular: 1 rows name what the training rows do not have" in measured.out
     assert measured.metrics["test[tabular]/rows"] == 1
     study = mm("evaluate", *given[:2], f"datamodule.path={rows}", "robustness=default", "robustness.severities=[0,1]",
-               "robustness.only=[missing]")  # fmt: skip
+               "robustness.corruptions=[missing]")  # fmt: skip
     assert study.status == 0, study.err
     assert "missing" in study.out
     looked = mm("diagnose", "run=a")

@@ -18,7 +18,7 @@ def teacher(mm, manifest) -> Path:
 
 def test_a_student_comes_nearer_to_its_teacher(mm, manifest, teacher, tmp_path):
     args = [*BASE, f"datamodule.path={manifest}", "trainer.log_every_n_steps=1", "trainer.max_epochs=3"]
-    run = mm("train", *args, f"task.teachers={{audio: {teacher}}}", "run=student")
+    run = mm("train", *args, f"task.distillation.teachers={{audio: {teacher}}}", "run=student")
     assert run.status == 0, run.err
     lines = (tmp_path / "outputs/student/csv/version_0/metrics.csv").read_text().splitlines()
     place = lines[0].split(",").index("train[audio]/teacher_loss")
@@ -31,16 +31,22 @@ def test_a_student_comes_nearer_to_its_teacher(mm, manifest, teacher, tmp_path):
 def test_what_does_not_fit_is_told(mm, manifest, teacher):
     args = [*BASE, f"datamodule.path={manifest}", "run=student"]
     for more, told in (
-        ([f"task.teachers={{adio: {teacher}}}"], "task.teachers: there is no input 'adio', only text, vision, audio"),
-        ([f"task.teachers={{text: {teacher}}}"], "reads audio, not text"),
-        (["task.teachers={text: nowhere}"], "no model directory at nowhere"),
-        ([f"task.teachers={{audio: {teacher}}}", "model.embed_dim=8"], "its model.embed_dim is 16, this model's is 8"),
         (
-            [f"task.teachers={{audio: {teacher}}}", "datamodule.transforms.audio.sample_rate=4000"],
-            "task.teachers.audio: it was trained with sample_rate=8000, this run reads audio with 4000",
+            [f"task.distillation.teachers={{adio: {teacher}}}"],
+            "task.distillation.teachers: there is no input 'adio', only text, vision, audio",
+        ),
+        ([f"task.distillation.teachers={{text: {teacher}}}"], "reads audio, not text"),
+        (["task.distillation.teachers={text: nowhere}"], "no model directory at nowhere"),
+        (
+            [f"task.distillation.teachers={{audio: {teacher}}}", "model.embed_dim=8"],
+            "its model.embed_dim is 16, this model's is 8",
         ),
         (
-            [f"task.teachers={{audio: {teacher}}}", "task.freeze=[encoders.audio]"],
+            [f"task.distillation.teachers={{audio: {teacher}}}", "datamodule.transforms.audio.sample_rate=4000"],
+            "task.distillation.teachers.audio: it was trained with sample_rate=8000, this run reads audio with 4000",
+        ),
+        (
+            [f"task.distillation.teachers={{audio: {teacher}}}", "task.freeze=[encoders.audio]"],
             "the encoder that it teaches is frozen and computed once",
         ),
     ):

@@ -36,7 +36,7 @@ def test_learns_tells_and_serves(mm, rows):
     args = [*ARGS, ANCHOR, f"datamodule.path={rows}", "task.optimizer.lr=0.01", "trainer.max_epochs=12", "run=tags"]
     run = mm("train", *args)
     assert run.status == 0, run.err
-    assert run.metrics["test/f1"] == run.metrics["test/word_accuracy"] == run.metrics["test/f1/place"] == 1
+    assert run.metrics["test/f1"] == run.metrics["test/token_accuracy"] == run.metrics["test/f1/place"] == 1
     assert (run.folder / "test_entities.png").exists()
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["datamodule"]["transforms"]["text"][
         "return_offsets"

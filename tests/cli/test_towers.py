@@ -94,8 +94,8 @@ def test_a_head_on_both_towers(mm, films):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["task.label=null"], "task.loss.popularity counts items by their label: set task.label"),
-        (["task.label=null", "task.loss.popularity=false"], "task.retrieval counts items by their label"),
+        (["task.label=null"], "task.loss.logq_correction counts items by their label: set task.label"),
+        (["task.label=null", "task.loss.logq_correction=false"], "task.retrieval counts items by their label"),
         (["task.group=usr"], "task.group: got 'usr', the data has item, user; did you mean 'user'"),
         (["model.fusion.combine=mlp"], "compares towers before they are combined"),
         (["model.fusion.towers.item.inputs=[item,genres]"], "the input 'title' is in 0 of user, item"),

@@ -47,7 +47,7 @@ def test_vectors_are_the_encoder_s_own_in_batches_of_any_size(model, data):
 
 
 def test_probes_are_scikit_learn_s(model, data):
-    probes = Probes(linear_probe="target", few_shot=FewShot(target="target", shots=[1, 1000], draws=2))
+    probes = Probes(linear_probe="target", few_shot=FewShot(target="target", shots=[1, 1000], num_trials=2))
     report = probe(model, data, probes, device="cpu")
     for name in ("text", "title"):
         (x, label), (unseen, truth) = (encode(model, data, split, name) for split in ("train", "test"))
@@ -66,7 +66,9 @@ def test_probes_are_scikit_learn_s(model, data):
 
 
 def test_prompts_are_compared_with_what_the_encoder_gives(model, data):
-    prompts = ClassPrompts(target="target", templates=["it is {}"], names={"up": "good", "down": "bad", "side": "odd"})
+    prompts = ClassPrompts(
+        target="target", templates=["it is {}"], class_names={"up": "good", "down": "bad", "side": "odd"}
+    )
     report = probe(model, data, Probes(zero_shot=prompts), device="cpu")
     vectors, truth = encode(model, data, "test", "text")
     classes = []
@@ -84,12 +86,12 @@ def test_mistakes_are_named(model, data, caplog):
     for probes, message in (
         (Probes(linear_probe="moods"), "linear_probe: got 'moods', the data has target"),
         (Probes(few_shot=FewShot(target="target", shots=[0])), r"few_shot.shots: got \[0\], wanted whole numbers"),
-        (Probes(few_shot=FewShot(target="target", draws=0)), "few_shot.draws: got 0, wanted whole numbers"),
+        (Probes(few_shot=FewShot(target="target", num_trials=0)), "few_shot.num_trials: got 0, wanted whole numbers"),
         (Probes(zero_shot=ClassPrompts(target="target", templates=["it is"])), "wanted one {} where the class stands"),
-        (Probes(zero_shot=ClassPrompts(target="target", names={"x": "y"})), "no class 'x' in 'target'"),
+        (Probes(zero_shot=ClassPrompts(target="target", class_names={"x": "y"})), "no class 'x' in 'target'"),
     ):
         with pytest.raises(ValueError, match=message):
             probe(model, data, probes, device="cpu")
     with caplog.at_level("INFO", "mm"):
-        probe(model, data, Probes(few_shot=FewShot(target="target", shots=[999], draws=1)), device="cpu")
+        probe(model, data, Probes(few_shot=FewShot(target="target", shots=[999], num_trials=1)), device="cpu")
     assert "of classes with fewer training rows than shots all are taken: down" in caplog.text

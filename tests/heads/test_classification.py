@@ -120,9 +120,15 @@ def test_sets_by_hand():
     scores = Categorical(P.log()).nonconformity(TARGET, decoding)
     torch.testing.assert_close(scores, torch.tensor([[0.0], [0.96], [0.0], [0.9]]))
     rows, size = Categorical(P.log()).prediction_sets([0.7001], decoding, {})
-    assert [row["set"] for row in rows] == [["zero", "one"], ["zero"], ["one", "two"], ["one", "two"], ["zero", "two"]]
+    assert [row["prediction_set"] for row in rows] == [
+        ["zero", "one"],
+        ["zero"],
+        ["one", "two"],
+        ["one", "two"],
+        ["zero", "two"],
+    ]
     assert size.tolist() == [2, 1, 2, 2, 2]
-    assert [row["set"] for row in Categorical(P.log()).prediction_sets([0.0], decoding, {})[0]] == [
+    assert [row["prediction_set"] for row in Categorical(P.log()).prediction_sets([0.0], decoding, {})[0]] == [
         ["zero"],
         ["zero"],
         ["one"],

@@ -139,11 +139,11 @@ def test_suppression_threshold_and_pixels_by_hand():
         ("b", [20, 20, 60, 60]),
     ]
     assert [one["score"] for one in row["prediction"]] == pytest.approx([0.8538, 0.6641], abs=1e-4)
-    assert [one["box"] for one in row["faint"]] == [[120, 60, 200, 90], [0, 0, 20, 10]]
+    assert [one["box"] for one in row["low_confidence"]] == [[120, 60, 200, 90], [0, 0, 20, 10]]
     (mirrored,) = made.decode(prediction, None, meta((150, 0, 50, 100)))  # a crop, right and left changed
     assert mirrored["prediction"][0]["box"] == [120, 20, 140, 60]
     (few,) = head(score_threshold=0.6, max_detections=1).decode(prediction, None, meta((0, 0, 200, 100)))
-    assert len(few["prediction"]) == 1 and not few["faint"]
+    assert len(few["prediction"]) == 1 and not few["low_confidence"]
 
 
 def test_which_boxes_are_right_by_hand():
@@ -156,7 +156,7 @@ def test_which_boxes_are_right_by_hand():
     object_ = [{"label": "a", "box": [0, 0, 10, 10]}, {"label": "b", "box": [20, 0, 30, 10]}]
     told = [seen("a", 0.9, 0, 0, 10, 9), seen("a", 0.8, 0, 0, 10, 10), seen("a", 0.7, 20, 0, 30, 10)]
     faint = [seen("b", 0.4, 20, 0, 30, 4.9), seen("b", 0.3, 20, 0, 30, 5)]
-    said = [{"prediction": told, "faint": faint}, {"prediction": [], "faint": []}]
+    said = [{"prediction": told, "low_confidence": faint}, {"prediction": [], "low_confidence": []}]
     nothing = Boxes(torch.zeros(1, 1, 2), torch.zeros(1, 1), torch.zeros(1, 1, 4))
     chances, right = nothing.confidences(said, [object_, object_], made.decoding)
     assert [sigmoid(odds) for odds in chances] == pytest.approx([0.9, 0.8, 0.7, 0.4, 0.3])
@@ -164,7 +164,7 @@ def test_which_boxes_are_right_by_hand():
     assert nothing.confidences(said[:1], [[]], made.decoding)[1] == [False] * 5
     revised = nothing.with_confidence(said[0], lambda odds: log_odds(sigmoid(odds) / 1.5), made.decoding)
     assert [one["score"] for one in revised["prediction"]] == [0.6, 0.533333]  # 0.7 is below the threshold now
-    assert [len(revised["prediction"]), len(revised["faint"])] == [2, 3]
+    assert [len(revised["prediction"]), len(revised["low_confidence"])] == [2, 3]
 
 
 def test_it_learns_by_heart_and_exports():

@@ -73,8 +73,8 @@ def test_sets_by_hand():
         wrong, torch.tensor([[0.9, 0.6, 0.6, 0.9], [torch.nan, 0.6, torch.nan, 0.8]]), equal_nan=True
     )
     rows, size = Bernoulli(logits[:2]).prediction_sets([0.8, 0.6001, 0.1, 0.95], decoding, {})
-    assert rows[0]["set"] == {"a": [True], "b": [False, True], "c": [True], "d": [False, True]}
-    assert rows[1]["set"] == {"a": [False, True], "b": [False, True], "c": [True], "d": [False, True]}
+    assert rows[0]["prediction_set"] == {"a": [True], "b": [False, True], "c": [True], "d": [False, True]}
+    assert rows[1]["prediction_set"] == {"a": [False, True], "b": [False, True], "c": [True], "d": [False, True]}
     assert size.tolist() == [1.5, 1.75]
 
 

@@ -70,7 +70,7 @@ def test_an_outsiders_head_has_everything(mm, manifest, tmp_path):
     calibrated = mm("calibrate", f"checkpoint={model}", *data, "conformal=0.3", trust)
     assert calibrated.status == 0, calibrated.err
     answer = package.load(model, allow=[__name__.split(".")[0]]).predict({"text": "it is red"})["target"]
-    assert answer["prediction"] in answer["set"] and sum(answer["probability"].values()) == pytest.approx(1)
+    assert answer["prediction"] in answer["prediction_set"] and sum(answer["probability"].values()) == pytest.approx(1)
     curves = mm("evaluate", f"checkpoint={model}", *data, "robustness=default", "robustness.severities=[0,1]", trust)
     assert curves.status == 0, curves.err
     assert (curves.folder / "robustness.csv").is_file()

@@ -54,7 +54,7 @@ def test_intervals_by_hand():
     prediction, target = Scalar(torch.tensor([110.0, 60.0, 5.0])), torch.tensor([100.0, 100.0, torch.nan])
     assert prediction.nonconformity(target, head().decoding).tolist() == [[10.0], [40.0]]
     rows, size = prediction.prediction_sets([12.5], head().decoding, {})
-    assert [row["interval"] for row in rows] == [[97.5, 122.5], [47.5, 72.5], [-7.5, 17.5]]
+    assert [row["prediction_interval"] for row in rows] == [[97.5, 122.5], [47.5, 72.5], [-7.5, 17.5]]
     assert size.tolist() == [25.0] * 3
 
 
@@ -81,4 +81,4 @@ def test_large_values_keep_their_digits():
     assert (value - known).abs().max() < 0.5
     assert known.tolist() == truth
     rows, _ = prediction.prediction_sets([0.25], made.decoding, {})
-    assert rows[0]["interval"] == [prediction.value[0].item() - 0.25, prediction.value[0].item() + 0.25]
+    assert rows[0]["prediction_interval"] == [prediction.value[0].item() - 0.25, prediction.value[0].item() + 0.25]

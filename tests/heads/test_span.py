@@ -63,12 +63,12 @@ def test_decoding_is_the_best_of_all_spans(longest):
         assert (row["start"], row["end"], row["prediction"]) == (i, j + 1, text[i : j + 1])
         every = torch.tensor([*scores.values(), -18.0]).softmax(0)
         assert row["probability"] == pytest.approx(float(every.max()), abs=1e-5)
-        assert [one["probability"] for one in row["best"]] == pytest.approx(
+        assert [one["probability"] for one in row["n_best"]] == pytest.approx(
             sorted(every[:-1].tolist(), reverse=True)[:2], abs=1e-5
         )
         (none,) = head().decode(Span(begin, last, nothing + 9 + best), None, batch.meta)
         assert (none["prediction"], none["start"]) == ("", None)
-        assert none["best"][0]["text"]
+        assert none["n_best"][0]["text"]
 
 
 def test_windows_find_what_the_whole_text_says():
@@ -149,8 +149,8 @@ def test_a_temperature_changes_what_an_answer_is_worth_and_not_the_answer():
     spans = Span(begin.masked_fill(~batch.masks["text"], IMPOSSIBLE_LOGIT), last, torch.full((1, 2), -9.0))
     (before,) = head(n_best=100).decode(spans, None, batch.meta)
     (after,) = head(n_best=100).decode(spans.temper(3.0), None, batch.meta)
-    assert [one["text"] for one in after["best"]] == [one["text"] for one in before["best"]]
-    odds = [math.log(row["best"][0]["probability"] / row["best"][-1]["probability"]) for row in (before, after)]
+    assert [one["text"] for one in after["n_best"]] == [one["text"] for one in before["n_best"]]
+    odds = [math.log(row["n_best"][0]["probability"] / row["n_best"][-1]["probability"]) for row in (before, after)]
     assert odds[1] == pytest.approx(odds[0] / 3, rel=1e-4)
     nowhere = Span(torch.full_like(begin, IMPOSSIBLE_LOGIT), torch.full_like(last, IMPOSSIBLE_LOGIT), torch.zeros(1, 2))
-    assert head().decode(nowhere.temper(3.0), None, batch.meta)[0]["best"] == []
+    assert head().decode(nowhere.temper(3.0), None, batch.meta)[0]["n_best"] == []

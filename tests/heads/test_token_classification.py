@@ -204,10 +204,16 @@ def test_sets_by_hand():
         (0.95, [[["O", "B-a", "I-a", "B-b"], ["I-b", "O", "B-a", "I-a", "B-b"]], [["I-a", "B-a", "B-b"]]], [4.5, 3]),
     ):
         rows, sizes = prediction.prediction_sets([limit + 1e-6], head().decoding, batch.meta)
-        assert [[set(tags) for tags in row["set"]] for row in rows] == [[set(tags) for tags in row] for row in wanted]
-        assert rows[0]["set"][0][0] == "O" and sizes.tolist() == size
+        assert [[set(tags) for tags in row["prediction_set"]] for row in rows] == [
+            [set(tags) for tags in row] for row in wanted
+        ]
+        assert rows[0]["prediction_set"][0][0] == "O" and sizes.tolist() == size
         told = head().decode(prediction, None, batch.meta)
-        assert all(tag in tags for row, of in zip(told, rows) for tag, tags in zip(row["tags"], of["set"], strict=True))
+        assert all(
+            tag in tags
+            for row, of in zip(told, rows)
+            for tag, tags in zip(row["tags"], of["prediction_set"], strict=True)
+        )
 
 
 def test_weights_of_tags_are_torch_s():

@@ -49,7 +49,7 @@ def test_blocks_and_processes_sum_to_the_whole(block):
     batch = draw(11, absent=0.2)
     wanted, rows = info_nce(batch, batch, 0, (0, 1), SCALE)
     gradient = torch.autograd.grad(wanted, batch.vectors)[0]
-    found = [info_nce(mine, batch, start, (0, 1), SCALE, block=block) for mine, start in parts(batch, 2, 7)]
+    found = [info_nce(mine, batch, start, (0, 1), SCALE, chunk_rows=block) for mine, start in parts(batch, 2, 7)]
     total = torch.stack([total for total, _ in found]).sum()
     assert sum(float(count) for _, count in found) == rows
     torch.testing.assert_close(total, wanted)
@@ -84,7 +84,7 @@ def test_rows_of_one_label_are_left_out_or_positive_and_an_item_is_never_its_own
 
 
 def test_the_temperature_learns_and_stays_in_its_bounds():
-    loss = InfoNCE(scale=99.0, max_scale=100.0)
+    loss = InfoNCE(init_logit_scale=99.0, max_logit_scale=100.0)
     batch = draw(6, inputs=3)
     assert loss.groups(3) == [(0, 1), (0, 2), (1, 2)]
     found = loss(batch, batch, 0)
@@ -97,7 +97,9 @@ def test_the_temperature_learns_and_stays_in_its_bounds():
     assert loss.temperature.log.exp().item() == pytest.approx(100)  # the parameter: its next step is felt
 
 
-@pytest.mark.parametrize("wrong", [{"scale": 0.5}, {"scale": 200}, {"same_label": "drop"}, {"block": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"init_logit_scale": 0.5}, {"init_logit_scale": 200}, {"same_label_pairs": "drop"}, {"chunk_rows": 0}]
+)
 def test_values_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match="task.loss"):
         InfoNCE(**wrong)
@@ -112,7 +114,7 @@ def test_what_is_in_batches_often_is_corrected_for():
     asked = F.cross_entropy(similarity - log_q, torch.arange(6), reduction="sum")
     back = F.cross_entropy(similarity.T, torch.arange(6), reduction="sum")
     for symmetric, wanted in ((False, asked), (True, (asked + back) / 2)):
-        total, _ = info_nce(batch, batch, 0, (0, 1), SCALE, symmetric=symmetric, popularity=True, block=4)
+        total, _ = info_nce(batch, batch, 0, (0, 1), SCALE, symmetric=symmetric, logq_correction=True, chunk_rows=4)
         torch.testing.assert_close(total, wanted)
     plain, _ = info_nce(batch, batch, 0, (0, 1), SCALE, symmetric=False)
     torch.testing.assert_close(plain, F.cross_entropy(similarity, torch.arange(6), reduction="sum"))

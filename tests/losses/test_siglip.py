@@ -42,7 +42,7 @@ def test_chunked_equals_whole_in_any_number_of_processes(block):
     scale, bias = SCALE.clone().requires_grad_(), BIAS.clone().requires_grad_()
     wanted, _ = siglip(batch, batch, 0, (0, 1), scale, bias)
     gradients = torch.autograd.grad(wanted, (batch.vectors, scale, bias))
-    found = [siglip(mine, batch, start, (0, 1), scale, bias, block=block)[0] for mine, start in parts(batch, 3, 4)]
+    found = [siglip(mine, batch, start, (0, 1), scale, bias, chunk_rows=block)[0] for mine, start in parts(batch, 3, 4)]
     total = torch.stack(found).sum()
     torch.testing.assert_close(total, wanted)
     for got, gradient in zip(torch.autograd.grad(total, (batch.vectors, scale, bias)), gradients):
@@ -60,7 +60,7 @@ def test_chunks_keep_less():
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            siglip(batch, batch, 0, (0, 1), SCALE, BIAS, block=block)
+            siglip(batch, batch, 0, (0, 1), SCALE, BIAS, chunk_rows=block)
     assert kept[8] < 0.2 * kept[1024]
 
 

@@ -53,7 +53,7 @@ def test_blocks_processes_and_order_change_nothing(negatives, block):
     gradient = torch.autograd.grad(wanted, batch.vectors)[0]
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
     mixed = type(batch)(*(x[order] for x in batch))
-    found = [symile(mine, mixed, start, SCALE, negatives, block=block)[0] for mine, start in parts(mixed, 4, 5)]
+    found = [symile(mine, mixed, start, SCALE, negatives, chunk_rows=block)[0] for mine, start in parts(mixed, 4, 5)]
     torch.testing.assert_close(torch.stack(found).sum(), wanted)
     torch.testing.assert_close(torch.autograd.grad(torch.stack(found).sum(), batch.vectors)[0], gradient)
 

@@ -28,7 +28,7 @@ def test_as_seqeval_counts_them():
     assert float(found["f1"]) == pytest.approx(f1_score(*named))
     assert float(found["f1_macro"]) == pytest.approx(f1_score(*named, average="macro"))
     right = [a == b for one, two in zip(truth, told) for a, b in zip(one, two)]
-    assert float(found["word_accuracy"]) == pytest.approx(sum(right) / len(right))
+    assert float(found["token_accuracy"]) == pytest.approx(sum(right) / len(right))
     assert list(found) == list(dict.fromkeys(found))
     assert set(found) == set(metric.names())
     assert metric.figure().axes[0].get_yticklabels()[0].get_text().startswith("a (")
@@ -39,7 +39,7 @@ def test_no_entity_at_all():
     metric.update(torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 3, dtype=torch.long))
     found = metric.compute()
     assert found["f1"] == 0
-    assert found["word_accuracy"] == 1
+    assert found["token_accuracy"] == 1
 
 
 def test_plain_tags_beside_scikit_learn():
@@ -55,9 +55,9 @@ def test_plain_tags_beside_scikit_learn():
     found = {name: float(value) for name, value in metric.compute().items()}
     words = truth != IGNORE
     a, b = truth[words].numpy(), told[words].numpy()
-    assert found["word_accuracy"] == pytest.approx(accuracy_score(a, b))
+    assert found["token_accuracy"] == pytest.approx(accuracy_score(a, b))
     assert found["f1_macro"] == pytest.approx(sklearn_f1(a, b, average="macro", labels=range(4)))
     for i, x in enumerate(sklearn_f1(a, b, average=None, labels=range(5), zero_division=0)):
         assert found[f"f1/{classes[i]}"] == pytest.approx(x)
-    assert set(metric.names()) == set(found) and metric.names()[0] == "word_accuracy"
+    assert set(metric.names()) == set(found) and metric.names()[0] == "token_accuracy"
     assert len(metric.figure().axes[0].get_yticklabels()) == 5

@@ -211,7 +211,7 @@ def by_number(name: str, measure: Callable[[np.ndarray, np.ndarray], float]) -> 
 def by_seqeval(said: Tensor, truth: Tensor) -> Numbers:
     tags = [[[CLASSES[i] for i in row[row != IGNORE]] for row in rows] for rows in (truth, said)]
     right = [a == b for one, other in zip(*tags) for a, b in zip(one, other)]
-    found: Numbers = {"word_accuracy": float(np.mean(right))}
+    found: Numbers = {"token_accuracy": float(np.mean(right))}
     if not any(tag != "O" for rows in tags for row in rows for tag in row):
         return found | {"f1": 0.0, "f1/a": 0.0}
     report: Any = seqeval_report(*tags, output_dict=True, zero_division=0)
@@ -285,7 +285,7 @@ CHECKS = {
     "classification.report": Check(draw_classes, by_report),
     "ctc.cer": Check(draw_texts, lambda said, truth: {"cer": jiwer.cer(truth, said)}),
     "ctc.wer": Check(draw_texts, lambda said, truth: {"wer": jiwer.wer(truth, said)}),
-    "detection.boxes": Check(draw_boxes, by_pycocotools),
+    "detection.detection": Check(draw_boxes, by_pycocotools),
     "multilabel.average_precision": Check(draw_labels, by_label_precision),
     "multilabel.exact_match": Check(draw_labels, by_label_match),
     "multilabel.f1": Check(draw_labels, by_label_f1),

@@ -22,7 +22,7 @@ def test_by_hand():
     users = torch.cat([unit(0, 0), torch.zeros(5, 2)])
     vectors = torch.stack([users, torch.cat([items[[2, 1]], items])], 1)  # rows 0, 1 ask; the others only are there
     present = torch.tensor([[True, True]] * 2 + [[False, True]] * 5)
-    metric = Ranking(at=[1, 2])
+    metric = Ranking(top_k=[1, 2])
     label = torch.tensor([2, 1, 0, 1, 2, 3, 4, 0, 3])  # two more rows were before: of user 7 items a and d
     group = torch.tensor([7, 8] + [IGNORE] * 5 + [7, 7])
     metric.about(label, group, torch.tensor([False] * 7 + [True] * 2))
@@ -48,7 +48,7 @@ def test_beside_torchmetrics():
     target, index = F.one_hot(own, 50).flatten(), torch.arange(30).repeat_interleave(50)
     wanted = RetrievalNormalizedDCG(top_k=10)(similarity, target, index)
     assert ndcg(*found, 10).item() == pytest.approx(wanted.item(), abs=1e-6)
-    metric = Ranking(at=[10])
+    metric = Ranking(top_k=[10])
     metric.about(torch.cat([own, torch.arange(50)]), torch.full((80,), IGNORE), torch.zeros(80).bool())
     present = torch.tensor([[True, True]] * 30 + [[False, True]] * 50)
     sides = torch.stack([torch.cat([queries, torch.zeros(50, 4)]), torch.cat([items[own], items])], 1)
@@ -67,5 +67,5 @@ def test_nobody_asks():
     metric.about(torch.tensor([0, 1]), torch.tensor([IGNORE, IGNORE]), torch.tensor([False, False]))
     metric.update(torch.ones(2, 2, 3), torch.tensor([[True, False], [False, True]]), torch.arange(2))
     assert metric.compute() == {}
-    with pytest.raises(ValueError, match="task.retrieval.at: got "):
-        Ranking(at=[0])
+    with pytest.raises(ValueError, match="task.retrieval.top_k: got "):
+        Ranking(top_k=[0])

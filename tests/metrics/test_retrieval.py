@@ -19,7 +19,7 @@ def draw(rows=40, inputs=3, width=4, absent=0.0):
 @pytest.mark.parametrize("absent", [0.0, 0.3])
 def test_ranks_are_those_of_sorting(absent):
     vectors, present, row = draw(absent=absent)
-    metric = Retrieval(at=[1, 3, 10])
+    metric = Retrieval(top_k=[1, 3, 10])
     for part in row.split(7):
         metric.update(vectors[part], present[part], part)
     found = metric.compute()
@@ -64,8 +64,8 @@ def test_a_pair_that_no_row_has_is_left_out_and_reset_forgets():
     metric.update(vectors[:3], present[:3], row[:3])
     assert metric.compute()[0, 1]["rows"] == 3
     assert metric.compute()[0, 1]["chance@5"] == 1
-    with pytest.raises(ValueError, match="task.retrieval.at"):
-        Retrieval(at=[0])
+    with pytest.raises(ValueError, match="task.retrieval.top_k"):
+        Retrieval(top_k=[0])
 
 
 def test_names_are_those_that_are_measured():
@@ -97,7 +97,7 @@ def test_among_candidates_beside_drawing_them():
     assert float(recall_of(closer, equal, 5, 30)) == pytest.approx(float(recall(closer, equal, 5)))
     with pytest.raises(ValueError, match="got 40, but only 30 items"):
         recall_of(closer, equal, 1, 40)
-    metric = Retrieval(at=[1, 5], candidates=5)
+    metric = Retrieval(top_k=[1, 5], candidates=5)
     assert metric.names() == {"recall@1": True, "recall@5": True, "recall@1of5": True, "median_rank": False}
 
 
@@ -105,7 +105,7 @@ def test_vectors_that_are_no_numbers_are_not_found_well():
     vectors, present, row = draw(rows=8, inputs=2)
     present[7] = False
     vectors[7] = torch.nan  # filler of what is absent does not matter
-    metric = Retrieval(at=[1])
+    metric = Retrieval(top_k=[1])
     metric.update(vectors, present, row)
     assert metric.compute()[0, 1]["recall@1"].isfinite()
     vectors[3, 1] = torch.nan
@@ -119,21 +119,21 @@ def test_equal_items_are_one_item() -> None:
     kinds = torch.tensor([0] * 8 + list(range(1, 9)))
     vectors = torch.eye(9)[kinds][:, None].expand(-1, 2, -1)
     content = torch.stack([kinds, torch.arange(16)], 1)
-    metric = Retrieval(at=[1, 5])
+    metric = Retrieval(top_k=[1, 5])
     for part in torch.arange(16).split(5):
         metric.update(vectors[part], torch.ones(len(part), 2, dtype=torch.bool), part, content[part])
     for pair in ((0, 1), (1, 0)):
         values = metric.compute()[pair]
         assert values["recall@1"] == values["recall@5"] == 1 and values["median_rank"] == 1
         assert float(values["chance@1"]) == pytest.approx((8 * 8 / 16 + 8 * 1 / 16) / 16)
-    without = Retrieval(at=[1])
+    without = Retrieval(top_k=[1])
     without.update(vectors, torch.ones(16, 2, dtype=torch.bool), torch.arange(16))
     assert float(without.compute()[0, 1]["recall@1"]) == pytest.approx((8 / 8 + 8) / 16)  # by lot
 
 
 def test_a_model_that_gives_one_vector_to_all_is_not_perfect() -> None:
     """Only what holds the same is one item, not what merely has the same vector."""
-    metric = Retrieval(at=[1])
+    metric = Retrieval(top_k=[1])
     content = torch.stack([torch.arange(10), torch.arange(10).clamp(min=1)], 1)
     metric.update(torch.ones(10, 2, 4) / 2, torch.ones(10, 2, dtype=torch.bool), torch.arange(10), content)
     assert float(metric.compute()[0, 1]["recall@1"]) == pytest.approx((8 / 10 + 2 / 9) / 10)
@@ -146,7 +146,7 @@ def test_ranks_with_duplicates_are_those_of_sorting(seed: int) -> None:
     content = torch.randint(0, 7, (rows, 2), generator=generator)
     tables = F.normalize(torch.randn(2, 7, 4, generator=generator), dim=-1)
     vectors = torch.stack([tables[side][content[:, side]] for side in (0, 1)], 1)
-    metric = Retrieval(at=[1, 3], candidates=4)
+    metric = Retrieval(top_k=[1, 3], candidates=4)
     metric.update(vectors, torch.ones(rows, 2, dtype=torch.bool), torch.arange(rows), content)
     pairs = {(a, b) for a, b in content.tolist()}
     ranks, chances = [], []

@@ -22,7 +22,7 @@ def test_a_class_is_the_mean_of_its_prompts():
         assert F.cosine_similarity(found[i], prompts[i].sum(0), dim=0) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("combine", ["mean", "product", "joint"])
+@pytest.mark.parametrize("combine", ["mean", "product", "mip"])
 def test_of_one_input_both_ways_choose_the_closest_class(combine):
     vectors, present, prompts = draw()
     classes = class_vectors(prompts)
@@ -57,7 +57,7 @@ def test_joint_is_the_score_of_symile():
     vectors, present, prompts = draw()
     present[0, 1] = False
     classes = class_vectors(prompts)
-    found = zero_shot(vectors, present, classes, "joint", 10.0)
+    found = zero_shot(vectors, present, classes, "mip", 10.0)
     for row in range(6):
         for c in range(3):
             beside = vectors[row, 1] if row else torch.ones(5)

@@ -45,8 +45,8 @@ def test_a_report_holds_for_every_bucket(tmp_path):
     for bucket, fits in zip(buckets, report.sizes):  # what Batching makes of it
         longest = bucket.longest.items()
         assert min([report.batch_size, *(report.budget[n] // long for n, long in longest if long)]) <= fits
-    budget = {"find_batch/budget/text": 440.0, "find_batch/budget/audio": 100.0}
-    assert report.metrics == {"find_batch/batch_size": 50, **budget}
+    budget = {"scale_batch/budget/text": 440.0, "scale_batch/budget/audio": 100.0}
+    assert report.metrics == {"scale_batch/batch_size": 50, **budget}
     assert report.table().to_dicts()[1] == {"rows": 9, "text up to": 40.0, "audio up to": 0.0, "batch size": 11}
     assert (report.save(tmp_path) / "metrics.json").is_file()
 

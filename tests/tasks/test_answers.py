@@ -17,7 +17,7 @@ KINDS = {
     "spans": lambda rng: {"prediction": [{"text": "x", "at": [1, rng.choice([2, 2.5])]}] * rng.randrange(3)},
     "odd keys": lambda rng: {"prediction": "x" * rng.randrange(40), rng.choice("pqrst"): rng.random()},
     "structs": lambda rng: {"prediction": [{k: k * 2 for k in rng.sample("zyx", rng.randrange(4))}]},
-    "sets": lambda rng: {"prediction": True, "set": rng.sample("abcd", rng.randrange(3))},
+    "sets": lambda rng: {"prediction": True, "prediction_set": rng.sample("abcd", rng.randrange(3))},
 }
 
 

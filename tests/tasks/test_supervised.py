@@ -151,7 +151,7 @@ def test_class_weights_may_count_less_than_a_row():
 
 
 def test_names_of_validation_are_those_that_are_logged():
-    task = build_task(build_model(), val_subsets=True)
+    task = build_task(build_model(), modality_subsets={"val": "auto"})
     logged = task.compute("val")
     assert logged == ({}, {})
     assert list(task.val_names())[:3] == ["val/loss", "val/accuracy", "val/f1"]
@@ -294,23 +294,23 @@ def test_windows_accumulate_to_the_mean_over_rows(sizes: list[int]) -> None:
 def test_many_inputs_have_few_subsets() -> None:
     """2^n - 1 subsets of 10 inputs are 1,023; each alone, all but one, and all are 21."""
     ten = [f"i{n}" for n in range(10)]
-    found = choose_subsets("test_subsets", "auto", ten)
+    found = choose_subsets("modality_subsets.test", "auto", ten)
     assert len(found) == len(set(found)) == 21 and found[0] == tuple(ten)
     assert sorted({len(part) for part in found}) == [1, 9, 10]
-    assert len(choose_subsets("test_subsets", "all", ten)) == 1023
-    assert len(choose_subsets("test_subsets", "single", ten)) == 11
+    assert len(choose_subsets("modality_subsets.test", "all", ten)) == 1023
+    assert len(choose_subsets("modality_subsets.test", "single", ten)) == 11
     for inputs in (["a"], ["a", "b"], ["a", "b", "c", "d"]):
-        assert choose_subsets("test_subsets", "auto", inputs) == subsets(inputs)
-        assert choose_subsets("val_subsets", True, inputs) == subsets(inputs)
-        assert choose_subsets("val_subsets", False, inputs) == [tuple(inputs)]
+        assert choose_subsets("modality_subsets.test", "auto", inputs) == subsets(inputs)
+        assert choose_subsets("modality_subsets.val", True, inputs) == subsets(inputs)
+        assert choose_subsets("modality_subsets.val", False, inputs) == [tuple(inputs)]
     assert choose_subsets("x", ["b+a", ["c"], "a+b+c"], ["a", "b", "c"]) == [("a", "b", "c"), ("a", "b"), ("c",)]
     for wrong in ("some", ["a+d"], [[]]):
-        with pytest.raises(ValueError, match="task.test_subsets: got '"):
-            choose_subsets("test_subsets", wrong, ["a", "b", "c"])
+        with pytest.raises(ValueError, match="task.modality_subsets.test: got '"):
+            choose_subsets("modality_subsets.test", wrong, ["a", "b", "c"])
 
 
 def test_the_test_measures_the_subsets_that_are_chosen() -> None:
-    task = build_task(build_model(), test_subsets=["left"])
+    task = build_task(build_model(), modality_subsets={"test": ["left"]})
     trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
     trainer.test(task, datamodule=Data(make_batch(), [12]), verbose=False)
     assert {name.partition("/")[0] for name in task.results} == {"test", "test[left]"}
@@ -373,7 +373,7 @@ def test_a_subset_is_told_by_the_windows_that_have_it():
         targets={"digit": torch.tensor([1, 1, 1, 2, 2])},
     )
     model = build_model()
-    more = {"metrics": {"digit": {"told": Told()}}, "unimodal_weight": 0.5}
+    more = {"metrics": {"digit": {"told": Told()}}, "unimodal_loss_weight": 0.5}
     task = Supervised(model, lambda groups: torch.optim.SGD(groups), Schedule("constant"), **more).eval()
     task.measure("test", batch)
     none = {"right": torch.zeros(5, 1, dtype=torch.bool)}

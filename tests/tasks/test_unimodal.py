@@ -20,7 +20,7 @@ from torch import nn
 from mm.callbacks.gradient_blending import GradientBlending
 from mm.callbacks.gradient_modulation import GradientModulation
 from mm.tasks.distributed.sharding import FSDP2Strategy
-from mm.tasks.unimodal import fresh, settle_weights
+from mm.tasks.unimodal import Distillation, fresh, resolve_loss_weights
 from mm.types import IGNORE
 
 
@@ -50,7 +50,7 @@ def by_hand(task, batch, name):
 
 def test_a_probe_leaves_every_gradient_of_the_model_exactly_as_it_was():
     batch = make_batch(unlabelled=(0, 5))
-    without, probed = build_task(build_model()), build_task(build_model(), unimodal_weight=0)
+    without, probed = build_task(build_model()), build_task(build_model(), unimodal_probes=True)
     expected, found = gradients(without, batch), gradients(probed, batch)
     for name, gradient in expected.items():
         assert torch.equal(found[name], gradient), name
@@ -63,7 +63,7 @@ def test_a_probe_leaves_every_gradient_of_the_model_exactly_as_it_was():
 
 def test_the_weight_scales_what_flows_on_and_not_the_head_itself():
     batch = make_batch(unlabelled=(0, 5))
-    task = build_task(build_model(), unimodal_weight={"left": 0.5, "right": 3})
+    task = build_task(build_model(), unimodal_loss_weight={"left": 0.5, "right": 3})
     expected, found = gradients(build_task(build_model()), batch), gradients(task, batch)
     left, right = by_hand(task, batch, "left"), by_hand(task, batch, "right")
     for name in found:
@@ -81,8 +81,8 @@ def test_training_with_probes_ends_with_the_same_weights(options):
     """Though gradients are clipped, and micro-batches labelled unevenly."""
     batch = make_batch(unlabelled=(0, 1, 2, 5))
     trained = []
-    for weight in (None, 0):
-        task = build_task(build_model(), lr=1.0, unimodal_weight=weight, modality_dropout=0.3)
+    for probes in (False, True):
+        task = build_task(build_model(), lr=1.0, unimodal_probes=probes, modality_dropout=0.3)
         start = copy.deepcopy(task.unimodal.state_dict())
         trained.append(fit(task, Data(batch, [4, 3, 5]), **options))
     for name, value in trained[0].items():
@@ -91,7 +91,9 @@ def test_training_with_probes_ends_with_the_same_weights(options):
 
 
 def test_optimizer_and_checkpoint_have_the_heads_and_not_the_teachers():
-    task = build_task(build_model(), unimodal_weight={"left": 0}, teachers={"left": build_model()})
+    task = build_task(
+        build_model(), unimodal_loss_weight={"left": 0}, distillation=Distillation({"left": build_model()})
+    )
     names = [name for name in task.state_dict() if not name.startswith("model.")]
     assert names == ["unimodal.left.digit.linear.weight", "unimodal.left.digit.linear.bias"]
     fit(task, Data(make_batch(), [12]))
@@ -108,7 +110,7 @@ def test_a_fresh_head_is_drawn_anew():
 
 def test_validation_measures_each_input_by_its_own_head():
     batch = make_batch(unlabelled=(3,))
-    task = build_task(build_model(two_heads=True), unimodal_weight=0)
+    task = build_task(build_model(two_heads=True), unimodal_probes=True)
     task.eval()
     with torch.no_grad():
         task.validation_step(batch, 0)
@@ -130,7 +132,7 @@ def test_validation_measures_each_input_by_its_own_head():
 
 
 def test_losses_of_a_step_by_their_names():
-    task = build_task(build_model(), unimodal_weight=0.5, teachers={"right": build_model()})
+    task = build_task(build_model(), unimodal_loss_weight=0.5, distillation=Distillation({"right": build_model()}))
     fit(task, Data(make_batch(), [12]))
     found = task.train_losses()
     assert set(found) == {
@@ -145,9 +147,9 @@ def test_losses_of_a_step_by_their_names():
 
 def test_the_norm_of_each_encoders_gradient_is_logged():
     batch, logged = make_batch(), {}
-    task = build_task(build_model(), unimodal_weight=0.5)
+    task = build_task(build_model(), unimodal_loss_weight=0.5)
     task.log_dict = lambda values, **_: logged.update(values)
-    expected = gradients(build_task(build_model(), unimodal_weight=0.5), batch)
+    expected = gradients(build_task(build_model(), unimodal_loss_weight=0.5), batch)
     fit(task, Data(batch, [12]), log_every_n_steps=1, gradient_clip_val=0.01)
     for place, prefixes in {
         "train": ("model.",),
@@ -168,7 +170,7 @@ def other_model():
 
 def test_a_teacher_draws_the_vectors_of_the_rows_that_have_the_input():
     batch, teacher = make_batch(), other_model()
-    task = build_task(build_model(), teachers={"right": teacher}, teacher_weight=0.3)
+    task = build_task(build_model(), distillation=Distillation({"right": teacher}, 0.3))
     total, count, weight = task.losses(batch)["teacher of right"]
     rows = batch.masks["right"][:, 0]
     vectors = [m.encode(batch.inputs, batch.masks)["right"].pooled[rows] for m in (task.model, teacher)]
@@ -176,7 +178,7 @@ def test_a_teacher_draws_the_vectors_of_the_rows_that_have_the_input():
     assert (int(count), weight) == (8, 0.3)
     assert not any(p.requires_grad for p in teacher.parameters())
     before = {name: x.clone() for name, x in teacher.state_dict().items()}
-    student = build_task(build_model(), lr=0.5, teachers={"right": teacher}, teacher_weight=0.3)
+    student = build_task(build_model(), lr=0.5, distillation=Distillation({"right": teacher}, 0.3))
     moved = fit(student, Data(batch, [12]))
     alone = fit(build_task(build_model(), lr=0.5), Data(batch, [12]))
     changed = {name for name in moved if not torch.equal(moved[name], alone[name])}
@@ -190,11 +192,20 @@ def test_a_teacher_draws_the_vectors_of_the_rows_that_have_the_input():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"unimodal_weight": {"lefft": 1}}, r"task.unimodal_weight: there is no input 'lefft'.*did you mean 'left'"),
-        ({"unimodal_weight": -1}, "got -1 for 'left', wanted 0 or more"),
-        ({"teachers": {"rigt": build_model()}}, "task.teachers: there is no input 'rigt'.*did you mean 'right'"),
-        ({"teachers": {"left": build_other()}}, "task.teachers.left: the teacher has no such input, only text, vision"),
-        ({"teacher_weight": -0.1}, "task.teacher_weight: got -0.1"),
+        (
+            {"unimodal_loss_weight": {"lefft": 1}},
+            r"task.unimodal_loss_weight: there is no input 'lefft'.*did you mean 'left'",
+        ),
+        ({"unimodal_loss_weight": -1}, "got -1 for 'left', wanted 0 or more"),
+        (
+            {"distillation": Distillation({"rigt": build_model()})},
+            "task.distillation.teachers: there is no input 'rigt'.*did you mean 'right'",
+        ),
+        (
+            {"distillation": Distillation({"left": build_other()})},
+            "task.distillation.teachers.left: the teacher has no such input, only text, vision",
+        ),
+        ({"unimodal_loss_weight": 0}, "got 0, by which no encoder learns anything; for heads that only measure set "),
     ],
 )
 def test_mistakes_are_named(more, message):
@@ -202,17 +213,24 @@ def test_mistakes_are_named(more, message):
         build_task(build_model(), **more)
 
 
+def test_a_negative_weight_of_teachers_is_refused():
+    with pytest.raises(ValueError, match=r"task.distillation.weight: got -0.1"):
+        Distillation({}, -0.1)
+
+
 def test_a_teacher_of_another_width_is_refused():
     teacher = build_model()
     teacher.projections["left"] = nn.Linear(4, 9)
     with pytest.raises(ValueError, match=r"its model.embed_dim is 9, this model's is 8"):
-        build_task(build_model(), teachers={"left": teacher})
+        build_task(build_model(), distillation=Distillation({"left": teacher}))
 
 
 def test_weights_as_they_are_typed():
-    assert settle_weights(None, ["a", "b"]) == {}
-    assert settle_weights(0, ["a", "b"]) == {"a": 0, "b": 0}
-    assert settle_weights({"b": 0.5}, ["a", "b"]) == {"b": 0.5}
+    assert resolve_loss_weights(None, False, ["a", "b"]) == {}
+    assert resolve_loss_weights(None, True, ["a", "b"]) == {"a": 0, "b": 0}
+    assert resolve_loss_weights({"b": 0.5}, False, ["a", "b"]) == {"b": 0.5}
+    assert resolve_loss_weights({"b": 0.5}, True, ["a", "b"]) == {"a": 0, "b": 0.5}
+    assert resolve_loss_weights(2, True, ["a", "b"]) == {"a": 2, "b": 2}
 
 
 def cases() -> dict[str, Case]:
@@ -222,22 +240,22 @@ def cases() -> dict[str, Case]:
     modulated = {"callbacks": [GradientModulation(alpha=0.5)]}
     clipped = {"gradient_clip_val": 0.1}
     return {
-        "heads": Case(uneven, shares, clipped, task={"unimodal_weight": {"text": 0.0, "vision": 0.7}}),
+        "heads": Case(uneven, shares, clipped, task={"unimodal_loss_weight": {"text": 0.0, "vision": 0.7}}),
         "probes under accumulation": Case(
             make_other(digit=(1, 2, 3)),
             halves((0, 3, 6), (6, 10, 12)),
             {"accumulate_grad_batches": 2},
-            task={"unimodal_weight": 0},
+            task={"unimodal_probes": True},
             only=("digit",),
         ),
-        "teacher": Case(uneven, shares, clipped, task={"teachers": {"vision": build_other()}}),
-        "modulated": Case(uneven, shares, modulated, task={"unimodal_weight": 0}),
+        "teacher": Case(uneven, shares, clipped, task={"distillation": Distillation({"vision": build_other()})}),
+        "modulated": Case(uneven, shares, modulated, task={"unimodal_probes": True}),
         "blended": Case(
             uneven,
             shares,
             {"callbacks": [GradientBlending(every_n_epochs=1)]},
             partial(SGD, lr=0.1),  # three steps at 1 make a hundred times more of a difference in the last digit
-            {"unimodal_weight": 1},
+            {"unimodal_loss_weight": 1},
         ),
     }
 
@@ -277,7 +295,7 @@ def test_two_processes_learn_and_measure_what_one_does(tmp_path, recwarn):
 
 
 def test_a_run_with_every_strategy_resumes_as_if_it_had_not_been_stopped(mm, manifest, tmp_path):
-    args = [*SMALL, f"datamodule.path={manifest}", "task.unimodal_weight=0.5", "task.modality_dropout=0.2"]
+    args = [*SMALL, f"datamodule.path={manifest}", "task.unimodal_loss_weight=0.5", "task.modality_dropout=0.2"]
     args += [
         "callbacks=[default,gradient_modulation,gradient_blending]",
         "callbacks.gradient_blending.every_n_epochs=1",
@@ -293,9 +311,9 @@ def test_a_run_with_every_strategy_resumes_as_if_it_had_not_been_stopped(mm, man
     assert logged == curve(folders[1])
     assert same_weights(*folders)
     names = {name for _, name in logged}
-    for name in ("train[text]/grad_norm", "train[audio]/gradient_factor", "val[vision]/unimodal_accuracy"):
+    for name in ("train[text]/grad_norm", "train[audio]/ogm_coefficient", "val[vision]/unimodal_accuracy"):
         assert name in names, names
-    weights = [{n: x for (_, n), x in logged.items() if n.endswith(("fused_weight", "unimodal_weight"))}]
+    weights = [{n: x for (_, n), x in logged.items() if n.endswith(("fused_weight", "unimodal_loss_weight"))}]
     assert all(len(found) == 4 for found in weights)
     assert {f"test[{n}]/unimodal_accuracy" for n in ("text", "vision", "audio")} <= set(whole.metrics)
 
@@ -303,5 +321,5 @@ def test_a_run_with_every_strategy_resumes_as_if_it_had_not_been_stopped(mm, man
 def test_a_run_with_probes_leaves_the_model_of_one_without(mm, manifest, tmp_path):
     args = [*SMALL, f"datamodule.path={manifest}", "trainer.max_epochs=1"]
     assert mm("train", *args, "run=without").status == 0
-    assert mm("train", *args, "run=probed", "task.unimodal_weight=0").status == 0
+    assert mm("train", *args, "run=probed", "task.unimodal_probes=true").status == 0
     assert same_weights(tmp_path / "outputs/without", tmp_path / "outputs/probed")

@@ -15,7 +15,7 @@ class Loss(Protocol):
     """Compares the rows of this process with those of all."""
 
     temperature: nn.Module
-    popularity: bool  # whether it reads Embedded.log_q
+    logq_correction: bool  # whether it reads Embedded.log_q
 
     def groups(self, inputs: int) -> Sequence[tuple[int, ...]]:
         """Which of so many inputs are compared with one another."""

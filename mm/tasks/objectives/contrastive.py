@@ -14,12 +14,18 @@ from mm.tasks.pretraining import Objective
 from mm.types import IGNORE, Batch, Embedded, Features
 
 
-class Contrast(Objective):
-    """A loss of mm.losses on whole inputs, as CLIP (Radford 2021), so that one run also hides parts (ALBEF, Li 2021).
+class ContrastiveObjective(Objective):
+    """Contrast whole inputs, as CLIP does (Radford 2021), beside objectives that hide parts (ALBEF, Li 2021).
 
-    loss: without labels; of several groups of inputs that it compares, each counts alike; retrieval: measures them;
-    inputs: null for all.
-    Errors: ValueError where there are no two of them, one is none of the model's, or the loss asks for a label.
+    Args:
+        model: The model.
+        loss: One of `mm.losses`, without labels; of several groups of inputs that it compares, each counts alike.
+        retrieval: Metric of retrieval between the inputs.
+        inputs: Names of the inputs; None: all.
+        weight: Factor on the loss among those of several objectives.
+
+    Raises:
+        ValueError: If there are fewer than two inputs, one is none of the model's, or the loss reads a label.
     """
 
     gathers = True
@@ -43,9 +49,9 @@ class Contrast(Objective):
             raise ValueError(
                 f"task.objectives: contrastive compares inputs, but there is only {', '.join(self.inputs)}"
             )
-        if loss.popularity:
+        if loss.logq_correction:
             raise ValueError(
-                "task.objectives: contrastive knows no labels, by which popularity is counted; leave loss.popularity "
+                "task.objectives: contrastive has no labels, by which items are counted; leave loss.logq_correction "
                 "out, or choose task=contrastive"
             )
         self.whole = self.inputs == model.inputs

@@ -20,19 +20,28 @@ def centres(height: int, width: int, patch: int, down: int, across: int) -> Tens
     return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
 
 
-class MaskedPatch(Objective):
-    """SimMIM (Xie 2022) with any encoder of pictures, spectrograms as pictures among them.
+class MaskedPatchObjective(Objective):
+    """Hide blocks of pictures and reconstruct their pixels (SimMIM, Xie 2022), with any encoder of pictures.
 
-    The mean absolute error of hidden blocks' pixels, as the encoder reads them, is made small; a hidden block is of the
-    mean colour. patch: pixels of a block's side; ratio: part of the blocks that is hidden; inputs: null for all.
-    Errors: ValueError where there is no picture, or a number is out of range.
+    The loss is the mean absolute error of the hidden blocks' pixels, as the encoder reads them; a hidden block has the
+    mean colour.
+
+    Args:
+        model: The model.
+        patch: Side of a block in pixels.
+        ratio: Part of the blocks that is hidden.
+        inputs: Names of the inputs; None: all pictures.
+        weight: Factor on the loss among those of several objectives.
+
+    Raises:
+        ValueError: If there is no picture, or a number is out of range.
     """
 
     def __init__(
         self,
         model: MultimodalModel,
-        patch: int,
-        ratio: float,
+        patch: int = 4,
+        ratio: float = 0.6,
         inputs: Sequence[str] | None = None,
         weight: float = 1.0,
     ):

@@ -21,23 +21,23 @@ NEAR = {
 
 @dataclass(frozen=True)
 class Typos:
-    """Each letter is mistyped with probability severity * `part`.
+    """Each letter is mistyped with probability severity * `fraction`.
 
     A neighbouring key of QWERTY is hit, or it is left out, doubled, or swapped with the one before (Belinkov and Bisk
     2018); what is on none of these keys is doubled for want of a neighbour. A text is never left empty.
     """
 
-    part: float
+    fraction: float
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, part=self.part)
+        check(self, 0, 1, fraction=self.fraction)
 
     def __call__(self, text: str, severity: float, rng: np.random.Generator) -> str:
         lot, how, which = rng.random((3, len(text)))
         typed: list[str] = []
         for i in range(len(text)):
             letter = text[i]
-            if lot[i] >= severity * self.part or not letter.isalnum():
+            if lot[i] >= severity * self.fraction or not letter.isalnum():
                 typed.append(letter)
                 continue
             near = NEAR.get(letter.lower(), [])
@@ -55,31 +55,31 @@ class Typos:
 
 @dataclass(frozen=True)
 class WordDrop:
-    """Each word is left out with probability severity * `part`; one always stays."""
+    """Each word is left out with probability severity * `fraction`; one always stays."""
 
-    part: float
+    fraction: float
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, part=self.part)
+        check(self, 0, 1, fraction=self.fraction)
 
     def __call__(self, text: str, severity: float, rng: np.random.Generator) -> str:
         words = text.split()
         lot = rng.random(len(words))
-        kept = [word for word, x in zip(words, lot, strict=True) if x >= severity * self.part]
+        kept = [word for word, x in zip(words, lot, strict=True) if x >= severity * self.fraction]
         return text if len(kept) == len(words) else " ".join(kept or [words[int(lot.argmax())]])
 
 
 @dataclass(frozen=True)
 class WordSwap:
-    """Each word is drawn with probability severity * `part`; those that are drawn change places at random."""
+    """Each word is drawn with probability severity * `fraction`; those that are drawn change places at random."""
 
-    part: float
+    fraction: float
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, part=self.part)
+        check(self, 0, 1, fraction=self.fraction)
 
     def __call__(self, text: str, severity: float, rng: np.random.Generator) -> str:
         words = np.array(text.split(), dtype=object)
-        moved = np.flatnonzero(rng.random(len(words)) < severity * self.part)
+        moved = np.flatnonzero(rng.random(len(words)) < severity * self.fraction)
         words[moved] = words[rng.permutation(moved)]
         return " ".join(words) if len(moved) > 1 else text

@@ -49,15 +49,15 @@ class GaussianBlur:
 
 @dataclass(frozen=True)
 class Occlusion:
-    """A black rectangle of the image's shape, anywhere in it, covers severity * `part` of its area."""
+    """A black rectangle of the image's shape, anywhere in it, covers severity * `fraction` of its area."""
 
-    part: float
+    fraction: float
 
     def __post_init__(self) -> None:
-        check(self, 0, 1, part=self.part)
+        check(self, 0, 1, fraction=self.fraction)
 
     def __call__(self, pixels: Tensor, severity: float, rng: np.random.Generator) -> Tensor:
-        side = (severity * self.part) ** 0.5
+        side = (severity * self.fraction) ** 0.5
         (height, width), place = pixels.shape[1:], rng.random(2)
         h, w = round(side * height), round(side * width)
         top, left = round(place[0] * (height - h)), round(place[1] * (width - w))

@@ -15,8 +15,8 @@ from mm.losses.info_nce import InfoNCE
 from mm.losses.symile import Symile
 from mm.metrics.retrieval import Retrieval
 from mm.model import MultimodalModel
-from mm.tasks.objectives.contrastive import Contrast
-from mm.tasks.objectives.masked_patch import MaskedPatch
+from mm.tasks.objectives.contrastive import ContrastiveObjective
+from mm.tasks.objectives.masked_patch import MaskedPatchObjective
 from mm.tasks.pretraining import Pretraining
 from mm.types import Batch
 
@@ -29,7 +29,7 @@ def task(inputs: list[str] = INPUTS, loss=None, **more) -> Pretraining:
     text = TextTransformer(8, num_layers=1, num_heads=2, dropout=0.0, max_length=None, pool="mean")
     encoders = {"text": text, "vision": conv(), "photo": conv()}
     model = MultimodalModel({n: encoders[n] for n in inputs}, SumFusion(inputs=inputs), {}, 8)
-    pair = partial(Contrast, loss=loss or InfoNCE(), retrieval=Retrieval())
+    pair = partial(ContrastiveObjective, loss=loss or InfoNCE(), retrieval=Retrieval())
     return Pretraining(model, objectives={"pair": partial(pair, **more)})
 
 
@@ -67,8 +67,8 @@ def test_beside_hidden_patches_of_the_same_pictures():
     both = Pretraining(
         made.model,
         objectives={
-            "blocks": partial(MaskedPatch, patch=4, ratio=0.5, weight=2.0),
-            "pair": partial(Contrast, loss=InfoNCE(), retrieval=Retrieval(), weight=0.5),
+            "blocks": partial(MaskedPatchObjective, patch=4, ratio=0.5, weight=2.0),
+            "pair": partial(ContrastiveObjective, loss=InfoNCE(), retrieval=Retrieval(), weight=0.5),
         },
     )
     found, alone = both.losses(batch()), made.losses(batch())
@@ -110,7 +110,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path):
     ("how", "said"),
     [
         ({"inputs": ["vision"]}, "contrastive compares inputs, but there is only vision"),
-        ({"loss": InfoNCE(popularity=True)}, "contrastive knows no labels, by which popularity is counted"),
+        ({"loss": InfoNCE(logq_correction=True)}, "contrastive has no labels, by which items are counted"),
     ],
 )
 def test_what_can_not_be_compared_is_refused(how, said):
@@ -121,11 +121,11 @@ def test_what_can_not_be_compared_is_refused(how, said):
 def test_an_input_that_is_none_is_refused():
     model = task(INPUTS[:2]).model
     with pytest.raises(ValueError, match="contrastive got the input 'sound', which is none of text, vision"):
-        Contrast(model, InfoNCE(), Retrieval(), ["text", "sound"])
+        ContrastiveObjective(model, InfoNCE(), Retrieval(), ["text", "sound"])
 
 
 def test_two_of_a_kind_on_one_input_are_refused_and_of_two_kinds_not():
     model = task(INPUTS[:2]).model
-    one = partial(Contrast, loss=InfoNCE(), retrieval=Retrieval())
+    one = partial(ContrastiveObjective, loss=InfoNCE(), retrieval=Retrieval())
     with pytest.raises(ValueError, match="'a' and 'b' both learn of the input 'text', and alike"):
         Pretraining(model, objectives={"a": one, "b": one})

@@ -10,7 +10,7 @@ from mm.encoders.vision.conv import VisionConv
 from mm.fusion.sum import SumFusion
 from mm.model import MultimodalModel
 from mm.tasks.objectives._blocks import BlockDecoder, draw
-from mm.tasks.objectives.masked_patch import MaskedPatch, centres
+from mm.tasks.objectives.masked_patch import MaskedPatchObjective, centres
 from mm.tasks.pretraining import Pretraining
 from mm.types import Batch, Features
 
@@ -21,7 +21,7 @@ def task(**how) -> Pretraining:
     torch.manual_seed(0)
     encoder = VisionConv(channels=1, widths=[8, 8], depth=0, groups=4, pool="mean")
     model = MultimodalModel({"vision": encoder}, SumFusion(inputs=["vision"]), {}, 8)
-    return Pretraining(model, objectives={"patch": partial(MaskedPatch, **({"patch": 4, "ratio": 0.5} | how))})
+    return Pretraining(model, objectives={"patch": partial(MaskedPatchObjective, **({"patch": 4, "ratio": 0.5} | how))})
 
 
 def batch(x: torch.Tensor = X, present: tuple[bool, ...] = (True, True, True)) -> Batch:

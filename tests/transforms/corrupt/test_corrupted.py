@@ -16,7 +16,7 @@ from mm.transforms.stored import Stored
 from mm.transforms.text.tokens import TextTransform
 from mm.transforms.vision.pixels import ImageTransform
 
-NODES: Any = OmegaConf.load(Path(conf.__path__[0]) / "robustness/default.yaml").corruptions
+NODES: Any = OmegaConf.load(Path(conf.__path__[0]) / "robustness/default.yaml").available
 ALL = [(modality, name) for modality, nodes in NODES.items() for name in nodes]
 RNG = np.random.default_rng(0)
 

@@ -13,19 +13,24 @@ from mm.tasks.pretraining import Objective, chosen, raw
 from mm.types import Batch, Features
 
 
-class CausalLanguage(Objective):
-    """The next token (Bengio 2003, Radford 2018), by an encoder that sees none to come.
+class CausalLMObjective(Objective):
+    """Predict the next token of a text (Bengio 2003, Radford 2018) with an encoder that sees no later token.
 
-    inputs: null for all texts.
-    Errors: ValueError where there is no text, its encoder has no table of tokens, or sees tokens to come.
+    Args:
+        model: The model.
+        inputs: Names of the inputs; None: all texts.
+        weight: Factor on the loss among those of several objectives.
+
+    Raises:
+        ValueError: If there is no text, or its encoder has no token embedding, or sees later tokens.
     """
 
     def __init__(self, model: MultimodalModel, inputs: Sequence[str] | None = None, weight: float = 1.0):
         super().__init__()
-        self.inputs = chosen(model, "text", inputs, "causal_language")
+        self.inputs = chosen(model, "text", inputs, "causal_lm")
         self.losses = dict.fromkeys(self.inputs, weight)
-        self.decoders = token_decoders(model, self.inputs, "causal_language")
-        self.tables = [table_of(model, name, "causal_language") for name in self.inputs]  # no modules of its own
+        self.decoders = token_decoders(model, self.inputs, "causal_lm")
+        self.tables = [table_of(model, name, "causal_lm") for name in self.inputs]  # no modules of its own
         for name in self.inputs:
             check_causal(model.encoders[model.shared_encoders.get(name, name)], name)
 
@@ -60,7 +65,7 @@ def check_causal(encoder: Any, name: str) -> None:
     encoder.train(mode)
     if not torch.allclose(before, after, atol=1e-4):
         raise ValueError(
-            f"task.objectives: causal_language tells the next token, but the encoder of '{name}' sees those to come; "
+            f"task.objectives: causal_lm tells the next token, but the encoder of '{name}' sees those to come; "
             f"set model.encoders.{name}.causal=true (transformer) or .bidirectional=false (recurrent), or choose a "
             "decoder of transformers, such as gpt2"
         )

@@ -37,30 +37,39 @@ def draw(x: Tensor, mask: Tensor, words: Vocabulary, ratio: float, whole: bool, 
     return hidden
 
 
-class MaskedLanguage(Objective):
-    """BERT (Devlin 2019): of the hidden tokens 80 % become the mask, 10 % any token, and 10 % stay.
+class MaskedLMObjective(Objective):
+    """Hide tokens of texts and predict them (BERT, Devlin 2019).
 
-    ratio: part of a text's tokens that is hidden; whole_words: whether words are hidden as a whole; inputs: null for
-    all texts. Errors: ValueError where there is no text, its encoder has no table of tokens, or the ratio is none.
+    Of the hidden tokens 80 % become the mask token, 10 % a random token, and 10 % stay.
+
+    Args:
+        model: The model.
+        ratio: Part of a text's tokens that is hidden.
+        whole_words: Whether all tokens of a word are hidden together.
+        inputs: Names of the inputs; None: all texts.
+        weight: Factor on the loss among those of several objectives.
+
+    Raises:
+        ValueError: If there is no text, its encoder has no token embedding, or `ratio` is not between 0 and 1.
     """
 
     def __init__(
         self,
         model: MultimodalModel,
-        ratio: float,
-        whole_words: bool,
+        ratio: float = 0.15,
+        whole_words: bool = False,
         inputs: Sequence[str] | None = None,
         weight: float = 1.0,
     ):
         super().__init__()
         if not 0 < ratio < 1:
             raise ValueError(f"task.objectives: got ratio={ratio}, wanted one in 0..1")
-        self.inputs = chosen(model, "text", inputs, "masked_language")
+        self.inputs = chosen(model, "text", inputs, "masked_lm")
         self.ratio = ratio
         self.whole_words = whole_words
         self.losses = dict.fromkeys(self.inputs, weight)
-        self.decoders = token_decoders(model, self.inputs, "masked_language")
-        self.tables = [table_of(model, name, "masked_language") for name in self.inputs]  # no modules of its own
+        self.decoders = token_decoders(model, self.inputs, "masked_lm")
+        self.tables = [table_of(model, name, "masked_lm") for name in self.inputs]  # no modules of its own
         self.words: dict[str, Vocabulary] = {}
 
     def prepare(self, transforms: Mapping[str, Any]) -> None:
@@ -68,7 +77,7 @@ class MaskedLanguage(Objective):
         for name, words in self.words.items():
             if words.mask is None:
                 raise ValueError(
-                    f"task.objectives: the tokenizer of '{name}' has no mask token; choose another, or causal_language"
+                    f"task.objectives: the tokenizer of '{name}' has no mask token; choose another, or causal_lm"
                 )
 
     def hide(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:

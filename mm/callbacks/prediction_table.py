@@ -15,16 +15,25 @@ from mm.modalities import Sound, get_modality
 from mm.types import Batch, Features, data_source
 
 
-class Samples(Callback):
-    """Logs val/samples, a table of the first `rows` validation rows, where a WandbLogger is at work.
+class PredictionTable(Callback):
+    """Log `val/samples`, a table of validation rows with inputs, predictions and truth, to Weights & Biases.
 
-    Its columns: id; every raw input, as the model sees it (of a row of several windows the first, of a text all); per
-    head prediction, probability where it has one, and truth. Errors: ValueError for less than one row.
+    Its columns are id; every raw input, as the model sees it (the first of several windows, of a text all); and for
+    each head the prediction, its probability where there is one, and the truth. Other loggers get no table.
+
+    Args:
+        rows: Number of rows, the first ones of the validation split.
+
+    Raises:
+        ValueError: If `rows` is below 1.
     """
 
     def __init__(self, rows: int = 16) -> None:
         if rows < 1:
-            raise ValueError(f"callbacks.samples.rows: got {rows}, wanted at least 1; for no table: ~callbacks.samples")
+            raise ValueError(
+                f"callbacks.prediction_table.rows: got {rows}, wanted at least 1; for no table: "
+                "~callbacks.prediction_table"
+            )
         self.rows = rows
 
     def log_table(self, trainer: Trainer, task: LightningModule) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mm.callbacks.resumable import Resumable
+from mm.callbacks.periodic_checkpoint import PeriodicCheckpoint
 from mm.signals import REPEAT, Stopped
 
 
@@ -25,7 +25,7 @@ class Other:
 
 
 def test_a_signal_that_arrives_while_processes_agree_is_for_the_next_time(tmp_path, capsys):
-    callback = Resumable(str(tmp_path))
+    callback = PeriodicCheckpoint(str(tmp_path))
     trainer = SimpleNamespace(world_size=2, strategy=Other(callback, signal.SIGTERM))
     callback.agree(trainer)
     assert not callback.signum
@@ -40,7 +40,7 @@ def test_a_signal_that_arrives_while_processes_agree_is_for_the_next_time(tmp_pa
 
 
 def test_one_signal_after_the_other_and_the_same_once_more(tmp_path, capsys):
-    callback, answered = Resumable(str(tmp_path)), []
+    callback, answered = PeriodicCheckpoint(str(tmp_path)), []
     callback.before = dict.fromkeys((signal.SIGTERM, signal.SIGUSR1), lambda signum, frame: answered.append(signum))
     trainer = SimpleNamespace(world_size=2, strategy=Other(callback, signal.SIGUSR1))
     callback.hear(signal.SIGTERM, None)

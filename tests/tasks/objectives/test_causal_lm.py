@@ -9,7 +9,7 @@ from mm.encoders.text.recurrent import TextRecurrent
 from mm.encoders.text.transformer import TextTransformer
 from mm.fusion.sum import SumFusion
 from mm.model import MultimodalModel
-from mm.tasks.objectives.causal_language import CausalLanguage
+from mm.tasks.objectives.causal_lm import CausalLMObjective
 from mm.tasks.pretraining import Pretraining
 from mm.types import Batch
 
@@ -38,7 +38,7 @@ def model(encoder) -> MultimodalModel:
     "encoder", [transformer(True), recurrent(False), huggingface(GPT2)], ids=["transformer", "recurrent", "gpt2"]
 )
 def test_loss_is_of_each_token_after_those_before(encoder):
-    made = Pretraining(model(encoder), objectives={"next": CausalLanguage}).requires_grad_(False).eval()
+    made = Pretraining(model(encoder), objectives={"next": CausalLMObjective}).requires_grad_(False).eval()
     x = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0], [0, 0, 0, 0], [11, 0, 0, 0]])
     batch = Batch({"text": x}, {"text": x > 0}, {}, torch.arange(4), {})
     ((total, count),) = made.measure(batch, None).values()
@@ -56,4 +56,4 @@ def test_loss_is_of_each_token_after_those_before(encoder):
 @pytest.mark.parametrize("encoder", [transformer(False), recurrent(True), huggingface(BERT)])
 def test_what_sees_the_future_is_refused(encoder):
     with pytest.raises(ValueError, match=r"sees those to come; set model.encoders.text.causal=true"):
-        CausalLanguage(model(encoder))
+        CausalLMObjective(model(encoder))

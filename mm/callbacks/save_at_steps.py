@@ -9,10 +9,15 @@ from lightning import Callback, LightningModule, Trainer
 from mm.messages import say
 
 
-class Kept(Callback):
-    """After each of `steps` optimizer steps, saves the model directory `folder`/STEP; whoever trains gives `save`.
+class SaveAtSteps(Callback):
+    """Save the model directory `folder`/STEP after each of some optimizer steps.
 
-    Errors: ValueError where they are no steps.
+    Args:
+        folder: Folder for the model directories.
+        steps: Numbers of optimizer steps.
+
+    Raises:
+        ValueError: If `steps` is no list of positive whole numbers.
     """
 
     save: Callable[[Path, dict[str, Any]], Any]  # of a path, and what is known of the run so far
@@ -20,7 +25,9 @@ class Kept(Callback):
     def __init__(self, folder: str, steps: Sequence[int]):
         listed = isinstance(steps, Sequence) and not isinstance(steps, str) and len(steps) > 0
         if not listed or not all(type(step) is int and step > 0 for step in steps):
-            raise ValueError(f"callbacks.kept.steps: got {steps}, wanted numbers of steps, such as [1000,5000]")
+            raise ValueError(
+                f"callbacks.save_at_steps.steps: got {steps}, wanted numbers of steps, such as [1000,5000]"
+            )
         self.folder = Path(folder)
         self.steps = sorted(set(steps))
         self.seen = 0
@@ -29,7 +36,10 @@ class Kept(Callback):
         self.seen = trainer.global_step
         over = [str(step) for step in self.steps if step <= self.seen and not (self.folder / str(step)).exists()]
         if over:
-            say(f"callbacks.kept.steps: {', '.join(over)} went by unkept, the run goes on after step {self.seen}")
+            say(
+                f"callbacks.save_at_steps.steps: {', '.join(over)} went by unsaved; the run goes on after step "
+                f"{self.seen}"
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -44,4 +54,7 @@ class Kept(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         never = [str(step) for step in self.steps if step > trainer.global_step]
         if never:
-            say(f"callbacks.kept.steps: {', '.join(never)} never came, training took {trainer.global_step} steps")
+            say(
+                f"callbacks.save_at_steps.steps: {', '.join(never)} never came; training took "
+                f"{trainer.global_step} steps"
+            )

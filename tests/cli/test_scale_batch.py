@@ -1,4 +1,4 @@
-"""`mm find_batch` finds a planted limit, of the longest rows, and says what to type."""
+"""`mm scale_batch` finds a planted limit, of the longest rows, and says what to type."""
 
 import pytest
 import torch
@@ -26,9 +26,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, allows) -> list[tuple[int, ...]]:
 
 def test_finds_a_planted_limit(mm, manifest, monkeypatch):
     seen = plant(monkeypatch, lambda rows, text, audio: rows <= 21)
-    run = mm("find_batch", *SMALL, f"datamodule.path={manifest}", "run=found", "trainer.accumulate_grad_batches=4")
+    run = mm("scale_batch", *SMALL, f"datamodule.path={manifest}", "run=found", "trainer.accumulate_grad_batches=4")
     assert run.status == 0, run.err
-    assert run.metrics == {"find_batch/batch_size": 21}
+    assert run.metrics == {"scale_batch/batch_size": 21}
     assert "type: datamodule.batch_size=21\n" in run.out
     assert {(text, audio) for _, text, audio in seen} == {(14, 1600)}  # the longest of each: it is green!!!
     assert seen.count((21, 14, 1600)) == 2  # two steps
@@ -43,7 +43,7 @@ def test_finds_a_planted_limit(mm, manifest, monkeypatch):
 def test_every_bucket_has_its_own(mm, manifest, monkeypatch):
     plant(monkeypatch, lambda rows, text, audio: rows * text <= 100)
     budget = ["datamodule.max_batch_length={text: 30}", "datamodule.num_buckets=2"]
-    run = mm("find_batch", *SMALL, f"datamodule.path={manifest}", *budget)
+    run = mm("scale_batch", *SMALL, f"datamodule.path={manifest}", *budget)
     assert run.status == 0, run.err
     lines = [line for line in run.out.splitlines() if "trains" in line]
     assert [line.split("text up to ")[1] for line in lines] == ["12: a batch of 8 trains", "14: a batch of 7 trains"]
@@ -51,14 +51,16 @@ def test_every_bucket_has_its_own(mm, manifest, monkeypatch):
 
 
 def test_what_waits_for_a_validation_is_left_out(mm, manifest):
-    run = mm("find_batch", *SMALL, f"datamodule.path={manifest}", "most=2", "callbacks=[default,early_stopping]")
+    run = mm(
+        "scale_batch", *SMALL, f"datamodule.path={manifest}", "max_batch_size=2", "callbacks=[default,early_stopping]"
+    )
     assert run.status == 0, run.err
 
 
 def test_more_rows_than_there_are_help_nobody(mm, manifest, monkeypatch):
     seen = plant(monkeypatch, lambda rows, text, audio: True)
-    run = mm("find_batch", *SMALL, f"datamodule.path={manifest}")
-    assert run.metrics == {"find_batch/batch_size": 36}  # training rows
+    run = mm("scale_batch", *SMALL, f"datamodule.path={manifest}")
+    assert run.metrics == {"scale_batch/batch_size": 36}  # training rows
     assert max(seen)[0] == 36
     assert "more were not tried" in run.out
 
@@ -66,21 +68,21 @@ def test_more_rows_than_there_are_help_nobody(mm, manifest, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["most=0"], "most: got 0"),
-        (["reserve=1"], "reserve: got 1"),
-        (["max_gib=-1"], "max_gib: got -1"),
+        (["max_batch_size=0"], "max_batch_size: got 0"),
+        (["memory_headroom=1"], "memory_headroom: got 1"),
+        (["memory_limit_gib=-1"], "memory_limit_gib: got -1"),
         (["trainer=ddp", "trainer.devices=2"], "got 2 processes, wanted one"),
     ],
 )
 def test_mistakes(mm, manifest, args, said):
-    run = mm("find_batch", *SMALL, f"datamodule.path={manifest}", *args)
+    run = mm("scale_batch", *SMALL, f"datamodule.path={manifest}", *args)
     assert (run.status, said in run.err) == (2, True), run.err
     assert "Traceback" not in run.err
 
 
 def test_a_model_too_large_is_said_and_other_errors_are_not_hidden(mm, manifest, monkeypatch):
     plant(monkeypatch, lambda rows, text, audio: False)
-    run = mm("find_batch", *SMALL, f"datamodule.path={manifest}")
+    run = mm("scale_batch", *SMALL, f"datamodule.path={manifest}")
     assert (run.status, "not even one row trains" in run.err) == (2, True)
 
     def broken(*args):
@@ -88,4 +90,4 @@ def test_a_model_too_large_is_said_and_other_errors_are_not_hidden(mm, manifest,
 
     monkeypatch.setattr(MultimodalModel, "forward", broken)
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        mm("find_batch", *SMALL, f"datamodule.path={manifest}")
+        mm("scale_batch", *SMALL, f"datamodule.path={manifest}")

@@ -10,7 +10,7 @@ from mm.encoders.text.hashed_ngrams import TextHashedNgrams
 from mm.encoders.text.transformer import TextTransformer
 from mm.fusion.sum import SumFusion
 from mm.model import MultimodalModel
-from mm.tasks.objectives.masked_language import MaskedLanguage, draw
+from mm.tasks.objectives.masked_lm import MaskedLMObjective, draw
 from mm.tasks.pretraining import Pretraining
 from mm.transforms.text.tokens import TextTransform, word_starts
 from mm.types import Batch, Vocabulary
@@ -22,7 +22,7 @@ def task(**how) -> Pretraining:
     torch.manual_seed(0)
     encoder = TextTransformer(8, 1, 2, 0.0, None, "mean", "words", 100)
     model = MultimodalModel({"text": encoder}, SumFusion(inputs=["text"]), {}, 8)
-    objective = partial(MaskedLanguage, **({"ratio": 0.15, "whole_words": False} | how))
+    objective = partial(MaskedLMObjective, **({"ratio": 0.15, "whole_words": False} | how))
     made = Pretraining(model, objectives={"words": objective})
     made.objectives["words"].words = {"text": WORDS}  # type: ignore[attr-defined]
     return made
@@ -128,4 +128,4 @@ def test_what_a_tokenizer_tells(tmp_path):
 def test_mistakes(encoder, how, said):
     model = MultimodalModel({"text": encoder}, SumFusion(inputs=["text"]), {}, 8)
     with pytest.raises(ValueError, match=said):
-        MaskedLanguage(model, **({"ratio": 0.15, "whole_words": False} | how))
+        MaskedLMObjective(model, **({"ratio": 0.15, "whole_words": False} | how))

@@ -17,29 +17,39 @@ WINDOW, HOP, MELS = 0.025, 0.01, 40  # seconds, seconds, bands of the spectrogra
 FLOOR = 1e-6  # below the energy of 16-bit silence
 
 
-class MaskedSound(Objective):
-    """SimMIM (Xie 2022) on the time of sounds: as it is the waveform that is silenced, with any encoder of them.
+class MaskedAudioObjective(Objective):
+    """Silence spans of sounds and reconstruct their spectrogram (SimMIM, Xie 2022), with any encoder of sounds.
 
-    The mean absolute error of hidden spans' log-mel spectrogram, of mean 0 and deviation 1 in each clip, is made small.
-    span: seconds, in whole hundredths; ratio: part of a clip's whole spans that is hidden, so a clip of one counts not;
-    inputs: null for all sounds. Errors: ValueError where there is no sound, or a number is out of range.
+    The loss is the mean absolute error of the hidden spans' log-mel spectrogram, which has mean 0 and standard
+    deviation 1 in each clip.
+
+    Args:
+        model: The model.
+        span_seconds: Length of a span, in whole hundredths of a second.
+        ratio: Part of a clip's whole spans that is hidden; a clip of one span has no part in the loss.
+        inputs: Names of the inputs; None: all sounds.
+        weight: Factor on the loss among those of several objectives.
+
+    Raises:
+        ValueError: If there is no sound, or a number is out of range.
     """
 
     def __init__(
         self,
         model: MultimodalModel,
-        span: float,
-        ratio: float,
+        span_seconds: float = 0.1,
+        ratio: float = 0.5,
         inputs: Sequence[str] | None = None,
         weight: float = 1.0,
     ):
         super().__init__()
-        self.frames = round(span / HOP)  # of each span
+        self.frames = round(span_seconds / HOP)  # of each span
         if self.frames < 1 or not 0 < ratio < 1:
             raise ValueError(
-                f"task.objectives: got span={span}, ratio={ratio}, wanted seconds from {HOP} and a ratio in 0..1"
+                f"task.objectives: got span_seconds={span_seconds}, ratio={ratio}, wanted seconds from {HOP} and a "
+                "ratio in 0..1"
             )
-        self.inputs = chosen(model, "audio", inputs, "masked_sound")
+        self.inputs = chosen(model, "audio", inputs, "masked_audio")
         self.ratio = ratio
         self.losses = dict.fromkeys(self.inputs, weight)
         self.warned = False
@@ -74,8 +84,8 @@ class MaskedSound(Objective):
         if not hidden.any() and batch.masks[name].any() and not self.warned:
             self.warned = True
             rank_zero_warn(
-                f"task.objectives: masked_sound hides nothing of a batch of '{name}', none of whose clips has two "
-                f"spans of {self.frames * HOP:g} seconds; such clips teach nothing: lower span"
+                f"task.objectives: masked_audio hides nothing of a batch of '{name}', none of whose clips has two "
+                f"spans of {self.frames * HOP:g} seconds; such clips teach nothing: lower span_seconds"
             )
         away = hidden.repeat_interleave(size, dim=1)
         return x.masked_fill(F.pad(away, (0, x.shape[1] - away.shape[1])), 0.0), hidden

@@ -9,7 +9,7 @@ from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, P
 from torch import nn
 
 from mm.batching import Sample, collate, finish
-from mm.callbacks.samples import Samples, cell, probability
+from mm.callbacks.prediction_table import PredictionTable, cell, probability
 from mm.fusion.concat import ConcatFusion
 from mm.heads.classification import ClassificationHead
 from mm.heads.multilabel import MultilabelHead
@@ -119,7 +119,7 @@ def task():
 
 
 def test_columns_hold_what_went_in_what_came_out_and_what_is_true(trainer, task):
-    columns = Samples().columns(trainer, task, [0, 1, 3])
+    columns = PredictionTable().columns(trainer, task, [0, 1, 3])
     assert list(columns) == [
         *("id", "text", "vision", "audio", "sound"),
         *("kind/prediction", "kind/probability", "kind/truth"),
@@ -144,14 +144,14 @@ def test_columns_hold_what_went_in_what_came_out_and_what_is_true(trainer, task)
 def test_half_precision_sees_and_hears_the_same(trainer, task, precision):
     trainer.precision_plugin = precision
     precision.convert_module(task.model)
-    columns = Samples().columns(trainer, task, [0, 1])
+    columns = PredictionTable().columns(trainer, task, [0, 1])
     assert np.array(columns["vision"][1].image)[0, 0].tolist() == [128] * 3
     assert all(isinstance(value, float) for value in columns["age/prediction"])
 
 
 def test_training_modes_are_put_back_one_by_one(trainer, task):
     task.model.heads.eval()  # frozen parts may stay in evaluation mode
-    Samples().columns(trainer, task, [0])
+    PredictionTable().columns(trainer, task, [0])
     assert task.model.encoders.training
     assert not task.model.heads.training
 
@@ -159,7 +159,7 @@ def test_training_modes_are_put_back_one_by_one(trainer, task):
 def test_sound_is_cut_to_its_length_and_to_what_a_file_can_hold(trainer, task, tmp_path):
     import soundfile
 
-    columns = Samples().columns(trainer, task, [0, 1])
+    columns = PredictionTable().columns(trainer, task, [0, 1])
     for sound, level, length in zip(columns["sound"], (0.25, 1.0), (100, 80), strict=True):
         data, rate = soundfile.read(sound._path)
         assert (rate, len(data)) == (8000, length)
@@ -167,7 +167,7 @@ def test_sound_is_cut_to_its_length_and_to_what_a_file_can_hold(trainer, task, t
 
 
 def test_nothing_is_asked_where_w_and_b_does_not_watch(trainer):
-    Samples().log_table(trainer, None)
+    PredictionTable().log_table(trainer, None)
 
 
 def test_cells_are_readable():
@@ -182,5 +182,5 @@ def test_cells_are_readable():
 
 
 def test_no_rows_is_refused():
-    with pytest.raises(ValueError, match=r"callbacks\.samples\.rows: got 0"):
-        Samples(rows=0)
+    with pytest.raises(ValueError, match=r"callbacks\.prediction_table\.rows: got 0"):
+        PredictionTable(rows=0)

@@ -9,11 +9,11 @@ from mm.messages import quote
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-KEYS = {"max_batch_size": "most", "memory_limit_gib": "max_gib", "memory_headroom": "reserve"}  # argument -> key
+LIMITS = ("max_batch_size", "memory_limit_gib", "memory_headroom")
 
 
 def main(argv: list[str]) -> None:
-    launch("find_batch", argv, job)
+    launch("scale_batch", argv, job)
 
 
 def job(cfg: "DictConfig", folder: Path) -> None:
@@ -24,10 +24,10 @@ def job(cfg: "DictConfig", folder: Path) -> None:
     from mm.profiling.batch_size import find_batch_size
     from mm.runs.results import write_metrics
 
-    limits = {argument: cfg[key] for argument, key in KEYS.items()}
+    limits = {name: cfg[name] for name in LIMITS}
     shorten(cfg, limits)
     if unread := [named.by for named in _named_keys.named_keys() if named.key.split(".")[0] in ("logger", "callbacks")]:
-        print(f"mm find_batch logs nothing and calls no callbacks; not read: {', '.join(unread)}")
+        print(f"mm scale_batch logs nothing and calls no callbacks; not read: {', '.join(unread)}")
     run = _run.prepare(cfg)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     save_overrides(folder)
@@ -47,11 +47,7 @@ def shorten(cfg: "DictConfig", limits: dict[str, object]) -> None:
 
     from mm.profiling.batch_size import check_limits
 
-    try:
-        check_limits(**limits)
-    except ValueError as error:
-        argument, _, rest = str(error).partition(":")
-        raise ValueError(f"{KEYS[argument]}:{rest}") from None
+    check_limits(**limits)
     if cfg.resume:
         raise ValueError("resume: a search begins anew; leave it out")
     length = {"max_epochs": 1, "max_steps": -1, "max_time": None, "limit_train_batches": 1.0, "limit_val_batches": 0}

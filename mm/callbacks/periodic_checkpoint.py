@@ -25,21 +25,30 @@ from mm.signals import REPEAT, SIGNALS, Stopped, Stopper, tell
 DUE = "validation_due"  # the key of a checkpoint that was saved before the end of the validation of its step
 
 
-class Resumable(Checkpoint):
-    """Keeps the newest `keep` checkpoints in `dirpath`: of every epoch's end, every `minutes`, and of a signal.
+class PeriodicCheckpoint(Checkpoint):
+    """Save checkpoints to resume from: at the end of every epoch, every few minutes, and after a signal.
 
-    steps: optimizer steps after which one is saved as well, null for none. A signal is answered at the end of the step
+    A signal is answered at the end of the step
     or of the batch of validation that it finds: save, then hand it on to whoever listened for it before; where nobody
     did, `Stopped` is raised. The same signal a second time ends the run at once. Nothing is saved within a window of
     accumulation. What is saved during validation repeats the whole validation when the run goes on; Lightning 2.6 would
     leave it out. A run that ends within an epoch is saved at its last step, as one that goes on from there is.
+
+    Args:
+        dirpath: Folder for the checkpoints.
+        minutes: Time between two checkpoints.
+        steps: Number of optimizer steps after which a checkpoint is saved as well; None: none.
+        keep: Number of checkpoints that stay, the newest ones.
+
+    Raises:
+        ValueError: If a number is not above 0.
     """
 
     def __init__(self, dirpath: str, minutes: float = 10.0, steps: int | None = None, keep: int = 2):
         super().__init__()
         for name, value in (("minutes", minutes), ("steps", 1 if steps is None else steps), ("keep", keep)):
             if not value > 0:
-                raise ValueError(f"callbacks.resumable.{name}: got {value}, wanted more than 0")
+                raise ValueError(f"callbacks.periodic_checkpoint.{name}: got {value}, wanted more than 0")
         self.folder = Path(dirpath)
         self.minutes = minutes
         self.steps = steps

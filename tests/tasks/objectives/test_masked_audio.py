@@ -13,7 +13,7 @@ from mm.encoders.audio.huggingface import HuggingFaceAudio
 from mm.encoders.audio.log_mel import LogMel
 from mm.fusion.sum import SumFusion
 from mm.model import MultimodalModel
-from mm.tasks.objectives.masked_sound import MaskedSound
+from mm.tasks.objectives.masked_audio import MaskedAudioObjective
 from mm.tasks.pretraining import Pretraining
 from mm.types import Batch
 
@@ -31,7 +31,9 @@ def conv() -> AudioConv:
 def task(encoder=None, **how) -> Pretraining:
     torch.manual_seed(0)
     model = MultimodalModel({"audio": encoder or conv()}, SumFusion(inputs=["audio"]), {}, 8)
-    return Pretraining(model, objectives={"sound": partial(MaskedSound, **({"span": 0.05, "ratio": 0.5} | how))})
+    return Pretraining(
+        model, objectives={"sound": partial(MaskedAudioObjective, **({"span_seconds": 0.05, "ratio": 0.5} | how))}
+    )
 
 
 def batch(x: torch.Tensor = X, mask: torch.Tensor = MASK) -> Batch:
@@ -89,7 +91,9 @@ def test_what_is_silenced_has_no_influence(kind):
     config |= {"intermediate_size": 8, "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [5, 2]}
     config |= {"num_feat_extract_layers": 2, "feat_extract_norm": "layer", "num_conv_pos_embeddings": 4}
     config |= {"num_conv_pos_embedding_groups": 2, "vocab_size": 8}
-    made = task(conv() if kind == "conv" else HuggingFaceAudio(None, config, True, None, "mean"), span=0.02).eval()
+    made = task(
+        conv() if kind == "conv" else HuggingFaceAudio(None, config, True, None, "mean"), span_seconds=0.02
+    ).eval()
     _, spans = hidden(made, batch())
     size = made.objectives["sound"].spans("audio", batch())[0]
     away = spans.repeat_interleave(size, 1)
@@ -112,7 +116,7 @@ def test_padding_has_no_influence():
 
 
 def test_clips_too_short_are_told_once():
-    made = task(span=0.2)
+    made = task(span_seconds=0.2)
     with pytest.warns(
         UserWarning, match=r"hides nothing of a batch of 'audio', none of whose clips has two spans of 0.2"
     ):
@@ -128,7 +132,7 @@ def test_every_weight_learns():
     assert all(p.grad is not None and p.grad.any() for p in made.parameters())
 
 
-@pytest.mark.parametrize("how", [{"span": 0.001}, {"ratio": 1.0}])
+@pytest.mark.parametrize("how", [{"span_seconds": 0.001}, {"ratio": 1.0}])
 def test_numbers_out_of_range_are_refused(how):
     with pytest.raises(ValueError, match="wanted seconds from 0.01 and a ratio in 0..1"):
         task(**how)
