@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from mm.data.sources import Source, make_table, sources
 from mm.data.table import Table
 from mm.datamodules.manifest import ManifestDataModule
 from mm.modalities import get_modality
+from mm.reports import Report
+from mm.reports import Table as ReportTable
 from mm.types import InputData
 
 
@@ -50,6 +53,67 @@ class ShardsDataModule(DataModule):
             raw[name] = Column(store, name, places, names, f"{about.digest} {name}")
         kept = Kept(inputs, raw, spec, places["shard"])
         return read_part(cells, Path(source.path.rstrip("/")), about.columns, self, kept)
+
+
+@dataclass(frozen=True, repr=False)
+class ShardReport(Report):
+    """What `shard` has written.
+
+    Attributes:
+        folder: The folder of the shards.
+        source: Name of the table.
+        inputs: Names of the inputs.
+        rows: How many rows the shards hold.
+        total: How many rows the table has, those in no split included.
+        shards: How many shards there are.
+        size: Bytes of all shards.
+    """
+
+    folder: Path
+    source: str
+    inputs: tuple[str, ...]
+    rows: int
+    total: int
+    shards: int
+    size: int
+
+    @property
+    def metrics(self) -> dict[str, float]:  # type: ignore[override]
+        """`rows`, `shards` and `bytes`."""
+        return {"rows": self.rows, "shards": self.shards, "bytes": self.size}
+
+    def table(self) -> ReportTable:
+        """Return one row: the folder, its rows, shards and megabytes."""
+        row = (str(self.folder), self.rows, self.shards, self.size / 1e6)
+        return ReportTable(("folder", "rows", "shards", "MB"), [row])
+
+
+def shard(data: ManifestDataModule, folder: str | Path, *, shard_size_mb: float = 64, seed: int = 0) -> ShardReport:
+    """Write the rows of a table file, and the media that they name, into shards for `datamodule=shards`.
+
+    Args:
+        data: The rows of one file.
+        folder: A new folder.
+        shard_size_mb: MB of a shard, about.
+        seed: Of the order in which training rows are written, so that neighbours are not alike.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If the data has several files, the folder is not empty, a row can't be read, or the size is no
+            number above 0.
+
+    Example:
+        >>> data = mm.Manifest("tweets.csv", targets=["mood"])  # doctest: +SKIP
+        >>> mm.shard(data, "shards").table()  # doctest: +SKIP
+    """
+    if not isinstance(shard_size_mb, int | float) or isinstance(shard_size_mb, bool) or not shard_size_mb > 0:
+        raise ValueError(f"shard_size_mb: got {shard_size_mb}, wanted MB above 0")
+    out = Path(folder).absolute()
+    about, table = write_shards(data, out, round(shard_size_mb * 1e6), seed)
+    rows, total = sum(one[2] for one in about.shards), sum(one[1] for one in about.shards)
+    return ShardReport(out, table.source, tuple(about.inputs), rows, len(table.ids), len(about.shards), total)
 
 
 def write_shards(module: ManifestDataModule, out: Path, size: int, seed: int) -> tuple[About, Table]:

@@ -54,5 +54,5 @@ def test_help_imports_neither_torch_nor_what_is_built_on_it():
 
 
 def test_a_training_run_imports_only_what_its_parts_need():
-    code = "import mm.cli._run, mm.datamodules.manifest, mm.heads.classification, mm.fusion.transformer"
+    code = "import mm.assembly.fitting, mm.datamodules.manifest, mm.heads.classification, mm.fusion.transformer"
     assert imported(code, HEAVY - TRAINING) == set()

@@ -10,7 +10,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
-from mm.cli import _resuming, main
+from mm.assembly.resuming import check_resumable
+from mm.cli import main
 from mm.cli._mistakes import compose_chosen, explain, target_at
 from mm.fusion.bottleneck import BottleneckFusion
 from mm.renames import (
@@ -174,7 +175,7 @@ def test_a_run_with_the_old_name_is_resumed(tmp_path, capsys):
     node = {"_target_": "datamodules.digits.DigitsDataModule", "batch_size": 8}
     OmegaConf.save(OmegaConf.create({"datamodule": node, "seed": 0}), tmp_path / "config.yaml")
     now = OmegaConf.create({"datamodule": node | {"_target_": f"mm.{node['_target_']}"}, "seed": 0})
-    _resuming.check(now, tmp_path, None)  # of an older mm, which kept no rows
+    check_resumable(now, tmp_path, None)  # of an older mm, which kept no rows
     assert capsys.readouterr().out == ""
 
 

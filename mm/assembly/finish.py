@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -10,23 +10,11 @@ from torch import nn
 
 from mm import checkpoint
 from mm.assembly.construct import build, construct, escape
+from mm.assembly.provenance import NamedKey
 from mm.messages import near
+from mm.modalities import modality_names
 from mm.transforms.tabular.columns import plain
-from mm.types import MODALITIES, DataSpec, InputSpec
-
-
-class NamedKey(NamedTuple):
-    """A key that was set on purpose, by the user or by an experiment.
-
-    Attributes:
-        key: The dotted key.
-        by: Its origin, for messages.
-        typed: Whether the user typed it.
-    """
-
-    key: str
-    by: str
-    typed: bool
+from mm.types import DataSpec, InputSpec
 
 
 def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
@@ -192,7 +180,7 @@ def finish_transforms(
                 f"model/encoders/{data.modality}"
             )
         # An input may bear the name of one modality and be of another: a spectrogram is a picture of sound.
-        template = templates[name] if name in templates and name not in MODALITIES else templates[data.modality]
+        template = templates[name] if name in templates and name not in modality_names() else templates[data.modality]
         transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
         has = asdict(replace(data, columns=None)) | {"columns": [plain(c) for c in data.columns or ()]}
         fill(transform, asdict(need) | {k: v for k, v in has.items() if asdict(need).get(k) is None})

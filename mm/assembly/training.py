@@ -1,65 +1,35 @@
 """Train a model on data from Python, as `mm train` does."""
 
+import inspect
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import Callback
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mm.applying import count_splits
+from mm.assembly.adapters import attach_adapters
 from mm.assembly.compose import DEFAULT_HEADS, compose_config, find_head_option, model_overrides
-from mm.assembly.construct import construct, escape
-from mm.assembly.finish import build_metrics, fill, resolve_monitor
-from mm.assembly.settings import check_settings
-from mm.callbacks.periodic_checkpoint import WholeFileIO
-from mm.checkpoint import TrainedModel
+from mm.assembly.construct import escape
+from mm.assembly.finish import build_metrics, fill
+from mm.assembly.fitting import TrainingReport, begin_folder, finish_run, fit
+from mm.assembly.provenance import Provenance
+from mm.assembly.run import TrainingRun, build_task, check_splits, prepare_task, seed_everything
+from mm.assembly.trainer import build_callbacks, build_trainer
+from mm.assembly.warm_start import load_weights, read_init_from
+from mm.configurable import recorded_arguments, to_config
 from mm.data.module import DataModule
 from mm.modalities import default_transforms
 from mm.model import MultimodalModel
 from mm.quiet import preserved_state
-from mm.reports import Report, Table
-from mm.runs.card import model_card
 from mm.runs.folder import claim
-from mm.runs.results import write_metrics
 from mm.tasks.supervised import Supervised
 from mm.types import DataSpec
-
-
-@dataclass(repr=False)
-class TrainingReport(Report):
-    """Results of a training.
-
-    Attributes:
-        model: The trained model, with the weights of the best validation, in evaluation mode.
-        metrics: Name to value: the best monitored value, the test metrics, epochs, steps and seconds.
-        folder: The run folder, None where the run has no name.
-        interrupted: Whether Ctrl-C ended the training; the weights are the last ones then, and nothing was tested.
-    """
-
-    model: TrainedModel
-    metrics: Mapping[str, float]
-    folder: Path | None = None
-    interrupted: bool = False
-
-    def table(self) -> Table:
-        """Return one row for each metric of the whole model; metrics of subsets of inputs are in `.metrics`."""
-        return Table(["metric", "value"], [(name, value) for name, value in self.metrics.items() if "[" not in name])
-
-    def save(self, folder: str | Path) -> Path:
-        """Write metrics.json and the model directory, `model`, into a folder."""
-        folder = super().save(folder)
-        self.model.save(folder / "model")
-        return folder
 
 
 def train(
@@ -110,61 +80,56 @@ def train(
         ['mood']
     """
     cfg = training_config(model, data.spec, overrides)
-    for key, value in (("trainer.max_epochs", max_epochs), ("trainer.max_steps", max_steps), ("seed", seed)):
+    settings = {"trainer.max_epochs": max_epochs, "trainer.max_steps": max_steps, "task.optimizer.lr": lr, "seed": seed}
+    for key, value in settings.items():
         if value is not None:
             OmegaConf.update(cfg, key, value)
-    if lr is not None:
-        cfg.task.optimizer.lr = lr
-    with preserved_state(), run_folder(run) as folder:
-        cfg.paths.run = escape(str(folder))
-        lightning.seed_everything(seed, workers=True, verbose=False)
-        bound = bind_data(data, model)
-        for split in ("train", "val"):
-            bound.rows(split)  # an empty split is an error before anything starts
-        task = build_task(cfg, model if inplace else deepcopy(model))
-        check_settings(cfg, task)
-        resolve_monitor(cfg, task.val_names())
-        trainer = build_trainer(cfg, folder, logger, callbacks, progress_bar)
-        report = fit_and_test(cfg, trainer, task, bound)
+    OmegaConf.update(cfg, "trainer.enable_progress_bar", progress_bar, force_add=True)
+    words = [f"{key}={value}" for key, value in settings.items() if value is not None]
+    provenance = Provenance(overrides=(*overrides, *words), from_python=True)
+    with preserved_state(), training_folder(run) as folder:
+        prepared = prepare_training(cfg, model, data, folder, provenance, inplace)
+        left_out = {"periodic_checkpoint"}
+        left_out |= (set() if progress_bar else {"progress_bar"}) | (set() if logger else {"lr", "prediction_table"})
+        every = [*build_callbacks(cfg, without=left_out), *callbacks]
+        trainer = build_trainer(cfg, every, logger or False, folder, monitored=False)
         if run is not None:
-            report.folder = folder
-            write_metrics(folder, report.metrics, task.directions())
-            report.model.save(folder / "model")
-            report.model.path = folder / "model"
-        return report
+            complete_config(prepared)
+            begin_folder(prepared)
+        fit(prepared, trainer)
+        return finish_run(prepared, trainer, write=run is not None)
 
 
-def fit_and_test(cfg: DictConfig, trainer: Trainer, task: Supervised, data: DataModule) -> TrainingReport:
-    """Run the training and the test of the best weights."""
-    started = time.time()
-    try:
-        trainer.fit(task, datamodule=data, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        if not trainer.interrupted:
-            raise
-    results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
-    best = next(one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
-    if best.best_model_path and not trainer.interrupted:
-        saved: Any = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-        task.load_state_dict(saved["state_dict"])
-        if best.best_model_score is not None:
-            results[cfg.monitor.metric] = float(best.best_model_score)
-    if bool((data.splits == "test").any()) and not trainer.interrupted:
-        trainer.test(task, datamodule=data, verbose=False)
-    results |= task.results | {"train/duration_s": round(time.time() - started, 3)}
-    codecs = {name: data.reader(name) for name in data.spec.targets}
-    trained = TrainedModel(
-        task.model.eval(),
-        data.transforms,
-        codecs,
-        data.spec,
-        metrics=build_metrics(cfg),
-        columns=dict(data.columns) or None,
-        split=asdict(data.split),
-        rows=data.fingerprint.tensors(),
-        card=model_card(["mm.train"], data.source, count_splits(data), results, task.model),
-    )
-    return TrainingReport(trained, results, interrupted=trainer.interrupted)
+def prepare_training(
+    cfg: DictConfig,
+    model: MultimodalModel,
+    data: DataModule,
+    folder: Path,
+    provenance: Provenance,
+    inplace: bool = False,
+) -> TrainingRun:
+    """Build the task of a config for a model and data that were built in Python.
+
+    Args:
+        cfg: The config of `mm train`, see `training_config`; it is changed.
+        model: The model.
+        data: The data, which is not changed.
+        folder: The run folder.
+        provenance: How the run was started.
+        inplace: Train `model` itself in place of a copy.
+
+    Raises:
+        ValueError: If the data lacks an input or target of the model, or a setting is out of range.
+    """
+    cfg.paths.run = escape(str(folder))
+    seed_everything(cfg.seed)
+    bound = bind_data(data, model)
+    check_splits(cfg, bound)
+    trained = model if inplace else deepcopy(model)
+    load_weights(read_init_from(cfg), trained)
+    attach_adapters(cfg, trained)
+    task, metrics = prepare_task(cfg, trained, bound)
+    return TrainingRun(cfg, bound, task, metrics, folder, provenance)
 
 
 def lightning_module(model: MultimodalModel, spec: DataSpec, overrides: Sequence[str] = ()) -> Supervised:
@@ -181,7 +146,7 @@ def lightning_module(model: MultimodalModel, spec: DataSpec, overrides: Sequence
     """
     cfg = training_config(model, spec, overrides)
     cfg.task.nonfinite.folder = None  # nothing is written
-    return build_task(cfg, model)
+    return build_task(cfg, model, build_metrics(cfg), {})
 
 
 def bind_data(data: DataModule, model: MultimodalModel) -> DataModule:
@@ -216,36 +181,67 @@ def training_config(model: MultimodalModel, spec: DataSpec, overrides: Sequence[
     return cfg
 
 
-def build_task(cfg: DictConfig, model: MultimodalModel) -> Supervised:
-    """Build the task of a config for a model."""
-    node: Any = OmegaConf.to_container(cfg.task, resolve=True)
-    return construct(node, "task", _partial_=True)(model=model, metrics=build_metrics(cfg))
+def describe_model(model: MultimodalModel) -> list[str]:
+    """Return how a model differs from the defaults of its classes, by which `mm.compare` tells runs apart.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Words such as `model.fusion._target_=mm.fusion.gated.GatedFusion`.
+
+    Raises:
+        ValueError: If a part does not say how it was built.
+    """
+    parts = {f"encoders.{name}": part for name, part in model.encoders.items()} | {"fusion": model.fusion}
+    words = [f"model.embed_dim={recorded_arguments(model)['embed_dim']}"]
+    for place, part in (parts | {f"heads.{name}": head for name, head in model.heads.items()}).items():
+        defaults = {name: one.default for name, one in inspect.signature(type(part)).parameters.items()}
+        for name, value in to_config(part).items():
+            default = defaults.get(name, inspect.Parameter.empty)
+            if name == "_target_" or (default is not inspect.Parameter.empty and value != to_plain(default)):
+                words.append(f"model.{place}.{name}={value}")
+    return words
 
 
-def build_trainer(
-    cfg: DictConfig,
-    folder: Path,
-    logger: Logger | Sequence[Logger] | None,
-    callbacks: Sequence[Callback],
-    progress_bar: bool,
-) -> Trainer:
-    """Build the trainer of a config with the callbacks that a run needs."""
-    nodes: Any = OmegaConf.to_container(cfg.callbacks, resolve=True)
-    left_out = {"periodic_checkpoint"}
-    left_out |= (set() if progress_bar else {"progress_bar"}) | (set() if logger else {"lr", "prediction_table"})
-    own = [construct(node, f"callbacks.{name}") for name, node in nodes.items() if name not in left_out]
-    settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    return construct(settings, "trainer", _partial_=True)(
-        callbacks=[*own, *callbacks],
-        logger=logger or False,
-        default_root_dir=str(folder),
-        enable_progress_bar=progress_bar,
-        plugins=[WholeFileIO()],
-    )
+def to_plain(default: Any) -> Any:
+    """Return the default of an argument as plain data, or itself where it is no plain data."""
+    try:
+        return to_config(default)
+    except ValueError:
+        return default
+
+
+def complete_config(run: TrainingRun) -> None:
+    """Let the config and the provenance of a run state what was built in Python: the model and the data.
+
+    Args:
+        run: The run, which is changed.
+
+    Raises:
+        ValueError: If a part of the model does not say how it was built.
+    """
+    cfg, model, data = run.cfg, run.task.model, run.data
+    words = (*run.provenance.overrides, *describe_model(model))
+    run.provenance = replace(run.provenance, overrides=words)
+    parts = to_config(model)
+    for name, head in parts["heads"].items():
+        head |= {key: OmegaConf.to_container(cfg.model.heads[name][key]) for key in ("target_codec", "metrics")}
+    with open_dict(cfg):
+        cfg.model = escape(parts)
+        cfg.datamodule = {
+            "_target_": f"{type(data).__module__}.{type(data).__qualname__}",
+            "path": escape(data.source),
+            "columns": escape(dict(data.columns)),
+            "split": asdict(data.split),
+            "seed": data.seed,
+            "batch_size": data.batching.batch_size,
+            "transforms": escape(to_config(data.transforms)),
+        }
 
 
 @contextmanager
-def run_folder(run: str | None) -> Iterator[Path]:
+def training_folder(run: str | None) -> Iterator[Path]:
     """Yield the folder of a run: a claimed one that stays, or a temporary one."""
     if run is None:
         with tempfile.TemporaryDirectory() as name:

@@ -15,20 +15,22 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mm.assembly.overrides import config_flags, flags_first, parse_override, strip_prefix
+from mm.assembly.provenance import Provenance, resume_command
 from mm.assembly.registry import signature_defaults
 from mm.assembly.renamed import check_keys
 from mm.cli._import_path import add_working_directory
 from mm.cli._mistakes import explain
-from mm.cli._overrides import config_flags, flags_first, parse, strip_prefix
+from mm.cli._provenance import read_provenance
 from mm.cli._refusals import refusals_explained
 from mm.cli._typed import as_meant, check_run, check_types
 from mm.files import shown
 from mm.launch.processes import process_group
-from mm.messages import command, environment_number, is_first_process, near
-from mm.runs.folder import OVERRIDES, RunFolder, claim, read_overrides, reopen, write_overrides
+from mm.messages import environment_number, is_first_process, near
+from mm.runs.folder import OVERRIDES, RunFolder, claim, read_overrides, reopen
 from mm.signals import Stopped
 
-Job = Callable[[DictConfig, Path], Any]
+Job = Callable[[DictConfig, Path, Provenance], Any]  # of the config, the run folder, and how it was started
 
 # What a launcher of processes leaves behind, and the next job of a sweep must not see.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
@@ -56,7 +58,7 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
     program = sys.argv[0]
     sweep = bool({"-m", "--multirun"} & set(argv))
     argv = [as_meant(strip_prefix(arg), sweep) for arg in argv]
-    for key, value in map(parse, argv):
+    for key, value in map(parse_override, argv):
         if key == "run":
             check_run(value)
     argv = [*load_overrides(argv), *argv]
@@ -69,7 +71,7 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
 
     def wrapped(cfg: DictConfig) -> Any:
         try:
-            return run_job(cfg, [program, verb, *flags], job)
+            return run_job(cfg, [program, verb, *flags], read_provenance(verb, flags), job)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra names the job and goes on with the others
@@ -101,7 +103,7 @@ def register_launchers() -> None:
         plugins.register(launcher)
 
 
-def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
+def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Job) -> Any:
     """One job, in its own folder."""
     state = HydraConfig.get()
     before = {name: os.environ.get(name) for name in RANKS}
@@ -114,19 +116,19 @@ def run_job(cfg: DictConfig, command: list[str], job: Job) -> Any:
         check_keys(cfg)
         check_values(cfg, command[1], state.overrides.task, state.runtime.choices)
         check_sibling_processes(state.overrides)
-        claimed = open_folder(cfg, typed_words())
+        claimed = open_folder(cfg, provenance.typed)
         with read_write(state), open_dict(state):  # type: ignore[arg-type]
             state.run.dir = state.runtime.output_dir = str(claimed.path)
         if claimed.fresh and is_first_process():
-            save_overrides(claimed.path)  # a process that is started again must know its folder
+            provenance.save(claimed.path)  # a process that is started again must know its folder
         if "run" in cfg and Path(str(cfg.run)).name != claimed.path.name and state.mode == RunMode.RUN:
             cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its time was taken
-        resume = resume_command(cfg, claimed.path) if command[1] == "train" else None
+        resume = resume_command(cfg, claimed.path, provenance) if provenance.verb == "train" else None
         with (
             process_group(partial(explain, verb=command[1]), partial(leave, claimed)),
             refusals_explained(places(cfg), claimed.path, resume),
         ):
-            result = job(cfg, claimed.path)
+            result = job(cfg, claimed.path, provenance)
         if is_first_process():
             claimed.discard()  # of a verb that wrote nothing into it
     except BaseException as error:
@@ -159,7 +161,9 @@ def check_groups(cfg: DictConfig, choices: Any) -> None:
             key = group.replace("/", ".")
             raise ValueError(f"{key}={chosen}: an option is chosen with a slash: {group}={chosen}")
     roots = {group.split("/")[0].split("@")[0] for group in choices} | {"callbacks", "logger"}  # chosen as lists
-    for root in {key.split(".")[0] for o in HydraConfig.get().overrides.task for key in [parse(o)[0]] if o[0] == "+"}:
+    for root in {
+        key.split(".")[0] for o in HydraConfig.get().overrides.task for key in [parse_override(o)[0]] if o[0] == "+"
+    }:
         if root.split("/")[0].split("@")[0] not in roots:
             known = [str(key) for key in cfg if key != root]
             raise ValueError(f"+{root}: nothing reads it; the keys are {', '.join(known)}{near(root, known)}")
@@ -170,18 +174,20 @@ def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: 
 
     @cache
     def default() -> DictConfig:
-        chosen = [o for o in overrides if parse(o)[0] in choices]
+        chosen = [o for o in overrides if parse_override(o)[0] in choices]
         return GlobalHydra.instance().config_loader().load_configuration(verb, chosen, RunMode.RUN)
 
     kept = [override for override in overrides if not override.startswith("~")]
     groups = {*choices, "callbacks", "logger"}  # the last two also as lists of options
-    check_types(cfg, default, {key: value for key, value in map(parse, kept) if key not in groups})
+    check_types(cfg, default, {key: value for key, value in map(parse_override, kept) if key not in groups})
 
 
 def check_sibling_processes(overrides: Any) -> None:
     """Errors: ValueError where processes started side by side have no common folder, or can't be started again."""
     beside = max(environment_number(name, 1) for name in BESIDE)
-    if beside > 1 and not any(parse(o)[0] in ("run", "hydra.run.dir") for o in [*overrides.task, *overrides.hydra]):
+    if beside > 1 and not any(
+        parse_override(o)[0] in ("run", "hydra.run.dir") for o in [*overrides.task, *overrides.hydra]
+    ):
         raise ValueError(f"run=NAME is needed where {beside} processes are started side by side: it is their folder")
     shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if environment_number("TORCHELASTIC_MAX_RESTARTS") and shares_store:  # github.com/pytorch/pytorch/issues/135712
@@ -251,20 +257,10 @@ def is_same_run(stored: Sequence[str], typed: Sequence[str]) -> bool:
     launched = bool(environment_number("MM_RESTART_COUNT"))  # by a launcher, which has compared the rest
 
     def own(words: Sequence[str]) -> set[str]:
-        keys = {word: parse(word)[0] for word in words if not (launched and word.startswith("-"))}
+        keys = {word: parse_override(word)[0] for word in words if not (launched and word.startswith("-"))}
         return {w for w, key in keys.items() if key not in free and not (launched and key.startswith("trainer."))}
 
     return bool(stored) and own(stored) == own(typed)
-
-
-def typed_words() -> list[str]:
-    """Config flags and overrides of this command."""
-    return [*config_flags(sys.argv), *HydraConfig.get().overrides.task]
-
-
-def save_overrides(folder: Path) -> None:
-    """Keep verb, config flags and overrides of a run that is about to start, for resuming and comparing."""
-    write_overrides(folder, str(HydraConfig.get().job.config_name), typed_words())
 
 
 def leave(folder: RunFolder, error: BaseException | None = None) -> None:
@@ -291,7 +287,7 @@ def restore(before: dict[str, str | None]) -> None:
 
 def load_overrides(argv: list[str]) -> list[str]:
     """For `run=NAME resume=true`, what NAME was started with, but what is given anew."""
-    given = {key: value for arg in argv for key, value in [parse(arg)] if key}
+    given = {key: value for arg in argv for key, value in [parse_override(arg)] if key}
     if given.get("resume") is not True or "run" not in given or {"-m", "--multirun"} & set(argv):
         return []
     if any(arg.startswith("hydra.run.dir=") for arg in argv):  # a child process, whose arguments are complete
@@ -299,11 +295,4 @@ def load_overrides(argv: list[str]) -> list[str]:
     file = Path(str(given.get("paths.outputs", "outputs"))) / str(given["run"]) / OVERRIDES
     if not file.exists():
         raise ValueError(f"resume=true: there is no run in {file.parent}")
-    return [o for o in read_overrides(file.parent) if parse(o)[0] not in given]
-
-
-def resume_command(cfg: DictConfig, folder: Path, *overrides: str) -> str:
-    """What to type to go on with a run."""
-    moved = [o for o in HydraConfig.get().overrides.task if parse(o)[0] == "paths.outputs"]
-    run = os.path.relpath(folder, cfg.paths.outputs)
-    return command("mm", "train", f"run={run}", *moved, "resume=true", *overrides)
+    return [o for o in read_overrides(file.parent) if parse_override(o)[0] not in given]

@@ -3,30 +3,28 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.cli._app import launch, save_overrides, shown
+from mm.cli._verb import run_verb
+from mm.files import shown
 from mm.messages import command, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mm.assembly.applied import Applied
+    from mm.retrieval import EmbeddingReport
+
 
 def main(argv: list[str]) -> None:
-    launch("embed", argv, job)
+    run_verb("embed", argv, "mm.assembly.applied:embed_config", show)
 
 
-def job(cfg: "DictConfig", folder: Path) -> None:
-    from mm.cli import _apply
-    from mm.retrieval import embed
+def show(done: "Applied[EmbeddingReport]", cfg: "DictConfig", folder: Path) -> None:
+    """Print how many vectors there are, and how to search them."""
+    from mm.cli._render import print_faults
 
-    model = _apply.load(cfg)
-    data = _apply.datamodule(cfg, model, labelled=False)
-    report = embed(model, data, folder / "embeddings.parquet", cfg.split, cfg.device)
-    save_overrides(folder)
-    print(plain(f"{data.source}: embeddings of {', '.join(f'{name} {n}' for name, n in report.counts.items())}"))
-    if data.faults:
-        data.write_errors(folder / "errors.csv")
-        wrong = len({row for row, _ in data.faults})
-        print(f"rows that could not be read as a whole: {wrong}, told in {plain(shown(folder / 'errors.csv'))}")
-    words = ["mm", "search", f"checkpoint={cfg.checkpoint}", f"index={shown(report.path)}"]
+    counts = ", ".join(f"{name} {count}" for name, count in done.report.counts.items())
+    print(plain(f"{done.source}: embeddings of {counts}"))
+    print_faults(done)
+    words = ["mm", "search", f"checkpoint={cfg.checkpoint}", f"index={shown(done.report.path)}"]
     print(f"next:\n  {command(*words)} query=...")
     print(shown(folder))

@@ -1,8 +1,19 @@
 """What every encoder, fusion and head has to keep; the same checks serve our tests and `mm check`."""
 
 from mm.contracts._demands import Result
+from mm.contracts.checking import ContractReport, check, check_part
 from mm.contracts.encoder import check_encoder
 from mm.contracts.fusion import check_fusion, random_features
 from mm.contracts.head import check_head, examples
 
-__all__ = ["Result", "check_encoder", "check_fusion", "check_head", "examples", "random_features"]
+__all__ = [
+    "ContractReport",
+    "Result",
+    "check",
+    "check_encoder",
+    "check_fusion",
+    "check_head",
+    "check_part",
+    "examples",
+    "random_features",
+]

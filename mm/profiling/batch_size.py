@@ -36,7 +36,7 @@ class BucketedData(DataSource, Protocol):
 
 @dataclass(frozen=True, repr=False)
 class BatchSizeReport(Report):
-    """What `find_batch_size` returns.
+    """What `find_task_batch_size` returns.
 
     Attributes:
         buckets: Length buckets of the training rows; one where there is no budget.
@@ -77,7 +77,7 @@ class BatchSizeReport(Report):
         return Table(("rows", *(f"{name} up to" for name in names), "batch size"), rows)
 
 
-def find_batch_size(
+def find_task_batch_size(
     task: Task,
     data: BucketedData,
     trainer: Callable[[], Trainer],

@@ -32,14 +32,22 @@ NAMES = {
 class BatchSettings(Protocol):
     """How rows are put together."""
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int:
+        """Return the rows of a batch."""
+        ...
 
 
 class TrainingData(DataSource, Protocol):
     """Data that can be trained on, and its settings that advice mentions."""
 
-    batching: BatchSettings
     num_workers: int
+
+    @property
+    def batching(self) -> BatchSettings:
+        """Return how rows are put together."""
+        ...
+
     train_dataloader: Any
 
 
@@ -57,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True, repr=False)
 class Profile(Report):
-    """What `benchmark` returns.
+    """What `benchmark_task` returns.
 
     Attributes:
         metrics: `benchmark/step_seconds`, seconds of each phase, rates, `benchmark/ratio` to the loop without
@@ -134,7 +142,7 @@ class Benchmark(Callback):
         self.flops = sum(step_flops(loop, batch) for batch in self.kept) / len(self.kept)
 
 
-def benchmark(
+def benchmark_task(
     task: Task, data: TrainingData, trainer: Trainer, steps: int = 100, warmup: int = 10, compiled: bool = False
 ) -> Profile | None:
     """Train for some steps, and measure them by phase.

@@ -50,6 +50,7 @@ def search(
     top_k: int = 10,
     inputs: Sequence[str] | None = None,
     input: str | None = None,
+    allow: Sequence[str] = (),
 ) -> SearchReport:
     """Find the items nearest to a query.
 
@@ -60,6 +61,7 @@ def search(
         top_k: How many items are wanted.
         inputs: The inputs, or towers of inputs, of which items are wanted; None: all.
         input: The input that the query is for, where its suffix does not tell.
+        allow: Further packages whose classes the model directory may name.
 
     Returns:
         A report whose `hits` are the items, the nearest first.
@@ -75,7 +77,7 @@ def search(
         raise ValueError(f"top_k: got {top_k!r}, wanted a whole number from 1")
     index = index if isinstance(index, EmbeddingIndex) else EmbeddingIndex.open(index)
     wanted = index.check_inputs(inputs)
-    loaded = open_model(model)
+    loaded = open_model(model, allow)
     check_same_model(loaded, index)
     name, raw = read_query(query, input or "", loaded)
     vector, side = embed_query(loaded, name, raw)

@@ -23,8 +23,15 @@ logger = logging.getLogger("mm")
 class MeasuredData(Protocol):
     """What is written of the rows of a data set."""
 
-    table: Any
-    faults: Mapping[tuple[int, str], str]
+    @property
+    def table(self) -> Any:
+        """Return all rows."""
+        ...
+
+    @property
+    def faults(self) -> Mapping[tuple[int, str], str]:
+        """Return (row, column) -> what is wrong."""
+        ...
 
     def truth(self, name: str, row: int) -> Any:
         """Return a row's true target, as a person reads it."""

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from omegaconf import DictConfig
 
-from mm.cli._app import launch, save_overrides
+from mm.assembly.provenance import Provenance
+from mm.cli._app import launch
 from mm.runs.folder import claim, reopen
 
 VERBS = {
@@ -42,13 +43,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[P
     """Run a command whose job only leaves a file with its seed. -> the folders of its jobs"""
     monkeypatch.chdir(tmp_path)
 
-    def command(*argv: str, job: Callable[[DictConfig, Path], Any] | None = None) -> list[Path]:
+    def command(*argv: str, job: Callable[[DictConfig, Path, Provenance], Any] | None = None) -> list[Path]:
         folders = []
 
-        def leave(cfg: DictConfig, folder: Path) -> None:
+        def leave(cfg: DictConfig, folder: Path, provenance: Provenance) -> None:
             folders.append(folder)
             if job is not None:
-                job(cfg, folder)
+                job(cfg, folder, provenance)
             (folder / "seed").write_text(str(cfg.seed))
 
         monkeypatch.setattr(sys, "argv", ["mm", "train", *argv])
@@ -100,7 +101,7 @@ def test_two_runs_of_one_second_have_two_folders(run, tmp_path, one_second):
 def test_the_name_with_a_number_is_that_of_the_config(run, one_second):
     names = []
     for _ in range(2):
-        run(job=lambda cfg, folder: names.append((cfg.run, Path(cfg.paths.run).name)))
+        run(job=lambda cfg, folder, provenance: names.append((cfg.run, Path(cfg.paths.run).name)))
     assert names == [(NAME, NAME), (f"{NAME}-1", f"{NAME}-1")]
 
 
@@ -114,7 +115,7 @@ def test_a_typed_name_gets_no_number(run, tmp_path):
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("how", ["run=a", "hydra.run.dir=outputs/a"])
 def test_a_run_that_left_nothing_leaves_no_folder(run, tmp_path, error, how):
-    def fail(cfg: DictConfig, folder: Path) -> None:
+    def fail(cfg: DictConfig, folder: Path, provenance: Provenance) -> None:
         (folder / "checkpoints").mkdir()
         raise error("no")
 
@@ -129,7 +130,7 @@ def test_a_run_that_left_nothing_leaves_no_folder(run, tmp_path, error, how):
 
 
 def test_a_file_that_appears_during_the_run_keeps_the_folder(run, tmp_path):
-    def fail(cfg: DictConfig, folder: Path) -> None:
+    def fail(cfg: DictConfig, folder: Path, provenance: Provenance) -> None:
         (folder / "config.yaml").touch()
         (folder / "csv/mine").mkdir(parents=True)
         (folder / "csv/mine/notes.txt").touch()
@@ -143,8 +144,8 @@ def test_a_file_that_appears_during_the_run_keeps_the_folder(run, tmp_path):
 
 @pytest.mark.parametrize("variable", ["SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT"])
 def test_a_restart_goes_on_with_the_run_of_its_own_command_only(run, tmp_path, monkeypatch, variable):
-    def begin(cfg: DictConfig, folder: Path) -> None:
-        save_overrides(folder)
+    def begin(cfg: DictConfig, folder: Path, provenance: Provenance) -> None:
+        provenance.save(folder)
         (folder / "checkpoints").mkdir(exist_ok=True)
         (folder / "checkpoints/last-000000001.ckpt").touch()
         seen.append(cfg.resume)
@@ -162,7 +163,7 @@ def test_a_restart_goes_on_with_the_run_of_its_own_command_only(run, tmp_path, m
 
 def test_a_run_is_resumed_by_one_process_at_a_time(run, tmp_path, monkeypatch):
     monkeypatch.setattr("mm.runs.folder.PATIENCE", 0)
-    run("run=a", job=lambda cfg, folder: save_overrides(folder))
+    run("run=a", job=lambda cfg, folder, provenance: provenance.save(folder))
     first = reopen(tmp_path / "outputs/a")
     with pytest.raises(ValueError, match="a run is at work in outputs/a; wait for its end"):
         run("run=a", "resume=true")
@@ -208,7 +209,7 @@ def test_a_sweep_has_its_folder_for_itself(run, tmp_path):
 
 
 def test_a_job_of_a_sweep_that_left_nothing_leaves_no_folder(run, tmp_path):
-    def fail(cfg: DictConfig, folder: Path) -> None:
+    def fail(cfg: DictConfig, folder: Path, provenance: Provenance) -> None:
         if cfg.seed == 1:
             raise ValueError("no")
 
@@ -232,7 +233,7 @@ def test_processes_beside_the_first_claim_nothing(run, tmp_path, monkeypatch):
 
 
 def test_settings_that_a_finished_run_cannot_take_are_named(run, tmp_path):
-    from mm.cli.train import finished
+    from mm.assembly.resuming import describe_finished
 
     (tmp_path / "outputs/a/model").mkdir(parents=True)
     length = {"max_epochs": 20, "max_steps": -1, "max_time": None}
@@ -243,7 +244,7 @@ def test_settings_that_a_finished_run_cannot_take_are_named(run, tmp_path):
     said = []
 
     def ask(*typed: str) -> None:
-        run("run=a", "resume=true", *typed, job=lambda cfg, folder: said.append(finished(cfg, folder)))
+        run("run=a", "resume=true", *typed, job=lambda *args: said.append(bool(describe_finished(*args))))
 
     ask()
     ask("seed=3", "task.optimizer.lr=0.1")  # as it was

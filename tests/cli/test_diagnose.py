@@ -8,7 +8,7 @@ import torch
 from conftest import COLUMNS, ROOT, TINY
 from safetensors.torch import load_file
 
-from mm.cli.diagnose import read_kept
+from mm.assembly.diagnosis import read_tensors
 
 SMALL = [*COLUMNS, *TINY, "trainer.max_epochs=1", "datamodule.batch_size=4", "seed=1"]
 BLOW = ["+callbacks.blow._target_=planted.Blow", "+callbacks.blow.batch=2", "+callbacks.blow.name=vision"]
@@ -150,5 +150,5 @@ def test_a_damaged_batch_is_one_message(tmp_path, kept):
     if kept == "torn":
         file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"1\.pt: (is damaged, or not of mm|got a list)"):
-        read_kept(file)
+        read_tensors(file)
     assert not (tmp_path / "ran").exists()

@@ -9,7 +9,9 @@ from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 from torch import nn
 
-from mm.cli import _app, _results, _robustness, _run, calibrate, compare, search
+from mm.assembly.provenance import Provenance
+from mm.assembly.resuming import next_commands
+from mm.cli import _render, calibrate
 from mm.messages import command, markdown, plain, quote
 from mm.retrieval import Hit
 from mm.runs.card import model_card
@@ -65,7 +67,7 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
 
     path = tmp_path / f"x{name}"
     results = {f"test[{name}]/{name.replace('/', '.')}": 0.5, "test/accuracy": 0.25, f"data/truncated/{name}": 2}
-    _results.print_results(results, ["target"], Path("runs/r"), {name: path}, [command("mm", name)])
+    _render.print_results(results, ["target"], Path("runs/r"), {name: path}, [command("mm", name)])
     out = capsys.readouterr().out
     assert f"test[{shown}]" in cells(out) or "/" in name
     assert plain(name.replace("/", ".")) in cells(out) or "/" in name
@@ -73,17 +75,18 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
     assert f"{shown}  {plain(path.name)}" in out or "/" in name
     assert words(out.splitlines()[-2]) == ["mm", name]
 
-    _results.print_results({f"test/{name}/loss": 0.5, "test/b/loss": 1.0}, [name, "b"], Path("r"), {}, [])
+    _render.print_results({f"test/{name}/loss": 0.5, "test/b/loss": 1.0}, [name, "b"], Path("r"), {}, [])
     assert shown in cells(capsys.readouterr().out) or "/" in name
     runs = [RunResult(f"{name}{i}", name, (f"a={name}{i}", name), {name: float(i)}) for i in range(2)]
-    compare.print_ranking(rank_settings(runs, [name]))
+    _render.print_ranking(rank_settings(runs, [name]))
     out = capsys.readouterr().out
     assert {shown, f"a={shown}0", f"1: {shown}1"} <= cells(out)
     assert f"all: {shown}" in out
-    search.print_hits([Hit(name, name, 0.5, name)])
+    _render.print_hits([Hit(name, name, 0.5, name)])
     assert shown in cells(capsys.readouterr().out)
     curves = {(name, name, name, "noise"): [1.0, 0.5], ("b", "mae", "c", "noise"): [1.0, 0.5]}
-    _robustness.print_curves(curves, {}, 3, path)
+    report = SimpleNamespace(curves=curves, metrics={}, num_rows=3)
+    _render.print_curves(report, path)
     out = capsys.readouterr().out
     assert {shown, f"{shown}/{shown}"} <= cells(out)
     calibrate.print_table({name: {name: 0.5}})
@@ -91,25 +94,21 @@ def test_tables_show_names_as_they_are(name, capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_commands_can_be_pasted(name, monkeypatch, tmp_path):
+def test_commands_can_be_pasted(name, tmp_path):
     assert words(quote(name)) == [name]
     assert plain(command("mm", name)) == command("mm", name)
-    fake = SimpleNamespace(
-        get=lambda: SimpleNamespace(
-            runtime=SimpleNamespace(choices={"datamodule": name}), overrides=SimpleNamespace(task=[])
-        )
-    )
-    monkeypatch.setattr(_run, "HydraConfig", fake)
-    monkeypatch.setattr(_app, "HydraConfig", fake)
+    provenance = Provenance(choices={"datamodule": name})
     folder = tmp_path / name
     cfg = OmegaConf.create(
         {"paths": {"outputs": str(tmp_path)}, "trainer": {"max_epochs": 1}, "model": {"heads": {"a": 1}}}
     )
-    use, predict, resume = (words(line) for line in _run.next_commands(cfg, folder, measurable=True))
+    use, predict, resume = (words(line) for line in next_commands(cfg, folder, provenance, measurable=True))
     assert use == ["mm", "evaluate", f"checkpoint={folder / 'model'}", f"datamodule={name}", "..."]
     assert predict[2] == f"checkpoint={folder / 'model'}"
     assert resume[2] == f"run={Path(name)}"
-    assert words(_run.next_commands(cfg, folder, measurable=False)[0])[2] == f"model.init_from={folder / 'model'}"
+    assert (
+        words(next_commands(cfg, folder, provenance, measurable=False)[0])[2] == f"model.init_from={folder / 'model'}"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,7 +21,7 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file
 
-import mm.cli._run  # noqa: F401  # a copy of this process need not import it
+import mm.assembly.fitting  # noqa: F401  # a copy of this process need not import it
 from mm.cli import main
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")

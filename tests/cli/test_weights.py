@@ -6,7 +6,7 @@ from conftest import COLUMNS, TINY
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from mm.cli._weights import parts, read_sources
+from mm.assembly.warm_start import count_by_part, read_init_from
 
 STILL = ["trainer.max_epochs=1", "task.optimizer.lr=0", "task.optimizer.weight_decay=0"]
 
@@ -76,7 +76,7 @@ def test_nothing_that_fits_is_an_error(mm, manifest, folder):
 def test_sources_in_all_their_forms():
     def sources(given):
         cfg = OmegaConf.create({"model": {"init_from": given, "embed_dim": 3}})
-        return read_sources(cfg)
+        return read_init_from(cfg)
 
     assert sources(None) == []
     assert sources("a") == [{"path": "a", "include": [""]}]
@@ -84,5 +84,5 @@ def test_sources_in_all_their_forms():
 
 
 def test_parts_are_counted():
-    found = parts(["encoders.text.a.b", "encoders.text.c", "fusion.mlp.0.bias", "heads.target.linear.weight"])
+    found = count_by_part(["encoders.text.a.b", "encoders.text.c", "fusion.mlp.0.bias", "heads.target.linear.weight"])
     assert found == "encoders.text (2), fusion (1), heads.target (1)"

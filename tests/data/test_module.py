@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from mm.applying import count_faults
-from mm.cli._results import notes
 from mm.data.loading import Rows
 from mm.data.module import DataModule
 from mm.data.sampling import Draw
 from mm.features.store import notes_of
+from mm.runs.summary import data_notes
 from mm.targets.multilabel import MultilabelTarget
 from mm.targets.regression import RegressionTarget
 from mm.targets.span import SpanTarget
@@ -380,7 +380,7 @@ def test_what_a_transform_notes_is_counted(make: Callable[..., DataModule], tmp_
     _ = list(module.loader("train"))
     assert module.notes == {(row, what) for row in (1, 3, 5) for what in ("colour_dropped/vision", "mixed_down/audio")}
     assert count_faults(module) == {"data/faulty_rows": 0, "data/colour_dropped/vision": 3, "data/mixed_down/audio": 3}
-    assert notes(count_faults(module)) == [
+    assert data_notes(count_faults(module)) == [
         "vision: 3 rows have colours that were read as grey; set datamodule.transforms.*.channels=3 to keep them",
         "audio: 3 rows have several channels, which were averaged",
     ]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import mm as package
-from mm.cli.check import check
+from mm.contracts import check_part
 from mm.heads import Head
 from mm.predictions import Categorical
 from mm.types import IGNORE
@@ -48,7 +48,7 @@ metrics:
 
 
 def test_it_keeps_the_contract():
-    results = dict(check(OrdinalHead, {}))
+    results = dict(check_part(OrdinalHead).results)
     assert not [message for message in results.values() if message is not None]
     assert {"calibrated", "conformal", "export", "gradients"} <= set(results)
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from processes import run_two
 
 from mm import arrow
-from mm.cli import _run
+from mm.assembly.fitting import gather as gather_processes
 from mm.runs import results
 from mm.tasks.answers import Answers
 
@@ -64,7 +64,7 @@ def datamodule(faults):
         "mood": [None if row < 12 else "up" for row in range(ROWS)],
         "tags": [[] if row < 25 else ["a", "b"] for row in range(ROWS)],
     }
-    return SimpleNamespace(table=table, faults=faults, long=set(), truth=lambda name, row: truths[name][row])
+    return SimpleNamespace(table=table, faults=faults, notes=set(), truth=lambda name, row: truths[name][row])
 
 
 def answer(row):
@@ -118,7 +118,7 @@ def gather(rank, folder):
         if row != 3:
             task.decoded.add(row, answer(row))
     data = datamodule({(3, "text"): "torn"} if rank else {})
-    _run.gather(SimpleNamespace(world_size=2, is_global_zero=rank == 0), task, data)
+    gather_processes(SimpleNamespace(world_size=2, is_global_zero=rank == 0), task, data)
     if rank == 0:
         results.write_predictions(folder / "predictions.parquet", data, list(range(1, ROWS)), task.decoded, True)
     else:

@@ -13,7 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from mm.cli._overrides import parse, quote_override
+from mm.assembly.overrides import parse_override, quote_override
 from mm.files import shown
 from mm.launch import local, slurm
 from mm.launch.job import Job
@@ -128,7 +128,7 @@ def make_job(command: list[str], config: DictConfig, overrides: Sequence[str], n
     outputs = Path(config.paths.outputs).absolute()
     name = folder.relative_to(outputs) if folder.is_relative_to(outputs) else folder.name
     own = without_run(overrides)
-    settings = [o for o in config.hydra.overrides.hydra if not parse(o)[0].startswith(LAUNCHING)]
+    settings = [o for o in config.hydra.overrides.hydra if not parse_override(o)[0].startswith(LAUNCHING)]
     places = [f"run={quote_override(name)}", f"hydra.run.dir={quote_override(folder)}"]
     devices = OmegaConf.select(config, "trainer.devices", default=1)
     if not isinstance(devices, int) and devices != "auto":
@@ -145,12 +145,12 @@ def make_job(command: list[str], config: DictConfig, overrides: Sequence[str], n
 
 def without_run(overrides: Sequence[str]) -> list[str]:
     """Return a job's overrides but the name of the sweep."""
-    return [o for o in overrides if parse(o)[0] not in ("run", "resume")]
+    return [o for o in overrides if parse_override(o)[0] not in ("run", "resume")]
 
 
 def trainer_overrides(request: slurm.SlurmRequest, config: DictConfig, overrides: Sequence[str]) -> list[str]:
     """Return Slurm's nodes and tasks as Lightning's settings. Raises ValueError where the trainer has others."""
-    typed = {parse(o)[0] for o in overrides}
+    typed = {parse_override(o)[0] for o in overrides}
     added = []
     for key, ours, value in (
         ("trainer.num_nodes", "nodes", request.nodes),

@@ -1,20 +1,18 @@
-"""Where a run is watched: its loggers, what W&B is told by default, and what it is given at the end."""
+"""The loggers of a run: how they are built, what W&B has by default, and what they log at the end."""
 
 import os
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mm.assembly.provenance import Provenance
 from mm.callbacks.prediction_table import PredictionTable
 from mm.extras import require
 from mm.messages import command, is_first_process
@@ -22,12 +20,21 @@ from mm.messages import command, is_first_process
 WANDB_ID = "wandb_id"  # the file of the run folder that keeps it
 
 
-def build(cfg: DictConfig, folder: Path) -> list[Any]:
-    """Loggers of their yamls; they write nothing yet. Errors: ValueError where one needs a package that is missing."""
+def build_loggers(cfg: DictConfig, folder: Path, provenance: Provenance) -> list[Any]:
+    """Build the loggers of a config. They write nothing yet.
+
+    Args:
+        cfg: The config.
+        folder: The run folder.
+        provenance: How the run was started.
+
+    Raises:
+        ValueError: If one needs a package that is not installed.
+    """
     built = []
     for name, node in (cfg.get("logger") or {}).items():
         if name == "wandb":
-            complete(cfg, node, folder)
+            complete_wandb(cfg, node, folder, provenance)
         try:
             built.append(instantiate(node, _convert_="all"))
         except InstantiationException as error:
@@ -39,22 +46,26 @@ def build(cfg: DictConfig, folder: Path) -> list[Any]:
     return built or [DummyLogger()]  # LearningRateMonitor wants one
 
 
-def complete(cfg: DictConfig, node: DictConfig, folder: Path) -> None:
-    """What W&B is told by default: the run's name, a sweep as group, data and experiment as tags, the command as notes.
+def complete_wandb(cfg: DictConfig, node: DictConfig, folder: Path, provenance: Provenance) -> None:
+    """Fill in the run's name, a sweep as group, data and experiment as tags, and the command as notes.
 
     A variable that W&B itself reads from the environment wins over these.
+
+    Args:
+        cfg: The config.
+        node: The config of the logger, which is changed.
+        folder: The run folder.
+        provenance: How the run was started.
     """
     wandb = require("wandb", "wandb")
     if wandb.run is not None:  # of a job of this sweep that failed: the logger would go on with it
         wandb.finish(exit_code=1)
-    state = HydraConfig.get()
-    sweep = state.mode == RunMode.MULTIRUN
-    choices = state.runtime.choices
+    sweep, choices = provenance.job is not None, provenance.choices
     defaults = {
-        "name": ("WANDB_NAME", f"{cfg.run}/{state.job.num}" if sweep else cfg.run),
+        "name": ("WANDB_NAME", f"{cfg.run}/{provenance.job}" if sweep else cfg.run),
         "group": ("WANDB_RUN_GROUP", cfg.run if sweep else None),
         "tags": ("WANDB_TAGS", [choices[key] for key in ("datamodule", "experiment") if choices.get(key)]),
-        "notes": ("WANDB_NOTES", command("mm", *sys.argv[1:])),
+        "notes": ("WANDB_NOTES", command(*provenance.words)),
     }
     with open_dict(cfg):
         for key, (variable, value) in defaults.items():
@@ -70,17 +81,17 @@ def wandb_id(folder: Path, given: str | None) -> str:
     return given or (file.read_text(encoding="utf-8") if file.exists() else secrets.token_hex(4))
 
 
-def start(cfg: DictConfig, trainer: Trainer, folder: Path) -> None:
-    """Tell every logger the whole config."""
+def start_loggers(cfg: DictConfig, trainer: Trainer, folder: Path) -> None:
+    """Log the whole config to every logger."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and is_first_process():
-            begin(logger)
+            start_wandb(logger)
             (folder / WANDB_ID).write_text(logger.experiment.id, encoding="utf-8")
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
 
 
-def begin(logger: WandbLogger) -> None:
-    """Open the run. Errors: ValueError where W&B refuses."""
+def start_wandb(logger: WandbLogger) -> None:
+    """Open the run of W&B. Raises ValueError where W&B refuses."""
     error_kind = require("wandb.errors", "wandb").Error
     try:
         _ = logger.experiment
@@ -88,8 +99,15 @@ def begin(logger: WandbLogger) -> None:
         raise ValueError(f"logger=wandb: {error} Without an account: WANDB_MODE=offline mm train ...") from None
 
 
-def finish(trainer: Trainer, task: Any, results: dict[str, Any], saved: dict[str, Path]) -> None:
-    """By rank zero, once the weights that are kept are loaded and saved. results: of the run; saved: what -> where"""
+def finish_loggers(trainer: Trainer, task: Any, results: dict[str, Any], saved: dict[str, Path]) -> None:
+    """Log what is known at the end: by the first process, once the best weights are loaded and saved.
+
+    Args:
+        trainer: The trainer.
+        task: The task.
+        results: Name to number.
+        saved: Kind of each file to its path.
+    """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, PredictionTable):
             callback.log_table(trainer, task)

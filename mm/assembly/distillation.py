@@ -1,6 +1,6 @@
-"""Trained models that teach one input of another (task.distillation)."""
+"""Trained models that teach a model one of its inputs (`task.distillation`)."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from omegaconf import DictConfig
 
@@ -16,15 +16,22 @@ from mm.types import Transform
 FREE = ("augment", "pad_multiple", "overflow", "window_overlap", "tokenizer")
 
 
-def load(cfg: DictConfig, transforms: dict[str, Transform]) -> dict[str, Any]:
-    """Return the task's argument `distillation` with its teachers loaded; nothing where there are none.
+def load_teachers(cfg: DictConfig, transforms: Mapping[str, Transform]) -> dict[str, Distillation]:
+    """Load the models that the config names as teachers.
+
+    Args:
+        cfg: The config.
+        transforms: Input name to the transform by which the model reads it.
+
+    Returns:
+        The task's argument `distillation`, with its teachers loaded; nothing where there are none.
 
     Raises:
         ValueError: If an input is unknown, a path is no model directory, or a teacher reads its input in another way.
     """
     config = cfg.task.get("distillation") or {}
     chosen: dict[str, str] = dict(config.get("teachers") or {})
-    found: dict[str, MultimodalModel] = {}
+    teachers: dict[str, MultimodalModel] = {}
     for name, path in chosen.items():
         if name not in transforms:
             raise ValueError(
@@ -47,10 +54,10 @@ def load(cfg: DictConfig, transforms: dict[str, Transform]) -> dict[str, Any]:
             raise ValueError(
                 f"task.distillation.teachers.{name}: its tokenizer is another one; train it anew with this run's"
             )
-        found[name] = loaded.model
-    return {"distillation": Distillation(found, config["weight"])} if found else {}
+        teachers[name] = loaded.model
+    return {"distillation": Distillation(teachers, config["weight"])} if teachers else {}
 
 
 def vocabulary(transform: Transform) -> dict[str, int] | None:
-    """Token -> id; None for bytes, and for what is no text."""
+    """Return token -> id; None for bytes, and for inputs that are no text."""
     return transform.tokenizer.get_vocab() if isinstance(transform, TextTransform) and transform.tokenizer else None

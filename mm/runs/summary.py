@@ -1,15 +1,8 @@
-"""What a run says at its end: a table of the test, notes on its rows, its files, and what to type next."""
+"""Results of a run for a person: rows of a table, and notes on the rows of its data."""
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from mm.files import shown
-from mm.messages import cell
-from mm.runs.card import format_number
-
-WIDE = 250  # columns of a table in a file
 # What is said of the rows that are counted as data/KIND/INPUT: the notes of the transforms, see mm.types.Read.
 NOTES = {
     "upsampled": "were recorded at a lower rate than datamodule.transforms.*.sample_rate, and have nothing above it",
@@ -23,44 +16,17 @@ NOTES = {
 }
 
 
-def print_results(
-    results: Mapping[str, Any], heads: list[str], folder: Path, saved: Mapping[str, Path], commands: list[str]
-) -> None:
-    """A table of the test, where everything was saved, what to type next; the last line is the run folder."""
-    from rich.console import Console
-    from rich.table import Column, Table
+def data_notes(results: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each kind of row that could not be read as a whole, or was changed.
 
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
-    for head in heads:
-        rows = table_rows(results, f"{head}/" if len(heads) > 1 else "")
-        if rows:
-            metrics = list(dict.fromkeys(m for row in rows.values() for m in row))
-            folded = [
-                Column(cell(metric), overflow="fold") for metric in metrics
-            ]  # nothing is cut on a narrow terminal
-            table = Table(Column(cell("" if len(heads) == 1 else head), no_wrap=True), *folded)
-            for place, row in rows.items():
-                table.add_row(cell(place), *(format_number(row.get(m)) for m in metrics))
-            console.print(table)
-    for line in notes(results):
-        console.print(cell(line), soft_wrap=True)
-    wide = max((len(what) for what in saved), default=0)
-    for what, path in saved.items():
-        console.print(cell(f"{what:{wide}}  {shown(path)}"), soft_wrap=True)
-    if commands:
-        console.print("next:", highlight=False)
-        for line in commands:
-            console.print(cell(f"  {line}"), soft_wrap=True)
-    print(shown(folder))
-
-
-def notes(results: Mapping[str, Any]) -> list[str]:
-    """What a user must know of the rows: those that could not be read, and inputs of which a part was left out."""
+    Args:
+        results: Name to number, with the counts `data/...`.
+    """
     found = []
     if results.get("data/faulty_rows"):
-        found.append(f"{rows(results['data/faulty_rows'])} not as they should be: see errors.csv")
+        found.append(f"{count_rows(results['data/faulty_rows'])} not as they should be: see errors.csv")
     if results.get("data/no_input"):
-        found.append(f"{rows(results['data/no_input'])} without any input: neither learnt nor measured")
+        found.append(f"{count_rows(results['data/no_input'])} without any input: neither learnt nor measured")
     for name, count in results.items():
         if name.startswith("data/truncated/") and count:
             what = name.removeprefix("data/truncated/")
@@ -73,16 +39,22 @@ def notes(results: Mapping[str, Any]) -> list[str]:
             found.append(f"{what}: {count} rows name what the training rows do not have; it was read as another class")
         kind, _, what = name.removeprefix("data/").partition("/")
         if name.startswith("data/") and kind in NOTES and count:
-            found.append(f"{what}: {rows(count).removesuffix(' is').removesuffix(' are')} {NOTES[kind]}")
+            found.append(f"{what}: {count_rows(count).removesuffix(' is').removesuffix(' are')} {NOTES[kind]}")
     return found
 
 
-def rows(count: int) -> str:
+def count_rows(count: int) -> str:
+    """Return `1 row is` or `N rows are`."""
     return "1 row is" if count == 1 else f"{count} rows are"
 
 
 def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
-    """Place, such as test[audio] -> metric -> value, of one head; the many numbers of a report stay in metrics.json."""
+    """Return the rows of a table: section, such as test[audio], -> metric -> value; per-class numbers are left out.
+
+    Args:
+        results: Name to number.
+        prefix: The head's name and a slash; "" where the model has one head.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for name, value in results.items():
         place, _, metric = name.partition("/")

@@ -9,7 +9,7 @@ VALUED = (*CONFIGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")  #
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may have behind it
 
 
-def parse(arg: str) -> tuple[str, Any]:
+def parse_override(arg: str) -> tuple[str, Any]:
     """Return an override's key and value; "" as the key of a word that is no override, about which Hydra complains."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

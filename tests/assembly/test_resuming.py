@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mm.cli._resuming import check, keep_rows
+from mm.assembly.resuming import check_resumable, save_rows
 from mm.fingerprints import Fingerprint
 
 BEGUN = {
@@ -27,7 +27,7 @@ def goes_on(tmp_path, **changed):
     now = OmegaConf.create(BEGUN)
     for key, value in changed.items():
         OmegaConf.update(now, key.replace("__", "."), value)
-    check(now, tmp_path, rows(2, 1))
+    check_resumable(now, tmp_path, rows(2, 1))
 
 
 def rows(*digests):
@@ -64,17 +64,17 @@ def test_a_key_that_is_gone_has_changed(tmp_path):
     OmegaConf.save(OmegaConf.create(BEGUN), tmp_path / "config.yaml")
     now = OmegaConf.create({**BEGUN, "model": {}})
     with pytest.raises(ValueError, match="model.embed_dim was 8, now it is None"):
-        check(now, tmp_path, None)
+        check_resumable(now, tmp_path, None)
 
 
 @pytest.mark.parametrize("key", ["model__embed_dim", "datamodule__transforms__numbers__columns"])
 def test_rows_come_before_what_follows_from_them(tmp_path, key):
-    keep_rows(rows(1, 2), tmp_path)
+    save_rows(rows(1, 2), tmp_path)
     with pytest.raises(ValueError, match="the data has changed since the run began: train: its rows are in another"):
         goes_on(tmp_path, **{key: 3})
     with pytest.raises(ValueError, match="datamodule.path was a.csv, now it is b.csv"):
         goes_on(tmp_path, **{key: 3, "datamodule__path": "b.csv"})
-    keep_rows(rows(2, 1), tmp_path)
+    save_rows(rows(2, 1), tmp_path)
     with pytest.raises(ValueError, match=f"resume=true: {key.replace('__', '.')} was"):
         goes_on(tmp_path, **{key: 3})
     goes_on(tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mm.cli._overrides import config_flags, flags_first, parse, quote_override, strip_prefix
+from mm.assembly.overrides import config_flags, flags_first, parse_override, quote_override, strip_prefix
 from mm.runs.folder import override_key
 
 
@@ -12,7 +12,7 @@ from mm.runs.folder import override_key
     ["seed=1", "+x.y=[a,b]", "~callbacks.prediction_table", "model/fusion=gated", "+a/b@c.d=e", "++run='a=b'", "--cfg"],
 )
 def test_a_key_needs_no_grammar(word):
-    assert override_key(word) == parse(word)[0]
+    assert override_key(word) == parse_override(word)[0]
 
 
 @pytest.mark.parametrize("text", ["a b", "it's", "a=b,c", "${x}", "[1"])

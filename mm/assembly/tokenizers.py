@@ -8,13 +8,18 @@ from omegaconf import DictConfig, open_dict
 
 from mm import checkpoint
 from mm.assembly.construct import escape
-from mm.cli._app import shown
-from mm.messages import is_first_process
+from mm.files import shown
+from mm.messages import say
 from mm.tokenizers import TOKENIZER_KINDS, load_tokenizer, train_cached_tokenizer
 
 
 def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
-    """Train what is to be trained, and fill in how many tokens each has; those of bytes stay."""
+    """Train the tokenizers that a config names by their kind, and fill in how many tokens each has.
+
+    Args:
+        cfg: The config. Encoders of bytes stay as they are.
+        datamodule: The data, whose training rows they are trained on.
+    """
     table = datamodule.table
     rows = [row for row, split in enumerate(table.split) if split == "train"]
     share = dict(cfg.model.get("shared_encoders") or {})
@@ -24,37 +29,43 @@ def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
                 continue
             if node.tokenizer in TOKENIZER_KINDS:
                 inputs = [name, *(other for other, owner in share.items() if owner == name)]
-                texts = [text for one in inputs for row in rows for text in strings(table.inputs[one][row])]
+                texts = [text for one in inputs for row in rows for text in texts_of(table.inputs[one][row])]
                 folder = Path(cfg.paths.cache) / "tokenizers"
                 node.tokenizer = escape(str(train_cached_tokenizer(texts, node.tokenizer, node.vocab_size, folder)))
-                if is_first_process():
-                    print(
-                        f"model.encoders.{name}.tokenizer: trained on {len(texts)} texts: {shown(Path(node.tokenizer))}"
-                    )
+                say(f"model.encoders.{name}.tokenizer: trained on {len(texts)} texts: {shown(Path(node.tokenizer))}")
             node.vocab_size = len(load_tokenizer(node.tokenizer))
 
 
-def strings(raw: Any) -> list[str]:
-    """The texts of a cell: one, two of a pair, or none."""
+def texts_of(raw: Any) -> list[str]:
+    """Return the texts of a cell: one, two of a pair, or none."""
     found = raw if isinstance(raw, list | tuple) else [raw]
     return [text for text in found if isinstance(text, str) and text]
 
 
-def check_sources(cfg: DictConfig, model: Any, sources: list[dict[str, Any]]) -> None:
-    """Errors: ValueError where an encoder, or a head, begins with weights of other tokens: alike in shape alone."""
+def check_tokenizers(cfg: DictConfig, model: Any, sources: list[dict[str, Any]]) -> None:
+    """Check that the weights which a model begins with are of the same tokens: the shapes alone may agree.
+
+    Args:
+        cfg: The config.
+        model: The model.
+        sources: As `read_init_from` returns them.
+
+    Raises:
+        ValueError: If an encoder or a head would begin with weights of other tokens.
+    """
     read = {name: encoder.input.tokenizer for name, encoder in model.encoders.items()}
     written = {name: node.get("tokenizer") for name, node in (cfg.model.heads or {}).items()}
     for source in sources:
-        folder, taken = checkpoint.fetch(source["path"]), taken_parts(source, model)
+        folder, loaded = checkpoint.fetch(source["path"]), fitting_parts(source, model)
         for group, kept, owners in (("encoders", "tokenizer", read), ("heads", "labels", written)):
             for name, own in owners.items():
-                if own is None or (group, name) not in taken:
+                if own is None or (group, name) not in loaded:
                     continue
                 theirs = folder / kept / name
                 if group == "heads" and not theirs.is_dir():  # theirs writes nothing
                     continue
                 use = str(theirs) if theirs.is_dir() else "bytes"
-                if tokens_of(own) != tokens_of(use):
+                if vocabulary_of(own) != vocabulary_of(use):
                     key = f"model.{group}.{name}{'.target_codec' if group == 'heads' else ''}.tokenizer"
                     raise ValueError(
                         f"model.init_from: {source['path']} has another tokenizer for '{name}', so that its weights "
@@ -62,14 +73,14 @@ def check_sources(cfg: DictConfig, model: Any, sources: list[dict[str, Any]]) ->
                     )
 
 
-def taken_parts(source: dict[str, Any], model: Any) -> set[tuple[str, ...]]:
-    """(encoders or heads, name) of the parts that any weight of a source is taken for."""
+def fitting_parts(source: dict[str, Any], model: Any) -> set[tuple[str, ...]]:
+    """Return the parts of a model that any weight of a source fits, each as (encoders or heads, name)."""
     wanted = model.state_dict()
     weights = checkpoint.weights(source["path"])
     fitting = [name for name, x in weights.items() if name in wanted and x.shape == wanted[name].shape]
     return {tuple(name.split(".")[:2]) for name in fitting if any(re.search(rx, name) for rx in source["include"])}
 
 
-def tokens_of(tokenizer: str) -> Any:
-    """Its tokens and their numbers."""
+def vocabulary_of(tokenizer: str) -> Any:
+    """Return the tokens of a tokenizer with their numbers, or "bytes"."""
     return tokenizer if tokenizer == "bytes" else load_tokenizer(tokenizer).get_vocab()

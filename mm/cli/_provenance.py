@@ -1,18 +1,41 @@
-"""Keys that the overrides of the command or the chosen experiment set: Hydra's state, read in one place."""
+"""Hydra's state, read in one place: the overrides of the command, the chosen options, and the keys that both set."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mm.assembly.finish import NamedKey
+from mm.assembly.provenance import NamedKey, Provenance
 
 
-def named_keys() -> list[NamedKey]:
-    """Keys that the user's overrides or the chosen experiment set."""
-    state = HydraConfig.get()
+def read_provenance(verb: str, flags: Sequence[str]) -> Provenance:
+    """Return how the job at work was started.
+
+    Args:
+        verb: The verb.
+        flags: Hydra's flags that say where configs lie.
+    """
+    state: Any = HydraConfig.get()
+    return Provenance(
+        verb,
+        tuple(flags),
+        tuple(state.overrides.task),
+        tuple(find_named_keys(state)),
+        dict(state.runtime.choices),
+        state.job.num if state.mode == RunMode.MULTIRUN else None,
+    )
+
+
+def find_named_keys(state: Any) -> list[NamedKey]:
+    """Return the keys that the user's overrides or the chosen experiment set.
+
+    Args:
+        state: Hydra's config.
+    """
     found = []
     for override in state.overrides.task:
         key = override.split("=", 1)[0]

@@ -1,9 +1,10 @@
 """Lightning's Trainer and its callbacks, from their configs."""
 
+from collections.abc import Collection, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -13,50 +14,69 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mm.assembly.launcher import adapt_trainer
 from mm.callbacks.periodic_checkpoint import WholeFileIO
 from mm.callbacks.save_at_steps import SaveAtSteps
-from mm.cli._lightning import adapt_trainer
 from mm.features.store import FrozenFeatures
+from mm.model import MultimodalModel
 
 ESSENTIAL = ("periodic_checkpoint", "checkpoint")  # callbacks of conf/callbacks/default.yaml
 
 
-def build(cfg: DictConfig, callbacks: list[Callback], logger: Any) -> Trainer:
-    """Lightning's Trainer, from its yaml. Errors: ValueError where it refuses a value, or would trip over a text."""
+def build_trainer(
+    cfg: DictConfig, callbacks: Sequence[Callback], logger: Any, folder: Path, monitored: bool = True
+) -> Trainer:
+    """Build Lightning's Trainer from its config.
+
+    Args:
+        cfg: The config.
+        callbacks: The callbacks.
+        logger: Loggers, or False for none.
+        folder: The run folder.
+        monitored: Whether a command runs it, which handles signals and monitors the processes of the run; from Python
+            Lightning does.
+
+    Raises:
+        ValueError: If the Trainer refuses a value, or has no use for a text.
+    """
     hints = get_type_hints(Trainer.__init__)
     for key, value in cfg.trainer.items():
         if isinstance(value, str | float) and key in hints and not {type(value), value} & set(members(hints[key])):
             raise ValueError(f"trainer.{key}: got '{value}', wanted {str(hints[key]).replace('typing.', '')}")
     # Lightning would add a checkpoint callback of its own, which watches nothing.
     keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
-    build = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    make = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     plugins: list[Any] = [WholeFileIO()]
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         # Its own handlers would save a checkpoint that a later run in the same folder takes for its own, and requeue.
         plugins.append(SLURMEnvironment(auto_requeue=False))
-    own = {"default_root_dir": HydraConfig.get().runtime.output_dir, "enable_checkpointing": keeps, "plugins": plugins}
+    own = {"default_root_dir": str(folder), "enable_checkpointing": keeps, "plugins": plugins}
     try:
-        trainer = build(callbacks=callbacks, logger=logger, **own)
+        trainer = make(callbacks=list(callbacks), logger=logger, **own)
     except (TypeError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}; look at the keys under trainer") from error
-    return adapt_trainer(trainer)
+    return adapt_trainer(trainer) if monitored else trainer
 
 
 def members(hint: Any) -> list[Any]:
-    """A type, the members of a union and the values of its literals."""
+    """Return a type, the members of a union and the values of its literals."""
     return [hint, *(found for inner in get_args(hint) for found in members(inner))]
 
 
-def keep_callbacks(cfg: DictConfig) -> None:
+def keep_callbacks(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Add the callbacks that a run can't do without, where another choice of callbacks has left them out.
 
     `callbacks=early_stopping` replaces the default list, and would silently take checkpoints, the best weights and
     resuming away. `~callbacks.checkpoint` and `~callbacks.periodic_checkpoint` leave them out on purpose, and
     `callbacks=[]` all of them.
+
+    Args:
+        cfg: The config, which is changed.
+        overrides: The overrides that were typed.
     """
     if not cfg.get("callbacks"):
         return
-    left_out = {o.removeprefix("~").split("=")[0] for o in HydraConfig.get().overrides.task if o.startswith("~")}
+    left_out = {o.removeprefix("~").split("=")[0] for o in overrides if o.startswith("~")}
     default: Any = OmegaConf.create((files("mm.conf") / "callbacks/default.yaml").read_text(encoding="utf-8"))
     with open_dict(cfg):
         for name in ESSENTIAL:
@@ -64,22 +84,28 @@ def keep_callbacks(cfg: DictConfig) -> None:
                 cfg.callbacks = OmegaConf.merge({name: default[name]}, cfg.callbacks)
 
 
-def build_callbacks(cfg: DictConfig, model: Any) -> list[Callback]:
-    """Those of the config, and the one that stores what frozen encoders give."""
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values()]
-    stores = [FrozenFeatures(f"{cfg.paths.cache}/features", describe(cfg, model))] if cfg.cache_features else []
+def build_callbacks(cfg: DictConfig, without: Collection[str] = ()) -> list[Callback]:
+    """Build the callbacks of the config, but those of some names."""
+    nodes = {name: node for name, node in (cfg.get("callbacks") or {}).items() if name not in without}
+    return [instantiate(node, _convert_="all") for node in nodes.values()]
+
+
+def build_run_callbacks(cfg: DictConfig, model: MultimodalModel) -> list[Callback]:
+    """Build the callbacks of the config, and the one that stores the features of frozen encoders."""
+    callbacks = build_callbacks(cfg)
+    stores = [FrozenFeatures(f"{cfg.paths.cache}/features", describe_inputs(cfg, model))] if cfg.cache_features else []
     return [*callbacks, *stores]
 
 
-def build_for_trial(cfg: DictConfig, model: Any) -> Trainer:
-    """Return a trainer that logs and keeps nothing; a frozen encoder counts as if it ran at every step."""
-    left_out = (Checkpoint, EarlyStopping, ProgressBar, FrozenFeatures, SaveAtSteps)
-    callbacks = [callback for callback in build_callbacks(cfg, model) if not isinstance(callback, left_out)]
-    return build(cfg, callbacks, DummyLogger())
+def build_trial_trainer(cfg: DictConfig, folder: Path, monitored: bool = True) -> Trainer:
+    """Build a trainer that logs and keeps nothing; a frozen encoder counts as if it ran at every step."""
+    left_out = (Checkpoint, EarlyStopping, ProgressBar, SaveAtSteps)
+    callbacks = [callback for callback in build_callbacks(cfg) if not isinstance(callback, left_out)]
+    return build_trainer(cfg, callbacks, DummyLogger(), folder, monitored)
 
 
-def describe(cfg: DictConfig, model: Any) -> dict[str, str]:
-    """Input name -> the settings of its encoder and its transform, as text."""
+def describe_inputs(cfg: DictConfig, model: MultimodalModel) -> dict[str, str]:
+    """Return input name -> the settings of its encoder and its transform, as text."""
     parts = {
         name: (cfg.model.encoders[model.shared_encoders.get(name, name)], cfg.datamodule.transforms[name])
         for name in model.inputs

@@ -1,0 +1,73 @@
+"""Adapters beside the encoders, or what of them is frozen (`peft`)."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mm.assembly.construct import build
+from mm.messages import listing, say
+from mm.model import MultimodalModel
+from mm.peft import adapters
+
+
+def attach_adapters(cfg: DictConfig, model: MultimodalModel) -> None:
+    """Attach adapters to the encoders, or set what of them is frozen, as `cfg.peft` has it.
+
+    Args:
+        cfg: The config. Rules of `peft` that only freeze are added to those of its task.
+        model: The model, which is changed.
+
+    Raises:
+        ValueError: If `peft` names no part of the model, or leaves new weights untrained.
+    """
+    if cfg.get("peft") is None:
+        return
+    if not has_adapters(cfg):  # rules of the task, beside its own
+        cfg.task.freeze = [*cfg.task.freeze, *cfg.peft.get("freeze", [])]
+        cfg.task.gradual_unfreeze = cfg.peft.get("gradual_unfreeze", cfg.task.gradual_unfreeze)
+        return
+    config = build(cfg, "peft.config")
+    adapted = adapters.attach(model, config, list(cfg.peft.modules_to_save))
+    for name in sorted(adapted):
+        encoder: Any = model.get_submodule(name)
+        if (
+            name.startswith("encoders.")
+            and encoder.input.marker_tokens
+            and not encoder.model.get_input_embeddings().weight.requires_grad
+        ):
+            raise ValueError(
+                f"peft: the markers of {name} are new, and would never be learnt; let the embeddings learn as well, "
+                "with peft.modules_to_save=[word_embeddings], or what the encoder calls them"
+            )
+    if cfg.peft.adapter_path and not cfg.get("resume"):
+        plain: Any = OmegaConf.to_container(cfg.peft.config, resolve=True)
+        adapters.load(Path(cfg.peft.adapter_path), model, plain)
+    every = [p for name in sorted(adapted) for p in model.get_submodule(name).parameters()]
+    trained, total = sum(p.numel() for p in every if p.requires_grad), sum(p.numel() for p in every)
+    say(f"peft: {trained:,} of {total:,} weights of {listing(sorted(adapted))} learn ({trained / total:.2%})")
+
+
+def has_adapters(cfg: DictConfig) -> bool:
+    """Return whether `cfg.peft` attaches adapters; otherwise it only freezes, or there is none."""
+    return cfg.get("peft") is not None and "config" in cfg.peft
+
+
+def merge_adapters(cfg: DictConfig, model: MultimodalModel, folder: Path | None) -> dict[str, Path]:
+    """Save the adapters alone, and merge them into the weights of the model.
+
+    Args:
+        cfg: The config.
+        model: The model, which is changed.
+        folder: The run folder, which the adapters are saved in; None: they are not saved.
+
+    Returns:
+        `adapter` to their folder; nothing where the model has none, or they are not saved.
+    """
+    if not has_adapters(cfg):
+        return {}
+    config: Any = OmegaConf.to_container(cfg.peft.config, resolve=True)
+    if folder is not None:
+        adapters.save(folder / "adapter", model, config)
+    adapters.merge(model)
+    return {} if folder is None else {"adapter": folder / "adapter"}

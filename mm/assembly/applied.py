@@ -1,0 +1,118 @@
+"""Calibrate a model directory, embed the rows of data, and write shards, as the configs of these verbs ask."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from omegaconf import DictConfig
+
+from mm.assembly import finish
+from mm.assembly.model_data import build_model_data, load_model
+from mm.assembly.provenance import Provenance
+from mm.calibration import CalibrationReport, calibrate
+from mm.calibration.calibrate import check_split
+from mm.data.module import DataModule
+from mm.datamodules.manifest import ManifestDataModule
+from mm.datamodules.shards import ShardReport, shard
+from mm.reports import Report
+from mm.retrieval import EmbeddingReport, embed
+from mm.runs.results import write_figures, write_metrics
+
+R = TypeVar("R", bound=Report)
+
+
+@dataclass
+class Applied(Generic[R]):
+    """What a verb has done to a model or its data.
+
+    Attributes:
+        report: The report of the function.
+        source: Where the data is from.
+        files: Kind of each file of the run folder to its path.
+        faulty_rows: How many rows could not be read as a whole.
+    """
+
+    report: R
+    source: str
+    files: dict[str, Path] = field(default_factory=dict)
+    faulty_rows: int = 0
+
+
+def calibrate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Applied[CalibrationReport]:
+    """Calibrate a model directory by the rows of a config's data, and write the calibration into it.
+
+    Args:
+        cfg: The config of `mm calibrate`.
+        folder: The run folder.
+        provenance: How the run was started.
+
+    Raises:
+        ValueError: If a setting is wrong, or the model has no head.
+    """
+    check_split(cfg.split)
+    alpha = cfg.conformal
+    if alpha is not None and (type(alpha) not in (int, float) or not 0 < alpha < 1):
+        raise ValueError(f"conformal: got {alpha}, wanted a part of the rows between 0 and 1, such as 0.1, or null")
+    if str(cfg.checkpoint).startswith("wandb:"):
+        raise ValueError(f"checkpoint={cfg.checkpoint}: mm calibrate writes into it: wanted a folder of your own")
+    model = load_model(cfg, provenance)
+    if not len(model.model.heads):
+        raise ValueError(f"{model.path}: this model predicts nothing: it has no head whose confidence could be true")
+    data = build_model_data(cfg, model, provenance, labelled=True, drawn=cfg.split == "val")
+    rows = f"validation rows of {data.source} (drawn where it names none, with val={data.split.val:g}, "
+    rows += f"seed={data.split.seed})"
+    if cfg.split == "all":
+        rows = f"rows of {data.source}, which the model must not have been trained on"
+    report = calibrate(model, data, alpha, cfg.split, cfg.seed, cfg.device, rows, inplace=True)
+    assert model.path is not None
+    report.update_directory(model.path)
+    provenance.save(folder)
+    files = {"model": model.path, "metrics": write_metrics(folder, report.metrics, {})}
+    files |= {path.stem: path for path in write_figures(folder, report.figures)}
+    return Applied(report, data.source, files | write_errors(data, folder), count_faulty_rows(data))
+
+
+def embed_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Applied[EmbeddingReport]:
+    """Write the embeddings of the rows of a config's data.
+
+    Args:
+        cfg: The config of `mm embed`.
+        folder: The run folder.
+        provenance: How the run was started.
+    """
+    model = load_model(cfg, provenance)
+    data = build_model_data(cfg, model, provenance, labelled=False)
+    report = embed(model, data, folder / "embeddings.parquet", cfg.split, cfg.device)
+    provenance.save(folder)
+    return Applied(report, data.source, write_errors(data, folder), count_faulty_rows(data))
+
+
+def shard_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Applied[ShardReport]:
+    """Write the rows of a config's data, and the media that they name, into shards.
+
+    Args:
+        cfg: The config of `mm shard`.
+        folder: The run folder.
+        provenance: How the run was started.
+
+    Raises:
+        ValueError: If a setting is wrong, or the data is no table file.
+    """
+    data = finish.build_data(cfg, codecs=False, whole=True)
+    if not isinstance(data, ManifestDataModule):
+        raise ValueError("mm shard: wanted a table file or a folder: datamodule=manifest, text, vision or audio")
+    report = shard(data, cfg.out, shard_size_mb=cfg.shard_size_mb, seed=cfg.seed)
+    return Applied(report, report.source, write_errors(data, folder), count_faulty_rows(data))
+
+
+def write_errors(data: DataModule, folder: Path) -> dict[str, Path]:
+    """Write errors.csv where rows could not be read as a whole. Returns its kind and path."""
+    if not data.faults:
+        return {}
+    data.write_errors(folder / "errors.csv")
+    return {"errors": folder / "errors.csv"}
+
+
+def count_faulty_rows(data: DataModule) -> int:
+    """Return how many rows could not be read as a whole."""
+    return len({row for row, _ in data.faults})

@@ -1,0 +1,243 @@
+"""Diagnose a run: which batches were not finite and where, and which inputs its model does without."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf, open_dict
+from torch import Tensor, nn
+
+from mm import checkpoint
+from mm.assembly import finish
+from mm.assembly.adapters import attach_adapters
+from mm.assembly.construct import build, escape, read_resolved
+from mm.assembly.distillation import load_teachers
+from mm.assembly.renamed import upgrade_run_config
+from mm.callbacks.periodic_checkpoint import newest_first, usable
+from mm.checkpoint import check_classes
+from mm.data.module import DataModule
+from mm.explain.influence import Influence, dead, influence
+from mm.files import shown
+from mm.quiet import silence_lightning
+from mm.reports import Report, Table
+from mm.tasks.base import Task
+from mm.tasks.nonfinite import first_nonfinite, unpack
+from mm.tasks.pretraining import Pretraining
+from mm.tasks.supervised import Supervised
+from mm.types import pick
+
+# What of a run's config is built, and which packages it may name beside those that model directories may.
+BUILT = {
+    "datamodule": ["mm.datamodules"],
+    "model": [],
+    "peft": ["peft"],
+    "task": ["mm.tasks", "mm.losses", "mm.metrics", "torch.optim", "timm.optim"],
+}
+
+
+@dataclass(frozen=True)
+class NonfiniteBatch:
+    """A batch of a run that was not finite, replayed.
+
+    Attributes:
+        file: Name of its file.
+        quantity: What was not finite: the loss, or the gradient.
+        rows: How many rows the batch has.
+        module: The first module whose output is not finite; None where all are when it is replayed.
+        faulty: Names of the rows that are not finite when computed alone.
+        reason: Why it can't be replayed; "" where it was.
+    """
+
+    file: str
+    quantity: str = ""
+    rows: int = 0
+    module: str | None = None
+    faulty: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class DiagnosisReport(Report):
+    """What `diagnose` returns.
+
+    Attributes:
+        batches: The batches of the run that were not finite.
+        influences: Input name to how much it has to say; empty where that can't be said.
+        source: The checkpoint or model directory whose weights were weighed; None where there is none.
+        reason: Why no input was weighed; "" where they were.
+    """
+
+    batches: Sequence[NonfiniteBatch]
+    influences: Mapping[str, Influence] = field(default_factory=dict)
+    source: Path | None = None
+    reason: str = ""
+
+    @property
+    def dead(self) -> dict[str, str]:
+        """Return the inputs that the model does without, with the reason."""
+        return dead(dict(self.influences))
+
+    @property
+    def metrics(self) -> dict[str, float]:  # type: ignore[override]
+        """`nonfinite_batches`, and `influence/INPUT/...` of each input."""
+        found: dict[str, float] = {"nonfinite_batches": len(self.batches)}
+        for name, one in self.influences.items():
+            found |= {f"influence/{name}/{key}": value for key, value in one._asdict().items()}
+        return found
+
+    def table(self) -> Table:
+        """Return a row for each input: its part of the gradient, and what changes without it."""
+        columns = ["input", "rows", "part of the gradient", "predictions change without it", "loss rises without it"]
+        rows = [
+            (name, str(one.rows), f"{one.gradient:.1%}", f"{one.change:.1%}", f"{one.loss:+.4f}")
+            for name, one in self.influences.items()
+        ]
+        return Table(columns, rows)
+
+
+def diagnose(run: str | Path, *, rows: int = 256, allow: Sequence[str] = ()) -> DiagnosisReport:
+    """Replay the batches of a run that were not finite, and weigh the inputs of its newest weights.
+
+    Args:
+        run: The run folder, such as `outputs/first`.
+        rows: How many rows of the training split inputs are weighed on.
+        allow: Packages of your own whose classes the run's config may name.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If there is no run in the folder, its config names classes of other packages, or a file is damaged.
+
+    Example:
+        >>> report = mm.diagnose("outputs/first")  # doctest: +SKIP
+        >>> report.dead  # doctest: +SKIP
+    """
+    folder = Path(run)
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"there is no run in {folder}: it has no config.yaml")
+    if not isinstance(rows, int) or rows < 1:
+        raise ValueError(f"rows: got {rows}, wanted a whole number from 1")
+    data, task = rebuild_run(folder, allow)
+    batches = [replay_batch(path, data, task) for path in sorted((folder / "nonfinite").glob("*.pt"))]
+    return weigh_inputs(folder, data, task.model, rows, batches)
+
+
+def rebuild_run(folder: Path, allow: Sequence[str]) -> tuple[DataModule, Any]:
+    """Build the data and the task, with its model, of a run from its finished config.
+
+    Raises:
+        ValueError: If the config names classes outside the packages that it may.
+    """
+    silence_lightning()
+    config = upgrade_run_config(read_resolved(folder / "config.yaml"))
+    for part, packages in BUILT.items():
+        check_classes(without_metrics(config.get(part)) if part == "model" else config.get(part), [*allow, *packages])
+    cfg: Any = OmegaConf.create(escape(config))
+    data = finish.build_data(cfg)
+    data.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
+    model = finish.build_model(cfg)
+    with open_dict(cfg):
+        cfg.resume = True  # weights are loaded into the adapters, not those that they started from
+        cfg.allow = list(allow)
+    attach_adapters(cfg, model)
+    make = build(cfg, "task", _partial_=True)
+    parts: dict[str, Any] = {"metrics": {name: {} for name in model.heads}} if make.func is Supervised else {}
+    for name, path in ((cfg.task.get("distillation") or {}).get("teachers") or {}).items():
+        if not Path(path).is_dir():  # nothing is downloaded because a run folder says so
+            raise ValueError(f"task.distillation.teachers.{name}: there is no model directory at {path}; put it there")
+    task = make(model=model, **parts, **load_teachers(cfg, data.transforms))
+    if isinstance(task, Pretraining):
+        task.prepare(data.transforms)
+    return data, task
+
+
+def without_metrics(model: Any) -> Any:
+    """Return the config of a model without the metrics of its heads, which are not built here."""
+    heads = model.get("heads") if isinstance(model, dict) else None
+    if not isinstance(heads, dict):
+        return model
+    return {
+        **model,
+        "heads": {name: {k: v for k, v in head.items() if k != "metrics"} for name, head in heads.items() if head},
+    }
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Read a file of tensors and plain data.
+
+    Raises:
+        ValueError: If it is damaged, or would run something.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path}: is damaged, or not of mm: {line}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: got a {type(content).__name__}, wanted what a run keeps")
+    return content
+
+
+def load_weights_of(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load the weights of a file into a model.
+
+    Raises:
+        ValueError: If they are another model's.
+    """
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        line = " ".join(str(error).split())
+        raise ValueError(f"{path}: holds weights of another model: {line:.300}") from None
+
+
+def replay_batch(path: Path, data: DataModule, task: Task) -> NonfiniteBatch:
+    """Replay a batch that was not finite: in which module, and because of which rows."""
+    content = read_tensors(path)
+    if content["weights"] is None:
+        reason = "was kept by one of several processes that shared the weights out, and can't be replayed"
+        return NonfiniteBatch(path.name, reason=reason)
+    load_weights_of(path, task.model, content["weights"])
+    batch = unpack(content["batch"])
+    task.train()
+    module = first_nonfinite(task.model, lambda: task.replay(batch))
+    faulty = []
+    for i, row in enumerate(batch.row.tolist()):
+        one = pick(batch, slice(i, i + 1))
+        if row >= 0 and first_nonfinite(task.model, lambda one=one: task.replay(one)):
+            faulty.append(data.row_name(row))
+    return NonfiniteBatch(path.name, content["what"], len(batch.row), module, tuple(faulty))
+
+
+def weigh_inputs(
+    folder: Path, data: DataModule, model: Any, count: int, batches: Sequence[NonfiniteBatch]
+) -> DiagnosisReport:
+    """Weigh each input by the newest weights of a run.
+
+    Args:
+        folder: The run folder.
+        data: Its data.
+        model: Its model, into which the weights are loaded.
+        count: How many training rows are used.
+        batches: What is known of the batches that were not finite.
+    """
+    if not len(model.heads):
+        reason = "the model predicts nothing, so what its inputs are worth to it can't be said"
+        return DiagnosisReport(batches, reason=reason)
+    path = next((p for p in newest_first(folder / "checkpoints") if p.is_file() and usable(p)), None)
+    if path is not None:
+        saved = read_tensors(path)["state_dict"]
+        weights = {name.removeprefix("model."): x for name, x in saved.items() if name.startswith("model.")}
+    elif (folder / "model").is_dir():  # a sharded run's checkpoints are folders, which only its processes read
+        path, weights = folder / "model", checkpoint.weights(folder / "model")
+    else:
+        reason = f"{shown(folder)} holds no checkpoint: what its inputs are worth can't be said"
+        return DiagnosisReport(batches, reason=reason)
+    load_weights_of(path, model, weights)
+    rows = data.rows("train")
+    chosen = rows[:: max(1, len(rows) // count)][:count].tolist()
+    return DiagnosisReport(batches, influence(model, data.batch(chosen)), path)

@@ -1,0 +1,356 @@
+"""Train a prepared run, test its best weights, and write what a run folder holds."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from omegaconf import DictConfig, OmegaConf
+
+from mm.applying import count_faults, count_splits
+from mm.assembly.adapters import has_adapters, merge_adapters
+from mm.assembly.loggers import build_loggers, finish_loggers, start_loggers
+from mm.assembly.provenance import Provenance, resume_command
+from mm.assembly.resuming import (
+    check_resumable,
+    describe_finished,
+    find_newest_checkpoint,
+    next_commands,
+    save_rows,
+)
+from mm.assembly.run import TrainingRun, prepare_run
+from mm.assembly.trainer import build_run_callbacks, build_trainer
+from mm.callbacks.periodic_checkpoint import newest_first
+from mm.callbacks.save_at_steps import SaveAtSteps
+from mm.checkpoint import TrainedModel
+from mm.data.module import DataModule
+from mm.evaluation.zero_shot import zero_shot_after_training
+from mm.files import refusal, shown
+from mm.messages import is_first_process, plain, say
+from mm.reports import Report, Table
+from mm.runs.card import model_card
+from mm.runs.results import save_results, write_metrics
+from mm.signals import Stopped
+from mm.tasks import guards
+from mm.tasks.base import Task
+from mm.tasks.distributed.sharding import FSDP2Strategy
+
+logger = logging.getLogger("mm")
+LONG = 600  # letters of a value that are printed as they are
+
+
+@dataclass(repr=False)
+class TrainingReport(Report):
+    """Results of a training.
+
+    Attributes:
+        model: The trained model, with the weights of the best validation, in evaluation mode.
+        metrics: Name to value: the best monitored value, the test metrics, epochs, steps and seconds.
+        folder: The run folder, None where the run has no name.
+        files: Kind of each file of the run folder, such as `predictions`, to its path.
+        interrupted: Whether Ctrl-C ended the training; the weights are the last ones then, and nothing was tested.
+        commands: What one may want to type next; nothing after a training from Python.
+    """
+
+    model: TrainedModel
+    metrics: Mapping[str, float]
+    folder: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    interrupted: bool = False
+    commands: Sequence[str] = ()
+
+    def table(self) -> Table:
+        """Return one row for each metric of the whole model; metrics of subsets of inputs are in `.metrics`."""
+        return Table(["metric", "value"], [(name, value) for name, value in self.metrics.items() if "[" not in name])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write metrics.json and the model directory, `model`, into a folder."""
+        folder = super().save(folder)
+        self.model.save(folder / "model")
+        return folder
+
+
+def train_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> TrainingReport | list[str]:
+    """Train the model that a config describes, or resume its training, and test it.
+
+    Args:
+        cfg: The config of `mm train`.
+        folder: The run folder.
+        provenance: How the run was started.
+
+    Returns:
+        The report; of a run that has nothing left to do, lines that say so.
+
+    Raises:
+        ValueError: If a setting is wrong, or does not fit the data.
+    """
+    if lines := describe_finished(cfg, folder, provenance):
+        return lines
+    run = prepare_run(cfg, folder, provenance)
+    report = finish_run(run, fit_run(run))
+    measurable = bool(report.model.task or cfg.model.heads)
+    report.commands = next_commands(cfg, folder, provenance, measurable)
+    return report
+
+
+def fit_run(run: TrainingRun) -> Trainer:
+    """Train a run of the command, or resume it.
+
+    Args:
+        run: The prepared run.
+
+    Returns:
+        The trainer, at the end of the training.
+
+    Raises:
+        ValueError: If settings of the trainer contradict the task, or the run can't be resumed.
+    """
+    cfg, folder = run.cfg, run.folder
+    resume = find_newest_checkpoint(folder) if cfg.resume else None
+    callbacks = build_run_callbacks(cfg, run.task.model)
+    trainer = build_trainer(cfg, callbacks, build_loggers(cfg, folder, run.provenance), folder)
+    sharded = isinstance(trainer.strategy, FSDP2Strategy)
+    if sharded:
+        guards.check_sharding(run.task, trainer)  # before any callback begins
+    if sharded and has_adapters(cfg):
+        raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
+    prepare_saving(run, callbacks, sharded)
+    if not sharded and resume and Path(resume).is_dir():
+        raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
+    if is_first_process():
+        if cfg.resume:
+            check_resumable(cfg, folder, run.data)
+        say(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
+        begin_folder(run)
+    start_loggers(cfg, trainer, folder)
+    fit(run, trainer, resume)
+    return trainer
+
+
+def prepare_saving(run: TrainingRun, callbacks: list[Callback], sharded: bool) -> None:
+    """Let the callback that saves the model after chosen steps know how.
+
+    Raises:
+        ValueError: If the model can't be saved on the way.
+    """
+    for callback in callbacks:
+        if not isinstance(callback, SaveAtSteps):
+            continue
+        if sharded or has_adapters(run.cfg):
+            raise ValueError(
+                "callbacks=save_at_steps saves whole models: not those of trainer=fsdp, nor adapters; leave it out"
+            )
+        if any(isinstance(other, WeightAveraging) for other in callbacks):
+            raise ValueError("callbacks: kept would save the weights as they are, not ema's average; leave one out")
+        callback.save = partial(save_model, run)
+
+
+def begin_folder(run: TrainingRun) -> None:
+    """Write what a run folder holds before the first step, and check that the model can be saved in the end."""
+    (run.folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
+    run.provenance.save(run.folder)  # first: a process that is started again knows its run by it
+    OmegaConf.save(run.cfg, run.folder / "config.yaml", resolve=True)
+    save_rows(run.data, run.folder)
+    trained_model(run, {}).check_saving(run.folder / "model")
+
+
+def fit(run: TrainingRun, trainer: Trainer, checkpoint: str | None = None) -> None:
+    """Train, from a checkpoint where there is one.
+
+    Raises:
+        ValueError: If the trainer refuses a setting.
+    """
+    try:
+        trainer.fit(run.task, datamodule=run.data, ckpt_path=checkpoint, weights_only=True)
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}") from error
+    except BaseException as end:
+        if run.provenance.from_python and isinstance(end, SystemExit) and trainer.interrupted:
+            return  # Lightning's answer to Ctrl-C
+        report_end(run, trainer, end)
+        raise
+
+
+def abridged(node: Any) -> Any:
+    """Return plain data for a person: of texts of thousands of letters, such as all classes of a table, the beginning.
+
+    Args:
+        node: Plain data.
+    """
+    if isinstance(node, dict):
+        return {key: abridged(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [abridged(value) for value in node]
+    long = isinstance(node, str) and len(node) > LONG
+    return f"{node[: LONG // 10]} ... ({len(node)} letters, in config.yaml)" if long else node
+
+
+def report_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> None:
+    """Log that a run has ended before its time, in the first process.
+
+    Args:
+        run: The run.
+        trainer: Its trainer.
+        end: What ended it.
+    """
+    if refusal(end, run.folder) is not None:
+        return  # the message about it says how to go on
+    if is_first_process() and not run.provenance.from_python:
+        logger.warning(describe_end(run, trainer, end))
+    elif isinstance(end, Stopped) and end.together:
+        end.code = 0
+    if isinstance(end, Stopped):
+        end.told = True
+
+
+def describe_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> str:
+    """Return why and when a run has ended before its time, what it has left, and how to go on."""
+    reason = f"stopped by {end.signal}" if isinstance(end, Stopped) else "the run ended"
+    when = f"after step {trainer.global_step}" if trainer.global_step else "before its first step"
+    checkpoints = newest_first(run.folder / "checkpoints")
+    advice = f"go on with: {resume_command(run.cfg, run.folder, run.provenance)}"
+    left = f"{plain(shown(checkpoints[0]))} is kept, {advice}" if checkpoints else "nothing is kept"
+    return f"{reason} {when}; {left}"
+
+
+def finish_run(run: TrainingRun, trainer: Trainer, write: bool = True) -> TrainingReport:
+    """Test the weights of the best validation, and write the results and the model directory.
+
+    Args:
+        run: The run, which was trained.
+        trainer: Its trainer.
+        write: Whether files are written, by the first process, into the run folder.
+
+    Returns:
+        The report; in other processes without files.
+    """
+    try:
+        results = test_best_weights(run, trainer)
+        gather(trainer, run.task, run.data)
+        if isinstance(trainer.strategy, FSDP2Strategy):
+            run.task.model = trainer.strategy.whole(run.task.model)
+        files: dict[str, Path] = {}
+        if trainer.is_global_zero:
+            results |= measure_after_test(run, trainer)
+            files = write_run(run, trainer, results) if write else merge_adapters(run.cfg, run.task.model, None)
+    except Stopped as end:
+        report_end(run, trainer, end)
+        raise
+    trained = trained_model(run, results)
+    trained.model.eval()
+    trained.path = files.get("model")
+    return TrainingReport(trained, results, run.folder if write else None, files, trainer.interrupted)
+
+
+def is_tested(run: TrainingRun, trainer: Trainer) -> bool:
+    """Return whether there are test rows, and the run has come to measuring them."""
+    has_rows = bool((run.data.splits == "test").any()) and run.cfg.trainer.limit_test_batches != 0
+    return has_rows and not trainer.interrupted
+
+
+def measure_after_test(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
+    """Return what the first process measures by itself: zero-shot accuracy, skipped steps, and counts of faults."""
+    results = zero_shot_after_training(run.task, run.data) if is_tested(run, trainer) else {}
+    if run.task.nonfinite.skipped:
+        results["train/skipped_steps"] = run.task.nonfinite.skipped
+    return results | count_faults(run.data)
+
+
+def test_best_weights(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
+    """Load the weights of the best validation into the model and test them, unless the training was interrupted.
+
+    Returns:
+        Epochs, steps, seconds, the best monitored value, and the metrics of the test.
+    """
+    cfg, task = run.cfg, run.task
+    results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
+    checkpoints = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint))
+    best = next(checkpoints, None)
+    if best is not None and best.best_model_path and not trainer.interrupted:
+        saved: Any = trainer.strategy.load_checkpoint(best.best_model_path, weights_only=True)
+        trainer.strategy.load_model_state_dict(saved)  # of a sharded model it is done by then
+        if best.best_model_score is not None:
+            results[cfg.monitor.metric] = float(best.best_model_score)
+    elif best is not None and best.monitor is not None and not trainer.interrupted:
+        say(f"validation never came: there is no best {cfg.monitor.metric}, and the last weights are kept")
+    if is_tested(run, trainer):
+        trainer.test(task, datamodule=run.data, verbose=False)
+    return results | dict(task.results) | {"train/duration_s": round(time.time() - run.started, 3)}
+
+
+def write_run(run: TrainingRun, trainer: Trainer, results: dict[str, float]) -> dict[str, Path]:
+    """Write metrics, adapters, the model directory, predictions, errors and pictures of a run; finish its loggers.
+
+    Args:
+        run: The run.
+        trainer: Its trainer.
+        results: Name to number.
+
+    Returns:
+        Kind of each file to its path.
+    """
+    cfg, task, folder = run.cfg, run.task, run.folder
+    monitored = {cfg.monitor.metric: cfg.monitor.mode == "max"}
+    write_metrics(folder, results, dict(task.directions()) | monitored)  # before anything that may fail
+    saved = merge_adapters(cfg, task.model, folder)
+    saved |= {"model": folder / "model", "config": folder / "config.yaml"}
+    save_model(run, folder / "model", results)
+    rows = run.data.rows("test").tolist() if is_tested(run, trainer) else []
+    saved |= save_results(folder, results, task, run.data, rows, truth=True, directions=monitored)
+    finish_loggers(trainer, task, results, saved)
+    return saved
+
+
+def gather(trainer: Trainer, task: Task, data: DataModule) -> None:
+    """Hand the predictions of every process to the first one, and to each all faults and notes.
+
+    Args:
+        trainer: The trainer.
+        task: The task, with the predictions of this process.
+        data: The data, with the faults and notes of this process.
+    """
+    if trainer.world_size == 1:
+        return
+    everyone: list[Any] = [None] * trainer.world_size
+    decoded = None if trainer.is_global_zero else task.decoded.hand_over()
+    torch.distributed.all_gather_object(everyone, (decoded, data.faults, data.notes))
+    for decoded, faults, notes in everyone:
+        if decoded is not None and trainer.is_global_zero:
+            task.decoded.take(decoded)
+        data.faults |= faults
+        data.notes |= notes
+
+
+def trained_model(run: TrainingRun, results: Mapping[str, float]) -> TrainedModel:
+    """Return the model of a run, with the weights as they are now and all that a model directory holds.
+
+    Args:
+        run: The run.
+        results: Metrics for the model card.
+    """
+    data, task = run.data, run.task
+    settings: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
+    return TrainedModel(
+        task.model,
+        data.transforms,
+        {**data.readers, **{name: data.reader(name) for name in task.model.heads}},
+        data.spec,
+        metrics=run.metrics,
+        columns=dict(data.columns) or None,
+        task=task.kept(settings),
+        split=asdict(data.split),
+        rows=data.fingerprint.tensors(),
+        card=model_card(run.provenance.words, data.source, count_splits(data), results, task.model),
+    )
+
+
+def save_model(run: TrainingRun, path: Path, results: Mapping[str, float]) -> None:
+    """Write the model directory of a run, with the weights as they are now."""
+    trained_model(run, results).save(path)

@@ -1,0 +1,146 @@
+"""Predict the rows of a table with a trained model, from Python and from the config of `mm predict`."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning import Trainer
+
+from mm.applying import count_faults, match_data, open_model
+from mm.assembly.model_data import merge_columns, note_unread_rows, test_split
+from mm.checkpoint import TrainedModel
+from mm.data.module import DataModule
+from mm.data.readers.in_memory import is_table
+from mm.datamodules.manifest import ManifestDataModule
+from mm.quiet import preserved_state
+from mm.reports import Report, Table
+from mm.runs.results import write_predictions
+from mm.tasks.supervised import Supervised
+
+if TYPE_CHECKING:
+    import pyarrow
+
+LONGEST = 20  # rows of the table that a report prints
+
+
+@dataclass(repr=False)
+class PredictionReport(Report):
+    """Predictions of a trained model.
+
+    Attributes:
+        metrics: How many rows there are, and how many could not be read.
+        predictions: A pyarrow table: `id`, `row`, `error`, and for each head its prediction and its probabilities.
+    """
+
+    metrics: Mapping[str, float]
+    predictions: "pyarrow.Table" = field(compare=False)
+
+    def table(self) -> Table:
+        """Return the first rows: the id, the prediction of each head, and what was wrong with the row."""
+        names = [name for name in self.predictions.column_names if name.endswith("/prediction")]
+        chosen = self.predictions.select(["id", *names, "error"]).slice(0, LONGEST)
+        more = self.predictions.num_rows - chosen.num_rows
+        title = f"the first {LONGEST} of {self.predictions.num_rows} rows" if more else ""
+        columns = ["id", *(name.removesuffix("/prediction") for name in names), "error"]
+        return Table(columns, [tuple(row.values()) for row in chosen.to_pylist()], title)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write metrics.json and predictions.parquet into a folder, the latter as `mm predict` writes it."""
+        import pyarrow.parquet
+
+        from mm.files import whole
+
+        folder = super().save(folder)
+        with whole(folder / "predictions.parquet") as part:
+            pyarrow.parquet.write_table(self.predictions, part)
+        return folder
+
+
+def predict(
+    model: TrainedModel | str | Path,
+    data: Any,
+    *,
+    split: str = "all",
+    accelerator: str = "auto",
+    batch_size: int = 64,
+    num_workers: int = 2,
+    allow: Sequence[str] = (),
+) -> PredictionReport:
+    """Predict every row of a table.
+
+    A row that can't be read has no answer, and a reason in the column `error`.
+
+    Args:
+        model: The model, or the path of its directory. It stays as it is.
+        data: The path of a table, a table in memory, or a data module. The columns are those of the model's training.
+        split: The split to predict: "train", "val", "test", or "all".
+        accelerator: As `lightning.Trainer` has it.
+        batch_size: Rows of a batch, for data that is no data module.
+        num_workers: Processes that read rows, for data that is no data module.
+        allow: Further packages whose classes the model directory may name.
+
+    Returns:
+        The report; `.predictions` is a pyarrow table.
+
+    Raises:
+        ValueError: If the model has no head, or the data has none of its inputs.
+
+    Example:
+        >>> report = mm.predict("outputs/first/model", "new.csv")  # doctest: +SKIP
+        >>> report.save("predicted")  # doctest: +SKIP
+    """
+    trained = open_model(model, allow)
+    if not len(trained.model.heads):
+        raise ValueError("this model predicts nothing: it has no head; use mm.evaluate")
+    if not isinstance(data, DataModule):
+        data = read_new_rows(trained, data, batch_size=batch_size, num_workers=num_workers)
+    bound: Any = copy(match_data(trained, data, labelled=False))
+    rows = list(range(len(bound.ids))) if split == "all" else bound.rows(split).tolist()
+    was_training = trained.model.training
+    with preserved_state(), tempfile.TemporaryDirectory() as name:
+        task = Supervised(model=trained.model, metrics={})
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=name,
+        )
+        test_split(trainer, task, bound, split)
+        note_unread_rows(task, bound, rows)
+        predictions = read_predictions(Path(name), task, bound, rows)
+    trained.model.train(was_training)
+    return PredictionReport({**count_faults(bound), "data/rows": len(rows)}, predictions)
+
+
+def read_new_rows(model: TrainedModel, table: Any, **settings: Any) -> ManifestDataModule:
+    """Return a table of new rows as data, by the columns of a model's training, without targets.
+
+    Args:
+        model: The model.
+        table: The path of a table, or a table in memory.
+        **settings: Of the data module.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if not isinstance(table, str | Path) and not is_table(table):
+        raise ValueError(f"data: got a {type(table).__name__}, wanted a path, a table in memory or a data module")
+    given = dict.fromkeys(model.columns or ())
+    columns = merge_columns(model.columns or {}, given, labelled=False)
+    return ManifestDataModule(table, columns, on_error="drop", trained=True, whole=True, **settings)
+
+
+def read_predictions(folder: Path, task: Any, data: DataModule, rows: Sequence[int]) -> "pyarrow.Table":
+    """Return the predictions of some rows as predictions.parquet holds them."""
+    import pyarrow.parquet
+
+    file = folder / "predictions.parquet"
+    write_predictions(file, data, rows, task.decoded, truth=False)
+    return pyarrow.parquet.read_table(file, memory_map=False)

@@ -1,0 +1,191 @@
+"""Measure trainings: how fast they run, and the largest batch that fits into memory."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mm.assembly.loggers import build_loggers, start_loggers
+from mm.assembly.provenance import Provenance
+from mm.assembly.run import prepare_run
+from mm.assembly.trainer import build_run_callbacks, build_trainer, build_trial_trainer
+from mm.assembly.training import prepare_training, training_config, training_folder
+from mm.callbacks.save_at_steps import SaveAtSteps
+from mm.data.module import DataModule
+from mm.messages import is_first_process, say
+from mm.model import MultimodalModel
+from mm.profiling.batch_size import BatchSizeReport, check_limits, find_task_batch_size
+from mm.profiling.benchmark import Profile, benchmark_task, check_length
+from mm.quiet import preserved_state
+from mm.runs.results import write_metrics
+
+SHORT = {"max_epochs": 1, "max_steps": -1, "max_time": None, "limit_train_batches": 1.0, "limit_val_batches": 0}
+LIMITS = ("max_batch_size", "memory_limit_gib", "memory_headroom")
+
+
+def benchmark(
+    model: MultimodalModel,
+    data: DataModule,
+    *,
+    steps: int = 100,
+    warmup: int = 10,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+) -> Profile:
+    """Measure how fast the training of a model runs, what its steps wait for, and how a plain loop compares.
+
+    Args:
+        model: The model, such as that of `mm.build`. A copy of it is trained.
+        data: A data module, such as `mm.Manifest`. It is not changed.
+        steps: Measured batches, a multiple of 10.
+        warmup: Batches before these.
+        seed: Seed of whatever is random.
+        overrides: Hydra overrides of the config of `mm train`, such as "trainer.precision=bf16-mixed".
+
+    Returns:
+        The report: seconds of a step and of its phases, rows per second, memory, and what to change.
+
+    Raises:
+        ValueError: If `steps` or `warmup` can't be measured, or the data lacks an input or target of the model.
+
+    Example:
+        >>> report = mm.benchmark(mm.build(data.spec), data, steps=50)  # doctest: +SKIP
+        >>> print(report.summary())  # doctest: +SKIP
+    """
+    check_length(steps, warmup)
+    cfg = training_config(model, data.spec, overrides)
+    cfg.seed = seed
+    shorten(cfg)
+    with preserved_state(), training_folder(None) as folder:
+        run = prepare_training(cfg, model, data, folder, Provenance("benchmark", from_python=True))
+        trainer = build_trainer(cfg, [], False, folder, monitored=False)
+        profile = benchmark_task(run.task, run.data, trainer, steps, warmup, cfg.compile)
+    assert profile is not None  # of one process
+    return profile
+
+
+def scale_batch(
+    model: MultimodalModel,
+    data: DataModule,
+    *,
+    max_batch_size: int = 8192,
+    memory_limit_gib: float | None = None,
+    memory_headroom: float = 0.05,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+) -> BatchSizeReport:
+    """Find the largest batch with which the training of a model fits into memory, by trying sizes in this process.
+
+    Args:
+        model: The model. A copy of it is trained.
+        data: A data module. It is not changed.
+        max_batch_size: Larger batches are not tried.
+        memory_limit_gib: Memory that may be used in all, in GiB; None for what is free now.
+        memory_headroom: Part of what is free that is left free, from 0 to below 1.
+        seed: Seed of whatever is random.
+        overrides: Hydra overrides of the config of `mm train`.
+
+    Returns:
+        The report: `.batch_size`, and `.budget` where the data has one.
+
+    Raises:
+        ValueError: If an argument is out of range, or not even one row fits.
+
+    Example:
+        >>> mm.scale_batch(mm.build(data.spec), data).batch_size  # doctest: +SKIP
+    """
+    check_limits(max_batch_size, memory_limit_gib, memory_headroom)
+    cfg = training_config(model, data.spec, overrides)
+    cfg.seed = seed
+    shorten(cfg, trial=True)
+    with preserved_state(), training_folder(None) as folder:
+        run = prepare_training(cfg, model, data, folder, Provenance("scale_batch", from_python=True))
+        make = partial(build_trial_trainer, cfg, folder, monitored=False)
+        return find_task_batch_size(run.task, run.data, make, max_batch_size, memory_limit_gib, memory_headroom)
+
+
+def benchmark_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Profile | None:
+    """Measure the training that a config describes, and write the report into the run folder.
+
+    Args:
+        cfg: The config of `mm benchmark`.
+        folder: The run folder.
+        provenance: How the run was started.
+
+    Returns:
+        The report; None in other processes than the first one.
+
+    Raises:
+        ValueError: If a setting is wrong.
+    """
+    check_length(cfg.steps, cfg.warmup)
+    if cfg.resume:
+        raise ValueError("resume: a benchmark begins anew; leave it out")
+    shorten(cfg)
+    run = prepare_run(cfg, folder, provenance)
+    left_out = (Checkpoint, EarlyStopping, SaveAtSteps)  # which wait for a validation, or save
+    built: list[Callback] = build_run_callbacks(cfg, run.task.model)
+    callbacks = [callback for callback in built if not isinstance(callback, left_out)]
+    trainer = build_trainer(cfg, callbacks, build_loggers(cfg, folder, provenance), folder)
+    if is_first_process():
+        save_config(cfg, folder, provenance)
+    start_loggers(cfg, trainer, folder)
+    data: Any = run.data
+    profile = benchmark_task(run.task, data, trainer, cfg.steps, cfg.warmup, cfg.compile)
+    if profile is not None:
+        profile.save(folder)
+        write_metrics(folder, profile.metrics, {})
+    return profile
+
+
+def scale_batch_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> BatchSizeReport:
+    """Find the largest batch of the training that a config describes, and write it into the run folder.
+
+    Args:
+        cfg: The config of `mm scale_batch`.
+        folder: The run folder.
+        provenance: How the run was started.
+
+    Raises:
+        ValueError: If a setting is wrong, or has no meaning here.
+    """
+    limits = {name: cfg[name] for name in LIMITS}
+    check_limits(**limits)
+    if cfg.resume:
+        raise ValueError("resume: a search begins anew; leave it out")
+    shorten(cfg, trial=True)
+    if unread := [named.by for named in provenance.named if named.key.split(".")[0] in ("logger", "callbacks")]:
+        say(f"mm scale_batch logs nothing and calls no callbacks; not read: {', '.join(unread)}")
+    run = prepare_run(cfg, folder, provenance)
+    save_config(cfg, folder, provenance)
+
+    def make() -> Trainer:
+        return build_trial_trainer(cfg, folder)
+
+    report = find_task_batch_size(run.task, run.data, make, **limits)
+    write_metrics(folder, report.metrics, {})
+    return report
+
+
+def save_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> None:
+    """Write the config of a measurement, and how it was started."""
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    provenance.save(folder)
+
+
+def shorten(cfg: DictConfig, trial: bool = False) -> None:
+    """Make a training as long as a measurement.
+
+    Args:
+        cfg: The config, which is changed.
+        trial: Whether memory is measured: no progress bar, and no accumulation, of which memory does not depend.
+    """
+    with open_dict(cfg):
+        cfg.trainer.update(SHORT)
+        if trial:
+            cfg.trainer.enable_progress_bar = False  # else Lightning adds one
+            cfg.trainer.accumulate_grad_batches = 1

@@ -1,0 +1,77 @@
+"""Where a config comes from: the command or the call of Python that composed it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from mm.messages import command
+from mm.runs.folder import override_key, write_overrides
+
+
+class NamedKey(NamedTuple):
+    """A key that was set on purpose, by the user or by an experiment.
+
+    Attributes:
+        key: The dotted key.
+        by: Its origin, for messages.
+        typed: Whether the user typed it.
+    """
+
+    key: str
+    by: str
+    typed: bool
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known of a run beside its config. `mm.cli` makes it of Hydra's state; nobody else reads that.
+
+    Attributes:
+        verb: The verb of the command.
+        flags: Hydra's flags that say where configs lie, each NAME=VALUE.
+        overrides: The overrides that were typed; of a run from Python, what differs from the defaults.
+        named: The keys that the overrides or the chosen experiment set.
+        choices: Group to its chosen option.
+        job: Number of the job within its sweep; None without a sweep.
+        from_python: Whether no command was typed.
+    """
+
+    verb: str = "train"
+    flags: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    named: tuple[NamedKey, ...] = ()
+    choices: Mapping[str, str | None] = field(default_factory=dict)
+    job: int | None = None
+    from_python: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the words of the command; from Python the name of the function."""
+        return (f"mm.{self.verb}",) if self.from_python else ("mm", self.verb, *self.typed)
+
+    @property
+    def typed(self) -> tuple[str, ...]:
+        """Return the flags and overrides of the command."""
+        return (*self.flags, *self.overrides)
+
+    def save(self, folder: Path) -> None:
+        """Write overrides.yaml of a run that is about to start, for resuming and comparing."""
+        write_overrides(folder, self.verb, self.typed)
+
+
+def resume_command(cfg: DictConfig, folder: Path, provenance: Provenance, *overrides: str) -> str:
+    """Return the command that goes on with a run.
+
+    Args:
+        cfg: The config of the run.
+        folder: Its folder.
+        provenance: How it was started.
+        *overrides: Further words of the command.
+    """
+    moved = [word for word in provenance.overrides if override_key(word) == "paths.outputs"]
+    run = os.path.relpath(folder, cfg.paths.outputs)
+    return command("mm", "train", f"run={run}", *moved, "resume=true", *overrides)

@@ -1,0 +1,102 @@
+"""Check one part, an encoder, a fusion or a head: build it, see which of the three it is, and run its checks."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from mm.contracts._demands import Result
+from mm.contracts.encoder import check_encoder
+from mm.contracts.fusion import check_fusion
+from mm.contracts.head import check_head, examples
+from mm.reports import Report, Table
+from mm.targets.classes import ClassTarget
+from mm.types import TargetCodec
+
+EMBED_DIM = 32
+# What the data would decide: the constructor's arguments of these names, where they are not given.
+FILL: dict[str, Any] = {
+    "embed_dim": EMBED_DIM,
+    "inputs": ["text", "vision", "audio"],
+    "channels": 3,
+    "size": (32, 32),
+    "sample_rate": 8000,
+    "cardinalities": (0, 5, 0, 7),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class ContractReport(Report):
+    """What `check_part` returns.
+
+    Attributes:
+        results: Each check with its message, None where it passed.
+    """
+
+    results: Sequence[Result]
+
+    @property
+    def passed(self) -> bool:
+        """Return whether every check passed."""
+        return all(message is None for _, message in self.results)
+
+    @property
+    def metrics(self) -> dict[str, float]:  # type: ignore[override]
+        """`checks`, and how many of them `failed`."""
+        return {"checks": len(self.results), "failed": sum(message is not None for _, message in self.results)}
+
+    def table(self) -> Table:
+        """Return a row for each check."""
+        return Table(
+            ["check", "result", "message"], [(n, "ok" if m is None else "FAILED", m or "") for n, m in self.results]
+        )
+
+
+def check_part(
+    part: type[nn.Module], arguments: Mapping[str, Any] | None = None, codec: TargetCodec | None = None
+) -> ContractReport:
+    """Check that an encoder, a fusion or a head of your own keeps its contract.
+
+    Args:
+        part: The class.
+        arguments: Arguments of its constructor; those that the data would decide are filled in where they are lacking.
+        codec: Of a head, what target_codec the cells of its target; None: classes.
+
+    Returns:
+        A report, whose `passed` says whether every check passed.
+
+    Raises:
+        ValueError: If the part can't be built with these arguments.
+
+    Example:
+        >>> import mm
+        >>> from mm.fusion.sum import SumFusion
+        >>> mm.check(SumFusion, {"reduce": "max"}).passed
+        True
+    """
+    given, codec = dict(arguments or {}), codec or ClassTarget()
+    head = callable(getattr(part, "loss", None))
+    known = examples(codec).data
+    parameters = inspect.signature(part).parameters
+    usual = FILL | ({"classes": list(known.classes), **known.facts} if head else {})
+    fill = {k: v for k, v in usual.items() if k in parameters and parameters[k].default is inspect.Parameter.empty}
+    kwargs = {**fill, **given}
+    try:
+        inspect.signature(part).bind(**kwargs)
+    except TypeError as error:
+        hint = "; a target that is no class needs a codec, such as target_codec=mm.targets.regression.RegressionTarget"
+        raise ValueError(
+            f"{part.__name__}: {error}; it takes {', '.join(parameters)}, given as argument=value{hint if head else ''}"
+        ) from error
+    built = part(**kwargs)
+    width = kwargs.get("embed_dim", EMBED_DIM)
+    if head:
+        return ContractReport(check_head(built, codec, width))
+    if "input" in dir(built):
+        return ContractReport(check_encoder(built))
+    return ContractReport(check_fusion(built, kwargs.get("inputs", FILL["inputs"]), width))
+
+
+check = check_part  # the name in notebooks: mm.check(MyEncoder)
