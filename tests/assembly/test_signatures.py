@@ -74,13 +74,13 @@ DIFFER: set[tuple[str, str]] = {
     ("datamodule/audio.yaml", "folder"),  # one class, a yaml for each modality
     ("datamodule/text.yaml", "folder"),
     ("datamodule/vision.yaml", "folder"),
-    ("model/heads/causal_lm.yaml", "normalize"),  # short answers are compared up to capitals, and not as SQuAD's
+    ("model/heads/causal_lm.yaml", "normalize"),  # answers are written, and not parts of a text as those of SQuAD
     ("task/scheduler/constant.yaml", "warmup"),  # a schedule that is built by hand warms up where it is asked to
     ("task/scheduler/cosine.yaml", "warmup"),
     ("task/scheduler/linear.yaml", "warmup"),
 }
 # Groups whose yamls leave out what the signature states; the others may state it again, but nothing else.
-ONCE = ("datamodule/", "model/encoders/", "model/fusion/")
+ONCE = ("callbacks/", "datamodule/", "model/", "robustness/", "task/")
 FILES = sorted(CONF.rglob("*.yaml"))
 
 
