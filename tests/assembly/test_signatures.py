@@ -8,9 +8,9 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
+from mm.assembly.config_keys import CONF, read_yaml
 from mm.assembly.construct import construct
 from mm.assembly.signatures import default_arguments, described_arguments, read_arguments, with_defaults
-from mm.assembly.config_keys import CONF, read_yaml
 
 
 def test_arguments_of_a_google_docstring():
