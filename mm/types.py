@@ -13,8 +13,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mm.predictions import Decoding, Prediction
 
-# The order of inputs wherever names are listed, such as in `test[text+audio]/accuracy`; other names follow as declared.
-MODALITIES = ("text", "vision", "audio", "tabular")
 IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
 
 

@@ -28,6 +28,8 @@ MAY = {
     "arrow": set(),
     "launch": {"runs"},  # whether a job is finished is read in its run folder
     "signals": set(),
+    "output": set(),
+    "streams": set(),
     "text_column": set(),
     "windows": {"types"},
     "absence": {"types"},
@@ -113,7 +115,7 @@ def test_room_knows_only_whom_it_may(file):
 
 CLI = sorted(ROOT.glob("mm/cli/*.py"))
 # Lines of mm/cli, which only shrinks: the target is 1,500.
-CLI_LINES = 2400
+CLI_LINES = 1500
 
 
 def line_count(file: Path) -> int:

@@ -21,12 +21,18 @@ class Measured(NamedTuple):
 
 
 class GradientBlending(Callback):
-    """Before the first epoch and after every `every_n_epochs`, measures training and validation losses of the whole
-    model and of each input's own heads, and sets the weights of both by how they have changed since.
+    """Weight the losses of the model and of each input's own heads by how they generalise (Wang 2020).
 
-    It takes a pass over both splits, nothing dropped and nothing augmented. The weights add up to one; those of the
-    start are the task's. Unlike the paper, which for the measuring trains copies of the model on each loss alone, it
-    looks at the run itself. Errors: ValueError where an input has no heads of its own.
+    Training and validation losses are measured before the first epoch and after every `every_n_epochs`, and set the
+    weights by how they have changed since. This takes a pass over both splits, without dropout and augmentation. The
+    weights add up to one; those of the start are the task's. Unlike the paper, which trains copies of the model on
+    each loss alone for the measurement, it measures the run itself.
+
+    Args:
+        every_n_epochs: Epochs between two measurements.
+
+    Raises:
+        ValueError: If an input has no heads of its own.
     """
 
     def __init__(self, every_n_epochs: int = 5):

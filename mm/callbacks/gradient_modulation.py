@@ -12,12 +12,20 @@ from mm.data_source import data_source
 
 
 class GradientModulation(Callback):
-    """In every step, scales each encoder's gradient by how far ahead its inputs' own heads are; needs these heads.
+    """Scale the gradients of encoders whose input is ahead of the others, in every step (OGM-GE, Peng 2022).
 
-    alpha: how much; noise: also add Gaussian noise of each gradient's own deviation; from_epoch, to_epoch: first and
-    last epoch, the run's own where None. The paper compares two inputs; here each is compared with the mean of the
-    others. It is made for SGD: what divides a gradient by its own size, as Adam does, undoes a constant factor, and is
-    warned of. Errors: ValueError where there are no such heads, no class to tell, or nothing to compare.
+    How far an input is ahead is measured by its own heads, see `task.unimodal_probes`. The paper compares two inputs;
+    here each is compared with the mean of the others. The method is made for SGD: an optimizer that divides a gradient
+    by its own size, as Adam does, undoes a constant factor, and a warning says so.
+
+    Args:
+        alpha: Strength: the further an input's own heads are ahead of the others', the smaller its encoder's gradient.
+        noise: Whether Gaussian noise with the standard deviation of each gradient is added.
+        from_epoch: First epoch.
+        to_epoch: Last epoch; None: that of the run.
+
+    Raises:
+        ValueError: If there are no such heads, no head of classes, or nothing to compare.
     """
 
     def __init__(self, alpha: float = 0.3, noise: bool = True, from_epoch: int = 0, to_epoch: int | None = None):

@@ -116,11 +116,11 @@ class PooledClassifier(Head):
     Args:
         classes: Names of the classes, at least two.
         embed_dim: Width D of the fused features.
-        counts: See ClassLoss.
-        dropout: Applied to the pooled vector.
-        class_weights: See ClassLoss.
-        label_smoothing: See ClassLoss.
-        focal_gamma: See ClassLoss.
+        counts: Training rows of each class.
+        dropout: Dropout probability of the pooled vector.
+        class_weights: None, "balanced" by the counts, or one number per class: factors on the losses of its rows.
+        label_smoothing: Part of the truth that is spread over all classes (Szegedy 2016).
+        focal_gamma: Exponent of the focal loss, 0 for cross-entropy (Lin 2017).
         weight: Factor on this head's loss among those of several heads.
     """
 

@@ -33,14 +33,21 @@ def resolve_pos_weight(
 
 
 class MultilabelHead(Head):
-    """One linear yes or no per label of the pooled vector.
+    """Predict each of several labels by a linear layer on the pooled vector. A row may be labelled in part.
 
-    classes: names of the labels; embed_dim: width of the fused features; counts, rows: training rows that have each
-    label, and all that are labelled; threshold: the probability from which a label is predicted, the calibrated one
-    where there is; pos_weight: None, "balanced" or one number per label, a factor on the loss of what has the label;
-    focal_gamma: above 0, losses count by (1 - p)^gamma of the truth (Lin 2017); weight: of this head's loss among those
-    of several heads. A row may be labelled in part. Errors: ValueError for a threshold that is no probability, or
-    weights that don't match the labels.
+    Args:
+        classes: Names of the labels.
+        embed_dim: Width D of the fused features.
+        counts: Training rows of each label.
+        rows: Number of labelled training rows.
+        dropout: Dropout probability of the pooled vector.
+        threshold: Probability from which a label is predicted; the calibrated one where there is one.
+        pos_weight: None, "balanced", or one number per label: factors on the losses of the rows that have the label.
+        focal_gamma: Exponent of the focal loss, 0 for cross-entropy (Lin 2017).
+        weight: Factor on this head's loss among those of several heads.
+
+    Raises:
+        ValueError: If the threshold is no probability, or the weights don't match the labels.
     """
 
     def __init__(

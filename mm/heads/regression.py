@@ -13,13 +13,21 @@ LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss, "mae": F.l1_loss}
 
 
 class RegressionHead(Head):
-    """Linear regression of the pooled vector, in the user's units.
+    """Predict a number by a linear layer on the pooled vector, in the units of the data.
 
-    embed_dim: width of the fused features; mean, std: of the training rows; criterion: huber, mse or mae, of the error
-    divided by std; weight: of this head's loss among those of several heads. A target that is NaN is unlabelled.
-    Values and targets are float64, and only the standardised error is float32: float32 has a step of 128 at 1.7e9,
-    where Unix times are.
-    Errors: ValueError for another criterion, or a target that does not vary.
+    A target that is NaN is unlabelled. Values and targets are float64, and only the standardised error is float32:
+    float32 has a step of 128 at 1.7e9, where Unix times are.
+
+    Args:
+        embed_dim: Width D of the fused features.
+        mean: Mean of the training rows.
+        std: Standard deviation of the training rows.
+        criterion: "huber", "mse" or "mae", of the error divided by `std`.
+        dropout: Dropout probability of the pooled vector.
+        weight: Factor on this head's loss among those of several heads.
+
+    Raises:
+        ValueError: If the criterion is something else, or the target does not vary.
     """
 
     def __init__(

@@ -13,10 +13,19 @@ from mm.types import Features
 
 
 class TokenClassificationHead(Head):
-    """Linear classifier of each of the anchor's tokens; a word's tag is that of its first token.
+    """Classify each token of an input by a linear layer; the tag of a word is that of its first token.
 
-    classes: the tags; scheme: bio, by which entities are found, or plain, where a tag stands for itself; input: the
-    anchor's name; counts: of words; the rest: as in classification.
+    Args:
+        classes: The tags.
+        input: Name of the input whose tokens are classified.
+        embed_dim: Width D of the fused features.
+        counts: Words of the training rows with each tag.
+        scheme: "bio", by which tags make up entities, or "plain", where a tag stands for itself.
+        dropout: Dropout probability of the tokens.
+        class_weights: None, "balanced" by the counts, or one number per tag: factors on the losses of its words.
+        label_smoothing: Part of the truth that is spread over all tags (Szegedy 2016).
+        focal_gamma: Exponent of the focal loss, 0 for cross-entropy (Lin 2017).
+        weight: Factor on this head's loss among those of several heads.
     """
 
     def __init__(

@@ -37,11 +37,18 @@ def ndcg(closer: Tensor, equal: Tensor, k: int) -> Tensor:
 
 
 class Ranking(Items):
-    """recall@k, ndcg@k, the recall of chance, and rows: the first side asks, all items of the second are ranked.
+    """Measure recall@k and ndcg@k of rankings: the first side queries, and all items of the second side are ranked.
 
-    A row that has both sides asks for its own item; one item is what rows of one label have, also those that nobody
-    asks for. What rows of the same group had before, in an earlier split, is left out. top_k: every k. update: as in
-    Items.
+    A row that has both sides queries its own item. Rows of one label have one item, which is ranked also where nobody
+    queries it. Items that rows of the same group had in an earlier split are left out. The recall of chance and the
+    number of queries are measured as well.
+
+    Args:
+        top_k: Every k.
+        **kwargs: Those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If a k is below 1.
     """
 
     def __init__(self, top_k: Sequence[int] = (10,), **kwargs: Any):

@@ -16,8 +16,16 @@ from mm.types import IGNORE
 class Relations(Metric, Configurable):
     """Macro F1 over relations, both directions of one together; the wrong one is an error (Hendrickx 2010).
 
-    classes: names such as Cause-Effect(e1,e2); other: the class of no relation, which the mean leaves out.
-    update: probabilities (N, C), classes (N,). Its names: f1, precision, recall, all macro, and "f1/<relation>".
+    `update` takes probabilities (N, C) and classes (N,). The metrics are f1, precision and recall, all macro, and
+    "f1/<relation>".
+
+    Args:
+        classes: Names such as Cause-Effect(e1,e2).
+        other: The class of no relation, which the mean leaves out.
+        **kwargs: Those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If there is no relation.
     """
 
     full_state_update = False

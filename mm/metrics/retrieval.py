@@ -95,12 +95,20 @@ def median_rank(closer: Tensor, equal: Tensor) -> Tensor:
 
 
 class Retrieval(Items):
-    """recall@k, median_rank, the recalls of chance, and rows, of every ordered pair of N inputs.
+    """Measure recall@k and the median rank of retrieval between every ordered pair of inputs.
 
-    Only rows that have both count, and they alone are what is searched. Items that hold the same, such as one caption
+    Only rows that have both inputs count, and they alone are searched. Items that hold the same, such as one caption
     of several pictures, are one item: each is right where any of them is, and so is what other rows with the same query
-    have. Other ties, of unlike items with like vectors, are broken by lot, of which this is the expectation.
-    top_k: every k; candidates: also measure recall@k where the item is searched among so many. update: as in Items.
+    have. Other ties, of unlike items with like vectors, are broken at random, of which this is the expectation. The
+    recall of chance and the number of rows are measured as well.
+
+    Args:
+        top_k: Every k.
+        candidates: Number of items among which recall@k is also measured, the right one and random others; None: none.
+        **kwargs: Those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     def __init__(self, top_k: Sequence[int] = (1, 5, 10), candidates: int | None = None, **kwargs: Any):

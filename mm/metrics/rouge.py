@@ -14,9 +14,16 @@ KINDS = ("rouge1", "rouge2", "rougeL")
 
 
 class Rouge(Metric, Configurable):
-    """F1 of words, pairs of words, or the longest common subsequence (Lin 2004), without stemming.
+    """Measure the F1 of words, pairs of words, or the longest common subsequence (Lin 2004), without stemming.
 
-    update: texts, lists of texts that would be right. Errors: ValueError for another kind.
+    `update` takes texts, and for each a list of reference texts.
+
+    Args:
+        kind: "rouge1" for words, "rouge2" for pairs of words, "rougeL" for the longest common subsequence.
+        **kwargs: Those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If the kind is something else.
     """
 
     full_state_update = False

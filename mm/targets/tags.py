@@ -17,11 +17,16 @@ SCHEMES = ("bio", "iob1", "bioes", "plain")
 
 
 class TagTarget(Configurable):
-    """A cell is a tag for each word of a text, words being what lies between blanks: a list, or separated by blanks.
+    """Encode a tag for each word of a text: a list of tags, or tags that blanks separate; words lie between blanks.
 
-    input: whose words; scheme: bio, iob1 (B- only where an entity of the same type went before) or bioes (E- ends one,
-    S- is one of a single word), which become bio; or plain, where a tag is no entity, such as a part of speech.
-    Errors: ValueError for another scheme.
+    Args:
+        input: Name of the input whose words are tagged.
+        scheme: "bio", "iob1" (B- only where an entity of the same type went before) or "bioes" (E- ends an entity, S-
+            is one of a single word), which become bio; or "plain" for tags that are no entities, such as parts of
+            speech.
+
+    Raises:
+        ValueError: If the scheme is something else.
     """
 
     kind = "tags"

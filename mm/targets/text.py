@@ -33,7 +33,13 @@ class TextTarget(Configurable):
     kind = "text"
     examples = ("a dog runs", "two cats", "a dog", "cats run", "two dogs sleep")
 
-    def __init__(self, tokenizer: str, vocab_size: int, max_length: int, folder: str = ".cache/tokenizers"):
+    def __init__(
+        self,
+        tokenizer: str = "bpe",
+        vocab_size: int = 8000,
+        max_length: int = 128,
+        folder: str = ".cache/tokenizers",
+    ):
         if max_length < 2:
             raise ValueError(f"target_codec.max_length: got {max_length}, wanted at least 2 tokens")
         self.tokenizer = tokenizer

@@ -35,14 +35,26 @@ class Ranks(Protocol, metaclass=Offers):
 
 
 class Contrastive(Task):
-    """Every group of inputs, or of the fusion's towers, that the loss compares counts alike; retrieval is measured.
+    """Align inputs, or towers of inputs, with a contrastive loss, and measure retrieval between them.
 
-    retrieval: its metric, of which copies measure; loss: one of mm.losses, None for a task that only tests; label:
-    target whose equal classes are no negatives, and one item in a ranking; group: target whose classes each have had
-    what a ranking leaves out, such as a user; chunk_size: rows encoded at once, each chunk a second time in the
-    backward pass with the same random state (GradCache, Gao 2021), so that memory follows the chunk and negatives the
-    batch; zero_shot: what the command line measures after the test.
-    Errors: ValueError where there is nothing to compare, or a part that the loss does not reach.
+    Every group of inputs, or of the fusion's towers, that the loss compares counts alike.
+
+    Args:
+        model: The model.
+        *args: Those of Task.
+        retrieval: Metric of retrieval, of which copies measure.
+        loss: One of `mm.losses`; None for a task that only tests.
+        label: Target whose equal classes are no negatives of each other, and one item in a ranking; see
+            `task.loss.same_label_pairs`.
+        group: Target, such as a user: a ranking leaves out what rows of its class had in earlier splits.
+        chunk_size: Number of rows that are encoded at once, each chunk a second time in the backward pass with the same
+            random state (GradCache, Gao 2021): memory depends on the chunk, and the number of negatives on the batch.
+            None: the whole batch.
+        zero_shot: What the command line measures after the test.
+        **kwargs: Those of Task.
+
+    Raises:
+        ValueError: If there is nothing to compare, or the loss does not reach a part of the model.
     """
 
     reads_heads = False

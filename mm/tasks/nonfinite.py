@@ -15,10 +15,15 @@ POLICIES = ("raise", "skip")
 
 
 class NonFinite:
-    """Keeps such a batch with the weights that met it in `folder`, for `mm diagnose`, and raises or skips the step.
+    """Save a batch whose loss or gradient is not finite, with the weights, and raise or skip the step.
 
-    policy: raise (ValueError: the run stops), or skip (the step changes no weight and is counted); folder: None keeps
-    no batch; keep: most batches.
+    Args:
+        policy: "raise" stops the run with a ValueError; "skip" counts the step, which changes no weight.
+        folder: Folder for such batches, which `mm diagnose` reads; None: none is saved.
+        keep: Largest number of saved batches.
+
+    Raises:
+        ValueError: If the policy is something else.
     """
 
     def __init__(self, policy: str = "raise", folder: str | None = None, keep: int = 3):

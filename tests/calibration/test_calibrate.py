@@ -73,7 +73,7 @@ def test_the_report_is_a_table_a_figure_and_files(model, data, tmp_path):
     report = calibrate(model, data, alpha=0.2, device="cpu")
     table = report.table()
     assert [row[0] for row in table.rows] == ["val", "test"]
-    assert "calibration error before" in table.columns and "calibrated by 60 validation rows of" in str(table)
+    assert "calibration error uncalibrated" in table.columns and "calibrated by 60 validation rows of" in str(table)
     assert [axes.get_title() for axes in report.figure().axes[:2]] == ["test before", "test after"]
     folder = report.save(tmp_path / "report")
     assert {file.name for file in folder.iterdir()} == {"metrics.json", "test_reliability.png", "val_reliability.png"}

@@ -141,7 +141,7 @@ def test_a_voc_folder_and_a_box_without_area(mm, tmp_path):
     ("args", "said"),
     [
         (["model.fusion.anchor=null"], "predicts something of each token: set model.fusion.anchor"),
-        (["model.heads.target.nearest=0"], "nearest: got 0, wanted at least 1"),
+        (["model.heads.target.top_k=0"], "top_k: got 0, wanted at least 1"),
         (
             ["model.heads.target.target_codec.min_visibility=2"],
             "target_codec.min_visibility: got 2, wanted a part of a box",

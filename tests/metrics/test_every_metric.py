@@ -28,6 +28,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.text import SQuAD
 
+from mm.assembly.signatures import with_defaults
 from mm.checkpoint import build
 from mm.tasks.measures import metric_directions
 from mm.types import IGNORE
@@ -309,7 +310,7 @@ def configs() -> dict[str, dict[str, Any]]:
     """head.metric -> its config, of every head's yaml."""
     found = {}
     for file in sorted(HEADS.glob("*.yaml")):
-        head: Any = OmegaConf.load(file)
+        head: Any = OmegaConf.create(with_defaults(OmegaConf.to_container(OmegaConf.load(file))))
         for name in head.get("metrics", {}):
             node: Any = OmegaConf.create({"threshold": head.get("threshold"), "metrics": {"one": head.metrics[name]}})
             for key, value in (FACTS | {"classes": RELATIONS if file.stem == "relation" else CLASSES}).items():

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 
 
 class Schedule:
-    """Warm-up, then cosine or linear decay to `end`, or constant.
+    """Factor on the learning rate: warm-up, then cosine or linear decay to `end`, or constant.
 
-    shape: cosine (Loshchilov 2017), linear or constant; warmup: steps where 1 or more, else a part of all steps;
-    end: last factor. Errors: ValueError where an argument is out of range.
+    Args:
+        shape: "cosine" (Loshchilov 2017), "linear" or "constant".
+        warmup: Number of steps where 1 or more, else a part of all steps.
+        end: Last factor.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(self, shape: str, warmup: float = 0.0, end: float = 0.0):

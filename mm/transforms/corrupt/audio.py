@@ -16,10 +16,15 @@ from mm.transforms.corrupt.settings import check
 
 @dataclass(frozen=True)
 class AdditiveNoise:
-    """White noise at a signal-to-noise ratio from `max_snr_db` (severity near 0) down to `min_snr_db` (severity 1)."""
+    """Add white noise at a signal-to-noise ratio that falls from `max_snr_db` to `min_snr_db`.
 
-    max_snr_db: float
-    min_snr_db: float
+    Args:
+        max_snr_db: Signal-to-noise ratio near severity 0, in dB.
+        min_snr_db: Signal-to-noise ratio at severity 1, in dB.
+    """
+
+    max_snr_db: float = 30.0
+    min_snr_db: float = -10.0
 
     def __post_init__(self) -> None:
         check(self, -200, 200, max_snr_db=self.max_snr_db, min_snr_db=self.min_snr_db)
@@ -35,10 +40,15 @@ class AdditiveNoise:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Each stretch of `duration_s` seconds is silent with probability severity * `fraction`."""
+    """Silence each stretch of `duration_s` seconds with probability severity * `fraction`.
 
-    fraction: float
-    duration_s: float
+    Args:
+        fraction: Probability at severity 1.
+        duration_s: Length of a stretch in seconds.
+    """
+
+    fraction: float = 0.9
+    duration_s: float = 0.02
 
     def __post_init__(self) -> None:
         check(self, 0, 1, fraction=self.fraction)
@@ -52,9 +62,13 @@ class Dropout:
 
 @dataclass(frozen=True)
 class Clipping:
-    """The loudest samples, severity * `fraction` of all, are cut off at the level of the others' loudest."""
+    """Clip the loudest samples, severity * `fraction` of all, at the level of the loudest other sample.
 
-    fraction: float
+    Args:
+        fraction: Part of the samples at severity 1.
+    """
+
+    fraction: float = 0.9
 
     def __post_init__(self) -> None:
         check(self, 0, 1, fraction=self.fraction)
@@ -67,13 +81,17 @@ class Clipping:
 
 @dataclass(frozen=True)
 class Reverberation:
-    """A room of synthetic echoes: white noise that decays by 60 dB in severity * `rt60` seconds.
+    """Add the echoes of a room: white noise that decays by 60 dB in severity * `rt60` seconds.
 
     The echoes have severity * `wet_gain` times the energy of the direct sound; both together have the energy of one.
+
+    Args:
+        rt60: Reverberation time at severity 1 in seconds.
+        wet_gain: Energy of the echoes, relative to that of the direct sound, at severity 1.
     """
 
-    rt60: float
-    wet_gain: float
+    rt60: float = 2.0
+    wet_gain: float = 4.0
 
     def __post_init__(self) -> None:
         check(self, 0, rt60=self.rt60, wet_gain=self.wet_gain)

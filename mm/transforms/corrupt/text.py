@@ -21,13 +21,16 @@ NEAR = {
 
 @dataclass(frozen=True)
 class Typos:
-    """Each letter is mistyped with probability severity * `fraction`.
+    """Mistype each letter with probability severity * `fraction`.
 
-    A neighbouring key of QWERTY is hit, or it is left out, doubled, or swapped with the one before (Belinkov and Bisk
-    2018); what is on none of these keys is doubled for want of a neighbour. A text is never left empty.
+    The letter becomes a neighbouring key of QWERTY, or is left out, doubled, or swapped with the one before (Belinkov
+    and Bisk 2018); a character that is on none of these keys is doubled. A text is never left empty.
+
+    Args:
+        fraction: Probability at severity 1.
     """
 
-    fraction: float
+    fraction: float = 0.5
 
     def __post_init__(self) -> None:
         check(self, 0, 1, fraction=self.fraction)
@@ -55,9 +58,13 @@ class Typos:
 
 @dataclass(frozen=True)
 class WordDrop:
-    """Each word is left out with probability severity * `fraction`; one always stays."""
+    """Leave out each word with probability severity * `fraction`; one word always stays.
 
-    fraction: float
+    Args:
+        fraction: Probability at severity 1.
+    """
+
+    fraction: float = 1.0
 
     def __post_init__(self) -> None:
         check(self, 0, 1, fraction=self.fraction)
@@ -71,9 +78,13 @@ class WordDrop:
 
 @dataclass(frozen=True)
 class WordSwap:
-    """Each word is drawn with probability severity * `fraction`; those that are drawn change places at random."""
+    """Draw each word with probability severity * `fraction`; the words that are drawn change places at random.
 
-    fraction: float
+    Args:
+        fraction: Probability at severity 1.
+    """
+
+    fraction: float = 1.0
 
     def __post_init__(self) -> None:
         check(self, 0, 1, fraction=self.fraction)

@@ -17,9 +17,13 @@ from mm.transforms.corrupt.settings import check
 
 @dataclass(frozen=True)
 class GaussianNoise:
-    """White noise of standard deviation severity * `sigma`, of pixels in 0..1."""
+    """Add white noise of standard deviation severity * `sigma`.
 
-    sigma: float
+    Args:
+        sigma: Standard deviation at severity 1, of pixels in 0..1.
+    """
+
+    sigma: float = 0.5
 
     def __post_init__(self) -> None:
         check(self, 0, sigma=self.sigma)
@@ -32,9 +36,13 @@ class GaussianNoise:
 
 @dataclass(frozen=True)
 class GaussianBlur:
-    """A blur of standard deviation severity * `sigma`, as a part of the shorter side."""
+    """Blur with a Gaussian of standard deviation severity * `sigma`.
 
-    sigma: float
+    Args:
+        sigma: Standard deviation at severity 1, as a part of the shorter side.
+    """
+
+    sigma: float = 0.2
 
     def __post_init__(self) -> None:
         check(self, 0, sigma=self.sigma)
@@ -49,9 +57,13 @@ class GaussianBlur:
 
 @dataclass(frozen=True)
 class Occlusion:
-    """A black rectangle of the image's shape, anywhere in it, covers severity * `fraction` of its area."""
+    """Cover severity * `fraction` of the area with a black rectangle of the image's shape, anywhere in it.
 
-    fraction: float
+    Args:
+        fraction: Part of the area at severity 1.
+    """
+
+    fraction: float = 0.8
 
     def __post_init__(self) -> None:
         check(self, 0, 1, fraction=self.fraction)
@@ -68,9 +80,13 @@ class Occlusion:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Saved and read as JPEG of a quality from 100 (severity near 0) down to `quality` (severity 1)."""
+    """Save and read the image as JPEG of a quality that falls from 100 to `quality`.
 
-    quality: int
+    Args:
+        quality: Quality at severity 1, from 1 to 100.
+    """
+
+    quality: int = 5
 
     def __post_init__(self) -> None:
         check(self, 1, 100, quality=self.quality)
