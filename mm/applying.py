@@ -8,8 +8,8 @@ import torch
 
 from mm import checkpoint
 from mm.checkpoint import TrainedModel
+from mm.data_source import DataSource
 from mm.fingerprints import from_tensors, seen_in_training
-from mm.types import DataSource
 
 SPLITS = ("train", "val", "test")
 

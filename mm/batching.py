@@ -9,7 +9,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
-from mm.types import ONCE, Batch, EncodedInput, Features, Transform, blank
+from mm.tensors import unlabelled_value
+from mm.types import Batch, EncodedInput, Features, Transform
+
+# Keys of meta that are of the row, padded with 0; the others are of tokens, padded with -1.
+PER_ROW_META = ("characters", "frame", "size", "sample")
 
 
 class Sample(NamedTuple):
@@ -48,7 +52,9 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
         padded = join_features(items) if features else pad(items, torch.tensor(present), transform.multiple)
         inputs[name], masks[name] = padded
         for key in transform.meta:
-            meta[f"{name}/{key}"] = pad_sequence([one[key] for one in described], True, 0 if key in ONCE else -1)
+            meta[f"{name}/{key}"] = pad_sequence(
+                [one[key] for one in described], True, 0 if key in PER_ROW_META else -1
+            )
     targets = {name: join_targets([s.targets[name] for s in samples], windows) for name in samples[0].targets}
     row = torch.tensor([s.row for s in samples]).repeat_interleave(torch.tensor(windows))
     if max(windows) > 1:
@@ -61,14 +67,14 @@ def join_targets(targets: Sequence[Tensor | list[Tensor]], windows: Sequence[int
     if all(isinstance(target, Tensor) for target in targets):
         plain: Any = list(targets)
         alike = len({target.shape for target in plain}) == 1
-        rows = torch.stack(plain) if alike else pad_sequence(plain, True, blank(plain[0]))
+        rows = torch.stack(plain) if alike else pad_sequence(plain, True, unlabelled_value(plain[0]))
         return rows.repeat_interleave(torch.tensor(windows), 0)
     parts: list[Tensor] = []
     for target, count in zip(targets, windows, strict=True):
         own = target if isinstance(target, list) else [target]
         # another input may have more windows: they say nothing of this target
-        parts += [*own, *(torch.full_like(own[0], blank(own[0])) for _ in range(count - len(own)))]
-    return pad_sequence(parts, batch_first=True, padding_value=blank(parts[0]))
+        parts += [*own, *(torch.full_like(own[0], unlabelled_value(own[0])) for _ in range(count - len(own)))]
+    return pad_sequence(parts, batch_first=True, padding_value=unlabelled_value(parts[0]))
 
 
 def finish(batch: Batch, transforms: Mapping[str, Transform]) -> Batch:

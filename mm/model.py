@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from mm.absence import encode_present
+from mm.batching import PER_ROW_META
 from mm.configurable import Configurable, recorded_arguments, to_config
 from mm.predictions import Calibration, Prediction
-from mm.types import ONCE, Batch, Encoder, Features, Fusion, Head, Merged, Output, blank, pick
-from mm.windows import first_windows, side_by_side, windows_of
+from mm.tensors import pick, unlabelled_value
+from mm.types import Batch, Encoder, Features, Fusion, Head, Output
+from mm.windows import MergedOutput, first_windows, side_by_side, windows_of
 
 
 class MultimodalModel(Configurable, nn.Module):
@@ -99,7 +101,7 @@ class MultimodalModel(Configurable, nn.Module):
         """inputs, masks, targets as in Batch."""
         return self.predict(self.encode(inputs, masks), targets)
 
-    def merge(self, output: Output, batch: Batch) -> Merged:
+    def merge(self, output: Output, batch: Batch) -> MergedOutput:
         """Merge the predictions of windows to one per row of the source, ascending, calibrated where the head is.
 
         The rule is that of mm/windows.py. Where every row has one window all stays as it is, in its order.
@@ -108,7 +110,7 @@ class MultimodalModel(Configurable, nn.Module):
         first = torch.arange(len(row), device=row.device)
         rows, group = row.unique(return_inverse=True)
         if len(rows) == len(row):
-            return Merged(self.temper(predictions), output.fused, batch.targets, batch.meta, row, first)
+            return MergedOutput(self.temper(predictions), output.fused, batch.targets, batch.meta, row, first)
         first = first_windows(group, len(rows))
         with torch.autocast(row.device.type, enabled=False):  # under it means of numbers would have three digits
             merged = {name: self.merge_head(name, output, group, len(rows)) for name in predictions}
@@ -122,11 +124,11 @@ class MultimodalModel(Configurable, nn.Module):
 
         # A target without a head, such as a label that contrastive learning excludes pairs by, is one of the row.
         inputs = {name: head.input for name, head in self.heads.items()}
-        targets = {name: joined(x, inputs.get(name), blank(x)) for name, x in batch.targets.items()}
+        targets = {name: joined(x, inputs.get(name), unlabelled_value(x)) for name, x in batch.targets.items()}
         parts = {key: key.rpartition("/") for key in batch.meta}
-        owners = {key: None if what in ONCE else name for key, (name, _, what) in parts.items()}
+        owners = {key: None if what in PER_ROW_META else name for key, (name, _, what) in parts.items()}
         meta = {key: joined(x, owners[key], -1) for key, x in batch.meta.items()}
-        return Merged(self.temper(merged), pick(output.fused, first), targets, meta, rows, first)
+        return MergedOutput(self.temper(merged), pick(output.fused, first), targets, meta, rows, first)
 
     def merge_head(self, name: str, output: Output, group: Tensor, count: int) -> Prediction:
         """Merge one head's predictions of windows, where window i belongs to row `group[i]` of `count`.
@@ -148,11 +150,11 @@ class MultimodalModel(Configurable, nn.Module):
                 tempered[name] = tempered[name].temper(fitted.temperature)
         return tempered
 
-    def decode(self, merged: Merged) -> dict[str, list[dict[str, Any]]]:
+    def decode(self, merged: MergedOutput) -> dict[str, list[dict[str, Any]]]:
         """Return what a person reads of each row, by head name."""
         return {name: self.decode_head(name, merged) for name in self.heads}
 
-    def decode_head(self, name: str, merged: Merged) -> list[dict[str, Any]]:
+    def decode_head(self, name: str, merged: MergedOutput) -> list[dict[str, Any]]:
         """Decode one head's predictions, with calibrated confidences and prediction sets where there are any."""
         head, prediction, fitted = self.heads[name], merged.predictions[name], self.calibration.get(name)
         rows = head.decode(prediction, merged.fused, merged.meta)

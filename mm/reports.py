@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mm.files import write_json
+from mm.protocols import Offers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,3 +123,16 @@ def format_cell(cell: Any) -> str:
     if isinstance(cell, bool) or not isinstance(cell, float):
         return str(cell)
     return f"{cell:.4g}"
+
+
+@runtime_checkable
+class HasFigure(Protocol, metaclass=Offers):
+    """A metric of several numbers that has a picture, such as a confusion matrix."""
+
+    def names(self) -> list[str]:
+        """Return the keys of what it computes."""
+        ...
+
+    def figure(self) -> Any:
+        """Return a matplotlib Figure of what was measured since the last reset."""
+        ...

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from mm.cells import undecodable
 from mm.files import whole
@@ -19,6 +21,20 @@ SPECIAL = {
 }
 INNER = 0xF0000  # from here on, letters of nobody's stand for those within a word
 TOKENIZER_KINDS = ("bpe", "wordpiece", "unigram")
+
+
+class TokenVocabulary(NamedTuple):
+    """The tokens that a Transform of texts gives.
+
+    Attributes:
+        mask: Id of the token that stands for a hidden one; None: there is none.
+        special: Ids of the tokens that are no part of a text, (S,).
+        begins: Whether a word begins with a token, (V,) bool.
+    """
+
+    mask: int | None
+    special: Tensor
+    begins: Tensor
 
 
 def untrained_tokenizer(kind: str, size: int) -> tuple[Any, Any]:

@@ -16,12 +16,25 @@ head merges windows by one rule:
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mm.predictions import Prediction
 from mm.types import Features
+
+
+class MergedOutput(NamedTuple):
+    """An Output and its Batch, where the windows of a row are one."""
+
+    predictions: dict[str, Prediction]
+    fused: Features  # of each row's first window
+    targets: dict[str, Tensor]  # of the first window; what has a token axis: of all, side by side, and so in meta
+    meta: dict[str, Tensor]
+    row: Tensor  # (R,) as in Batch
+    first: Tensor  # (R,) index of each row's first window
 
 
 def first_windows(group: Tensor, count: int) -> Tensor:

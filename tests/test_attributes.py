@@ -9,19 +9,14 @@ from mm.checkpoint import build, save, try_save
 from mm.configurable import RECORD, Configurable, to_config
 from mm.contracts._demands import give_attributes
 from mm.encoders.text.hashed_ngrams import TextHashedNgrams
+from mm.fingerprints import Identified
 from mm.fusion.sum import SumFusion
 from mm.heads.classification import ClassificationHead
 from mm.model import MultimodalModel
+from mm.reports import HasFigure
+from mm.targets.base import AlignedCodec
 from mm.tasks.unimodal import fresh
-from mm.types import (
-    Aligned,
-    DataSpec,
-    Drawn,
-    Identified,
-    InputData,
-    TargetData,
-    Towered,
-)
+from mm.types import DataSpec, InputData, TargetData, Towered
 
 HERE = f"{__name__}."
 
@@ -110,7 +105,7 @@ def test_a_model_of_parts_with_any_attributes_is_saved_and_loaded(tmp_path):
 def test_attributes_that_are_no_methods_offer_nothing():
     part = nn.Linear(1, 1)
     give_attributes(part)
-    for kind in (Aligned, Drawn, Identified, Towered):
+    for kind in (AlignedCodec, HasFigure, Identified, Towered):
         assert not isinstance(part, kind), kind
 
 

@@ -16,7 +16,8 @@ from mm.heads.classification import ClassificationHead
 from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.predictions import Categorical, Scalar
-from mm.types import Batch, Features, Output, mask_inputs
+from mm.tensors import mask_inputs
+from mm.types import Batch, Features, Output
 
 FOLDER = Path(conf.__path__[0]) / "model/fusion"
 FUSIONS = sorted(file.stem for file in FOLDER.glob("*.yaml"))

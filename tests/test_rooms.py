@@ -14,6 +14,9 @@ MAY = {
     "types": set(),
     "messages": set(),
     "renames": set(),
+    "tensors": {"types"},
+    "protocols": set(),
+    "data_source": {"types"},
     "extras": set(),
     "_compat": set(),
     "files": set(),
@@ -25,6 +28,8 @@ MAY = {
     "arrow": set(),
     "launch": {"runs"},  # whether a job is finished is read in its run folder
     "signals": set(),
+    "output": set(),
+    "streams": set(),
     "text_column": set(),
     "windows": {"types"},
     "absence": {"types"},
@@ -33,7 +38,7 @@ MAY = {
     "tokenizers": set(),
     "targets": {"types"},
     "batching": {"types"},
-    "modalities": {"types", "transforms"},  # which it imports when it is asked for one
+    "modalities": {"types", "transforms", "targets"},  # which it imports when it is asked for one
     **{room: {"types", "layers"} for room in BUILT},
     "heads": {"types", "layers", "metrics"},  # numbers in the widest float that a device has
     **{room: {"types"} for room in SIDE},
@@ -68,6 +73,9 @@ GROUND = {
     "predictions",
     "quiet",
     "renames",
+    "tensors",
+    "protocols",
+    "data_source",
     "reports",
     "signals",
     "text_column",
@@ -107,7 +115,7 @@ def test_room_knows_only_whom_it_may(file):
 
 CLI = sorted(ROOT.glob("mm/cli/*.py"))
 # Lines of mm/cli, which only shrinks: the target is 1,500.
-CLI_LINES = 2400
+CLI_LINES = 1500
 
 
 def line_count(file: Path) -> int:

@@ -2,7 +2,8 @@
 
 import torch
 
-from mm.types import IGNORE, labelled
+from mm.tensors import labelled
+from mm.types import IGNORE
 
 NAN = float("nan")
 

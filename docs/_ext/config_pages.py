@@ -4,8 +4,8 @@ from pathlib import Path
 
 from markdown import code, escape, table
 
+from mm.assembly.config_keys import CONF, Key, read_keys, read_summary, read_title
 from mm.cli import verbs
-from mm.cli._keys import CONF, Key, read_keys, read_summary, read_title
 
 # Folders that make a page each, with what the page is called.
 GROUPS = {

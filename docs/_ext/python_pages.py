@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markdown import escape
 
-from mm.cli._keys import PACKAGE
+from mm.assembly.config_keys import PACKAGE
 
 SKIPPED = ("cli", "conf")  # the command line has pages of its own
 NO_SIGNATURE = ("NamedTuple", "Protocol", "Enum")

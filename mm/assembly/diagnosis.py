@@ -27,7 +27,7 @@ from mm.tasks.base import Task
 from mm.tasks.nonfinite import first_nonfinite, unpack
 from mm.tasks.pretraining import Pretraining
 from mm.tasks.supervised import Supervised
-from mm.types import pick
+from mm.tensors import pick
 
 # What of a run's config is built, and which packages it may name beside those that model directories may.
 BUILT = {

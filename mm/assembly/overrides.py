@@ -2,7 +2,11 @@
 
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from mm.messages import environment_number
+from mm.runs.folder import OVERRIDES, read_overrides
 
 CONFIGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")  # flags of Hydra
 VALUED = (*CONFIGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")  # those with a value behind them
@@ -58,3 +62,35 @@ def flags_first(argv: Sequence[str]) -> list[str]:
         else:
             rest.append(word)
     return [*first, *rest]
+
+
+def is_same_run(stored: Sequence[str], typed: Sequence[str]) -> bool:
+    """Return whether a process that was started again has the command that its folder's run was started with.
+
+    A job of a pool may be given other settings of the trainer and other flags, with which its run goes on.
+    """
+    free = ("resume", "run", "paths.outputs")
+    launched = bool(environment_number("MM_RESTART_COUNT"))  # by a launcher, which has compared the rest
+
+    def own(words: Sequence[str]) -> set[str]:
+        keys = {word: parse_override(word)[0] for word in words if not (launched and word.startswith("-"))}
+        return {w for w, key in keys.items() if key not in free and not (launched and key.startswith("trainer."))}
+
+    return bool(stored) and own(stored) == own(typed)
+
+
+def load_overrides(argv: list[str]) -> list[str]:
+    """Return the words that a run was started with, for `run=NAME resume=true`, without those that are given anew.
+
+    Raises:
+        ValueError: If there is no such run.
+    """
+    given = {key: value for arg in argv for key, value in [parse_override(arg)] if key}
+    if given.get("resume") is not True or "run" not in given or {"-m", "--multirun"} & set(argv):
+        return []
+    if any(arg.startswith("hydra.run.dir=") for arg in argv):  # a child process, whose arguments are complete
+        return []
+    file = Path(str(given.get("paths.outputs", "outputs"))) / str(given["run"]) / OVERRIDES
+    if not file.exists():
+        raise ValueError(f"resume=true: there is no run in {file.parent}")
+    return [o for o in read_overrides(file.parent) if parse_override(o)[0] not in given]

@@ -63,6 +63,7 @@ def predict(
     model: TrainedModel | str | Path,
     data: Any,
     *,
+    columns: Mapping[str, Any] | None = None,
     split: str = "all",
     accelerator: str = "auto",
     batch_size: int = 64,
@@ -76,6 +77,7 @@ def predict(
     Args:
         model: The model, or the path of its directory. It stays as it is.
         data: The path of a table, a table in memory, or a data module. The columns are those of the model's training.
+        columns: Role to column, such as {"text": "body"}, where the table calls its columns otherwise.
         split: The split to predict: "train", "val", "test", or "all".
         accelerator: As `lightning.Trainer` has it.
         batch_size: Rows of a batch, for data that is no data module.
@@ -96,7 +98,7 @@ def predict(
     if not len(trained.model.heads):
         raise ValueError("this model predicts nothing: it has no head; use mm.evaluate")
     if not isinstance(data, DataModule):
-        data = read_new_rows(trained, data, batch_size=batch_size, num_workers=num_workers)
+        data = read_new_rows(trained, data, columns or {}, batch_size=batch_size, num_workers=num_workers)
     bound: Any = copy(match_data(trained, data, labelled=False))
     rows = list(range(len(bound.ids))) if split == "all" else bound.rows(split).tolist()
     was_training = trained.model.training
@@ -119,12 +121,13 @@ def predict(
     return PredictionReport({**count_faults(bound), "data/rows": len(rows)}, predictions)
 
 
-def read_new_rows(model: TrainedModel, table: Any, **settings: Any) -> ManifestDataModule:
+def read_new_rows(model: TrainedModel, table: Any, columns: Mapping[str, Any], **settings: Any) -> ManifestDataModule:
     """Return a table of new rows as data, by the columns of a model's training, without targets.
 
     Args:
         model: The model.
         table: The path of a table, or a table in memory.
+        columns: Role to column, where it is another than in training.
         **settings: Of the data module.
 
     Raises:
@@ -132,9 +135,9 @@ def read_new_rows(model: TrainedModel, table: Any, **settings: Any) -> ManifestD
     """
     if not isinstance(table, str | Path) and not is_table(table):
         raise ValueError(f"data: got a {type(table).__name__}, wanted a path, a table in memory or a data module")
-    given = dict.fromkeys(model.columns or ())
-    columns = merge_columns(model.columns or {}, given, labelled=False)
-    return ManifestDataModule(table, columns, on_error="drop", trained=True, whole=True, **settings)
+    given = dict.fromkeys(model.columns or ()) | dict(columns)
+    merged = merge_columns(model.columns or {}, given, labelled=False)
+    return ManifestDataModule(table, merged, on_error="drop", trained=True, whole=True, **settings)
 
 
 def read_predictions(folder: Path, task: Any, data: DataModule, rows: Sequence[int]) -> "pyarrow.Table":

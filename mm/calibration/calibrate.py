@@ -22,10 +22,10 @@ from mm.calibration.fitting import (
 )
 from mm.calibration.reliability import draw_reliability
 from mm.checkpoint import TrainedModel
+from mm.data_source import DataSource
 from mm.files import whole
 from mm.predictions import Calibration
 from mm.reports import Report, Table
-from mm.types import DataSource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

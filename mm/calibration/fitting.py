@@ -15,9 +15,12 @@ from mm.calibration.platt import fit_platt
 from mm.calibration.reliability import calibration_error
 from mm.calibration.temperature import IMPOSSIBLE_LOGIT, fit_temperature, negative_log_likelihood
 from mm.checkpoint import to_device
+from mm.data_source import DataSource
 from mm.model import MultimodalModel
 from mm.predictions import Calibration, Prediction
-from mm.types import DataSource, Head, Merged, labelled, pick
+from mm.tensors import labelled, pick
+from mm.types import Head
+from mm.windows import MergedOutput
 
 LogitsAndTruth = tuple[Tensor, Tensor]  # (N, G, C) and (N, G), as in mm/calibration/temperature.py
 
@@ -36,7 +39,7 @@ class LogitFitter:
     kind: type[Prediction]
     batches: list[tuple[Prediction, Tensor, dict[str, Tensor]]]
 
-    def add(self, name: str, merged: Merged, data: DataSource) -> None:
+    def add(self, name: str, merged: MergedOutput, data: DataSource) -> None:
         """Add the rows of one batch; `name` is the head's."""
         batch = merged.predictions[name], merged.targets[name], merged.meta
         self.batches.append(tree_map_only(Tensor, Tensor.cpu, batch))
@@ -136,7 +139,7 @@ class ConfidenceFitter:
     right: list[bool]
     rows: int = 0
 
-    def add(self, name: str, merged: Merged, data: DataSource) -> None:
+    def add(self, name: str, merged: MergedOutput, data: DataSource) -> None:
         """Add the rows of one batch; `name` is the head's."""
         rows = (labelled(merged.targets[name]) & (merged.row >= 0)).nonzero().flatten()
         meta = {key: x[rows] for key, x in merged.meta.items()}

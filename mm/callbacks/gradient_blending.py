@@ -8,7 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 
-from mm.types import data_source
+from mm.data_source import data_source
 
 SMALLEST = 1e-3  # of the growth of a gap between losses: what is smaller is noise
 

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from mm.types import data_source
+from mm.data_source import data_source
 
 
 class GradientModulation(Callback):

@@ -10,9 +10,10 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import WandbLogger
 
+from mm.data_source import data_source
 from mm.extras import require
 from mm.modalities import Sound, get_modality
-from mm.types import Batch, Features, data_source
+from mm.types import Batch, Features
 
 
 class PredictionTable(Callback):

@@ -8,8 +8,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from mm.data_source import DataSource, data_source
 from mm.modalities import get_modality
-from mm.types import Batch, DataSource, Features, data_source
+from mm.types import Batch, Features
 
 
 class Amount(NamedTuple):

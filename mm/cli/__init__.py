@@ -9,9 +9,9 @@ from importlib import import_module
 from pathlib import Path
 
 from mm.cli._logging import print_log
-from mm.cli._output import lasting_output
-from mm.cli._streams import leave_ascii, settle
+from mm.output import lasting_output
 from mm.signals import Stopped, Stopper, stopping, tell
+from mm.streams import leave_ascii, settle
 
 
 def verbs() -> dict[str, str]:

@@ -3,43 +3,40 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mm.assembly.overrides import config_flags, flags_first, parse_override, strip_prefix
+from mm.assembly.config_checks import check_groups, check_values
+from mm.assembly.overrides import config_flags, flags_first, is_same_run, parse_override, strip_prefix
 from mm.assembly.provenance import Provenance, resume_command
 from mm.assembly.registry import signature_defaults
 from mm.assembly.renamed import check_keys
-from mm.cli._former import current_overrides
+from mm.cli._former import resumed_overrides
 from mm.cli._import_path import add_working_directory
 from mm.cli._mistakes import explain
 from mm.cli._provenance import read_provenance
-from mm.cli._refusals import refusals_explained
-from mm.cli._typed import as_meant, check_run, check_types
+from mm.cli._typed import as_meant, check_run
 from mm.files import shown
+from mm.launch.environment import check_sibling_processes, read_ranks, restore_ranks
 from mm.launch.processes import process_group
-from mm.messages import environment_number, is_first_process, near
-from mm.runs.folder import OVERRIDES, RunFolder, claim, read_overrides, reopen
+from mm.messages import environment_number, is_first_process
+from mm.runs.folder import RunFolder, claim, read_overrides, reopen
+from mm.runs.refusals import refusals_explained
 from mm.signals import Stopped
 
 Job = Callable[[DictConfig, Path, Provenance], Any]  # of the config, the run folder, and how it was started
 
-# What a launcher of processes leaves behind, and the next job of a sweep must not see.
-RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
 # Above 0 where a process may have been started again: it goes on with its run without being told to. torchrun's count
 # of restarts would not do: a node whose own processes were well counts none (github.com/pytorch/pytorch/issues/108158).
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT")
-# What a launcher that starts a run's processes side by side sets to their number.
-BESIDE = ("SLURM_NTASKS", "WORLD_SIZE")
 NEW: set[Path] = set()  # typed run folders that were not there before Hydra created them
 SWEEPS: list[tuple[RunFolder, set[str]]] = []  # the folder of the sweep at work, and what was in it when it began
 PLUGINS = str(Path(__file__).parent / "plugins")
@@ -62,7 +59,7 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
     for key, value in map(parse_override, argv):
         if key == "run":
             check_run(value)
-    argv = [*load_overrides(argv), *argv]
+    argv = [*resumed_overrides(verb, argv), *argv]
     flags = config_flags(argv)
     sys.argv = [program, *flags_first(argv)]
     register_launchers()
@@ -106,17 +103,20 @@ def register_launchers() -> None:
 
 def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Job) -> Any:
     """One job, in its own folder."""
-    state = HydraConfig.get()
-    before = {name: os.environ.get(name) for name in RANKS}
+    state, verb = HydraConfig.get(), provenance.verb
+    before = read_ranks()
     outer = sys.argv
     # Lightning starts a child with sys.argv and this hydra.run.dir; in a sweep both would start the whole sweep again.
     sys.argv = [*command, *state.overrides.task]
     claimed: RunFolder | None = None
     try:
-        check_groups(cfg, state.runtime.choices)
+        launcher = state.runtime.choices.get("hydra/launcher")
+        if state.mode == RunMode.RUN and launcher not in (None, "basic"):
+            raise ValueError(f"hydra/launcher={launcher} launches the jobs of a sweep: type -m as well")
+        check_groups(cfg, provenance.overrides, provenance.choices)
         check_keys(cfg)
-        check_values(cfg, command[1], state.overrides.task, state.runtime.choices)
-        check_sibling_processes(state.overrides)
+        check_values(cfg, verb, provenance.overrides, provenance.choices)
+        check_sibling_processes([*provenance.overrides, *state.overrides.hydra])
         claimed = open_folder(cfg, provenance.typed)
         with read_write(state), open_dict(state):  # type: ignore[arg-type]
             state.run.dir = state.runtime.output_dir = str(claimed.path)
@@ -124,9 +124,9 @@ def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Jo
             provenance.save(claimed.path)  # a process that is started again must know its folder
         if "run" in cfg and Path(str(cfg.run)).name != claimed.path.name and state.mode == RunMode.RUN:
             cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its time was taken
-        resume = resume_command(cfg, claimed.path, provenance) if provenance.verb == "train" else None
+        resume = resume_command(cfg, claimed.path, provenance) if verb == "train" else None
         with (
-            process_group(partial(explain, verb=command[1]), partial(leave, claimed)),
+            process_group(partial(explain, verb=verb), partial(leave, claimed)),
             refusals_explained(places(cfg), claimed.path, resume),
         ):
             result = job(cfg, claimed.path, provenance)
@@ -140,7 +140,7 @@ def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Jo
         if claimed is not None:
             claimed.release()
         sys.argv = outer
-        restore(before)
+        restore_ranks(before)
     return result
 
 
@@ -149,53 +149,6 @@ def places(cfg: DictConfig) -> dict[str, str]:
     keys = ("paths.outputs", "paths.cache", "out", "checkpoint")
     found = {key: OmegaConf.select(cfg, key, throw_on_missing=False) for key in keys}
     return {key: str(value) for key, value in found.items() if value is not None}
-
-
-def check_groups(cfg: DictConfig, choices: Any) -> None:
-    """Errors: ValueError where an option was chosen with a dot, or a key was added that nothing reads."""
-    launcher = choices.get("hydra/launcher")
-    if HydraConfig.get().mode == RunMode.RUN and launcher not in (None, "basic"):
-        raise ValueError(f"hydra/launcher={launcher} launches the jobs of a sweep: type -m as well")
-    for group in choices:
-        chosen = OmegaConf.select(cfg, group.replace("/", "."), throw_on_missing=False)
-        if isinstance(chosen, str):
-            key = group.replace("/", ".")
-            raise ValueError(f"{key}={chosen}: an option is chosen with a slash: {group}={chosen}")
-    roots = {group.split("/")[0].split("@")[0] for group in choices} | {"callbacks", "logger"}  # chosen as lists
-    for root in {
-        key.split(".")[0] for o in HydraConfig.get().overrides.task for key in [parse_override(o)[0]] if o[0] == "+"
-    }:
-        if root.split("/")[0].split("@")[0] not in roots:
-            known = [str(key) for key in cfg if key != root]
-            raise ValueError(f"+{root}: nothing reads it; the keys are {', '.join(known)}{near(root, known)}")
-
-
-def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: Any) -> None:
-    """Check the types of typed values. Errors: ValueError that names the key."""
-
-    @cache
-    def default() -> DictConfig:
-        chosen = [o for o in overrides if parse_override(o)[0] in choices]
-        return GlobalHydra.instance().config_loader().load_configuration(verb, chosen, RunMode.RUN)
-
-    kept = [override for override in overrides if not override.startswith("~")]
-    groups = {*choices, "callbacks", "logger"}  # the last two also as lists of options
-    check_types(cfg, default, {key: value for key, value in map(parse_override, kept) if key not in groups})
-
-
-def check_sibling_processes(overrides: Any) -> None:
-    """Errors: ValueError where processes started side by side have no common folder, or can't be started again."""
-    beside = max(environment_number(name, 1) for name in BESIDE)
-    if beside > 1 and not any(
-        parse_override(o)[0] in ("run", "hydra.run.dir") for o in [*overrides.task, *overrides.hydra]
-    ):
-        raise ValueError(f"run=NAME is needed where {beside} processes are started side by side: it is their folder")
-    shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if environment_number("TORCHELASTIC_MAX_RESTARTS") and shares_store:  # github.com/pytorch/pytorch/issues/135712
-        raise ValueError(
-            "torchrun keeps the addresses of processes that have died, and those that it starts again may call them; "
-            "type TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone ..., or leave --max-restarts out"
-        )
 
 
 def open_folder(cfg: DictConfig, typed: Sequence[str]) -> RunFolder:
@@ -249,21 +202,6 @@ def is_new(sweep: RunFolder, before: set[str], job: Path) -> bool:
     return job.is_relative_to(root) and job.relative_to(root).parts[0] not in before
 
 
-def is_same_run(stored: Sequence[str], typed: Sequence[str]) -> bool:
-    """Whether a process that was started again has the command that its folder's run was started with.
-
-    A job of a pool may be given other settings of the trainer and other flags, with which its run goes on.
-    """
-    free = ("resume", "run", "paths.outputs")
-    launched = bool(environment_number("MM_RESTART_COUNT"))  # by a launcher, which has compared the rest
-
-    def own(words: Sequence[str]) -> set[str]:
-        keys = {word: parse_override(word)[0] for word in words if not (launched and word.startswith("-"))}
-        return {w for w, key in keys.items() if key not in free and not (launched and key.startswith("trainer."))}
-
-    return bool(stored) and own(stored) == own(typed)
-
-
 def leave(folder: RunFolder, error: BaseException | None = None) -> None:
     """Remove the folder of a job that failed before it made anything, so that its name is free again.
 
@@ -272,29 +210,3 @@ def leave(folder: RunFolder, error: BaseException | None = None) -> None:
     """
     if is_first_process():
         folder.discard(begun=isinstance(error, ValueError | Stopped))
-
-
-def restore(before: dict[str, str | None]) -> None:
-    """End this job's process group and forget its ranks."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-def load_overrides(argv: list[str]) -> list[str]:
-    """For `run=NAME resume=true`, what NAME was started with, but what is given anew."""
-    given = {key: value for arg in argv for key, value in [parse_override(arg)] if key}
-    if given.get("resume") is not True or "run" not in given or {"-m", "--multirun"} & set(argv):
-        return []
-    if any(arg.startswith("hydra.run.dir=") for arg in argv):  # a child process, whose arguments are complete
-        return []
-    file = Path(str(given.get("paths.outputs", "outputs"))) / str(given["run"]) / OVERRIDES
-    if not file.exists():
-        raise ValueError(f"resume=true: there is no run in {file.parent}")
-    words = current_overrides("train", read_overrides(file.parent))
-    return [word for word in words if parse_override(word)[0] not in given]

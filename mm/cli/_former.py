@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from mm.assembly.overrides import load_overrides, parse_override
 from mm.cli._mistakes import compose_chosen, target_at
 from mm.renames import ARGUMENTS, KEYS, OPTIONS, VALUES, current_key
 
@@ -13,6 +14,18 @@ NAMES = {name for former in ARGUMENTS.values() for name in former} | {key.split(
 NAMES |= {name for values in VALUES.values() for name in values} | {
     key.split(".")[-2] for key in KEYS if key.endswith(".*")
 }
+
+
+def resumed_overrides(verb: str, argv: Sequence[str]) -> list[str]:
+    """Return what a run was started with, with current names, for `run=NAME resume=true`; see `load_overrides`.
+
+    Args:
+        verb: The verb of the run.
+        argv: The command line, whose overrides replace those of the run.
+    """
+    given = {parse_override(word)[0] for word in argv}
+    words = current_overrides(verb, load_overrides(list(argv)))
+    return [word for word in words if parse_override(word)[0] not in given]
 
 
 def current_overrides(verb: str, words: Sequence[str]) -> list[str]:

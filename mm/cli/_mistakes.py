@@ -3,22 +3,16 @@
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Any
 
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mm._compat.omegaconf import plain_child
-from mm.assembly.registry import open_registry
-from mm.cli._refusals import explain_refusal
+from mm.assembly.config_choices import compose_chosen, list_keys, target_at
 from mm.cli._typed import parses
 from mm.messages import near
 from mm.renames import OPTIONS, current_argument, current_class, current_key
+from mm.runs.refusals import explain_refusal
 
 
 def explain(error: BaseException, verb: str) -> str | None:
@@ -91,7 +85,7 @@ def suggest(message: str, verb: str) -> str:
         )
     if key := re.search(r"(?:Could not override|override|delete) '([^']+)'", message):
         composed, groups = compose_chosen(verb, sys.argv[1:])
-        known = [*flat(composed), *groups]
+        known = [*list_keys(composed), *groups]
         if current := current_key(key[1].split("@")[0], partial(target_at, composed)):
             return f"{key[1]} is now {current}"
         room, _, last = key[1].split("@")[0].rpartition(".")
@@ -133,34 +127,4 @@ def unread(typed: Sequence[str]) -> str:
 def keys(verb: str, typed: Sequence[str]) -> list[str]:
     """Every key of the verb's config with the options that were chosen, and every group."""
     config, groups = compose_chosen(verb, typed)
-    return [*flat(config), *groups]
-
-
-def compose_chosen(verb: str, typed: Sequence[str]) -> tuple[DictConfig, list[str]]:
-    """Return the verb's config with the options that were chosen and without any other override, and its groups."""
-    GlobalHydra.instance().clear()
-    with open_registry():
-        config = compose(verb, return_hydra_config=True)
-        groups = list(config.hydra.runtime.choices)
-        chosen = [arg for arg in typed if arg.partition("=")[0].lstrip("+") in groups]
-        with suppress(HydraException):  # one of them is a mistake as well, or an option from the user's own folder
-            config = compose(verb, chosen, return_hydra_config=True)
-    return config, groups
-
-
-def target_at(config: DictConfig, key: str) -> str | None:
-    """Return the class of the part at a dotted key, None where there is no such part."""
-    node = OmegaConf.select(config, key, throw_on_missing=False) if key else None
-    return node.get("_target_") if isinstance(node, DictConfig) else None
-
-
-def flat(node: Any, prefix: str = "") -> list[str]:
-    """Dotted keys of a config, inner ones as well."""
-    found = []
-    for key in node:
-        name = f"{prefix}{key}"
-        found.append(name)
-        child = plain_child(node, key)
-        if child is not None:
-            found += flat(child, f"{name}.")
-    return found
+    return [*list_keys(config), *groups]

@@ -1,15 +1,13 @@
-"""Hydra's state, read in one place: the overrides of the command, the chosen options, and the keys that both set."""
+"""Hydra's state of the job at work, read in one place."""
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 
-from mm.assembly.provenance import NamedKey, Provenance
+from mm.assembly.named_keys import find_named_keys
+from mm.assembly.provenance import Provenance
 
 
 def read_provenance(verb: str, flags: Sequence[str]) -> Provenance:
@@ -28,61 +26,3 @@ def read_provenance(verb: str, flags: Sequence[str]) -> Provenance:
         dict(state.runtime.choices),
         state.job.num if state.mode == RunMode.MULTIRUN else None,
     )
-
-
-def find_named_keys(state: Any) -> list[NamedKey]:
-    """Return the keys that the user's overrides or the chosen experiment set.
-
-    Args:
-        state: Hydra's config.
-    """
-    found = []
-    for override in state.overrides.task:
-        key = override.split("=", 1)[0]
-        if not key.startswith("~"):
-            found.append(NamedKey(dotted(key), f"the override {override}", typed=True))
-    experiment = state.runtime.choices.get("experiment")
-    if experiment:
-        for source in state.runtime.config_sources:
-            file = config_file(source, f"experiment/{experiment}.yaml")
-            if file is not None:
-                keys = experiment_keys(OmegaConf.load(file))
-                found += [NamedKey(key, f"experiment={experiment}", typed=False) for key in keys]
-    return found
-
-
-def dotted(key: str) -> str:
-    """`+model/heads@model.heads.digit` -> `model.heads.digit`; `model/fusion` -> `model.fusion`."""
-    return re.sub(r"^\++", "", key).split("@")[-1].replace("/", ".")
-
-
-def config_file(source: Any, name: str) -> Path | None:
-    """A file of one of Hydra's config sources, where it has it."""
-    if source.provider == "hydra" or source.schema not in ("pkg", "file"):
-        return None
-    if source.schema == "pkg":
-        from importlib.resources import files
-
-        root = Path(str(files(source.path.removeprefix("pkg://"))))
-    else:
-        root = Path(source.path)
-    return root / name if (root / name).is_file() else None
-
-
-def experiment_keys(config: Any) -> list[str]:
-    """Groups that an experiment's defaults list chooses, and the keys it sets."""
-    found = []
-    for entry in config.get("defaults") or []:
-        if isinstance(entry, DictConfig):
-            found += [dotted(str(k).removeprefix("override ").lstrip("/")) for k, v in entry.items() if v is not None]
-
-    def walk(node: DictConfig, prefix: str) -> None:
-        for key in node:
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none() and len(child):
-                walk(child, f"{prefix}{key}.")
-            else:
-                found.append(f"{prefix}{key}")
-
-    walk(OmegaConf.masked_copy(config, [k for k in config if k != "defaults"]), "")
-    return found

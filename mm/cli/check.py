@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mm.cli._import_path import find_class
+from mm.assembly.find_class import find_class
+from mm.cli._import_path import add_working_directory
 from mm.contracts import check_part
 
 USAGE = "usage: mm check my_pkg.MyEncoder [argument=value ...], from the folder that holds my_pkg"
@@ -12,6 +13,7 @@ def main(argv: list[str]) -> None:
     """Print one line per check. Errors: ValueError for what can't be built; SystemExit(1) where a check failed."""
     if not argv or argv[0].startswith("-") or "=" in argv[0]:
         raise ValueError(USAGE)
+    add_working_directory()
     report = check_part(find_class(argv[0], USAGE, module=True), **parse_arguments(argv[1:]))
     for name, message in report.results:
         print(f"ok      {name}" if message is None else f"FAILED  {name}: {message}")

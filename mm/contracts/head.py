@@ -12,10 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mm.batching import PER_ROW_META
 from mm.contracts._demands import ROWS, Result, compiles, demand, exports, flat, give_attributes, gradients, run, same
 from mm.contracts.fusion import random_features
 from mm.predictions import Prediction
-from mm.types import ONCE, Aligned, EncodedInput, EncodedTarget, Features, TargetCodec, blank, labelled
+from mm.targets.base import AlignedCodec
+from mm.tensors import labelled, unlabelled_value
+from mm.types import EncodedInput, EncodedTarget, Features, TargetCodec
 
 TOKENS = 5
 
@@ -45,17 +48,17 @@ def of_picture() -> dict[str, Tensor]:
 def tokens_of(codec: TargetCodec) -> tuple[Tensor, dict[str, Tensor]]:
     """Targets of the examples, and the meta of the inputs that they go with."""
     values = examples(codec).values
-    if not isinstance(codec, Aligned):
-        return pad_sequence(values, True, blank(values[0])) if isinstance(values, list) else values, {}
+    if not isinstance(codec, AlignedCodec):
+        return pad_sequence(values, True, unlabelled_value(values[0])) if isinstance(values, list) else values, {}
     pictures = codec.needs is not None and codec.needs[0] == "vision"
     metas = [of_picture() if pictures else of_text(codec.texts[i % len(codec.texts)]) for i in range(ROWS)]
     window = torch.zeros(1)
     targets = [codec.align(v, EncodedInput([window], False, [meta]))[0] for v, meta in zip(values, metas)]
-    target = at_tokens(targets, blank(targets[0]))
+    target = at_tokens(targets, unlabelled_value(targets[0]))
     meta = {}
     for key in metas[0]:
         found = [one[key] for one in metas]
-        once = key in ONCE
+        once = key in PER_ROW_META
         meta[f"{codec.input}/{key}"] = pad_sequence(found, batch_first=True) if once else at_tokens(found, -1)
     return target, meta
 

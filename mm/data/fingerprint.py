@@ -14,9 +14,17 @@ from torch import Tensor
 from mm.batching import is_absent
 from mm.data.media_files import NO_FILE, stat_files
 from mm.data.table import SPLITS, Table
-from mm.fingerprints import Fingerprint, combine, differences, from_tensors, scramble, seen_in_training
+from mm.fingerprints import (
+    Fingerprint,
+    Identified,
+    cell_bytes,
+    combine,
+    differences,
+    from_tensors,
+    scramble,
+    seen_in_training,
+)
 from mm.modalities import get_modality
-from mm.types import Identified, encoded
 
 __all__ = ["Fingerprint", "column", "differences", "file_key", "fingerprint", "from_tensors", "seen_in_training"]
 CHUNK = 65_536  # cells of an Arrow column that are Python objects at once
@@ -119,7 +127,7 @@ def column(cells: Any) -> np.ndarray:
         arrow: Any = cells
         parts = [arrow.slice(begin, CHUNK) for begin in range(0, len(arrow), CHUNK)]
         cells = (x for part in parts for x in part.to_pylist())
-    digest, cell_bytes = xxhash.xxh3_64_intdigest, encoded
+    digest = xxhash.xxh3_64_intdigest
     found = [
         0
         if is_absent(cell)
@@ -169,7 +177,7 @@ def identities(raw: Sequence[Any], files: bool, stats: np.ndarray | None = None)
         yield raw.identity.encode()
         return
     for row, x in enumerate(raw):
-        told = encoded(x)
+        told = cell_bytes(x)
         if files and isinstance(x, str) and stats is not None:
             told += f" {stats[row].tolist()}".encode() if stats[row, 0] >= 0 else b""
         elif files and isinstance(x, str) and os.path.isfile(x):

@@ -14,9 +14,11 @@ from mm.batching import Sample, collate, is_absent
 from mm.data.sampling import Draw, Order
 from mm.data.table import Fault, Table
 from mm.signals import answer_parent_only
+from mm.targets.base import AlignedCodec, TargetTruncatedError
+from mm.tensors import unlabelled_value
 from mm.transforms.augment import AugmentError
 from mm.transforms.stored import StoredError
-from mm.types import Aligned, Batch, EncodedInput, TargetCodec, TargetTruncatedError, Transform, blank
+from mm.types import Batch, EncodedInput, TargetCodec, Transform
 
 # What to do where no row is at fault, which then is told whatever on_error says.
 FIXES = {
@@ -45,7 +47,7 @@ class Loaded(NamedTuple):
 
 def unlabelled(targets: Tensor) -> Tensor:
     """Targets of the same shape that count for nothing."""
-    return torch.full_like(targets, blank(targets))
+    return torch.full_like(targets, unlabelled_value(targets))
 
 
 class Rows(Dataset[RowRead]):
@@ -73,7 +75,7 @@ class Rows(Dataset[RowRead]):
         self.whole = whole
         self.own = transforms
         known = {name: reader for name, reader in (readers or {}).items() if name in table.targets}
-        self.aligned = {name: reader for name, reader in known.items() if isinstance(reader, Aligned)}
+        self.aligned = {name: reader for name, reader in known.items() if isinstance(reader, AlignedCodec)}
         self.blank: dict[str, Any] = {name: unlabelled(t[0]) for name, t in table.targets.items()}
 
     def __len__(self) -> int:
@@ -122,7 +124,7 @@ class Rows(Dataset[RowRead]):
         long += [f"{note}/{name}" for name, read in reads.items() for note in read.notes]
         return RowRead(Sample(inputs, targets, row), faults, long)
 
-    def align(self, target: Tensor, reader: Aligned, read: EncodedInput | None) -> list[Tensor]:
+    def align(self, target: Tensor, reader: AlignedCodec, read: EncodedInput | None) -> list[Tensor]:
         """Of each window; unlabelled where the input is absent, or not read."""
         return [unlabelled(target[:1])] if read is None or not read.windows else reader.align(target, read)
 

@@ -16,11 +16,12 @@ from mm.data.readers.in_memory import is_table, table_name
 from mm.data.table import SPLITS, Origin, Table
 from mm.data.tabular import learn_columns
 from mm.data.targets import add_target
+from mm.fingerprints import Identified
 from mm.messages import near
 from mm.modalities import get_modality, sort_inputs
 from mm.modalities.vision import USUAL
 from mm.text_column import join_columns
-from mm.types import DataSpec, Identified, InputData
+from mm.types import DataSpec, InputData
 
 
 class Source(NamedTuple):

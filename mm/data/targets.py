@@ -14,7 +14,8 @@ from mm.data.module import DataModule
 from mm.data.splitting import keep_some
 from mm.data.table import Fault, Table
 from mm.messages import say
-from mm.types import TargetData, labelled
+from mm.tensors import labelled
+from mm.types import TargetData
 
 
 def check_labelled(table: Table, targets: Sequence[str], monitor: str | None) -> None:

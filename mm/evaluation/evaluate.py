@@ -11,10 +11,10 @@ from lightning import Trainer
 from mm.applying import count_faults, match_data, open_model
 from mm.checkpoint import TrainedModel, build_metrics
 from mm.configurable import to_config
+from mm.data_source import DataSource
 from mm.quiet import preserved_state
 from mm.reports import Report, Table
 from mm.tasks.supervised import Supervised
-from mm.types import DataSource
 
 
 @dataclass(repr=False)

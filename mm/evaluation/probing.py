@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mm.applying import count_faults, find_device, match_data, open_model
 from mm.checkpoint import TrainedModel, to_device
+from mm.data_source import DataSource
 from mm.evaluation.zero_shot import (
     ClassPrompts,
     check_class_target,
@@ -28,7 +29,6 @@ from mm.metrics.few_shot import draw, nearest, prototypes
 from mm.model import MultimodalModel
 from mm.reports import Report, Table
 from mm.tasks.measures import section
-from mm.types import DataSource
 from mm.windows import directions
 
 # Inverse strength of the regularisation of unit vectors, whose parts are small.

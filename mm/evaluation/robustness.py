@@ -19,11 +19,11 @@ from mm.evaluation.curves import MISSING, Curves, draw_curves, summarise_curves,
 from mm.features.files import FeatureStore
 from mm.features.store import compute
 from mm.messages import is_first_process, near, plain
-from mm.reports import Report, Table
+from mm.reports import HasFigure, Report, Table
 from mm.tasks.distributed.sharding import FSDP2Strategy
 from mm.tasks.measures import metric_names
 from mm.transforms.corrupt.corrupted import CorruptedTransform, DroppedInput
-from mm.types import DataSpec, Drawn
+from mm.types import DataSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,7 +207,7 @@ def primary(metrics: Mapping[str, Mapping[str, Metric]]) -> dict[str, dict[str, 
     found: dict[str, dict[str, Metric]] = {}
     for head, named in metrics.items():
         known = {name: metric for name, metric in named.items() if metric.higher_is_better is not None}
-        first = sorted(known, key=lambda name: isinstance(known[name], Drawn))[:1]
+        first = sorted(known, key=lambda name: isinstance(known[name], HasFigure))[:1]
         found[head] = {name: known[name] for name in first}
     if not any(found.values()):
         raise ValueError("robustness: no head has a metric of which more, or less, is better")

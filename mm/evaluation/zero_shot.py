@@ -12,13 +12,14 @@ from torch import Tensor
 
 from mm.batching import Sample, collate
 from mm.checkpoint import to_device
+from mm.data_source import DataSource
 from mm.messages import is_first_process, listing, near, plain
 from mm.metrics.zero_shot import COMBINE, class_scores, class_vectors
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.contrastive import Contrastive
 from mm.tasks.measures import section
-from mm.types import DataSource, TargetData, Towered, Transform
+from mm.types import TargetData, Towered, Transform
 from mm.windows import directions
 
 PROMPT_BATCH = 256  # prompts that are encoded at once

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from mm.predictions import Prediction
-from mm.types import Batch, mask_inputs, pick
+from mm.tensors import mask_inputs, pick
+from mm.types import Batch
 
 DEAD = 0.01  # of the whole: less than this, and training or predicting goes on as if the input were not there
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
+from mm.data_source import DataSource, data_source
 from mm.features.files import DONE, FeatureStore, Writer, data_of, entries
 from mm.files import discard, put
-from mm.types import Batch, DataSource, Features, data_source
+from mm.types import Batch, Features
 
 SAMPLE = 16  # rows by which the size is estimated, and stored Features are compared with what the encoder gives now
 WAIT = 60.0  # seconds between two words among processes while another run computes the same

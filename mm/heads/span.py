@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from mm.heads.base import Head
 from mm.predictions import Decoding, Span
-from mm.predictions.span import IMPOSSIBLE_LOGIT
+from mm.predictions.span import IMPOSSIBLE_LOGIT, SPAN_END, SPAN_START
 from mm.predictions.token_categorical import pad_to_tokens
-from mm.types import BEGIN, IGNORE, LAST, Features
+from mm.types import IGNORE, Features
 
 
 class SpanHead(Head):
@@ -63,7 +63,7 @@ class SpanHead(Head):
         labelled = (target != IGNORE).any(1) & fused.mask.any(1)  # an absent text tells nothing
         flags = target.clamp(min=0)
         total = prediction.begin.new_zeros(len(target))
-        for place, (logits, flag) in enumerate(((prediction.begin, BEGIN), (prediction.last, LAST))):
+        for place, (logits, flag) in enumerate(((prediction.begin, SPAN_START), (prediction.last, SPAN_END))):
             here = (flags & flag) > 0  # (B, T)
             right = torch.cat([~here.any(1, keepdim=True), here], dim=1)
             every = torch.cat([prediction.nothing[:, place, None], logits], dim=1).log_softmax(1)

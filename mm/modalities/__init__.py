@@ -13,7 +13,8 @@ from mm.modalities.base import Modality, Sound
 from mm.modalities.tabular import Tabular
 from mm.modalities.text import Text
 from mm.modalities.vision import Vision
-from mm.types import Aligned, DataSpec, InputSpec, TargetCodec, Transform
+from mm.targets.base import AlignedCodec
+from mm.types import DataSpec, InputSpec, TargetCodec, Transform
 
 __all__ = [
     "Modality",
@@ -86,7 +87,7 @@ def default_transforms(
     needs = needs or {}
     settings: dict[str, dict[str, Any]] = {name: {} for name in spec.inputs}
     for codec in (codecs or {}).values():
-        if isinstance(codec, Aligned) and codec.needs is not None and codec.input in settings:
+        if isinstance(codec, AlignedCodec) and codec.needs is not None and codec.input in settings:
             settings[codec.input][codec.needs[1]] = True
     return {
         name: get_modality(data.modality).transform(data, needs.get(name), **settings[name])

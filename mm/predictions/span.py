@@ -8,8 +8,11 @@ from torch import Tensor
 
 from mm.predictions.base import Decoding, Prediction
 from mm.predictions.token_categorical import pad_to_tokens
-from mm.types import BEGIN, IGNORE, LAST
+from mm.types import IGNORE
 from mm.windows import side_by_side
+
+# Marks of the first and the last token of an answer in targets of spans: added where they are one token, 0 elsewhere.
+SPAN_START, SPAN_END = 1, 2
 
 IMPOSSIBLE_LOGIT = -1e9  # of a token that is padding
 NUM_CANDIDATES = 20  # most probable begins and ends that are combined
@@ -26,8 +29,8 @@ class SpanFields(NamedTuple):
 class Span(Prediction, SpanFields):
     """Logits of the first and of the last token of an answer, and of there being none.
 
-    A target is (B, up to T) int64 with the flags BEGIN and LAST. `meta` has the keys "places" and "characters" of the
-    input.
+    A target is (B, up to T) int64 with the flags SPAN_START and SPAN_END. `meta` has the keys "places" and "characters"
+    of the input.
     """
 
     __slots__ = ()
@@ -93,7 +96,7 @@ class Span(Prediction, SpanFields):
         labelled = (target != IGNORE).any(1) & present
         flags = target[labelled].clamp(min=0)
         tokens = torch.stack([self.begin, self.last], dim=1)[labelled]  # (N, 2, T)
-        here = torch.stack([flags & BEGIN, flags & LAST], dim=1) > 0
+        here = torch.stack([flags & SPAN_START, flags & SPAN_END], dim=1) > 0
         right = torch.cat([~here.any(-1, keepdim=True), here], dim=-1)
         logits = torch.cat([self.nothing[labelled].unsqueeze(-1), tokens], dim=-1)
         return logits, logits.masked_fill(~right, -torch.inf).argmax(-1)

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
 
+from mm.data_source import DataSource
 from mm.messages import plain
 from mm.profiling.memory import available_memory, is_out_of_memory, memory_limit
 from mm.reports import Report, Table
 from mm.tasks.base import Task
-from mm.types import Batch, DataSource, pick
+from mm.tensors import pick
+from mm.types import Batch
 
 logger = logging.getLogger("mm")
 

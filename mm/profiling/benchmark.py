@@ -10,13 +10,14 @@ from typing import Any, Protocol
 from lightning import Callback, LightningDataModule, Trainer
 
 from mm.callbacks.throughput import Amount, Counter, counter
+from mm.data_source import DataSource
 from mm.files import whole
 from mm.profiling.flops import attainable_flops, peak_memory, step_flops
 from mm.profiling.reference import ReferenceLoop
 from mm.profiling.timeline import AlternatingRounds, PhaseEnd, PhaseStart, Timer, split_steps
 from mm.reports import Report, Table
 from mm.tasks.base import Task
-from mm.types import Batch, DataSource
+from mm.types import Batch
 
 ROUNDS = 5  # of equal length; what is reported is the median one
 KEPT = 4  # batches whose FLOPs are counted, spread over the run

@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mm.profiling.timeline import Timer
-from mm.types import Batch, pick
+from mm.tensors import pick
+from mm.types import Batch
 
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 COUNTED_ROWS = 8  # FLOPs are those of so many rows, scaled: the kernels that show all of them need more memory

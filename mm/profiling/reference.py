@@ -5,10 +5,11 @@ from lightning import Trainer
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from mm.data_source import data_source
 from mm.profiling.flops import HALF
 from mm.tasks.base import Task
 from mm.tasks.measures import positive
-from mm.types import Batch, data_source
+from mm.types import Batch
 
 
 class ReferenceLoop:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from mm.applying import count_faults, find_device, match_data, open_model
 from mm.checkpoint import TrainedModel, to_device
+from mm.data_source import DataSource
 from mm.files import put
 from mm.model import MultimodalModel
 from mm.reports import Report, Table
 from mm.retrieval.index import EMBEDDING
 from mm.transforms.stored import Stored
-from mm.types import Batch, DataSource, Towered
+from mm.types import Batch, Towered
 from mm.windows import directions
 
 ROW_GROUP = 4096  # rows of the file that are written, and read, at once

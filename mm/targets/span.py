@@ -9,7 +9,9 @@ from torch import Tensor
 
 from mm.cells import text_of
 from mm.configurable import Configurable
-from mm.types import BEGIN, IGNORE, LAST, EncodedInput, EncodedTarget, TargetData, TargetTruncatedError
+from mm.predictions.span import SPAN_END, SPAN_START
+from mm.targets.base import TargetTruncatedError
+from mm.types import IGNORE, EncodedInput, EncodedTarget, TargetData
 
 NONE = -2  # in place of all answers: the text has none
 ANYWHERE = -3  # in place of its first character: where it first stands
@@ -151,6 +153,6 @@ def mark(flags: Tensor, places: Tensor, begin: int, end: int) -> bool:
     here = ((places[:, 0] < end) & (places[:, 1] > begin)).nonzero().flatten()
     if not len(here) or places[here[0], 0] > begin or places[here[-1], 1] < end:
         return False
-    flags[here[0]] |= BEGIN
-    flags[here[-1]] |= LAST
+    flags[here[0]] |= SPAN_START
+    flags[here[-1]] |= SPAN_END
     return True

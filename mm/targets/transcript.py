@@ -11,7 +11,8 @@ from torch import Tensor
 from mm.cells import text_fault, text_of
 from mm.cells.classes import ClassIndex, class_number
 from mm.configurable import Configurable
-from mm.types import IGNORE, EncodedInput, EncodedTarget, TargetData, TargetTruncatedError
+from mm.targets.base import TargetTruncatedError
+from mm.types import IGNORE, EncodedInput, EncodedTarget, TargetData
 
 UNITS = {"characters": "", "words": " "}  # what stands between them
 

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from mm._compat.lightning import is_accumulating
+from mm.data_source import data_source
 from mm.model import MultimodalModel
 from mm.tasks import guards
 from mm.tasks.answers import Answers
@@ -24,7 +25,7 @@ from mm.tasks.nonfinite import NonFinite, all_finite, listed
 from mm.tasks.optim import parameters
 from mm.tasks.optim.schedule import Schedule, TrainingProgress
 from mm.tasks.optim.unfreezing import Unfreezing, can_cut
-from mm.types import Batch, data_source
+from mm.types import Batch
 
 CHECKPOINT_FORMAT = 4  # of the checkpoints from which a run resumes
 

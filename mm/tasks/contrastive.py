@@ -14,12 +14,15 @@ from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
 
 from mm._compat.torch import BatchNorm
+from mm.data_source import data_source
 from mm.model import MultimodalModel
+from mm.protocols import Offers
 from mm.tasks.base import Task
 from mm.tasks.content import content
 from mm.tasks.distributed.gathering import Loss, ReadsContent, compare, logged, measurable, merge, retrieved, unit
 from mm.tasks.measures import Mean, mean_losses
-from mm.types import IGNORE, Batch, Embedded, Offers, Towered, data_source, pick
+from mm.tensors import pick
+from mm.types import IGNORE, Batch, Embedded, Towered
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
 
-from mm.types import Drawn
+from mm.reports import HasFigure
 
 Part = tuple[str, ...]  # some of the inputs
 CHOICES = ("auto", "all", "single", "none")
@@ -63,7 +63,7 @@ def scores(metrics: Mapping[str, Metric]) -> nn.ModuleDict:
 
 def metric_names(name: str, metric: Metric) -> list[str]:
     """Under which names a metric is logged at validation: its own, or, of one that gives several numbers, theirs."""
-    if not isinstance(metric, Drawn):
+    if not isinstance(metric, HasFigure):
         return [name]
     return [key for key in metric.names() if "/" not in key]
 
@@ -75,7 +75,7 @@ def metric_directions(name: str, metric: Metric) -> dict[str, bool | None]:
         name: The metric's name in its head.
         metric: The metric.
     """
-    names = metric.names() if isinstance(metric, Drawn) else [name]
+    names = metric.names() if isinstance(metric, HasFigure) else [name]
     return {key: None if key.startswith(COUNTS) else metric.higher_is_better for key in names}
 
 
@@ -95,14 +95,14 @@ def read_scores(measured: Mapping[str, Metric], draw: bool) -> tuple[dict[str, T
                     metric.reset()
                     continue
             values |= value if isinstance(value, dict) else {name: value}
-            if draw and isinstance(metric, Drawn):
+            if draw and isinstance(metric, HasFigure):
                 with metric.sync_context():
                     figures |= drawn(name, metric)
         metric.reset()
     return values, figures
 
 
-def drawn(name: str, metric: Drawn) -> dict[str, Any]:
+def drawn(name: str, metric: HasFigure) -> dict[str, Any]:
     """The figure of a metric, by its name; none where there is none. A figure that fails costs no number."""
     try:
         figure = metric.figure()

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mm.data_source import data_source
 from mm.model import MultimodalModel
 from mm.tasks.base import Task
 from mm.tasks.distributed.gathering import logged
 from mm.tasks.measures import Mean, mean_losses
-from mm.types import Batch, Features, data_source
+from mm.types import Batch, Features
 
 
 class Objective(nn.Module, ABC):

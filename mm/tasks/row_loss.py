@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm.types import Head, labelled, pick
+from mm.tensors import labelled, pick
+from mm.types import Head
 
 
 def row_loss(head: Head, prediction: Any, target: Tensor, fused: Any, sample: Tensor | None) -> tuple[Tensor, Tensor]:

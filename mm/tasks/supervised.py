@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from mm.data_source import data_source
 from mm.model import MultimodalModel
+from mm.reports import HasFigure
 from mm.tasks.answers import Answers
 from mm.tasks.base import Task
 from mm.tasks.distributed.sharding import FSDP2Strategy
@@ -24,8 +26,9 @@ from mm.tasks.measures import (
 )
 from mm.tasks.row_loss import row_loss
 from mm.tasks.unimodal import Distillation, check_teacher, own_heads, read_alone, resolve_loss_weights, teacher_loss
-from mm.types import Batch, Drawn, Head, Merged, Output, data_source, labelled, mask_inputs, pick
-from mm.windows import windows_of
+from mm.tensors import labelled, mask_inputs, pick
+from mm.types import Batch, Head, Output
+from mm.windows import MergedOutput, windows_of
 
 Scores = Mapping[str, Mapping[str, Metric]]
 SUBSETS: dict[str, bool | str | Sequence[str | Sequence[str]]] = {"val": "none", "test": "auto"}
@@ -93,7 +96,7 @@ class Supervised(Task):
                 )
         self.fused_weight = 1.0  # of the whole model's losses; callbacks.gradient_blending sets both
         self.unimodal: Mapping[str, nn.ModuleDict] = own_heads(model, list(self.unimodal_loss_weight))  # type: ignore
-        plain = {h: {n: x for n, x in m.items() if not isinstance(x, Drawn)} for h, m in metrics.items()}
+        plain = {h: {n: x for n, x in m.items() if not isinstance(x, HasFigure)} for h, m in metrics.items()}
         self.unimodal_scores: Mapping[str, Scores] = nn.ModuleDict(  # type: ignore[assignment]
             {
                 section(split, (name,), model.inputs): nn.ModuleDict({head: scores(m) for head, m in plain.items()})
@@ -215,7 +218,7 @@ class Supervised(Task):
             if row in told:
                 self.decoded.add(row, {name: answers[i] for name, answers in decoded.items()})
 
-    def measure(self, split: str, batch: Batch) -> tuple[Output, Merged, dict[str, list[dict[str, Any]]]]:
+    def measure(self, split: str, batch: Batch) -> tuple[Output, MergedOutput, dict[str, list[dict[str, Any]]]]:
         """Update the metrics of a split; the encoders run once for all subsets.
 
         -> of the whole model; at a test also what it says, by head
@@ -249,7 +252,7 @@ class Supervised(Task):
         self,
         measured: Scores,
         output: Output,
-        merged: Merged,
+        merged: MergedOutput,
         batch: Batch,
         seen: Tensor | None,
         decoded: Mapping[str, list[dict[str, Any]]],
@@ -274,7 +277,7 @@ class Supervised(Task):
                     if metric_name not in ("loss", "rows"):
                         metric.update(prediction, target)
 
-    def answered(self, name: str, head: Head, merged: Merged, batch: Batch) -> Tensor:
+    def answered(self, name: str, head: Head, merged: MergedOutput, batch: Batch) -> Tensor:
         """Return which rows have a target to compare with, also where all of it was cut off from the head's input.
 
         Args:
@@ -298,7 +301,7 @@ class Supervised(Task):
         return found
 
     def compare(
-        self, name: str, head: Head, merged: Merged, keep: Tensor, decoded: list[dict[str, Any]] | None
+        self, name: str, head: Head, merged: MergedOutput, keep: Tensor, decoded: list[dict[str, Any]] | None
     ) -> tuple[Any, Any]:
         """What a head says of the rows of `keep`, and what was written. decoded: of every row, where it is known."""
         rows = keep.nonzero().flatten()

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from mm.messages import near
 from mm.model import MultimodalModel
-from mm.types import Features, Offers, Output, blank
+from mm.protocols import Offers
+from mm.tensors import unlabelled_value
+from mm.types import Features, Output
 
 
 @runtime_checkable
@@ -109,7 +111,7 @@ def scale(x: Tensor, weight: float) -> Tensor:
 def unlabel(target: Tensor, present: Tensor) -> Tensor:
     """(B, ...), (B,) -> the target of the rows that are present; the others are unlabelled."""
     away = ~present.view(-1, *[1] * (target.ndim - 1))
-    return target.masked_fill(away, blank(target))
+    return target.masked_fill(away, unlabelled_value(target))
 
 
 def check_teacher(name: str, teacher: MultimodalModel, model: MultimodalModel) -> None:

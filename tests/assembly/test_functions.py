@@ -79,6 +79,10 @@ def test_predict_takes_a_path_and_tells_of_rows_without_an_input(report, tmp_pat
     predicted = mm.predict(report.folder / "model", tmp_path / "new.csv", num_workers=0, accelerator="cpu")
     assert predicted.predictions["error"].to_pylist()[0] is None
     assert "no input" in predicted.predictions["error"].to_pylist()[1]
+    other = mm.predict(
+        report.model, [{"said": "press one"}], columns={"text": "said"}, num_workers=0, accelerator="cpu"
+    )
+    assert other.predictions["digit/prediction"][0] == predicted.predictions["digit/prediction"][0]
     with pytest.raises(ValueError, match="data: got a int, wanted a path, a table in memory or a data module"):
         mm.predict(report.model, 3)
 

@@ -56,8 +56,10 @@ def test_parts_are_options_or_objects(data, model):
 def test_unknown_names_are_errors_with_the_nearest_one(data):
     with pytest.raises(ValueError, match="no input or target 'texts', only text, target; did you mean 'text'"):
         mm.build(data.spec, texts="hashed_ngrams")
-    with pytest.raises(ValueError, match="text: got 'bags', wanted one of bag, .*did you mean 'bag'"):
-        mm.build(data.spec, text="bags")
+    with pytest.raises(ValueError, match="text: got 'transformr', wanted one of hashed_.*did you mean 'transformer'"):
+        mm.build(data.spec, text="transformr")
+    with pytest.raises(ValueError, match="text: 'bag' is now 'hashed_ngrams'"):
+        mm.build(data.spec, text="bag")
 
 
 def test_seed_decides_the_weights_and_the_random_state_stays(data):

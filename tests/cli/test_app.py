@@ -10,7 +10,7 @@ import pytest
 from conftest import COLUMNS, TINY
 
 from mm import __version__
-from mm.cli._app import load_overrides
+from mm.assembly.overrides import load_overrides
 from mm.runs.folder import write_overrides
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from mm.cli import _former
-from mm.cli._app import load_overrides
-from mm.cli._former import current_overrides
+from mm.cli._former import current_overrides, resumed_overrides
 
 
 @pytest.mark.parametrize(
@@ -44,6 +43,6 @@ def test_a_resumed_run_is_read_with_current_names(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     Path("outputs/a").mkdir(parents=True)
     Path("outputs/a/overrides.yaml").write_text("[run=a, callbacks.bar.refresh_rate=5, seed=3]", encoding="utf-8")
-    assert load_overrides(["run=a", "resume=true"]) == ["callbacks.progress_bar.refresh_rate=5", "seed=3"]
+    assert resumed_overrides("train", ["run=a", "resume=true"]) == ["callbacks.progress_bar.refresh_rate=5", "seed=3"]
     again = ["run=a", "resume=true", "callbacks.progress_bar.refresh_rate=1"]
-    assert load_overrides(again) == ["seed=3"]
+    assert resumed_overrides("train", again) == ["seed=3"]

@@ -6,9 +6,10 @@ import pytest
 from hydra import compose
 from omegaconf import OmegaConf
 
+from mm.assembly.config_keys import CONF
+from mm.assembly.config_sections import compose_sections
 from mm.assembly.registry import open_registry
-from mm.cli._help import composed, help_text
-from mm.cli._keys import CONF
+from mm.cli._help import help_text
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_an_experiment_changes_the_values(text):
     "words", [[], ["datamodule=manifest", "model/heads=detection"], ["experiment=digits_four_heads"]]
 )
 def test_values_are_those_that_hydra_composes(words):
-    ours, _, _ = composed("train", words, [])
+    ours, _, _ = compose_sections("train", words, [])
     with open_registry():
         theirs = OmegaConf.to_container(compose("train", words), resolve=False)
     assert with_floats(ours) == with_floats(theirs)

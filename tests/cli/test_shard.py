@@ -164,7 +164,7 @@ def test_a_mixture_by_its_command(mm, manifest, tmp_path):
     assert "datamodule.mixing: got 'sizes', wanted one of proportional, uniform, temperature" in wrong.err
     resumed = mm("train", "run=mixed", "resume=true", "datamodule.mixing=uniform", "trainer.max_epochs=3")
     assert resumed.status == 2
-    assert "datamodule.mixing was temperature, now it is equal; a run keeps its model and its data" in resumed.err
+    assert "datamodule.mixing was temperature, now it is uniform; a run keeps its model and its data" in resumed.err
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         f"datamodule.path={manifest}",
         "datamodule.columns.inputs={premise: {column: words, modality: text}, "
         "hypothesis: {column: size, modality: text}}",
-        "+model/encoders/text@model.encoders.premise=bag",
+        "+model/encoders/text@model.encoders.premise=hashed_ngrams",
         "model.shared_encoders={hypothesis: premise}",
     )
     assert run.status == 0, run.err
@@ -171,7 +171,7 @@ def test_two_inputs_of_one_kind_share_an_encoder(mm, manifest):
         (["monitor.metric=train/loss"], "wanted one of val/loss"),
         (
             ["+model.heads.target.target_codec.size=3"],
-            "model.heads.target.target_codec: Classes() takes no arguments\n",
+            "model.heads.target.target_codec: ClassTarget() takes no arguments\n",
         ),
     ],
 )

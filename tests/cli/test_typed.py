@@ -10,7 +10,9 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mm.cli._typed import as_meant, check_run, check_types, fits, hint_of, wanted
+from mm.annotations import fits
+from mm.assembly.config_types import check_types, describe_type, hint_of
+from mm.cli._typed import as_meant, check_run
 
 
 def read(arg: str, sweep: bool = False) -> Any:
@@ -91,7 +93,7 @@ def test_values_that_fit_an_annotation(value, hint):
 @pytest.mark.parametrize(("value", "hint"), REFUSED)
 def test_values_that_do_not_fit_an_annotation(value, hint):
     assert not fits(value, hint)
-    assert wanted(hint)
+    assert describe_type(hint)
 
 
 def test_the_message_names_the_key():

@@ -49,7 +49,7 @@ FITS = {"fusion.mlp.0.bias", "fusion.mlp.3.weight", "fusion.mlp.3.bias"}
     [
         ("/nowhere", "no model directory at /nowhere"),
         ("{path:MODEL,include:'^encoder[.]'}", "'^encoder[.]' matches no weight of"),
-        ("[{path:MODEL,just:x}]", "model.init_from: no key 'just', wanted path and only"),
+        ("[{path:MODEL,just:x}]", "model.init_from: no key 'just', wanted path and include"),
         ("[3]", "model.init_from: got 3, wanted a model directory"),
     ],
 )

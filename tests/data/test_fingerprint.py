@@ -14,7 +14,7 @@ from mm.data.fingerprint import column, differences, fingerprint, from_tensors, 
 from mm.data.module import DataModule
 from mm.datamodules.digits import DigitsDataModule
 from mm.datamodules.shards import ShardsDataModule, write_shards
-from mm.types import encoded
+from mm.fingerprints import cell_bytes
 
 HEAD = "id,words,label,split\n"
 ROWS = [f"r{i},text {i},{'ab'[i % 2]},{('train', 'train', 'val', 'test')[i % 4]}\n" for i in range(40)]
@@ -196,7 +196,7 @@ def test_cells_of_several_parts_are_told_apart():
     cells = [["a", "b"], ["a'b"], [["a"], "b"], {"a": "b"}, {"a": ["b"]}, [1, 2], [12], [large[0]], [large[1]],
              [np.zeros((2, 3))], [np.zeros((3, 2))], [np.zeros((2, 3), dtype=np.float32)], None, 1, 1.0,
              "1", True]  # fmt: skip
-    assert len({encoded(cell) for cell in cells}) == len(cells)
+    assert len({cell_bytes(cell) for cell in cells}) == len(cells)
 
 
 def test_files_that_are_missing_or_have_impossible_names_have_a_fingerprint_too(mixed):

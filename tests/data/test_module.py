@@ -15,25 +15,18 @@ from mm.applying import count_faults
 from mm.data.loading import Rows
 from mm.data.module import DataModule
 from mm.data.sampling import Draw
+from mm.data_source import DataSource, check_data_source, data_source
 from mm.features.store import notes_of
 from mm.runs.summary import data_notes
 from mm.targets.multilabel import MultilabelTarget
 from mm.targets.regression import RegressionTarget
 from mm.targets.span import SpanTarget
+from mm.tensors import labelled
 from mm.transforms.audio.waveform import AudioTransform
 from mm.transforms.corrupt.corrupted import CorruptedTransform, DroppedInput
 from mm.transforms.text.tokens import TextTransform
 from mm.transforms.vision.pixels import ImageTransform
-from mm.types import (
-    IGNORE,
-    Batch,
-    DataSource,
-    DataSpec,
-    TargetData,
-    check_data_source,
-    data_source,
-    labelled,
-)
+from mm.types import IGNORE, Batch, DataSpec, TargetData
 
 TEXTS = "text,target,split\n" + "".join(f"word{k},{'ab'[k % 2]},train\n" for k in range(21)) + "x,a,val\ny,b,test\n"
 

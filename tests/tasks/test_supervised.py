@@ -21,7 +21,8 @@ from mm.tasks.measures import choose_subsets, section, subsets
 from mm.tasks.optim.schedule import Schedule
 from mm.tasks.row_loss import row_loss
 from mm.tasks.supervised import Supervised, drop_inputs
-from mm.types import IGNORE, Batch, DataSpec, Features, Merged, TargetData
+from mm.types import IGNORE, Batch, DataSpec, Features, TargetData
+from mm.windows import MergedOutput
 
 
 def build_model(two_heads=False) -> MultimodalModel:
@@ -396,7 +397,7 @@ def test_a_row_whose_target_was_cut_off_is_measured() -> None:
     masks = {"text": torch.tensor([[True], [True], [True], [False], [True]])}
     batch = Batch({}, masks, targets, row, {})
     fused = Features(*[torch.zeros(5)] * 4)
-    merged = Merged({}, fused, targets, {}, row, torch.arange(5))
+    merged = MergedOutput({}, fused, targets, {}, row, torch.arange(5))
     known = SimpleNamespace(is_labelled=lambda name, row: name == "answer" and row != 5)
     task: Any = SimpleNamespace(trainer=SimpleNamespace(datamodule=known))
     for read, wanted in (("text", [True, True, False, False, False]), (None, [True, *[False] * 4])):

@@ -21,9 +21,10 @@ from mm.data.fingerprint import column, file_key
 from mm.data.readers.parquet import unpack_table
 from mm.data.table import Cells
 from mm.files import whole
+from mm.fingerprints import Identified
 from mm.modalities import get_modality
 from mm.transforms.stored import Stored, StoredError
-from mm.types import Identified, InputData
+from mm.types import InputData
 
 INDEX = "index.parquet"
 OWN = "mm."  # how the names of the index's own columns begin

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm.types import IGNORE, Embedded, Offers
+from mm.protocols import Offers
+from mm.types import IGNORE, Embedded
 from mm.windows import directions
 
 

@@ -1,14 +1,21 @@
 """Tokens of texts, told by the encoder's own table of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm.model import MultimodalModel
-from mm.types import TokenEncoder
+
+
+@runtime_checkable
+class TokenEncoder(Protocol):
+    """An Encoder that looks its tokens up in a table."""
+
+    @property
+    def token_embedding(self) -> nn.Embedding: ...
 
 
 class TokenDecoder(nn.Module):

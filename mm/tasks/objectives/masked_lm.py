@@ -10,12 +10,13 @@ from torch import Tensor
 from mm.model import MultimodalModel
 from mm.tasks.objectives._tokens import table_of, token_decoders
 from mm.tasks.pretraining import Objective, raw, select_inputs
-from mm.types import Batch, Features, Vocabulary
+from mm.tokenizers import TokenVocabulary
+from mm.types import Batch, Features
 
 MASKED, OTHER = 0.8, 0.1  # of the hidden tokens, those that become a mask, and those that become any other
 
 
-def draw(x: Tensor, mask: Tensor, words: Vocabulary, ratio: float, whole_words: bool, generator: Any) -> Tensor:
+def draw(x: Tensor, mask: Tensor, words: TokenVocabulary, ratio: float, whole_words: bool, generator: Any) -> Tensor:
     """Which tokens are hidden: of each row this part of those that may be, at least one. (B, T), (B, T) -> (B, T) bool
 
     whole_words: tokens of one word are hidden together, in expectation as many; its first token says where it begins.
@@ -72,7 +73,7 @@ class MaskedLMObjective(Objective):
         self.losses = dict.fromkeys(self.inputs, weight)
         self.decoders = token_decoders(model, self.inputs, "masked_lm")
         self.tables = [table_of(model, name, "masked_lm") for name in self.inputs]  # no modules of its own
-        self.words: dict[str, Vocabulary] = {}
+        self.words: dict[str, TokenVocabulary] = {}
 
     def prepare(self, transforms: Mapping[str, Any]) -> None:
         self.words = {name: transforms[name].vocabulary() for name in self.inputs}

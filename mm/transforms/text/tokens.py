@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from mm.configurable import Configurable
 from mm.messages import listing
-from mm.tokenizers import load_tokenizer
+from mm.tokenizers import TokenVocabulary, load_tokenizer
 from mm.transforms.windows import check_limit, check_multiple, limit, room
-from mm.types import EncodedInput, Vocabulary
+from mm.types import EncodedInput
 
 SEPARATOR = 31  # "unit separator"
 
@@ -139,16 +139,16 @@ class TextTransform(Configurable):
                     "encoder reads, or shorten the text"
                 )
 
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> TokenVocabulary:
         """Of bytes, padding stands for what is hidden, and words begin at blanks."""
         around = torch.cat([*self.around, *self.parting, torch.tensor([0, *self.markers.values()])])
         if self.tokenizer is None:
             begins = torch.zeros(257, dtype=torch.bool)
             begins[[ord(blank) + 1 for blank in " \n\t"]] = True
-            return Vocabulary(0, around.unique(), begins)
+            return TokenVocabulary(0, around.unique(), begins)
         special = torch.tensor(self.tokenizer.all_special_ids, dtype=torch.long)
         known = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
-        return Vocabulary(self.tokenizer.mask_token_id, torch.cat([around, special]).unique(), word_starts(known))
+        return TokenVocabulary(self.tokenizer.mask_token_id, torch.cat([around, special]).unique(), word_starts(known))
 
     def finish(self, x: torch.Tensor) -> torch.Tensor:
         return x

@@ -12,10 +12,13 @@ from mm.fusion.sum import SumFusion
 from mm.model import MultimodalModel
 from mm.tasks.objectives.masked_lm import MaskedLMObjective, draw
 from mm.tasks.pretraining import Pretraining
+from mm.tokenizers import TokenVocabulary
 from mm.transforms.text.tokens import TextTransform, word_starts
-from mm.types import Batch, Vocabulary
+from mm.types import Batch
 
-WORDS = Vocabulary(1, torch.tensor([0, 2, 3]), torch.tensor([False] * 4 + [True, False] * 48))  # even ones begin words
+WORDS = TokenVocabulary(
+    1, torch.tensor([0, 2, 3]), torch.tensor([False] * 4 + [True, False] * 48)
+)  # even ones begin words
 
 
 def task(**how) -> Pretraining:

@@ -5,7 +5,6 @@ import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +54,19 @@ class CommandLauncher(Launcher):
         """Run the jobs to their end. Returns for each why it failed, or ""."""
 
 
-@dataclass
-class Slurm(slurm.SlurmRequest, CommandLauncher):
-    """Jobs as Slurm tasks, through submitit."""
+class Slurm(CommandLauncher):
+    """Jobs as Slurm tasks, through submitit; the settings are those of `mm.launch.slurm.SlurmRequest`."""
+
+    def __init__(self, **settings: Any):
+        self.request = slurm.SlurmRequest(**settings)  # whose `setup` is not a launcher's
 
     def added(self, config: DictConfig, overrides: Sequence[str]) -> list[str]:
-        return trainer_overrides(self, config, overrides)
+        return trainer_overrides(self.request, config, overrides)
 
     def run(self, jobs: list[Job], configs: list[DictConfig]) -> list[str]:
         try:
             resume = any(config.get("resume") is True for config in configs)
-            return slurm.SlurmQueue(self, print_line).run(jobs, resume)
+            return slurm.SlurmQueue(self.request, print_line).run(jobs, resume)
         except (KeyboardInterrupt, Stopped) as end:
             print("the jobs go on without this command; see squeue", file=sys.stderr)
             raise SystemExit(end.code if isinstance(end, Stopped) else 130) from None

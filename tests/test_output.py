@@ -9,7 +9,7 @@ from conftest import ROOT
 PRINTS = """
 import sys
 from pathlib import Path
-from mm.cli._output import lasting_output
+from mm.output import lasting_output
 with lasting_output("nobody reads"):
     for line in range(100_000):
         print(line)
@@ -52,7 +52,7 @@ def test_help_into_head_ends_well(tmp_path):
 
 
 def test_another_broken_pipe_is_an_error(tmp_path):
-    code = "import os\nfrom mm.cli._output import lasting_output\na, b = os.pipe()\nos.close(a)\n"
+    code = "import os\nfrom mm.output import lasting_output\na, b = os.pipe()\nos.close(a)\n"
     ran = run(f"{code}with lasting_output(''):\n    os.write(b, b'x')", tmp_path, "")
     assert ran.returncode == 1
     assert "BrokenPipeError" in ran.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mm.cli._keys import CONF, read_keys, read_summary, read_title
+from mm.assembly.config_keys import CONF, read_keys, read_summary, read_title
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_a_mistake_is_one_message_in_an_ascii_locale(tmp_path):
 
 def test_closed_streams_take_no_numbers_of_files(tmp_path):
     code = (
-        "from mm.cli._streams import settle\nsettle()\nprint('lost')\n"
+        "from mm.streams import settle\nsettle()\nprint('lost')\n"
         "import sys; print('lost', file=sys.stderr); assert sys.stdin.read() == ''\n"
         "file = open('a', 'w', encoding='utf-8'); assert file.fileno() > 2, file.fileno(); file.write('kept')"
     )
@@ -103,7 +103,7 @@ def test_closed_streams_take_no_numbers_of_files(tmp_path):
 
 
 def test_what_a_stream_cannot_show_is_escaped(tmp_path):
-    code = "from mm.cli._streams import settle; settle(); print('gr\\u00fcn \\udcff')"
+    code = "from mm.streams import settle; settle(); print('gr\\u00fcn \\udcff')"
     for env, said in ((ASCII, rb"gr\xfcn \udcff"), ({"PYTHONUTF8": "1"}, "grün \\udcff".encode())):
         ran = shell(f'{sys.executable} -c "{code}"', tmp_path, **env)
         assert ran.stdout.strip() == said, ran.stderr.decode()

@@ -1,0 +1,60 @@
+"""Check what a user has typed: options of groups, added keys, and the types of values."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mm.assembly.config_types import check_types
+from mm.assembly.overrides import parse_override
+from mm.messages import near
+
+
+def check_groups(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
+    """Check that options were chosen with a slash, and that every added key is read.
+
+    Args:
+        cfg: The composed config.
+        overrides: The overrides that were typed.
+        choices: Group to its chosen option.
+
+    Raises:
+        ValueError: If an option was chosen with a dot, or a key was added that nothing reads.
+    """
+    for group in choices:
+        chosen = OmegaConf.select(cfg, group.replace("/", "."), throw_on_missing=False)
+        if isinstance(chosen, str):
+            key = group.replace("/", ".")
+            raise ValueError(f"{key}={chosen}: an option is chosen with a slash: {group}={chosen}")
+    roots = {group.split("/")[0].split("@")[0] for group in choices} | {"callbacks", "logger"}  # chosen as lists
+    added = [parse_override(word)[0] for word in overrides if word[0] == "+"]
+    for root in {key.split(".")[0] for key in added}:
+        if root.split("/")[0].split("@")[0] not in roots:
+            known = [str(key) for key in cfg if key != root]
+            raise ValueError(f"+{root}: nothing reads it; the keys are {', '.join(known)}{near(root, known)}")
+
+
+def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
+    """Check the types of typed values.
+
+    Args:
+        cfg: The composed config.
+        verb: The verb, whose defaults are composed where an annotation says nothing.
+        overrides: The overrides that were typed.
+        choices: Group to its chosen option.
+
+    Raises:
+        ValueError: If a value is of another type; the message names the key.
+    """
+
+    @cache
+    def default() -> DictConfig:
+        chosen = [o for o in overrides if parse_override(o)[0] in choices]
+        return GlobalHydra.instance().config_loader().load_configuration(verb, chosen, RunMode.RUN)
+
+    kept = [override for override in overrides if not override.startswith("~")]
+    groups = {*choices, "callbacks", "logger"}  # the last two also as lists of options
+    check_types(cfg, default, {key: value for key, value in map(parse_override, kept) if key not in groups})

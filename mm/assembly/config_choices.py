@@ -1,0 +1,43 @@
+"""A verb's config with the options that a user has chosen and no other override, for messages about mistakes."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from mm._compat.omegaconf import plain_child
+from mm.assembly.registry import open_registry
+
+
+def compose_chosen(verb: str, typed: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    """Return the verb's config with the options that were chosen and without any other override, and its groups."""
+    GlobalHydra.instance().clear()
+    with open_registry():
+        config = compose(verb, return_hydra_config=True)
+        groups = list(config.hydra.runtime.choices)
+        chosen = [arg for arg in typed if arg.partition("=")[0].lstrip("+") in groups]
+        with suppress(HydraException):  # one of them is a mistake as well, or an option from the user's own folder
+            config = compose(verb, chosen, return_hydra_config=True)
+    return config, groups
+
+
+def target_at(config: DictConfig, key: str) -> str | None:
+    """Return the class of the part at a dotted key, None where there is no such part."""
+    node = OmegaConf.select(config, key, throw_on_missing=False) if key else None
+    return node.get("_target_") if isinstance(node, DictConfig) else None
+
+
+def list_keys(node: Any, prefix: str = "") -> list[str]:
+    """Return the dotted keys of a config, inner ones as well."""
+    found = []
+    for key in node:
+        name = f"{prefix}{key}"
+        found.append(name)
+        child = plain_child(node, key)
+        if child is not None:
+            found += list_keys(child, f"{name}.")
+    return found
