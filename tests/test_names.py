@@ -43,6 +43,7 @@ PUBLIC_LEFT = {
     "files.whole",
     "find_columns.kept",
     "fitting.told",
+    "lasting.own",
     "misspelt.said",
     "read_inputs.found",
     "read_inputs.kept",
