@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from mm.assembly.config_choices import compose_chosen, target_at
 from mm.assembly.overrides import load_overrides, parse_override
-from mm.cli._mistakes import compose_chosen, target_at
 from mm.renames import ARGUMENTS, KEYS, OPTIONS, VALUES, current_key
 
 # The last part of every key that was renamed, or whose values were.

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mm.cli import _former
-from mm.cli._former import current_overrides, resumed_overrides
+from mm.assembly import former as module
+from mm.assembly.former import current_overrides, resumed_overrides
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_an_option_has_the_current_name() -> None:
 
 
 def test_nothing_is_composed_for_current_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_former, "compose_chosen", None)
+    monkeypatch.setattr(module, "compose_chosen", None)
     words = ["model/fusion=gated", "trainer.max_epochs=2", "seed=3"]
     assert current_overrides("train", words) == words
 
