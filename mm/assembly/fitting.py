@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mm.assembly.resuming import (
 )
 from mm.assembly.run import TrainingRun, prepare_run
 from mm.assembly.trainer import build_run_callbacks, build_trainer
+from mm.assembly.training_report import TrainingReport
 from mm.callbacks.periodic_checkpoint import newest_first
 from mm.callbacks.save_at_steps import SaveAtSteps
 from mm.checkpoint import TrainedModel
@@ -34,7 +35,6 @@ from mm.data.module import DataModule
 from mm.evaluation.zero_shot import zero_shot_after_training
 from mm.files import refusal, shown
 from mm.messages import is_first_process, plain, say
-from mm.reports import Report, Table
 from mm.runs.card import model_card
 from mm.runs.results import save_results, write_metrics
 from mm.signals import Stopped
@@ -44,37 +44,6 @@ from mm.tasks.distributed.sharding import FSDP2Strategy
 
 logger = logging.getLogger("mm")
 LONG = 600  # letters of a value that are printed as they are
-
-
-@dataclass(repr=False)
-class TrainingReport(Report):
-    """Results of a training.
-
-    Attributes:
-        model: The trained model, with the weights of the best validation, in evaluation mode.
-        metrics: Name to value: the best monitored value, the test metrics, epochs, steps and seconds.
-        folder: The run folder, None where the run has no name.
-        files: Kind of each file of the run folder, such as `predictions`, to its path.
-        interrupted: Whether Ctrl-C ended the training; the weights are the last ones then, and nothing was tested.
-        commands: What one may want to type next; nothing after a training from Python.
-    """
-
-    model: TrainedModel
-    metrics: Mapping[str, float]
-    folder: Path | None = None
-    files: Mapping[str, Path] = field(default_factory=dict)
-    interrupted: bool = False
-    commands: Sequence[str] = ()
-
-    def table(self) -> Table:
-        """Return one row for each metric of the whole model; metrics of subsets of inputs are in `.metrics`."""
-        return Table(["metric", "value"], [(name, value) for name, value in self.metrics.items() if "[" not in name])
-
-    def save(self, folder: str | Path) -> Path:
-        """Write metrics.json and the model directory, `model`, into a folder."""
-        folder = super().save(folder)
-        self.model.save(folder / "model")
-        return folder
 
 
 def train_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> TrainingReport | list[str]:

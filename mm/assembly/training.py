@@ -17,10 +17,11 @@ from mm.assembly.adapters import attach_adapters
 from mm.assembly.compose import DEFAULT_HEADS, compose_config, find_head_option, model_overrides
 from mm.assembly.construct import escape
 from mm.assembly.finish import build_metrics, fill
-from mm.assembly.fitting import TrainingReport, begin_folder, finish_run, fit
+from mm.assembly.fitting import begin_folder, finish_run, fit
 from mm.assembly.provenance import Provenance
 from mm.assembly.run import TrainingRun, build_task, check_splits, prepare_task, seed_everything
 from mm.assembly.trainer import build_callbacks, build_trainer
+from mm.assembly.training_report import TrainingReport
 from mm.assembly.warm_start import load_weights, read_init_from
 from mm.configurable import recorded_arguments, to_config
 from mm.data.module import DataModule

@@ -8,7 +8,7 @@ from mm.cli._verb import run_verb
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mm.assembly.fitting import TrainingReport
+    from mm.assembly.training_report import TrainingReport
 
 
 def main(argv: list[str]) -> None:
