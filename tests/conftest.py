@@ -131,6 +131,25 @@ def mm_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     return run
 
 
+@pytest.fixture(scope="session")
+def mm_once() -> Callable[..., None]:
+    """Run `mm` in this process, for a fixture of a module: `mm_once(folder, *args)`, which has to succeed."""
+    from mm.cli import main
+
+    def run(folder: Path, *args: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("HF_HUB_OFFLINE", "1")
+            patch.setenv("WANDB_MODE", "offline")
+            patch.setattr(sys, "argv", ["mm", *args])
+            try:
+                main()
+            except SystemExit as stop:
+                assert not stop.code  # pytest shows what was printed
+
+    return run
+
+
 class Ran(NamedTuple):
     """What a command said, and where its run folder is."""
 

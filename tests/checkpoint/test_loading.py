@@ -21,12 +21,11 @@ from mm.checkpoint.upgrade import FORMAT
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, manifest):
+def trained(mm_once, tmp_path_factory, manifest):
     """A model directory, made once."""
     folder = tmp_path_factory.mktemp("trained")
     args = [*COLUMNS, *TINY, f"datamodule.path={manifest}", f"paths.outputs={folder}", "run=r", "trainer.max_epochs=1"]
-    done = subprocess.run([sys.executable, "-m", "mm", "train", *args], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    mm_once(folder, "train", *args)
     return folder / "r/model"
 
 

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet
@@ -12,11 +10,10 @@ from conftest import COLUMNS, TINY, write_manifest
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, manifest):
+def model(mm_once, tmp_path_factory, manifest):
     folder = tmp_path_factory.mktemp("trained")
     args = [*COLUMNS, *TINY, f"datamodule.path={manifest}", f"paths.outputs={folder}", "run=r", "trainer.max_epochs=1"]
-    done = subprocess.run([sys.executable, "-m", "mm", "train", *args], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    mm_once(folder, "train", *args)
     return folder / "r/model"
 
 

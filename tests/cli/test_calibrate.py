@@ -4,8 +4,6 @@ import json
 import math
 import random
 import shutil
-import subprocess
-import sys
 
 import pyarrow.parquet
 import pytest
@@ -59,11 +57,10 @@ def rows(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, rows):
+def trained(mm_once, tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("trained")
     args = [*ONE, rows, "trainer.max_epochs=6", "model.heads.target.label_smoothing=0.4", f"paths.outputs={folder}"]
-    done = subprocess.run([sys.executable, "-m", "mm", "train", "run=r", *args], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    mm_once(folder, "train", "run=r", *args)
     return folder / "r/model"
 
 

@@ -1,8 +1,6 @@
 """`mm train task=contrastive` and `mm evaluate` of what it leaves, as a user types them."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,13 +15,12 @@ ALIGNED = ["task=contrastive", *COLUMNS, *TINY, "trainer.max_epochs=2", "datamod
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, manifest):
+def trained(mm_once, tmp_path_factory, manifest):
     """A run folder."""
     folder = tmp_path_factory.mktemp("aligned")
     args = [*ALIGNED, "task.zero_shot.target=target", "prompts@task.zero_shot=photo", "task.label=target"]
     args += [f"datamodule.path={manifest}", f"paths.outputs={folder}", "run=r"]
-    done = subprocess.run([sys.executable, "-m", "mm", "train", *args], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    mm_once(folder, "train", *args)
     return folder / "r"
 
 

@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,12 +27,11 @@ NAMES = {
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, manifest):
+def model(mm_once, tmp_path_factory, manifest):
     folder = tmp_path_factory.mktemp("trained")
     args = [*COLUMNS, *TINY, f"datamodule.path={manifest}", f"paths.outputs={folder}", "run=r", "trainer.max_epochs=20"]
     more = ["task.modality_dropout=0.5", "datamodule.batch_size=8"]
-    done = subprocess.run([sys.executable, "-m", "mm", "train", *args, *more], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    mm_once(folder, "train", *args, *more)
     return folder / "r/model"
 
 
