@@ -152,7 +152,7 @@ def test_several_heads_windows_and_what_is_not_labelled(mm, tmp_path, rows):
         seen = int(found[f"test/{name}/rows"])
         assert found[f"test/{name}/coverage"] >= betabinom(seen, fitted + 1 - out, out).ppf(1e-4) / seen
     assert found["test/tags/min_class_coverage"] <= found["test/tags/coverage"]
-    assert found["test/size/interval_size"] == pytest.approx(
+    assert found["test/size/mean_interval_size"] == pytest.approx(
         2 * config_of(model)["calibration"]["size"]["quantiles"][0]
     )
     for name in ("mood", "tags", "words"):

@@ -46,12 +46,12 @@ class CorruptedTransform:
         if not isinstance(transform, KNOWN.get(modality, object)):
             raise ValueError(
                 f"corruptions of {modality} support {KNOWN[modality].__name__}, but the model reads it by "
-                f"{type(transform).__name__}; leave its corruptions out with robustness.only"
+                f"{type(transform).__name__}; leave its corruptions out with robustness.corruptions"
             )
         if isinstance(transform, TextTransform) and (transform.return_offsets or transform.markers):
             raise ValueError(
                 "corruptions of text would change the words that a head tells of, or the markers that it looks for; "
-                "leave them out with robustness.only"
+                "leave them out with robustness.corruptions"
             )
         self.transform = transform
         self.raw = raw
