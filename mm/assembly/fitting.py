@@ -26,6 +26,7 @@ from mm.assembly.resuming import (
     save_rows,
 )
 from mm.assembly.run import TrainingRun, prepare_run
+from mm.assembly.summary import describe_run
 from mm.assembly.trainer import build_run_callbacks, build_trainer
 from mm.assembly.training_report import TrainingReport
 from mm.callbacks.periodic_checkpoint import newest_first
@@ -43,7 +44,6 @@ from mm.tasks.base import Task
 from mm.tasks.distributed.sharding import FSDP2Strategy
 
 logger = logging.getLogger("mm")
-LONG = 600  # letters of a value that are printed as they are
 
 
 def train_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> TrainingReport | list[str]:
@@ -96,7 +96,7 @@ def fit_run(run: TrainingRun) -> Trainer:
     if is_first_process():
         if cfg.resume:
             check_resumable(cfg, folder, run.data)
-        say(OmegaConf.to_yaml(abridged(OmegaConf.to_container(cfg, resolve=True))))
+        say("\n".join(describe_run(run)))
         begin_folder(run)
     start_loggers(cfg, trainer, folder)
     fit(run, trainer, resume)
@@ -117,7 +117,9 @@ def prepare_saving(run: TrainingRun, callbacks: list[Callback], sharded: bool) -
                 "callbacks=save_at_steps saves whole models: not those of trainer=fsdp, nor adapters; leave it out"
             )
         if any(isinstance(other, WeightAveraging) for other in callbacks):
-            raise ValueError("callbacks: kept would save the weights as they are, not ema's average; leave one out")
+            raise ValueError(
+                "callbacks: save_at_steps would save the weights as they are, not ema's average; leave one out"
+            )
         callback.save = partial(save_model, run)
 
 
@@ -145,20 +147,6 @@ def fit(run: TrainingRun, trainer: Trainer, checkpoint: str | None = None) -> No
             return  # Lightning's answer to Ctrl-C
         report_end(run, trainer, end)
         raise
-
-
-def abridged(node: Any) -> Any:
-    """Return plain data for a person: of texts of thousands of letters, such as all classes of a table, the beginning.
-
-    Args:
-        node: Plain data.
-    """
-    if isinstance(node, dict):
-        return {key: abridged(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [abridged(value) for value in node]
-    long = isinstance(node, str) and len(node) > LONG
-    return f"{node[: LONG // 10]} ... ({len(node)} letters, in config.yaml)" if long else node
 
 
 def report_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> None:

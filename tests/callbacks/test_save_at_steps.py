@@ -59,4 +59,4 @@ def test_not_beside_an_average(mm, manifest):
     ]
     run = mm("train", *args)
     assert run.status == 2
-    assert "kept would save the weights as they are, not ema's average" in run.err
+    assert "save_at_steps would save the weights as they are, not ema's average" in run.err

@@ -6,6 +6,7 @@ import shlex
 import pytest
 import yaml
 from conftest import COLUMNS, TINY
+from safetensors.torch import load_file
 
 import mm as package
 
@@ -28,6 +29,13 @@ def test_leaves_everything_that_it_says(mm, manifest):
     finished = yaml.safe_load((run.folder / "config.yaml").read_text())
     assert "???" not in str(finished)
     assert finished["model"]["encoders"]["audio"]["frontend"]["sample_rate"] == 8000  # found in the data
+
+    # the run in a few lines, with the sizes of what was saved, and not the whole config
+    weights = load_file(run.folder / "model" / "model.safetensors")
+    head = sum(x.numel() for name, x in weights.items() if name.startswith("heads.target."))
+    assert f"heads     target ClassificationHead ({head:,}) of 3 classes: blue, green, red" in run.out.splitlines()
+    assert f"config    {run.folder}/config.yaml" in run.out.splitlines()
+    assert "_target_" not in run.out
 
     # the same test again, through the model directory alone
     again = mm("evaluate", f"checkpoint={run.folder}/model", "datamodule=manifest", f"datamodule.path={manifest}")
