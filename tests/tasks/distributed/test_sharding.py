@@ -32,7 +32,7 @@ from mm.heads.regression import RegressionHead
 from mm.model import MultimodalModel
 from mm.tasks.distributed.sharding import (
     FSDP2Strategy,
-    Index,
+    ShardIndex,
     blocks,
     checkpoint_activations,
     complete,
@@ -405,7 +405,7 @@ def test_an_index_reads_members_of_an_enum_and_no_other_attribute():
     """Python 3.11.0 to 3.11.3 pickle such a member by `getattr`."""
 
     def read(owner, name):
-        return Index(BytesIO(pickle.dumps(Runs(getattr, owner, name)))).load()
+        return ShardIndex(BytesIO(pickle.dumps(Runs(getattr, owner, name)))).load()
 
     assert read(_MEM_FORMAT_ENCODING, "TORCH_PRESERVE_FORMAT") is _MEM_FORMAT_ENCODING.TORCH_PRESERVE_FORMAT
     for name in ("__subclasses__", "mro"):
