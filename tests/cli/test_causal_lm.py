@@ -38,10 +38,10 @@ def test_adapters_beside_the_language_model(mm, manifest):
         (["model.heads.target.prompt=what"], "prompt: got 'what', wanted one {input} in it"),
         (
             ["model.heads.target.projection=linaer"],
-            "projection: got 'linaer' and queries=16, wanted one of linear, mlp, queries",
+            "projection: got 'linaer' and num_queries=16, wanted one of linear, mlp, queries",
         ),
         (["model.heads.target.config={model_type: lama}"], "transformers has no 'lama'; did you mean 'llama'"),
-        (["model.heads.target.queries=0"], "got 'mlp' and queries=0"),
+        (["model.heads.target.num_queries=0"], "got 'mlp' and num_queries=0"),
         (["model.heads.target.target_codec.tokenizer=wordpiece"], "prompt: the tokenizer does not know all of"),
         (["model.heads.target.config=null"], "got neither of `pretrained` and `config` of the language model"),
     ],

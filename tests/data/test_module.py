@@ -408,7 +408,9 @@ def test_a_data_module_is_a_data_source(make: Callable[..., DataModule]) -> None
 
 
 def test_what_a_data_source_lacks_is_named() -> None:
-    with pytest.raises(ValueError, match=r"^data: object lacks transforms, stored, .*wanted a mm.types.DataSource"):
+    with pytest.raises(
+        ValueError, match=r"^data: object lacks transforms, stored, .*wanted a mm.data_source.DataSource"
+    ):
         check_data_source(object())
     with pytest.raises(ValueError, match="got loaders without a data module"):
         data_source(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))

@@ -60,7 +60,7 @@ def test_what_is_known_of_training_rows_alone(make):
     (batch,) = module.loader("test")
     assert batch.masks["user"].any(1).sum() == 2
     assert batch.masks["item"].any(1).all()
-    assert (3, "unknown/item") not in module.notes and (7, "unknown/item") in module.notes
+    assert (3, "oov/item") not in module.notes and (7, "oov/item") in module.notes
 
 
 def test_histories_end_before_the_row_whatever_the_order_of_the_file(make):

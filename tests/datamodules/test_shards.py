@@ -105,7 +105,7 @@ def test_absent_cells_stay_absent(packed, stream, tmp_path: Path) -> None:
 
 def test_far_shards_are_read_a_few_at_a_time(packed, stream) -> None:
     folder = packed(size=20_000)
-    module = stream(str(folder), window=2, batch_size=2)
+    module = stream(str(folder), shuffle_window=2, batch_size=2)
     shard = module.table.shard
     assert shard.max() >= 10
     store = module.table.inputs["audio"].store
@@ -129,8 +129,8 @@ def test_far_shards_are_read_a_few_at_a_time(packed, stream) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_by_url(packed, stream, tmp_path: Path, workers: int) -> None:
     folder = packed(size=20_000)
-    local = stream(str(folder), window=2)
-    far = stream(folder.as_uri(), window=2, num_workers=workers)
+    local = stream(str(folder), shuffle_window=2)
+    far = stream(folder.as_uri(), shuffle_window=2, num_workers=workers)
     assert [b.row.tolist() for b in far.train_dataloader()] == [b.row.tolist() for b in local.train_dataloader()]
     (cache,) = (tmp_path / "cache").iterdir()
     assert 0 < len(list(cache.glob("*.tar"))) <= 4
@@ -155,7 +155,7 @@ def test_each_shard_is_fetched_once_an_epoch(packed, stream) -> None:
     folder = packed(size=20_000)
     memory = fsspec.filesystem("memory")
     memory.put(str(folder), "/shards", recursive=True)
-    module = stream("memory://shards", window=2, batch_size=4)
+    module = stream("memory://shards", shuffle_window=2, batch_size=4)
     store = module.table.inputs["text"].store
     module.lengths(["text"])
     assert store.fetched == len(store.shards) > 8
@@ -182,7 +182,7 @@ def test_several(packed, stream, plain, tmp_path: Path) -> None:
 
 def test_goes_on_in_the_middle_of_an_epoch(packed, stream) -> None:
     path = str(packed(size=20_000))
-    begun, again = (stream(path, window=2, batch_size=4) for _ in range(2))
+    begun, again = (stream(path, shuffle_window=2, batch_size=4) for _ in range(2))
     whole = [batch.row.tolist() for batch in begun.train_dataloader()]
     taken = iter(begun.train_dataloader())
     next(taken), next(taken), next(taken)
@@ -286,7 +286,7 @@ def test_places_are_where_the_tar_has_them(packed) -> None:
 
 def test_window() -> None:
     with pytest.raises(ValueError, match="datamodule.shuffle_window: got 0, wanted at least 1 shard"):
-        ShardsDataModule("x", "y", batch_size=1, num_workers=0, on_error="raise", split={}, seed=0, window=0)
+        ShardsDataModule("x", "y", batch_size=1, num_workers=0, on_error="raise", split={}, seed=0, shuffle_window=0)
 
 
 def test_a_store_keeps_few_open(packed) -> None:

@@ -73,7 +73,7 @@ def test_decoding_is_the_best_of_all_spans(longest):
 
 def test_windows_find_what_the_whole_text_says():
     text, other = "one two three four", "five"
-    batch = batch_of([text, other], max_length=8, overflow="window", overlap=0.5)
+    batch = batch_of([text, other], max_length=8, overflow="window", window_overlap=0.5)
     letters = batch.inputs["text"] - 1
     begin = torch.where(letters == ord("h"), 9.0, 0.0).masked_fill(~batch.masks["text"], IMPOSSIBLE_LOGIT)
     last = torch.where(letters == ord("r"), 5.0, 0.0).masked_fill(~batch.masks["text"], IMPOSSIBLE_LOGIT)

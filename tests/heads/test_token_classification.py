@@ -126,7 +126,7 @@ def test_entities_that_were_cut_off_are_missed(side: str) -> None:
 def test_windows_say_what_the_whole_text_does():
     text = "one two three four five six seven"
     whole = head().decode(*read([text])[1:], None, read([text])[0].meta)
-    batch, logits = read([text, "a b"], max_length=9, overflow="window", overlap=0.5)
+    batch, logits = read([text, "a b"], max_length=9, overflow="window", window_overlap=0.5)
     assert len(batch.row) > 3
     group = batch.row.unique(return_inverse=True)[1]
     length = batch.masks["text"].shape[1]
