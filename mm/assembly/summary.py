@@ -1,7 +1,5 @@
 """A run in a few lines, which are printed before its first step."""
 
-from collections.abc import Iterable
-
 from omegaconf import DictConfig
 from torch import nn
 
@@ -15,8 +13,9 @@ def describe_run(run: TrainingRun) -> list[str]:
     """Return what a run trains and for how long, one line for each part; the rest is in its config.yaml."""
     cfg, model = run.cfg, run.task.model
     shared = [f"{name} as {owner}" for name, owner in model.shared_encoders.items()]
-    encoders = [*describe_parts(model.encoders.items()), *shared]
-    heads = [f"{line}{class_names(run, name)}" for name, line in zip(model.heads, describe_parts(model.heads.items()))]
+    encoders = [*describe_parts(model.get_submodule("encoders")), *shared]
+    described = zip(model.heads, describe_parts(model.get_submodule("heads")))
+    heads = [f"{line}{class_names(run, name)}" for name, line in described]
     trainer = cfg.trainer
     lengths = [
         f"{trainer[key]} {name}"
@@ -26,7 +25,7 @@ def describe_run(run: TrainingRun) -> list[str]:
     batch = f"batch size {cfg.datamodule.get('batch_size')} per process"
     lines = {
         "encoders": ", ".join(encoders),
-        "fusion": type(model.fusion).__name__ + describe_size(model.fusion),
+        "fusion": type(model.fusion).__name__ + describe_size(model.get_submodule("fusion")),
         "heads": ", ".join(heads),
         "model": f"{count_parameters(model):,} parameters, {count_parameters(model, trained=True):,} of them trained",
         "task": f"{type(run.task).__name__}, {class_of(cfg.task.optimizer)} lr={cfg.task.optimizer.get('lr')}, "
@@ -39,9 +38,9 @@ def describe_run(run: TrainingRun) -> list[str]:
     return [f"{name:9} {text}" for name, text in lines.items() if text]
 
 
-def describe_parts(parts: Iterable[tuple[str, nn.Module]]) -> list[str]:
-    """Return the name, the class and the size of each part."""
-    return [f"{name} {type(part).__name__}{describe_size(part)}" for name, part in parts]
+def describe_parts(parts: nn.Module) -> list[str]:
+    """Return the name, the class and the size of each child of a module."""
+    return [f"{name} {type(part).__name__}{describe_size(part)}" for name, part in parts.named_children()]
 
 
 def describe_size(part: nn.Module) -> str:

@@ -46,7 +46,7 @@ class ImageTransform(Configurable):
         channels: 1 (grey) or 3 (colour).
         mean: Mean of each channel, of pixels in 0..1; None: 0.5.
         std: Standard deviation of each channel; None: 0.5.
-        fit: Images of another shape are `stretch`ed, `crop`ped at the centre, or `pad`ded with black.
+        fit: Images of another shape are fitted by `stretch`, `crop` (at the centre) or `pad` (with black).
         augment: torchvision v2 transforms of uint8 (C, H, W), applied in training only.
         return_original_size: Whether `meta` has the part of the original that the pixels show, `frame` (4,): x0, y0, x1
             and y1 in its pixels, mirrored where x0 exceeds x1 or y0 exceeds y1; and the upright width and height of the
