@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from mm import checkpoint
 from mm.checkpoint import TrainedModel
 from mm.data_source import DataSource
 from mm.fingerprints import from_tensors, seen_in_training
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
 
 SPLITS = ("train", "val", "test")
 
@@ -109,3 +113,29 @@ def find_device(name: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: got '{name}', wanted auto, cpu or a device of this machine ({reason})") from None
     return device
+
+
+def measure_silently(task: "LightningModule", data: Any, split: str, accelerator: str, folder: Path) -> None:
+    """Pass every row of a split through a task in one process, without a progress bar, loggers and checkpoints.
+
+    Args:
+        task: The task, which holds the results afterwards.
+        data: A copy of the data that nothing else uses; its test loader is replaced.
+        split: The split, or "all".
+        accelerator: As `lightning.Trainer` has it.
+        folder: Folder for temporary files.
+    """
+    from lightning import Trainer
+
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    data.test_dataloader = lambda: data.loader(split)
+    trainer.test(task, datamodule=data, verbose=False)

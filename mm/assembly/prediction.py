@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning import Trainer
-
-from mm.applying import count_faults, match_data, open_model
-from mm.assembly.model_data import merge_columns, note_unread_rows, test_split
+from mm.applying import count_faults, match_data, measure_silently, open_model
+from mm.assembly.model_data import merge_columns, note_unread_rows
 from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
 from mm.data.readers.in_memory import is_table
@@ -31,7 +29,7 @@ class PredictionReport(Report):
     """Predictions of a trained model.
 
     Attributes:
-        metrics: How many rows there are, and how many could not be read.
+        metrics: The number of rows, and of those that could not be read.
         predictions: A pyarrow table: `id`, `row`, `error`, and for each head its prediction and its probabilities.
     """
 
@@ -39,7 +37,7 @@ class PredictionReport(Report):
     predictions: "pyarrow.Table" = field(compare=False)
 
     def table(self) -> Table:
-        """Return the first rows: the id, the prediction of each head, and what was wrong with the row."""
+        """Return the first rows: the id, the prediction of each head, and the error of the row."""
         names = [name for name in self.predictions.column_names if name.endswith("/prediction")]
         chosen = self.predictions.select(["id", *names, "error"]).slice(0, LONGEST)
         more = self.predictions.num_rows - chosen.num_rows
@@ -104,17 +102,7 @@ def predict(
     was_training = trained.model.training
     with preserved_state(), tempfile.TemporaryDirectory() as name:
         task = Supervised(model=trained.model, metrics={})
-        trainer = Trainer(
-            accelerator=accelerator,
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=name,
-        )
-        test_split(trainer, task, bound, split)
+        measure_silently(task, bound, split, accelerator, Path(name))
         note_unread_rows(task, bound, rows)
         predictions = read_predictions(Path(name), task, bound, rows)
     trained.model.train(was_training)

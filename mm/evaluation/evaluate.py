@@ -1,14 +1,13 @@
 """Measure the heads of a trained model on any data."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
-
-from mm.applying import count_faults, match_data, open_model
+from mm.applying import count_faults, match_data, measure_silently, open_model
 from mm.checkpoint import TrainedModel, build_metrics
 from mm.configurable import to_config
 from mm.data_source import DataSource
@@ -80,18 +79,8 @@ def evaluate(
     configs = {head: to_config(group) for head, group in trained.metrics.items()}
     metrics = {head: build_metrics(node, list(allow)) for head, node in configs.items()}
     was_training = trained.model.training
-    with preserved_state():
+    with preserved_state(), tempfile.TemporaryDirectory() as folder:
         task = Supervised(model=trained.model, metrics=metrics, modality_subsets={"test": subsets})
-        trainer = Trainer(
-            accelerator=accelerator,
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        bound.test_dataloader = lambda: bound.loader(split)
-        trainer.test(task, datamodule=bound, verbose=False)
+        measure_silently(task, bound, split, accelerator, Path(folder))
     trained.model.train(was_training)
     return EvaluationReport({**task.results, **count_faults(bound)}, rows)
