@@ -22,9 +22,13 @@ from mm.types import InputData
 class ShardsDataModule(DataModule):
     """Rows of one folder of shards, or of several.
 
-    path: a folder or its URL, or several: each a path, or {path: ..., weight: ...}; cache: a folder for shards that are
-    read by URL, of which twice `shuffle_window` are kept there.
-    Errors: ValueError where it is no such folder, or a shard is not whole.
+    Args:
+        path: A folder or its URL, or several: each a path, or {path: ..., weight: ...}.
+        cache: Folder for shards that are read by URL; it holds at most twice `shuffle_window` of them.
+        **shared: Arguments of every data module.
+
+    Raises:
+        ValueError: If there is no such folder, or a shard is incomplete.
     """
 
     def __init__(self, path: Any, cache: str = ".cache/shards", **shared: Any):

@@ -1,4 +1,4 @@
-"""Adapters beside the encoders, or what of them is frozen (`peft`)."""
+"""Adapters of encoders, and rules that freeze encoders (`peft`)."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from mm.peft import adapters
 
 
 def attach_adapters(cfg: DictConfig, model: MultimodalModel) -> None:
-    """Attach adapters to the encoders, or set what of them is frozen, as `cfg.peft` has it.
+    """Attach adapters to the encoders, or freeze parameters of them, as `cfg.peft` states.
 
     Args:
         cfg: The config. Rules of `peft` that only freeze are added to those of its task.

@@ -1,4 +1,4 @@
-"""Calibrate a model directory, embed the rows of data, and write shards, as the configs of these verbs ask."""
+"""Calibrate a model directory, embed the rows of data, and write shards, by the configs of these verbs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,13 @@ R = TypeVar("R", bound=Report)
 
 @dataclass
 class Applied(Generic[R]):
-    """What a verb has done to a model or its data.
+    """The result of a verb that changes a model directory or writes files from data.
 
     Attributes:
         report: The report of the function.
         source: Where the data is from.
         files: Kind of each file of the run folder to its path.
-        faulty_rows: How many rows could not be read as a whole.
+        faulty_rows: Number of rows of which at least one cell could not be read.
     """
 
     report: R
@@ -106,7 +106,7 @@ def shard_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Appli
 
 
 def write_errors(data: DataModule, folder: Path) -> dict[str, Path]:
-    """Write errors.csv where rows could not be read as a whole. Returns its kind and path."""
+    """Write errors.csv if cells could not be read, and return its kind and its path."""
     if not data.faults:
         return {}
     data.write_errors(folder / "errors.csv")
@@ -114,5 +114,5 @@ def write_errors(data: DataModule, folder: Path) -> dict[str, Path]:
 
 
 def count_faulty_rows(data: DataModule) -> int:
-    """Return how many rows could not be read as a whole."""
+    """Return the number of rows of which at least one cell could not be read."""
     return len({row for row, _ in data.faults})

@@ -1,4 +1,4 @@
-"""Check what a user has typed: options of groups, added keys, and the types of values."""
+"""Check the overrides of a command: options of groups, added keys, and the types of values."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

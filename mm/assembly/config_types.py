@@ -51,13 +51,13 @@ def find_annotation(cfg: DictConfig, key: str) -> Any:
     try:
         return hint_of(get_object(target), name)
     except (ImportError, AttributeError, NameError, TypeError, ValueError):
-        return None  # it is built later, where the message says what is wrong with it
+        return None  # the part is built later, and the error message of its constructor names the fault
 
 
 def hint_of(called: Any, name: str) -> Any:
     """The annotation of an argument of a class, or of its parents where it passes keywords on to them, or a function.
 
-    None where there is none, or it is a type of which a config can't hold a value.
+    It is None if there is no annotation, or if a config can't hold a value of this type.
     """
     owners = [c.__init__ for c in called.__mro__ if "__init__" in vars(c)] if isclass(called) else [called]
     for owner in owners:

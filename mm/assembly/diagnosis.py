@@ -29,7 +29,7 @@ from mm.tasks.pretraining import Pretraining
 from mm.tasks.supervised import Supervised
 from mm.tensors import pick
 
-# What of a run's config is built, and which packages it may name beside those that model directories may.
+# Sections of a run's config that are built, and the packages that each may name beside those of model directories.
 BUILT = {
     "datamodule": ["mm.datamodules"],
     "model": [],
@@ -44,7 +44,7 @@ class NonfiniteBatch:
 
     Attributes:
         file: Name of its file.
-        quantity: What was not finite: the loss, or the gradient.
+        quantity: The quantity that was not finite: the loss or the gradient.
         rows: How many rows the batch has.
         module: The first module whose output is not finite; None where all are when it is replayed.
         faulty: Names of the rows that are not finite when computed alone.
@@ -61,13 +61,13 @@ class NonfiniteBatch:
 
 @dataclass(frozen=True, repr=False)
 class DiagnosisReport(Report):
-    """What `diagnose` returns.
+    """Batches of a run that were not finite, and the influence of each input.
 
     Attributes:
         batches: The batches of the run that were not finite.
-        influences: Input name to how much it has to say; empty where that can't be said.
-        source: The checkpoint or model directory whose weights were weighed; None where there is none.
-        reason: Why no input was weighed; "" where they were.
+        influences: Input name to its influence on the predictions; empty if it could not be measured.
+        source: The checkpoint or model directory whose weights were measured; None if there is none.
+        reason: Why no influence was measured; "" if it was.
     """
 
     batches: Sequence[NonfiniteBatch]
@@ -89,7 +89,7 @@ class DiagnosisReport(Report):
         return found
 
     def table(self) -> Table:
-        """Return a row for each input: its part of the gradient, and what changes without it."""
+        """Return a row for each input: its fraction of the gradient, and the changes without it."""
         columns = ["input", "rows", "part of the gradient", "predictions change without it", "loss rises without it"]
         rows = [
             (name, str(one.rows), f"{one.gradient:.1%}", f"{one.change:.1%}", f"{one.loss:+.4f}")
@@ -99,11 +99,11 @@ class DiagnosisReport(Report):
 
 
 def diagnose(run: str | Path, *, rows: int = 256, allow: Sequence[str] = ()) -> DiagnosisReport:
-    """Replay the batches of a run that were not finite, and weigh the inputs of its newest weights.
+    """Replay the batches of a run that were not finite, and measure the influence of each input on its newest weights.
 
     Args:
         run: The run folder, such as `outputs/first`.
-        rows: How many rows of the training split inputs are weighed on.
+        rows: Number of training rows on which the influence is measured.
         allow: Packages of your own whose classes the run's config may name.
 
     Returns:
@@ -196,7 +196,7 @@ def load_weights_of(path: Path, model: nn.Module, weights: Mapping[str, Tensor])
 
 
 def replay_batch(path: Path, data: DataModule, task: Task) -> NonfiniteBatch:
-    """Replay a batch that was not finite: in which module, and because of which rows."""
+    """Replay a batch whose loss or gradient was not finite, and find the module and the rows at fault."""
     content = read_tensors(path)
     if content["weights"] is None:
         reason = "was kept by one of several processes that shared the weights out, and can't be replayed"
@@ -216,14 +216,14 @@ def replay_batch(path: Path, data: DataModule, task: Task) -> NonfiniteBatch:
 def weigh_inputs(
     folder: Path, data: DataModule, model: Any, count: int, batches: Sequence[NonfiniteBatch]
 ) -> DiagnosisReport:
-    """Weigh each input by the newest weights of a run.
+    """Measure the influence of each input on the newest weights of a run.
 
     Args:
         folder: The run folder.
         data: Its data.
         model: Its model, into which the weights are loaded.
         count: How many training rows are used.
-        batches: What is known of the batches that were not finite.
+        batches: The replayed batches, which the report holds as well.
     """
     if not len(model.heads):
         reason = "the model predicts nothing, so what its inputs are worth to it can't be said"

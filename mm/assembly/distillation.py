@@ -12,7 +12,7 @@ from mm.tasks.unimodal import Distillation
 from mm.transforms.text.tokens import TextTransform
 from mm.types import Transform
 
-# Keys of a transform that say how it is read in training, and not what the encoder then sees.
+# Keys of a transform that affect training only, and not the tensors that the encoder reads.
 FREE = ("augment", "pad_multiple", "overflow", "window_overlap", "tokenizer")
 
 

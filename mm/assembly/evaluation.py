@@ -1,4 +1,4 @@
-"""Evaluate a model directory on data, as the config of `mm evaluate` asks: heads, retrieval or probes."""
+"""Evaluate a model directory on data, by the config of `mm evaluate`: heads, retrieval or probes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Evaluation:
 
 
 def evaluate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> TestReport | None:
-    """Measure what a config asks for, and write the results.
+    """Evaluate a model by a config, and write the results.
 
     Args:
         cfg: The config of `mm evaluate`.
@@ -118,7 +118,7 @@ def evaluate_heads(evaluation: Evaluation) -> TestReport | None:
 def plan_config(
     cfg: DictConfig, model: TrainedModel, data: DataModule, metrics: Mapping[str, Mapping[str, Metric]]
 ) -> RobustnessRun:
-    """Check what `cfg.robustness` asks for before anything is measured.
+    """Check `cfg.robustness` before anything is measured.
 
     Args:
         cfg: The config.
@@ -138,7 +138,7 @@ def plan_config(
 
 
 def evaluate_retrieval(evaluation: Evaluation) -> TestReport | None:
-    """Measure retrieval of a model of aligned inputs, and what its vectors are good for."""
+    """Measure the retrieval of a model of aligned inputs, and probe its vectors."""
     cfg, model, probes = evaluation.cfg, evaluation.model, evaluation.probes
     if cfg.get("robustness") is not None:
         raise ValueError("robustness: this model predicts nothing: it was trained to align its inputs; leave it out")
@@ -164,7 +164,7 @@ def evaluate_retrieval(evaluation: Evaluation) -> TestReport | None:
 
 
 def evaluate_probes(evaluation: Evaluation) -> TestReport | None:
-    """Measure what the encoders of any other model are good for, of targets that are named."""
+    """Probe the vectors of the encoders of any other model, for the targets that are named."""
     cfg, model, folder = evaluation.cfg, evaluation.model, evaluation.folder
     probes, provenance = evaluation.probes, evaluation.provenance
     if cfg.get("robustness") is not None:
@@ -190,7 +190,7 @@ def check_trainer(trainer: Trainer, typed: Sequence[str]) -> None:
     """Refuse settings of the trainer that the passes over frozen encoders don't read.
 
     Args:
-        trainer: As the config asks for it; its device and its precision are used.
+        trainer: The trainer of the config; its device and its precision are used.
         typed: The keys that the user set.
 
     Raises:

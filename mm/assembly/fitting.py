@@ -1,4 +1,4 @@
-"""Train a prepared run, test its best weights, and write what a run folder holds."""
+"""Train a prepared run, test its best weights, and write the files of its run folder."""
 
 import logging
 import time
@@ -55,7 +55,7 @@ def train_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Train
         provenance: How the run was started.
 
     Returns:
-        The report; of a run that has nothing left to do, lines that say so.
+        The report; for a run that is finished already, lines that state it.
 
     Raises:
         ValueError: If a setting is wrong, or does not fit the data.
@@ -104,7 +104,7 @@ def fit_run(run: TrainingRun) -> Trainer:
 
 
 def prepare_saving(run: TrainingRun, callbacks: list[Callback], sharded: bool) -> None:
-    """Let the callback that saves the model after chosen steps know how.
+    """Give the callback that saves the model after chosen steps its function.
 
     Raises:
         ValueError: If the model can't be saved on the way.
@@ -124,7 +124,7 @@ def prepare_saving(run: TrainingRun, callbacks: list[Callback], sharded: bool) -
 
 
 def begin_folder(run: TrainingRun) -> None:
-    """Write what a run folder holds before the first step, and check that the model can be saved in the end."""
+    """Write the files that a run folder holds before the first step, and check that the model can be saved."""
     (run.folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
     run.provenance.save(run.folder)  # first: a process that is started again knows its run by it
     OmegaConf.save(run.cfg, run.folder / "config.yaml", resolve=True)
@@ -158,7 +158,7 @@ def report_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> None:
         end: What ended it.
     """
     if refusal(end, run.folder) is not None:
-        return  # the message about it says how to go on
+        return  # the error message names the command that resumes the run
     if is_first_process() and not run.provenance.from_python:
         logger.warning(describe_end(run, trainer, end))
     elif isinstance(end, Stopped) and end.together:
@@ -168,7 +168,7 @@ def report_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> None:
 
 
 def describe_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> str:
-    """Return why and when a run has ended before its time, what it has left, and how to go on."""
+    """Return why and when a run ended early, the checkpoint that it left, and the command that resumes it."""
     reason = f"stopped by {end.signal}" if isinstance(end, Stopped) else "the run ended"
     when = f"after step {trainer.global_step}" if trainer.global_step else "before its first step"
     checkpoints = newest_first(run.folder / "checkpoints")
@@ -213,7 +213,7 @@ def is_tested(run: TrainingRun, trainer: Trainer) -> bool:
 
 
 def measure_after_test(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
-    """Return what the first process measures by itself: zero-shot accuracy, skipped steps, and counts of faults."""
+    """Return the metrics of the first process alone: zero-shot accuracy, skipped steps, and counts of faults."""
     results = zero_shot_after_training(run.task, run.data) if is_tested(run, trainer) else {}
     if run.task.nonfinite.skipped:
         results["train/skipped_steps"] = run.task.nonfinite.skipped

@@ -17,7 +17,7 @@ NAMES |= {name for values in VALUES.values() for name in values} | {
 
 
 def resumed_overrides(verb: str, argv: Sequence[str]) -> list[str]:
-    """Return what a run was started with, with current names, for `run=NAME resume=true`; see `load_overrides`.
+    """Return the overrides of a run, with current names, for `run=NAME resume=true`; see `load_overrides`.
 
     Args:
         verb: The verb of the run.

@@ -1,4 +1,4 @@
-"""What a command replaces of Lightning's trainer: its launcher of processes, and its handlers of signals."""
+"""Replacements of two parts of Lightning's trainer: its launcher of processes and its handlers of signals."""
 
 from collections.abc import Callable
 from typing import Any

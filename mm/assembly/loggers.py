@@ -1,4 +1,4 @@
-"""The loggers of a run: how they are built, what W&B has by default, and what they log at the end."""
+"""Build the loggers of a run, with the defaults of W&B, and log the results at its end."""
 
 import os
 import secrets
@@ -100,7 +100,7 @@ def start_wandb(logger: WandbLogger) -> None:
 
 
 def finish_loggers(trainer: Trainer, task: Any, results: dict[str, Any], saved: dict[str, Path]) -> None:
-    """Log what is known at the end: by the first process, once the best weights are loaded and saved.
+    """Log the results of a run in the first process, once the best weights are loaded and saved.
 
     Args:
         trainer: The trainer.

@@ -39,7 +39,7 @@ class TestReport(Report):
         metrics: Name to number.
         heads: Names of the model's heads.
         files: Kind of each file to its path.
-        summary: How many rows were measured, and how many had an error.
+        summary: The number of rows that were measured, and of those with an error.
         robustness: The report of corrupted inputs, where they were measured.
     """
 
@@ -139,7 +139,7 @@ def check_model_data(data: DataModule, model: TrainedModel, targets: Sequence[st
 
 
 def warn_of_trained_rows(model: TrainedModel, data: DataModule, split: str) -> None:
-    """Log how many of the measured rows the model was trained on, where it was on any."""
+    """Log the number of measured rows that the model was trained on, if there are any."""
     count, first = trained_rows(model, data, split)
     if count:
         say(
@@ -152,7 +152,7 @@ def merge_columns(saved: Mapping[str, Any], given: Any, labelled: bool, drawn: b
     """Return the column map of a trained model, under the columns that are given.
 
     Args:
-        saved: The column map of the model. Of another file its split and group say nothing.
+        saved: The column map of the model. Its columns of split and group are not used for another file.
         given: The columns of the config.
         labelled: Whether targets are read.
         drawn: Whether this is the file that the model was trained on, or one like it.
@@ -221,7 +221,7 @@ def write_test(
     provenance: Provenance,
     truth: bool,
 ) -> TestReport | None:
-    """Gather what all processes have measured, and write metrics, predictions, errors and pictures.
+    """Gather the results of all processes, and write metrics, predictions, errors and figures.
 
     Args:
         trainer: The trainer.

@@ -1,4 +1,4 @@
-"""Measure trainings: how fast they run, and the largest batch that fits into memory."""
+"""Measure the speed of a training, and the largest batch that fits into memory."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +36,7 @@ def benchmark(
     seed: int = 0,
     overrides: Sequence[str] = (),
 ) -> Profile:
-    """Measure how fast the training of a model runs, what its steps wait for, and how a plain loop compares.
+    """Measure the speed of the training of a model, and compare it with a plain loop.
 
     Args:
         model: The model, such as that of `mm.build`. A copy of it is trained.
@@ -84,8 +84,8 @@ def scale_batch(
         model: The model. A copy of it is trained.
         data: A data module. It is not changed.
         max_batch_size: Larger batches are not tried.
-        memory_limit_gib: Memory that may be used in all, in GiB; None for what is free now.
-        memory_headroom: Part of what is free that is left free, from 0 to below 1.
+        memory_limit_gib: Limit of the memory in GiB; None: the memory that is free now.
+        memory_headroom: Fraction of the free memory that is left free, from 0 to below 1.
         seed: Seed of whatever is random.
         overrides: Hydra overrides of the config of `mm train`.
 
@@ -172,7 +172,7 @@ def scale_batch_config(cfg: DictConfig, folder: Path, provenance: Provenance) ->
 
 
 def save_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> None:
-    """Write the config of a measurement, and how it was started."""
+    """Write the config of a measurement, and its overrides."""
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     provenance.save(folder)
 

@@ -28,12 +28,12 @@ class NamedKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is known of a run beside its config. `mm.cli` makes it of Hydra's state; nobody else reads that.
+    """The command of a run. `mm.cli` builds it from Hydra's state, which no other room reads.
 
     Attributes:
         verb: The verb of the command.
-        flags: Hydra's flags that say where configs lie, each NAME=VALUE.
-        overrides: The overrides that were typed; of a run from Python, what differs from the defaults.
+        flags: Hydra's flags that name config folders, each NAME=VALUE.
+        overrides: The overrides of the command; for a run from Python, the settings that differ from the defaults.
         named: The keys that the overrides or the chosen experiment set.
         choices: Group to its chosen option.
         job: Number of the job within its sweep; None without a sweep.

@@ -12,7 +12,7 @@ def check_keys(cfg: DictConfig) -> None:
     """Check that no key of a composed config is a former one, as a config file of the user's may have it.
 
     Raises:
-        ValueError: If there is one; the message says its current name.
+        ValueError: If there is one; the message states its current name.
     """
     changes: dict[str, str] = {}
     upgrade_keys(OmegaConf.to_container(cfg, resolve=False), changes)  # type: ignore[arg-type]

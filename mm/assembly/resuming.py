@@ -23,7 +23,7 @@ from mm.tasks.distributed.sharding import complete
 
 logger = logging.getLogger("mm")
 
-# Of the datamodule, what may change while a run goes on: how rows are fed, not which they are, nor their order.
+# Keys of the datamodule that may change when a run is resumed: they change neither the rows nor their order.
 FREE = ("batch_size", "max_batch_length", "num_buckets", "num_workers", "on_error", "transforms", "cache")
 
 
@@ -33,7 +33,7 @@ ROWS = "rows.safetensors"  # the digests of the rows of each split, in a run fol
 
 
 def check_resumable(cfg: DictConfig, folder: Path, datamodule: Any) -> None:
-    """Check that a run may be resumed with a config, and log what has changed since it was started.
+    """Check that a run may be resumed with a config, and log the settings that changed since it was started.
 
     Args:
         cfg: The config as it is now.
@@ -78,7 +78,7 @@ def check_rows(datamodule: Any, folder: Path) -> None:
     """Compare the rows of each split with those that the run was started on.
 
     Raises:
-        ValueError: If they have changed; the message says which splits, how many rows and the first of them.
+        ValueError: If they have changed; the message names the splits, the number of rows and the first of them.
     """
     if not (folder / ROWS).is_file():
         return  # of an older mm; the checkpoint has the digests of the splits, or has none either
@@ -116,7 +116,7 @@ def find_newest_checkpoint(folder: Path) -> str:
 
 
 def describe_finished(cfg: DictConfig, folder: Path, provenance: Provenance) -> list[str]:
-    """Return what to tell of a run that is resumed and has nothing left to do; nothing of any other.
+    """Return the lines to print for a run that is resumed but finished already; none for any other run.
 
     Args:
         cfg: The config as it is now.
@@ -166,7 +166,7 @@ def changed_overrides(stored: dict[str, Any], folder: Path, typed: Sequence[str]
 
 
 def next_commands(cfg: DictConfig, folder: Path, provenance: Provenance, measurable: bool) -> list[str]:
-    """Return what one may want to type after a training.
+    """Return the commands that may follow a training.
 
     Args:
         cfg: The config of the run.

@@ -1,6 +1,6 @@
 """Arguments of the classes of `mm` with defaults, types and descriptions, read from source without importing it.
 
-A number stands in the signature only: what a yaml of `conf` leaves out is filled in from there.
+A default is written in the signature only: the arguments that a yaml of `conf` leaves out are filled in from it.
 """
 
 import ast
@@ -161,7 +161,7 @@ def _default_arguments(target: str) -> dict[str, Any]:
         try:
             value = ast.literal_eval(argument.default)
         except ValueError:
-            continue  # a name or a call: what code passes on
+            continue  # the default is a name or a call, which a config can't hold
         found[name] = list(value) if isinstance(value, tuple) else value
     return found
 

@@ -10,7 +10,7 @@ CLASSES = 6  # class names that a line states at most
 
 
 def describe_run(run: TrainingRun) -> list[str]:
-    """Return what a run trains and for how long, one line for each part; the rest is in its config.yaml."""
+    """Return one line for each part of a run and for its length; all other settings are in its config.yaml."""
     cfg, model = run.cfg, run.task.model
     shared = [f"{name} as {owner}" for name, owner in model.shared_encoders.items()]
     encoders = [*describe_parts(model.get_submodule("encoders")), *shared]

@@ -14,7 +14,7 @@ from mm.tokenizers import TOKENIZER_KINDS, load_tokenizer, train_cached_tokenize
 
 
 def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
-    """Train the tokenizers that a config names by their kind, and fill in how many tokens each has.
+    """Train the tokenizers that a config names by their kind, and fill in the size of each vocabulary.
 
     Args:
         cfg: The config. Encoders of bytes stay as they are.

@@ -98,7 +98,7 @@ def build_run_callbacks(cfg: DictConfig, model: MultimodalModel) -> list[Callbac
 
 
 def build_trial_trainer(cfg: DictConfig, folder: Path, monitored: bool = True) -> Trainer:
-    """Build a trainer that logs and keeps nothing; a frozen encoder counts as if it ran at every step."""
+    """Build a trainer without loggers and checkpoints, which computes frozen encoders at every step."""
     left_out = (Checkpoint, EarlyStopping, ProgressBar, SaveAtSteps)
     callbacks = [callback for callback in build_callbacks(cfg) if not isinstance(callback, left_out)]
     return build_trainer(cfg, callbacks, DummyLogger(), folder, monitored)

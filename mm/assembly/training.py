@@ -183,7 +183,7 @@ def training_config(model: MultimodalModel, spec: DataSpec, overrides: Sequence[
 
 
 def describe_model(model: MultimodalModel) -> list[str]:
-    """Return how a model differs from the defaults of its classes, by which `mm.compare` tells runs apart.
+    """Return the settings of a model that differ from the defaults of its classes, by which `mm.compare` groups runs.
 
     Args:
         model: The model.
@@ -214,7 +214,7 @@ def to_plain(default: Any) -> Any:
 
 
 def complete_config(run: TrainingRun) -> None:
-    """Let the config and the provenance of a run state what was built in Python: the model and the data.
+    """Write the model and the data that were built in Python into the config and the provenance of a run.
 
     Args:
         run: The run, which is changed.

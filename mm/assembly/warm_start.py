@@ -44,7 +44,7 @@ def read_init_from(cfg: DictConfig) -> list[dict[str, Any]]:
 
 
 def load_weights(sources: Sequence[Mapping[str, Any]], model: MultimodalModel) -> None:
-    """Load what fits by name and shape from each source in turn, and log what is loaded, skipped and new.
+    """Load the weights that fit by name and shape from each source in turn, and log those loaded, skipped and new.
 
     Args:
         sources: As `read_init_from` returns them.

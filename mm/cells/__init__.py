@@ -1,4 +1,4 @@
-"""What a cell of a table says: its text, the number or the class that the text is."""
+"""Cells of a table as texts, numbers and classes."""
 
 from mm.cells.text import distinct, distinct_texts, label_of, text_fault, text_of, undecodable
 

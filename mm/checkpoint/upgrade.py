@@ -34,7 +34,7 @@ def upgrade_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _upgrade_inputs(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config with the current names of what the data says of inputs."""
+    """Return the config with the current names of the fields of its inputs."""
     spec = config.get("spec")
     inputs = spec.get("inputs") if isinstance(spec, dict) else None
     if not isinstance(spec, dict) or not isinstance(inputs, dict):
@@ -47,7 +47,7 @@ def _upgrade_inputs(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_facts(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config with the current names of what the data says of targets that are texts."""
+    """Return the config with the current names of the fields of its text targets."""
     spec = config.get("spec")
     targets = spec.get("targets") if isinstance(spec, dict) else None
     if not isinstance(spec, dict) or not isinstance(targets, dict):

@@ -11,11 +11,11 @@ from mm.assembly.provenance import Provenance
 
 
 def read_provenance(verb: str, flags: Sequence[str]) -> Provenance:
-    """Return how the job at work was started.
+    """Return the command of the current job.
 
     Args:
         verb: The verb.
-        flags: Hydra's flags that say where configs lie.
+        flags: Hydra's flags that name config folders.
     """
     state: Any = HydraConfig.get()
     return Provenance(

@@ -1,4 +1,4 @@
-"""Print results: tables of rich, notes, the files of a run, and what to type next."""
+"""Print results: tables of rich, notes, the files of a run, and the commands that may follow."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ def print_table(columns: Sequence[Any], rows: Sequence[Sequence[Any]], width: in
 def print_results(
     results: Mapping[str, Any], heads: Sequence[str], folder: Path, saved: Mapping[str, Path], commands: Sequence[str]
 ) -> None:
-    """Print a table of the test, notes, where everything was saved, and what to type next.
+    """Print a table of the test, notes, the files, and the commands that may follow.
 
     Args:
         results: Name to number.
@@ -86,7 +86,7 @@ def print_results(
 
 
 def print_test(report: "TestReport", cfg: "DictConfig", folder: Path) -> None:
-    """Print what was measured on the rows of a data set."""
+    """Print the metrics of a data set."""
     if report.robustness is not None:
         print_curves(report.robustness, folder / "robustness.csv")
     print_few_shot(report.metrics)

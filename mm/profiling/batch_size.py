@@ -97,8 +97,8 @@ def find_task_batch_size(
         data: A LightningDataModule of `mm`.
         trainer: Makes a trainer for one epoch, on one device, anew for each trial.
         max_batch_size: Larger batches are not tried.
-        memory_limit_gib: Memory that may be used in all, in GiB; None for what is free now.
-        memory_headroom: Part of what is free that is left free, from 0 to below 1.
+        memory_limit_gib: Limit of the memory in GiB; None: the memory that is free now.
+        memory_headroom: Fraction of the free memory that is left free, from 0 to below 1.
         report: Called with a line for each bucket; None for the logger `mm`.
 
     Returns:
