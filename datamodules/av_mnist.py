@@ -57,11 +57,20 @@ class Indexed(Sequence[np.ndarray]):
 class AVMNISTDataModule(DataModule):
     """Images and spectrograms of one digit: 55,000 / 5,000 / 10,000 rows (Vielzeuf 2018; Liang 2021).
 
-    path: a folder with MNIST's idx files in mnist/ and the Free Spoken Digit Dataset in fsdd/recordings/; components:
-    of a PCA of the training images, kept in every image; size: of the log-spectrograms; corruption: wrong_clip (a clip
-    of a random digit, with probability 0.644), snr (white noise at `snr` dB, each row its own) or clean; data_seed: of
-    which clip goes with which image, and of the noise; cache: folder that keeps the built set.
-    Errors: ValueError where a source is missing or an argument is none of its values.
+    Args:
+        path: A folder with MNIST's idx files in mnist/ and the Free Spoken Digit Dataset in fsdd/recordings/.
+        components: Number of components of a PCA of the training images that every image keeps.
+        size: Height and width of the log-spectrograms.
+        corruption: wrong_clip (a clip of a random digit, with probability 0.644), snr (white noise at `snr` dB, drawn
+            for each row) or clean.
+        snr: Signal-to-noise ratio in dB.
+        data_seed: Seed of the pairs of clips and images, and of the noise.
+        cache: Folder for the built set.
+        text: Templates of a third input, such as ['the digit {}']; None: there is no text.
+        **shared: Arguments of every data module.
+
+    Raises:
+        ValueError: If a source is missing, or an argument has none of its values.
     """
 
     def __init__(

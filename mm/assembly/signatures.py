@@ -156,7 +156,7 @@ def _default_arguments(target: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, argument in own.items():
         words = re.findall(r"[A-Za-z_]\w*", re.sub(r"'[^']*'|\"[^\"]*\"", "", argument.type))
-        if argument.default is None or not argument.description or not PLAIN.issuperset(words):
+        if argument.default is None or not PLAIN.issuperset(words):
             continue
         try:
             value = ast.literal_eval(argument.default)

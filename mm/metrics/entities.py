@@ -23,6 +23,11 @@ class Entities(Metric, Configurable):
     token_accuracy, and "f1/<type>", "precision/<type>", "recall/<type>", "support/<type>". With `scheme="plain"` every
     tag is a type and every word counts, as in scikit-learn's report; token_accuracy comes first then, since all micro
     averages equal it.
+
+    Args:
+        classes: Class names of the tags, in order.
+        scheme: Scheme of the tags: bio, iob1, bioes, or plain for tags that are no entities.
+        **kwargs: Arguments of `torchmetrics.Metric`.
     """
 
     full_state_update = False

@@ -56,6 +56,14 @@ def test_arguments_that_code_passes_on_are_no_keys():
     assert not {"readers", "known", "trained", "batch_size"} & set(found)  # of every data module: conf/datamodule/base
 
 
+def test_every_key_of_a_part_is_described():
+    """The help of a verb prints the description; whether an argument is a key does not depend on it."""
+    targets = {name for file in CONF.rglob("*.yaml") for name in re.findall(r"_target_: (mm\.\S+)", file.read_text())}
+    assert len(targets) > 100
+    arguments = {(name, key): read_arguments(name)[key] for name in targets for key in default_arguments(name)}
+    assert not [key for key, argument in arguments.items() if not argument.description]
+
+
 def test_plain_data_gets_what_it_leaves_out():
     node = {
         "a": [{"_target_": "mm.fusion.sum.SumFusion", "reduce": "max"}],
