@@ -15,7 +15,7 @@ from mm.assembly import finish
 from mm.assembly.adapters import attach_adapters
 from mm.assembly.construct import build, escape, read_resolved
 from mm.assembly.distillation import load_teachers
-from mm.assembly.renamed import upgrade_run_config
+from mm.assembly.former_configs import upgrade_run_config
 from mm.callbacks.periodic_checkpoint import newest_first, usable
 from mm.checkpoint import check_classes
 from mm.data.module import DataModule

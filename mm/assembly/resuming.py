@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
 from mm.assembly.construct import escape, read_resolved
+from mm.assembly.former_configs import upgrade_run_config
 from mm.assembly.overrides import parse_override
 from mm.assembly.provenance import Provenance, resume_command
-from mm.assembly.renamed import upgrade_run_config
 from mm.assembly.signatures import with_defaults
 from mm.callbacks.periodic_checkpoint import newest_first, usable
 from mm.files import shown, whole

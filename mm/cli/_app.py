@@ -15,11 +15,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mm.assembly.config_checks import check_groups, check_values
-from mm.assembly.former import resumed_overrides
+from mm.assembly.former_configs import check_keys
+from mm.assembly.former_overrides import resumed_overrides
 from mm.assembly.overrides import config_flags, flags_first, is_same_run, parse_override, strip_prefix
 from mm.assembly.provenance import Provenance, resume_command
 from mm.assembly.registry import signature_defaults
-from mm.assembly.renamed import check_keys
 from mm.cli._import_path import add_working_directory
 from mm.cli._mistakes import explain
 from mm.cli._provenance import read_provenance

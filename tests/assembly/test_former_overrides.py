@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mm.assembly import former as module
-from mm.assembly.former import current_overrides, resumed_overrides
+from mm.assembly import former_overrides as module
+from mm.assembly.former_overrides import current_overrides, resumed_overrides
 
 
 @pytest.mark.parametrize(
