@@ -28,7 +28,7 @@ class Stopped(SystemExit):
         super().__init__(128 + signum)
         self.signal = signal.Signals(signum).name
         self.together = together
-        self.told = False  # whether a message says what is kept
+        self.reported = False  # whether the run has printed what it left
 
 
 class Stopper:

@@ -29,7 +29,6 @@ PUBLIC_LEFT = {
     "Missing.found",
     "Rows.own",
     "Rows.whole",
-    "Stopped.told",
     "Table.kept",
     "TextTransform.how",
     "__init__.whole",

@@ -164,7 +164,7 @@ def report_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> None:
     elif isinstance(end, Stopped) and end.together:
         end.code = 0
     if isinstance(end, Stopped):
-        end.told = True
+        end.reported = True
 
 
 def describe_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> str:

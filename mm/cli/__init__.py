@@ -46,7 +46,7 @@ def main() -> None:
 
 def leave(end: Stopped, training: bool) -> None:
     """Exit after a signal. What a run has kept is told by the run itself, once it has begun."""
-    if not end.told and not os.environ.get("MM_REPORTS"):  # which a process has that was started by the first one
+    if not end.reported and not os.environ.get("MM_REPORTS"):  # which a process has that was started by the first one
         tell(f"mm: stopped by {end.signal}{' before training began; nothing is kept' if training else ''}")
     sys.exit(end.code)
 
