@@ -1,0 +1,29 @@
+"""Encoders: each turns one input into features, which are vectors with a mask."""
+
+from typing import TYPE_CHECKING
+
+from mm.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mm.encoders.audio import AudioConformer, AudioConv, HuggingFaceAudio
+    from mm.encoders.tabular import TabularMLP, TabularTransformer
+    from mm.encoders.text import HuggingFaceText, TextHashedNgrams, TextMLP, TextRecurrent, TextTransformer
+    from mm.encoders.vision import HuggingFaceVision, TimmVision, VisionConv
+
+__all__ = [
+    "AudioConformer",
+    "AudioConv",
+    "HuggingFaceAudio",
+    "HuggingFaceText",
+    "HuggingFaceVision",
+    "TabularMLP",
+    "TabularTransformer",
+    "TextHashedNgrams",
+    "TextMLP",
+    "TextRecurrent",
+    "TextTransformer",
+    "TimmVision",
+    "VisionConv",
+]
+
+__getattr__, __dir__ = lazy_exports(__name__, __file__, ("audio", "tabular", "text", "vision"))

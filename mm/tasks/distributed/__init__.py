@@ -1,1 +1,12 @@
-"""What tasks need where several processes train one model: gathering of vectors, and sharded weights."""
+"""Training on several processes: gathering of vectors, and sharded weights."""
+
+from typing import TYPE_CHECKING
+
+from mm.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mm.tasks.distributed.sharding import FSDP2Strategy
+
+__all__ = ["FSDP2Strategy"]
+
+__getattr__, __dir__ = lazy_exports(__name__, __file__)

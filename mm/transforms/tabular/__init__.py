@@ -1,0 +1,12 @@
+"""Transforms of table rows: from cells to numbers and categories."""
+
+from typing import TYPE_CHECKING
+
+from mm.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mm.transforms.tabular.row import TabularTransform
+
+__all__ = ["TabularTransform"]
+
+__getattr__, __dir__ = lazy_exports(__name__, __file__)

@@ -54,7 +54,9 @@ zeropower_via_newtonschulz.__defaults__ = tuple(
 SGD = partial(torch.optim.SGD, lr=1.0)  # the difference of weights is the gradient
 
 
-def build_model(fusion: Callable[..., nn.Module] = ConcatFusion, pool: str = "mean", only: tuple[str, ...] = ()) -> MultimodalModel:
+def build_model(
+    fusion: Callable[..., nn.Module] = ConcatFusion, pool: str = "mean", only: tuple[str, ...] = ()
+) -> MultimodalModel:
     torch.manual_seed(0)
     encoders = {
         "text": TextTransformer(8, num_layers=2, num_heads=2, dropout=0.0, max_length=None, pool=pool),
