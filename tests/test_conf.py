@@ -35,7 +35,7 @@ PASSED = {
 }
 PASSED |= {"params", "readers", "known", "whole", "init_from"}
 # Those whose further keywords go on to another function.
-OTHERS = {"WandbLogger": "wandb.init", "Slurm": "mm.launch.slurm.SlurmRequest"}
+OTHERS = {"WandbRunLogger": "wandb.init", "Slurm": "mm.launch.slurm.SlurmRequest"}
 
 
 def targets(node: Any) -> list[dict]:

@@ -98,7 +98,7 @@ def fit_run(run: TrainingRun) -> Trainer:
             check_resumable(cfg, folder, run.data)
         say("\n".join(describe_run(run)))
         begin_folder(run)
-    start_loggers(cfg, trainer, folder)
+    start_loggers(cfg, trainer, folder, run.task.val_names())
     fit(run, trainer, resume)
     return trainer
 

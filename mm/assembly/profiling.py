@@ -133,7 +133,7 @@ def benchmark_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> P
     trainer = build_trainer(cfg, callbacks, build_loggers(cfg, folder, provenance), folder)
     if is_first_process():
         save_config(cfg, folder, provenance)
-    start_loggers(cfg, trainer, folder)
+    start_loggers(cfg, trainer, folder, {})
     data: Any = run.data
     profile = benchmark_task(run.task, data, trainer, cfg.steps, cfg.warmup, cfg.compile)
     if profile is not None:

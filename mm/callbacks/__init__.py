@@ -7,6 +7,7 @@ from mm.lazy import lazy_exports
 if TYPE_CHECKING:
     from mm.callbacks.gradient_blending import GradientBlending
     from mm.callbacks.gradient_modulation import GradientModulation
+    from mm.callbacks.learning_rate import LearningRate
     from mm.callbacks.periodic_checkpoint import PeriodicCheckpoint
     from mm.callbacks.prediction_table import PredictionTable
     from mm.callbacks.progress import Progress
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GradientBlending",
     "GradientModulation",
+    "LearningRate",
     "PeriodicCheckpoint",
     "PredictionTable",
     "Progress",

@@ -63,6 +63,7 @@ def read(folder: Path) -> list[SimpleNamespace]:
     runs = []
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         run = SimpleNamespace(file=file, config={}, history={}, summary={}, artifacts={}, files=set())
+        run.summaries, run.tables = {}, {}
         for record in finished(file):
             match record.WhichOneof("record_type"):
                 case "run":
@@ -73,8 +74,15 @@ def read(folder: Path) -> list[SimpleNamespace]:
                     step = {name(item): json.loads(item.value_json) for item in record.history.item}
                     for key, value in step.items():
                         run.history.setdefault(key, []).append((step.get("trainer/global_step"), value))
+                case "metric" if record.metric.name:
+                    kept = record.metric.summary
+                    run.summaries[record.metric.name] = [x for x in ("min", "max", "last") if getattr(kept, x)]
                 case "summary":
                     run.summary |= {name(item): json.loads(item.value_json) for item in record.summary.update}
+                case "artifact" if record.artifact.type == "run_table":
+                    paths = [entry.path for entry in record.artifact.manifest.contents]
+                    (path,) = [path for path in paths if path.endswith(".table.json")]
+                    run.tables[path.removesuffix(".table.json")] = record.artifact
                 case "artifact":
                     run.artifacts[record.artifact.type] = record.artifact
                 case "files":
@@ -117,13 +125,25 @@ def test_an_offline_run_holds_everything(mm, manifest, monkeypatch):
     for key in ("val/loss", "val/accuracy", "val[text]/accuracy", "val[vision+audio]/accuracy"):
         assert len(run.history[key]) == 2, key
     assert run.summary["test/accuracy"] == pytest.approx(ran.metrics["test/accuracy"])
-    assert run.summary["val/loss"] == pytest.approx(ran.metrics["val/loss"])  # the best one, not the last
+    assert run.summary["best/val/loss"] == pytest.approx(ran.metrics["val/loss"])  # not the last
+    assert run.summaries["val/loss"] == ["min", "last"]
+    assert run.summaries["val/accuracy"] == ["max", "last"]
+    assert [step for step, _ in run.history["lr"]] == [1, 3, 5]
+    points = {key for key in run.history if key.startswith("test")}
+    assert {key for key in points if not key.startswith(("test/report.", "test/results."))} == set()
     assert run.summary["train/epochs"] == 2
     assert run.summary["data/faulty_rows"] == 0
 
+    # the test: one table, not a panel of one point for every number
+    (file,) = [Path(entry.local_path) for entry in run.tables["test/results"].manifest.contents]
+    table = json.loads(file.read_text())
+    assert table["columns"] == ["split", "subset", "metric", "value"]
+    assert ["test", "all", "accuracy", pytest.approx(ran.metrics["test/accuracy"])] in table["data"]
+    assert len(table["data"]) == sum(key.startswith("test") for key in ran.metrics)
+
     # what was seen and heard
     assert any(f.startswith("media/images/test/report_") for f in run.files)
-    media = {entry.path: Path(entry.local_path) for entry in run.artifacts["run_table"].manifest.contents}
+    media = {entry.path: Path(entry.local_path) for entry in run.tables["val/samples"].manifest.contents}
     table = json.loads(next(file for path, file in media.items() if path.endswith(".table.json")).read_text())
     assert table["columns"] == [
         *("id", "text", "vision", "audio"),
@@ -141,7 +161,7 @@ def test_an_offline_run_holds_everything(mm, manifest, monkeypatch):
 
     # what was made: the artifact is the model directory, and loads by its name
     model = run.artifacts["model"]
-    assert (model.name, list(model.aliases)) == ("watched", ["latest"])
+    assert (model.name, set(model.aliases)) == ("watched", {"latest", "best", "watched"})
     stored = {entry.path: Path(entry.local_path) for entry in model.manifest.contents}
     assert set(stored) == {"config.yaml", "labels.json", "model.safetensors", "README.md", "rows.safetensors"}
     download = Path("downloaded").absolute()
@@ -178,7 +198,7 @@ def test_a_sweep_is_a_group_of_runs(mm, manifest):
     assert [run.about.run_group for run in runs] == ["sweep", "sweep"]
     assert [run.artifacts["model"].name for run in runs] == ["sweep_0", "sweep_1"]
     assert len({run.about.run_id for run in runs}) == 2
-    assert "run_table" not in runs[0].artifacts
+    assert set(runs[0].tables) == {"test/results"}
 
 
 def test_no_logger_at_all(mm, manifest):
@@ -218,5 +238,5 @@ def test_several_processes_of_an_agent_are_one_run(mm_process, manifest, tmp_pat
     (run,) = read(tmp_path / "outputs/two")
     assert (run.about.run_id, run.about.sweep_id) == ("agent123", "sweep123")
     assert (tmp_path / "outputs/two/wandb_id").read_text() == "agent123"
-    media = [entry.path for entry in run.artifacts["run_table"].manifest.contents]
+    media = [entry.path for entry in run.tables["val/samples"].manifest.contents]
     assert sum(path.endswith(".wav") for path in media) == 12  # every validation row, not one process's share

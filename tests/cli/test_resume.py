@@ -163,7 +163,7 @@ def test_more_steps_than_before(mm, manifest, tmp_path, step):
 
 def rates(folder: Path) -> list[float]:
     """Of every step, in all versions of a run's csv."""
-    found = {step: float(x) for (step, name), x in curve(folder).items() if name == "lr-AdamW/pg1"}
+    found = {step: float(x) for (step, name), x in curve(folder).items() if name == "lr"}
     return [found[step] for step in sorted(found)]
 
 

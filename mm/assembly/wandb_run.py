@@ -1,0 +1,149 @@
+"""Weights & Biases: what its run is called, what its summary keeps, and what is logged at the end of a run."""
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.loggers import WandbLogger
+from omegaconf import DictConfig, open_dict
+
+from mm.assembly.provenance import Provenance
+from mm.extras import require
+from mm.messages import command
+
+WANDB_ID = "wandb_id"  # the file of the run folder that keeps it
+TABLE_COLUMNS = ("split", "subset", "metric", "value")
+
+
+class WandbRunLogger(WandbLogger):
+    """Lightning's logger of W&B without the points of a test.
+
+    A test is measured once: as points of the history its numbers would be some 60 panels of one point each.
+    `finish_wandb` writes them to the summary and to a table.
+    """
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log all metrics but those of a test."""
+        kept = {name: value for name, value in metrics.items() if not is_test_metric(name)}
+        if kept and not (len(kept) < len(metrics) and kept.keys() == {"epoch"}):
+            super().log_metrics(kept, step)
+
+
+def is_test_metric(name: str) -> bool:
+    """Return whether a metric is one of a test, such as `test/loss` or `test[text]/accuracy`."""
+    return name.startswith(("test/", "test["))
+
+
+def table_rows(results: Mapping[str, float]) -> list[list[Any]]:
+    """Return the metrics of a test as rows of a table.
+
+    Args:
+        results: Name to number, such as `test[text]/accuracy`.
+
+    Returns:
+        For each metric of a test its split, the subset of inputs that was read ("all" for all of them), its name
+        without both, and its value.
+    """
+    rows: list[list[Any]] = []
+    for name, value in results.items():
+        found = re.fullmatch(r"(test)(?:\[(.*?)\])?/(.+)", name)
+        if found is not None:
+            split, subset, metric = found.groups()
+            rows.append([split, subset or "all", metric, float(value)])
+    return rows
+
+
+def complete_wandb(cfg: DictConfig, node: DictConfig, folder: Path, provenance: Provenance) -> None:
+    """Fill in the run's name, a sweep as group, data and experiment as tags, and the command as notes.
+
+    A variable that W&B itself reads from the environment wins over these.
+
+    Args:
+        cfg: The config.
+        node: The config of the logger, which is changed.
+        folder: The run folder.
+        provenance: How the run was started.
+    """
+    wandb = require("wandb", "wandb")
+    if wandb.run is not None:  # of a job of this sweep that failed: the logger would go on with it
+        wandb.finish(exit_code=1)
+    sweep, choices = provenance.job is not None, provenance.choices
+    defaults = {
+        "name": ("WANDB_NAME", f"{cfg.run}/{provenance.job}" if sweep else cfg.run),
+        "group": ("WANDB_RUN_GROUP", cfg.run if sweep else None),
+        "tags": ("WANDB_TAGS", [choices[key] for key in ("datamodule", "experiment") if choices.get(key)]),
+        "notes": ("WANDB_NOTES", command(*provenance.words)),
+    }
+    with open_dict(cfg):
+        for key, (variable, value) in defaults.items():
+            if node[key] is None and variable not in os.environ:
+                node[key] = value
+        node.id = node.get("id") or wandb_id(folder, None if sweep else os.environ.get("WANDB_RUN_ID"))
+        node.resume = "allow"
+
+
+def wandb_id(folder: Path, given: str | None) -> str:
+    """Given by an agent or by the user, or that under which this run folder was logged before, or a new one."""
+    file = folder / WANDB_ID
+    return given or (file.read_text(encoding="utf-8") if file.exists() else secrets.token_hex(4))
+
+
+def start_wandb(logger: WandbLogger, directions: Mapping[str, bool | None]) -> None:
+    """Open the run of W&B, and let its summary keep the best and the last value of every validation metric.
+
+    Args:
+        logger: The logger.
+        directions: Name of each metric of validation to whether higher is better, None for neither.
+
+    Raises:
+        ValueError: If W&B refuses.
+    """
+    error_kind = require("wandb.errors", "wandb").Error
+    try:
+        run = logger.experiment
+    except error_kind as error:
+        raise ValueError(f"logger=wandb: {error} Without an account: WANDB_MODE=offline mm train ...") from None
+    for name, higher in directions.items():
+        kept = "last" if higher is None else f"{'max' if higher else 'min'},last"
+        run.define_metric(name, step_metric="trainer/global_step", step_sync=True, summary=kept)
+
+
+def finish_wandb(
+    run: Any,
+    trainer: Trainer,
+    figures: Mapping[str, Any],
+    results: Mapping[str, float],
+    saved: Mapping[str, Path],
+    validated: Mapping[str, bool | None],
+) -> None:
+    """Log pictures, a table of the test, the model directory as an artifact and the results, and end the run.
+
+    Args:
+        run: The run of W&B.
+        trainer: The trainer.
+        figures: Names of the pictures of the test.
+        results: Name to number.
+        saved: Kind of each file to its path.
+        validated: Metrics of validation, whose best and last values W&B's summary has already.
+    """
+    wandb = require("wandb", "wandb")
+    make_artifact_name_safe = require("wandb.util", "wandb").make_artifact_name_safe
+
+    files = {name: saved.get(name.replace("/", "_")) for name in figures}
+    logged = {name: wandb.Image(str(file)) for name, file in files.items() if file is not None}
+    if rows := table_rows(results):
+        logged["test/results"] = wandb.Table(columns=list(TABLE_COLUMNS), data=rows)
+    if logged:
+        run.log(logged | {"trainer/global_step": trainer.global_step})
+    name = make_artifact_name_safe(run.name or run.id)
+    artifact = wandb.Artifact(name, type="model")
+    artifact.add_dir(str(saved["model"]))
+    run.log_artifact(artifact, aliases=["latest", "best", name])
+    # A name of validation is a group of numbers in the summary (`val/loss.min`, `val/loss.last`); a plain number, as a
+    # sweep optimizes, has a name of its own.
+    run.summary.update({f"best/{name}" if name in validated else name: value for name, value in results.items()})
+    run.finish()  # else the next job of a sweep would be logged into this one

@@ -1,0 +1,34 @@
+"""The learning rate of every step, under short names."""
+
+from typing import Any
+
+from lightning.pytorch.callbacks import LearningRateMonitor
+from torch.optim import Optimizer
+
+
+class LearningRate(LearningRateMonitor):
+    """Logs the learning rate as `lr`; where parameters learn at several rates, each as `lr/xFACTOR`.
+
+    FACTOR is the factor on the optimizer's learning rate that `task.lr_scale` and `task.layer_decay` give, as in
+    `lr/x0.1`. Groups that differ only in their weight decay have one rate, which is logged once.
+
+    Args:
+        logging_interval: "step", "epoch", or None for the interval of the schedule.
+        log_momentum: Whether momentum is logged as well.
+        log_weight_decay: Whether weight decay is logged as well.
+    """
+
+    def _check_duplicates_and_update_name(
+        self, optimizer: Optimizer, name: str, seen_optimizers: list[Optimizer], *_: Any
+    ) -> list[str]:
+        # Lightning calls it for the name of each group. A name that comes twice is logged once.
+        seen_optimizers.append(optimizer)
+        return name_rates(optimizer)
+
+
+def name_rates(optimizer: Optimizer) -> list[str]:
+    """Return the name of each parameter group's learning rate."""
+    rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    if len(set(rates)) == 1:
+        return ["lr"] * len(rates)
+    return [f"lr/x{rate / optimizer.defaults['lr']:.4g}" for rate in rates]
