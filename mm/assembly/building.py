@@ -1,6 +1,9 @@
 """Build a model for some data, with default parts where none are given."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,37 +13,45 @@ from torch import nn
 from mm.assembly.compose import compose_config, model_overrides
 from mm.assembly.construct import construct
 from mm.assembly.finish import finish_model, without
-from mm.messages import near
+from mm.configurable import configured
+from mm.messages import listing, near
 from mm.model import MultimodalModel
-from mm.types import DataSpec
+from mm.types import DataSpec, InputData
+
+Part = str | nn.Module | Callable[..., nn.Module]  # a name, an object, or a class or partial that builds one
 
 
 def build(
     spec: DataSpec,
     *,
-    fusion: str | nn.Module | None = None,
+    fusion: Part | None = None,
     embed_dim: int | None = None,
     seed: int = 0,
     overrides: Sequence[str] = (),
-    **parts: str | nn.Module,
+    **parts: Part,
 ) -> MultimodalModel:
     """Build a model for the inputs and targets of some data.
 
     The default parts are those of `mm train`: with the same seed the weights are the same.
 
+    A part is an object, such as `VisionConv(channels=3)`, or the name of one on the command line, such as "conv", or a
+    class or `functools.partial` of one, such as `partial(TransformerFusion, num_layers=4)`. What follows from the data
+    is filled into the last two: names of inputs, widths, channels and classes.
+
     Args:
         spec: Inputs and targets, `data.spec`.
-        fusion: A fusion, or the name of one, such as "gated"; default: concatenation.
+        fusion: The fusion; default: concatenation.
         embed_dim: Width D to which every encoder is projected; default: that of `conf/model/multimodal.yaml`.
         seed: Seed of the initial weights. The random state of the caller is left as it is.
         overrides: Hydra overrides of the model's config, such as "model.encoders.text.num_layers=4".
-        **parts: Input name to an encoder, or the name of one; target name to a head, or the name of one.
+        **parts: Input name to an encoder; target name to a head.
 
     Returns:
         The model, in training mode.
 
     Raises:
-        ValueError: If a name is no input or target, or there is no part of that name.
+        ValueError: If a name is no input or target, there is no part of that name, or a class has an argument that
+            neither the data nor a `functools.partial` states.
 
     Example:
         >>> import mm
@@ -65,16 +76,64 @@ def build(
                 cfg.model.encoders[name] = {}  # of a modality that the registry has no encoder for
     finish_model(cfg, spec)
     node: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    width = node["embed_dim"]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoders: dict[str, Any] = {
-            name: modules.get(name) or construct(encoder, f"model.encoders.{name}")
+        encoders = {
+            name: build_part(parts.get(name), encoder, f"model.encoders.{name}", facts_of(spec.inputs[name]))
             for name, encoder in node["encoders"].items()
         }
-        fused: Any = fusion if isinstance(fusion, nn.Module) else construct(node["fusion"], "model.fusion")
-        heads: dict[str, Any] = {
-            name: modules.get(name) or construct(without(head, "target_codec", "metrics"), f"model.heads.{name}")
+        inputs = [*encoders, *(node["shared_encoders"] or {})]
+        fused = build_part(fusion, node["fusion"], "model.fusion", {"inputs": inputs, "embed_dim": width})
+        heads = {
+            name: build_part(
+                parts.get(name),
+                without(head, "target_codec", "metrics"),
+                f"model.heads.{name}",
+                {"embed_dim": width, "classes": list(spec.targets[name].classes), **spec.targets[name].facts},
+            )
             for name, head in node["heads"].items()
         }
-        return MultimodalModel(encoders, fused, heads, node["embed_dim"], node["shared_encoders"])
+        return MultimodalModel(encoders, fused, heads, width, node["shared_encoders"])
+
+
+def facts_of(data: InputData) -> dict[str, Any]:
+    """Return what an encoder may be told of its input, such as the channels of images; None: it is not known."""
+    return asdict(replace(data, columns=None))
+
+
+def build_part(part: Part | None, node: Mapping[str, Any], key: str, filled: Mapping[str, Any]) -> Any:
+    """Build an encoder, a fusion or a head.
+
+    Args:
+        part: An object, which is returned; a class or partial, which is called; else what `node` describes is built.
+        node: The finished config of the part.
+        key: Its key, for messages.
+        filled: Argument name to the value that follows from the data. None stands for a value that it lacks.
+
+    Raises:
+        ValueError: If an argument has no value.
+    """
+    if part is None or isinstance(part, str):
+        return construct(node, key)
+    if isinstance(part, nn.Module):
+        return part
+    factory = part if isinstance(part, partial) else partial(part)
+    parameters = inspect.signature(factory.func).parameters
+    named = dict(zip(parameters, factory.args, strict=False))
+    given = named | factory.keywords
+    added = {n: v for n, v in filled.items() if n in parameters and n not in given and v is not None}
+    lacking = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in {*given, *added}
+    ]
+    if lacking:
+        name = factory.func.__name__
+        raise ValueError(
+            f"{key}: {name} needs {listing(lacking)}, which the data does not state; pass "
+            f"functools.partial({name}, {lacking[0]}=...)"
+        )
+    return configured(factory.func, **given, **added)

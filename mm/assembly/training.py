@@ -18,6 +18,7 @@ from mm.assembly.compose import DEFAULT_HEADS, compose_config, find_head_option,
 from mm.assembly.construct import escape
 from mm.assembly.finish import build_metrics, fill
 from mm.assembly.fitting import begin_folder, finish_run, fit
+from mm.assembly.loggers import build_loggers, start_loggers
 from mm.assembly.provenance import Provenance
 from mm.assembly.run import TrainingRun, build_task, check_splits, prepare_task, seed_everything
 from mm.assembly.trainer import build_callbacks, build_trainer
@@ -42,7 +43,7 @@ def train(
     lr: float | None = None,
     seed: int = 0,
     run: str | None = None,
-    logger: Logger | Sequence[Logger] | None = None,
+    logger: str | Logger | Sequence[str | Logger] | None = None,
     callbacks: Sequence[Callback] = (),
     progress_bar: bool = True,
     overrides: Sequence[str] = (),
@@ -59,7 +60,8 @@ def train(
         seed: Seed of dropout, augmentation and whatever else is random. The caller's random state is left as it is.
         run: Name of the run: its folder, `outputs/RUN`, holds checkpoints, metrics and the model directory. None:
             nothing is written.
-        logger: Lightning loggers; default: none.
+        logger: Lightning loggers, or names of them, such as "wandb" or "csv"; default: none. Those that are named have
+            the settings of `conf/logger` and write below the run folder.
         callbacks: Further Lightning callbacks.
         progress_bar: Whether a progress bar is shown.
         overrides: Hydra overrides of the config of `mm train`, such as "task.modality_dropout=0.2".
@@ -80,7 +82,11 @@ def train(
         >>> sorted(report.model.predict({"text": "fine"}))
         ['mood']
     """
-    cfg = training_config(model, data.spec, overrides)
+    loggers = [logger] if isinstance(logger, str | Logger) else list(logger or ())
+    named = [one for one in loggers if isinstance(one, str)]
+    if named and run is None:
+        raise ValueError(f"logger: '{named[0]}' writes into the run folder; name it with run='first', say")
+    cfg = training_config(model, data.spec, [*overrides, f"logger=[{','.join(named)}]"])
     settings = {"trainer.max_epochs": max_epochs, "trainer.max_steps": max_steps, "task.optimizer.lr": lr, "seed": seed}
     for key, value in settings.items():
         if value is not None:
@@ -91,12 +97,16 @@ def train(
     with preserved_state(), training_folder(run) as folder:
         prepared = prepare_training(cfg, model, data, folder, provenance, inplace)
         left_out = {"periodic_checkpoint"}
-        left_out |= (set() if progress_bar else {"progress_bar"}) | (set() if logger else {"lr", "prediction_table"})
+        left_out |= (set() if progress_bar else {"progress_bar"}) | (set() if loggers else {"lr", "prediction_table"})
         every = [*build_callbacks(cfg, without=left_out), *callbacks]
-        trainer = build_trainer(cfg, every, logger or False, folder, monitored=False)
+        built = [one for one in loggers if isinstance(one, Logger)]
+        built += build_loggers(cfg, folder, provenance) if named else []
+        trainer = build_trainer(cfg, every, built or False, folder, monitored=False)
         if run is not None:
             complete_config(prepared)
             begin_folder(prepared)
+        if named:
+            start_loggers(cfg, trainer, folder)
         fit(prepared, trainer)
         return finish_run(prepared, trainer, write=run is not None)
 

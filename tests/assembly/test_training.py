@@ -172,3 +172,13 @@ def test_public_names_are_there_and_complete_in_a_notebook():
 def test_settings_out_of_range_are_errors_that_name_the_key(data, model, settings, message):
     with pytest.raises(ValueError, match=message):
         mm.train(model, data, **{"progress_bar": False, "max_epochs": 1, **settings})
+
+
+def test_loggers_may_be_named(data, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"max_steps": 2, "progress_bar": False, "overrides": ["trainer.accelerator=cpu"]}
+    with pytest.raises(ValueError, match="logger: 'csv' writes into the run folder; name it with run='first'"):
+        mm.train(model, data, logger="csv", **settings)
+    run = mm.train(model, data, logger=["csv"], run="first", **settings)
+    assert "test/accuracy" in (tmp_path / "outputs/first/csv/version_0/metrics.csv").read_text()
+    assert run.metrics["test/accuracy"] >= 0
