@@ -1,4 +1,7 @@
-"""Fusions: from the features of several inputs to one vector, some also to tokens."""
+"""Fusions, which combine the Features of several inputs into one Features.
+
+Shapes in this package: B rows of a batch, T tokens of an input, D width (`model.embed_dim`), N inputs.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Bottleneck transformer: the inputs exchange what fits into a few tokens."""
+"""Bottleneck transformer, whose inputs exchange information only through a few shared tokens."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from mm.types import Features
 
 
 class BottleneckLayer(nn.Module):
-    """A transformer block per input, each on its own tokens and the bottleneck tokens."""
+    """One transformer block per input, which attends to the tokens of this input and to the bottleneck tokens."""
 
     def __init__(self, inputs: int, dim: int, heads: int, dropout: float):
         super().__init__()
@@ -23,7 +23,14 @@ class BottleneckLayer(nn.Module):
     def forward(
         self, tokens: list[Tensor], masks: list[Tensor], bottleneck: Tensor, present: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """N times (B, T, D), N times (B, T + K), (B, K, D), (B, N) -> tokens and bottleneck of the same shapes"""
+        """Return the updated tokens of each input, and the bottleneck tokens averaged over the present inputs.
+
+        Args:
+            tokens: Tokens of each of the N inputs, (B, T, D).
+            masks: Mask of the tokens of each input followed by the bottleneck tokens, (B, T + K).
+            bottleneck: Bottleneck tokens, (B, K, D).
+            present: Whether each row has each input, (B, N).
+        """
         after, written = [], []
         for block, x, mask in zip(self.blocks, tokens, masks, strict=True):
             x, update = block(torch.cat([x, bottleneck], dim=1), mask).split([x.shape[1], bottleneck.shape[1]], dim=1)
@@ -35,20 +42,21 @@ class BottleneckLayer(nn.Module):
 class BottleneckFusion(Configurable, nn.Module):
     """Fuse inputs that exchange information only through a few bottleneck tokens (MBT, Nagrani et al. 2021).
 
-    Each input has a transformer of its own, which attends to its tokens and to the bottleneck tokens. Every layer of
-    every input updates the bottleneck tokens; the next layer reads their mean over the inputs that are present. The
-    pooled vector is the mean of the class tokens of the present inputs. The tokens are those of all inputs, in order.
+    Each input has its own transformer, which attends to the tokens of this input and to the bottleneck tokens. Each
+    layer of each input updates the bottleneck tokens, and the next layer reads their mean over the present inputs. The
+    pooled vector is the mean of the class tokens of the present inputs. The tokens of the result are the tokens of all
+    inputs, in order.
 
     Args:
         inputs: Names of the inputs, in order.
         embed_dim: Width D of the inputs and of the result.
         num_bottleneck_tokens: Number K of bottleneck tokens.
         num_layers: Number of transformer layers of each input, 2 or more.
-        num_heads: Number of attention heads; it divides `embed_dim`.
+        num_heads: Number of attention heads; it must divide `embed_dim`.
         dropout: Dropout probability.
 
     Raises:
-        ValueError: If `num_heads` does not divide `embed_dim`, or there is only one layer.
+        ValueError: If `num_heads` does not divide `embed_dim`, or if there is only one layer.
     """
 
     def __init__(
@@ -76,7 +84,7 @@ class BottleneckFusion(Configurable, nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, sum of T, D)"""
+        """Fuse the Features of each input, by name, into Features with the tokens of all inputs, (B, sum of T, D)."""
         embedded = self.embedding(features)
         present = presence(features, self.inputs)  # (B, N)
         rows = len(present)
@@ -86,7 +94,7 @@ class BottleneckFusion(Configurable, nn.Module):
         ]
         bottleneck = self.bottleneck.expand(rows, -1, -1)  # (B, K, D)
         masks = [features[name].mask for name in self.inputs]
-        # Neither the class token nor the bottleneck tokens are ever absent.
+        # The class token and the bottleneck tokens are never absent.
         attended = [F.pad(mask, (1, bottleneck.shape[1]), value=True) for mask in masks]
         for layer in self.layers:
             x, bottleneck = layer(x, attended, bottleneck, present)

@@ -1,4 +1,4 @@
-"""Concatenation: the pooled vectors of all inputs side by side, then an MLP."""
+"""Concatenation of the pooled vectors of all inputs, followed by an MLP."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from mm.types import Features
 
 
 class ConcatFusion(Configurable, nn.Module):
-    """Concatenate the pooled vectors of the inputs, with zeros for absent ones, and apply an MLP.
+    """Concatenate the pooled vectors of the inputs, with zeros for absent inputs, and apply an MLP.
 
     Args:
         inputs: Names of the inputs, in order.
@@ -27,6 +27,6 @@ class ConcatFusion(Configurable, nn.Module):
         self.mlp = mlp(len(self.inputs) * embed_dim, hidden_dim or embed_dim, embed_dim, dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        """Fuse the Features of each input, by name, into Features with one token, (B, 1, D)."""
         pooled = torch.cat([features[name].pooled for name in self.inputs], dim=-1)  # (B, inputs * D)
         return single_token(self.mlp(pooled), presence(features, self.inputs).any(1))

@@ -1,4 +1,4 @@
-"""Cross-attention: the tokens of one input attend to those of the others."""
+"""Cross-attention from the tokens of one input to the tokens of the other inputs."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,22 @@ from mm.types import Features
 
 
 class CrossAttentionFusion(Configurable, nn.Module):
-    """Let the tokens of one input, the anchor, attend to those of the others (MulT, Tsai et al. 2019).
+    """Let the tokens of one input, the anchor, attend to the tokens of the other inputs (MulT, Tsai et al. 2019).
 
-    The result has the anchor's tokens, mask and position. The pooled vector is the mean of the anchor's tokens plus the
-    attention of a learnt query to all tokens, so that a row without its anchor has one as well. With one input the
-    anchor attends to itself.
+    The result has the tokens, mask and position of the anchor. The pooled vector is the sum of two vectors: the mean of
+    the anchor's tokens, and the attention of a trained query to the tokens of all inputs. A row without the anchor
+    therefore has a pooled vector too. With a single input, the anchor attends to itself.
 
     Args:
         inputs: Names of the inputs, in order.
         embed_dim: Width D of the inputs and of the result.
         anchor: Name of the anchor; None: the first input.
         num_layers: Number of cross-attention layers.
-        num_heads: Number of attention heads; it divides `embed_dim`.
+        num_heads: Number of attention heads; it must divide `embed_dim`.
         dropout: Dropout probability.
 
     Raises:
-        ValueError: If `num_heads` does not divide `embed_dim`, or the anchor is no input.
+        ValueError: If `num_heads` does not divide `embed_dim`, or if the anchor is not one of the inputs.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CrossAttentionFusion(Configurable, nn.Module):
         self.pool = Attention(embed_dim, num_heads, dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, T of the anchor, D)"""
+        """Fuse the Features of each input, by name, into Features with the anchor's tokens, (B, T of the anchor, D)."""
         tokens = self.embedding(features)
         anchor = features[self.anchor]
         context = self.context_norm(torch.cat([tokens[name] for name in self.others], dim=1))  # (B, S, D)

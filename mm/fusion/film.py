@@ -1,4 +1,4 @@
-"""FiLM: one input's features are scaled and shifted by what the others say."""
+"""FiLM, which scales and shifts the features of one input by functions of the other inputs."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,21 @@ from mm.types import Features
 
 
 def modulate(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """Scale by 1 + gamma and shift by beta: the identity where both are zero. (B, T, D), (B, D), (B, D) -> (B, T, D)"""
+    """Scale x by 1 + gamma and shift it by beta, so that gamma = beta = 0 leaves x unchanged.
+
+    Args:
+        x: Vectors to modulate, (B, T, D).
+        gamma: Scale, (B, D).
+        beta: Shift, (B, D).
+    """
     return x * (1 + gamma.unsqueeze(1)) + beta.unsqueeze(1)
 
 
 class FilmBlock(nn.Module):
-    """The paper's residual block, modulated between norm and activation; linear layers for its convolutions."""
+    """Residual block of FiLM, which is modulated between normalisation and activation.
+
+    It has linear layers in place of the convolutions of the paper.
+    """
 
     def __init__(self, dim: int, dropout: float):
         super().__init__()
@@ -25,16 +34,23 @@ class FilmBlock(nn.Module):
         self.last = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, dim))
 
     def forward(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """(B, T, D), (B, D), (B, D) -> (B, T, D)"""
+        """Return the modulated tokens, (B, T, D).
+
+        Args:
+            x: Tokens, (B, T, D).
+            gamma: Scale, (B, D).
+            beta: Shift, (B, D).
+        """
         return x + self.last(modulate(self.norm(self.first(x)), gamma, beta))
 
 
 class FilmFusion(Configurable, nn.Module):
     """Scale and shift the features of one input, the anchor, by functions of the others (FiLM, Perez et al. 2018).
 
-    Each other input that is present adds its gamma and beta; without any, nothing is modulated. The pooled vector goes
-    through the blocks as one more token. Where the anchor is absent this token starts as zeros, so that the result
-    depends on the shifts only. The result has the anchor's tokens, mask and position.
+    The scales and shifts from all other inputs that are present are added up. If none of them is present, nothing is
+    modulated. The pooled vector of the anchor passes through the blocks as one more token. If the anchor is absent,
+    this token starts as zeros, so that the result depends on the shifts only. The result has the tokens, mask and
+    position of the anchor.
 
     Args:
         inputs: Names of the inputs, in order.
@@ -44,7 +60,7 @@ class FilmFusion(Configurable, nn.Module):
         dropout: Dropout probability.
 
     Raises:
-        ValueError: If the anchor is no input.
+        ValueError: If the anchor is not one of the inputs.
     """
 
     def __init__(
@@ -64,7 +80,7 @@ class FilmFusion(Configurable, nn.Module):
         self.blocks = nn.ModuleList(FilmBlock(embed_dim, dropout) for _ in range(num_layers))
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, T of the anchor, D)"""
+        """Fuse the Features of each input, by name, into Features with the anchor's tokens, (B, T of the anchor, D)."""
         anchor = features[self.anchor]
         change = anchor.pooled.new_zeros(len(anchor.pooled), 2 * len(self.blocks), anchor.pooled.shape[-1])
         for name, generator in zip(self.others, self.generators, strict=True):

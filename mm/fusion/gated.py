@@ -1,4 +1,4 @@
-"""Gated multimodal unit: learnt gates weigh the inputs that are present."""
+"""Gated multimodal unit, which weights the present inputs by trained gates."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,23 @@ from mm.types import Features
 
 
 def gate(values: Tensor, logits: Tensor, present: Tensor) -> Tensor:
-    """Sum of values by a softmax over the present inputs; zeros where there is none.
+    """Return the mean of the values of the present inputs, weighted by a softmax over these inputs.
 
-    values, logits (B, N, D), present (B, N) bool -> (B, D)
+    Args:
+        values: One vector per input, (B, N, D).
+        logits: Logits of the weights, (B, N, D).
+        present: Whether each row has each input, (B, N) bool.
+
+    Returns:
+        The weighted mean (B, D); zeros for rows without any input.
     """
-    # -1e9 and not -inf: a row without any input stays finite, and the product with `present` empties it.
+    # With -inf, a row without any input would be NaN. With -1e9 it is finite, and zero after `* present`.
     weight = logits.float().masked_fill(~present.unsqueeze(-1), -1e9).softmax(1).to(values.dtype)
     return (values * weight * present.unsqueeze(-1)).sum(1)
 
 
 class GatedFusion(Configurable, nn.Module):
-    """Weigh each feature of the present inputs by gates that are computed from all inputs (GMU, Arevalo et al. 2017).
+    """Weight each feature of the present inputs by gates that are computed from all inputs (GMU, Arevalo et al. 2017).
 
     Args:
         inputs: Names of the inputs, in order.
@@ -35,12 +41,12 @@ class GatedFusion(Configurable, nn.Module):
         self.inputs = list(inputs)
         self.projections = nn.ModuleList(nn.Linear(embed_dim, embed_dim) for _ in self.inputs)
         n = len(self.inputs)
-        # The softmax over one input is constant: its gate would never see a gradient.
+        # The softmax over one input is constant, so its gate would never get a gradient.
         self.gates = nn.Linear(n * embed_dim, n * embed_dim) if n > 1 else None
         self.drop = nn.Dropout(dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        """Fuse the Features of each input, by name, into Features with one token, (B, 1, D)."""
         pooled = [features[name].pooled for name in self.inputs]
         present = presence(features, self.inputs)  # (B, N)
         values = torch.stack([p(x).tanh() for p, x in zip(self.projections, pooled, strict=True)], dim=1)  # (B, N, D)

@@ -1,4 +1,4 @@
-"""Late fusion: the mean of what a classifier of each input says, with learnt weights and temperatures."""
+"""Late fusion, which averages the predictions from each input with trained weights and temperatures."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,15 @@ from mm.types import Features
 
 
 class LateFusion(Configurable, nn.Module):
-    """Average the logits of the present inputs, each divided by a learnt temperature, with learnt weights.
+    """Average the logits from each present input, with a trained weight and a trained temperature per input.
 
-    The temperatures are trained with the rest of the model, unlike those that `mm calibrate` fits on held-out rows (Guo
-    et al. 2017). A fusion knows no classes, so it averages vectors f_i, which an MLP per input computes. A linear head
-    then averages the logits of one classifier per input: W (sum of w_i f_i / t_i) + b = sum of w_i (W f_i / t_i + b),
-    as the weights add up to one. The tokens of the result are the vectors f_i / t_i, of which a head computes the
-    logits of each input.
+    A fusion does not know the classes, so it averages vectors f_i, which an MLP per input computes. If a linear head
+    with weight W and bias b reads this average, the result is the average of the logits of one classifier per input: W
+    (sum of w_i f_i / t_i) + b = sum of w_i (W f_i / t_i + b), because the weights w_i add up to one. The tokens of the
+    result are the vectors f_i / t_i, from which a head can compute the logits of each input.
+
+    The temperatures t_i are trained together with the model. The temperatures of `mm calibrate`, in contrast, are
+    fitted on held-out rows (Guo et al. 2017).
 
     Args:
         inputs: Names of the inputs, in order.
@@ -32,12 +34,12 @@ class LateFusion(Configurable, nn.Module):
         self.inputs = list(inputs)
         self.networks = nn.ModuleList(mlp(embed_dim, hidden_dim or embed_dim, embed_dim, dropout) for _ in self.inputs)
         n = len(self.inputs)
-        self.log_temperature = nn.Parameter(torch.zeros(n))  # the logarithm: a temperature stays positive
-        # The softmax over one input is constant: its weight would never see a gradient.
+        self.log_temperature = nn.Parameter(torch.zeros(n))  # its exponential is always positive
+        # The softmax over one input is constant, so its weight would never get a gradient.
         self.weight = nn.Parameter(torch.zeros(n)) if n > 1 else None
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, inputs, D)"""
+        """Fuse the Features of each input, by name, into Features with one token per input, (B, N, D)."""
         present = presence(features, self.inputs)  # (B, N)
         values = [f(features[name].pooled) for f, name in zip(self.networks, self.inputs, strict=True)]
         tokens = torch.stack(values, dim=1) / self.log_temperature.exp().unsqueeze(-1)  # (B, N, D)

@@ -1,4 +1,4 @@
-"""Low-rank tensor fusion: the outer product of all inputs, never written out."""
+"""Low-rank tensor fusion, which maps the outer product of all inputs without computing it."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,17 @@ from mm.types import Features
 
 
 def low_rank(vectors: Sequence[Tensor], factors: Sequence[Tensor]) -> Tensor:
-    """A linear map of the outer product of the vectors with a 1 appended, where the map is a sum of R outer products.
+    """Apply a linear map of rank R to the outer product of the vectors, each with a 1 appended.
 
-    N vectors (B, D), N factors (R, D + 1, E) -> (B, E)
+    The weight of the map is the sum of R outer products of one factor per vector, so the outer product of the vectors
+    is never computed.
+
+    Args:
+        vectors: N vectors, (B, D).
+        factors: N factors, (R, D + 1, E).
+
+    Returns:
+        The mapped vectors, (B, E).
     """
     product = torch.ones((), dtype=vectors[0].dtype, device=vectors[0].device)
     for x, factor in zip(vectors, factors, strict=True):
@@ -26,7 +34,7 @@ def low_rank(vectors: Sequence[Tensor], factors: Sequence[Tensor]) -> Tensor:
 class LowRankTensorFusion(Configurable, nn.Module):
     """Apply a low-rank linear map to the outer product of the inputs, each with a 1 appended (LMF, Liu et al. 2018).
 
-    The cost is linear in the number of inputs. Of an absent input only the appended 1 remains, as in `TensorFusion`.
+    The cost is linear in the number of inputs. An absent input contributes only its appended 1, as in `TensorFusion`.
 
     Args:
         inputs: Names of the inputs, in order.
@@ -40,16 +48,17 @@ class LowRankTensorFusion(Configurable, nn.Module):
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, rank: int = 4, dropout: float = 0.0):
         super().__init__()
         self.inputs = list(inputs)
-        # A ParameterList and no list: what is in a plain one belongs to no module, and no optimizer would see it.
+        # Parameters in a plain list would not be registered, so that no optimizer would train them.
         self.factors = nn.ParameterList(torch.empty(rank, embed_dim + 1, embed_dim) for _ in self.inputs)  # type: ignore
         self.bias = nn.Parameter(torch.empty(embed_dim))
         self.drop = nn.Dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start with products of 1 + w x, so that an absent input is the factor 1, not one near 0.
+        """Initialise the weights such that each input contributes a factor 1 + w x, which is 1 for an absent input.
 
-        Each w x has variance 1 / N for x of variance 1, hence the result (1 + 1 / N) ** N - 1, below 1.72 for any N.
+        Each w x has variance 1 / N if x has variance 1. The variance of the result is therefore (1 + 1 / N) ** N - 1,
+        which is below 1.72 for any number of inputs N.
         """
         n = len(self.factors)
         rank, rows, _ = self.factors[0].shape
@@ -57,10 +66,10 @@ class LowRankTensorFusion(Configurable, nn.Module):
         for factor in self.factors:
             nn.init.normal_(factor, std=scale * ((rows - 1) * n) ** -0.5)
             nn.init.constant_(factor[:, -1], scale)
-        nn.init.constant_(self.bias, -(rank**0.5))  # takes the ones' own product, R * scale ** N, off
+        nn.init.constant_(self.bias, -(rank**0.5))  # cancels the product of the ones, R * scale ** N
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        """Fuse the Features of each input, by name, into Features with one token, (B, 1, D)."""
         pooled = [features[name].pooled for name in self.inputs]  # zeros where absent
         fused = low_rank(pooled, self.factors) + self.bias
         return single_token(self.drop(fused), presence(features, self.inputs).any(1))

@@ -1,4 +1,4 @@
-"""Mixture of experts: a network per input, and a gate that says how much each counts."""
+"""Mixture of experts, with one expert network per input and a gate that computes their weights."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,8 @@ from mm.types import Features
 class MixtureOfExpertsFusion(Configurable, nn.Module):
     """Average the vectors of one expert per input, weighted by a softmax over the present inputs (Jacobs et al. 1991).
 
-    The weights are computed from all inputs. `GatedFusion` weighs each feature, this fusion each input.
+    The weights are computed from all inputs. Each input has one weight; in `GatedFusion`, each feature of each input
+    has its own weight.
 
     Args:
         inputs: Names of the inputs, in order.
@@ -29,11 +30,11 @@ class MixtureOfExpertsFusion(Configurable, nn.Module):
         self.inputs = list(inputs)
         self.experts = nn.ModuleList(mlp(embed_dim, hidden_dim or embed_dim, embed_dim, dropout) for _ in self.inputs)
         n = len(self.inputs)
-        # The softmax over one input is constant: its gate would never see a gradient.
+        # The softmax over one input is constant, so its gate would never get a gradient.
         self.gate = nn.Linear(n * embed_dim, n) if n > 1 else None
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        """Fuse the Features of each input, by name, into Features with one token, (B, 1, D)."""
         pooled = [features[name].pooled for name in self.inputs]
         present = presence(features, self.inputs)  # (B, N)
         values = torch.stack([expert(x) for expert, x in zip(self.experts, pooled, strict=True)], dim=1)  # (B, N, D)

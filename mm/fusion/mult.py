@@ -1,4 +1,4 @@
-"""Crossmodal transformers: every input attends to each other one, then to itself."""
+"""Crossmodal transformers, in which each input attends to each other input and then to itself."""
 
 from collections.abc import Sequence
 
@@ -13,31 +13,37 @@ from mm.types import Features
 
 
 class Transformer(nn.Module):
-    """Blocks that attend to their own tokens, or to `context` where one is given."""
+    """Transformer blocks that attend to their own tokens, or to the tokens of a context."""
 
     def __init__(self, dim: int, num_layers: int, num_heads: int, dropout: float):
         super().__init__()
         self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout) for _ in range(num_layers))
 
     def forward(self, x: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """(B, T, D), mask of what is attended to (B, S), context (B, S, D) -> (B, T, D)"""
+        """Return the updated tokens, (B, T, D).
+
+        Args:
+            x: Tokens, (B, T, D).
+            mask: Mask of the attended tokens: of the context (B, S), or of x (B, T) without a context.
+            context: Tokens to attend to, (B, S, D); None: x.
+        """
         for block in self.blocks:
             x = block(x, mask, context)
         return x
 
 
 class MulTFusion(Configurable, nn.Module):
-    """Fuse each ordered pair of inputs with a crossmodal transformer, then each input with another (MulT, Tsai 2019).
+    """Fuse each ordered pair of inputs with a crossmodal transformer (MulT, Tsai et al. 2019).
 
-    The results of the pairs of an input are concatenated, with zeros for absent inputs, projected and added to its
-    tokens. The tokens of the result are those of all inputs, in order; the pooled vector is a projection of their
-    means.
+    For each input, the results of its pairs with the other inputs are concatenated, with zeros for absent inputs,
+    projected and added to its tokens. A second transformer per input then attends to these tokens. The tokens of the
+    result are the tokens of all inputs, in order. The pooled vector is a projection of the mean token of each input.
 
     Args:
         inputs: Names of the inputs, in order.
         embed_dim: Width D of the inputs and of the result.
         num_layers: Number of layers of each transformer.
-        num_heads: Number of attention heads; it divides `embed_dim`.
+        num_heads: Number of attention heads; it must divide `embed_dim`.
         dropout: Dropout probability.
 
     Raises:
@@ -61,7 +67,7 @@ class MulTFusion(Configurable, nn.Module):
         self.out = nn.Linear(n * embed_dim, embed_dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, sum of T, D)"""
+        """Fuse the Features of each input, by name, into Features with the tokens of all inputs, (B, sum of T, D)."""
         embedded = self.embedding(features)
         tokens = [embedded[name] for name in self.inputs]
         masks = [features[name].mask for name in self.inputs]
@@ -74,7 +80,7 @@ class MulTFusion(Configurable, nn.Module):
         return Features(torch.cat(tokens, dim=1), mask, pooled, position)
 
     def exchange(self, tokens: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
-        """Each input's tokens (B, T, D) with what they found in the others."""
+        """Add the projected results of the crossmodal transformers to the tokens (B, T, D) of each input."""
         contexts = [F.layer_norm(x, x.shape[-1:]) for x in tokens]
         found: list[list[Tensor]] = [[] for _ in tokens]
         for (target, source), cross in zip(self.pairs, self.crossmodal, strict=True):

@@ -1,4 +1,4 @@
-"""Multiplicative interaction: a bilinear form of every pair of inputs."""
+"""Multiplicative interaction, a bilinear form of each pair of inputs."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -13,14 +13,20 @@ from mm.types import Features
 
 
 def bilinear(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """x^T W_d y for every d. (B, P), (B, P), (D, P, P) -> (B, D)"""
+    """Return x^T W_d y for each output d, (B, D).
+
+    Args:
+        x: Vectors, (B, P).
+        y: Vectors, (B, P).
+        weight: Matrices W_d, (D, P, P).
+    """
     return torch.einsum("bp,dpq,bq->bd", x, weight, y)
 
 
 class MultiplicativeFusion(Configurable, nn.Module):
     """Compute x^T W y + U x + V y + b with a W for each pair of projected inputs (Jayakumar et al. 2020).
 
-    A pair with an absent input adds nothing.
+    A pair of which one input is absent adds nothing.
 
     Args:
         inputs: Names of the inputs, in order.
@@ -34,16 +40,16 @@ class MultiplicativeFusion(Configurable, nn.Module):
         self.inputs = list(inputs)
         self.linear = nn.Linear(len(self.inputs) * embed_dim, embed_dim)
         self.pairs = list(combinations(range(len(self.inputs)), 2))
-        # One input has no pair, and its projection would never see a gradient.
+        # With one input there is no pair, so its projection would never get a gradient.
         projected = self.inputs if self.pairs else []
         self.projections = nn.ModuleList(nn.Linear(embed_dim, projection_dim) for _ in projected)
-        self.weights = nn.ParameterList(  # the standard deviation makes a sum of P ** 2 products one of variance one
+        self.weights = nn.ParameterList(  # with this standard deviation a sum of P ** 2 products has variance 1
             torch.randn(embed_dim, projection_dim, projection_dim) / projection_dim for _ in self.pairs
         )
         self.drop = nn.Dropout(dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        """Fuse the Features of each input, by name, into Features with one token, (B, 1, D)."""
         pooled = [features[name].pooled for name in self.inputs]  # zeros where absent
         present = presence(features, self.inputs)  # (B, N)
         fused = self.linear(torch.cat(pooled, dim=-1))

@@ -1,4 +1,4 @@
-"""Perceiver: a few learnt latents read the tokens of all inputs."""
+"""Perceiver, in which a few trained latent vectors attend to the tokens of all inputs."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ from mm.types import Features
 
 
 class PerceiverFusion(Configurable, nn.Module):
-    """Fuse the inputs into a few learnt latent vectors (Perceiver, Jaegle et al. 2021).
+    """Fuse the inputs into a few trained latent vectors (Perceiver, Jaegle et al. 2021).
 
-    In each layer the latents attend to every real token of every input, then to each other. The cost is linear in the
+    In each layer the latents attend to all real tokens of all inputs, then to each other. The cost is linear in the
     number of tokens. The tokens of the result are the latents, whose position is the middle of the input. The pooled
-    vector is their mean.
+    vector is the mean of the latents.
 
     Args:
         inputs: Names of the inputs, in order.
         embed_dim: Width D of the inputs and of the result.
         num_latents: Number L of latent vectors.
         num_layers: Number of pairs of cross-attention and self-attention layers.
-        num_heads: Number of attention heads; it divides `embed_dim`.
+        num_heads: Number of attention heads; it must divide `embed_dim`.
         dropout: Dropout probability.
 
     Raises:
@@ -50,7 +50,7 @@ class PerceiverFusion(Configurable, nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, latents, D)"""
+        """Fuse the Features of each input, by name, into Features with the latents as tokens, (B, L, D)."""
         embedded = self.embedding(features)
         context = self.context_norm(torch.cat([embedded[name] for name in self.inputs], dim=1))  # (B, S, D)
         context_mask = torch.cat([features[name].mask for name in self.inputs], dim=1)

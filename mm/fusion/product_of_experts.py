@@ -1,4 +1,4 @@
-"""Product of experts: each input says where the result lies and how sure it is."""
+"""Product of experts, in which each input contributes a Gaussian distribution of the result."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,17 @@ from mm.fusion._tokens import presence
 from mm.layers import single_token
 from mm.types import Features
 
-# Bounds of a log-variance: one input outweighs another at most 22,000 times, and no exponential overflows.
+# Bounds of a log-variance: the weight of an input is at most 22,000 times that of another, and exp can't overflow.
 LOWEST, HIGHEST = -5.0, 5.0
 
 
 def product_of_gaussians(mean: Tensor, log_variance: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of a standard normal times the Gaussians of the inputs that are present.
+    """Return the mean and variance, (B, D) each, of a standard normal times the Gaussians of the present inputs.
 
-    mean, log_variance (B, N, D), present (B, N) bool -> (B, D), (B, D)
+    Args:
+        mean: Mean of the Gaussian of each input, (B, N, D).
+        log_variance: Logarithm of its variance, (B, N, D).
+        present: Whether each row has each input, (B, N) bool.
     """
     precision = (-log_variance).exp() * present.unsqueeze(-1)
     variance = 1 / (1 + precision.sum(1))
@@ -25,15 +28,15 @@ def product_of_gaussians(mean: Tensor, log_variance: Tensor, present: Tensor) ->
 
 
 class ProductOfExpertsFusion(Configurable, nn.Module):
-    """Multiply a Gaussian per present input with a standard normal (product of experts, MVAE, Wu & Goodman 2018).
+    """Multiply a standard normal with a Gaussian per present input (product of experts, MVAE, Wu and Goodman 2018).
 
-    The pooled vector is the mean of the product. MVAE's decoders and its divergence from the prior are not part of the
-    fusion: with `stochastic` alone, training makes the variance of the samples small.
+    The pooled vector is the mean of the product. The decoders of MVAE and its KL divergence from the prior are not part
+    of this fusion. Without them, `stochastic` training makes the variance of the samples small.
 
     Args:
         inputs: Names of the inputs, in order.
         embed_dim: Width D of the inputs and of the result.
-        stochastic: Whether training draws the pooled vector from the product instead of taking its mean.
+        stochastic: Whether to sample the pooled vector from the product in training, instead of taking its mean.
         dropout: Dropout probability of the pooled vectors of the inputs.
     """
 
@@ -45,7 +48,7 @@ class ProductOfExpertsFusion(Configurable, nn.Module):
         self.experts = nn.ModuleList(nn.Linear(embed_dim, 2 * embed_dim) for _ in self.inputs)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        """Fuse the Features of each input, by name, into Features with one token, (B, 1, D)."""
         present = presence(features, self.inputs)  # (B, N)
         parameters = [f(self.drop(features[name].pooled)) for f, name in zip(self.experts, self.inputs, strict=True)]
         mean, log_variance = torch.stack(parameters, dim=1).float().chunk(2, dim=-1)  # (B, N, D) each

@@ -1,4 +1,4 @@
-"""Sum, mean or maximum of the pooled vectors, or of an anchor's tokens and the others: no parameters."""
+"""Sum, mean or maximum of the inputs, without parameters."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,15 @@ REDUCTIONS = ("sum", "mean", "max")
 
 
 def reduce_present(values: Tensor, present: Tensor, reduce: str) -> Tensor:
-    """Sum, mean or maximum over the inputs that are present; zeros where there is none.
+    """Return the sum, mean or maximum over the present inputs.
 
-    values (B, N, D), present (B, N) bool -> (B, D)
+    Args:
+        values: One vector per input, (B, N, D).
+        present: Whether each row has each input, (B, N) bool.
+        reduce: `sum`, `mean` or `max`.
+
+    Returns:
+        The reduced vectors (B, D); zeros for rows without any input.
     """
     present = present.unsqueeze(-1)  # (B, N, 1)
     if reduce == "max":
@@ -29,16 +35,17 @@ def reduce_present(values: Tensor, present: Tensor, reduce: str) -> Tensor:
 class SumFusion(Configurable, nn.Module):
     """Add the pooled vectors of the present inputs, or take their mean or maximum.
 
-    With an anchor the result has the anchor's tokens, mask and position; each token is reduced with the pooled vectors
-    of the other inputs. The expected length of the mean does not depend on the number of present inputs.
+    The result has one token. With an anchor, it has the tokens, mask and position of the anchor instead, and each token
+    is reduced together with the pooled vectors of the other inputs. The result of `mean` does not grow with the number
+    of present inputs, unlike that of `sum`.
 
     Args:
         inputs: Names of the inputs, in order.
         reduce: `sum`, `mean` or `max` of the present inputs.
-        anchor: Name of an input whose tokens the result has; None: the result has one token.
+        anchor: Name of the input whose tokens the result has; None: the result has one token.
 
     Raises:
-        ValueError: If `reduce` is none of these, or the anchor is no input.
+        ValueError: If `reduce` is unknown, or if the anchor is not one of the inputs.
     """
 
     def __init__(self, *, inputs: Sequence[str], reduce: str = "sum", anchor: str | None = None):
@@ -50,7 +57,7 @@ class SumFusion(Configurable, nn.Module):
         self.anchor = None if anchor is None else anchor_of(self.inputs, anchor)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, 1, D), or those of the anchor (B, T, D)"""
+        """Fuse the Features of each input, by name, into Features with one token, or with the tokens of the anchor."""
         present = presence(features, self.inputs)
         values = torch.stack([features[name].pooled for name in self.inputs], dim=1)  # (B, N, D)
         pooled = reduce_present(values, present, self.reduce)

@@ -1,4 +1,4 @@
-"""Tensor fusion: the outer product of all inputs."""
+"""Tensor fusion, an MLP on the outer product of all inputs."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from mm.fusion._tokens import presence
 from mm.layers import single_token
 from mm.types import Features
 
-LIMIT = 2**24  # weights of the layer that reads the product: 64 MiB in float32
+LIMIT = 2**24  # maximum number of weights of the first layer of the MLP: 64 MiB in float32
 
 
 def outer(vectors: Sequence[Tensor]) -> Tensor:
-    """Outer product of vectors with a 1 appended: every product of entries of any subset of them.
+    """Return the outer product of N vectors (B, P), each with a 1 appended, flattened to (B, (P + 1) ** N).
 
-    N vectors (B, P) -> (B, (P + 1) ** N)
+    Because of the appended ones, it contains the products of the entries of every subset of the vectors.
     """
     product = torch.ones_like(vectors[0][:, :1])  # (B, 1)
     for x in vectors:
@@ -28,7 +28,7 @@ def outer(vectors: Sequence[Tensor]) -> Tensor:
 class TensorFusion(Configurable, nn.Module):
     """Apply an MLP to the outer product of the inputs, each projected and with a 1 appended (TFN, Zadeh et al. 2017).
 
-    Of an absent input only the appended 1 remains: the products of the other inputs are unchanged.
+    An absent input contributes only its appended 1, so that the products of the other inputs are unchanged.
 
     Args:
         inputs: Names of the inputs, in order.
@@ -37,7 +37,7 @@ class TensorFusion(Configurable, nn.Module):
         dropout: Dropout probability of the product.
 
     Raises:
-        ValueError: If the product is too large.
+        ValueError: If the first layer of the MLP would have more than 2 ** 24 weights.
     """
 
     def __init__(self, *, inputs: Sequence[str], embed_dim: int, projection_dim: int = 16, dropout: float = 0.0):
@@ -58,7 +58,7 @@ class TensorFusion(Configurable, nn.Module):
         )
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, 1, D)"""
+        """Fuse the Features of each input, by name, into Features with one token, (B, 1, D)."""
         present = presence(features, self.inputs)  # (B, N)
         pooled = [project(features[name].pooled) for project, name in zip(self.projections, self.inputs, strict=True)]
         product = outer([x * present[:, i : i + 1] for i, x in enumerate(pooled)])

@@ -1,4 +1,4 @@
-"""Towers: the inputs of each are fused by themselves, and meet at the end."""
+"""Fusion of groups of inputs (towers), such as those of users and items, which are compared only after their fusion."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ COMBINE = ("mean", "sum", "product", "mlp")
 
 
 class TowerSpec(NamedTuple):
-    """The inputs of a tower and the fusion of these; None for a tower of one input."""
+    """Names of the inputs of a tower, and the fusion of these inputs; None for a tower of one input."""
 
     inputs: list[str]
     fusion: nn.Module | None
 
 
 class IdentityFusion(Configurable, nn.Module):
-    """Return the features of the only input."""
+    """Return the Features of the only input unchanged."""
 
     def forward(self, features: dict[str, Features]) -> Features:
         (only,) = features.values()
@@ -30,22 +30,23 @@ class IdentityFusion(Configurable, nn.Module):
 
 
 class TowerFusion(Configurable, nn.Module, Towered):
-    """Fuse the inputs of each tower separately; the result has one token for each tower (Yi et al. 2019).
+    """Fuse the inputs of each tower separately, into one token per tower (two-tower model, Yi et al. 2019).
 
-    The token of a tower is the pooled vector of its fusion, absent where all inputs of the tower are. Nothing of one
-    tower reaches another's token: the vectors of items can be computed once and compared with those of any user
-    (`task=contrastive`). Heads read the pooled vector, which combines the towers.
+    A tower is a group of inputs. Its token is the pooled vector of its fusion, and is absent if all inputs of the tower
+    are absent. The token of a tower does not depend on the other towers. The vectors of items can therefore be computed
+    once and be compared with the vector of any user (`task=contrastive`). The pooled vector, which heads read, combines
+    all towers.
 
     Args:
         inputs: Names of the inputs, in order.
         embed_dim: Width D of the inputs and of the result.
         towers: Tower name to `{inputs: [...], fusion: ...}`, such as {user: {inputs: [age, history], fusion: ...},
             item: {inputs: [title]}}; a tower of one input needs no fusion. None: each input is a tower.
-        combine: Pooled vector: `mean`, `sum` or `product` of the present towers, or `mlp` of all towers side by side
-            and, of two towers, of their product (He et al. 2017).
+        combine: Pooled vector: `mean`, `sum` or `product` of the present towers, or `mlp`, an MLP on the concatenated
+            tokens of all towers and, if there are two towers, on their product as well (He et al. 2017).
 
     Raises:
-        ValueError: If an input is in no tower, in two, or unknown, or an option is none of its values.
+        ValueError: If an input is unknown or not in exactly one tower, or if an option is unknown.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class TowerFusion(Configurable, nn.Module, Towered):
         )
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, towers, D)"""
+        """Fuse the Features of each input, by name, into Features with one token per tower, (B, towers, D)."""
         each = [tower({n: features[n] for n in self.inputs[name]}) for name, tower in self.towers.items()]
         mask = torch.stack([f.mask.any(1) for f in each], dim=1)  # (B, towers)
         tokens = torch.stack([f.pooled for f in each], dim=1) * mask.unsqueeze(-1)
@@ -76,7 +77,12 @@ class TowerFusion(Configurable, nn.Module, Towered):
         return Features(tokens, mask, self.pool(tokens, mask), position)
 
     def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(B, towers, D), (B, towers) -> (B, D), zeros where no tower is present."""
+        """Return the pooled vectors (B, D), with zeros for rows without any tower.
+
+        Args:
+            tokens: One token per tower, (B, towers, D).
+            mask: Whether each row has each tower, (B, towers).
+        """
         if self.combine == "product":
             return product(tokens, mask)
         if self.mlp is None:
@@ -86,15 +92,20 @@ class TowerFusion(Configurable, nn.Module, Towered):
 
 
 def product(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Of the towers that are present; zeros where there is none. (B, towers, D), (B, towers) -> (B, D)"""
+    """Return the elementwise product of the present towers, (B, D), with zeros for rows without any tower.
+
+    Args:
+        tokens: One token per tower, (B, towers, D).
+        mask: Whether each row has each tower, (B, towers).
+    """
     return torch.where(mask.unsqueeze(-1), tokens, 1.0).prod(1) * mask.any(1, keepdim=True)
 
 
 def check_towers(inputs: Sequence[str], towers: Mapping[str, Mapping[str, Any]]) -> dict[str, TowerSpec]:
-    """Return the towers of a config.
+    """Validate the towers of a config and return them by name.
 
     Raises:
-        ValueError: If a tower is incomplete, or an input is not in exactly one tower.
+        ValueError: If a tower is incomplete or has an unknown key, or if an input is not in exactly one tower.
     """
     found = {}
     for name, given in towers.items():

@@ -12,16 +12,16 @@ from mm.types import Features
 
 
 class TransformerFusion(Configurable, nn.Module):
-    """Fuse the tokens of all inputs with one transformer (single stream, VisualBERT, Li et al. 2019).
+    """Fuse the tokens of all inputs with one transformer (single stream, as in VisualBERT, Li et al. 2019).
 
-    Every token attends to every real token of every input. The pooled vector is that of a learnt class token. The
-    tokens of the result are those of all inputs, in order.
+    Each token attends to all real tokens of all inputs. The pooled vector is the output of a trained class token. The
+    tokens of the result are the tokens of all inputs, in order.
 
     Args:
         inputs: Names of the inputs, in order.
         embed_dim: Width D of the inputs and of the result.
         num_layers: Number of transformer layers.
-        num_heads: Number of attention heads; it divides `embed_dim`.
+        num_heads: Number of attention heads; it must divide `embed_dim`.
         dropout: Dropout probability.
 
     Raises:
@@ -39,7 +39,7 @@ class TransformerFusion(Configurable, nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """input name -> (B, T, D) -> tokens (B, sum of T, D)"""
+        """Fuse the Features of each input, by name, into Features with the tokens of all inputs, (B, sum of T, D)."""
         tokens = self.embedding(features)
         mask = torch.cat([features[name].mask for name in self.inputs], dim=1)
         x = torch.cat([self.class_token.expand(mask.shape[0], -1, -1), *(tokens[n] for n in self.inputs)], dim=1)
