@@ -106,7 +106,7 @@ def train(
             complete_config(prepared)
             begin_folder(prepared)
         if named:
-            start_loggers(cfg, trainer, folder)
+            start_loggers(cfg, trainer, folder, prepared.task.val_names())
         fit(prepared, trainer)
         return finish_run(prepared, trainer, write=run is not None)
 

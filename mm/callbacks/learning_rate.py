@@ -1,8 +1,9 @@
 """The learning rate of every step, under short names."""
 
-from typing import Any
+from collections import defaultdict
 
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 
 
@@ -19,7 +20,12 @@ class LearningRate(LearningRateMonitor):
     """
 
     def _check_duplicates_and_update_name(
-        self, optimizer: Optimizer, name: str, seen_optimizers: list[Optimizer], *_: Any
+        self,
+        optimizer: Optimizer,
+        name: str,
+        seen_optimizers: list[Optimizer],
+        seen_optimizer_types: defaultdict[type[Optimizer], int],
+        lr_scheduler_config: LRSchedulerConfig | None,
     ) -> list[str]:
         # Lightning calls it for the name of each group. A name that comes twice is logged once.
         seen_optimizers.append(optimizer)
