@@ -101,9 +101,7 @@ class CausalLMHead(GenerativeHead):
                 "target_codec.tokenizer=bpe, which reads bytes, or words of the answers"
             )
         most = getattr(self.lm.config, "max_position_embeddings", None)
-        least = (
-            len(self.ahead) + len(self.behind) + self.options["max_new_tokens"] + 1
-        )  # with a single projected token
+        least = len(self.ahead) + len(self.behind) + self.options["max_new_tokens"] + 1  # with a single projected token
         if most is not None and least > most:
             raise ValueError(
                 f"the language model reads {most} tokens, but the prompt and max_new_tokens="
