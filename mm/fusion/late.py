@@ -15,12 +15,14 @@ class LateFusion(Configurable, nn.Module):
     """Average the logits from each present input, with a trained weight and a trained temperature per input.
 
     A fusion does not know the classes, so it averages vectors f_i, which an MLP per input computes. If a linear head
-    with weight W and bias b reads this average, the result is the average of the logits of one classifier per input: W
-    (sum of w_i f_i / t_i) + b = sum of w_i (W f_i / t_i + b), because the weights w_i add up to one. The tokens of the
-    result are the vectors f_i / t_i, from which a head can compute the logits of each input.
+    with weight W and bias b reads this average, its logits are the average of the logits of one classifier per input,
+    because the weights w_i add up to one:
 
-    The temperatures t_i are trained together with the model. The temperatures of `mm calibrate`, in contrast, are
-    fitted on held-out rows (Guo et al. 2017).
+        W (sum of w_i f_i / t_i) + b = sum of w_i (W f_i / t_i + b)
+
+    The tokens of the result are the vectors f_i / t_i, from which a head can compute the logits of each input. The
+    temperatures t_i are trained together with the model. The temperatures of `mm calibrate`, in contrast, are fitted on
+    held-out rows (Guo et al. 2017).
 
     Args:
         inputs: Names of the inputs, in order.

@@ -1,4 +1,8 @@
-"""Heads: each predicts one target from the fused features."""
+"""Heads, each of which predicts one target from the fused features.
+
+Shapes in this package: B rows of a batch, T tokens, D width of the fused features (`model.embed_dim`), C classes, U
+tokens or symbols of a target text, V tokens of a vocabulary.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What heads of classes share: how much each class weighs in the loss, and the classifier of the pooled vector."""
+"""Shared code of the classification heads: class weights, the loss, and a classifier of the pooled vector."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,11 @@ from mm.types import IGNORE, Features
 
 
 def balanced_weights(counts: Sequence[int]) -> Tensor:
-    """rows / (classes * rows of the class), as scikit-learn's "balanced"; 1 for a class without rows. -> (C,)"""
+    """Return weights that are inversely proportional to the number of rows of each class, (C,).
+
+    The weight of a class is rows / (classes * rows of the class), as in scikit-learn's "balanced". It is 1 for a class
+    without rows.
+    """
     rows = torch.tensor(list(counts), dtype=torch.float32)
     return torch.where(rows > 0, rows.sum() / (len(rows) * rows.clamp(min=1)), 1.0)
 
@@ -22,7 +26,16 @@ def balanced_weights(counts: Sequence[int]) -> Tensor:
 def resolve_class_weights(
     weights: str | Sequence[float] | None, classes: Sequence[str], counts: Sequence[int]
 ) -> Tensor | None:
-    """class_weights as they are typed -> (C,). Errors: ValueError where they don't match the classes."""
+    """Convert the option `class_weights` to one weight per class, (C,), or None.
+
+    Args:
+        weights: The option: None, "balanced", or one number per class.
+        classes: Names of the classes.
+        counts: Training rows of each class, which "balanced" needs.
+
+    Raises:
+        ValueError: If the weights or the counts do not match the classes.
+    """
     if weights is None:
         return None
     if isinstance(weights, str):
@@ -37,7 +50,16 @@ def resolve_class_weights(
 
 
 def typed_weights(option: str, weights: Any, classes: Sequence[str]) -> Tensor:
-    """A list of numbers, one for each class -> (C,). Errors: ValueError where it is none, or one would unlearn."""
+    """Convert a list with one weight per class to a tensor (C,).
+
+    Args:
+        option: Name of the option, for the error message.
+        weights: The list.
+        classes: Names of the classes.
+
+    Raises:
+        ValueError: If there is not one number per class, or if a number is negative or not finite.
+    """
     given = list(weights) if isinstance(weights, Sequence) else [weights]
     if len(given) != len(classes):
         raise ValueError(
@@ -50,7 +72,15 @@ def typed_weights(option: str, weights: Any, classes: Sequence[str]) -> Tensor:
 
 
 def check_loss(gamma: float, smoothing: float = 0.0) -> None:
-    """Errors: ValueError where a number is out of range."""
+    """Validate the options of a classification loss.
+
+    Args:
+        gamma: Exponent of the focal loss.
+        smoothing: Label smoothing.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
     if not 0 <= smoothing < 1:
         raise ValueError(f"label_smoothing: got {smoothing}, wanted a part from 0 to below 1")
     if not 0 <= gamma < math.inf:
@@ -58,18 +88,31 @@ def check_loss(gamma: float, smoothing: float = 0.0) -> None:
 
 
 def focal(truth: Tensor, gamma: float) -> Tensor:
-    """Factor (1 - p)^gamma of a loss (Lin 2017). truth: logarithms of the probabilities p of what is true"""
-    # A probability of one has no derivative under a power below one.
+    """Return the focal factor (1 - p)^gamma of a loss (Lin et al. 2017).
+
+    Args:
+        truth: Logarithm of the probability p that is predicted for the true class.
+        gamma: Exponent.
+    """
+    # For gamma below 1, the derivative at p = 1 is infinite, hence the clamp.
     return (-torch.expm1(truth)).clamp(min=1e-6) ** gamma
 
 
 def class_loss(
     logits: Tensor, target: Tensor, weight: Tensor | None = None, smoothing: float = 0.0, gamma: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy, by the focal factor of the true class where gamma > 0.
+    """Compute the cross-entropy, multiplied with the focal factor of the true class if `gamma` is positive.
 
-    (B, C), (B,) with IGNORE, weight (C,) -> (sum, count); with weights the count is the sum of the labelled rows'
-    weights, so that sum / count is torch's weighted mean.
+    Args:
+        logits: Logits, (B, C).
+        target: Class indices, (B,); IGNORE for unlabelled rows.
+        weight: Weight of each class, (C,); None: all 1.
+        smoothing: Label smoothing.
+        gamma: Exponent of the focal loss; 0: cross-entropy.
+
+    Returns:
+        The sum of the losses of the labelled rows, and their number. With class weights, the second value is the sum of
+        the weights of the labelled rows instead, so that their quotient is the weighted mean of torch.
     """
     logits = logits.float()
     labelled = target != IGNORE
@@ -82,11 +125,17 @@ def class_loss(
 
 
 class ClassLoss(nn.Module):
-    """class_loss, with its numbers.
+    """Module that computes `class_loss` with fixed options.
 
-    classes: their names; weights: None, "balanced" by `counts` (training rows, or words, of each class) or one number
-    per class; smoothing: Szegedy 2016; gamma: of the focal factor.
-    Errors: ValueError where the weights don't match the classes, or a number is out of range.
+    Args:
+        classes: Names of the classes.
+        counts: Number of training rows, or of words, of each class.
+        weights: Class weights: None, "balanced" (by `counts`), or one number per class.
+        smoothing: Label smoothing (Szegedy et al. 2016).
+        gamma: Exponent of the focal loss.
+
+    Raises:
+        ValueError: If the weights do not match the classes, or if a number is out of range.
     """
 
     def __init__(
@@ -101,27 +150,33 @@ class ClassLoss(nn.Module):
         check_loss(gamma, smoothing)
         self.smoothing = smoothing
         self.gamma = gamma
-        # Not saved: the config has them, and only training reads them.
+        # Not persistent: the config has the weights, and only training uses them.
         self.weights: Tensor | None
         self.register_buffer("weights", resolve_class_weights(weights, classes, counts), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """As class_loss."""
+        """Return the sum of the losses of the labelled rows, and their number or total weight, as `class_loss` does."""
         return class_loss(logits, target, self.weights, self.smoothing, self.gamma)
 
 
 class PooledClassifier(Head):
-    """Linear classifier of the pooled vector.
+    """Linear classifier of the pooled vector, the base class of `ClassificationHead` and `RelationHead`.
 
     Args:
         classes: Names of the classes, at least two.
         embed_dim: Width D of the fused features.
-        counts: Training rows of each class.
+        counts: Number of training rows of each class.
         dropout: Dropout probability of the pooled vector.
-        class_weights: None, "balanced" by the counts, or one number per class: factors on the losses of its rows.
-        label_smoothing: Part of the truth that is spread over all classes (Szegedy 2016).
-        focal_gamma: Exponent of the focal loss, 0 for cross-entropy (Lin 2017).
-        weight: Factor on this head's loss among those of several heads.
+        class_weights: Weight of each class in the loss: None (all 1), `balanced` (inversely proportional to `counts`),
+            or one number per class.
+        label_smoothing: Fraction of the target probability that is spread evenly over all classes (Szegedy et al.
+            2016).
+        focal_gamma: Exponent of the focal loss; 0: cross-entropy (Lin et al. 2017).
+        weight: Weight of this head's loss in the sum over several heads.
+
+    Raises:
+        ValueError: If there are fewer than two classes, if the class weights do not match the classes, or if a number
+            is out of range.
     """
 
     def __init__(
@@ -144,9 +199,15 @@ class PooledClassifier(Head):
         self.linear = nn.Linear(embed_dim, len(self.classes))
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Categorical:
-        """Classify the pooled vectors. (B, D) -> logits (B, C)"""
+        """Return the logits (B, C) of the pooled vectors (B, D)."""
         return Categorical(self.linear(self.drop(fused.pooled)))
 
     def loss(self, prediction: Categorical, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """(B, C), (B,) -> sum over labelled rows, their count (or their class weights)"""
+        """Return the sum of the losses of the labelled rows, and their number or total class weight.
+
+        Args:
+            prediction: Logits, (B, C).
+            target: Class indices, (B,); IGNORE for unlabelled rows.
+            fused: The fused Features, which this loss does not use.
+        """
         return self.class_loss(prediction.logits, target)

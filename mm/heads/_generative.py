@@ -1,4 +1,4 @@
-"""What heads share that generate texts: the loss of the next tokens, generation, and the likelihood of a text."""
+"""Base class of the heads that generate texts: next-token loss, generation, and the likelihood of a generated text."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -15,26 +15,28 @@ from mm.predictions import Text
 from mm.predictions.text import text_row
 from mm.types import IGNORE, Features
 
-MAX_LOGITS = 2**26  # logits at a time, where texts are told again: 256 MiB
+MAX_LOGITS = 2**26  # logits computed at a time for the likelihood of generated texts: 256 MiB
 
 
 class GenerativeHead(Head):
-    """Base class of heads that generate a text. A subclass gives `forward`, `next_token_logits` and `generate`.
+    """Base class of heads that generate a text. A subclass implements `forward`, `next_token_logits` and `generate`.
 
     Args:
-        tokenizer: Folder of the tokenizer.
-        bos_token_id: Token before every text.
-        eos_token_id: Token after every text.
-        max_length: Largest number of tokens of a text, its end included.
-        max_new_tokens: Number of tokens at which generation stops; None: `max_length` less one.
-        num_beams: Number of texts that beam search keeps; 1 takes the most probable token each time.
-        length_penalty: Exponent of the length by which beam search divides log-probabilities (Wu 2016); below 1 it
-            prefers shorter texts.
-        do_sample: Whether each token is drawn at random; the same call draws the same text.
-        temperature: Divides the logits of tokens that are drawn.
-        top_p: Tokens are drawn from the most probable ones that make up this probability (Holtzman 2020).
-        label_smoothing: Label smoothing of the training loss (Szegedy 2016).
-        weight: Factor on this head's loss among those of several heads.
+        tokenizer: Folder or name of the tokenizer.
+        bos_token_id: ID of the token before each text.
+        eos_token_id: ID of the token after each text.
+        max_length: Maximum number of tokens of a text, including the end token.
+        max_new_tokens: Number of tokens at which generation stops; None: `max_length` - 1.
+        num_beams: Width of the beam search; 1: greedy search.
+        length_penalty: Exponent of the length by which beam search divides log-probabilities (Wu et al. 2016). Values
+            below 1 prefer shorter texts.
+        do_sample: Whether to sample each token. The random seed is fixed, so that the same call generates the same
+            text.
+        temperature: Divisor of the logits when tokens are sampled.
+        top_p: Tokens are sampled from the most probable tokens whose probabilities add up to this value (Holtzman et
+            al. 2020).
+        label_smoothing: Label smoothing of the training loss (Szegedy et al. 2016).
+        weight: Weight of this head's loss in the sum over several heads.
 
     Raises:
         ValueError: If a number is out of range.
@@ -57,7 +59,7 @@ class GenerativeHead(Head):
         weight: float = 1.0,
     ):
         super().__init__(weight=weight)
-        # A bool would be compared with a whole tensor.
+        # Compared with tensors below: a bool would not raise an error there.
         if any(type(number) is not int for number in (bos_token_id, eos_token_id, max_length)):
             raise ValueError(
                 f"got bos_token_id={bos_token_id}, eos_token_id={eos_token_id} and max_length={max_length}, wanted "
@@ -76,9 +78,9 @@ class GenerativeHead(Head):
             )
         self.bos_token_id, self.eos_token_id, self.max_length = bos_token_id, eos_token_id, max_length
         self.label_smoothing = label_smoothing
-        local = Path(tokenizer).is_dir()  # a folder has all of it: no hub is asked
+        local = Path(tokenizer).is_dir()  # a folder is complete, so that the hub is not contacted
         self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False, local_files_only=local)
-        # As transformers' `generate` has it.
+        # Arguments of `generate` of transformers.
         self.options: dict[str, Any] = {
             "num_beams": num_beams,
             "do_sample": do_sample,
@@ -89,21 +91,47 @@ class GenerativeHead(Head):
 
     @abstractmethod
     def generate(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """The begin (B, 1), what was read (B, T, D), (B, T) -> ids after the begin (B, up to max_length)"""
+        """Generate the token IDs of a text for each row.
+
+        Args:
+            first: The token before each text, (B, 1).
+            memory: Tokens that the decoder attends to, (B, T, D).
+            mask: Mask of `memory`, (B, T).
+
+        Returns:
+            The IDs after the first token, (B, up to max_length).
+        """
 
     @abstractmethod
     def next_token_logits(self, memory: Tensor, mask: Tensor, target: Tensor | None) -> Tensor:
-        """What was read, target (B, U) -> logits (B, U, V) of each next token; without a target of the first"""
+        """Return the logits (B, U, V) of each token of a text, given the tokens before it.
+
+        Args:
+            memory: Tokens that the decoder attends to, (B, T, D).
+            mask: Mask of `memory`, (B, T).
+            target: Token IDs of the text, (B, U); None: only the logits of the first token are returned, (B, 1, V).
+        """
 
     def decoder_input(self, target: Tensor | None, like: Tensor) -> Tensor:
-        """What each next token follows: the begin, and the tokens before it; without a target the begin. -> (B, U)"""
+        """Return the decoder input (B, U): the target shifted right by one, with the begin token at the front.
+
+        Args:
+            target: Token IDs of the text, (B, U); None: the input is the begin token alone, (B, 1).
+            like: A tensor with B rows on the device of the result.
+        """
         first = torch.full((len(like), 1), self.bos_token_id, device=like.device)
         if target is None:
             return first
         return torch.cat([first, target[:, :-1].masked_fill(target[:, :-1] == IGNORE, self.eos_token_id)], dim=1)
 
     def loss(self, prediction: Text, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """(B, U, V), (B, U) -> sum over the tokens of labelled rows that have something to read, their count"""
+        """Return the sum of the token losses and the number of target tokens, of labelled rows with a real fused token.
+
+        Args:
+            prediction: Logits of each token, (B, U, V), in a `Text`.
+            target: Token IDs, (B, U); IGNORE for padding and unlabelled rows.
+            fused: The fused Features; rows without a real token are left out.
+        """
         target = target.masked_fill(~fused.mask.any(1, keepdim=True), IGNORE)
         smoothing = self.label_smoothing if self.training else 0.0
         total = F.cross_entropy(
@@ -114,7 +142,11 @@ class GenerativeHead(Head):
 
     @torch.no_grad()
     def decode(self, prediction: Text, fused: Features, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """-> per row {"prediction": text, "probability" per token, "log_probability" of the text}, see text_row"""
+        """Generate the texts and return one dictionary per row.
+
+        Its keys are `prediction`, the text; `probability`, the geometric mean of the token probabilities; and
+        `log_probability` of the complete text. See `text_row`.
+        """
         if not len(prediction.memory):
             return []
         first = self.decoder_input(None, prediction.memory)
@@ -126,7 +158,18 @@ class GenerativeHead(Head):
         return [text_row(text.strip(), p, n) for text, p, n in zip(texts, logs, counts, strict=True)]
 
     def likelihood(self, prediction: Text, written: Tensor) -> tuple[Tensor, Tensor]:
-        """Of texts as they would be learnt, up to their first end: log-probability, tokens. (B, U) -> (B,), (B,)"""
+        """Return the log-probability and the number of tokens of generated texts, each up to its first end token.
+
+        The log-probability is that of teacher forcing, without temperature, length penalty or other settings of the
+        generation.
+
+        Args:
+            prediction: The prediction from which the texts were generated.
+            written: Generated token IDs, (B, U).
+
+        Returns:
+            The log-probabilities (B,) float64, and the numbers of tokens (B,), including the end token.
+        """
         over = (written == self.eos_token_id).cumsum(1) - (written == self.eos_token_id).long() > 0
         target = written.masked_fill(over, IGNORE)
         size = max(1, MAX_LOGITS // (written.shape[1] * prediction.logits.shape[-1]))

@@ -1,4 +1,4 @@
-"""The base class of heads: two methods to write, everything else follows from the type of the prediction."""
+"""The base class of heads. A subclass implements two methods, `forward` and `loss`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,19 +11,21 @@ from mm.types import Features
 
 
 class Head(Configurable, nn.Module):
-    """Predict one target from the fused features.
+    """Base class of heads, each of which predicts one target from the fused features.
 
-    A head of your own writes `forward` and `loss`. It returns one of the types of `mm.predictions`, from which
-    training, metrics, subsets of inputs, windows, calibration, prediction sets and reports follow.
+    A subclass implements `forward` and `loss`. `forward` returns one of the types of `mm.predictions`, which determines
+    the metrics, the merging of windows, calibration, prediction sets and reports.
 
     Args:
-        classes: Names of the classes, labels, tags or symbols, in the order of the logits, where there are any.
-        input: Name of the input whose tokens the head predicts something of; None: it predicts something of the row.
-        weight: Factor on this head's loss among those of several heads.
+        classes: Names of the classes, labels, tags or symbols, in the order of the logits. Empty for targets without
+            classes.
+        input: Name of the input for whose tokens the head makes predictions; None: it makes one prediction per row.
+        weight: Weight of this head's loss in the sum over several heads.
 
     Attributes:
-        per_window: Whether the loss of a head of tokens counts windows, so that it is divided by how many windows its
-            row has. Losses of heads of the row always are, those that count tokens never.
+        per_window: Whether the loss of a head with an `input` counts windows instead of tokens. If so, it is divided by
+            the number of windows of the row, as the loss of a head without an `input` always is. A loss that counts
+            tokens is not divided.
 
     Example:
         >>> class Softmax(Head):
@@ -48,12 +50,11 @@ class Head(Configurable, nn.Module):
         self.weight = weight
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Prediction:
-        """Predict from the fused features.
+        """Predict the target from the fused features.
 
         Args:
-            fused: Tokens (B, T, D), their mask (B, T), and the pooled vectors (B, D).
-            target: The targets of the batch, where they are known, for heads that are taught with them (teacher
-                forcing); most heads ignore them.
+            fused: Fused Features with tokens (B, T, D), their mask (B, T), and the pooled vectors (B, D).
+            target: Targets of the batch, if they are known. Only heads that are trained with teacher forcing use them.
 
         Returns:
             One of the types of `mm.predictions`.
@@ -64,26 +65,27 @@ class Head(Configurable, nn.Module):
         """Compute the loss in float32.
 
         Args:
-            prediction: What `forward` returned.
-            target: (B, ...); unlabelled: IGNORE in integers, NaN in floating-point numbers.
-            fused: As in `forward`.
+            prediction: The result of `forward`.
+            target: Targets, (B, ...). Unlabelled values are IGNORE in integers and NaN in floating-point numbers.
+            fused: The fused Features that `forward` received.
 
         Returns:
-            The sum over the labelled rows, and how many they are: two scalars, both 0 without a label.
+            The sum of the losses of the labelled rows, and the number of labelled rows: two scalars, both 0 if there is
+            no label.
         """
         raise NotImplementedError
 
     @property
     def decoding(self) -> Decoding:
-        """How the predictions of this head become what a person reads; a head with options of its own adds them."""
+        """Settings with which predictions are decoded. Heads with decoding options extend them."""
         return Decoding(classes=tuple(self.classes), input=self.input)
 
     def decode(self, prediction: Any, fused: Features, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Return one dict of plain data per row, whose first key is "prediction".
+        """Return one dictionary of plain data per row, whose first key is "prediction".
 
         Args:
-            prediction: What `forward` returned, merged and calibrated where there is need.
-            fused: The fused features of the rows.
-            meta: That of the batch.
+            prediction: The result of `forward`, with merged windows and, if the model is calibrated, calibrated.
+            fused: The fused Features of the rows.
+            meta: Tensors that are needed for decoding, by name: `Batch.meta`.
         """
         return prediction.decode(self.decoding, meta)

@@ -1,4 +1,4 @@
-"""An answer that a language model writes after a prompt, in which stands what was read."""
+"""Head that generates an answer with a causal language model, whose prompt contains the fused tokens."""
 
 import json
 from collections.abc import Mapping
@@ -16,14 +16,18 @@ from mm.predictions import Text
 from mm.types import Features
 
 PROJECTIONS = ("linear", "mlp", "queries")
-HERE = "{input}"  # where in the prompt the projected tokens stand
+HERE = "{input}"  # position of the projected tokens in the prompt
 
 
 class Projection(nn.Module):
-    """Fused tokens -> prefix tokens of the language model's width.
+    """Project the fused tokens to prefix tokens of the language model's width.
 
-    kind: "linear" or "mlp" project token by token (Liu 2023); "queries": `num_queries` learnt tokens attend to all
-    tokens (Li 2023).
+    Args:
+        kind: `linear` or `mlp`: each token is projected (Liu et al. 2023); `queries`: trained query tokens attend to
+            all fused tokens (Li et al. 2023).
+        dim: Width D of the fused tokens.
+        width: Width E of the language model.
+        num_queries: Number of query tokens, with `queries`.
     """
 
     def __init__(self, kind: str, dim: int, width: int, num_queries: int):
@@ -39,7 +43,7 @@ class Projection(nn.Module):
         self.out = nn.Sequential(*wide)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D), (B, T) -> (B, P, E), (B, P)"""
+        """Project tokens (B, T, D) with mask (B, T) to P prefix tokens (B, P, E) with mask (B, P)."""
         if self.block is not None and self.queries is not None:
             tokens = self.block(self.queries.expand(len(tokens), -1, -1), mask, tokens)
             mask = mask.any(1, keepdim=True).expand(-1, tokens.shape[1])
@@ -47,26 +51,28 @@ class Projection(nn.Module):
 
 
 class CausalLMHead(GenerativeHead):
-    """Generate an answer with a causal language model that reads the fused tokens as a prefix (Tsimpoukelli 2021).
+    """Generate an answer with a language model that reads the fused tokens as a prefix (Tsimpoukelli et al. 2021).
 
-    The model is any causal language model of transformers. The loss is that of the answer alone. Padding lies within
-    the prompt: it has no influence on models that ignore masked tokens, as nearly all do, except mpt and mamba.
+    The model can be any causal language model of transformers. The loss counts the tokens of the answer only, not those
+    of the prompt. Padding can lie in the middle of the prompt. It does not influence models that ignore masked tokens,
+    as nearly all models do, except mpt and mamba.
 
     Args:
         vocab_size: Number of tokens of the tokenizer.
         embed_dim: Width D of the fused features.
-        pretrained: Folder or hub name of the language model, whose tokenizer `target_codec.tokenizer` has to be.
-        config: The model's configuration instead, for random weights, such as {model_type: llama, hidden_size: 128};
-            `initializer_range` is one over the root of the width where it is not given.
-        prompt: The text that the model reads; the projected tokens stand at {input}.
-        projection: How the fused tokens get the model's width: "linear", "mlp", or "queries".
-        num_queries: Number of learnt queries of `projection="queries"`.
+        pretrained: Folder or hub name of the language model. Its tokenizer must be the tokenizer of the target,
+            `target_codec.tokenizer`.
+        config: Configuration of a language model with random weights, in place of `pretrained`, such as {model_type:
+            llama, hidden_size: 128}. The default of `initializer_range` is one over the root of the width.
+        prompt: Prompt of the language model; the projected tokens replace {input}.
+        projection: Projection of the fused tokens to the width of the language model: `linear`, `mlp` or `queries`.
+        num_queries: Number of trained query tokens, with `projection=queries`.
         **generation: The arguments of `GenerativeHead`.
 
     Raises:
-        ValueError: If there is not exactly one of `pretrained` and `config`, the prompt has not exactly one {input} or
-            unknown words, the tokenizer is not the pretrained model's, a row is too long for the model, or a number
-            is out of range.
+        ValueError: If not exactly one of `pretrained` and `config` is given, if the prompt does not contain exactly one
+            {input} or contains unknown words, if the tokenizer is not that of the pretrained model, if a row is too
+            long for the model, or if a number is out of range.
     """
 
     def __init__(
@@ -95,9 +101,7 @@ class CausalLMHead(GenerativeHead):
                 "target_codec.tokenizer=bpe, which reads bytes, or words of the answers"
             )
         most = getattr(self.lm.config, "max_position_embeddings", None)
-        least = (
-            len(self.ahead) + len(self.behind) + self.options["max_new_tokens"] + 1
-        )  # with one token of what is read
+        least = len(self.ahead) + len(self.behind) + self.options["max_new_tokens"] + 1  # with a single projected token
         if most is not None and least > most:
             raise ValueError(
                 f"the language model reads {most} tokens, but the prompt and max_new_tokens="
@@ -106,11 +110,25 @@ class CausalLMHead(GenerativeHead):
             )
 
     def get_config(self) -> dict[str, Any]:
-        """Return constructor arguments that build the same architecture without the weights it began with."""
+        """Return the constructor arguments that rebuild this architecture without downloading its pretrained weights.
+
+        Returns:
+            Keyword arguments of the constructor. The rebuilt module has random weights, to be replaced by
+            `load_state_dict`.
+        """
         return super().get_config() | self.architecture
 
     def prompted(self, tokens: Tensor, mask: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
-        """Prefix tokens (B, P, E), (B, P), ids that follow (B, U) -> the whole as vectors (B, S, E), (B, S)"""
+        """Insert the prefix tokens into the prompt, and append further tokens.
+
+        Args:
+            tokens: Prefix tokens, (B, P, E).
+            mask: Mask of the prefix tokens, (B, P).
+            more: IDs of the tokens that follow the prompt, (B, U).
+
+        Returns:
+            The embeddings of the complete sequence, (B, S, E), and its mask, (B, S).
+        """
         look = self.lm.get_input_embeddings()
         rows = len(tokens)
         ahead, behind = (more.new_tensor(ids).expand(rows, -1) for ids in (self.ahead, self.behind))
@@ -120,7 +138,12 @@ class CausalLMHead(GenerativeHead):
         return whole, real
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Text:
-        """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
+        """Return the logits (B, U, V) of each token of the answer, given the prompt and the answer's tokens before it.
+
+        Args:
+            fused: Fused Features with tokens (B, T, D).
+            target: Token IDs of the answer, (B, U); None: only the logits of the first token are computed.
+        """
         tokens, mask = self.project(fused.tokens, fused.mask)
         return Text(self.next_token_logits(tokens, mask, target), tokens, mask)
 
@@ -133,9 +156,17 @@ class CausalLMHead(GenerativeHead):
         return told.logits[:, -more.shape[1] :].float()
 
     def check_length(self, real: Tensor, more: int = 0) -> None:
-        """(B, S) of what it reads, and how many it writes. Errors: ValueError where a row's are more than it can."""
+        """Raise an error if a row is longer than the language model allows.
+
+        Args:
+            real: Mask of the sequence that the model reads, (B, S).
+            more: Number of tokens to generate after it.
+
+        Raises:
+            ValueError: If a row has more tokens than the model has positions.
+        """
         most = getattr(self.lm.config, "max_position_embeddings", None)
-        if most is None or real.shape[1] + more <= most:  # padding included: nothing is counted on the device
+        if most is None or real.shape[1] + more <= most:  # with padding: avoids a sum on the device
             return
         length = int(real.sum(1).max()) + more
         if length > most:
@@ -146,7 +177,7 @@ class CausalLMHead(GenerativeHead):
 
     def generate(self, first: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         whole, real = self.prompted(memory, mask, first)
-        self.check_length(real, self.options["max_new_tokens"] - 1)  # the last one is not read
+        self.check_length(real, self.options["max_new_tokens"] - 1)  # the last token is generated but not read
         ends = {"eos_token_id": self.eos_token_id, "pad_token_id": self.eos_token_id}
         return self.lm.generate(inputs_embeds=whole, attention_mask=real.long(), **ends, **self.options)
 
@@ -154,7 +185,21 @@ class CausalLMHead(GenerativeHead):
 def language_model(
     pretrained: str | None, config: Mapping[str, Any] | None, vocab_size: int, tokenizer: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """-> the model, and the arguments that build it again without its source of weights"""
+    """Build a causal language model.
+
+    Args:
+        pretrained: Folder or hub name of the model; exclusive with `config`.
+        config: Configuration of a model with random weights.
+        vocab_size: Number of tokens of the tokenizer.
+        tokenizer: The tokenizer of the target.
+
+    Returns:
+        The model, and the arguments of `CausalLMHead` that rebuild its architecture without `pretrained`.
+
+    Raises:
+        ValueError: If not exactly one of `pretrained` and `config` is given, if the tokenizer is not that of the
+            pretrained model, or if transformers does not know the model type.
+    """
     if (pretrained is None) == (config is None):
         got = "neither" if pretrained is None else "both"
         raise ValueError(
@@ -174,11 +219,11 @@ def language_model(
             got = str(plain.get("model_type"))
             raise ValueError(f"config.model_type: transformers has no '{got}'{near(got, list(CONFIG_MAPPING))}")
         wanted = AutoConfig.for_model(**plain)
-        # The usual 0.02 is of models ten times as wide: small ones stall.
+        # The default of 0.02 suits models that are ten times as wide; small ones do not train with it.
         if "initializer_range" not in plain:
             wanted.initializer_range = wanted.hidden_size**-0.5
         model = AutoModelForCausalLM.from_config(wanted, dtype=torch.float32, trust_remote_code=False)
-    model.generation_config = GenerationConfig()  # what is not in this model's own config would be lost with it
+    model.generation_config = GenerationConfig()  # settings in it would not be saved with the model
     kept = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     kept["vocab_size"] = vocab_size if pretrained is None else model.config.vocab_size
     return model, {"pretrained": None, "config": kept}

@@ -1,7 +1,7 @@
-"""One of several classes."""
+"""Head for targets with one of several classes per row."""
 
 from mm.heads._classifying import PooledClassifier
 
 
 class ClassificationHead(PooledClassifier):
-    """Which of the classes a row is of. The arguments are PooledClassifier's."""
+    """Predict one of several classes per row. For the arguments, see `PooledClassifier`."""

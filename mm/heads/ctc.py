@@ -1,4 +1,4 @@
-"""What is said or written, without knowing where: connectionist temporal classification."""
+"""Head for transcripts that are not aligned with the input (connectionist temporal classification)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,16 +13,17 @@ from mm.types import IGNORE, Features
 
 
 class CTCHead(Head):
-    """Predict a symbol, or a blank, for each token of an input by connectionist temporal classification (Graves 2006).
+    """Predict a symbol or a blank per token of an input (connectionist temporal classification, Graves et al. 2006).
 
     Args:
         classes: The symbols: characters or words.
-        input: Name of the input whose tokens are read.
-        separator: The text between two symbols.
+        input: Name of the input whose tokens are classified.
+        separator: String between two symbols of a text.
         embed_dim: Width D of the fused features.
-        beam_width: Number of prefixes that beam search keeps; 1 takes the best symbol of each token.
-        dropout: Applied to the tokens.
-        weight: Factor on this head's loss among those of several heads.
+        beam_width: Number of prefixes that the beam search keeps; 1: the most probable symbol of each token (greedy
+            search).
+        dropout: Dropout probability of the tokens.
+        weight: Weight of this head's loss in the sum over several heads.
 
     Raises:
         ValueError: If `beam_width` is below 1.
@@ -48,15 +49,24 @@ class CTCHead(Head):
         self.linear = nn.Linear(embed_dim, len(self.classes) + 1)
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Transcript:
-        """tokens (B, T, D) -> logits (B, T, C + 1), the last of no symbol; no symbol is certain where no token is"""
+        """Return the logits (B, T, C + 1) of each token (B, T, D); the last class is the blank.
+
+        For padding, the blank has a probability of 1.
+        """
         logits = self.linear(self.drop(fused.tokens)).float()
         blank = F.one_hot(torch.tensor(len(self.classes), device=logits.device), logits.shape[-1])
         return Transcript(torch.where(fused.mask.unsqueeze(-1), logits, (blank - 1) * 1e4))
 
     def loss(self, prediction: Transcript, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """(B, T, C + 1), (B, U) -> sum over labelled rows that have tokens, their symbols
+        """Return the sum of the CTC losses, and the number of target symbols, of labelled rows that have tokens.
 
-        Errors: ValueError where a row has more symbols than tokens.
+        Args:
+            prediction: Logits, (B, T, C + 1).
+            target: Symbol indices, (B, U); IGNORE for padding and unlabelled rows.
+            fused: The fused Features.
+
+        Raises:
+            ValueError: If a row has fewer tokens than CTC needs: one per symbol, and one between two equal symbols.
         """
         length = (target != IGNORE).sum(1)
         tokens = fused.mask.sum(1)
@@ -65,7 +75,7 @@ class CTCHead(Head):
             return prediction.logits.sum() * 0, length.new_zeros(())
         target, length, tokens = target[rows].clamp(min=0), length[rows], tokens[rows]
         place = torch.arange(1, target.shape[1], device=target.device)
-        # A symbol that comes twice in a row needs a blank between.
+        # Two equal symbols in succession need a blank between them.
         twice = ((target[:, 1:] == target[:, :-1]) & (place < length.unsqueeze(1))).sum(1)
         short = tokens < length + twice
         if short.any():
@@ -76,7 +86,7 @@ class CTCHead(Head):
                 "tokens, such as one of smaller strides, or units=words, or leave such rows out"
             )
         scores = prediction.logits[rows].log_softmax(-1).transpose(0, 1)  # (T, rows, C + 1)
-        # All tokens of a row count: those that are not real are blanks.
+        # The length includes padding, whose tokens are certain to be blanks.
         whole = torch.full_like(tokens, len(scores))
         return F.ctc_loss(scores, target, whole, length, len(self.classes), "none").sum(), length.sum()
 

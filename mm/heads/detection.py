@@ -1,4 +1,4 @@
-"""Objects in a picture: a class, a box and how well it fits, predicted by each of its tokens."""
+"""Head for object detection, which predicts classes, a box and its quality for each token of an image."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,18 +13,31 @@ from mm.heads.base import Head
 from mm.predictions import Boxes, Decoding
 from mm.types import Features
 
-FLOOR = -1e4  # a logit where no token is
-PRIOR = 0.01  # probability of each class at the start, else the many tokens of background drown the rest (Lin 2017)
-HALF = 0.1  # of a picture's side: how far a box reaches to each side of its token at the start
-SCALE = 1000.0  # torchvision adds 1e-7 to areas, which is small beside those of a picture this wide
+FLOOR = -1e4  # class logit of padding
+PRIOR = (
+    0.01  # initial probability of each class, or else the many background tokens dominate the loss (Lin et al. 2017)
+)
+HALF = 0.1  # initial distance of a token to each side of its box, as a fraction of the image
+SCALE = 1000.0  # width of the image for torchvision, which adds 1e-7 to areas
 
 
 def assign(boxes: Tensor, real: Tensor, position: Tensor, mask: Tensor, top_k: int) -> Tensor:
-    """Assign an object to each token. (B, N, 4), (B, N), (B, T, 2) of (y, x), (B, T) -> (B, T), -1 for none
+    """Assign the object to predict to each token.
 
-    An object has the `top_k` tokens nearest to its centre, measured by its width and height, that lie in it (the first
-    step of ATSS, Zhang 2020), and the nearest token wherever that lies. A token of several objects predicts the
-    smallest (Tian 2019).
+    An object is assigned to the `top_k` tokens that are nearest to its centre (the first step of ATSS, Zhang et al.
+    2020) and lie inside of its box. It is always assigned to the nearest token, even if this lies outside of the box.
+    Distances are measured relative to the width and height of the box. If several objects are assigned to a token, it
+    predicts the smallest (Tian et al. 2019).
+
+    Args:
+        boxes: Boxes (x0, y0, x1, y1) of the objects, (B, N, 4), relative to the image.
+        real: Whether each box is an object and not padding, (B, N).
+        position: Centres (y, x) of the tokens, (B, T, 2), relative to the image.
+        mask: Mask of the tokens, (B, T).
+        top_k: Number of nearest tokens.
+
+    Returns:
+        Index of the object of each token, (B, T); -1: no object.
     """
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-9)  # (B, N, 2)
     centre = (boxes[..., 2:] + boxes[..., :2]) / 2
@@ -40,24 +53,27 @@ def assign(boxes: Tensor, real: Tensor, position: Tensor, mask: Tensor, top_k: i
 
 
 class DetectionHead(Head):
-    """Predict the objects of a picture from each of its tokens (FCOS, Tian 2019).
+    """Predict the objects of an image from each of its tokens (FCOS, Tian et al. 2019).
 
-    A token near the centre of an object predicts its class (focal loss, Lin 2017), the distances to its four sides
-    (GIoU loss, Rezatofighi 2019), and, instead of centre-ness, the IoU of the predicted box (Zhang 2021). The score of
-    a box is the geometric mean of class probability and IoU.
+    A token near the centre of an object predicts the class of the object (focal loss, Lin et al. 2017), the distances
+    to the four sides of its box (GIoU loss, Rezatofighi et al. 2019), and the IoU of the predicted box in place of the
+    centre-ness (Zhang et al. 2021). The score of a box is the geometric mean of its class probability and its predicted
+    IoU.
 
     Args:
         classes: Names of the classes.
         input: Name of the input whose tokens predict the objects.
         embed_dim: Width D of the fused features.
-        num_layers: Number of hidden layers of each of the two branches.
-        top_k: Number of tokens that learn an object, those nearest to its centre (ATSS, Zhang 2020).
-        score_threshold: Score from which a box is predicted.
-        nms_iou_threshold: IoU from which the box with the lower score of two boxes of one class is dropped.
-        max_detections: Largest number of boxes of a picture, those below `score_threshold` included, which count for
-            average precision.
-        dropout: Applied to the hidden layers.
-        weight: Factor on this head's loss among those of several heads.
+        num_layers: Number of hidden layers of each of the two branches (class, and box with its quality).
+        top_k: Number of tokens that are trained to predict an object, those nearest to its centre (ATSS, Zhang et al.
+            2020).
+        score_threshold: Minimum score of a predicted box.
+        nms_iou_threshold: IoU above which non-maximum suppression drops the box with the lower score of two boxes of
+            one class.
+        max_detections: Maximum number of boxes per image. It includes boxes below `score_threshold`, which average
+            precision takes into account.
+        dropout: Dropout probability of the hidden layers.
+        weight: Weight of this head's loss in the sum over several heads.
 
     Raises:
         ValueError: If a number is out of range.
@@ -103,18 +119,24 @@ class DetectionHead(Head):
             nn.init.normal_(layer.weight, std=0.01)
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Boxes:
-        """tokens (B, T, D)"""
+        """Predict class scores, box and quality of each fused token (B, T, D)."""
         what, where = self.what(fused.tokens), self.where(fused.tokens)
         scores = self.label(what).float().masked_fill(~fused.mask.unsqueeze(-1), FLOOR)
         quality = self.fit(where).float().squeeze(-1)
-        distance = self.reach(where).float().clamp(max=3.0).exp()  # e^3 pictures: nothing reaches further
+        distance = self.reach(where).float().clamp(max=3.0).exp()  # at most e^3 times the image
         centre = fused.position.float().flip(-1)  # (B, T, 2) of (x, y)
         return Boxes(scores, quality, torch.cat([centre - distance[..., :2], centre + distance[..., 2:]], dim=-1))
 
     def loss(self, prediction: Boxes, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """target (B, N, 5) -> sum over labelled rows that have tokens; the tokens that tell objects, of each at least 1
+        """Return the sum of the losses of labelled rows with tokens, and the number of tokens with an assigned object.
 
-        Of a row without objects there is none such, but its background counts.
+        A row without assigned tokens counts as one token, because its loss of background is part of the sum.
+
+        Args:
+            prediction: Boxes of the T tokens.
+            target: Class index and box (x0, y0, x1, y1) of each object, (B, N, 5). The class of an image without
+                objects is -1. Padding and unlabelled rows are NaN.
+            fused: The fused Features, whose positions are the centres of the tokens.
         """
         rows = ~target[:, 0, 0].isnan() & fused.mask.any(1)
         kind, boxes = target[rows, :, 0], target[rows, :, 1:].nan_to_num()
@@ -144,13 +166,13 @@ class DetectionHead(Head):
 
 
 def branch(dim: int, layers: int, dropout: float) -> nn.Sequential:
-    """Norm, then hidden layers. (..., D) -> (..., D)"""
+    """Return a layer norm followed by hidden layers, which maps (..., D) to (..., D)."""
     hidden = [nn.Sequential(nn.Linear(dim, dim), nn.GELU()) for _ in range(layers)]
     return nn.Sequential(nn.LayerNorm(dim), *hidden, nn.Dropout(dropout))
 
 
 def paired_iou(one: Tensor, other: Tensor) -> Tensor:
-    """Of each box with the one in its place. (K, 4), (K, 4) -> (K,)"""
+    """Return the IoU of each box of one set with the box at the same index of the other set. (K, 4), (K, 4) -> (K,)"""
     both = (torch.minimum(one[:, 2:], other[:, 2:]) - torch.maximum(one[:, :2], other[:, :2])).clamp(min=0).prod(1)
     areas = [(x[:, 2:] - x[:, :2]).prod(1) for x in (one, other)]
     return both / (areas[0] + areas[1] - both).clamp(min=1e-9)

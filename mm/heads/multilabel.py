@@ -1,4 +1,4 @@
-"""Any number of several labels."""
+"""Head for targets with any number of labels per row."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +16,18 @@ from mm.types import IGNORE, Features
 def resolve_pos_weight(
     weights: str | Sequence[float] | None, classes: Sequence[str], counts: Sequence[int], rows: int
 ) -> Tensor | None:
-    """pos_weight as it is typed -> (C,); balanced: rows without the label / rows with it, 1 where none or all have it.
+    """Convert the option `pos_weight` to one weight per label, (C,), or None.
 
-    Errors: ValueError where it does not match the labels.
+    The "balanced" weight of a label is (rows without the label) / (rows with it), and 1 if all rows or no rows have it.
+
+    Args:
+        weights: The option: None, "balanced", or one number per label.
+        classes: Names of the labels.
+        counts: Number of training rows with each label.
+        rows: Number of labelled training rows.
+
+    Raises:
+        ValueError: If the weights or the counts do not match the labels.
     """
     if weights is None:
         return None
@@ -33,21 +42,26 @@ def resolve_pos_weight(
 
 
 class MultilabelHead(Head):
-    """Predict each of several labels by a linear layer on the pooled vector. A row may be labelled in part.
+    """Predict any number of labels per row by a linear layer on the pooled vector.
+
+    Some labels of a row may be unknown.
 
     Args:
         classes: Names of the labels.
         embed_dim: Width D of the fused features.
-        counts: Training rows of each label.
+        counts: Number of training rows with each label.
         rows: Number of labelled training rows.
         dropout: Dropout probability of the pooled vector.
-        threshold: Probability from which a label is predicted; the calibrated one where there is one.
-        pos_weight: None, "balanced", or one number per label: factors on the losses of the rows that have the label.
-        focal_gamma: Exponent of the focal loss, 0 for cross-entropy (Lin 2017).
-        weight: Factor on this head's loss among those of several heads.
+        threshold: Probability from which a label is predicted. It is compared with the calibrated probability if the
+            model is calibrated.
+        pos_weight: Weight of the positive rows of each label in the loss: None (all 1), `balanced`, or one number per
+            label.
+        focal_gamma: Exponent of the focal loss; 0: cross-entropy (Lin et al. 2017).
+        weight: Weight of this head's loss in the sum over several heads.
 
     Raises:
-        ValueError: If the threshold is no probability, or the weights don't match the labels.
+        ValueError: If the threshold is not in 0..1, if `focal_gamma` is out of range, or if the weights do not match
+            the labels.
     """
 
     def __init__(
@@ -71,16 +85,24 @@ class MultilabelHead(Head):
         self.focal_gamma = focal_gamma
         self.drop = nn.Dropout(dropout)
         self.linear = nn.Linear(embed_dim, len(self.classes))
-        # Not saved: the config has it, and only training reads it.
+        # Not persistent: the config has the weights, and only training uses them.
         self.pos_weight: Tensor | None
         self.register_buffer("pos_weight", resolve_pos_weight(pos_weight, self.classes, counts, rows), persistent=False)
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Bernoulli:
-        """Classify the pooled vectors. (B, D) -> logits (B, C)"""
+        """Return the logits (B, C) of the pooled vectors (B, D)."""
         return Bernoulli(self.linear(self.drop(fused.pooled)))
 
     def loss(self, prediction: Bernoulli, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """(B, C), (B, C) -> sum of the rows' mean cross-entropies, count; a row labelled by half counts a half"""
+        """Return the sum over rows of the mean binary cross-entropy of the labels, and the number of rows.
+
+        A row of which only some labels are known counts by the fraction of its known labels.
+
+        Args:
+            prediction: Logits, (B, C).
+            target: 1, 0 or IGNORE (unknown) for each label, (B, C).
+            fused: The fused Features, which this loss does not use.
+        """
         labelled = target != IGNORE
         logits, truth = prediction.logits.float(), target.clamp(min=0).float()
         loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", pos_weight=self.pos_weight)

@@ -1,4 +1,4 @@
-"""A number."""
+"""Head for targets that are a number."""
 
 import torch
 import torch.nn.functional as F
@@ -13,21 +13,21 @@ LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss, "mae": F.l1_loss}
 
 
 class RegressionHead(Head):
-    """Predict a number by a linear layer on the pooled vector, in the units of the data.
+    """Predict a number, in the units of the data, by a linear layer on the pooled vector.
 
-    A target that is NaN is unlabelled. Values and targets are float64, and only the standardised error is float32:
-    float32 has a step of 128 at 1.7e9, where Unix times are.
+    A target that is NaN is unlabelled. Predictions and targets are float64, because float32 has a resolution of only
+    128 at 1.7e9, the size of Unix times. Only the standardised error is float32.
 
     Args:
         embed_dim: Width D of the fused features.
-        mean: Mean of the training rows.
-        std: Standard deviation of the training rows.
-        criterion: "huber", "mse" or "mae", of the error divided by `std`.
+        mean: Mean of the target over the training rows.
+        std: Standard deviation of the target over the training rows.
+        criterion: Loss of the error divided by `std`: `huber`, `mse` or `mae`.
         dropout: Dropout probability of the pooled vector.
-        weight: Factor on this head's loss among those of several heads.
+        weight: Weight of this head's loss in the sum over several heads.
 
     Raises:
-        ValueError: If the criterion is something else, or the target does not vary.
+        ValueError: If the criterion is unknown, or if the target does not vary.
     """
 
     def __init__(
@@ -54,12 +54,18 @@ class RegressionHead(Head):
         self.linear = nn.Linear(embed_dim, 1)
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Scalar:
-        """Predict from the pooled vectors. (B, D) -> (B,)"""
+        """Return the predicted numbers (B,) of the pooled vectors (B, D)."""
         value = self.linear(self.drop(fused.pooled)).squeeze(-1)
         return Scalar(value.to(widest(value.device)) * self.std + self.mean)
 
     def loss(self, prediction: Scalar, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """(B,), (B,) -> sum over labelled rows of the standardised error's loss, their count"""
+        """Return the sum of the losses of the standardised errors, and the number of labelled rows.
+
+        Args:
+            prediction: Predicted numbers, (B,).
+            target: Targets, (B,); NaN for unlabelled rows.
+            fused: The fused Features, which this loss does not use.
+        """
         labelled = ~target.isnan()
         error = ((prediction.value - target.nan_to_num()) / self.std).float()
         loss = LOSSES[self.criterion](error, torch.zeros_like(error), reduction="none")

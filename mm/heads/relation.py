@@ -1,4 +1,4 @@
-"""What two marked parts of a text have to do with each other."""
+"""Head for the relation between two marked entities of a text."""
 
 import re
 from collections.abc import Mapping
@@ -12,19 +12,31 @@ from mm.types import Features
 
 
 def relation(name: str) -> tuple[str, str | None, str | None]:
-    """Cause-Effect(e2,e1) -> Cause-Effect, e2, e1; a class without a direction names no entity."""
+    """Split the name of a relation class into the relation and its two entities.
+
+    The class Cause-Effect(e2,e1) becomes Cause-Effect, e2 and e1. A class without a direction, such as Other, has None
+    as its entities.
+    """
     found = re.fullmatch(r"(.+)\(([^(),]+),([^(),]+)\)", name)
     return (found[1], found[2].strip(), found[3].strip()) if found else (name, None, None)
 
 
 class RelationHead(PooledClassifier):
-    """Which relation two entities have: of the pooled vector, which an encoder's pool=markers reads off at their marks.
+    """Classify the relation between two entities that are marked in a text.
 
-    classes: such as Cause-Effect(e1,e2), which holds from e1 to e2, or Other. The arguments are PooledClassifier's.
+    The head reads the pooled vector. With `pool=markers`, the encoder computes this vector from the tokens that mark
+    the entities. For the other arguments, see `PooledClassifier`.
+
+    Args:
+        classes: Names of the classes, such as Cause-Effect(e1,e2), the relation from e1 to e2, or Other.
     """
 
     def decode(self, prediction: Categorical, fused: Features, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """(B, C) -> {"prediction": class, "relation", "from", "to", "probability": {class: 0..1}} per row"""
+        """Convert the class logits (B, C) into one dictionary per row.
+
+        Its keys are `prediction`, the predicted class; `relation`, `from` and `to`, the relation and the two entities
+        that are parts of the name of this class; and `probability`, which maps each class to its probability.
+        """
         rows = []
         for row in super().decode(prediction, fused, meta):
             kind, first, second = relation(row["prediction"])

@@ -1,4 +1,4 @@
-"""A text that is written from what was read: translation, summary, caption, reply."""
+"""Head that generates a text with a transformer decoder, for translation, summaries, captions and replies."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ from mm.types import Features
 
 
 class Seq2SeqHead(GenerativeHead):
-    """Generate a text with a decoder that attends to the fused tokens (Vaswani 2017).
+    """Generate a text with a decoder that attends to the fused tokens (Vaswani et al. 2017).
 
-    The decoder is mBART's of transformers, with layer norms before the layers (Liu 2020).
+    The decoder is the mBART decoder of transformers, which has pre-norm layers (Liu et al. 2020).
 
     Args:
         vocab_size: Number of tokens of the tokenizer.
         embed_dim: Width D of the fused features and of the decoder.
         num_layers: Number of decoder layers.
-        num_heads: Number of attention heads; it divides `embed_dim`.
+        num_heads: Number of attention heads; it must divide `embed_dim`.
         dropout: Dropout probability of the decoder.
         **generation: The arguments of `GenerativeHead`.
 
     Raises:
-        ValueError: If a number is out of range, or a text is longer than `max_length`.
+        ValueError: If a number is out of range, or if a text is longer than `max_length`.
     """
 
     def __init__(
@@ -53,7 +53,12 @@ class Seq2SeqHead(GenerativeHead):
         )  # fmt: skip
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Text:
-        """tokens (B, T, D), target (B, U) -> U next tokens, each after those before; without a target the first"""
+        """Return the logits (B, U, V) of each token of the text, given the fused tokens and the tokens before it.
+
+        Args:
+            fused: Fused Features with tokens (B, T, D).
+            target: Token IDs of the text, (B, U); None: only the logits of the first token are computed.
+        """
         if target is not None and target.shape[1] > self.max_length:
             raise ValueError(
                 f"max_length: got {self.max_length} tokens, but a text to write has {target.shape[1]}; leave it "

@@ -1,4 +1,4 @@
-"""The part of a text that answers a question."""
+"""Head for extractive question answering, which predicts the span of a text that answers a question."""
 
 from dataclasses import replace
 
@@ -13,24 +13,24 @@ from mm.types import IGNORE, Features
 
 
 class SpanHead(Head):
-    """Predict where an answer begins and ends, by two logits for each token of an input, as BERT does (Devlin 2019).
+    """Predict the first and the last token of an answer, by two logits per token, as BERT does (Devlin et al. 2019).
 
-    "No answer" is one more position, as for SQuAD 2 (Rajpurkar 2018). Of several right answers the sum of their
-    probabilities is learnt (Clark 2018).
+    "No answer" is one more position, as for SQuAD 2 (Rajpurkar et al. 2018). If a row has several right answers, the
+    loss maximises the sum of their probabilities (Clark and Gardner 2018).
 
     Args:
-        input: Name of the input that holds the answers.
+        input: Name of the input that contains the answers.
         embed_dim: Width D of the fused features.
-        max_answer_length: Largest number of tokens of an answer.
+        max_answer_length: Maximum number of tokens of an answer.
         n_best: Number of answers that a prediction lists.
-        dropout: Applied to the tokens and to the pooled vector.
-        weight: Factor on this head's loss among those of several heads.
+        dropout: Dropout probability of the tokens and of the pooled vector.
+        weight: Weight of this head's loss in the sum over several heads.
 
     Raises:
         ValueError: If a number is below 1.
     """
 
-    per_window = True  # its loss counts windows, each of which has or lacks an answer
+    per_window = True  # the loss counts windows, each with or without an answer
 
     def __init__(
         self,
@@ -53,14 +53,20 @@ class SpanHead(Head):
         self.none = nn.Linear(embed_dim, 2)
 
     def forward(self, fused: Features, target: Tensor | None = None) -> Span:
-        """tokens (B, T, D), pooled (B, D)"""
+        """Predict the first and last token of an answer from the tokens, and "no answer" from the pooled vector."""
         logits = self.linear(self.drop(fused.tokens)).float().masked_fill(~fused.mask.unsqueeze(-1), IMPOSSIBLE_LOGIT)
         return Span(logits[..., 0], logits[..., 1], self.none(self.drop(fused.pooled)).float())
 
     def loss(self, prediction: Span, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """target (B, up to T) -> sum over labelled windows of the mean of both cross-entropies, their count"""
+        """Return the sum over labelled windows of the mean of the two cross-entropies, and the number of these windows.
+
+        Args:
+            prediction: Logits of the T tokens and of no answer.
+            target: Flags of the first and the last tokens of the answers, (B, up to T); IGNORE for unlabelled windows.
+            fused: The fused Features; windows without a token are left out.
+        """
         target = pad_to_tokens(target, prediction.begin.unsqueeze(-1))
-        labelled = (target != IGNORE).any(1) & fused.mask.any(1)  # an absent text tells nothing
+        labelled = (target != IGNORE).any(1) & fused.mask.any(1)  # no loss for an absent text
         flags = target.clamp(min=0)
         total = prediction.begin.new_zeros(len(target))
         for place, (logits, flag) in enumerate(((prediction.begin, SPAN_START), (prediction.last, SPAN_END))):

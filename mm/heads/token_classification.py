@@ -1,4 +1,4 @@
-"""A tag per word: named entities by BIO, or plain tags such as parts of speech."""
+"""Head that predicts one tag per word: named entities in the BIO scheme, or plain tags such as parts of speech."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,19 +13,24 @@ from mm.types import Features
 
 
 class TokenClassificationHead(Head):
-    """Classify each token of an input by a linear layer; the tag of a word is that of its first token.
+    """Classify each token of an input by a linear layer. The tag of a word is the tag of its first token.
 
     Args:
         classes: The tags.
         input: Name of the input whose tokens are classified.
         embed_dim: Width D of the fused features.
-        counts: Words of the training rows with each tag.
-        scheme: "bio", by which tags make up entities, or "plain", where a tag stands for itself.
+        counts: Number of words of the training rows with each tag.
+        scheme: Scheme of the tags: `bio`, in which several tags form one entity, or `plain`, in which each tag is
+            independent.
         dropout: Dropout probability of the tokens.
-        class_weights: None, "balanced" by the counts, or one number per tag: factors on the losses of its words.
-        label_smoothing: Part of the truth that is spread over all tags (Szegedy 2016).
-        focal_gamma: Exponent of the focal loss, 0 for cross-entropy (Lin 2017).
-        weight: Factor on this head's loss among those of several heads.
+        class_weights: Weight of each tag in the loss: None (all 1), `balanced` (inversely proportional to `counts`), or
+            one number per tag.
+        label_smoothing: Fraction of the target probability that is spread evenly over all tags (Szegedy et al. 2016).
+        focal_gamma: Exponent of the focal loss; 0: cross-entropy (Lin et al. 2017).
+        weight: Weight of this head's loss in the sum over several heads.
+
+    Raises:
+        ValueError: If the class weights do not match the tags, or if a number is out of range.
     """
 
     def __init__(
@@ -49,11 +54,18 @@ class TokenClassificationHead(Head):
         self.scheme = scheme
 
     def forward(self, fused: Features, target: Tensor | None = None) -> TokenCategorical:
-        """Classify the tokens. (B, T, D) -> logits (B, T, C)"""
+        """Return the logits (B, T, C) of the tokens (B, T, D)."""
         return TokenCategorical(self.linear(self.drop(fused.tokens)))
 
     def loss(self, prediction: TokenCategorical, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """(B, T, C), (B, up to T) -> sum over labelled words, their count (or their class weights)"""
+        """Return the sum of the losses of the labelled words, and their number or total class weight.
+
+        Args:
+            prediction: Logits, (B, T, C).
+            target: Tag index of the first token of each word, (B, up to T); IGNORE for other tokens and unlabelled
+                words.
+            fused: The fused Features, which this loss does not use.
+        """
         return self.class_loss(prediction.logits.flatten(0, 1), pad_to_tokens(target, prediction.logits).flatten())
 
     @property
