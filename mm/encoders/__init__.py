@@ -1,4 +1,8 @@
-"""Encoders: each turns one input into features, which are vectors with a mask."""
+"""Encoders, each of which maps one input to Features: one vector per token, with a mask.
+
+Shapes in this package: B rows of a batch, T tokens, D width of the encoder (`embed_dim`), L samples of a waveform, C
+channels, H and W height and width of an image.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,7 @@
-"""The order of a transformers model's layers, found by watching one forward of a model without weights."""
+"""Find the order of the layers of a transformers model by recording one forward pass.
+
+If possible, the pass runs on the meta device, without weights.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,28 +13,28 @@ from mm.encoders._source import huggingface_model
 
 
 def huggingface_layers(config: Mapping[str, Any], modality: str, inputs: Mapping[str, Tensor]) -> list[list[str]]:
-    """Return the layers of a transformers model from input to output, as prefixes of parameter names in `model`.
+    """Return the layers of a transformers model from input to output, as prefixes of parameter names.
 
-    The layers are the members of its longest list of blocks, by parameters. What is called before the first of them is
-    one layer below, what is called between two of them belongs to the upper one, and what is called after the last
-    belongs to the last.
+    The layers are the blocks of the largest `nn.ModuleList`, by number of parameters. Modules that are called before
+    the first block form one more layer below it. Modules that are called between two blocks belong to the layer of the
+    second one, and modules that are called after the last block belong to the last layer.
 
     Args:
-        config: The plain config, as of `huggingface_model`.
-        modality: The modality of the encoder.
-        inputs: Arguments of the model's forward, of one small row.
+        config: The plain config, as `huggingface_model` returns it.
+        modality: Modality of the encoder.
+        inputs: Arguments of the model's forward, for one small row.
 
     Returns:
-        Prefixes of each layer.
+        For each layer, the prefixes of the names of its parameters, which begin with `model.`.
 
     Raises:
-        ValueError: If the model has no list of blocks, does not call it in order, or can't be run.
+        ValueError: If the model has no list of blocks, does not call the blocks in order, or can't be run.
     """
     kind = config.get("model_type")
-    with torch.random.fork_rng(devices=[]):  # building draws random numbers, and training must not notice
+    with torch.random.fork_rng(devices=[]):  # random weights must not change the random numbers of training
         try:
             model, calls = watched(config, modality, inputs, torch.device("meta"))
-        except (RuntimeError, NotImplementedError, ValueError):  # its forward looks at values, which meta has none of
+        except (RuntimeError, NotImplementedError, ValueError):  # forward needs values, which meta lacks
             model, calls = watched(config, modality, inputs, torch.device("cpu"))
     blocks = longest_list(model)
     if blocks is None:
@@ -53,7 +56,17 @@ def huggingface_layers(config: Mapping[str, Any], modality: str, inputs: Mapping
 def watched(
     config: Mapping[str, Any], modality: str, inputs: Mapping[str, Tensor], device: torch.device
 ) -> tuple[nn.Module, dict[str, int]]:
-    """Build a model with random weights and run it. -> the model, and when each module was called first."""
+    """Build a model with random weights, run it once, and record the order in which its modules are called.
+
+    Args:
+        config: The plain config, as `huggingface_model` returns it.
+        modality: Modality of the encoder.
+        inputs: Arguments of the model's forward.
+        device: Device of the model, such as the meta device.
+
+    Returns:
+        The model, and for each called module, by name, the index of its first call.
+    """
     with device:
         model, _ = huggingface_model(None, config, True, modality)
     calls: dict[str, int] = {}
@@ -73,7 +86,10 @@ def watched(
 
 
 def longest_list(model: nn.Module) -> str | None:
-    """Return the name of the list of modules, of those within no other, that has the most parameters."""
+    """Return the name of the `nn.ModuleList` with the most parameters, or None if there is no list.
+
+    Lists inside of other lists are ignored.
+    """
     found: dict[str, int] = {}
     for name, module in model.named_modules():
         if type(module) is nn.ModuleList and not any(inside(name, outer) for outer in found):
@@ -82,12 +98,20 @@ def longest_list(model: nn.Module) -> str | None:
 
 
 def inside(name: str, outer: str) -> bool:
-    """Return whether a module is another one or lies within it."""
+    """Return whether a module is another module or one of its submodules, given the names of both."""
     return f"{name}.".startswith(f"{outer}.")
 
 
 def called(name: str, calls: Mapping[str, int]) -> int:
-    """Return when a module was called, or the nearest one around it: some weights are read without a call."""
+    """Return the index of the first call of a module.
+
+    The weights of some modules are used without a call. For these, the index of the nearest enclosing module is
+    returned.
+
+    Args:
+        name: Name of the module.
+        calls: Index of the first call of each called module, by name.
+    """
     while name and name not in calls:
         name = name.rpartition(".")[0]
     return calls[name]

@@ -1,4 +1,4 @@
-"""Where a transformers model comes from: what the three `huggingface.py` share."""
+"""Build transformers models: shared code of the three encoders in `huggingface.py`."""
 
 import inspect
 import json
@@ -15,12 +15,21 @@ from mm._compat.transformers import model_class
 def huggingface_model(
     pretrained: str | None, config: Mapping[str, Any] | None, random_init: bool, modality: str
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model without the parts that Features don't read, and the plain config that builds it again.
+    """Build a transformers model without pooling layer and without decoder.
 
-    pretrained: a folder or a hub name; its weights are ignored under `random_init`.
-    config: the fields of a transformers config with its `model_type`, for random weights.
-    Weights are float32 whatever the file holds: precision is the trainer's choice.
-    Errors: ValueError where there is not exactly one source.
+    The weights are float32, whatever the precision of the file is, because the trainer sets the precision.
+
+    Args:
+        pretrained: Folder or hub name of the model; exclusive with `config`.
+        config: Fields of a transformers config with its `model_type`, for random weights.
+        random_init: Whether to ignore the weights of `pretrained` and to use its architecture only.
+        modality: Modality of the encoder, for the error message.
+
+    Returns:
+        The model, and the plain config from which it can be rebuilt.
+
+    Raises:
+        ValueError: If not exactly one of `pretrained` and `config` is given.
     """
     if (pretrained is None) == (config is None):
         got = "neither" if pretrained is None else "both"
@@ -46,13 +55,17 @@ def huggingface_model(
     if hf_config.is_encoder_decoder:
         model = model.get_encoder()
     for module in model.modules():
-        if "mask_token" in module._parameters:  # for masked image modelling: no gradient elsewhere
+        if "mask_token" in module._parameters:  # used in masked image modelling only
             module.mask_token = None
     return model, {name: value for name, value in hf_config.to_dict().items() if name != "_name_or_path"}
 
 
 def quieten(config: PreTrainedConfig) -> None:
-    """Switch off what leaves a parameter without a gradient in some step (layer drop, mask embeddings), and caches."""
+    """Switch off caches, and features such as layer drop and mask embeddings that leave parameters without a gradient.
+
+    Args:
+        config: The config, changed in place.
+    """
     for name in ("layerdrop", "encoder_layerdrop", "decoder_layerdrop", "mask_time_prob", "mask_feature_prob"):
         if name in config.to_dict():
             setattr(config, name, 0.0)
@@ -61,10 +74,10 @@ def quieten(config: PreTrainedConfig) -> None:
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that shares nothing with the config it was given."""
+    """Return a deep copy of a config as plain data."""
     return json.loads(json.dumps(config, default=dict))
 
 
 def takes(model: nn.Module, name: str) -> bool:
-    """Whether the model's forward has an argument of this name."""
+    """Return whether the forward of a model has an argument of this name."""
     return name in inspect.signature(model.forward).parameters

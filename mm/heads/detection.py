@@ -14,9 +14,7 @@ from mm.predictions import Boxes, Decoding
 from mm.types import Features
 
 FLOOR = -1e4  # class logit of padding
-PRIOR = (
-    0.01  # initial probability of each class, or else the many background tokens dominate the loss (Lin et al. 2017)
-)
+PRIOR = 0.01  # initial probability of each class, so that background does not dominate the loss (Lin et al. 2017)
 HALF = 0.1  # initial distance of a token to each side of its box, as a fraction of the image
 SCALE = 1000.0  # width of the image for torchvision, which adds 1e-7 to areas
 

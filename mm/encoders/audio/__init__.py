@@ -1,4 +1,4 @@
-"""Encoders of sounds: from a waveform to one vector per time step."""
+"""Encoders of audio, which map a waveform to one vector per time step."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A conformer over log-mel spectrograms."""
+"""Conformer over log-mel spectrograms."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,10 @@ from mm.types import Features, InputSpec
 
 
 class Convolution(nn.Module):
-    """Gated pointwise, depthwise over time, pointwise; layer norm in place of batch norm, which padding would enter."""
+    """Convolution module of the conformer: gated pointwise, depthwise over time, and pointwise convolution.
+
+    It has layer norm in place of batch norm, because batch statistics would include padding.
+    """
 
     def __init__(self, dim: int, kernel: int, dropout: float):
         super().__init__()
@@ -22,13 +25,22 @@ class Convolution(nn.Module):
         self.out = nn.Sequential(nn.SiLU(), nn.Linear(dim, dim), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D), (B, T) -> (B, T, D)"""
-        y = self.gate(self.norm1(x)) * mask.unsqueeze(-1)  # torchaudio's leaks padding by 0.13 to 0.77 for want of this
+        """Return the convolved tokens, (B, T, D).
+
+        Args:
+            x: Tokens, (B, T, D).
+            mask: Mask of the tokens, (B, T).
+        """
+        # Without the mask, padding would change the result (in torchaudio by 0.13 to 0.77).
+        y = self.gate(self.norm1(x)) * mask.unsqueeze(-1)
         return self.out(self.norm2(self.depthwise(y.transpose(1, 2)).transpose(1, 2)))
 
 
 class ConformerBlock(nn.Module):
-    """Half an MLP, attention, convolution, the other half, each with a shortcut (Gulati 2020)."""
+    """Conformer block: half an MLP, attention, convolution and half an MLP (Gulati et al. 2020).
+
+    Each of the four has a residual connection. The results of the MLPs are halved.
+    """
 
     def __init__(self, dim: int, num_heads: int, kernel: int, dropout: float):
         super().__init__()
@@ -47,7 +59,12 @@ class ConformerBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D), (B, T) -> (B, T, D)"""
+        """Return the updated tokens, (B, T, D).
+
+        Args:
+            x: Tokens, (B, T, D).
+            mask: Mask of the tokens, (B, T).
+        """
         x = x + 0.5 * self.mlp1(x)
         y = self.norm(x)
         x = x + self.drop(self.attention(y, y, mask))
@@ -56,22 +73,23 @@ class ConformerBlock(nn.Module):
 
 
 class AudioConformer(Configurable, nn.Module):
-    """Conformer over log-mel spectrograms, from scratch (Gulati et al. 2020).
+    """Conformer over log-mel spectrograms, trained from scratch (Gulati et al. 2020).
 
-    Two strided convolutions reduce the frames to a quarter; conformer blocks with sinusoidal positions follow.
+    Two strided convolutions reduce the number of frames to a quarter. Conformer blocks with sinusoidal positions
+    follow.
 
     Args:
         frontend: Computes the spectrogram of a waveform.
         embed_dim: Width D of the tokens.
         num_layers: Number of conformer blocks.
-        num_heads: Number of attention heads; it divides `embed_dim`.
-        kernel: Size of the kernel of the depthwise convolution, in steps of four frames; odd.
-        stem: Channels of the two strided convolutions.
+        num_heads: Number of attention heads; it must divide `embed_dim`.
+        kernel: Kernel size of the depthwise convolution, in steps of four frames; it must be odd.
+        stem: Number of channels of the two strided convolutions.
         dropout: Dropout probability.
         pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`.
 
     Raises:
-        ValueError: If the kernel is even, or `num_heads` does not divide `embed_dim`.
+        ValueError: If the kernel is even, or if `num_heads` does not divide `embed_dim`.
     """
 
     def __init__(
@@ -98,12 +116,20 @@ class AudioConformer(Configurable, nn.Module):
         self.pool = Pool(pool, embed_dim)
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         order = [["stem", "project"], *([f"blocks.{i}"] for i in range(len(self.blocks)))]
         return [*order[:-1], [*order[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """Waveform (B, L), (B, L)"""
+        """Encode a batch of waveforms.
+
+        Args:
+            x: Samples, (B, L).
+            mask: Mask of the samples, (B, L).
+
+        Returns:
+            Features with one token per four frames, (B, T, D).
+        """
         mel, mask = self.frontend(x, mask)
         grid = mel.unsqueeze(1)
         for conv in self.stem:

@@ -1,4 +1,4 @@
-"""A small convolutional network over log-mel spectrograms."""
+"""Small convolutional network over log-mel spectrograms."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,10 @@ from mm.types import Features, InputSpec
 
 
 class MaskedConv(nn.Module):
-    """2-d convolution over mel and time, layer norm over channels at each cell, ReLU.
+    """2-d convolution over mel bands and time, layer norm over the channels of each cell, and ReLU.
 
-    Padding is zeroed before the convolution, and the norm looks at one cell: nothing crosses from padding to a clip.
+    Padding does not influence the cells of a clip, because it is set to zero before the convolution, and because the
+    norm uses the channels of a single cell.
     """
 
     def __init__(self, ins: int, outs: int, stride: tuple[int, int]):
@@ -23,7 +24,15 @@ class MaskedConv(nn.Module):
         self.norm = nn.LayerNorm(outs)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, F, T), (B, T) -> the same at 1 / stride of the mels and frames"""
+        """Convolve a batch of spectrograms.
+
+        Args:
+            x: Spectrograms with C channels and F mel bands, (B, C, F, T).
+            mask: Mask of the frames, (B, T).
+
+        Returns:
+            The feature maps and their mask, with F and T divided by the strides.
+        """
         x = self.conv(x * mask[:, None, None, :])
         x = self.norm(x.movedim(1, -1)).movedim(-1, 1).relu()
         return x, mask[:, :: self.stride[1]]
@@ -32,7 +41,7 @@ class MaskedConv(nn.Module):
 class AudioConv(Configurable, nn.Module):
     """Small convolutional network over log-mel spectrograms.
 
-    Each block halves the number of mel bands. The bands that remain are projected to one token for each time step.
+    Each block halves the number of mel bands. The remaining bands are projected to one token per time step.
 
     Args:
         frontend: Computes the spectrogram of a waveform.
@@ -69,12 +78,20 @@ class AudioConv(Configurable, nn.Module):
         self.pool = Pool(pool, embed_dim)
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         order = [[f"blocks.{i}"] for i in range(len(self.blocks))]
         return [*order[:-1], [*order[-1], "project", "norm", "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """Waveform (B, L), (B, L)"""
+        """Encode a batch of waveforms.
+
+        Args:
+            x: Samples, (B, L).
+            mask: Mask of the samples, (B, L).
+
+        Returns:
+            Features with one token per time step of the last block, (B, T, D).
+        """
         mel, mask = self.frontend(x, mask)
         grid = mel.unsqueeze(1)
         for block in self.blocks:

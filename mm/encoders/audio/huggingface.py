@@ -1,4 +1,4 @@
-"""Any audio model of transformers, its features computed from the waveform on the device of the model."""
+"""Encoder with any audio model of transformers, which computes the model's features on its device."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -20,7 +20,11 @@ from mm.types import Features, InputSpec
 
 
 class Waveform(nn.Module):
-    """For wav2vec2, HuBERT, WavLM: samples, normalised per clip where the model wants it; one token per 20 ms."""
+    """Convert waveforms to the input of wav2vec2, HuBERT and WavLM, which encode one token per 20 ms.
+
+    The samples of each clip are normalised to mean 0 and standard deviation 1 if `do_normalize` of the feature
+    extractor is set.
+    """
 
     defaults: ClassVar[dict[str, Any]] = {"sampling_rate": 16000, "do_normalize": True}
     max_length = None
@@ -29,12 +33,20 @@ class Waveform(nn.Module):
         super().__init__()
         self.conv = list(zip(config.conv_kernel, config.conv_stride))
         self.do_normalize = do_normalize
-        self.least = 1  # samples that one token needs
+        self.least = 1  # number of samples of one token
         for kernel, stride in reversed(self.conv):
             self.least = (self.least - 1) * stride + kernel
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """(B, L), (B, L) -> what the model is called with, the mask of its tokens (B, T), their positions (B, T, 2)"""
+        """Convert a batch of waveforms.
+
+        Args:
+            x: Samples, (B, L).
+            mask: Mask of the samples, (B, L).
+
+        Returns:
+            The arguments of the model, the mask of its output tokens (B, T), and their positions (B, T, 2).
+        """
         extra = max(self.least - x.shape[1], 0)
         x, mask = F.pad(x, (0, extra)), F.pad(mask, (0, extra))
         length = mask.sum(1, keepdim=True)  # (B, 1)
@@ -52,7 +64,10 @@ class Waveform(nn.Module):
 
 
 class WhisperMel(nn.Module):
-    """For Whisper: log-mel of exactly the model's length, 30 s (Radford 2022); one token per 20 ms."""
+    """Convert waveforms to the log-mel spectrogram that Whisper reads (Radford et al. 2022), with one token per 20 ms.
+
+    The spectrogram is padded to the model's fixed length of 30 s.
+    """
 
     defaults: ClassVar[dict[str, Any]] = {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160}
     bank: Tensor
@@ -61,26 +76,32 @@ class WhisperMel(nn.Module):
     def __init__(self, config: Any, sampling_rate: int, n_fft: int, hop_length: int):
         super().__init__()
         self.n_fft, self.hop = n_fft, hop_length
-        self.max_length = 2 * config.max_source_positions * hop_length  # samples: the second convolution halves
+        self.max_length = 2 * config.max_source_positions * hop_length  # samples; 2: stride of a convolution
         bank = melscale_fbanks(n_fft // 2 + 1, 0.0, 8000.0, config.num_mel_bins, sampling_rate, "slaney", "slaney")
         self.register_buffer("bank", bank, persistent=False)  # (n_fft / 2 + 1, F)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """As Waveform's; only as many tokens as the waveform covers."""
+        """Convert a batch of waveforms, as `Waveform.forward` does.
+
+        The mask has only as many tokens as the waveforms cover, without those of the padding to 30 s.
+        """
         padded = F.pad(x, (0, self.max_length - x.shape[1]))
         power = torch.stft(padded, self.n_fft, self.hop, window=self.window, return_complex=True)[..., :-1].abs() ** 2
         mel = (power.transpose(1, 2) @ self.bank).transpose(1, 2).clamp(min=1e-10).log10()  # (B, F, T)
         mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0)
         step = 2 * self.hop
-        tokens = mask[:, ::step]  # a token is real where its first sample is
+        tokens = mask[:, ::step]  # a token is real if its first sample is
         return {"input_features": (mel + 4.0) / 4.0}, tokens, time_position(tokens)
 
 
 class Fbank(nn.Module):
-    """For AST: Kaldi's filter bank at 10 ms, padded to the model's length (Gong 2021); one token per patch."""
+    """Convert waveforms to the Kaldi filter bank that AST reads (Gong et al. 2021), with one token per patch.
 
-    # Mean and deviation of AudioSet.
+    The hop between two frames is 10 ms. The filter bank is padded to the model's fixed length.
+    """
+
+    # Mean and standard deviation of AudioSet.
     defaults: ClassVar[dict[str, Any]] = {
         "sampling_rate": 16000,
         "mean": -4.2677393,
@@ -102,7 +123,7 @@ class Fbank(nn.Module):
         self.register_buffer("window", torch.hann_window(self.size, periodic=False), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """As Waveform's."""
+        """Convert a batch of waveforms, as `Waveform.forward` does."""
         frame = F.pad(x, (0, self.max_length - x.shape[1])).unfold(1, self.size, self.hop)  # (B, T, size)
         frame = frame - frame.mean(2, keepdim=True)
         frame = frame - 0.97 * torch.cat([frame[..., :1], frame[..., :-1]], dim=2)  # pre-emphasis
@@ -118,32 +139,34 @@ class Fbank(nn.Module):
         start = torch.arange(columns, device=x.device) * c.time_stride  # frames
         patch = (start < frames).repeat(1, rows)  # (B, rows * columns), mel by mel
         time = ((start + c.patch_size / 2) / frames.clamp(min=1)).clamp(max=1).repeat(1, rows)
-        # The class and the distillation token come first.
+        # The class token and the distillation token come first.
         tokens = torch.cat([(length > 0).expand(-1, 2), patch], dim=1)
         time = F.pad(time, (2, 0), value=0.5)
         return {"input_values": bank}, tokens, torch.stack([torch.zeros_like(time), time], dim=-1)
 
 
-FRONTENDS = {"whisper": WhisperMel, "audio-spectrogram-transformer": Fbank}  # every other model reads the waveform
+FRONTENDS = {"whisper": WhisperMel, "audio-spectrogram-transformer": Fbank}  # all other models read the waveform
 
 
 class HuggingFaceAudio(Configurable, nn.Module):
     """Encode sounds by the last hidden state of any audio model of transformers.
 
-    Tested are wav2vec2, HuBERT, WavLM, the encoder of Whisper, and AST. Layer drop and the masking of the model are
-    switched off. Whisper and AST read a fixed length, `input.max_length`, and attend to the silence behind a clip, as
-    in their training. wav2vec2 and HuBERT with `feat_extract_norm: group` (the base models) normalise over a whole row,
-    so that padding changes their result (by 1.6 at one size); with `layer` it does not.
+    Tested models are wav2vec2, HuBERT, WavLM, the encoder of Whisper, and AST. Layer drop and the masking of the model
+    are switched off. Whisper and AST read a fixed number of samples, `input.max_length`, and attend to the silence
+    after a clip, as in their training. wav2vec2 and HuBERT with `feat_extract_norm: group` (the base models) normalise
+    over the complete row, so that padding changes their features (by 1.6 in one test). With `feat_extract_norm: layer`,
+    padding does not change them.
 
     Args:
         pretrained: Folder or hub name of the weights; exclusive with `config`.
         config: Fields of a transformers config with its `model_type`, for random weights.
-        random_init: Whether only the architecture of `pretrained` is used, without its weights.
-        features: Settings of the feature extractor; None: those saved with `pretrained`, or those of the model family.
+        random_init: Whether to ignore the weights of `pretrained` and to use its architecture only.
+        features: Settings of the feature extractor; None: those saved with `pretrained`, or the defaults of the model
+            family.
         pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`.
 
     Raises:
-        ValueError: If there is not exactly one source.
+        ValueError: If not exactly one of `pretrained` and `config` is given.
     """
 
     def __init__(
@@ -173,11 +196,16 @@ class HuggingFaceAudio(Configurable, nn.Module):
         self.pool = Pool(pool, self.embed_dim)
 
     def get_config(self) -> dict[str, Any]:
-        """Return constructor arguments that build the same architecture without the weights it began with."""
+        """Return the constructor arguments that rebuild this architecture without downloading its pretrained weights.
+
+        Returns:
+            Keyword arguments of the constructor. The rebuilt module has random weights, to be replaced by
+            `load_state_dict`.
+        """
         return super().get_config() | self.architecture
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         sound = torch.zeros(1, self.input.max_length or self.input.sample_rate or 16000)
         inputs, _, _ = deepcopy(self.frontend).cpu()(sound, torch.ones_like(sound, dtype=torch.bool))
         inputs.pop("attention_mask", None)
@@ -185,7 +213,15 @@ class HuggingFaceAudio(Configurable, nn.Module):
         return [*layers[:-1], [*layers[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """Waveform (B, L), (B, L)"""
+        """Encode a batch of waveforms.
+
+        Args:
+            x: Samples, (B, L).
+            mask: Mask of the samples, (B, L).
+
+        Returns:
+            Features with the tokens (B, T, D) of the model's last hidden state.
+        """
         return encode_present(self, self.encode, x, mask)
 
     def encode(self, x: Tensor, mask: Tensor) -> Features:

@@ -1,4 +1,4 @@
-"""Waveform -> log-mel spectrogram, on the device of the model."""
+"""Log-mel spectrogram of a waveform, computed on the device of the model."""
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +10,17 @@ FLOOR = 1e-6  # below the energy of 16-bit silence
 
 
 class LogMel(Configurable, nn.Module):
-    """Log-mel spectrogram, normalised for each clip over its real frames, with SpecAugment (Park et al. 2019).
+    """Log-mel spectrogram with SpecAugment (Park et al. 2019), normalised per clip over its real frames.
 
     Args:
         sample_rate: Sampling rate in Hz.
-        n_mels: Number of mel bands: 40 suit 8 kHz, 64 to 80 suit 16 kHz. With more, the lowest bands contain no
-            frequency of the window.
+        n_mels: Number of mel bands: 40 suit 8 kHz, 64 to 80 suit 16 kHz. With more bands, the lowest bands contain no
+            frequency bin of the window.
         window: Length of the window in seconds.
-        hop: Distance of two frames in seconds.
-        time_masks: Number of spans of time that training masks in each clip.
+        hop: Distance between two frames in seconds.
+        time_masks: Number of time spans that are masked per clip in training.
         time_width: Maximum length of a masked span, in frames.
-        freq_masks: Number of spans of mel bands that training masks in each clip.
+        freq_masks: Number of spans of mel bands that are masked per clip in training.
         freq_width: Maximum width of a masked span, in bands.
     """
 
@@ -52,9 +52,17 @@ class LogMel(Configurable, nn.Module):
         self.freq_masks, self.freq_width = freq_masks, freq_width
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Waveform (B, L), (B, L) -> log-mel (B, n_mels, T), zeros where no frame is real, and its mask (B, T)."""
+        """Compute the log-mel spectrograms of a batch of waveforms.
+
+        Args:
+            x: Samples, (B, L).
+            mask: Mask of the samples, (B, L).
+
+        Returns:
+            Log-mel spectrograms (B, n_mels, T), with zeros for padding, and their mask (B, T).
+        """
         with torch.autocast(x.device.type, enabled=False):
-            # Zeros at the ends (constant), not a reflection: the last frames of a clip must not depend on its padding.
+            # Zeros, because with reflection the last frames of a clip would depend on its padding.
             spectrum = torch.stft(
                 x.float() * mask,
                 self.n_fft,
@@ -68,11 +76,11 @@ class LogMel(Configurable, nn.Module):
         length = mask.sum(1, keepdim=True)
         frames = (length // self.hop + 1) * (length > 0)  # (B, 1)
         real = torch.arange(mel.shape[2], device=x.device) < frames  # (B, T)
-        mel = normalise(mel, real).to(self.bank.dtype)  # that of the layers behind it, also in bf16-true
+        mel = normalise(mel, real).to(self.bank.dtype)  # the dtype of the following layers, also with bf16-true
         return (self.augment(mel) if self.training else mel), real
 
     def augment(self, mel: Tensor) -> Tensor:
-        """Hide spans of time and of frequency, each clip its own, behind the mean of the clip."""
+        """Replace random spans of time and of frequency by the mean of the clip, with different spans for each clip."""
         for _ in range(self.time_masks):
             mel = mask_along_axis_iid(mel.unsqueeze(1), self.time_width, 0.0, axis=3).squeeze(1)
         for _ in range(self.freq_masks):
@@ -81,7 +89,12 @@ class LogMel(Configurable, nn.Module):
 
 
 def normalise(mel: Tensor, mask: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over the real frames of each clip, zeros elsewhere. (B, F, T), (B, T) -> (B, F, T)"""
+    """Normalise each clip to mean 0 and standard deviation 1 over its real frames, and set padding to zero.
+
+    Args:
+        mel: Spectrograms with F bands, (B, F, T).
+        mask: Mask of the frames, (B, T).
+    """
     weight = mask.unsqueeze(1).float()
     count = (weight.sum((1, 2), keepdim=True) * mel.shape[1]).clamp(min=1)
     centred = (mel - (mel * weight).sum((1, 2), keepdim=True) / count) * weight

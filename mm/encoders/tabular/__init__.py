@@ -1,4 +1,4 @@
-"""Encoders of table rows: from numbers and categories to one vector per column or per row."""
+"""Encoders of table rows, which map numbers and categories to one vector per cell."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Cells of a table -> vectors: what both encoders begin with."""
+"""Embedding of the cells of a table, the first layer of the tabular encoders."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 
 class Cells(nn.Module):
-    """Embed cells: a vector of the column plus that of the class, or the number times a vector (Gorishniy et al. 2021).
+    """Embed the cells of a table (Gorishniy et al. 2021).
 
-    The vector of class 0, which stands for classes that no training row has, starts at zero.
+    The vector of a cell is the sum of a vector of its column and either the vector of its class, or its number
+    multiplied with a vector of the column. The vector of class 0, which stands for all classes that do not occur in the
+    training rows, is initialised with zeros.
 
     Args:
-        cardinalities: Number of classes of each column; 0: the column holds numbers.
+        cardinalities: Number of classes of each column; 0: a column of numbers.
         embed_dim: Width D of the tokens.
     """
 
@@ -23,7 +25,7 @@ class Cells(nn.Module):
         super().__init__()
         if not cardinalities:
             raise ValueError("cardinalities: got none, wanted one for each column")
-        first = torch.tensor([0, *cardinalities]).cumsum(0)  # of each column its first class in a table of all
+        first = torch.tensor([0, *cardinalities]).cumsum(0)  # index of each column's first class
         self.register_buffer("first", first[:-1], persistent=False)
         is_number = torch.tensor([size == 0 for size in cardinalities])
         self.register_buffer("numbers", torch.where(is_number, is_number.cumsum(0) - 1, -1), persistent=False)
@@ -35,9 +37,13 @@ class Cells(nn.Module):
                 self.category.weight[self.first[~is_number]] = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, 3) as mm.transforms.tabular.row has it -> (B, T, D)"""
+        """Return the vectors (B, T, D) of T cells.
+
+        Args:
+            x: Column, class and number of each cell, (B, T, 3), as in `mm.transforms.tabular.row`.
+        """
         column, place = x[..., 0].long(), x[..., 1].long()
-        which = self.numbers[column]  # (B, T), -1 where it is no number
+        which = self.numbers[column]  # (B, T), -1 for cells that are not numbers
         is_number = (which >= 0).unsqueeze(-1)
         tokens = self.column(column)
         if self.number is not None:
@@ -49,7 +55,7 @@ class Cells(nn.Module):
 
 
 def table(count: int, dim: int) -> nn.Embedding:
-    """Vectors of about length 1/sqrt(3), as the paper has them."""
+    """Return an embedding whose vectors have an initial length of about 1/sqrt(3), as in the paper."""
     found = nn.Embedding(count, dim)
     nn.init.uniform_(found.weight, -(dim**-0.5), dim**-0.5)
     return found

@@ -1,4 +1,4 @@
-"""A transformer over a table's cells."""
+"""Transformer over the cells of a table."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,12 @@ from mm.types import Features, InputSpec
 
 
 def places_behind(column: Tensor, mask: Tensor) -> Tensor:
-    """How many cells of its own column follow each one, which stand side by side. (B, T), (B, T) -> (B, T)"""
+    """Return the number of cells of the same column that follow each cell, (B, T).
+
+    Args:
+        column: Index of the column of each cell, (B, T); the cells of a column are adjacent.
+        mask: Mask of the cells, (B, T).
+    """
     count = mask.shape[1]
     column = torch.where(mask, column, -1).flip(1)
     new = torch.cat([torch.ones_like(mask[:, :1]), column[:, 1:] != column[:, :-1]], dim=1)
@@ -25,12 +30,12 @@ class TabularTransformer(Configurable, nn.Module):
 
     Args:
         embed_dim: Width D of the tokens.
-        cardinalities: Number of classes of each column; 0: the column holds numbers.
+        cardinalities: Number of classes of each column; 0: a column of numbers.
         num_layers: Number of transformer layers.
-        num_heads: Number of attention heads; it divides `embed_dim`.
+        num_heads: Number of attention heads; it must divide `embed_dim`.
         dropout: Dropout probability.
-        positions: Whether the elements of a list are embedded with their distance from its end, as for a history.
-        pool: Pooling of the tokens: `token`, that of a learnt class token, or `mean`, `first`, `last`, `max` or
+        positions: Whether to embed the distance of each element of a list from the end of the list, as for a history.
+        pool: Pooling of the tokens: `token`, the output of a trained class token, or `mean`, `first`, `last`, `max` or
             `attention`.
 
     Raises:
@@ -60,16 +65,24 @@ class TabularTransformer(Configurable, nn.Module):
         self.pool = None if pool == "token" else Pool(pool, embed_dim)
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         order = [["cells", "token"], *([f"blocks.{i}"] for i in range(len(self.blocks)))]
         return [*order[:-1], [*order[-1], "norm", "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """(B, T, 3) as mm.transforms.tabular.row has it, (B, T)"""
+        """Encode a batch of table rows.
+
+        Args:
+            x: Column, class and number of each cell, (B, T, 3), as in `mm.transforms.tabular.row`.
+            mask: Mask of the cells, (B, T).
+
+        Returns:
+            Features with one token per cell, (B, T, D).
+        """
         tokens = self.cells(x)
         if self.positions:
             behind = places_behind(x[..., 0].long(), mask)
-            # As long as a cell's vector is at the start: sines of length 1 would drown it.
+            # Scaled to the initial length of a cell's vector, which longer sinusoids would dominate.
             tokens = tokens + (sinusoid(behind, self.embed_dim) * self.embed_dim**-0.5).to(tokens.dtype)
         tokens, attended = self.drop(tokens), mask
         if self.token is not None:

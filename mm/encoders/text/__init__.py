@@ -1,4 +1,4 @@
-"""Encoders of texts: from token ids to one vector per token."""
+"""Encoders of text, which map token IDs to one vector per token."""
 
 from typing import TYPE_CHECKING
 

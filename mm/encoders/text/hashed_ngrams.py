@@ -1,4 +1,4 @@
-"""Mean of hashed byte n-grams, without any order beyond them."""
+"""Encoder of text as hashed byte n-grams, without positions."""
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,17 @@ from mm.configurable import Configurable
 from mm.layers import Pool, time_position
 from mm.types import Features, InputSpec
 
-MULTIPLIER = 1_000_003  # a prime beyond every bucket count, so that each byte of an n-gram moves its bucket
+MULTIPLIER = 1_000_003  # a prime above any number of buckets, so that each byte of an n-gram changes its bucket
 
 
 def hashed_ngrams(x: Tensor, ngram: int, num_buckets: int) -> Tensor:
-    """Return the buckets of the n-grams of 1 to `ngram` bytes that end at each byte. (B, T) -> (B, T, ngram)"""
+    """Return the hash buckets of the n-grams of 1 to `ngram` bytes that end at each byte, (B, T, ngram).
+
+    Args:
+        x: Byte tokens, (B, T).
+        ngram: Length of the longest n-gram in bytes.
+        num_buckets: Number of hash buckets.
+    """
     bucket = torch.zeros_like(x)
     orders = []
     for n in range(ngram):
@@ -22,14 +28,17 @@ def hashed_ngrams(x: Tensor, ngram: int, num_buckets: int) -> Tensor:
 
 
 class TextHashedNgrams(Configurable, nn.Module):
-    """Embed each byte as the mean of the hashed n-grams that end there, then an MLP (fastText, Bojanowski et al. 2017).
+    """Embed each byte as the mean of the hashed n-grams that end there, then apply an MLP.
+
+    The embeddings are those of fastText (Bojanowski et al. 2017).
 
     Args:
         embed_dim: Width D of the tokens.
         ngram: Length of the longest n-gram in bytes.
-        num_hash_buckets: Number of embeddings that the n-grams are hashed to.
+        num_hash_buckets: Number of embeddings to which the n-grams are hashed.
         dropout: Dropout probability.
-        max_length: Number of bytes to which texts are truncated, or which a window has; None: no limit.
+        max_length: Maximum number of bytes per text; None: no limit. Longer texts are truncated or, if the transform
+            splits texts into windows, split into windows of this length.
         pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`.
     """
 
@@ -54,10 +63,18 @@ class TextHashedNgrams(Configurable, nn.Module):
         self.pool = Pool(pool, embed_dim)
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         return [["embed"], ["mlp.0"], ["mlp.3", "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """(B, T) int64, (B, T)"""
+        """Encode a batch of texts.
+
+        Args:
+            x: Byte tokens, (B, T) int64.
+            mask: Mask of the tokens, (B, T).
+
+        Returns:
+            Features with one token per byte, (B, T, D).
+        """
         tokens = self.mlp(self.embed(hashed_ngrams(x, self.ngram, self.num_hash_buckets)).mean(2))
         return Features(tokens, mask, self.pool(tokens, mask), time_position(mask))

@@ -1,4 +1,4 @@
-"""Any text model of transformers."""
+"""Encoder with any text model of transformers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from mm.types import Features, InputSpec
 
 
 def longest(model: PreTrainedModel) -> int | None:
-    """The tokens that a model's positions allow; None where it has none."""
+    """Return the maximum number of tokens that the positions of a model allow; None if there is no maximum."""
     for name, module in model.named_modules():
-        # RoBERTa and its kin count positions from behind their padding index.
+        # RoBERTa and similar models count positions from the index after their padding index.
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     field = model.config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
@@ -25,7 +25,12 @@ def longest(model: PreTrainedModel) -> int | None:
 
 
 class MarkerPool(nn.Module):
-    """What each marker has become, side by side, to one vector (Soares 2019). ids: the markers' tokens."""
+    """Pool a text by a projection of the concatenated tokens of its markers (Soares et al. 2019).
+
+    Args:
+        ids: Token IDs of the markers.
+        dim: Width D of the tokens.
+    """
 
     def __init__(self, ids: Sequence[int], dim: int):
         super().__init__()
@@ -33,7 +38,16 @@ class MarkerPool(nn.Module):
         self.linear = nn.Linear(len(self.ids) * dim, dim)
 
     def forward(self, tokens: Tensor, mask: Tensor, x: Tensor) -> Tensor:
-        """(B, T, D), (B, T), ids (B, T) -> (B, D), zeros where no token is real; of a marker the first."""
+        """Return the pooled vectors (B, D), with zeros for rows without a token.
+
+        If a marker occurs several times in a text, its first token is used. A marker that does not occur counts as
+        zeros.
+
+        Args:
+            tokens: Tokens, (B, T, D).
+            mask: Mask of the tokens, (B, T).
+            x: Token IDs, (B, T).
+        """
         found = torch.stack([(x == i) & mask for i in self.ids], dim=1)  # (B, M, T)
         first = found.int().argmax(2).unsqueeze(-1).expand(-1, -1, tokens.shape[2])
         picked = tokens.gather(1, first) * found.any(2, keepdim=True)  # (B, M, D)
@@ -41,25 +55,26 @@ class MarkerPool(nn.Module):
 
 
 class HuggingFaceText(Configurable, nn.Module):
-    """Encode texts by the last hidden state of any text model of transformers, or of the encoder of one.
+    """Encode texts by the last hidden state of any text model of transformers; of an encoder-decoder, by its encoder.
 
-    The real tokens of a row stand before its padding.
+    Padding is on the right.
 
     Args:
         pretrained: Folder or hub name of the weights; exclusive with `config`.
         config: Fields of a transformers config with its `model_type`, for random weights.
-        random_init: Whether only the architecture of `pretrained` is used, without its weights.
-        tokenizer: Folder or hub name of a tokenizer, or `bytes`; None: that of `pretrained`, or `bytes` with a
+        random_init: Whether to ignore the weights of `pretrained` and to use its architecture only.
+        tokenizer: Folder or hub name of a tokenizer, or `bytes`; None: the tokenizer of `pretrained`, or `bytes` with a
             `config`.
-        max_length: Number of tokens to which texts are truncated, or which a window has; None: all positions of the
-            model.
-        pool: Pooling of the tokens: `mean`, `first`, `last`, `max`, `attention`, or `markers`, which projects the
+        max_length: Maximum number of tokens per text; None: the number of positions of the model. Longer texts are
+            truncated or, if the transform splits texts into windows, split into windows of this length.
+        pool: Pooling of the tokens: `mean`, `first`, `last`, `max`, `attention`, or `markers`, a projection of the
             tokens of the markers (Soares et al. 2019).
-        marker_tokens: Strings that are added to the tokenizer, each contained in every text, such as ['<e1>', '</e1>'].
+        marker_tokens: Strings to add to the tokenizer as one token each, such as ['<e1>', '</e1>']. Each text must
+            contain all of them.
 
     Raises:
-        ValueError: If there is not exactly one source, `max_length` exceeds the positions of the model, or
-            `pool=markers` lacks marker tokens.
+        ValueError: If not exactly one of `pretrained` and `config` is given, if `max_length` exceeds the number of
+            positions of the model, or if `pool=markers` is set without marker tokens.
     """
 
     def __init__(
@@ -98,11 +113,16 @@ class HuggingFaceText(Configurable, nn.Module):
         self.pool = MarkerPool(at, self.embed_dim) if pool == "markers" else Pool(pool, self.embed_dim)
 
     def get_config(self) -> dict[str, Any]:
-        """Return constructor arguments that build the same architecture without the weights it began with."""
+        """Return the constructor arguments that rebuild this architecture without downloading its pretrained weights.
+
+        Returns:
+            Keyword arguments of the constructor. The rebuilt module has random weights, to be replaced by
+            `load_state_dict`.
+        """
         return super().get_config() | self.architecture
 
     def add_marker_tokens(self, markers: Sequence[str], tokenizer: str) -> dict[str, int]:
-        """Extend the embedding by the marker tokens and return their ids."""
+        """Add embeddings for the marker tokens, and return the ID of each marker."""
         if not markers:
             return {}
         if tokenizer == "bytes":
@@ -118,15 +138,23 @@ class HuggingFaceText(Configurable, nn.Module):
         return self.model.get_input_embeddings()  # type: ignore[return-value]
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         ids = {"input_ids": torch.zeros(1, 8, dtype=torch.long)}
         layers = huggingface_layers(self.architecture["config"], "text", ids)
         return [*layers[:-1], [*layers[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """(B, T) int64, (B, T)"""
+        """Encode a batch of texts.
+
+        Args:
+            x: Token IDs, (B, T) int64.
+            mask: Mask of the tokens, (B, T).
+
+        Returns:
+            Features with the tokens (B, T, D) of the model's last hidden state.
+        """
         first = torch.arange(x.shape[1], device=x.device) == 0
-        attended = mask | (first & ~mask.any(1, keepdim=True))  # attention to nothing is not finite in every kernel
+        attended = mask | (first & ~mask.any(1, keepdim=True))  # some kernels return NaN for attention without any key
         types = {"token_type_ids": torch.zeros_like(x)} if self.token_types else {}
         tokens = self.model(input_ids=x, attention_mask=attended.long(), **types).last_hidden_state
         pooled = self.pool(tokens, mask, x) if isinstance(self.pool, MarkerPool) else self.pool(tokens, mask)

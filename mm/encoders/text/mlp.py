@@ -1,4 +1,4 @@
-"""An MLP over a bag of subwords."""
+"""MLP over the mean embedding of a text."""
 
 from torch import Tensor, nn
 
@@ -9,7 +9,7 @@ from mm.types import Features, InputSpec
 
 
 class TextMLP(Configurable, nn.Module):
-    """ReLU MLP of the mean embedding of the hashed byte n-grams of a text (deep averaging, Iyyer et al. 2015).
+    """ReLU MLP on the mean embedding of the hashed byte n-grams of a text (deep averaging network, Iyyer et al. 2015).
 
     The result has one token.
 
@@ -17,12 +17,13 @@ class TextMLP(Configurable, nn.Module):
         embed_dim: Width D of the embedding and of every layer.
         num_layers: Number of linear layers, each with a ReLU and dropout.
         ngram: Length of the longest n-gram in bytes.
-        num_hash_buckets: Number of embeddings that the n-grams are hashed to.
+        num_hash_buckets: Number of embeddings to which the n-grams are hashed.
         dropout: Dropout probability.
-        max_length: Number of bytes to which texts are truncated, or which a window has; None: no limit.
+        max_length: Maximum number of bytes per text; None: no limit. Longer texts are truncated or, if the transform
+            splits texts into windows, split into windows of this length.
 
     Raises:
-        ValueError: If there is no layer.
+        ValueError: If `num_layers` is below 1.
     """
 
     def __init__(
@@ -46,10 +47,18 @@ class TextMLP(Configurable, nn.Module):
         self.mlp = nn.Sequential(*(part for block in blocks for part in block))
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         return [["embed"], *([f"mlp.{i}"] for i, part in enumerate(self.mlp) if isinstance(part, nn.Linear))]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """(B, T) int64, (B, T)"""
+        """Encode a batch of texts.
+
+        Args:
+            x: Byte tokens, (B, T) int64.
+            mask: Mask of the tokens, (B, T).
+
+        Returns:
+            Features with one token, (B, 1, D).
+        """
         bag = masked_mean(self.embed(hashed_ngrams(x, self.ngram, self.num_hash_buckets)).mean(2), mask)  # (B, D)
         return single_token(self.mlp(bag), mask.any(1))

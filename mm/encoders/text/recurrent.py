@@ -12,7 +12,7 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 def reverse(x: Tensor, length: Tensor) -> Tensor:
-    """Each row reversed within its own length, its padding where it was. (B, T, D), (B,) -> (B, T, D)"""
+    """Reverse each row within its length, and leave its padding in place. (B, T, D), (B,) -> (B, T, D)"""
     time = torch.arange(x.shape[1], device=x.device)  # (T,)
     back = length.unsqueeze(1) - 1 - time  # (B, T)
     index = torch.where(back >= 0, back, time)
@@ -22,24 +22,24 @@ def reverse(x: Tensor, length: Tensor) -> Tensor:
 class TextRecurrent(Configurable, nn.Module):
     """LSTM or GRU over bytes or tokens (Hochreiter and Schmidhuber 1997, Cho et al. 2014).
 
-    The real tokens of a row stand before its padding. The backward direction reads each row reversed within its length,
-    so that no padding is read before a token. `torch.compile(fullgraph=True)` needs
-    `torch._dynamo.config.allow_rnn = True`.
+    Padding is on the right. The backward direction reads each row reversed within its length, so that it never reads
+    padding before a token. `torch.compile(fullgraph=True)` needs `torch._dynamo.config.allow_rnn = True`.
 
     Args:
-        embed_dim: Width D of the tokens, of both directions together.
+        embed_dim: Width D of the tokens; with two directions, each direction has the width D / 2.
         num_layers: Number of layers.
-        cell: `lstm` or `gru`.
-        bidirectional: Whether a second direction reads the text from its end.
+        cell: Recurrent cell: `lstm` or `gru`.
+        bidirectional: Whether to add a second direction that reads the text from its end.
         dropout: Dropout probability of the input of each layer.
-        max_length: Number of tokens to which texts are truncated, or which a window has; None: no limit.
+        max_length: Maximum number of tokens per text; None: no limit. Longer texts are truncated or, if the transform
+            splits texts into windows, split into windows of this length.
         pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`.
-        tokenizer: `bytes`; `bpe`, `wordpiece` or `unigram`, trained on the training rows; or a folder or hub
-            name.
+        tokenizer: `bytes`; `bpe`, `wordpiece` or `unigram`, which are trained on the training rows; or the folder or
+            hub name of a tokenizer.
         vocab_size: Number of tokens of the tokenizer.
 
     Raises:
-        ValueError: If the cell is unknown, or the width is odd with two directions.
+        ValueError: If the cell is unknown, or if `embed_dim` is odd with two directions.
     """
 
     def __init__(
@@ -77,12 +77,20 @@ class TextRecurrent(Configurable, nn.Module):
         return self.embed
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         order = [["embed"], *([f"ahead.{i}", f"back.{i}"] for i in range(len(self.ahead)))]
         return [*order[:-1], [*order[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """(B, T) int64, (B, T)"""
+        """Encode a batch of texts.
+
+        Args:
+            x: Token IDs, (B, T) int64.
+            mask: Mask of the tokens, (B, T).
+
+        Returns:
+            Features with the tokens (B, T, D).
+        """
         length = mask.sum(1)
         tokens = self.embed(x)
         for i, ahead in enumerate(self.ahead):

@@ -1,4 +1,4 @@
-"""A small transformer over bytes or tokens, from scratch."""
+"""Small transformer over bytes or tokens, trained from scratch."""
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +11,18 @@ BYTES = 257  # 256 bytes, and 0 for padding
 
 
 class TextTransformer(Configurable, nn.Module):
-    """Pre-norm transformer with sinusoidal positions, from scratch (Vaswani et al. 2017, Xiong et al. 2020).
+    """Pre-norm transformer with sinusoidal positions, trained from scratch (Vaswani et al. 2017, Xiong et al. 2020).
 
     Args:
         embed_dim: Width D of the tokens.
         num_layers: Number of transformer layers.
-        num_heads: Number of attention heads; it divides `embed_dim`.
+        num_heads: Number of attention heads; it must divide `embed_dim`.
         dropout: Dropout probability.
-        max_length: Number of tokens to which texts are truncated, or which a window has; None: no limit. The model
-            itself accepts any length.
+        max_length: Maximum number of tokens per text; None: no limit. Longer texts are truncated or, if the transform
+            splits texts into windows, split into windows of this length. The model itself accepts any length.
         pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`.
-        tokenizer: `bytes`; `bpe`, `wordpiece` or `unigram`, trained on the training rows; or a folder or hub
-            name.
+        tokenizer: `bytes`; `bpe`, `wordpiece` or `unigram`, which are trained on the training rows; or the folder or
+            hub name of a tokenizer.
         vocab_size: Number of tokens of the tokenizer.
         causal: Whether a token attends to itself and earlier tokens only.
 
@@ -46,7 +46,7 @@ class TextTransformer(Configurable, nn.Module):
         self.embed_dim = embed_dim
         self.input = InputSpec(modality="text", tokenizer=tokenizer, max_length=max_length)
         self.embed = nn.Embedding(BYTES if tokenizer == "bytes" else vocab_size, embed_dim)
-        # Small, so that they learn fast, and scaled to a deviation of one, as the positions have (Vaswani 2017, 3.4).
+        # Small weights, which train fast, scaled to standard deviation 1 like the positions (Vaswani et al. 2017, 3.4).
         self.scale = embed_dim**0.5
         nn.init.normal_(self.embed.weight, std=1 / self.scale)
         self.drop = nn.Dropout(dropout)
@@ -61,12 +61,20 @@ class TextTransformer(Configurable, nn.Module):
         return self.embed
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         order = [["embed"], *([f"blocks.{i}"] for i in range(len(self.blocks)))]
         return [*order[:-1], [*order[-1], "norm", "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """(B, T) int64, (B, T)"""
+        """Encode a batch of texts.
+
+        Args:
+            x: Token IDs, (B, T) int64.
+            mask: Mask of the tokens, (B, T).
+
+        Returns:
+            Features with the tokens (B, T, D).
+        """
         tokens = self.embed(x) * self.scale
         time = torch.arange(x.shape[1], device=x.device)
         tokens = self.drop(tokens + sinusoid(time, self.embed_dim).to(tokens.dtype))

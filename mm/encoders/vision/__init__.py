@@ -1,4 +1,4 @@
-"""Encoders of images: from pixels to one vector per patch."""
+"""Encoders of images, which map pixels to one vector per patch."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A small convolutional network, from scratch."""
+"""Small convolutional network for images, trained from scratch."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,13 @@ from mm.types import Features, InputSpec
 
 
 def grid_features(grid: Tensor, mask: Tensor, pool: Pool) -> Features:
-    """The cells of a map as tokens, row by row. (B, D, H, W), (B, 1)"""
+    """Convert a feature map to Features whose tokens are its cells, row by row.
+
+    Args:
+        grid: Feature map, (B, D, H, W).
+        mask: Whether each image is present, (B, 1).
+        pool: Pooling of the tokens.
+    """
     batch, _, height, width = grid.shape
     tokens = grid.flatten(2).transpose(1, 2)  # (B, H * W, D)
     mask = mask.expand(-1, height * width)
@@ -18,18 +24,18 @@ def grid_features(grid: Tensor, mask: Tensor, pool: Pool) -> Features:
 
 
 class VisionConv(Configurable, nn.Module):
-    """Small convolutional network with group norm, from scratch (Wu and He 2018).
+    """Small convolutional network with group norm, trained from scratch (Wu and He 2018).
 
-    The cells of the last feature map are the tokens. The first block keeps the size of the image and each further one
-    halves it: with three blocks, 8x8 pixels become 2x2 tokens.
+    The cells of the last feature map are the tokens. The first block keeps the size of the image, and each further
+    block halves it. With three blocks, 8x8 pixels become 2x2 tokens.
 
     Args:
         channels: Number of channels of the image.
         widths: Number of channels of each block.
-        depth: Number of residual convolutions of each block but the first.
-        groups: Number of groups of group norm; it divides each width.
-        pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`. On MNIST `max` learns several times
-            faster than `mean`.
+        depth: Number of residual convolutions of each block except the first.
+        groups: Number of groups of group norm; it must divide each width.
+        pool: Pooling of the tokens: `mean`, `first`, `last`, `max` or `attention`. On MNIST, training converges several
+            times faster with `max` than with `mean`.
 
     Raises:
         ValueError: If a width is not a multiple of `groups`.
@@ -53,7 +59,7 @@ class VisionConv(Configurable, nn.Module):
         self.blocks = nn.ModuleList(
             [self.conv(c, w, groups, stride=1 if i == 0 else 2) for i, (c, w) in enumerate(zip(ins, widths))]
         )
-        # Not after the first block: at the image's full size they would cost more than all the rest.
+        # Not after the first block, where at full resolution they would cost more than all other layers together.
         self.deeper = nn.ModuleList(
             [nn.ModuleList([self.conv(w, w, groups) for _ in range(depth if i else 0)]) for i, w in enumerate(widths)]
         )
@@ -66,12 +72,20 @@ class VisionConv(Configurable, nn.Module):
         )
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         order = [[f"blocks.{i}", f"deeper.{i}"] for i in range(len(self.blocks))]
         return [*order[:-1], [*order[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """(B, C, H, W) normalised pixels, (B, 1)"""
+        """Encode a batch of images.
+
+        Args:
+            x: Normalised pixels, (B, C, H, W).
+            mask: Whether each image is present, (B, 1) bool.
+
+        Returns:
+            Features with one token per cell of the last feature map, (B, T, D).
+        """
         for block, deeper in zip(self.blocks, self.deeper):
             x = block(x)
             assert isinstance(deeper, nn.ModuleList)

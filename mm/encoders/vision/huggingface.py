@@ -1,4 +1,4 @@
-"""Any image model of transformers."""
+"""Encoder with any image model of transformers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,19 @@ from mm.types import Features, InputSpec
 
 
 def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
-    """(prefix tokens, rows, columns) of a sequence that ends in a grid with the image's aspect."""
+    """Split a sequence of tokens into prefix tokens and a grid with the aspect ratio of the image.
+
+    Args:
+        tokens: Number of tokens.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        The number of prefix tokens, and the numbers of rows and columns of the grid.
+
+    Raises:
+        ValueError: If no grid of tokens has the aspect ratio of the image.
+    """
     for prefix in range(tokens):
         rows = round(((tokens - prefix) * height / width) ** 0.5)
         columns = (tokens - prefix) // max(rows, 1)
@@ -31,19 +43,19 @@ def split_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
 class HuggingFaceVision(Configurable, nn.Module):
     """Encode images by the last hidden state of any image model of transformers, such as ViT, DINOv2, Swin or ResNet.
 
-    Size and channels of the images are those of the model's config. Batch norm sees the present rows of a training
-    batch only, see mm/absence.py.
+    The size and the channels of the images are those of the model's config. In training, batch norm computes its
+    statistics over the rows of the batch that have an image, see mm/absence.py.
 
     Args:
         pretrained: Folder or hub name of the weights; exclusive with `config`.
         config: Fields of a transformers config with its `model_type`, for random weights.
-        random_init: Whether only the architecture of `pretrained` is used, without its weights.
-        mean: Mean of each channel, of pixels in 0..1; None: that saved with `pretrained`, or that of the data.
+        random_init: Whether to ignore the weights of `pretrained` and to use its architecture only.
+        mean: Mean of each channel, of pixels in 0..1; None: the mean saved with `pretrained`, or the mean of the data.
         std: Standard deviation of each channel; None: as for `mean`.
         pool: Pooling of the tokens: `mean`, `first` (the class token), `last`, `max` or `attention`.
 
     Raises:
-        ValueError: If there is not exactly one source.
+        ValueError: If not exactly one of `pretrained` and `config` is given.
     """
 
     def __init__(
@@ -60,7 +72,7 @@ class HuggingFaceVision(Configurable, nn.Module):
         if pretrained and not (mean and std):
             processor = AutoImageProcessor.from_pretrained(pretrained, trust_remote_code=False)
             mean, std = mean or processor.image_mean, std or processor.image_std
-        # A convolutional model has one width per stage, and no size of its own.
+        # A convolutional model has one width per stage, and no fixed image size.
         self.embed_dim = plain_config.get("hidden_size") or plain_config["hidden_sizes"][-1]
         size = plain_config.get("image_size")
         size = (size, size) if isinstance(size, int) else size
@@ -76,11 +88,16 @@ class HuggingFaceVision(Configurable, nn.Module):
         self.pool = Pool(pool, self.embed_dim)
 
     def get_config(self) -> dict[str, Any]:
-        """Return constructor arguments that build the same architecture without the weights it began with."""
+        """Return the constructor arguments that rebuild this architecture without downloading its pretrained weights.
+
+        Returns:
+            Keyword arguments of the constructor. The rebuilt module has random weights, to be replaced by
+            `load_state_dict`.
+        """
         return super().get_config() | self.architecture
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output."""
         size = self.input.size or (64, 64)
         layers = huggingface_layers(
             self.architecture["config"], "vision", {"pixel_values": torch.zeros(1, self.input.channels or 3, *size)}
@@ -88,12 +105,21 @@ class HuggingFaceVision(Configurable, nn.Module):
         return [*layers[:-1], [*layers[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """(B, C, H, W) normalised pixels, (B, 1)"""
+        """Encode a batch of images.
+
+        Args:
+            x: Normalised pixels, (B, C, H, W).
+            mask: Whether each image is present, (B, 1) bool.
+
+        Returns:
+            Features with the tokens (B, T, D) of the model's last hidden state, prefix tokens such as the class token
+            first.
+        """
         return encode_present(self, self.encode, x, mask)
 
     def encode(self, x: Tensor, mask: Tensor) -> Features:
         tokens = self.model(pixel_values=x).last_hidden_state
-        if tokens.ndim == 4:  # a convolutional model's map
+        if tokens.ndim == 4:  # the feature map of a convolutional model
             return grid_features(tokens, mask, self.pool)
         prefix, rows, columns = split_grid(tokens.shape[1], x.shape[2], x.shape[3])
         grid = tokens[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))

@@ -1,4 +1,4 @@
-"""Any image model of timm."""
+"""Encoder with any image model of timm."""
 
 import inspect
 from collections.abc import Sequence
@@ -17,22 +17,23 @@ from mm.types import Features, InputSpec
 
 
 class TimmVision(Configurable, nn.Module):
-    """Encode images by any model of timm; the cells of its last feature map are the tokens.
+    """Encode images by any model of timm. The cells of its last feature map are the tokens.
 
-    The prefix tokens of a ViT stand before them. Batch norm sees the present rows of a training batch only, see
-    mm/absence.py.
+    The prefix tokens of a ViT, such as its class token, stand before them. In training, batch norm computes its
+    statistics over the rows of the batch that have an image, see mm/absence.py.
 
     Args:
         name: Name of a timm model.
-        pretrained: Whether the weights of timm are downloaded, or a file of weights.
+        pretrained: Whether to download the weights of timm, or the path of a file with weights.
         channels: Number of channels of the image.
-        size: Height and width in pixels; with pretrained weights: theirs.
-        mean: Mean of each channel, of pixels in 0..1; None: that of the weights, or that of the data.
+        size: Height and width of the image in pixels. Pretrained weights replace it by the size of their training.
+        mean: Mean of each channel, of pixels in 0..1; None: the mean of the pretrained weights, or the mean of the
+            data.
         std: Standard deviation of each channel; None: as for `mean`.
         pool: Pooling of the tokens: `mean`, `first` (the class token of a ViT), `last`, `max` or `attention`.
 
     Raises:
-        ValueError: If timm has no such model.
+        ValueError: If timm has no model of this name.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class TimmVision(Configurable, nn.Module):
         extra: dict[str, Any] = {"img_size": tuple(size)} if size and weights.fixed_input_size else {}
         file: dict[str, Any] = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
         model = timm.create_model(name, pretrained=bool(pretrained), in_chans=channels, num_classes=0, **extra, **file)
-        self.model = cast(Any, model)  # what timm's models share beyond nn.Module has no type
-        self.model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)  # what comes after the last map
+        self.model = cast(Any, model)  # the common interface of timm's models has no type
+        self.model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)  # drops later layers
         self.embed_dim = list(self.model.feature_info)[-1]["num_chs"]
         self.input = InputSpec(
             modality="vision",
@@ -75,14 +76,23 @@ class TimmVision(Configurable, nn.Module):
         self.pool = Pool(pool, self.embed_dim)
 
     def get_config(self) -> dict[str, Any]:
-        """Return constructor arguments that build the same architecture without the weights it began with."""
+        """Return the constructor arguments that rebuild this architecture without downloading its pretrained weights.
+
+        Returns:
+            Keyword arguments of the constructor. The rebuilt module has random weights, to be replaced by
+            `load_state_dict`.
+        """
         return super().get_config() | self.architecture
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return the prefixes of the parameter names of each layer, from input to output.
+
+        Raises:
+            ValueError: If timm does not define the order of the layers of this model.
+        """
         try:
             numbers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
-        except (AttributeError, AssertionError) as error:  # timm has some models without an order
+        except (AttributeError, AssertionError) as error:  # some models of timm do not define an order
             raise ValueError(f"timm states no order of the layers of this model: {error}") from None
         layers: dict[int, list[str]] = {}
         for name, number in sorted(numbers.items(), key=lambda one: one[1]):
@@ -91,7 +101,15 @@ class TimmVision(Configurable, nn.Module):
         return [*order[:-1], [*order[-1], "pool"]]
 
     def forward(self, x: Tensor, mask: Tensor) -> Features:
-        """(B, C, H, W) normalised pixels, (B, 1)"""
+        """Encode a batch of images.
+
+        Args:
+            x: Normalised pixels, (B, C, H, W).
+            mask: Whether each image is present, (B, 1) bool.
+
+        Returns:
+            Features with one token per cell of the last feature map, (B, T, D), prefix tokens first.
+        """
         return encode_present(self, self.encode, x, mask)
 
     def encode(self, x: Tensor, mask: Tensor) -> Features:
