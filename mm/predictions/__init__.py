@@ -1,18 +1,19 @@
-"""Typed predictions: what a head returns, and what can be done with it, each written once per type.
+"""Prediction types: the outputs of heads, with their decoding, metrics and calibration.
 
-A head returns one of these types, all of them NamedTuples of tensors with a row per sample:
+A head returns one of these types. Each is a NamedTuple of tensors with one row per sample:
 
-- `Categorical`: one class of several;
+- `Categorical`: exactly one of several classes;
 - `Bernoulli`: any number of several labels;
 - `Scalar`: a number;
-- `TokenCategorical`: a class for each token of an input, such as the tags of named entities;
+- `TokenCategorical`: one class per token of an input, such as the tags of named entities;
 - `Span`: the part of a text that answers a question;
-- `Boxes`: objects in a picture;
-- `Transcript`: symbols in the order of the tokens, aligned by connectionist temporal classification;
+- `Boxes`: objects in an image;
+- `Transcript`: a sequence of symbols, aligned with the tokens by connectionist temporal classification (CTC);
 - `Text`: a text that is generated token by token.
 
-Every type merges the windows of a row (`merge`), decodes to plain data (`decode`) and gives metrics the pair that they
-compare. Its confidence is calibrated, and it has prediction sets, where the type says so (`calibration`, `has_sets`).
+Every type merges the predictions of the windows of a row (`merge`), decodes them to plain data (`decode`) and returns
+the pair of predictions and targets that metrics compare. The class attributes `calibration` and `has_sets` say whether
+its confidence can be calibrated and whether it has conformal prediction sets.
 """
 
 from mm.predictions.base import MAX_PROBABILITY, Calibration, Decoding, Prediction, log_odds, sigmoid

@@ -1,4 +1,4 @@
-"""What all predictions have in common, how they are decoded, and how a head's confidence is calibrated."""
+"""Base class of predictions, and the settings of their decoding and calibration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,19 +14,22 @@ MAX_PROBABILITY = 1 - 1e-6  # probabilities beyond it, and below 1e-6, are clamp
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How predictions become what a person reads; a head builds it from its own arguments.
+    """Settings for decoding predictions to plain data; a head creates them from its own arguments.
 
     Attributes:
         classes: Names of the classes, labels, tags or symbols, in the order of the logits.
-        input: The input whose tokens are predicted; `meta` has the keys `input/...`. None for predictions of a row.
-        threshold: Probability from which a label is predicted (Bernoulli), score from which a box is (Boxes).
-        scheme: How tags name entities (TokenCategorical): "bio", or "plain" where a tag stands for itself.
-        separator: The text between two symbols (Transcript).
+        input: Name of the input whose tokens are predicted; `meta` has the keys `input/...`. None for predictions of a
+            row.
+        threshold: Minimum probability of a predicted label (Bernoulli), or minimum score of a predicted box (Boxes).
+        scheme: Meaning of the tags (TokenCategorical): "bio" for entities in BIO tags, or "plain" for tags that are not
+            entities.
+        separator: Text between two symbols (Transcript).
         beam_width: Number of prefixes that beam search keeps (Transcript); 1 is greedy search.
-        max_answer_length: Largest number of tokens of an answer (Span).
-        n_best: How many answers are listed (Span).
-        nms_iou_threshold: IoU from which the box with the lower score of two boxes of one class is dropped (Boxes).
-        max_detections: Largest number of boxes of a picture, including those below the threshold (Boxes).
+        max_answer_length: Maximum number of tokens of an answer (Span).
+        n_best: Number of answers to list (Span).
+        nms_iou_threshold: IoU threshold of non-maximum suppression: of two boxes of the same class with at least this
+            IoU, the one with the lower score is dropped (Boxes).
+        max_detections: Maximum number of boxes per image, including those below the threshold (Boxes).
     """
 
     classes: tuple[str, ...] = ()
@@ -41,10 +44,13 @@ class Decoding:
     max_detections: int = 100
 
     def class_names(self, count: int) -> tuple[str, ...]:
-        """Return the names of `count` classes.
+        """Return the names of the classes.
+
+        Args:
+            count: Number of classes that the head predicts.
 
         Raises:
-            ValueError: If the head names more classes, or fewer.
+            ValueError: If the number of names differs from `count`.
         """
         if len(self.classes) != count:
             raise ValueError(
@@ -54,10 +60,10 @@ class Decoding:
         return self.classes
 
     def tokens_of(self) -> str:
-        """Return the input whose tokens are predicted.
+        """Return the name of the input whose tokens are predicted.
 
         Raises:
-            ValueError: If the head names none.
+            ValueError: If the head has no such input.
         """
         if self.input is None:
             raise ValueError(
@@ -69,15 +75,17 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The calibration of one head, fitted on validation rows.
+    """Calibration of one head, fitted on validation rows.
 
     Attributes:
-        temperature: Divides the logits, or, with `calibration = "platt"`, the log-odds of whole answers.
-        bias: Added to the divided log-odds of whole answers.
-        quantiles: Conformal quantile of the nonconformity of each sub-target; empty: there are no prediction sets.
-        alpha: The share of rows whose truth may lie outside of their prediction set.
-        exact: Whether log-odds of whole answers were computed without underflow. Older versions rounded the
-            probability of long texts to zero.
+        temperature: Divisor of the logits. With `calibration = "platt"`, it divides the log-odds that a complete answer
+            (such as a generated text or a box) is right.
+        bias: Term that is added to these log-odds after the division; used with `calibration = "platt"` only.
+        quantiles: Conformal quantile of the nonconformity scores of each sub-target, that is, of each independently
+            predicted part of a target, such as one label of several. Empty: the head has no prediction sets.
+        alpha: Accepted fraction of rows whose true target lies outside of their prediction set, in 0..1.
+        exact: Whether the log-odds of complete answers were computed without underflow. It is False for files of older
+            versions, in which the probability of long texts was rounded to zero.
     """
 
     temperature: float = 1.0
@@ -87,34 +95,40 @@ class Calibration:
     exact: bool = False
 
     def scale_log_odds(self, odds: float) -> float:
-        """Return the calibrated log-odds of an answer."""
+        """Return the calibrated log-odds that an answer is right.
+
+        Args:
+            odds: The uncalibrated log-odds.
+        """
         return odds / self.temperature + self.bias
 
 
 def sigmoid(odds: float) -> float:
-    """Return the probability of log-odds, without overflow."""
+    """Return the probability that belongs to log-odds, computed without overflow."""
     return 1 / (1 + exp(-odds)) if odds > 0 else exp(odds) / (1 + exp(odds))
 
 
 def log_odds(probability: float) -> float:
-    """Return the log-odds of a probability, which is clamped to 1e-6 from 0 and 1."""
+    """Return the log-odds of a probability, which is first clamped to 1e-6..1 - 1e-6."""
     bounded = min(max(probability, 1 - MAX_PROBABILITY), MAX_PROBABILITY)
     return log(bounded / (1 - bounded))
 
 
 class Prediction:
-    """Base class of what heads return: a NamedTuple of tensors, each with a row per sample (B, ...).
+    """Base class of the predictions of a head: a NamedTuple of tensors with one row per sample, (B, ...).
 
-    A new type inherits this class and a NamedTuple of its fields, and gives `merge`, `decode`, and `metric_inputs` or,
-    with `compares_decoded`, `compare`. The other methods follow from the class attributes.
+    A new type inherits from this class and from a NamedTuple of its fields. It implements `merge`, `decode`, and either
+    `metric_inputs` or, with `compares_decoded`, `compare`. The class attributes decide which other methods it must
+    implement.
 
     Attributes:
-        calibration: "temperature": the probabilities are a softmax or sigmoid of logits, which a temperature calibrates
-            (Guo 2017): `temper` and `events`. "platt": every decoded answer has a confidence and is right or wrong as
-            a whole, which a temperature and a bias of its log-odds calibrate (Platt 1999; Kuleshov & Liang 2015):
-            `confidences` and `with_confidence`. None: there is no probability.
-        has_sets: Whether there are conformal prediction sets: `nonconformity` and `prediction_sets`.
-        compares_decoded: Whether metrics compare decoded rows with the cells that a person wrote.
+        calibration: Calibration method. "temperature": the probabilities are a softmax or sigmoid of logits, which are
+            divided by a temperature (Guo et al. 2017); implement `temper` and `events`. "platt": each decoded answer
+            has a confidence and is either right or wrong; its log-odds are scaled by a temperature and a bias (Platt
+            1999, Kuleshov and Liang 2015); implement `confidences` and `with_confidence`. None: there are no
+            probabilities.
+        has_sets: Whether the type has conformal prediction sets; implement `nonconformity` and `prediction_sets`.
+        compares_decoded: Whether metrics compare decoded rows with the original cells of the table.
     """
 
     __slots__ = ()
@@ -127,79 +141,107 @@ class Prediction:
         return tree_leaves(self)
 
     def merge(self, group: Tensor, count: int) -> Self:
-        """Merge the windows of each row to one prediction, by the rules of `mm/windows.py`.
+        """Merge the predictions of the windows of each row, by the rules in `mm/windows.py`.
 
         Args:
-            group: (B,) index of the row that each window belongs to.
+            group: Index of the row that each window belongs to, (B,).
             count: Number of rows.
 
         Returns:
-            The predictions of the rows, (count, ...).
+            One prediction per row, (count, ...).
         """
         raise NotImplementedError
 
     def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Return one dict of plain data per row, whose first key is "prediction"; meta is that of the batch."""
+        """Return the predictions as plain data.
+
+        Args:
+            decoding: The decoding settings.
+            meta: Tensors of the batch that decoding needs, by name, such as "text/characters".
+
+        Returns:
+            One dictionary per row, whose first key is "prediction".
+        """
         raise NotImplementedError
 
     def metric_inputs(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predictions and targets of the labelled rows, as torchmetrics reads them."""
+        """Return the predictions and the targets of the labelled rows, in the form that torchmetrics expects."""
         raise NotImplementedError
 
     def compare(self, rows: Sequence[dict[str, Any]], truth: Sequence[Any], decoding: Decoding) -> tuple[Any, Any]:
-        """Return predictions and targets as torchmetrics reads them, of rows whose metrics compare what is decoded.
+        """Return the predictions and targets of decoded rows, in the form that torchmetrics expects.
+
+        It is used instead of `metric_inputs` if `compares_decoded` is set.
 
         Args:
-            rows: What `decode` returned of labelled rows.
-            truth: The targets of these rows, as a person writes them.
-            decoding: As in `decode`.
+            rows: Decoded rows that are labelled, as `decode` returns them.
+            truth: Targets of these rows in readable form, as `TargetCodec.decode` returns them.
+            decoding: The decoding settings.
         """
         raise NotImplementedError
 
     def temper(self, temperature: float) -> Self:
-        """Return the prediction with its logits divided by the temperature; without logits, the same prediction."""
+        """Return the prediction with its logits divided by the temperature, or unchanged if it has no logits."""
         return self
 
     def events(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what a temperature is fitted on.
+        """Return the logits and the true classes on which a temperature is fitted.
 
         Returns:
-            Logits (N, G, C) of G sub-targets of the N labelled rows, and the true classes (N, G), where IGNORE may
-            remain. C = 1 stands for a yes (1) or no (0). Classes that are impossible have a logit below -1e8.
+            Logits (N, G, C) of the G sub-targets of the N labelled rows, and the true classes (N, G), which may contain
+            IGNORE. If C is 1, a sub-target is binary and its class is 0 or 1. Impossible classes have a logit below
+            -1e8.
         """
         raise NotImplementedError
 
     def confidences(
         self, rows: Sequence[dict[str, Any]], truth: Sequence[Any], decoding: Decoding
     ) -> tuple[list[float], list[bool]]:
-        """Return the log-odds of every answer in decoded rows, and whether it is right; arguments as of `compare`."""
+        """Return the log-odds of every answer in decoded rows, and whether each answer is right.
+
+        Args:
+            rows: Decoded rows that are labelled, as `decode` returns them.
+            truth: Targets of these rows in readable form.
+            decoding: The decoding settings.
+        """
         raise NotImplementedError
 
     def with_confidence(
         self, row: dict[str, Any], scale: Callable[[float], float], decoding: Decoding
     ) -> dict[str, Any]:
-        """Return a decoded row with `scale`, which keeps the order, applied to the log-odds of its answers."""
+        """Return a decoded row with calibrated confidences.
+
+        Args:
+            row: The decoded row.
+            scale: Monotonically increasing function from the log-odds of an answer to its calibrated log-odds.
+            decoding: The decoding settings.
+        """
         raise NotImplementedError
 
     def nonconformity(self, target: Tensor, decoding: Decoding) -> Tensor:
-        """Return nonconformity scores of the true targets, (N, G); higher is worse.
+        """Return the nonconformity scores of the true targets, (N, G); a higher score is a worse prediction.
 
-        N is the number of labelled rows, G that of independent sub-targets (1 for a class, C for C labels). A score is
-        NaN where its sub-target is unlabelled.
+        N is the number of labelled rows and G the number of independent sub-targets (1 for a class, C for C labels).
+        The score of an unlabelled sub-target is NaN.
+
+        Args:
+            target: Targets of the batch.
+            decoding: The decoding settings.
         """
         raise NotImplementedError
 
     def prediction_sets(
         self, quantiles: Sequence[float], decoding: Decoding, meta: Mapping[str, Tensor]
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return what is no less conforming than the quantiles.
+        """Return for each row the set of the values whose nonconformity scores do not exceed the quantiles.
 
         Args:
-            quantiles: One for each of the G sub-targets.
-            decoding: As in `decode`.
-            meta: As in `decode`.
+            quantiles: Conformal quantile of each of the G sub-targets.
+            decoding: The decoding settings.
+            meta: Tensors of the batch that decoding needs, by name.
 
         Returns:
-            {"prediction_set": ...} or {"prediction_interval": ...} of each row, and the size of each (B,).
+            A dictionary {"prediction_set": ...} or {"prediction_interval": ...} per row, and the size of each set,
+            (B,).
         """
         raise NotImplementedError

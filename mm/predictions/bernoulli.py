@@ -1,4 +1,4 @@
-"""Any number of several labels."""
+"""Prediction of any number of several labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,20 +12,23 @@ from mm.types import IGNORE
 
 
 class BernoulliFields(NamedTuple):
-    """The tensors of a Bernoulli."""
+    """Tensors of `Bernoulli`."""
 
     logits: Tensor  # (B, C)
 
 
 class Bernoulli(Prediction, BernoulliFields):
-    """Log-odds (B, C) of C independent labels; a target is (B, C) int64 of 0, 1 and IGNORE."""
+    """Logits (B, C) of C independent labels.
+
+    A target is (B, C) int64 with the values 0, 1 and IGNORE.
+    """
 
     __slots__ = ()
     calibration = "temperature"
     has_sets = True
 
     def merge(self, group: Tensor, count: int) -> "Bernoulli":
-        """Average the log-odds of each row's windows."""
+        """Average the logits of the windows of each row."""
         member = F.one_hot(group, count).T.float()  # (count, B)
         return Bernoulli(member @ self.logits.float() / member.sum(1, keepdim=True))
 
@@ -40,7 +43,14 @@ class Bernoulli(Prediction, BernoulliFields):
         return rows
 
     def metric_inputs(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities (N, C) and labels (N, C) of the N rows with a label; IGNORE may remain."""
+        """Return the probabilities and the labels of the rows that have at least one known label.
+
+        Args:
+            target: Labels 0, 1 or IGNORE (unknown), (B, C).
+
+        Returns:
+            Probabilities (N, C) and labels (N, C) of the N rows with a known label. The labels may contain IGNORE.
+        """
         labelled = (target != IGNORE).any(1)
         return self.logits[labelled].float().sigmoid(), target[labelled]
 
@@ -48,12 +58,12 @@ class Bernoulli(Prediction, BernoulliFields):
         return Bernoulli(self.logits.float() / temperature)
 
     def events(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, C, 1) and labels (N, C): a yes or no for each label."""
+        """Return logits (N, C, 1) and labels (N, C) of the N labelled rows: one binary sub-target per label."""
         labelled = (target != IGNORE).any(1)
         return self.logits[labelled].float().unsqueeze(-1), target[labelled]
 
     def nonconformity(self, target: Tensor, decoding: Decoding) -> Tensor:
-        """Return the scores of each label's truth, (N, C), NaN where unlabelled."""
+        """Return the nonconformity scores of the true value of each label, (N, C); NaN if the label is unknown."""
         labelled = (target != IGNORE).any(1)
         target = target[labelled]
         no, yes = binary_lac_scores(self.logits[labelled], decoding.threshold)
@@ -62,9 +72,9 @@ class Bernoulli(Prediction, BernoulliFields):
     def prediction_sets(
         self, quantiles: Sequence[float], decoding: Decoding, meta: Mapping[str, Tensor]
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return {"prediction_set": {label: [False, True]}} per row, and the mean size over the labels (B,).
+        """Return {"prediction_set": {label: [False, True]}} per row, and the mean size of the sets of its labels, (B,).
 
-        One of the two is left out where it is unlikely.
+        A value (False or True) is left out of the set of its label if its nonconformity score exceeds the quantile.
         """
         classes = decoding.class_names(self.logits.shape[1])
         limit = torch.tensor(list(quantiles), device=self.logits.device)
@@ -78,7 +88,10 @@ class Bernoulli(Prediction, BernoulliFields):
 
 
 def binary_lac_scores(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Return 1 - probability of a no and of a yes (LAC, Sadinle 2019), but 0 for what is predicted. (B, C) each"""
+    """Return the nonconformity scores of the values 0 and 1 of each label, (B, C) each.
+
+    The score of a value is 1 minus its probability (LAC, Sadinle et al. 2019), but 0 for the predicted value.
+    """
     p = logits.float().sigmoid()
     chosen = p >= threshold
     return p.masked_fill(~chosen, 0.0), (1 - p).masked_fill(chosen, 0.0)

@@ -1,4 +1,4 @@
-"""Objects in a picture: a class, a box and a score each."""
+"""Prediction of objects in an image, each with a class, a box and a score."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,10 @@ NUM_CANDIDATES = 1000  # boxes of a picture that non-maximum suppression looks a
 
 
 class BoxesFields(NamedTuple):
-    """The tensors of Boxes, for every token; boxes are x0, y0, x1, y1 as parts (0..1) of what the pixels show."""
+    """Tensors of `Boxes`, one row per token of the image.
+
+    Boxes are x0, y0, x1, y1 in 0..1, relative to the region of the image that the pixels show.
+    """
 
     scores: Tensor  # (B, T, C) logits
     quality: Tensor  # (B, T) logit of the box's IoU with the object's
@@ -23,9 +26,10 @@ class BoxesFields(NamedTuple):
 
 
 class Boxes(Prediction, BoxesFields):
-    """A box for each token of a picture; its score is the geometric mean of class probability and predicted IoU.
+    """One box per token of an image, with a score: the geometric mean of class probability and predicted IoU.
 
-    A target is (B, N, 5) of class and box. `meta` has the keys "frame" and "size" of the input.
+    A target is (B, N, 5): class index and box of each of N objects. `meta` has the keys "frame" and "size" of the
+    input.
     """
 
     __slots__ = ()
@@ -33,15 +37,18 @@ class Boxes(Prediction, BoxesFields):
     compares_decoded = True
 
     def merge(self, group: Tensor, count: int) -> "Boxes":
-        """Take the first window of each row: only another input has several, and the first window alone is learnt."""
+        """Take the prediction of the first window of each row.
+
+        A row has several windows only because of another input, and the head is trained on the first window only.
+        """
         first = first_windows(group, count)
         return Boxes(*(x[first] for x in self))
 
     def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Return {"prediction": [{"label", "box", "score"}], "low_confidence"} per row.
+        """Return {"prediction": [{"label", "box", "score"}, ...], "low_confidence": [...]} per row.
 
-        A box is x0, y0, x1, y1 in pixels of the original. The best come first; "low_confidence" lists the boxes
-        below the threshold.
+        A box is x0, y0, x1, y1 in pixels of the original image. Boxes are sorted by descending score. Those below the
+        threshold are listed under "low_confidence".
         """
         from torchvision.ops import batched_nms  # slow to import
 
@@ -66,9 +73,9 @@ class Boxes(Prediction, BoxesFields):
     def compare(
         self, rows: Sequence[dict[str, Any]], truth: Sequence[Any], decoding: Decoding
     ) -> tuple[list[Any], list[Any]]:
-        """Return predicted and true boxes per picture, {"boxes", "labels", "scores"} as torchmetrics has them.
+        """Return the predicted and the true boxes of each image, as {"boxes", "labels", "scores"} of torchmetrics.
 
-        Boxes below the threshold are included.
+        Predicted boxes below the threshold are included.
         """
         predicted = [[*row["prediction"], *row["low_confidence"]] for row in rows]
         return [to_tensors(row, decoding) for row in predicted], [to_tensors(row, decoding) for row in truth]
@@ -76,7 +83,10 @@ class Boxes(Prediction, BoxesFields):
     def confidences(
         self, rows: Sequence[dict[str, Any]], truth: Sequence[Any], decoding: Decoding
     ) -> tuple[list[float], list[bool]]:
-        """Take every box, also those below the threshold, as an answer that is right if it matches an object."""
+        """Return the log-odds of each box, and whether it matches an object.
+
+        Boxes below the threshold are included.
+        """
         predicted, true = self.compare(rows, truth, decoding)
         odds = [log_odds(float(score)) for row in predicted for score in row["scores"]]
         return odds, [right for pair in zip(predicted, true, strict=True) for right in match(*pair)]
@@ -84,20 +94,26 @@ class Boxes(Prediction, BoxesFields):
     def with_confidence(
         self, row: dict[str, Any], scale: Callable[[float], float], decoding: Decoding
     ) -> dict[str, Any]:
-        """Scale the scores; the threshold is compared with the scaled ones."""
+        """Return a decoded row with calibrated scores, split again by the score threshold.
+
+        Args:
+            row: The decoded row, with its boxes and scores.
+            scale: Function from the log-odds of a score to its calibrated log-odds.
+            decoding: The decoding settings, whose threshold is compared with the calibrated scores.
+        """
         objects = [*row["prediction"], *row["low_confidence"]]
         scaled = [one | {"score": round(sigmoid(scale(log_odds(one["score"]))), 6)} for one in objects]
         return split_by_score(scaled, decoding.threshold)
 
 
 def split_by_score(objects: Sequence[dict[str, Any]], threshold: float) -> dict[str, Any]:
-    """Split objects, the best first, into those that are predicted and those below the threshold."""
+    """Split objects, which are sorted by descending score, into those that reach the threshold and those below it."""
     sure = sum(one["score"] >= threshold for one in objects)
     return {"prediction": list(objects[:sure]), "low_confidence": list(objects[sure:])}
 
 
 def to_tensors(objects: Sequence[dict[str, Any]], decoding: Decoding) -> dict[str, Tensor]:
-    """Return objects as torchvision and torchmetrics have them."""
+    """Convert objects to the dictionary of tensors that torchvision and torchmetrics expect."""
     tensors = {
         "boxes": torch.tensor([one["box"] for one in objects], dtype=torch.float32).view(-1, 4),
         "labels": torch.tensor([decoding.classes.index(one["label"]) for one in objects], dtype=torch.long),
@@ -108,10 +124,14 @@ def to_tensors(objects: Sequence[dict[str, Any]], decoding: Decoding) -> dict[st
 
 
 def match(predicted: dict[str, Tensor], true: dict[str, Tensor]) -> list[bool]:
-    """Return which predicted boxes, the best first, are those of objects.
+    """Return whether each predicted box matches an object.
 
-    A box matches an object of its class with an IoU of at least 0.5 that no better box has matched, as average
-    precision at 0.5 counts them (COCO): of the objects that are left, a box takes the one that it fits best.
+    Boxes are assigned in order. Each takes the object of its class with the highest IoU that no earlier box has taken,
+    and matches it if the IoU is at least 0.5. This is the rule of average precision at IoU 0.5 in COCO.
+
+    Args:
+        predicted: Predicted boxes, sorted by descending score, as `to_tensors` returns them.
+        true: True boxes, as `to_tensors` returns them.
     """
     from torchvision.ops import box_iou  # slow to import
 
@@ -127,9 +147,15 @@ def match(predicted: dict[str, Tensor], true: dict[str, Tensor]) -> list[bool]:
 
 
 def to_pixels(boxes: Tensor, frame: Tensor, size: Tensor) -> Tensor:
-    """Convert boxes from parts of what the pixels show to pixels of the original, cut at its edges.
+    """Convert boxes from coordinates in 0..1 to pixels of the original image, clipped at its edges.
 
-    (K, 4), (4,), (2,) -> (K, 4)
+    Args:
+        boxes: Boxes relative to the region that the pixels show, (K, 4).
+        frame: Corners x0, y0, x1, y1 of this region in the original image, in pixels, (4,).
+        size: Width and height of the original image in pixels, (2,).
+
+    Returns:
+        Boxes in pixels, (K, 4).
     """
     from torchvision.ops import clip_boxes_to_image  # slow to import
 

@@ -1,4 +1,4 @@
-"""A number."""
+"""Prediction of a number."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,19 +11,22 @@ from mm.predictions.base import Decoding, Prediction
 
 
 class ScalarFields(NamedTuple):
-    """The tensors of a Scalar."""
+    """Tensors of `Scalar`."""
 
     value: Tensor  # (B,)
 
 
 class Scalar(Prediction, ScalarFields):
-    """A number (B,) in the user's units; a target is (B,) floating point, NaN where unlabelled."""
+    """A number per row (B,), in the units of the data.
+
+    A target is (B,) in floating point, with NaN for unlabelled rows.
+    """
 
     __slots__ = ()
     has_sets = True
 
     def merge(self, group: Tensor, count: int) -> "Scalar":
-        """Average the values of each row's windows."""
+        """Average the values of the windows of each row."""
         member = F.one_hot(group, count).T.to(self.value.dtype)  # (count, B)
         return Scalar(member @ self.value / member.sum(1))
 
@@ -32,19 +35,19 @@ class Scalar(Prediction, ScalarFields):
         return [{"prediction": value} for value in self.value.tolist()]
 
     def metric_inputs(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return values (N,) and targets (N,) of the labelled rows."""
+        """Return the predicted values (N,) and the targets (N,) of the labelled rows."""
         labelled = ~target.isnan()
         return self.value[labelled], target[labelled].to(self.value.dtype)
 
     def nonconformity(self, target: Tensor, decoding: Decoding) -> Tensor:
-        """Return the absolute residuals (N, 1) (Lei 2018)."""
+        """Return the absolute residual of each labelled row, (N, 1) (Lei et al. 2018)."""
         value, truth = self.metric_inputs(target)
         return (value - truth).abs().unsqueeze(1)
 
     def prediction_sets(
         self, quantiles: Sequence[float], decoding: Decoding, meta: Mapping[str, Tensor]
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return {"prediction_interval": [low, high]} per row, and its width (B,)."""
+        """Return {"prediction_interval": [low, high]} per row, and the width of each interval, (B,)."""
         half = quantiles[0]
         rows = [{"prediction_interval": [value - half, value + half]} for value in self.value.tolist()]
         return rows, torch.full_like(self.value, 2 * half)

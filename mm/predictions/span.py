@@ -1,4 +1,4 @@
-"""The part of a text that answers a question."""
+"""Prediction of the part of a text that answers a question."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ NUM_CANDIDATES = 20  # most probable begins and ends that are combined
 
 
 class SpanFields(NamedTuple):
-    """The tensors of a Span: logits."""
+    """Tensors of `Span`, all logits."""
 
     begin: Tensor  # (B, T) that the answer begins at a token
     last: Tensor  # (B, T) and ends with it
@@ -27,9 +27,9 @@ class SpanFields(NamedTuple):
 
 
 class Span(Prediction, SpanFields):
-    """Logits of the first and of the last token of an answer, and of there being none.
+    """Logits of the first token and of the last token of an answer, and of the absence of an answer.
 
-    A target is (B, up to T) int64 with the flags SPAN_START and SPAN_END. `meta` has the keys "places" and "characters"
+    A target is (B, up to T) int64 with the bits SPAN_START and SPAN_END. `meta` has the keys "places" and "characters"
     of the input.
     """
 
@@ -38,10 +38,10 @@ class Span(Prediction, SpanFields):
     compares_decoded = True
 
     def merge(self, group: Tensor, count: int) -> "Span":
-        """Put the windows' tokens side by side; "no answer" is that of the window with the least sum of its logits.
+        """Concatenate the tokens of the windows of each row, and take "no answer" from one window.
 
-        As for SQuAD 2 in transformers: one window that finds an answer is enough. A window without a token takes no
-        part, unless no window of the row has one.
+        This is the window with the smallest sum of the two "no answer" logits, as for SQuAD 2 in transformers: one
+        window with an answer is enough. Windows without tokens are skipped, unless all windows of the row have none.
         """
         length = self.begin.shape[1]
         begin, last = (side_by_side(x, group, count, length, IMPOSSIBLE_LOGIT) for x in (self.begin, self.last))
@@ -53,10 +53,12 @@ class Span(Prediction, SpanFields):
         return Span(begin, last, self.nothing[chosen.clamp(max=len(group) - 1)])  # it is beyond where all is NaN
 
     def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Return {"prediction": text, "" for none, "start", "end": its characters, "probability", "n_best"} per row.
+        """Return {"prediction": text, "start", "end", "probability", "n_best"} per row.
 
-        "n_best" lists the most probable answers, {"text", "start", "end", "probability"} each. Probabilities are among
-        the answers that NUM_CANDIDATES begins and ends make up, and none.
+        "start" is the index of the first character of the answer and "end" that of the character after its last.
+        Without an answer, the prediction is "" and both are None. "n_best" lists the most probable answers as {"text",
+        "start", "end", "probability"}. Probabilities are normalised over "no answer" and the combinations of the
+        NUM_CANDIDATES most probable first and last tokens.
         """
         rows = []
         input = decoding.tokens_of()
@@ -79,17 +81,21 @@ class Span(Prediction, SpanFields):
     def compare(
         self, rows: Sequence[dict[str, Any]], truth: Sequence[Any], decoding: Decoding
     ) -> tuple[list[str], list[list[str]]]:
-        """Return the answers, and of each row all that would be right: the empty text where there is none."""
+        """Return the predicted answers, and for each row the list of its right answers.
+
+        For a row without an answer the list is [""].
+        """
         return [row["prediction"] for row in rows], [answers or [""] for answers in truth]
 
     def temper(self, temperature: float) -> "Span":
-        """Divide the logits; what is impossible stays so."""
+        """Divide the logits by the temperature; those of padding remain impossible."""
         return Span(*(torch.where(x > IMPOSSIBLE_LOGIT / 2, x / temperature, IMPOSSIBLE_LOGIT) for x in self))
 
     def events(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, 2, 1 + T) of no answer and of each token, that it begins and ends there; places (N, 2).
+        """Return logits (N, 2, 1 + T) and class indices (N, 2) for the first and the last token of the answer.
 
-        Of several right answers, the one that is predicted to be most probable counts.
+        Class 0 is "no answer" and class 1 + t is token t. If several answers are right, the one with the highest logit
+        is used. Rows whose text is absent are left out.
         """
         target = pad_to_tokens(target, self.begin.unsqueeze(-1))
         present = (self.begin > IMPOSSIBLE_LOGIT / 2).any(1)  # an absent text teaches nothing
@@ -103,16 +109,16 @@ class Span(Prediction, SpanFields):
 
 
 def candidate_spans(begin: Tensor, last: Tensor, places: Tensor, max_length: int) -> dict[tuple[int, int], float]:
-    """Return the scores of the best answers; of one that several windows have, the highest.
+    """Return the scores of the best answers; an answer in several windows has its highest score.
 
     Args:
-        begin: (T,) logits.
-        last: (T,) logits.
-        places: (T', 2) first character of each token, and one after its last.
-        max_length: Largest number of tokens of an answer.
+        begin: Logits that the answer begins at a token, (T,).
+        last: Logits that the answer ends with a token, (T,).
+        places: First character of each token and the character after its last, (T', 2).
+        max_length: Maximum number of tokens of an answer.
 
     Returns:
-        (first character, one after the last) to the sum of both logits.
+        A dictionary from (first character, character after the last) to the sum of the two logits.
     """
     count = len(places)
     real = (places[:, 1] > places[:, 0]) & (places[:, 0] >= 0)

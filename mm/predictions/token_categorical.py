@@ -1,4 +1,4 @@
-"""A class for each token of an input: tags of words, such as named entities by BIO or parts of speech."""
+"""Prediction of one class per token of an input, such as named entities in BIO tags or parts of speech."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from mm.windows import side_by_side
 
 
 class TokenCategoricalFields(NamedTuple):
-    """The tensors of a TokenCategorical."""
+    """Tensors of `TokenCategorical`."""
 
     logits: Tensor  # (B, T, C)
 
 
 class TaggedText(NamedTuple):
-    """The W words of one text and their tags."""
+    """The W words of one text with their tags."""
 
     text: str
     places: list[tuple[int, int]]  # of each word, its first character and one after its last
@@ -33,10 +33,10 @@ class TaggedText(NamedTuple):
 
 
 class TokenCategorical(Prediction, TokenCategoricalFields):
-    """Logits (B, T, C) of the classes of each token, of which the first token of a word tells that of the word.
+    """Logits (B, T, C) of the classes of each token; the class of a word is that of its first token.
 
-    A target is (B, up to T) int64, IGNORE for tokens that begin no word. `meta` has the keys "words" and "characters"
-    of the input.
+    A target is (B, up to T) int64, with IGNORE for tokens that do not begin a word. `meta` has the keys "words" and
+    "characters" of the input.
     """
 
     __slots__ = ()
@@ -45,28 +45,35 @@ class TokenCategorical(Prediction, TokenCategoricalFields):
     compares_decoded = True
 
     def merge(self, group: Tensor, count: int) -> "TokenCategorical":
-        """Put the tokens of each row's windows side by side. -> (count, W T, C)"""
+        """Concatenate the tokens of the W windows of each row: (B, T, C) -> (count, W T, C)."""
         return TokenCategorical(side_by_side(self.logits, group, count, self.logits.shape[1], 0.0))
 
     def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Return {"prediction": [{"type", "text", "start", "end"}], "tags", "probability"} per row.
+        """Return {"prediction": [{"type", "text", "start", "end"}, ...], "tags", "probability"} per row.
 
-        The prediction lists the entities, or, of plain tags, every word with its tag as type; start and end are
-        characters of the text. "tags" and "probability" have the tag of each word and its probability, both None where
-        a word has no token, because the text was truncated or the tokenizer drops the word.
+        The prediction lists the entities or, with the scheme "plain", every word with its tag as its type. "start" is
+        the index of the first character in the text and "end" that of the character after the last. "tags" and
+        "probability" list the tag of each word and its probability. Both are None for a word without a token, because
+        the text was truncated or the tokenizer drops the word.
         """
         return [decode_text(one, decoding) for one in self.tag_texts(decoding, meta)]
 
     def compare(
         self, rows: Sequence[dict[str, Any]], truth: Sequence[Any], decoding: Decoding
     ) -> tuple[Tensor, Tensor]:
-        """Compare the tags of whole texts, as seqeval does, and not only of the words that were read.
+        """Return the predicted and the true tags of complete texts, including words that were truncated.
 
-        A word without a token is predicted as O; of plain tags it has no prediction, and counts as wrong.
+        As in seqeval, all words count. A word without a token is predicted as O in BIO. With the scheme "plain" it has
+        no prediction and counts as wrong.
+
+        Args:
+            rows: Decoded rows that are labelled, as `decode` returns them.
+            truth: Tags of the words of each row.
+            decoding: The decoding settings.
 
         Returns:
-            Predicted and true tags as classes, each (N, W) int64, `IGNORE` behind the words of shorter texts, and where
-            nothing is predicted.
+            Class indices of the predicted and of the true tags, (N, W) int64 each. IGNORE is used as padding of shorter
+            texts and for words without a prediction.
         """
         index: dict[str | None, int] = {tag: i for i, tag in enumerate(decoding.classes)}
         index[None] = index["O"] if decoding.scheme == "bio" else IGNORE
@@ -85,13 +92,16 @@ class TokenCategorical(Prediction, TokenCategoricalFields):
         return TokenCategorical(self.logits.float() / temperature)
 
     def events(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, 1, C) and tags (N, 1) of the N labelled words of all rows."""
+        """Return the logits (N, 1, C) and the tags (N, 1) of the N labelled words of all rows."""
         target = pad_to_tokens(target, self.logits)
         words = target != IGNORE
         return self.logits[words].float().unsqueeze(1), target[words].unsqueeze(1)
 
     def nonconformity(self, target: Tensor, decoding: Decoding) -> Tensor:
-        """Return the worst score of the true tags of a text's words (N, 1): texts, not words, are exchangeable."""
+        """Return the highest nonconformity score among the true tags of each labelled text, (N, 1).
+
+        There is one score per text, because texts are exchangeable and the words of a text are not.
+        """
         target = pad_to_tokens(target, self.logits)
         words = target != IGNORE
         scores = lac_scores(self.logits.flatten(0, 1)).view(self.logits.shape)
@@ -101,9 +111,11 @@ class TokenCategorical(Prediction, TokenCategoricalFields):
     def prediction_sets(
         self, quantiles: Sequence[float], decoding: Decoding, meta: Mapping[str, Tensor]
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return {"prediction_set": [[tag, ...] of each word]} per row, the most probable first; their mean size (B,).
+        """Return {"prediction_set": [[tag, ...], ...]} per row, and the mean size of the sets of its words, (B,).
 
-        The predicted tag is in its set, also where BIO, and not its probability, decides it.
+        The prediction set has one list of tags per word, sorted by descending probability. The list always contains the
+        predicted tag, even if it is predicted because of the BIO constraints and not because of its probability. A word
+        without a token has None instead of a list.
         """
         rows, sizes = [], []
         for one in self.tag_texts(decoding, meta):
@@ -118,7 +130,7 @@ class TokenCategorical(Prediction, TokenCategoricalFields):
         return rows, torch.stack(sizes).nan_to_num() if sizes else self.logits.new_zeros(0)
 
     def tag_texts(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[TaggedText]:
-        """Return the words and the tags of each row's text."""
+        """Return the words of each text and their most probable tags that the scheme allows."""
         classes = decoding.class_names(self.logits.shape[2])
         input = decoding.tokens_of()
         parts = (self.logits.float(), meta[f"{input}/words"], meta[f"{input}/characters"])
@@ -135,10 +147,15 @@ class TokenCategorical(Prediction, TokenCategoricalFields):
 
 
 def pad_to_tokens(target: Tensor, logits: Tensor) -> Tensor:
-    """Pad a target to as many tokens as there are logits. (B, up to T), (B, T, C) -> (B, T)
+    """Pad a target with IGNORE to the number of tokens of the logits: (B, up to T) -> (B, T).
+
+    Args:
+        target: Target of each token.
+        logits: Logits (B, T, C).
 
     Raises:
-        ValueError: If there are fewer tokens, as of an encoder that gives one token for a whole text.
+        ValueError: If the target has more tokens than the logits, for example because the encoder returns one token for
+            the whole text.
     """
     if target.shape[1] > logits.shape[1]:
         raise ValueError(
@@ -151,15 +168,16 @@ def pad_to_tokens(target: Tensor, logits: Tensor) -> Tensor:
 def score_words(
     logits: Tensor, words: Tensor, characters: Tensor, decoding: Decoding
 ) -> tuple[str, list[tuple[int, int]], Tensor, Tensor]:
-    """Return text, places, scores and missing of a TaggedText.
+    """Return the text, places, scores and missing words of a `TaggedText`.
 
-    A word may be in several windows, where windows of another input repeat the text: the first of them counts.
+    If a word is in several windows, because the text is repeated in the windows of another input, its first occurrence
+    is used.
 
     Args:
-        logits: (T, C).
-        words: (up to T,) index of the word that each token begins, or -1.
-        characters: (L,) code points of the text.
-        decoding: The classes and the scheme.
+        logits: Logits of the tokens, (T, C).
+        words: Index of the word that each token begins, or -1, (up to T,).
+        characters: Unicode code points of the text, (L,).
+        decoding: The decoding settings, with the classes and the scheme.
     """
     words = F.pad(words, (0, logits.shape[0] - len(words)), value=-1)
     text = "".join(map(chr, characters.tolist())).rstrip("\0")  # padding
@@ -177,7 +195,7 @@ def score_words(
 
 
 def decode_text(one: TaggedText, decoding: Decoding) -> dict[str, Any]:
-    """Return a row as `TokenCategorical.decode` describes it."""
+    """Return the decoded row of a text, as described in `TokenCategorical.decode`."""
     tags = [decoding.classes[i] for i in one.tags.tolist()]
     chances = one.scores.softmax(-1).gather(1, one.tags.unsqueeze(1)).squeeze(1).tolist()
     missing = one.missing.tolist()
@@ -196,9 +214,9 @@ def decode_text(one: TaggedText, decoding: Decoding) -> dict[str, Any]:
 
 
 def allowed(classes: Sequence[str], scheme: str = "bio") -> tuple[Tensor, Tensor]:
-    """Return which tags may begin a text (C,), and which may follow which (C, C).
+    """Return which tags may begin a text, (C,), and which tag may follow which, (C, C).
 
-    By BIO an I- needs its B- or I- before; plain tags may stand anywhere.
+    In BIO an I- tag must follow a B- or I- tag of the same type. Plain tags may follow each other in any order.
     """
     inner = [scheme == "bio" and tag.startswith("I-") for tag in classes]
     follows = [[not i or (a != "O" and a[2:] == b[2:]) for b, i in zip(classes, inner)] for a in classes]
@@ -207,23 +225,23 @@ def allowed(classes: Sequence[str], scheme: str = "bio") -> tuple[Tensor, Tensor
 
 @lru_cache(maxsize=16)
 def transitions(classes: tuple[str, ...], scheme: str) -> tuple[Tensor, Tensor]:
-    """Return `allowed`, computed once for the classes of a head."""
+    """Return the result of `allowed`, cached for the classes of a head."""
     return allowed(classes, scheme)
 
 
 def viterbi(scores: Tensor, real: Tensor, begins: Tensor, follows: Tensor) -> Tensor:
-    """Return the most probable allowed tags of each text (Viterbi 1967).
+    """Return the most probable allowed sequence of tags of each text (Viterbi 1967).
 
-    All texts of a batch are decoded together, word by word, without looking at a value on the device.
+    All texts of a batch are decoded together, word by word, without synchronisation with the device.
 
     Args:
-        scores: Log-probabilities (B, W, C).
-        real: (B, W) bool, True for the words of a text, which come first.
-        begins: (C,) bool, as of `allowed`.
-        follows: (C, C) bool.
+        scores: Log-probabilities of the tags, (B, W, C).
+        real: Whether a position is a word of the text and not padding, (B, W) bool; the padding is on the right.
+        begins: Whether each tag may begin a text, (C,) bool.
+        follows: Whether the second tag may follow the first, (C, C) bool.
 
     Returns:
-        (B, W) tags; of what is not real any.
+        Class indices of the tags, (B, W); the values at padding are arbitrary.
     """
     if not scores.numel():
         return scores.new_zeros(scores.shape[:2], dtype=torch.long)
@@ -241,7 +259,7 @@ def viterbi(scores: Tensor, real: Tensor, begins: Tensor, follows: Tensor) -> Te
 
 
 def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Return (type, first word, last word) of each entity that BIO tags name."""
+    """Return (type, first word, last word) of each entity in a sequence of BIO tags."""
     spans: list[tuple[str, int, int]] = []
     for i, tag in enumerate(tags):
         if tag.startswith("I-") and spans and spans[-1][0] == tag[2:] and spans[-1][2] == i - 1:

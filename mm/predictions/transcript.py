@@ -1,4 +1,4 @@
-"""Symbols in the order of the tokens, without knowing where: connectionist temporal classification (Graves 2006)."""
+"""Prediction of a sequence of symbols whose positions are unknown: CTC (Graves et al. 2006)."""
 
 from collections.abc import Mapping, Sequence
 from math import exp, log1p
@@ -14,22 +14,32 @@ from mm.windows import first_windows
 
 
 class TranscriptFields(NamedTuple):
-    """The tensors of a Transcript."""
+    """Tensors of `Transcript`."""
 
     logits: Tensor  # (B, T, C + 1), the last of no symbol, the blank
 
 
 class Transcript(WholeText, TranscriptFields):
-    """Logits (B, T, C + 1) of a symbol or of none for each token; a target is (B, U) int64."""
+    """Logits (B, T, C + 1) of C symbols and the CTC blank, for each token.
+
+    A target is (B, U) int64 with the indices of U symbols.
+    """
 
     __slots__ = ()
 
     def merge(self, group: Tensor, count: int) -> "Transcript":
-        """Take the first window of each row: only another input has several, and the first window alone is learnt."""
+        """Take the prediction of the first window of each row.
+
+        A row has several windows only because of another input, and the head is trained on the first window only.
+        """
         return Transcript(self.logits[first_windows(group, count)])
 
     def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Return {"prediction": text, "probability" per symbol, "log_probability" of the text in all alignments}."""
+        """Return {"prediction": text, "probability", "log_probability"} per row.
+
+        "probability" is the geometric mean per symbol. "log_probability" is that of the whole text, summed over all
+        alignments.
+        """
         classes = decoding.class_names(self.logits.shape[2] - 1)
         rows = []
         for scores in self.logits.float().log_softmax(-1).cpu():
@@ -46,17 +56,21 @@ class Transcript(WholeText, TranscriptFields):
 
 
 def greedy(scores: Tensor) -> list[int]:
-    """Return the best symbol of each token; of a run one, blanks none (Graves 2006). (T, C + 1), the last the blank"""
+    """Return the symbols of the best alignment: repeated symbols are merged and blanks removed (Graves et al. 2006).
+
+    Args:
+        scores: Log-probabilities of the symbols, the last of them the blank, (T, C + 1).
+    """
     best = scores.argmax(-1)
     return [i for i in best.unique_consecutive().tolist() if i != scores.shape[-1] - 1]
 
 
 def beam_search(scores: Tensor, beam_width: int) -> list[int]:
-    """Return the most probable sequence, all of its alignments together, of those that the beam reaches (Hannun 2014).
+    """Return the most probable sequence of symbols within the beam, summed over its alignments (Hannun et al. 2014).
 
     Args:
-        scores: (T, C + 1) log-probabilities, the last of the blank.
-        beam_width: Number of prefixes that are kept.
+        scores: Log-probabilities of the symbols, the last of them the blank, (T, C + 1).
+        beam_width: Number of prefixes to keep after each token.
     """
     blank = scores.shape[-1] - 1
     nothing = -torch.inf
@@ -86,13 +100,26 @@ def logaddexp(a: float, b: float) -> float:
 def add_alignments(
     reached: dict[tuple[int, ...], tuple[float, float]], prefix: tuple[int, ...], ended: float, open_: float
 ) -> None:
-    """Add the log-probabilities of more alignments of a prefix."""
+    """Add the log-probabilities of further alignments of a prefix to `reached`.
+
+    Args:
+        reached: For each prefix the log-probability of its alignments that end in a blank, and of those that do not;
+            changed in place.
+        prefix: The prefix.
+        ended: Log-probability of the further alignments that end in a blank.
+        open_: Log-probability of the further alignments that do not.
+    """
     one, other = reached.get(prefix, (-torch.inf, -torch.inf))
     reached[prefix] = logaddexp(one, ended), logaddexp(other, open_)
 
 
 def log_likelihood(scores: Tensor, symbols: Sequence[int]) -> float:
-    """Return the log-probability of a sequence in all of its alignments, of (T, C + 1) log-probabilities."""
+    """Return the log-probability of a sequence of symbols, summed over all alignments.
+
+    Args:
+        scores: Log-probabilities of the symbols, the last of them the blank, (T, C + 1).
+        symbols: Indices of the symbols.
+    """
     one = torch.tensor([list(symbols)], dtype=torch.long)
     lengths = torch.tensor([len(scores)]), torch.tensor([len(symbols)])
     return -float(F.ctc_loss(scores.unsqueeze(1), one, *lengths, scores.shape[-1] - 1, "none"))

@@ -1,4 +1,4 @@
-"""Target codecs whose targets follow from how an input was read."""
+"""Protocol of target codecs whose targets depend on how the transform has encoded an input."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -10,24 +10,34 @@ from mm.types import EncodedInput
 
 
 class TargetTruncatedError(ValueError):
-    """A row's target lies in a part of its input that was truncated: it can't be learnt, but the row is measured."""
+    """Raised if the target of a row lies in a part of the input that was truncated.
+
+    Such a row can't be used for training, but it is still evaluated.
+    """
 
 
 @runtime_checkable
 class AlignedCodec(Protocol, metaclass=Offers):
-    """A target codec whose targets follow from how an input was read, such as a tag per token."""
+    """Protocol of a target codec whose targets depend on how an input was encoded, such as one tag per token."""
 
-    input: str  # whose Transform gives the meta that it needs
-    texts: Sequence[str]  # of the input, where it is one, that its examples go with
-    # Modality that the input has to be of, and its Transform's argument that makes it tell the meta which `align` and
-    # decoding need; None: they need nothing.
+    input: str  # name of the input whose encoded form determines the targets
+    texts: Sequence[str]  # if the input is a text: texts that belong to `examples`
+    # Required modality of the input, and the argument of its transform that adds the meta which `align` and `decode`
+    # need; None: they need no meta.
     needs: tuple[str, str] | None
 
     def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
-        """A row's target -> one for each window.
+        """Return the target of each window of a row.
+
+        Args:
+            target: Target of the row, as `TargetCodec.fit` has encoded it.
+            read: The encoded input of the row, with its windows and their meta.
+
+        Returns:
+            One target per window.
 
         Raises:
-            TargetTruncatedError: If the input was truncated or is read in windows, and none holds the target.
+            TargetTruncatedError: If the input was truncated or split into windows, and no window contains the target.
             ValueError: If the target does not fit the input.
         """
         ...

@@ -1,4 +1,4 @@
-"""Objects of a picture, each a class and a box."""
+"""Target codec for object detection: a class and a box for each object in an image."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,25 +16,26 @@ from mm.messages import say
 from mm.targets.classes import known_classes
 from mm.types import EncodedInput, EncodedTarget, TargetData
 
-NOTHING = -1.0  # in place of a class: the picture has no object
+NOTHING = -1.0  # class index of a row that stands for "no objects in the image"
 WANTED = 'wanted a list of {"label": "cat", "box": [x0, y0, x1, y1]}, in pixels of the picture'
 DEGENERATE_BOXES = ("error", "drop")
 
 
 class BoxTarget(Configurable):
-    """Encode the objects of a picture: a list of {label, box: [x0, y0, x1, y1]}, or its JSON text.
+    """Encode the objects in an image: a list of {"label": ..., "box": [x0, y0, x1, y1]}, or the same list as JSON text.
 
-    Boxes are in pixels of the picture as its file has it, turned upright, from its top left corner. An empty list means
-    that there is no object; an empty cell is unlabelled.
+    Coordinates are in pixels of the image file after its EXIF orientation is applied, measured from the top left
+    corner. An empty list means that the image contains no object. A row with an empty cell is unlabelled.
 
     Args:
-        input: Name of the input that holds the pictures.
-        degenerate_boxes: What is done about a box without width or height: "error" makes it a fault of its row, "drop"
-            leaves out the box alone and reports how many.
-        min_visibility: Part of a box's area that an augmented picture has to show; else its object is left out.
+        input: Name of the image input that contains the objects.
+        degenerate_boxes: How to handle boxes without width or height. "error" reports them as an error of their row;
+            "drop" leaves out only these boxes and prints how many there are.
+        min_visibility: Minimum fraction of the area of a box that must remain visible after augmentation, in 0..1.
+            Objects with a smaller visible fraction are left out.
 
     Raises:
-        ValueError: If an option is something else.
+        ValueError: If `degenerate_boxes` is unknown, or if `min_visibility` is not in 0..1.
     """
 
     kind = "boxes"
@@ -58,7 +59,16 @@ class BoxTarget(Configurable):
         self.min_visibility = min_visibility
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
-        """-> of every row (objects, 5) float32, class and x0, y0, x1, y1; one of NOTHING, or of NaN where unlabelled"""
+        """Encode the cells of all rows; the values are one (objects, 5) float32 tensor per row.
+
+        The five columns are the class index and x0, y0, x1, y1 in pixels. An image without objects has one row whose
+        class is `NOTHING`, and an unlabelled image has one row of NaN.
+
+        Args:
+            cells: Cells of all rows, (N,).
+            train: Whether each row is a training row, (N,) bool; the classes are those of the training rows.
+            known: Target data of a trained model, whose classes are used instead; None: there is no such model.
+        """
         rows: list[list[tuple[str, list[float]]] | None] = []
         faults: dict[int, str] = {}
         dropped: list[int] = []
@@ -88,7 +98,14 @@ class BoxTarget(Configurable):
         return EncodedTarget(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
     def refuse_flat(self, objects: Sequence[tuple[str, Sequence[float]]]) -> None:
-        """Errors: ValueError for a box without area, unless such are dropped."""
+        """Raise an error if a box has no width or no height, unless such boxes are dropped.
+
+        Args:
+            objects: Label and box of each object.
+
+        Raises:
+            ValueError: If a box is degenerate and `degenerate_boxes` is "error".
+        """
         for place, (label, box) in enumerate(objects):
             if area(box) <= 0 and self.degenerate_boxes == "error":
                 raise ValueError(
@@ -97,9 +114,20 @@ class BoxTarget(Configurable):
                 )
 
     def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
-        """-> (objects, 5), class and x0, y0, x1, y1 as parts (0..1) of what the pixels show, cut at its edges
+        """Return the objects with their boxes relative to the visible region of the image.
 
-        Errors: ValueError for a box that lies outside the picture.
+        Boxes are clipped at the edges of this region. Objects of which less than `min_visibility` is visible are left
+        out.
+
+        Args:
+            target: Class index and x0, y0, x1, y1 in pixels of the image file, (objects, 5).
+            read: The encoded image, whose meta has the size of the image and the region that the pixels show.
+
+        Returns:
+            One tensor (objects, 5): class index, and x0, y0, x1, y1 in 0..1.
+
+        Raises:
+            ValueError: If a box lies outside of the image.
         """
         if target.isnan().all() or target[0, 0] == NOTHING:
             return [target]
@@ -113,7 +141,7 @@ class BoxTarget(Configurable):
             )
         start, end = read.meta[0]["frame"].view(2, 2)
         corners = (target[:, 1:].view(-1, 2, 2) - start) / (end - start)
-        corners = torch.cat([corners.amin(1), corners.amax(1)], dim=1)  # mirrored, the ends change places
+        corners = torch.cat([corners.amin(1), corners.amax(1)], dim=1)  # the corners of a mirrored image are swapped
         shown = corners.clamp(0, 1)
         part = (shown[:, 2:] - shown[:, :2]).prod(1) / (corners[:, 2:] - corners[:, :2]).prod(1)
         keep = (part > 0) & (part >= self.min_visibility)
@@ -134,7 +162,11 @@ class BoxTarget(Configurable):
 
 
 def objects_of(cell: Any) -> list[tuple[str, list[float]]] | None:
-    """Label and box of each; None where the cell is empty. Errors: ValueError for what is no list of objects."""
+    """Return the label and the box of each object in a cell, or None if the cell is empty.
+
+    Raises:
+        ValueError: If the cell is not a list of objects.
+    """
     if isinstance(cell, str) and cell.strip():
         try:
             cell = json.loads(cell)
@@ -155,22 +187,34 @@ def objects_of(cell: Any) -> list[tuple[str, list[float]]] | None:
 
 
 def real(x: Any) -> bool:
-    """Whether it is a number, and a finite one."""
+    """Return whether a value is a finite number."""
     return isinstance(x, int | float) and not isinstance(x, bool) and isfinite(x)
 
 
 def area(box: Sequence[float]) -> float:
-    """0 or less where its ends are on one spot, or the wrong way round."""
+    """Return the smaller of the width and the height of a box (x0, y0, x1, y1).
+
+    It is 0 or negative if the box is degenerate: it has no width or no height, or its corners are swapped.
+    """
     return min(box[2] - box[0], box[3] - box[1])
 
 
 def nothing() -> Tensor:
-    """Of a picture without any object."""
+    """Return the target of an image without objects, (1, 5)."""
     return torch.tensor([[NOTHING, 0, 0, 0, 0]])
 
 
 def coded(objects: Sequence[tuple[str, Sequence[float]]] | None, index: ClassIndex, of: str) -> Tensor:
-    """(objects, 5). Errors: ValueError for an unknown label."""
+    """Return objects as a tensor (objects, 5) of the class index and x0, y0, x1, y1.
+
+    Args:
+        objects: Label and box of each object; None: the row is unlabelled.
+        index: Class indices by name.
+        of: The origin of the classes, for the error message, such as "the model knows".
+
+    Raises:
+        ValueError: If a label is unknown.
+    """
     if objects is None:
         return torch.full((1, 5), torch.nan)
     rows = [[float(class_number(label, index, of)), *box] for label, box in objects]
@@ -178,5 +222,5 @@ def coded(objects: Sequence[tuple[str, Sequence[float]]] | None, index: ClassInd
 
 
 def plain(box: Sequence[float]) -> list[float]:
-    """Whole numbers as such."""
+    """Return coordinates for display: integers without a decimal point, other numbers with two decimals."""
     return [int(x) if float(x).is_integer() else round(x, 2) for x in box]

@@ -1,4 +1,4 @@
-"""One of several classes."""
+"""Target codec for classification with one class per row."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,22 +13,31 @@ from mm.cells.numbers import MOST_OTHERS, form_of
 from mm.configurable import Configurable
 from mm.types import IGNORE, EncodedTarget, TargetData
 
-MOST = 20  # numbers with a point that may be classes, such as ratings
+MOST = 20  # up to so many different numbers with decimals may be classes, such as ratings
 
 
 class ClassTarget(Configurable):
-    """A cell is the name of a class; an empty one is unlabelled.
+    """Encode the name of a class as its index; a row with an empty cell is unlabelled.
 
-    The classes are those of the training rows, in order, and `counts` says how many rows each has; a trained model
-    keeps its own.
+    The classes are those of the training rows, in sorted order, or those of a trained model. The number of training
+    rows per class is stored as `counts`.
     """
 
     kind = "class"
     examples = ("zero", "one", "two", "one", "zero", "zero")
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
-        """-> (N,) int64"""
-        names, place = distinct(cells)  # all is done once for each different cell
+        """Encode the cells of all rows; the values are the class indices, (N,) int64, with IGNORE for unlabelled rows.
+
+        Args:
+            cells: Cells of all rows, (N,).
+            train: Whether each row is a training row, (N,) bool; classes and counts are those of the training rows.
+            known: Target data of a trained model, whose classes are used instead; None: there is no such model.
+
+        Raises:
+            ValueError: If more than 20 labels of the training rows are mostly numbers with decimals, or mostly dates.
+        """
+        names, place = distinct(cells)  # each distinct cell is processed once
         classes, of = known_classes(known, [[names[i]] for i in np.unique(place[train]).tolist() if names[i]])
         index = ClassIndex(classes)
         numbers, wrong = np.full(len(names), IGNORE), {}
@@ -53,11 +62,11 @@ class ClassTarget(Configurable):
 
 
 def class_target_data(kind: str, classes: Sequence[str], counts: Tensor) -> TargetData:
-    """Return what heads of classes, and their metrics, read.
+    """Return the description of a target of classes or labels, from which heads and metrics are built.
 
     Args:
-        kind: Kind of the target.
-        classes: Class names, in order.
+        kind: Kind of the target codec, such as "class".
+        classes: Class names, in the order of their indices.
         counts: Number of labelled training rows of each class, (C,).
     """
     number = len(classes)
@@ -66,7 +75,18 @@ def class_target_data(kind: str, classes: Sequence[str], counts: Tensor) -> Targ
 
 
 def known_classes(known: TargetData | None, rows: Sequence[Sequence[str]]) -> tuple[list[str], str]:
-    """Those of the model, else of the training rows; and whose they are, for messages."""
+    """Return the class names and a phrase about their origin for error messages.
+
+    Args:
+        known: Target data of a trained model, whose classes are used; None: use the labels of the training rows.
+        rows: Labels of each training row.
+
+    Returns:
+        The class names in order, and "the model knows" or "training rows have".
+
+    Raises:
+        ValueError: If more than 20 labels of the training rows are mostly numbers with decimals, or mostly dates.
+    """
     if known is not None:
         return list(known.classes), "the model knows"
     spelled = {name for names in rows for name in names if text_fault(name) is None}
@@ -89,7 +109,11 @@ def known_classes(known: TargetData | None, rows: Sequence[Sequence[str]]) -> tu
 
 
 def measured(labels: Sequence[str]) -> list[str]:
-    """The numbers among the labels, where nearly all are and some are not whole, as names may be; else none."""
+    """Return the labels that are numbers if the labels look like measurements, else an empty list.
+
+    Labels look like measurements if at least 90 % of them are numbers and some of these are not integers; integers may
+    be names of classes.
+    """
     numbers = [label for label in labels if form_of(label) == "number"]
     nearly = len(numbers) >= (1 - MOST_OTHERS) * len(labels)
     return numbers if nearly and not all(float(label).is_integer() for label in numbers) else []

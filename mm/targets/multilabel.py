@@ -1,4 +1,4 @@
-"""Any number of several labels."""
+"""Target codec for multi-label classification: any number of labels per row."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,13 +15,14 @@ from mm.types import IGNORE, EncodedTarget, TargetData
 
 
 class MultilabelTarget(Configurable):
-    """Encode a cell of several labels, or a list of labels, as 1 for each label of the row and 0 for the others.
+    """Encode the labels of a row as a vector with 1 for each label of the row and 0 for the others.
 
-    An empty cell is unlabelled. A lone separator, or a list without elements, means that the row has no label.
+    A cell is a text of labels with a separator between them, or a list of labels. A row with an empty cell is
+    unlabelled. A cell that contains only a separator, or an empty list, means that the row has none of the labels.
 
     Args:
-        separator: The text between two labels of a cell.
-        empty_value: Another text of a cell that means unlabelled, such as "(no genres listed)".
+        separator: Text between two labels of a cell.
+        empty_value: Another text of a cell that marks an unlabelled row, such as "(no genres listed)".
 
     Raises:
         ValueError: If the separator is empty.
@@ -39,7 +40,18 @@ class MultilabelTarget(Configurable):
         self.empty_value = None if empty_value is None else label_of(empty_value)
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
-        """-> (N, C) int64, 1 where the row has the label"""
+        """Encode the cells of all rows; the values are (N, C) int64: 1 if the row has the label, else 0.
+
+        All values of an unlabelled row are IGNORE.
+
+        Args:
+            cells: Cells of all rows, (N,).
+            train: Whether each row is a training row, (N,) bool; labels and counts are those of the training rows.
+            known: Target data of a trained model, whose labels are used instead; None: there is no such model.
+
+        Raises:
+            ValueError: If the training rows have fewer than two labels, or labels that look like measurements or dates.
+        """
         rows = [self.names(cell) for cell in cells]
         classes, of = known_classes(known, [rows[row] or [] for row in np.flatnonzero(train)])
         if known is None and len(classes) < 2:
@@ -64,7 +76,7 @@ class MultilabelTarget(Configurable):
         return EncodedTarget(targets, data, faults)
 
     def names(self, cell: Any) -> list[str] | None:
-        """None where the cell is empty."""
+        """Return the labels of a cell, or None if the cell is empty or equal to `empty_value`."""
         if isinstance(cell, list | tuple):
             return [label_of(name) for name in cell if label_of(name)]
         text = label_of(cell)

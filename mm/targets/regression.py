@@ -1,4 +1,4 @@
-"""A number."""
+"""Target codec for regression: one number per row."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,23 @@ from mm.types import EncodedTarget, TargetData
 
 
 class RegressionTarget(Configurable):
-    """A cell is a number; an empty one is unlabelled. `mean` and `std` are those of the training rows."""
+    """Encode a number; a row with an empty cell is unlabelled.
+
+    The mean and standard deviation of the training rows are stored as `mean` and `std`.
+    """
 
     kind = "number"
     examples = ("0.5", "-1", "2", "1.25", "0", "3")
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
-        """-> (N,) float64, NaN where unlabelled"""
+        """Encode the cells of all rows; the values are (N,) float64, with NaN for unlabelled rows.
+
+        Args:
+            cells: Cells of all rows, (N,).
+            train: Whether each row is a training row, (N,) bool; mean and standard deviation are those of the training
+                rows.
+            known: Not used.
+        """
         values, faults = np.full(len(cells), np.nan), {}
         for row, cell in enumerate(cells):
             try:

@@ -1,4 +1,4 @@
-"""Parts of a text that answer a question about it."""
+"""Target codec for extractive question answering: answers that occur word for word in a text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,17 +13,22 @@ from mm.predictions.span import SPAN_END, SPAN_START
 from mm.targets.base import TargetTruncatedError
 from mm.types import IGNORE, EncodedInput, EncodedTarget, TargetData
 
-NONE = -2  # in place of all answers: the text has none
-ANYWHERE = -3  # in place of its first character: where it first stands
-END = -1  # of an answer
+NONE = -2  # replaces the answers of a row: the text contains no answer
+ANYWHERE = -3  # replaces the index of the first character of an answer: use its first occurrence
+END = -1  # ends each answer
 
 
 class SpanTarget(Configurable):
-    """A cell is an answer, word for word as the text has it, or a list of such; an empty list: the text has none.
+    """Encode an answer that occurs word for word in a text, for extractive question answering.
 
-    An answer is a text, or {"text": ..., "answer_start": its first character} (SQuAD, Rajpurkar 2016), both of which
-    may be lists; without a start it is where it first stands by itself, not as a part of a longer word, else where it
-    first stands, of what is read. input: whose text.
+    A cell is an answer or a list of alternative answers; an empty list means that the text contains no answer. An
+    answer is a string, or {"text": ..., "answer_start": ...} as in SQuAD (Rajpurkar et al. 2016), where `answer_start`
+    is the index of its first character in the text. Both values may be lists. Without `answer_start`, the answer is
+    located at its first occurrence as whole words, or else at its first occurrence inside of a longer word. Occurrences
+    in a truncated part of the text are skipped.
+
+    Args:
+        input: Name of the text input that contains the answers.
     """
 
     kind = "answers"
@@ -35,7 +40,16 @@ class SpanTarget(Configurable):
         self.input = input
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
-        """-> of every row its answers, each its first character, its code points and END; or NONE, or IGNORE"""
+        """Encode the cells of all rows; the values are one int64 tensor per row with all of its answers.
+
+        Each answer consists of the index of its first character (or `ANYWHERE`), its Unicode code points, and `END`.
+        The tensor is a single `NONE` if the text contains no answer, and a single IGNORE if the row is unlabelled.
+
+        Args:
+            cells: Cells of all rows, (N,).
+            train: Not used.
+            known: Not used.
+        """
         values, faults = [], {}
         for row, cell in enumerate(cells):
             try:
@@ -46,19 +60,24 @@ class SpanTarget(Configurable):
         return EncodedTarget(values, TargetData(kind=self.kind, facts={"input": self.input}), faults)
 
     def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
-        """-> of every window (T,): where an answer begins, where it ends, and where neither
+        """Return for each window a tensor (T,) that marks the first and the last token of each answer.
 
-        Answers are marked only in windows that hold all of them.
+        The first token has the bit `SPAN_START` and the last the bit `SPAN_END`; all other tokens are 0. An answer is
+        marked only in the windows that contain all of it.
+
+        Args:
+            target: Answers of the row, as encoded by `fit`.
+            read: The encoded text, whose meta has the offsets of its tokens.
 
         Raises:
-            TargetTruncatedError: If the answer lies in a part of the text that was truncated.
-            ValueError: If the answer is not in the text.
+            TargetTruncatedError: If no window contains a complete answer, because the text was truncated or split.
+            ValueError: If the answer does not occur in the text.
         """
         if (target == IGNORE).all():
             return [torch.full((len(meta["words"]),), IGNORE) for meta in read.meta]
         found = [torch.zeros(len(meta["words"]), dtype=torch.long) for meta in read.meta]
         text = "".join(map(chr, read.meta[0]["characters"].tolist()))
-        covered = torch.zeros(len(text) + 1, dtype=torch.bool)  # characters that are of a token: blanks need not be
+        covered = torch.zeros(len(text) + 1, dtype=torch.bool)  # characters of tokens; blanks may have no token
         for meta in read.meta:
             for begin, end in meta["places"].tolist():
                 covered[begin:end] = True
@@ -87,7 +106,11 @@ class SpanTarget(Configurable):
 
 
 def coded(cell: Any) -> list[int]:
-    """Errors: ValueError for what is no answer."""
+    """Return the answers of a cell as integers, as described in `SpanTarget.fit`.
+
+    Raises:
+        ValueError: If the cell is not an answer, or a list of answers.
+    """
     if isinstance(cell, Mapping) and isinstance(cell.get("text"), list):  # {text: [...], answer_start: [...]}
         texts, starts = cell["text"], cell.get("answer_start")
         if starts is not None and (not isinstance(starts, list) or len(starts) != len(texts)):
@@ -113,7 +136,10 @@ def coded(cell: Any) -> list[int]:
 
 
 def every(text: str, answer: str) -> list[int]:
-    """Where an answer stands: each one's first character. Those within longer words come last."""
+    """Return the index of the first character of each occurrence of an answer.
+
+    Occurrences that begin or end inside of a longer word come last.
+    """
     found = [text.find(answer)]
     while found[-1] >= 0:
         found.append(text.find(answer, found[-1] + 1))
@@ -121,14 +147,21 @@ def every(text: str, answer: str) -> list[int]:
 
 
 def within(text: str, place: int) -> bool:
-    """Whether a word goes on across a place."""
+    """Return whether a position lies inside of a word: the characters before and after it are letters or digits."""
     return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
 
 
 def edges(covered: Tensor, first: int, answer: str, cut: bool) -> tuple[int, int] | None:
-    """Of an answer that stands at `first`, its outermost characters that are of tokens; None where one was cut off.
+    """Return the first character of an answer and the character after its last, reduced to characters of tokens.
 
-    covered: (characters,) bool, those that are of a token; cut: whether a part of the text was left out -> begin, end
+    Args:
+        covered: Whether each character of the text belongs to a token, (characters,) bool.
+        first: Index of the first character of the answer.
+        answer: The answer.
+        cut: Whether the text was truncated.
+
+    Returns:
+        The two indices, or None if no character of the answer belongs to a token, or if the answer was truncated.
     """
     own = covered[first : first + len(answer)].nonzero().flatten().tolist()
     if not own:
@@ -139,7 +172,7 @@ def edges(covered: Tensor, first: int, answer: str, cut: bool) -> tuple[int, int
 
 
 def decoded(target: Tensor) -> list[tuple[int, str]]:
-    """Its answers: first character, text."""
+    """Return the index of the first character (or `ANYWHERE`) and the text of each answer of a row."""
     found, rest = [], target.tolist()
     while rest and rest[0] != NONE:
         end = rest.index(END)
@@ -149,7 +182,17 @@ def decoded(target: Tensor) -> list[tuple[int, str]]:
 
 
 def mark(flags: Tensor, places: Tensor, begin: int, end: int) -> bool:
-    """Mark the tokens with these characters (T,), where the window has them all. -> whether it has"""
+    """Mark the first and the last token of an answer in a window, if the window contains the complete answer.
+
+    Args:
+        flags: Marks of the tokens, (T,) int64, changed in place.
+        places: First character of each token and the character after its last, (T, 2).
+        begin: First character of the answer.
+        end: Character after the last of the answer.
+
+    Returns:
+        Whether the window contains the complete answer.
+    """
     here = ((places[:, 0] < end) & (places[:, 1] > begin)).nonzero().flatten()
     if not len(here) or places[here[0], 0] > begin or places[here[-1], 1] < end:
         return False

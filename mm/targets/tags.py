@@ -1,4 +1,4 @@
-"""A tag per word, such as those of named entities."""
+"""Target codec for tagging: one tag per word, such as the tags of named entities."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,16 +17,19 @@ SCHEMES = ("bio", "iob1", "bioes", "plain")
 
 
 class TagTarget(Configurable):
-    """Encode a tag for each word of a text: a list of tags, or tags that blanks separate; words lie between blanks.
+    """Encode one tag per word of a text, for example for named entity recognition or part-of-speech tagging.
+
+    A cell is a list of tags, or a text of tags that are separated by blanks. The words of the text are also separated
+    by blanks.
 
     Args:
-        input: Name of the input whose words are tagged.
-        scheme: "bio", "iob1" (B- only where an entity of the same type went before) or "bioes" (E- ends an entity, S-
-            is one of a single word), which become bio; or "plain" for tags that are no entities, such as parts of
-            speech.
+        input: Name of the text input whose words are tagged.
+        scheme: Tagging scheme of the cells: "bio", "iob1", "bioes" or "plain". In "iob1", B- is used only if an entity
+            of the same type precedes. In "bioes", E- ends an entity and S- is an entity of a single word. Both are
+            converted to "bio". "plain" is for tags that are not entities, such as parts of speech.
 
     Raises:
-        ValueError: If the scheme is something else.
+        ValueError: If the scheme is unknown.
     """
 
     kind = "tags"
@@ -41,7 +44,15 @@ class TagTarget(Configurable):
         self.scheme = scheme
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
-        """-> of every row (words,) int64; one IGNORE where unlabelled"""
+        """Encode the cells of all rows; the values are one tensor (words,) int64 of class indices per row.
+
+        An unlabelled row has a single IGNORE.
+
+        Args:
+            cells: Cells of all rows, (N,).
+            train: Whether each row is a training row, (N,) bool; tags and counts are those of the training rows.
+            known: Target data of a trained model, whose tags are used instead; None: there is no such model.
+        """
         rows: list[list[str]] = []
         faults: dict[int, str] = {}
         for row, cell in enumerate(cells):
@@ -74,11 +85,17 @@ class TagTarget(Configurable):
         return EncodedTarget(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
     def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
-        """(words,) -> of every window (T,): its word's tag at a word's first token, IGNORE elsewhere.
+        """Return for each window a tensor (T,) with the tag of each word at its first token, and IGNORE elsewhere.
 
-        A word that is no token at all, such as a sign that the tokenizer drops, has no place. An entity that was cut at
-        its beginning begins with what is left of it.
-        Errors: ValueError where the text has more words, or fewer.
+        A word without tokens, for example a sign that the tokenizer drops, is skipped. If the beginning of an entity
+        was truncated, its first remaining word gets the B- tag.
+
+        Args:
+            target: Class index of the tag of each word, (words,).
+            read: The encoded text, whose meta has the word of each token.
+
+        Raises:
+            ValueError: If the number of words of the text differs from the number of tags.
         """
         if (target == IGNORE).all():
             return [torch.full((len(meta["words"]),), IGNORE) for meta in read.meta]
@@ -89,7 +106,7 @@ class TagTarget(Configurable):
         first = (read.meta[0]["words"] >= 0).nonzero().flatten()[:1]
         if self.scheme != "plain" and read.cut and len(first) and read.meta[0]["words"][first] > 0:
             tag = tags[0][first]
-            # An I- becomes the B- before it, as `learn` has them.
+            # The class index of a B- tag is that of its I- tag minus 1.
             tags[0][first] = torch.where((tag > 0) & (tag % 2 == 0), tag - 1, tag)
         return tags
 
@@ -101,12 +118,20 @@ class TagTarget(Configurable):
 
 
 def words_of(cell: Any) -> list[str]:
-    """The tags of a cell, none where it is empty."""
+    """Return the tags of a cell; an empty cell has no tags."""
     return [label_of(tag) for tag in cell] if isinstance(cell, list | tuple) else label_of(cell).split()
 
 
 def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
-    """Errors: ValueError for what is no tag of the scheme, or goes on with what has not begun."""
+    """Convert tags of a scheme to BIO.
+
+    Args:
+        tags: Tags of the words of a text.
+        scheme: "bio", "iob1" or "bioes".
+
+    Raises:
+        ValueError: If a tag does not belong to the scheme, or if an I- or E- tag continues no entity.
+    """
     letters = "BIOES" if scheme == "bioes" else "BIO"
     found: list[str] = []
     for before, tag in zip(["O", *tags], tags):

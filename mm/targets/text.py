@@ -1,4 +1,4 @@
-"""A text that is to be written, token by token."""
+"""Target codec for text generation: a text as a sequence of tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +16,18 @@ from mm.types import IGNORE, EncodedTarget, TargetData
 
 
 class TextTarget(Configurable):
-    """Encode a text as tokens, with a token for its end.
+    """Encode a text as token ids, followed by an end-of-sequence token.
 
     Args:
-        tokenizer: "bpe", "wordpiece" or "unigram", trained on the texts of the training rows; or a tokenizer's folder
-            or hub name.
-        vocab_size: Largest number of tokens of a tokenizer that is trained.
-        max_length: Largest number of tokens of a text, its end included. A longer text of a training row is a fault of
-            its row; elsewhere its tokens are truncated, but metrics compare the whole text.
-        folder: Folder for trained tokenizers.
+        tokenizer: "bpe", "wordpiece" or "unigram", trained on the texts of the training rows; or the folder or Hugging
+            Face hub name of a tokenizer.
+        vocab_size: Maximum vocabulary size of a tokenizer that is trained.
+        max_length: Maximum number of tokens of a text, including its end. A training row with a longer text is reported
+            as faulty. In other rows the tokens are truncated, but metrics compare with the complete text.
+        folder: Folder in which trained tokenizers are cached.
 
     Raises:
-        ValueError: If `max_length` is below 2, or the tokenizer has no token for the end of a text.
+        ValueError: If `max_length` is below 2, or if the tokenizer has no end-of-sequence token.
     """
 
     kind = "text"
@@ -48,7 +48,16 @@ class TextTarget(Configurable):
         self.folder = Path(folder)
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
-        """-> of every row (tokens,) int64, the last of them the end; one IGNORE where unlabelled"""
+        """Encode the cells of all rows; the values are one tensor (tokens,) int64 of token ids per row.
+
+        The last token is the end-of-sequence token, unless the text was truncated. An unlabelled row has a single
+        IGNORE.
+
+        Args:
+            cells: Cells of all rows, (N,).
+            train: Whether each row is a training row, (N,) bool; the tokenizer is trained on the training rows.
+            known: Target data of a trained model, whose tokenizer is used instead; None: there is no such model.
+        """
         texts = [text_of(cell) for cell in cells]
         name = self.tokenizer if known is None else known.facts["tokenizer"]
         if name in TOKENIZER_KINDS:
@@ -57,7 +66,7 @@ class TextTarget(Configurable):
         tokenizer = load_tokenizer(name)
         begin, end = ends(tokenizer, name)
         plain = [text.encode(errors="replace").decode() for text in texts]
-        # What looks like a special token is none: an end within a text would teach to stop there.
+        # Text that looks like a special token is encoded as ordinary text: an end token would teach the model to stop.
         found = tokenizer(plain, add_special_tokens=False, split_special_tokens=True)
         values, faults = [], {}
         for row, (text, ids) in enumerate(zip(texts, found["input_ids"], strict=True)):
@@ -79,7 +88,7 @@ class TextTarget(Configurable):
             )
         facts = {"tokenizer": name, "vocab_size": len(tokenizer), "bos_token_id": begin, "eos_token_id": end}
         data = TargetData(kind=self.kind, facts=facts | {"max_length": self.max_length})
-        # Not every tokenizer gives back what it has read, and metrics would then be told of an easier text.
+        # Some tokenizers do not restore the exact text, and metrics would then compare with an easier text.
         written = [None if row in faults or not text else text for row, text in enumerate(texts)]
         return EncodedTarget(values, data, faults, written)
 
@@ -93,7 +102,14 @@ class TextTarget(Configurable):
 
 
 def ends(tokenizer: Any, name: str) -> tuple[int, int]:
-    """The tokens before and behind every text; where there is none for the begin, the end stands for it."""
+    """Return the ids of the tokens that begin and end a generated text.
+
+    The begin token is the BOS or CLS token, or the end token if the tokenizer has neither. The end token is the EOS or
+    SEP token.
+
+    Raises:
+        ValueError: If the tokenizer has neither an EOS nor a SEP token.
+    """
     begin = tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     if end is None:

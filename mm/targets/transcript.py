@@ -1,4 +1,4 @@
-"""What is said, letter by letter or word by word."""
+"""Target codec for speech recognition: a transcript as characters or words."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,18 +14,20 @@ from mm.configurable import Configurable
 from mm.targets.base import TargetTruncatedError
 from mm.types import IGNORE, EncodedInput, EncodedTarget, TargetData
 
-UNITS = {"characters": "", "words": " "}  # what stands between them
+UNITS = {"characters": "", "words": " "}  # separator between two units
 
 
 class TranscriptTarget(Configurable):
-    """Encode a transcript as its characters, blanks among them, or its words; the classes are those of training rows.
+    """Encode a transcript as a sequence of its characters (including blanks) or of its words.
+
+    The classes are the characters or words of the training rows, or those of a trained model.
 
     Args:
-        input: Name of the input that the transcript belongs to, such as "audio".
+        input: Name of the input that is transcribed, such as "audio".
         units: "characters" or "words".
 
     Raises:
-        ValueError: If `units` is something else.
+        ValueError: If `units` is unknown.
     """
 
     kind = "spelling"
@@ -40,24 +42,33 @@ class TranscriptTarget(Configurable):
         self.units = units
 
     def apart(self, text: str) -> list[str]:
-        """Its characters or words; runs of blanks count for one."""
+        """Return the characters or the words of a text; consecutive blanks count as one."""
         words = text.split()
         return words if self.units == "words" else list(" ".join(words))
 
     def spelled(self, cell: Any, known: set[str] | None) -> list[str]:
-        """Return the characters or words of a cell in the composed form (NFC).
+        """Return the characters or words of a cell in the composed Unicode form (NFC).
 
         Args:
             cell: The cell.
-            known: The characters or words of a trained model. One that was trained before texts were normalised may
-                know a letter in its decomposed form alone, in which the cell is then read.
+            known: The characters or words of a trained model; None: there is no trained model. A model that was trained
+                before texts were normalised may know a letter only in another Unicode form. The cell is then returned
+                in the first of the composed, the original and the decomposed form whose units are all known.
         """
         text = text_of(cell)
         forms = [self.apart(form) for form in (normalize("NFC", text), text, normalize("NFD", text))]
         return forms[0] if known is None else next((form for form in forms if known.issuperset(form)), forms[0])
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
-        """-> of every row (units,) int64; one IGNORE where unlabelled"""
+        """Encode the cells of all rows; the values are one tensor (units,) int64 of class indices per row.
+
+        An unlabelled row has a single IGNORE.
+
+        Args:
+            cells: Cells of all rows, (N,).
+            train: Whether each row is a training row, (N,) bool; the classes are those of the training rows.
+            known: Target data of a trained model, whose classes are used instead; None: there is no such model.
+        """
         units = None if known is None else set(known.classes)
         rows = [self.spelled(cell, units) for cell in cells]
         if known is None:
@@ -77,7 +88,11 @@ class TranscriptTarget(Configurable):
         return EncodedTarget(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
     def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
-        """Return the target as it is; raise TargetTruncatedError where only a part of the sound is read."""
+        """Return the target unchanged, as the target of the only window.
+
+        Raises:
+            TargetTruncatedError: If a labelled input was truncated or split into windows.
+        """
         if (len(read.windows) > 1 or read.cut) and not (target == IGNORE).all():
             raise TargetTruncatedError(
                 "is longer than what is read at once, and where its words are nobody knows; raise max_length of "
