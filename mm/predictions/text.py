@@ -30,8 +30,7 @@ class WholeText(Prediction):
     def with_confidence(
         self, row: dict[str, Any], scale: Callable[[float], float], decoding: Decoding
     ) -> dict[str, Any]:
-        """Return a decoded row in which both probabilities are the calibrated probability that the whole text is right.
-        """
+        """Return a decoded row in which both probabilities are the calibrated probability that the whole text is right."""
         odds = scale(text_log_odds(row["log_probability"]))
         scaled = -log1p(exp(-odds)) if odds > 0 else odds - log1p(exp(odds))
         return row | {"probability": exp(scaled), "log_probability": scaled}
