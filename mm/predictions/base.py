@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mm._compat.torch import tree_leaves
 
-MAX_PROBABILITY = 1 - 1e-6  # probabilities beyond it, and below 1e-6, are clamped: larger log-odds are rounding errors
+MAX_PROBABILITY = 1 - 1e-6  # probabilities are clamped to 1e-6..1 - 1e-6, as larger log-odds are rounding errors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from torch import Tensor
 from mm.predictions.base import Decoding, Prediction, log_odds, sigmoid
 from mm.windows import first_windows
 
-MATCH_IOU = 0.5  # IoU from which a box is that of an object
+MATCH_IOU = 0.5  # minimum IoU of a box and the object that it matches
 MIN_SCORE = 0.01  # boxes with a lower score are dropped
-NUM_CANDIDATES = 1000  # boxes of a picture that non-maximum suppression looks at
+NUM_CANDIDATES = 1000  # maximum number of boxes of an image that enter non-maximum suppression
 
 
 class BoxesFields(NamedTuple):
@@ -21,7 +21,7 @@ class BoxesFields(NamedTuple):
     """
 
     scores: Tensor  # (B, T, C) logits
-    quality: Tensor  # (B, T) logit of the box's IoU with the object's
+    quality: Tensor  # (B, T) logit of the predicted IoU of the box with the object
     boxes: Tensor  # (B, T, 4)
 
 

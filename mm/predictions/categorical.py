@@ -42,7 +42,7 @@ class Categorical(Prediction, CategoricalFields):
     def metric_inputs(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probabilities (N, C) and the class indices (N,) of the labelled rows."""
         labelled = target != IGNORE
-        # Not logits: where all happen to lie in 0..1, torchmetrics would take them for probabilities.
+        # Not logits: if all of them happen to lie in 0..1, torchmetrics would treat them as probabilities.
         return self.logits[labelled].float().softmax(-1), target[labelled]
 
     def temper(self, temperature: float) -> "Categorical":

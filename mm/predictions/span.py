@@ -11,19 +11,19 @@ from mm.predictions.token_categorical import pad_to_tokens
 from mm.types import IGNORE
 from mm.windows import side_by_side
 
-# Marks of the first and the last token of an answer in targets of spans: added where they are one token, 0 elsewhere.
+# Bits that mark the first and the last token of an answer in a target; a token may have both, and other tokens are 0.
 SPAN_START, SPAN_END = 1, 2
 
-IMPOSSIBLE_LOGIT = -1e9  # of a token that is padding
-NUM_CANDIDATES = 20  # most probable begins and ends that are combined
+IMPOSSIBLE_LOGIT = -1e9  # logit of padding
+NUM_CANDIDATES = 20  # number of most probable first tokens, and of last tokens, that are combined
 
 
 class SpanFields(NamedTuple):
     """Tensors of `Span`, all logits."""
 
-    begin: Tensor  # (B, T) that the answer begins at a token
-    last: Tensor  # (B, T) and ends with it
-    nothing: Tensor  # (B, 2) the same of no token: there is no answer
+    begin: Tensor  # (B, T) the token is the first of the answer
+    last: Tensor  # (B, T) the token is the last of the answer
+    nothing: Tensor  # (B, 2) no token is the first, no token is the last: there is no answer
 
 
 class Span(Prediction, SpanFields):
@@ -50,7 +50,7 @@ class Span(Prediction, SpanFields):
         least = total.new_full((count,), torch.inf).scatter_reduce(0, group, total, "amin")
         order = torch.arange(len(group), device=group.device).masked_fill(total != least[group], len(group))
         chosen = torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
-        return Span(begin, last, self.nothing[chosen.clamp(max=len(group) - 1)])  # it is beyond where all is NaN
+        return Span(begin, last, self.nothing[chosen.clamp(max=len(group) - 1)])  # out of range if all logits are NaN
 
     def decode(self, decoding: Decoding, meta: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """Return {"prediction": text, "start", "end", "probability", "n_best"} per row.
@@ -98,7 +98,7 @@ class Span(Prediction, SpanFields):
         is used. Rows whose text is absent are left out.
         """
         target = pad_to_tokens(target, self.begin.unsqueeze(-1))
-        present = (self.begin > IMPOSSIBLE_LOGIT / 2).any(1)  # an absent text teaches nothing
+        present = (self.begin > IMPOSSIBLE_LOGIT / 2).any(1)  # rows without the text are not used
         labelled = (target != IGNORE).any(1) & present
         flags = target[labelled].clamp(min=0)
         tokens = torch.stack([self.begin, self.last], dim=1)[labelled]  # (N, 2, T)
@@ -129,7 +129,7 @@ def candidate_spans(begin: Tensor, last: Tensor, places: Tensor, max_length: int
         for j in final:
             score = float(begin[i] + last[j])
             span = int(places[i, 0]), int(places[j, 1])
-            # A token of a later window may lie before one of an earlier.
+            # Windows overlap: a token of a later window may lie before a token of an earlier one.
             if 0 <= j - i < max_length and span[0] < span[1] and score > IMPOSSIBLE_LOGIT:
                 scores[span] = max(score, scores.get(span, score))
     return scores

@@ -30,7 +30,7 @@ class WholeText(Prediction):
     def with_confidence(
         self, row: dict[str, Any], scale: Callable[[float], float], decoding: Decoding
     ) -> dict[str, Any]:
-        """Return a decoded row in which both probabilities are the calibrated probability that the whole text is right."""
+        """Return a decoded row whose probabilities are replaced by the calibrated one of the whole text."""
         odds = scale(text_log_odds(row["log_probability"]))
         scaled = -log1p(exp(-odds)) if odds > 0 else odds - log1p(exp(odds))
         return row | {"probability": exp(scaled), "log_probability": scaled}
@@ -39,7 +39,7 @@ class WholeText(Prediction):
 class TextFields(NamedTuple):
     """Tensors of `Text`: the logits of the next tokens, and the memory from which texts are generated."""
 
-    logits: Tensor  # (B, U, V) of each next token, after the begin and the tokens before
+    logits: Tensor  # (B, U, V) of each next token, given the begin token and the tokens before
     memory: Tensor  # (B, T, D)
     mask: Tensor  # (B, T) bool
 

@@ -26,10 +26,10 @@ class TaggedText(NamedTuple):
     """The W words of one text with their tags."""
 
     text: str
-    places: list[tuple[int, int]]  # of each word, its first character and one after its last
+    places: list[tuple[int, int]]  # for each word its first character and the character after its last
     scores: Tensor  # (W, C) log-probabilities
-    missing: Tensor  # (W,) bool, True for a word without a token, which by BIO is an O
-    tags: Tensor  # (W,) the most probable tags that the scheme allows
+    missing: Tensor  # (W,) bool, True for a word without a token, whose tag is O in BIO
+    tags: Tensor  # (W,) class indices of the most probable tags that the scheme allows
 
 
 class TokenCategorical(Prediction, TokenCategoricalFields):

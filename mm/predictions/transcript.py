@@ -16,7 +16,7 @@ from mm.windows import first_windows
 class TranscriptFields(NamedTuple):
     """Tensors of `Transcript`."""
 
-    logits: Tensor  # (B, T, C + 1), the last of no symbol, the blank
+    logits: Tensor  # (B, T, C + 1), the last class is the blank (no symbol)
 
 
 class Transcript(WholeText, TranscriptFields):
