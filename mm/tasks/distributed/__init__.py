@@ -1,4 +1,4 @@
-"""Training on several processes: gathering of vectors, and sharded weights."""
+"""Training on several processes: gathering of embeddings, and sharding of weights with FSDP2."""
 
 from typing import TYPE_CHECKING
 

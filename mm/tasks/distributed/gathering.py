@@ -1,4 +1,7 @@
-"""Embedded rows of all processes together, with gradient, and windows of one row as one item."""
+"""Gathering of the embeddings of all processes, with gradients, and retrieval metrics on the gathered rows.
+
+A row that was split into several windows counts as one item.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,31 +16,52 @@ from mm.windows import directions
 
 
 class Loss(Protocol):
-    """Compares the rows of this process with those of all."""
+    """Contrastive loss between the rows of this process and those of all processes.
+
+    Attributes:
+        temperature: Module that returns the factor on the similarities.
+        logq_correction: Whether the loss uses `Embedded.log_q`.
+    """
 
     temperature: nn.Module
-    logq_correction: bool  # whether it reads Embedded.log_q
+    logq_correction: bool
 
     def groups(self, inputs: int) -> Sequence[tuple[int, ...]]:
-        """Which of so many inputs are compared with one another."""
+        """Return the groups of inputs that the loss compares with one another, as indices of the inputs.
+
+        Args:
+            inputs: Number of inputs.
+        """
         ...
 
     def __call__(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-        """start: where mine begin among everyone's -> group of inputs -> (sum over mine, count)"""
+        """Compute the loss of the rows of this process.
+
+        Args:
+            mine: Embeddings of this process.
+            everyone: Embeddings of all processes.
+            start: Index in `everyone` of the first row of `mine`.
+
+        Returns:
+            Group of inputs to the sum of the loss over the rows of this process and their number.
+        """
         ...
 
 
 @runtime_checkable
 class ReadsContent(Protocol, metaclass=Offers):
-    """A metric of retrieval whose `update` also takes what each side of each row holds, as of `content`."""
+    """A retrieval metric whose `update` also takes the digests of each row's content, as `content` computes them."""
 
     def contents(self) -> Tensor | None:
-        """What each side of each row holds, (B, N) int64; None where `update` was not given it."""
+        """Return the content digests of each side of each row, (B, N) int64; None if `update` did not get them."""
         ...
 
 
 class Gather(torch.autograd.Function):
-    """Tensors of one shape of all processes, one after the other; the gradient of each goes back to its own process."""
+    """All-gather of tensors of the same shape, concatenated in the order of the ranks, with gradients.
+
+    The gradient of each tensor is summed over all processes and returned to the process that it came from.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, world: int, rank: int) -> Tensor:
@@ -54,7 +78,18 @@ class Gather(torch.autograd.Function):
 
 
 def gather(mine: Embedded, world: int, rank: int) -> tuple[Embedded, int]:
-    """The rows of all processes, and where mine begin; a process with fewer rows than others adds absent ones."""
+    """Gather the embeddings of all processes.
+
+    A process with fewer rows than the others adds absent rows at its end.
+
+    Args:
+        mine: Embeddings of this process.
+        world: Number of processes.
+        rank: Rank of this process.
+
+    Returns:
+        The embeddings of all processes, and the index in them of the first row of this process.
+    """
     if world == 1:
         return mine, 0
     most = torch.tensor(len(mine.row), device=mine.row.device)
@@ -70,7 +105,15 @@ def gather(mine: Embedded, world: int, rank: int) -> tuple[Embedded, int]:
 
 
 def compare(loss: Loss, mine: Embedded) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-    """The loss of this process's rows among those of all, in full precision."""
+    """Compute a loss of the rows of this process against those of all processes, in float32.
+
+    Args:
+        loss: The loss.
+        mine: Embeddings of this process.
+
+    Returns:
+        Group of inputs to the sum of the loss over the rows of this process and their number.
+    """
     several = torch.distributed.is_available() and torch.distributed.is_initialized()
     world, rank = (torch.distributed.get_world_size(), torch.distributed.get_rank()) if several else (1, 0)
     everyone, start = gather(mine, world, rank)
@@ -79,14 +122,25 @@ def compare(loss: Loss, mine: Embedded) -> dict[tuple[int, ...], tuple[Tensor, T
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Of length 1. bfloat16 has three digits: too few to tell close vectors apart."""
+    """Normalise vectors to length 1, in float32 or a wider type.
+
+    bfloat16 has about three significant digits, which is too few to distinguish similar vectors.
+    """
     return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
 
 
 def retrieved(retrieval: Any, compared: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """Ordered pair, text->vision: a text asks, pictures are searched -> metric -> value. "" has the mean of all pairs.
+    """Compute and reset a retrieval metric, and name its results by ordered pairs of inputs.
 
-    retrieval: of mm.metrics; it starts anew.
+    In the pair "text->vision" a text is the query and images are searched.
+
+    Args:
+        retrieval: A retrieval metric of `mm.metrics`.
+        compared: Names of the compared inputs, in the order of the metric.
+
+    Returns:
+        Pair to metric name to value. The key "" has the means over all pairs, of the metrics for which higher is
+        better.
     """
     pairs: dict[tuple[int, int], dict[str, Tensor]] = retrieval.compute()
     retrieval.reset()
@@ -96,7 +150,15 @@ def retrieved(retrieval: Any, compared: Sequence[str]) -> dict[str, dict[str, Te
 
 
 def measurable(retrieval: Any, compared: Sequence[str]) -> dict[str, dict[str, bool]]:
-    """As retrieved, before anything is -> whether higher is better."""
+    """Return the metric names of `retrieved`, with whether higher is better, without computing the metrics.
+
+    Args:
+        retrieval: A retrieval metric of `mm.metrics`.
+        compared: Names of the compared inputs, in the order of the metric.
+
+    Returns:
+        Pair to metric name to whether higher is better. The key "" stands for the means over all pairs.
+    """
     names: dict[str, bool] = retrieval.names()
     pairs = retrieval.queries(len(compared))
     return {"": {name: up for name, up in names.items() if up}} | {arrow(compared, pair): names for pair in pairs}
@@ -107,11 +169,19 @@ def arrow(compared: Sequence[str], pair: tuple[int, ...]) -> str:
 
 
 def logged(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of a validation, what tells how good the model is."""
+    """Return the validation metrics that describe the quality of the model, without row counts and chance levels."""
     return {n: v for n, v in values.items() if not n.endswith("/rows") and "chance@" not in n}
 
 
 def merge(mine: Embedded) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors, presence and numbers of the items: a row of several windows is one, of their mean; filler is none."""
+    """Merge the windows of each row into one item, without the rows that only fill up the batches of a process.
+
+    Args:
+        mine: Embeddings of the windows.
+
+    Returns:
+        Unit vectors of the rows (R, N, D), which are the normalised means of their windows; their presence (R, N) bool;
+        and their row indices (R,).
+    """
     row, vectors, present = directions(mine.vectors, mine.present, mine.row)
     return vectors[row >= 0], present[row >= 0], row[row >= 0]

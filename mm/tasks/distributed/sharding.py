@@ -1,4 +1,4 @@
-"""Models that don't fit: FSDP2 over all processes, and activations computed twice instead of kept."""
+"""Training of models that do not fit on one device: FSDP2 over all processes, and activation checkpointing."""
 
 import copy
 import pickle
@@ -33,25 +33,28 @@ from mm.files import discard, put, refusal, sync
 from mm.model import MultimodalModel
 from mm.tasks.optim.parameters import check_rules
 
-META = "meta.pt"  # what Lightning calls the file of all that is no tensor of the model or the optimizer
-INDEXED = (  # what torch pickles in the index of a sharded checkpoint, beside its own metadata
+META = "meta.pt"  # Lightning's name of the file with everything except tensors of the model and the optimizer
+INDEXED = (  # classes that torch pickles in the index of a sharded checkpoint, in addition to its metadata classes
     ("pathlib", "PosixPath"),
     ("torch", "Size"),
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
     ("torch.serialization", "_get_layout"),
 )
-CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # which nothing calls
+CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # they have no forward
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """FSDP2: every process holds a part of each weight, gradient and optimizer state.
+    """Shard weights, gradients and optimizer states across all processes with FSDP2 (`fully_shard`).
 
-    cpu_offload: keep those parts in main memory, on the device only while a unit computes; save_distributed_checkpoint:
-    a folder to which every process writes its part, which any number of processes resumes from, else one file.
+    Args:
+        cpu_offload: Whether to keep the shards in CPU memory and to copy each FSDP unit to the device only while it is
+            computed.
+        save_distributed_checkpoint: Whether a checkpoint is a folder with one file per process, from which a run with
+            any number of processes can resume; otherwise it is a single file.
     """
 
     def __init__(self, cpu_offload: bool, save_distributed_checkpoint: bool):
-        both = cpu_offload and torch.cuda.is_available()  # the norm of gradients that lie in main memory needs gloo
+        both = cpu_offload and torch.cuda.is_available()  # the norm of gradients in CPU memory needs gloo
         super().__init__(
             save_distributed_checkpoint=save_distributed_checkpoint,
             process_group_backend="cpu:gloo,cuda:nccl" if both else None,
@@ -60,12 +63,18 @@ class FSDP2Strategy(ModelParallelStrategy):
         self.rebuild: Callable[[Mapping[str, Tensor]], MultimodalModel] | None = None
 
     def setup_environment(self) -> None:
-        """All processes share the weights; left to itself, Lightning would have those of a node share each layer."""
+        """Shard the weights across all processes; Lightning's default is tensor parallelism between those of a node."""
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 
     def shard(self, model: MultimodalModel) -> None:
-        """Every unit by itself: only what is at work is whole."""
+        """Shard each unit of a model separately, so that only the unit that is computed has its full weights in memory.
+
+        A model that is already sharded, as in a second stage of the same run, stays unchanged.
+
+        Args:
+            model: The model, changed in place.
+        """
         if isinstance(model, FSDPModule):  # a second stage of the same run
             return
         self.rebuild = keep_plain(model)
@@ -74,19 +83,22 @@ class FSDP2Strategy(ModelParallelStrategy):
         mesh = self.device_mesh["data_parallel"]
         for name in units(model):
             fully_shard(model.get_submodule(name), mesh=mesh, offload_policy=policy)
-        for part in (model, *map(model.get_submodule, shard_units(model))):  # what they give is never changed in place
+        for part in (model, *map(model.get_submodule, shard_units(model))):  # their outputs are never changed in place
             warnings.filterwarnings("ignore", rf"FSDP2-wrapped module \({type(part).__name__}\) returned a view")
-        for method in ("encode", "predict"):  # the doors besides forward
+        for method in ("encode", "predict"):  # called from outside, like forward
             register_fsdp_forward_method(model, method)
 
     def shard_heads(self, heads: nn.ModuleDict) -> None:
-        """Heads besides the model's, each by itself; they stay on the device."""
+        """Shard heads that do not belong to the model, each separately. Their weights stay on the device."""
         for head in heads.values():
-            if not isinstance(head, FSDPModule):  # as it is in a second stage
+            if not isinstance(head, FSDPModule):  # it is one in a second stage
                 fully_shard(head, mesh=self.device_mesh["data_parallel"])
 
     def gather_model(self, model: MultimodalModel) -> MultimodalModel:
-        """The same model with all its weights, in main memory, for rank zero; every process has to call it."""
+        """Return the model with its full weights in CPU memory on rank 0, and the sharded model on other ranks.
+
+        Every process has to call this method.
+        """
         state: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
         if not self.is_global_zero:
             return model
@@ -94,7 +106,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         return self.rebuild(state)
 
     def model_to_device(self) -> None:
-        """Weights that are kept in main memory stay there; buffers and metrics go to the device."""
+        """Move the task to the device. With `cpu_offload`, the weights of the model stay in CPU memory."""
         if not self.cpu_offload:
             return super().model_to_device()
         assert self.lightning_module is not None
@@ -111,23 +123,34 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         found = super().load_checkpoint(checkpoint_path, weights_only)
-        self.unfuse()  # what was saved says how the saving run stepped
+        self.unfuse()  # the loaded optimizer state has overwritten `fused`
         return found
 
     def unfuse(self) -> None:
-        """One kernel for Adam's step takes parts of a weight; torch 2.14 has none for SGD's."""
+        """Disable the fused kernel of SGD, which torch 2.14 lacks for sharded weights; that of Adam supports them."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
                 group["fused"] = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Beside its name, then renamed: a folder of that name is complete. Errors: what stopped a process writing."""
+        """Save a checkpoint under a temporary name and rename it when it is complete.
+
+        A checkpoint folder with the final name is therefore always complete.
+
+        Args:
+            checkpoint: The checkpoint.
+            filepath: Path of the checkpoint.
+            storage_options: Passed on to Lightning.
+
+        Raises:
+            OSError: If a process can't write its file. Other errors of the writing processes are raised as they are.
+        """
         path = Path(self.broadcast(filepath))
         if not self._save_distributed_checkpoint:
             return super().save_checkpoint(checkpoint, path, storage_options)
         part = path.with_name(path.name + ".part")
         if self.is_global_zero:
-            for left in path.parent.glob("*.ckpt.part"):  # by a process that was killed
+            for left in path.parent.glob("*.ckpt.part"):  # left by a process that was killed
                 discard(left)
         self.barrier()
         try:
@@ -144,9 +167,10 @@ class FSDP2Strategy(ModelParallelStrategy):
 
 
 def units(model: MultimodalModel) -> list[str]:
-    """Names of what is sharded by itself, inner ones first; the last is "", the model.
+    """Return the names of the modules that are sharded separately, inner modules first; the last name is "", the model.
 
-    The model's parts, so that `encode` and `predict` work alone as well; within them every repeated block.
+    These are the parts of the model, so that `encode` and `predict` also work alone, and every repeated block within
+    them.
     """
     names = []
     for part in shard_units(model):
@@ -157,15 +181,17 @@ def units(model: MultimodalModel) -> list[str]:
 
 
 def shard_units(model: MultimodalModel) -> list[str]:
-    """Names of what a model calls one after the other."""
+    """Return the names of the modules that a model calls in turn: encoders, projections, heads and the fusion."""
     groups = {"encoders": model.encoders, "projections": model.projections, "heads": model.heads}
     return [*(f"{group}.{name}" for group, named in groups.items() for name in named), "fusion"]
 
 
 def blocks(module: nn.Module) -> list[str]:
-    """Names of the repeated blocks: children of one list, two or more, of one class, with parts of their own.
+    """Return the names of the repeated blocks of a module.
 
-    Outermost ones only; lists of single layers, such as a linear one per input, are none.
+    These are the children of an nn.ModuleList or nn.Sequential that has at least two children, all of one class and
+    with parameters and submodules of their own. Only the outermost lists count. Lists of single layers, such as one
+    linear layer per input, do not count.
     """
     found: list[str] = []
     for name, inner in module.named_modules():
@@ -183,11 +209,14 @@ def blocks(module: nn.Module) -> list[str]:
 
 
 def keep_plain(model: MultimodalModel) -> Callable[[Mapping[str, Tensor]], MultimodalModel]:
-    """A function from a whole state dict to the model as it is now, but with those weights. Holds no weights itself."""
+    """Return a function that rebuilds the model as it is now from a full state dict, without sharding.
+
+    The function stores the architecture on the meta device and keeps no copy of the weights.
+    """
     shell = copy.deepcopy(model, {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in model.parameters()})
 
     def rebuild(state: Mapping[str, Tensor]) -> MultimodalModel:
-        # Copies: what was gathered from uneven parts lies in a larger storage.
+        # Cloned, because tensors that were gathered from uneven shards are views of a larger storage.
         weights = {id(p): nn.Parameter(state[n].clone(), p.requires_grad) for n, p in shell.named_parameters()}
         plain = copy.deepcopy(shell, weights)
         plain.load_state_dict(state)  # buffers
@@ -197,10 +226,15 @@ def keep_plain(model: MultimodalModel) -> Callable[[Mapping[str, Tensor]], Multi
 
 
 def checkpoint_activations(model: nn.Module, rules: Sequence[str]) -> None:
-    """Compute the activations of every module that a rule finds anew in the backward pass, instead of keeping them.
+    """Recompute the activations of the matching modules in the backward pass instead of storing them.
 
-    rules: regexes on module names; of nested modules the outermost counts. Errors: ValueError where a rule finds none,
-    or a batch norm, which would count each batch twice.
+    Args:
+        model: The model, changed in place.
+        rules: Regular expressions on module names. Of nested modules that match, the outermost is used.
+
+    Raises:
+        ValueError: If a rule matches no module, or a module with a batch norm, which would update its statistics twice
+            per batch.
     """
     named = {n: m for n, m in model.named_modules() if n and not isinstance(m, CONTAINERS)}
     check_rules(rules, "activation_checkpointing", list(named), "module")
@@ -213,13 +247,13 @@ def checkpoint_activations(model: nn.Module, rules: Sequence[str]) -> None:
                     f"task.activation_checkpointing: {name} has a batch norm, which would count each batch twice; "
                     "choose rules that leave it out"
                 )
-            # An attribute, not a wrapper: names of parameters stay.
+            # Replace `forward` instead of wrapping the module, which would change the names of its parameters.
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)
             done.append(name)
 
 
 def share_statistics(model: nn.Module) -> None:
-    """Every process takes rank zero's running statistics of batch norms, else each would measure another model."""
+    """Copy the running statistics of batch norms from rank 0 to every process, so that all evaluate the same model."""
     for module in model.modules():
         if isinstance(module, BatchNorm) and module.running_mean is not None:
             assert module.running_var is not None
@@ -228,16 +262,19 @@ def share_statistics(model: nn.Module) -> None:
 
 
 def is_metadata(module: str, name: str) -> bool:
-    """Whether a name is that of a class of torch's metadata, and not of what its module has imported."""
+    """Return whether a name is a class that torch's checkpoint metadata module defines, rather than imports."""
     found = vars(metadata).get(name) if module == metadata.__name__ else None
     return isinstance(found, type) and found.__module__ == metadata.__name__
 
 
 class ShardIndex(pickle.Unpickler):
-    """Reads the index of a sharded checkpoint, which torch pickles: its own classes alone, so that nothing is run."""
+    """Unpickler for the index of a sharded checkpoint.
+
+    It admits only the classes that torch writes into an index, so that no other code is executed.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("builtins", "getattr"):  # by which Python 3.11.0 to 3.11.3 pickle members of an Enum
+        if (module, name) == ("builtins", "getattr"):  # Python 3.11.0 to 3.11.3 use it to pickle members of an Enum
             return member
         data = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype | torch.layout)
         if data or (module, name) in INDEXED or is_metadata(module, name):
@@ -246,23 +283,27 @@ class ShardIndex(pickle.Unpickler):
 
 
 def member(kind: Any, name: str) -> Any:
-    """Return a member of an Enum by its name, and nothing else."""
+    """Return the member of an Enum with a name; raise ValueError for any other object."""
     if not (isinstance(kind, type) and issubclass(kind, Enum)):
         raise ValueError(f"the index reads {name!r:.80} of {kind!r:.80}, which is no Enum")
     return kind[name]
 
 
 def read_index(folder: Path) -> Any:
-    """Read the index of a sharded checkpoint, and check that loading it runs nothing: torch would unpickle parts of it.
+    """Read the index of a sharded checkpoint, and check that loading the checkpoint executes no code.
+
+    The check includes the pickled parts of the checkpoint's files, which torch would unpickle.
 
     Args:
-        folder: The checkpoint.
+        folder: Folder of the checkpoint.
 
     Returns:
-        torch's Metadata.
+        The `Metadata` of torch.distributed.checkpoint.
 
     Raises:
-        ValueError: If it holds anything but tensors and plain data, or names files outside of the folder.
+        ValueError: If the checkpoint contains anything except tensors and plain data, or names files outside of the
+            folder.
+        FileNotFoundError: If the index or a file that it names does not exist.
     """
     try:
         with (folder / ".metadata").open("rb") as file:
@@ -276,14 +317,17 @@ def read_index(folder: Path) -> Any:
                     torch.load(BytesIO(file.read(piece.length)), weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # a pickle that is damaged raises anything
+    except Exception as error:  # a damaged pickle can raise any exception
         told = next(iter(str(error).splitlines()), "")
         raise ValueError(f"{folder}: is damaged, or not of mm: {type(error).__name__}: {told}") from error
     return index
 
 
 def complete(folder: Path) -> bool:
-    """Whether a sharded checkpoint has all that its index names, and nothing that would run."""
+    """Return whether a sharded checkpoint is complete and safe to load.
+
+    All files that its index names have to exist with their full size, and loading it must not execute code.
+    """
     if not (folder / META).is_file():
         return False
     try:
@@ -297,7 +341,12 @@ def complete(folder: Path) -> bool:
 
 
 def replace(part: Path, path: Path) -> None:
-    """Move a finished folder to its name, for good, and remove what was there."""
+    """Move a finished folder durably to its final name, in place of the folder that was there.
+
+    Args:
+        part: Temporary path of the folder.
+        path: Final path of the folder.
+    """
     for file in [*part.iterdir(), part]:
         sync(file)
     put(part, path)

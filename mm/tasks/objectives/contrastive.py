@@ -1,4 +1,7 @@
-"""Inputs of one row lie close, those of different rows apart, beside what is hidden of them."""
+"""Contrastive pre-training: pull the inputs of one row together and push those of different rows apart.
+
+It can be combined with objectives that mask a part of an input.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,17 +18,18 @@ from mm.types import IGNORE, Batch, Embedded, Features
 
 
 class ContrastiveObjective(Objective):
-    """Contrast whole inputs, as CLIP does (Radford 2021), beside objectives that hide parts (ALBEF, Li 2021).
+    """Contrast complete inputs, as CLIP does (Radford 2021), also next to objectives that mask parts (ALBEF, Li 2021).
 
     Args:
         model: The model.
-        loss: One of `mm.losses`, without labels; of several groups of inputs that it compares, each counts alike.
-        retrieval: Metric of retrieval between the inputs.
-        inputs: Names of the inputs; None: all.
-        weight: Factor on the loss among those of several objectives.
+        loss: A loss of `mm.losses` that does not use labels. If it compares several groups of inputs, all groups have
+            the same weight.
+        retrieval: Retrieval metric between the inputs.
+        inputs: Names of the inputs to compare; None: all inputs.
+        weight: Weight of this loss in the sum of all objectives.
 
     Raises:
-        ValueError: If there are fewer than two inputs, one is none of the model's, or the loss reads a label.
+        ValueError: If there are fewer than two inputs, if the model lacks one of them, or if the loss uses labels.
     """
 
     gathers = True
@@ -62,13 +66,33 @@ class ContrastiveObjective(Objective):
         self.losses = dict.fromkeys(self.groups.values(), weight / len(groups))
 
     def corrupt(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
-        """All is shown."""
+        """Return the inputs unchanged, because this objective masks nothing.
+
+        Args:
+            batch: The batch.
+            generator: Not used.
+
+        Returns:
+            Input name to the input and an empty mask.
+        """
         return {name: (batch.inputs[name], torch.zeros(0)) for name in self.inputs}
 
     def compute_loss(
         self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Filler is absent."""
+        """Return the loss of each group of inputs; outside of training also update the retrieval metric.
+
+        Rows that only even out the batches of several processes count as absent.
+
+        Args:
+            batch: The batch.
+            features: Features of each input, by input name.
+            hidden: Not used.
+
+        Returns:
+            Names of the compared inputs, joined by "+", to the sum of the loss over the rows of this process and their
+            number.
+        """
         vectors = unit(torch.stack([of.pooled for of in features.values()], 1))
         present = torch.stack([of.mask.any(1) for of in features.values()], 1) & (batch.row >= 0)[:, None]
         label = torch.full_like(batch.row, IGNORE)
@@ -86,6 +110,16 @@ class ContrastiveObjective(Objective):
         return retrieved(self.retrieval, self.inputs)
 
     def export_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Where all inputs are compared, as of task=contrastive: mm evaluate and mm search then go by it."""
+        """Return the settings that `mm evaluate` and `mm search` read from the model directory.
+
+        They have the form of those of task=contrastive. The result is empty if only some of the inputs are compared.
+
+        Args:
+            config: The config that the objective was built from.
+
+        Returns:
+            The config of the retrieval metric, `label` and `group`, which are None, and `scale`, the factor on the
+            similarities.
+        """
         how = {"retrieval": config["retrieval"], "label": None, "group": None}
         return how | {"scale": self.loss.temperature().item()} if self.compares_all else {}

@@ -1,4 +1,7 @@
-"""Spans of sounds are silenced, and their spectrogram told from the tokens of what is left."""
+"""Masked spectrogram modelling: silence spans of a sound and predict their spectrogram from the rest.
+
+Shapes: B batch, L samples, N spans of a clip, F mel bands, T frames of the spectrogram.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,25 +16,26 @@ from mm.tasks.objectives._blocks import BlockDecoder, draw
 from mm.tasks.pretraining import Objective, raw, select_inputs
 from mm.types import Batch, Features
 
-WINDOW, HOP, MELS = 0.025, 0.01, 40  # seconds, seconds, bands of the spectrogram that is told
+WINDOW, HOP, MELS = 0.025, 0.01, 40  # window and hop in seconds, and number of mel bands, of the predicted spectrogram
 FLOOR = 1e-6  # below the energy of 16-bit silence
 
 
 class MaskedAudioObjective(Objective):
-    """Silence spans of sounds and reconstruct their spectrogram (SimMIM, Xie 2022), with any encoder of sounds.
+    """Silence spans of audio clips and reconstruct their log-mel spectrogram with any audio encoder (SimMIM, Xie 2022).
 
-    The loss is the mean absolute error of the hidden spans' log-mel spectrogram, which has mean 0 and standard
-    deviation 1 in each clip.
+    The loss is the mean absolute error over the masked spans of the log-mel spectrogram, which is normalised to mean 0
+    and standard deviation 1 per clip.
 
     Args:
         model: The model.
-        span_seconds: Length of a span, in whole hundredths of a second.
-        ratio: Part of a clip's whole spans that is hidden; a clip of one span has no part in the loss.
-        inputs: Names of the inputs; None: all sounds.
-        weight: Factor on the loss among those of several objectives.
+        span_seconds: Length of a span in seconds, which is rounded to a multiple of 0.01.
+        ratio: Fraction of the complete spans of a clip to mask, between 0 and 1. Clips with a single span are left out
+            of the loss.
+        inputs: Names of the audio inputs; None: all of them.
+        weight: Weight of this loss in the sum of all objectives.
 
     Raises:
-        ValueError: If there is no sound, or a number is out of range.
+        ValueError: If the model has no audio input, or if an argument is out of range.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class MaskedAudioObjective(Objective):
         weight: float = 1.0,
     ):
         super().__init__()
-        self.frames = round(span_seconds / HOP)  # of each span
+        self.frames = round(span_seconds / HOP)  # frames of the spectrogram per span
         if self.frames < 1 or not 0 < ratio < 1:
             raise ValueError(
                 f"task.objectives: got span_seconds={span_seconds}, ratio={ratio}, wanted seconds from {HOP} and a "
@@ -54,7 +58,7 @@ class MaskedAudioObjective(Objective):
         self.losses = dict.fromkeys(self.inputs, weight)
         self.warned = False
         decoders: dict[str, nn.Module] = {}
-        self.spectrograms: dict[str, MelSpectrogram] = {}  # no modules of its own: under bf16-true they stay float32
+        self.spectrograms: dict[str, MelSpectrogram] = {}  # not submodules, so that they stay float32 with bf16-true
         for name in self.inputs:
             part = model.shared_encoders.get(name, name)
             rate = model.encoders[part].input.sample_rate
@@ -67,7 +71,7 @@ class MaskedAudioObjective(Objective):
         self.decoders: Mapping[str, BlockDecoder] = nn.ModuleDict(decoders)  # type: ignore[assignment]
 
     def spans(self, name: str, batch: Batch) -> tuple[int, Tensor]:
-        """-> samples of one, which are real as a whole (B, N)"""
+        """Return the number of samples per span, and whether each span lies completely within its clip, (B, N) bool."""
         size = self.frames * self.spectrograms[name].hop_length
         mask = batch.masks[name]
         ends = size * (1 + torch.arange(mask.shape[1] // size, device=mask.device))
@@ -77,7 +81,16 @@ class MaskedAudioObjective(Objective):
         return {name: self.hide_spans(name, batch, generator) for name in self.inputs}
 
     def hide_spans(self, name: str, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """-> waveforms (B, L) with spans silenced, which they are (B, N)"""
+        """Mask random spans of the clips of an input, and warn once if no clip is long enough.
+
+        Args:
+            name: Name of the input.
+            batch: The batch.
+            generator: Random generator of the masks; None: torch's default generator.
+
+        Returns:
+            The waveforms (B, L) with zeros in the masked spans, and whether each span is masked, (B, N) bool.
+        """
         x = raw(batch, name)
         size, there = self.spans(name, batch)
         hidden = draw(there, self.ratio, generator)
@@ -96,7 +109,17 @@ class MaskedAudioObjective(Objective):
         return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}
 
     def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """-> sum over hidden spans, their count"""
+        """Return the sum of the mean absolute error of the masked spans of an input, and their number.
+
+        Args:
+            name: Name of the input.
+            batch: The batch, with the complete waveforms.
+            features: Features of the waveforms with masked spans.
+            hidden: Whether each span is masked, (B, N) bool.
+
+        Returns:
+            The sum and the number of masked spans, both scalar tensors.
+        """
         mask = batch.masks[name]
         size, _ = self.spans(name, batch)
         length = mask.sum(1, keepdim=True)  # (B, 1), samples
@@ -111,7 +134,15 @@ class MaskedAudioObjective(Objective):
 
 
 def standard(mel: Tensor, frames: Tensor) -> Tensor:
-    """Of mean 0 and deviation 1 over each row's first frames (B, 1); (B, F, T) -> (B, F, T)"""
+    """Normalise a spectrogram to mean 0 and standard deviation 1 over the valid frames of each row.
+
+    Args:
+        mel: Log-mel spectrogram, (B, F, T).
+        frames: Number of valid frames of each row, (B, 1); the others are padding.
+
+    Returns:
+        The normalised spectrogram, (B, F, T).
+    """
     real = (torch.arange(mel.shape[2], device=mel.device) < frames).unsqueeze(1)
     count = (frames.unsqueeze(2) * mel.shape[1]).clamp(min=1)
     centred = mel - (mel * real).sum((1, 2), keepdim=True) / count

@@ -1,4 +1,4 @@
-"""Tokens of texts are hidden, and told from those on both sides."""
+"""Masked language modelling: mask tokens of a text and predict them from the tokens on both sides."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,13 +13,22 @@ from mm.tasks.pretraining import Objective, raw, select_inputs
 from mm.tokenizers import TokenVocabulary
 from mm.types import Batch, Features
 
-MASKED, OTHER = 0.8, 0.1  # of the hidden tokens, those that become a mask, and those that become any other
+MASKED, OTHER = 0.8, 0.1  # fractions of the masked tokens that become the mask token, and a random token
 
 
 def draw(x: Tensor, mask: Tensor, words: TokenVocabulary, ratio: float, whole_words: bool, generator: Any) -> Tensor:
-    """Which tokens are hidden: of each row this part of those that may be, at least one. (B, T), (B, T) -> (B, T) bool
+    """Draw the tokens to mask: a fraction of the tokens of each row, at least one, without special tokens.
 
-    whole_words: tokens of one word are hidden together, in expectation as many; its first token says where it begins.
+    Args:
+        x: Token ids, (B, T).
+        mask: Whether each token is real, (B, T) bool.
+        words: The vocabulary, with the special tokens and the tokens that begin a word.
+        ratio: Fraction of the tokens to mask, in 0..1.
+        whole_words: Whether to mask all tokens of a word together. The expected number of masked tokens stays the same.
+        generator: Random generator on the CPU; None: torch's default generator.
+
+    Returns:
+        Whether each token is masked, (B, T) bool.
     """
     may = mask & ~torch.isin(x, words.special.to(x.device))
     lot = torch.rand(x.shape, generator=generator).to(x.device)
@@ -30,10 +39,10 @@ def draw(x: Tensor, mask: Tensor, words: TokenVocabulary, ratio: float, whole_wo
     hidden = (lot.masked_fill(~may, torch.inf).argsort(1).argsort(1) < count) & may
     if (
         whole_words
-    ):  # a row's last word may be hidden by a part: then by lot all of it or nothing, but not if it is the only
+    ):  # The count may end inside a word: chance masks it all or not at all, but all of it if it is the only one
         none = torch.zeros(len(x), x.shape[1] + 1, device=x.device)
         size, some = (none.scatter_add(1, word, tokens.float()) for tokens in (may, hidden))
-        part = (some / size.clamp(min=1)).gather(1, word)  # of each token's word, how much
+        part = (some / size.clamp(min=1)).gather(1, word)  # masked fraction of each token's word
         lucky = part > torch.rand(len(x), 1, generator=generator).to(x.device)
         only = part.amax(1, keepdim=True) < 1
         hidden = (lucky | (only & (part > 0))) & may
@@ -41,19 +50,20 @@ def draw(x: Tensor, mask: Tensor, words: TokenVocabulary, ratio: float, whole_wo
 
 
 class MaskedLMObjective(Objective):
-    """Hide tokens of texts and predict them (BERT, Devlin 2019).
+    """Mask tokens of texts and predict them (BERT, Devlin 2019).
 
-    Of the hidden tokens 80 % become the mask token, 10 % a random token, and 10 % stay.
+    80 % of the masked tokens are replaced by the mask token, 10 % by a random token, and 10 % stay unchanged.
 
     Args:
         model: The model.
-        ratio: Part of a text's tokens that is hidden.
-        whole_words: Whether all tokens of a word are hidden together.
-        inputs: Names of the inputs; None: all texts.
-        weight: Factor on the loss among those of several objectives.
+        ratio: Fraction of the tokens of a text to mask, between 0 and 1.
+        whole_words: Whether to mask all tokens of a word together.
+        inputs: Names of the text inputs; None: all of them.
+        weight: Weight of this loss in the sum of all objectives.
 
     Raises:
-        ValueError: If there is no text, its encoder has no token embedding, or `ratio` is not between 0 and 1.
+        ValueError: If the model has no text input, if its encoder has no token embedding, or if `ratio` is not between
+            0 and 1.
     """
 
     def __init__(
@@ -72,7 +82,7 @@ class MaskedLMObjective(Objective):
         self.whole_words = whole_words
         self.losses = dict.fromkeys(self.inputs, weight)
         self.decoders = token_decoders(model, self.inputs, "masked_lm")
-        self.tables = [table_of(model, name, "masked_lm") for name in self.inputs]  # no modules of its own
+        self.tables = [table_of(model, name, "masked_lm") for name in self.inputs]  # a list: not submodules
         self.words: dict[str, TokenVocabulary] = {}
 
     def prepare(self, transforms: Mapping[str, Any]) -> None:
@@ -87,7 +97,16 @@ class MaskedLMObjective(Objective):
         return {name: self.hide_tokens(name, batch, generator) for name in self.inputs}
 
     def hide_tokens(self, name: str, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """-> ids (B, T), which are hidden (B, T)"""
+        """Mask random tokens of an input.
+
+        Args:
+            name: Name of the input.
+            batch: The batch.
+            generator: Random generator of the masks; None: torch's default generator.
+
+        Returns:
+            The token ids with the replaced tokens, (B, T), and whether each token is to be predicted, (B, T) bool.
+        """
         x = raw(batch, name)
         words = self.words[name]
         assert words.mask is not None
@@ -103,7 +122,17 @@ class MaskedLMObjective(Objective):
         return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}
 
     def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """-> sum of the cross-entropies of the hidden tokens, their count"""
+        """Return the sum of the cross-entropy of the masked tokens of an input, and their number.
+
+        Args:
+            name: Name of the input.
+            batch: The batch, with the original token ids.
+            features: Features of the text with masked tokens.
+            hidden: Whether each token is masked, (B, T) bool.
+
+        Returns:
+            The sum and the number of masked tokens, both scalar tensors.
+        """
         x: Any = batch.inputs[name]
         logits = self.decoders[name](features.tokens[hidden], self.tables[self.inputs.index(name)])
         return F.cross_entropy(logits, x[hidden], reduction="sum"), hidden.sum()

@@ -1,4 +1,7 @@
-"""Blocks of pictures are hidden, and told from the tokens of what is left."""
+"""Masked image modelling: mask square blocks of an image and predict their pixels from the rest.
+
+Shapes: B batch, C channels, H and W height and width in pixels, N blocks of an image.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,27 +17,38 @@ from mm.types import Batch, Features
 
 
 def centres(height: int, width: int, patch: int, down: int, across: int) -> Tensor:
-    """(y, x) of the blocks, 0..1 of a picture of so many pixels. -> (down * across, 2)"""
+    """Return the centres (y, x) of the blocks of an image, in 0..1.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        patch: Side of a block in pixels.
+        down: Number of rows of blocks.
+        across: Number of blocks per row.
+
+    Returns:
+        The centres, row by row, (down * across, 2).
+    """
     y = (torch.arange(down) + 0.5) * patch / height
     x = (torch.arange(across) + 0.5) * patch / width
     return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
 
 
 class MaskedPatchObjective(Objective):
-    """Hide blocks of pictures and reconstruct their pixels (SimMIM, Xie 2022), with any encoder of pictures.
+    """Mask square blocks of images and reconstruct their pixels (SimMIM, Xie 2022), with any image encoder.
 
-    The loss is the mean absolute error of the hidden blocks' pixels, as the encoder reads them; a hidden block has the
-    mean colour.
+    The loss is the mean absolute error of the pixels of the masked blocks, normalised as the encoder reads them. A
+    masked block is filled with zeros, which is the mean colour of normalised pixels.
 
     Args:
         model: The model.
         patch: Side of a block in pixels.
-        ratio: Part of the blocks that is hidden.
-        inputs: Names of the inputs; None: all pictures.
-        weight: Factor on the loss among those of several objectives.
+        ratio: Fraction of the blocks to mask, between 0 and 1.
+        inputs: Names of the image inputs; None: all of them.
+        weight: Weight of this loss in the sum of all objectives.
 
     Raises:
-        ValueError: If there is no picture, or a number is out of range.
+        ValueError: If the model has no image input, or if an argument is out of range.
     """
 
     def __init__(
@@ -63,7 +77,19 @@ class MaskedPatchObjective(Objective):
         return {name: self.hide_blocks(name, raw(batch, name), generator) for name in self.inputs}
 
     def hide_blocks(self, name: str, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) -> the same with blocks of it hidden, which they are (B, N)"""
+        """Mask random blocks of the images of an input.
+
+        Args:
+            name: Name of the input, for the error message.
+            x: Normalised pixels, (B, C, H, W).
+            generator: Random generator of the masks; None: torch's default generator.
+
+        Returns:
+            The pixels with zeros in the masked blocks, (B, C, H, W), and whether each block is masked, (B, N) bool.
+
+        Raises:
+            ValueError: If the images have fewer than two blocks.
+        """
         down, across = x.shape[2] // self.patch, x.shape[3] // self.patch
         if down * across < 2:
             raise ValueError(
@@ -80,7 +106,19 @@ class MaskedPatchObjective(Objective):
         return {name: self.error(name, batch, of, hidden[name]) for name, of in features.items()}
 
     def error(self, name: str, batch: Batch, features: Features, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """-> sum over hidden blocks of the rows that have the input, their count"""
+        """Return the sum of the mean absolute error of the masked blocks of an input, and their number.
+
+        Rows that lack the input do not count.
+
+        Args:
+            name: Name of the input.
+            batch: The batch, with the complete images.
+            features: Features of the images with masked blocks.
+            hidden: Whether each block is masked, (B, N) bool.
+
+        Returns:
+            The sum and the number of masked blocks, both scalar tensors.
+        """
         x: Any = batch.inputs[name]
         height, width = x.shape[2:]
         down, across = height // self.patch, width // self.patch

@@ -1,4 +1,4 @@
-"""Parameter groups, learning-rate schedule, and gradual unfreezing."""
+"""Optimizer parameter groups, learning-rate schedules, and gradual unfreezing."""
 
 from typing import TYPE_CHECKING
 

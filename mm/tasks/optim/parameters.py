@@ -1,4 +1,7 @@
-"""Which parameters train, how fast, and with what decay: regex rules on their names, first match wins (big_vision)."""
+"""Parameter groups: which parameters train, at which learning rate, and with which weight decay.
+
+They are selected by regular expressions on the parameter names; the first one that matches applies (as in big_vision).
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,15 +12,23 @@ from torch import nn
 
 @runtime_checkable
 class Layered(Protocol):
-    """An encoder that states the order of its layers."""
+    """An encoder that states the order of its layers, for layer-wise learning rates and gradual unfreezing."""
 
     def layer_order(self) -> list[list[str]]:
-        """Return prefixes of the parameters' names, layer by layer from input to output."""
+        """Return prefixes of the parameter names, layer by layer from input to output."""
         ...
 
 
 def freeze(model: nn.Module, rules: Sequence[str]) -> None:
-    """Stop the gradient of every parameter that a rule finds. Errors: ValueError where a rule finds none."""
+    """Set `requires_grad=False` on every parameter whose name matches a rule.
+
+    Args:
+        model: The model, changed in place.
+        rules: Regular expressions on parameter names.
+
+    Raises:
+        ValueError: If a rule is not a valid regular expression, or matches no parameter.
+    """
     check_rules(rules, "freeze", [name for name, _ in model.named_parameters()])
     for name, parameter in model.named_parameters():
         if any(re.search(rule, name) for rule in rules):
@@ -33,12 +44,25 @@ def groups(
     layer_decay: float = 1.0,
     more: Iterable[tuple[str, nn.Parameter]] = (),
 ) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer, of the parameters that train.
+    """Return the parameter groups of the trainable parameters, for a torch optimizer.
 
-    lr_scale: regex -> factor on the learning rate; no_decay: regexes, besides which no bias and no norm decays;
-    layer_decay: factor per encoder layer counted from its last (Clark 2020), as its `layer_order` states them; more:
-    named parameters besides the model's. Errors: ValueError where a rule finds no parameter, a factor is out of range,
-    or nothing trains.
+    Biases and the weights of norms, which have fewer than two dimensions, are never decayed.
+
+    Args:
+        model: The model.
+        lr: Base learning rate.
+        weight_decay: Weight decay of the parameters that are decayed.
+        lr_scale: Regular expression on parameter names to factor on the learning rate.
+        no_decay: Regular expressions of further parameters without weight decay.
+        layer_decay: Factor on the learning rate per encoder layer, counted from the last layer (Clark 2020), in the
+            order of the encoder's `layer_order`; 1: no decay.
+        more: Names and parameters that do not belong to the model, such as those of a loss.
+
+    Returns:
+        One dictionary per group, with `params`, `lr` and `weight_decay`.
+
+    Raises:
+        ValueError: If a rule matches no parameter, if a factor is out of range, or if no parameter is trainable.
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"task.layer_decay: got {layer_decay}, wanted a factor above 0, at most 1")
@@ -58,7 +82,7 @@ def groups(
     for name, parameter in named:
         scale = next((factor for rule, factor in lr_scale.items() if re.search(rule, name)), 1.0)
         scale *= layer_decay ** above.get(name, 0)
-        # Biases and the gains of norms have one axis, whatever a library calls them.
+        # Biases and the weights of norms have one dimension, under any name.
         decay = 0.0 if parameter.ndim < 2 or any(re.search(rule, name) for rule in no_decay) else weight_decay
         group = found.setdefault((scale, decay), {"params": [], "lr": lr * scale, "weight_decay": decay})
         group["params"].append(parameter)
@@ -66,7 +90,17 @@ def groups(
 
 
 def check_rules(rules: Iterable[str], option: str, names: Sequence[str], kind: str = "parameter that trains") -> None:
-    """Errors: ValueError where a rule is no regex, or finds no name."""
+    """Check that each rule is a valid regular expression and matches a name.
+
+    Args:
+        rules: Regular expressions.
+        option: Name of the option of `task`, for the error message.
+        names: Names of which each rule has to match at least one.
+        kind: Noun for the names in the error message.
+
+    Raises:
+        ValueError: If a rule is not a valid regular expression, or matches no name.
+    """
     for rule in rules:
         try:
             found = any(re.search(rule, name) for name in names)
@@ -78,19 +112,18 @@ def check_rules(rules: Iterable[str], option: str, names: Sequence[str], kind: s
 
 
 def layers_above(model: nn.Module, names: Iterable[str], option: str) -> dict[str, int]:
-    """Count the layers above each parameter of an encoder, by the order that the encoder states.
+    """Count the layers above each parameter of an encoder, in the order that the encoder states.
 
     Args:
         model: A model with `encoders`.
-        names: Full names of the parameters that train.
-        option: The option that asks, for messages.
+        names: Full names of the trainable parameters.
+        option: Name of the option of `task` that needs the order, for error messages.
 
     Returns:
-        Name of each of these parameters that belongs to an encoder -> how many layers lie above it.
+        Name of each of these parameters that belongs to an encoder to the number of layers above it.
 
     Raises:
-        ValueError: If an encoder states no order of its layers, or one that leaves a parameter out, or if no encoder
-            has two layers that train.
+        ValueError: If an encoder does not state the order of its layers, or if that order leaves out a parameter.
     """
     above: dict[str, int] = {}
     orders: dict[str, list[list[str]]] = {}
@@ -104,7 +137,19 @@ def layers_above(model: nn.Module, names: Iterable[str], option: str) -> dict[st
 
 
 def stated_order(name: str, encoder: nn.Module, option: str) -> list[list[str]]:
-    """Return what `layer_order` of an encoder gives. Errors: ValueError where it has none, or gives no lists."""
+    """Return the result of an encoder's `layer_order`, after checking it.
+
+    Args:
+        name: Name of the encoder, for error messages.
+        encoder: The encoder.
+        option: Name of the option of `task` that needs the order, for error messages.
+
+    Returns:
+        Prefixes of the parameter names, layer by layer from input to output.
+
+    Raises:
+        ValueError: If the encoder has no `layer_order`, or if its result is not a list of lists.
+    """
     kind = type(encoder).__name__
     fix = (
         f"; a method layer_order() of {kind} gives prefixes of parameter names, layer by layer from input to output, "
@@ -122,7 +167,20 @@ def stated_order(name: str, encoder: nn.Module, option: str) -> list[list[str]]:
 
 
 def from_last(encoder: str, name: str, order: Sequence[Sequence[str]], option: str) -> int:
-    """Count the layers above a parameter of an encoder; of several prefixes that fit, the longest one counts."""
+    """Count the layers above a parameter of an encoder; of several matching prefixes, the longest one decides.
+
+    Args:
+        encoder: Name of the encoder, for the error message.
+        name: Name of the parameter within the encoder.
+        order: Prefixes of the parameter names, layer by layer from input to output.
+        option: Name of the option of `task` that needs the order, for the error message.
+
+    Returns:
+        The number of layers above the layer of the parameter.
+
+    Raises:
+        ValueError: If no prefix matches the parameter.
+    """
     fits = [
         (len(prefix), len(order) - 1 - place)
         for place, layer in enumerate(order)

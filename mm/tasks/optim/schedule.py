@@ -1,16 +1,16 @@
-"""Learning-rate schedules, as factors on the optimizer's own rate, and how far a run is on its way."""
+"""Learning-rate schedules, as factors on the learning rate of the optimizer, and the progress of a run."""
 
 import math
 from dataclasses import dataclass
 
 
 class Schedule:
-    """Factor on the learning rate: warm-up, then cosine or linear decay to `end`, or constant.
+    """Factor on the learning rate: a linear warm-up, followed by cosine decay, linear decay or a constant.
 
     Args:
         shape: "cosine" (Loshchilov 2017), "linear" or "constant".
-        warmup: Number of steps where 1 or more, else a part of all steps.
-        end: Last factor.
+        warmup: Number of warm-up steps if 1 or more, otherwise their fraction of all steps.
+        end: Factor at the end of a decay, in 0..1.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -28,7 +28,7 @@ class Schedule:
         self.end = end
 
     def __call__(self, step: float, total: float) -> float:
-        """Factor for optimizer step `step` of `total`."""
+        """Return the factor for the optimizer step `step` of `total` steps."""
         warmup = self.warmup if self.warmup >= 1 else self.warmup * total
         if step < warmup:
             return (step + 1) / (warmup + 1)
@@ -41,23 +41,44 @@ class Schedule:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Optimizer step -> how far the run is on its way to `total`, both in steps like those that it was begun with.
+    """Map an optimizer step to the progress of a run, measured in steps of the length with which the run was started.
 
-    Of more processes, or larger batches, an epoch has fewer steps: each of them counts for more.
+    If the run resumes with more processes or larger batches, an epoch has fewer steps, and each of them counts for
+    more.
+
+    Attributes:
+        begun: Number of steps per epoch when the run was started.
+        epoch: Number of steps per epoch with the current settings.
+        run: Number of steps of the complete run with the current settings.
+        total: Progress at the end of the run.
+        step: Step at which the run was last resumed.
+        place: Progress at that step.
+        rate: Progress per step since that step.
     """
 
-    begun: int  # steps of an epoch when the run was begun
-    epoch: int  # steps of an epoch,
-    run: int  # and of the whole run, as it is set now
+    begun: int
+    epoch: int
+    run: int
     total: float
-    step: int = 0  # since which it goes on so,
-    place: float = 0.0  # how far it was then,
-    rate: float = 1.0  # what every step counts for since
+    step: int = 0
+    place: float = 0.0
+    rate: float = 1.0
 
     def __call__(self, step: int) -> float:
         return self.place + (step - self.step) * self.rate
 
     def resume(self, step: int, epoch: int, run: int, left: int, by_epochs: bool) -> "TrainingProgress":
-        """From `step` on with epochs and a run of other lengths. left: steps; by_epochs: they are what ends the run."""
+        """Return the progress of the run after it resumes at a step, with epochs and a run of other lengths.
+
+        Args:
+            step: Optimizer step at which the run resumes.
+            epoch: New number of steps per epoch.
+            run: New number of steps of the complete run.
+            left: Number of steps that are left.
+            by_epochs: Whether the run ends after a number of epochs, rather than of steps.
+
+        Returns:
+            The new progress, which equals the old one at `step`.
+        """
         rate = self.begun / epoch if by_epochs else 1.0
         return TrainingProgress(self.begun, epoch, run, self(step) + left * rate, step, self(step), rate)

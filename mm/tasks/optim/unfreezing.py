@@ -1,4 +1,4 @@
-"""Gradual unfreezing: encoders begin to learn block after block, the last first (Howard & Ruder 2018)."""
+"""Gradual unfreezing: train the encoders block by block, starting with the last block (Howard and Ruder 2018)."""
 
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -7,12 +7,20 @@ from mm.tasks.optim.parameters import layers_above
 
 
 class Unfreezing:
-    """Of every encoder one block more learns after each `every` epochs; all else learns from the first epoch on.
+    """Train one more block of every encoder after each `every` epochs; all other parts train from the first epoch on.
 
-    In the first epochs no block does, then the last one with what comes after it (a norm, a pooling), at the end the
-    embeddings, in the order that the encoder states by `layer_order`. What learns follows from the epoch alone, so that
-    a run that is resumed goes on as it was. Optimizers have all parameters from the start, and pass over those that
-    have no gradient. Errors: ValueError where nothing could be unfrozen, or an encoder states no order.
+    At first no block of an encoder is trained. Then comes the last block with the layers after it (a norm, a pooling),
+    and at the end the embeddings, in the order of the encoder's `layer_order`. The trained blocks depend on the epoch
+    alone, so a resumed run continues correctly. Optimizers have all parameters from the start, and skip those without a
+    gradient.
+
+    Args:
+        model: The model, with `encoders`.
+        every: Number of epochs after which the next block is trained.
+
+    Raises:
+        ValueError: If `every` is not a positive integer, if all encoders are frozen, or if an encoder does not state
+            the order of its layers.
     """
 
     def __init__(self, model: nn.Module, every: int):
@@ -20,7 +28,7 @@ class Unfreezing:
             raise ValueError(f"task.gradual_unfreeze: got {every}, wanted whole epochs, 1 or more, or null")
         self.every = every
         learning = [name for name, p in model.named_parameters() if p.requires_grad]
-        # parameter of an encoder -> how many blocks are opened before its own
+        # parameter name to the number of blocks that are unfrozen before its own
         self.blocks = layers_above(model, learning, "gradual_unfreeze")
         if not self.blocks:
             raise ValueError("task.gradual_unfreeze: task.freeze leaves nothing of the encoders to unfreeze")
@@ -29,10 +37,20 @@ class Unfreezing:
         self.closed: list[nn.Parameter] = []
 
     def begin(self, epoch: int, cut: bool) -> str | None:
-        """What learns in an epoch; cut: nothing is computed for the rest. -> in words, where that has changed"""
+        """Freeze and unfreeze the blocks for an epoch.
+
+        Args:
+            epoch: Index of the epoch, from 0.
+            cut: Whether to set `requires_grad=False` on the frozen blocks, so that no gradients are computed for them.
+                Otherwise `drop` has to discard their gradients.
+
+        Returns:
+            A line for the log with the number of trained blocks and weights; None if they are those of the previous
+            epoch.
+        """
         self.epoch, before = epoch, len(self.closed)
         opened, now = epoch // self.every, dict(self.model.named_parameters())
-        parameters = {name: now[name] for name in self.blocks}  # sharding puts others in the place of the first ones
+        parameters = {name: now[name] for name in self.blocks}  # looked up again, because sharding replaces them
         self.closed = [p for name, p in parameters.items() if self.blocks[name] >= opened]
         if cut:
             for name, parameter in parameters.items():
@@ -44,13 +62,23 @@ class Unfreezing:
         return f"epoch {epoch}: {min(opened, whole)} of {whole} blocks of the encoders learn, {learn:,} weights"
 
     def drop(self) -> None:
-        """Forget the gradients of what does not learn yet: processes that wait for each other's had to compute them."""
+        """Set the gradients of the parameters that are still frozen to None.
+
+        Under DDP and FSDP2 these parameters keep `requires_grad=True`, because every process expects the gradients of
+        all parameters. Call this method after the backward pass and before the optimizer step.
+        """
         for parameter in self.closed:
             parameter.grad = None
 
 
 def can_cut(wrapped: nn.Module | None) -> bool:
-    """Whether gradients may be left out: not where processes share them, who have agreed on which there are."""
+    """Return whether `requires_grad` may change during training.
+
+    It may not change under DDP and FSDP2, whose processes have agreed on the parameters that get gradients.
+
+    Args:
+        wrapped: The model as the strategy has wrapped it, or None.
+    """
     return not isinstance(wrapped, nn.parallel.DistributedDataParallel) and not any(
         isinstance(p, DTensor) for p in (wrapped.parameters() if wrapped else ())
     )
