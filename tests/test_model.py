@@ -68,7 +68,7 @@ class Logits(nn.Module):
         return self.model(images, masks).predictions["digit"].logits
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", ["concat", "towers", "transformer"])  # each alone: tests/test_contracts.py
 def test_the_whole_forward_exports_and_has_no_graph_break(fusion):
     torch.manual_seed(2)
     names = ["left", "middle", "right"]
