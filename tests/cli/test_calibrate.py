@@ -246,7 +246,12 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
     odd = [line | {"mood": rng.choice(["side", "down"])} if "odd" in line["text"] else line for line in lines]
     path.write_text("\n".join(map(json.dumps, odd)))
     heads = ["model/heads=seq2seq", "model.heads.target.num_layers=1", "model.heads.target.target_codec.max_length=8"]
-    heads += ["trainer.max_epochs=20", "task.optimizer.lr=0.01", "model.heads.target.label_smoothing=0.4"]
+    heads += [
+        "trainer.max_epochs=20",
+        "trainer.check_val_every_n_epoch=10",
+        "task.optimizer.lr=0.01",
+        "model.heads.target.label_smoothing=0.4",
+    ]
     model = mm("train", *ONE, rows, *heads, "run=r").folder / "model"
     texts = [{"text": f"it is {word}"} for word in WORDS]
     before = [answer["target"] for answer in package.load(model).predict(texts)]

@@ -14,7 +14,12 @@ ARGS += ["model.heads.target.prompt='{input} which colour is it ?'", "datamodule
 
 @pytest.mark.parametrize("projection", ["mlp", "queries"])
 def test_learns_answers_and_serves(mm, manifest, projection):
-    own = [f"datamodule.path={manifest}", f"model.heads.target.projection={projection}", "trainer.max_epochs=25"]
+    own = [
+        f"datamodule.path={manifest}",
+        f"model.heads.target.projection={projection}",
+        "trainer.max_epochs=25",
+        "trainer.check_val_every_n_epoch=5",
+    ]
     run = mm("train", *ARGS, *own)
     assert run.status == 0, run.err
     assert run.metrics["test/exact_match"] > 0.9

@@ -37,7 +37,15 @@ def rows(tmp_path):
 
 
 def test_learns_tells_and_serves(mm, rows):
-    run = mm("train", *ARGS, ANCHOR, f"datamodule.path={rows}", "trainer.max_epochs=40", "run=ctc")
+    run = mm(
+        "train",
+        *ARGS,
+        ANCHOR,
+        f"datamodule.path={rows}",
+        "trainer.max_epochs=40",
+        "trainer.check_val_every_n_epoch=10",
+        "run=ctc",
+    )
     assert run.status == 0, run.err
     assert run.metrics["test/cer"] < 0.1
     assert run.metrics["test/wer"] < 0.3

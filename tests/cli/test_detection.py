@@ -60,7 +60,7 @@ COLUMNS = ["datamodule.columns.vision=photo", "datamodule.columns.target=boxes"]
 
 def test_learns_tells_and_serves(mm, rows):
     args = [*ARGS, *COLUMNS, f"datamodule.path={rows}", "datamodule/transforms/vision=microscopy"]
-    run = mm("train", *args, "trainer.max_epochs=15", "run=boxes")
+    run = mm("train", *args, "trainer.max_epochs=15", "trainer.check_val_every_n_epoch=5", "run=boxes")
     assert run.status == 0, run.err
     assert run.metrics["test/map50"] > 0.8
     assert "test/map50/red" in run.metrics
@@ -91,7 +91,13 @@ def test_learns_tells_and_serves(mm, rows):
 def test_a_text_says_which(mm, rows):
     """Of red and blue squares only the named ones are wanted: without the text nobody knows which."""
     args = [*ARGS, f"datamodule.path={rows.with_name('which.jsonl')}", "datamodule=manifest", "model/fusion=film"]
-    args += [*COLUMNS, "datamodule.columns.text=words", "model/encoders/text=hashed_ngrams", "trainer.max_epochs=20"]
+    args += [
+        *COLUMNS,
+        "datamodule.columns.text=words",
+        "model/encoders/text=hashed_ngrams",
+        "trainer.max_epochs=20",
+        "trainer.check_val_every_n_epoch=10",
+    ]
     args += ["task.optimizer.lr=0.005"]
     run = mm("train", *args)
     assert run.status == 0, run.err

@@ -35,7 +35,7 @@ def test_learns_and_is_a_beginning(mm, texts, task):
         how += ["task.objectives.masked_lm.whole_words=true"]
     first = mm("train", *how, "run=one", "trainer.max_epochs=1")
     assert first.status == 0, first.err
-    run = mm("train", *how, "run=pre", "trainer.max_epochs=25")
+    run = mm("train", *how, "run=pre", "trainer.max_epochs=25", "trainer.check_val_every_n_epoch=5")
     assert run.metrics["test/loss"] < 0.6 * first.metrics["test/loss"]
     own = [*ARGS, *SMALL, f"datamodule.path={texts / 'rows.csv'}", f"model.init_from={run.folder}/model", "run=few"]
     own += [f"model.encoders.text.tokenizer={run.folder}/model/tokenizer/text", causal]

@@ -29,7 +29,15 @@ NAMES = {
 @pytest.fixture(scope="module")
 def model(mm_once, tmp_path_factory, manifest):
     folder = tmp_path_factory.mktemp("trained")
-    args = [*COLUMNS, *TINY, f"datamodule.path={manifest}", f"paths.outputs={folder}", "run=r", "trainer.max_epochs=20"]
+    args = [
+        *COLUMNS,
+        *TINY,
+        f"datamodule.path={manifest}",
+        f"paths.outputs={folder}",
+        "run=r",
+        "trainer.max_epochs=20",
+        "trainer.check_val_every_n_epoch=10",
+    ]
     more = ["task.modality_dropout=0.5", "datamodule.batch_size=8"]
     mm_once(folder, "train", *args, *more)
     return folder / "r/model"

@@ -189,7 +189,9 @@ def test_an_aligned_model_finds_pictures_by_words(mm, manifest):
     shutil.copytree(manifest.parent, ".", dirs_exist_ok=True)
     task = ["task=contrastive", "task.label=target", "task.loss.same_label_pairs=positive", "task.optimizer.lr=0.01"]
     data = ["datamodule.path=rows.csv", "datamodule.batch_size=12"]
-    run = mm("train", *COLUMNS, *TINY, *task, *data, "trainer.max_epochs=12", "run=t")
+    run = mm(
+        "train", *COLUMNS, *TINY, *task, *data, "trainer.max_epochs=12", "trainer.check_val_every_n_epoch=6", "run=t"
+    )
     assert run.status == 0, run.err
     model = run.folder / "model"
     done = mm("embed", f"checkpoint={model}", *data, "datamodule.num_workers=0", "split=test", "run=e")

@@ -36,7 +36,9 @@ def rows(tmp_path):
 def test_learns_writes_and_serves(mm, rows):
     own = ["model.encoders.text.tokenizer=bpe", "model.encoders.text.vocab_size=261"]  # no digits in one token
     own += ["model.heads.target.target_codec.tokenizer=wordpiece"]
-    run = mm("train", *ARGS, *own, f"datamodule.path={rows}", "trainer.max_epochs=30")
+    run = mm(
+        "train", *ARGS, *own, f"datamodule.path={rows}", "trainer.max_epochs=30", "trainer.check_val_every_n_epoch=10"
+    )
     assert run.status == 0, run.err
     assert run.metrics["test/bleu"] > 0.8
     assert run.metrics["test/chrf"] > 0.8

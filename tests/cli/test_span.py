@@ -36,7 +36,7 @@ def squad(tmp_path):
 
 
 def test_learns_tells_and_serves(mm, squad):
-    args = [*ARGS, f"datamodule.path={squad}", "trainer.max_epochs=30"]
+    args = [*ARGS, f"datamodule.path={squad}", "trainer.max_epochs=30", "trainer.check_val_every_n_epoch=10"]
     run = mm("train", *args, "run=span")
     assert run.status == 0, run.err
     assert run.metrics["test/f1"] > 0.8

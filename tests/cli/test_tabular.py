@@ -38,7 +38,14 @@ def rows(tmp_path):
 
 
 def test_learns_tells_and_serves(mm, rows, tmp_path):
-    args = [*ARGS, f"datamodule.path={rows}", "task.optimizer.lr=0.01", "trainer.max_epochs=15", "run=a"]
+    args = [
+        *ARGS,
+        f"datamodule.path={rows}",
+        "task.optimizer.lr=0.01",
+        "trainer.max_epochs=15",
+        "trainer.check_val_every_n_epoch=5",
+        "run=a",
+    ]
     run = mm("train", *args)
     assert run.status == 0, run.err
     assert "city is one of 2 classes; likes is a list of 4 classes" in run.out

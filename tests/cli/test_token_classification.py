@@ -33,7 +33,15 @@ def rows(tmp_path):
 
 
 def test_learns_tells_and_serves(mm, rows):
-    args = [*ARGS, ANCHOR, f"datamodule.path={rows}", "task.optimizer.lr=0.01", "trainer.max_epochs=12", "run=tags"]
+    args = [
+        *ARGS,
+        ANCHOR,
+        f"datamodule.path={rows}",
+        "task.optimizer.lr=0.01",
+        "trainer.max_epochs=12",
+        "trainer.check_val_every_n_epoch=6",
+        "run=tags",
+    ]
     run = mm("train", *args)
     assert run.status == 0, run.err
     assert run.metrics["test/f1"] == run.metrics["test/token_accuracy"] == run.metrics["test/f1/place"] == 1
