@@ -1,4 +1,8 @@
-"""Contrastive losses of several inputs."""
+"""Contrastive losses over two or more inputs.
+
+Shapes in this package: b rows of this process, G rows of all processes, N inputs (or towers of inputs) of a row, D
+width, C candidates.
+"""
 
 from typing import TYPE_CHECKING
 

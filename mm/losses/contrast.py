@@ -1,4 +1,4 @@
-"""Parts of contrastive losses: a learnt temperature, the masks of positives, computing in chunks. Shapes: mm.types."""
+"""Shared code of the contrastive losses: the logit scale, masks of positives, and computation in chunks."""
 
 import math
 from collections.abc import Callable
@@ -13,14 +13,16 @@ SAME_LABEL_PAIRS = ("exclude", "positive")
 
 
 class Temperature(nn.Module):
-    """The factor of similarities, one over the temperature; its logarithm is learnt, and it stays in 1 to `max_value`.
+    """Trained logit scale, the factor of the similarities (one over the temperature).
+
+    Its logarithm is the parameter. The scale is clamped to the range from 1 to `max_value`.
 
     Args:
-        init_value: The factor at the start.
-        max_value: The largest factor.
+        init_value: Initial scale.
+        max_value: Maximum scale.
 
     Raises:
-        ValueError: If the values are not in order.
+        ValueError: If not 1 <= init_value <= max_value.
     """
 
     def __init__(self, init_value: float, max_value: float):
@@ -34,18 +36,18 @@ class Temperature(nn.Module):
         self.log = nn.Parameter(torch.tensor([math.log(init_value)]))
 
     def forward(self) -> Tensor:
-        """-> (1,)"""
-        # The parameter itself, as CLIP does: beyond a clamp in the graph no gradient would bring it back.
+        """Clamp the parameter and return the scale, (1,)."""
+        # Clamp the parameter itself, as CLIP does: a clamp in the graph would have no gradient beyond its bounds.
         with torch.no_grad():
             self.log.clamp_(0.0, math.log(self.max_value))
         return self.log.exp()
 
 
 def check_options(same_label_pairs: str, chunk_rows: int) -> None:
-    """Check the options that all contrastive losses have.
+    """Validate the options that all contrastive losses have.
 
     Raises:
-        ValueError: If one is out of range.
+        ValueError: If an option is out of range.
     """
     if same_label_pairs not in SAME_LABEL_PAIRS:
         wanted = ", ".join(SAME_LABEL_PAIRS)
@@ -55,15 +57,16 @@ def check_options(same_label_pairs: str, chunk_rows: int) -> None:
 
 
 def positive_mask(mine: Embedded, everyone: Embedded, start: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which of all rows is each row of this process, is of the same item, is of the same item or label.
+    """Compare each row of this process with each row of all processes.
 
     Args:
-        mine: b rows of this process.
-        everyone: G rows of all processes.
-        start: Index of the first row of `mine` among those of `everyone`.
+        mine: The b rows of this process.
+        everyone: The G rows of all processes.
+        start: Index of the first row of `mine` in `everyone`.
 
     Returns:
-        (b, G) bool each.
+        Whether two rows are the same entry of the batch, whether they are the same item, and whether they are the same
+        item or have the same label, (b, G) bool each.
     """
     here, there = (torch.arange(len(x.row), device=mine.row.device) for x in (mine, everyone))
     own = here[:, None] + start == there
@@ -73,16 +76,27 @@ def positive_mask(mine: Embedded, everyone: Embedded, start: int) -> tuple[Tenso
 
 
 def cross_entropy_rows(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Mean over the positives of their negative log-probability among positives and negatives (SupCon, Khosla 2020).
+    """Return the mean negative log-probability of each row's positives, (b,) (SupCon, Khosla et al. 2020).
 
-    logits, positive, negative (b, C); every row has a positive -> (b,)
+    The probability is a softmax over the positives and negatives.
+
+    Args:
+        logits: Logits, (b, C).
+        positive: Whether each candidate is a positive, (b, C); each row must have one.
+        negative: Whether each candidate is a negative, (b, C).
     """
     total = logits.masked_fill(~(positive | negative), -torch.inf).logsumexp(1)
     return total - (logits * positive).sum(1) / positive.sum(1)
 
 
 def sum_chunks(compute: Callable[[Embedded, int], Tensor], rows: Embedded, chunk_rows: int) -> Tensor:
-    """Sum `compute(part, index of its first row)` over chunks of rows; one chunk at a time holds its activations."""
+    """Return the sum of `compute` over chunks of rows, with the activations of only one chunk in memory at a time.
+
+    Args:
+        compute: Function of a chunk and the index of its first row, which returns a scalar.
+        rows: The rows.
+        chunk_rows: Maximum number of rows of a chunk.
+    """
     count = len(rows.row)
     if count <= chunk_rows:
         return compute(rows, 0)

@@ -1,4 +1,4 @@
-"""InfoNCE of pairs: each item finds its partner among all (van den Oord 2018; CLIP, Radford 2021)."""
+"""InfoNCE of pairs of inputs, which matches each item with its partner (van den Oord et al. 2018)."""
 
 from itertools import combinations
 
@@ -21,24 +21,26 @@ def info_nce(
     symmetric: bool = True,
     logq_correction: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the cross-entropy of `mine` over `everyone`, the mean of both directions.
+    """Compute the cross-entropy of the rows of this process over the rows of all processes.
 
-    A row that lacks a side is neither anchor nor negative.
+    The loss is averaged over both directions, from the first input to the second and back. A row that lacks an input of
+    the pair is neither an anchor nor a negative.
 
     Args:
         mine: Rows of this process.
         everyone: Rows of all processes.
-        start: Index of the first row of `mine` among those of `everyone`.
-        pair: The two sides that are compared.
+        start: Index of the first row of `mine` in `everyone`.
+        pair: Indices of the two inputs to compare.
         scale: Factor of the similarities.
-        same_label_pairs: Rows of one label are left out ("exclude"), or further positives ("positive", as in SupCon).
-        chunk_rows: Number of rows whose similarities are computed at once.
-        symmetric: Whether both sides query; False: the first side alone.
-        logq_correction: Whether the logits of the second side are corrected by its log_q, the logarithm of its
-            frequency in the training rows (Yi 2019).
+        same_label_pairs: Treatment of rows with the same label: "exclude" leaves them out, "positive" makes them
+            additional positives, as in SupCon.
+        chunk_rows: Number of rows whose similarities are computed at a time.
+        symmetric: Whether to average over both directions; False: only the first input queries.
+        logq_correction: Whether to subtract `log_q`, the logarithm of the label's frequency in the training rows, from
+            the logits of the second input (Yi et al. 2019).
 
     Returns:
-        The sum over the rows, and their count.
+        The sum of the loss over the rows of this process that have both inputs, and their number.
     """
     a, b = pair
     there = everyone.present[:, a] & everyone.present[:, b]  # (G,)
@@ -60,16 +62,18 @@ def info_nce(
 
 
 class InfoNCE(Configurable, nn.Module):
-    """InfoNCE of every pair of inputs (CLIP, Radford 2021).
+    """InfoNCE of each pair of inputs (CLIP, Radford et al. 2021).
 
     Args:
-        init_logit_scale: The factor of the similarities at the start, one over the temperature; it is learnt.
-        max_logit_scale: The largest factor.
-        same_label_pairs: What is done about rows that share `task.label`: "exclude" leaves them out of one another's
-            negatives, "positive" makes them positives.
-        chunk_rows: Number of rows whose similarities to all rows are computed at once.
-        symmetric: Whether both sides query; False: the first side alone, as a user queries items.
-        logq_correction: Whether items that are in batches often, by `task.label`, are corrected for (Yi 2019).
+        init_logit_scale: Initial factor of the similarities, one over the temperature; it is trained.
+        max_logit_scale: Maximum of this factor.
+        same_label_pairs: Treatment of rows with the same `task.label`: `exclude` does not use them as negatives of each
+            other, `positive` uses them as positives.
+        chunk_rows: Number of rows whose similarities to all rows are computed at a time.
+        symmetric: Whether to average over both directions; False: only the first input queries, as a user queries
+            items.
+        logq_correction: Whether to correct for items that are frequent in batches, by the frequency of their
+            `task.label` (Yi et al. 2019).
 
     Raises:
         ValueError: If an option is out of range.
@@ -93,11 +97,20 @@ class InfoNCE(Configurable, nn.Module):
         self.logq_correction = logq_correction
 
     def groups(self, inputs: int) -> list[tuple[int, int]]:
-        """Which of so many inputs are compared with one another."""
+        """Return the groups of inputs that are compared, by index, given the number of inputs."""
         return list(combinations(range(inputs), 2))
 
     def forward(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-        """-> group of inputs -> (sum over mine, count)"""
+        """Compute the loss of each pair of inputs.
+
+        Args:
+            mine: Rows of this process.
+            everyone: Rows of all processes.
+            start: Index of the first row of `mine` in `everyone`.
+
+        Returns:
+            For each pair of inputs, the sum of the loss over the rows of this process, and their number.
+        """
         scale = self.temperature()
         return {
             pair: info_nce(

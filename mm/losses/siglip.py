@@ -1,4 +1,4 @@
-"""Sigmoid loss of pairs: for every two items, whether they belong together (SigLIP, Zhai 2023)."""
+"""Sigmoid loss of pairs of inputs, which classifies whether two items belong together (SigLIP, Zhai et al. 2023)."""
 
 from itertools import combinations
 
@@ -21,9 +21,24 @@ def siglip(
     same_label_pairs: str = "exclude",
     chunk_rows: int = 1024,
 ) -> tuple[Tensor, Tensor]:
-    """-log sigmoid(z (scale x.y + bias)), z = 1 for partners and -1 else -> sum over mine and everyone, rows of mine.
+    """Compute -log sigmoid(z (scale x.y + bias)) of all pairs of rows; z is 1 for positives and -1 for negatives.
 
-    A row that lacks a side is in no pair. start, same_label_pairs: as in info_nce; chunk_rows: of everyone's rows.
+    A row that lacks an input is left out.
+
+    Args:
+        mine: Rows of this process.
+        everyone: Rows of all processes.
+        start: Index of the first row of `mine` in `everyone`.
+        pair: Indices of the two inputs to compare.
+        scale: Factor of the similarities.
+        bias: Bias of the logits.
+        same_label_pairs: Treatment of rows with the same label: "exclude" leaves them out, "positive" makes them
+            positives.
+        chunk_rows: Number of rows of `everyone` whose similarities are computed at a time.
+
+    Returns:
+        The sum of the loss over pairs of a row of this process and any row, and the number of rows of this process that
+        have both inputs.
     """
     a, b = pair
     valid = mine.present[:, a] & mine.present[:, b]  # (b,)
@@ -39,15 +54,16 @@ def siglip(
 
 
 class SigLIP(Configurable, nn.Module):
-    """Sigmoid loss of every pair of inputs (SigLIP, Zhai 2023).
+    """Sigmoid loss of each pair of inputs (SigLIP, Zhai et al. 2023).
 
     Args:
-        init_logit_scale: The factor of the similarities at the start, one over the temperature; it is learnt.
-        max_logit_scale: The largest factor.
-        bias: Added to the scaled similarities at the start; it is learnt.
-        same_label_pairs: What is done about rows that share `task.label`: "exclude" leaves them out of one another's
-            negatives, "positive" makes them positives.
-        chunk_rows: Number of all rows whose similarities to those of this process are computed at once.
+        init_logit_scale: Initial factor of the similarities, one over the temperature; it is trained.
+        max_logit_scale: Maximum of this factor.
+        bias: Initial bias that is added to the scaled similarities; it is trained.
+        same_label_pairs: Treatment of rows with the same `task.label`: `exclude` does not use them as negatives of each
+            other, `positive` uses them as positives.
+        chunk_rows: Number of rows of all processes whose similarities to the rows of this process are computed at a
+            time.
 
     Raises:
         ValueError: If an option is out of range.
@@ -71,11 +87,20 @@ class SigLIP(Configurable, nn.Module):
         self.chunk_rows = chunk_rows
 
     def groups(self, inputs: int) -> list[tuple[int, int]]:
-        """Which of so many inputs are compared with one another."""
+        """Return the groups of inputs that are compared, by index, given the number of inputs."""
         return list(combinations(range(inputs), 2))
 
     def forward(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-        """-> group of inputs -> (sum over mine, count)"""
+        """Compute the loss of each pair of inputs.
+
+        Args:
+            mine: Rows of this process.
+            everyone: Rows of all processes.
+            start: Index of the first row of `mine` in `everyone`.
+
+        Returns:
+            For each pair of inputs, the sum of the loss over the rows of this process, and their number.
+        """
         scale = self.temperature()
         return {
             pair: siglip(mine, everyone, start, pair, scale, self.bias, self.same_label_pairs, self.chunk_rows)

@@ -1,4 +1,4 @@
-"""Symile: all inputs of an item at once, by the sum of their elementwise product (Saporta 2024)."""
+"""Symile, which compares all inputs of an item by the sum of their elementwise product (Saporta et al. 2024)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,17 @@ NEGATIVES = ("shuffled", "all")
 
 
 def candidates(row: Tensor, valid: Tensor, others: int, negatives: str) -> Tensor:
-    """What stands beside an anchor: one of the valid rows for each other input -> (others, C) indices
+    """Return the rows whose other inputs are combined with an anchor, as indices (others, C).
 
-    shuffled: C = valid rows, drawn from a permutation for each input; all: every combination. The permutations follow
-    from the rows alone, so that they are the same in whatever processes and order the rows come.
+    With "shuffled", C is the number of valid rows, and each other input is a random permutation of them. The
+    permutations are seeded by the row numbers, so that they do not depend on the number of processes and on the order
+    of the rows. With "all", C counts every combination of valid rows.
+
+    Args:
+        row: Row number of each row, (G,).
+        valid: Whether each row has all inputs, (G,) bool.
+        others: Number of inputs besides the anchor.
+        negatives: "shuffled" or "all".
     """
     rows = valid.nonzero().flatten()
     if negatives == "all":
@@ -34,11 +41,24 @@ def symile(
     same_label_pairs: str = "exclude",
     chunk_rows: int = 1024,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each input as the anchor of the others, mean over the inputs -> its sum over mine, their count.
+    """Compute the cross-entropy of each input as the anchor of the other inputs, averaged over the inputs.
 
-    The score of x, y, z is scale * sqrt(D)^(N - 2) * sum(x * y * z): the root undoes that of N unit vectors it shrinks
-    with the width, and for two inputs this is info_nce. Only rows with all inputs count. negatives: see candidates;
-    same_label_pairs: of combinations all of whose rows have the anchor's label; the rest: see info_nce.
+    The score of the vectors x, y, z is scale * sqrt(D)^(N - 2) * sum(x * y * z). The root compensates that the sum over
+    N unit vectors shrinks with the width D. With two inputs, this loss is that of `info_nce`. Rows that lack an input
+    are left out.
+
+    Args:
+        mine: Rows of this process.
+        everyone: Rows of all processes.
+        start: Index of the first row of `mine` in `everyone`.
+        scale: Factor of the similarities.
+        negatives: Combinations that are compared with an anchor: "shuffled" or "all", see `candidates`.
+        same_label_pairs: Treatment of combinations in which all rows have the label of the anchor: "exclude" leaves
+            them out, "positive" makes them positives.
+        chunk_rows: Number of rows whose scores are computed at a time.
+
+    Returns:
+        The sum of the loss over the rows of this process that have all inputs, and their number.
     """
     number, width = everyone.vectors.shape[1:]
     scale = scale * width ** ((number - 2) / 2)
@@ -63,15 +83,18 @@ def symile(
 
 
 class Symile(Configurable, nn.Module):
-    """Contrast all inputs of a row at once; two of them alone need not lie close (Symile, Saporta 2024).
+    """Contrastive loss over all inputs of a row together (Symile, Saporta et al. 2024).
+
+    Unlike a loss of pairs, it does not require that any two inputs of a row are similar.
 
     Args:
-        init_logit_scale: The factor of the similarities at the start, one over the temperature; it is learnt.
-        max_logit_scale: The largest factor.
-        negatives: "shuffled": the other inputs of random rows; "all": every combination of the rows' other inputs.
-        same_label_pairs: What is done about combinations of rows that share `task.label`: "exclude" leaves them out of
-            the negatives, "positive" makes them positives.
-        chunk_rows: Number of rows whose scores are computed at once.
+        init_logit_scale: Initial factor of the similarities, one over the temperature; it is trained.
+        max_logit_scale: Maximum of this factor.
+        negatives: Negatives of an anchor: `shuffled` takes each other input from a random row, `all` takes every
+            combination of the rows' other inputs.
+        same_label_pairs: Treatment of combinations of rows with the same `task.label`: `exclude` does not use them as
+            negatives, `positive` uses them as positives.
+        chunk_rows: Number of rows whose scores are computed at a time.
 
     Raises:
         ValueError: If an option is out of range.
@@ -97,11 +120,20 @@ class Symile(Configurable, nn.Module):
         self.chunk_rows = chunk_rows
 
     def groups(self, inputs: int) -> list[tuple[int, ...]]:
-        """Which of so many inputs are compared with one another."""
+        """Return the only group of inputs that are compared, all of them, by index, given the number of inputs."""
         return [tuple(range(inputs))]
 
     def forward(self, mine: Embedded, everyone: Embedded, start: int) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-        """-> group of inputs -> (sum over mine, count)"""
+        """Compute the loss over all inputs.
+
+        Args:
+            mine: Rows of this process.
+            everyone: Rows of all processes.
+            start: Index of the first row of `mine` in `everyone`.
+
+        Returns:
+            For the group of all inputs, the sum of the loss over the rows of this process, and their number.
+        """
         scale = self.temperature()
         found = symile(mine, everyone, start, scale, self.negatives, self.same_label_pairs, self.chunk_rows)
         return {tuple(range(mine.present.shape[1])): found}
