@@ -27,8 +27,8 @@ class Decoding:
         beam_width: Number of prefixes that beam search keeps (Transcript); 1 is greedy search.
         max_answer_length: Maximum number of tokens of an answer (Span).
         n_best: Number of answers to list (Span).
-        nms_iou_threshold: IoU threshold of non-maximum suppression: of two boxes of the same class with at least this
-            IoU, the one with the lower score is dropped (Boxes).
+        nms_iou_threshold: IoU threshold of non-maximum suppression: of two boxes of the same class with a
+            higher IoU, the one with the lower score is dropped (Boxes).
         max_detections: Maximum number of boxes per image, including those below the threshold (Boxes).
     """
 

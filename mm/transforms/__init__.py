@@ -1,4 +1,4 @@
-"""Transforms: each turns a cell of a table into an encoder's input."""
+"""Transforms, which convert the cell of a table into the input of an encoder."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Augmentation: third parties' transforms on one sample, in training only."""
+"""Augmentation of single samples in training, with transforms of torchvision and torchaudio."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,39 +6,61 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MARK = (0.5, 0.25)  # width and height of a part in the top left corner: a quarter turn shows, too
-EPSILON = 1e-3  # of a picture's side
+MARK = (0.5, 0.25)  # width and height of the mark in the top left corner; not square, to detect rotations by 90 degrees
+EPSILON = 1e-3  # tolerance, as a fraction of the image side
 
 
 class AugmentError(ValueError):
-    """The augmentation is at fault, not the sample: leaving the sample out would hide it."""
+    """Raised if an augmentation fails.
+
+    The fault lies in the augmentation and not in the sample, so the sample must not be skipped: that would hide the
+    fault.
+    """
 
 
 def augmented(augment: Sequence[Any], x: Tensor) -> Tensor:
-    """Each in turn. Errors: AugmentError naming the one that fails or gives no tensor."""
+    """Apply augmentations to a sample, one after the other.
+
+    Args:
+        augment: The augmentations: functions from a tensor to a tensor, or to a tuple whose first element is the
+            tensor.
+        x: The sample.
+
+    Raises:
+        AugmentError: If an augmentation raises an error or does not return a tensor.
+    """
     for one in augment:
         try:
             out = one(x)
         except Exception as error:  # other people's code may raise anything
             raise AugmentError(f"{failed(one, x)} raised {type(error).__name__}: {error}") from error
-        x = out[0] if isinstance(out, tuple) else out  # torchaudio's SpeedPerturbation gives lengths as well
+        x = out[0] if isinstance(out, tuple) else out  # torchaudio's SpeedPerturbation also returns lengths
         if not isinstance(x, Tensor):
             raise AugmentError(f"{failed(one)} gave {type(x).__name__}, wanted a tensor")
     return x
 
 
 def tracked(augment: Sequence[Any], x: Tensor) -> tuple[Tensor, Tensor]:
-    """torchvision's v2 transforms, each in turn, on pixels (C, H, W). -> pixels, and what they show of those before
+    """Apply torchvision v2 transforms to an image and track the region of the image that the result shows.
 
-    That is (4,) x0, y0, x1, y1 in parts of the picture before, below 0 or above 1 where it shows more; where it is
-    mirrored x0 is above x1, or y0 above y1. It is read off at marks that go the same way as the pixels.
-    Errors: AugmentError naming one that fails, or after which the pixels are turned, sheared or bent.
+    The region is found from two bounding boxes (marks) that are transformed together with the pixels.
+
+    Args:
+        augment: The transforms, applied one after the other.
+        x: Pixels, (C, H, W).
+
+    Returns:
+        The pixels, and the region (4,): x0, y0, x1, y1 as fractions of the width and height of the image before. A
+        value below 0 or above 1 lies outside of the image. x0 exceeds x1, or y0 exceeds y1, if the image is mirrored.
+
+    Raises:
+        AugmentError: If a transform fails, or if it rotates, shears or distorts the image.
     """
-    from torchvision import tv_tensors  # slow to import, needed where something is told of places only
+    from torchvision import tv_tensors  # slow to import, and needed only if positions are tracked
 
     height, width = x.shape[-2:]
     boxes = torch.tensor([[1, 1], MARK]) * torch.tensor([width, height])
-    boxes = torch.cat([torch.zeros(2, 2), boxes], dim=1)  # the whole picture, and a part of it
+    boxes = torch.cat([torch.zeros(2, 2), boxes], dim=1)  # the whole image, and the mark
     how: Any = {"format": "XYXY", "canvas_size": (height, width), "clamping_mode": None}
     marks: Any = tv_tensors.BoundingBoxes(boxes, **how)
     for one in augment:
@@ -56,20 +78,34 @@ def tracked(augment: Sequence[Any], x: Tensor) -> tuple[Tensor, Tensor]:
             )
     start, side, part, _ = measured(marks)
     end = torch.tensor([x.shape[-1], x.shape[-2]])
-    shown = torch.stack([-start, end - start]) / side  # (2, 2): x and y of both ends
-    shown = torch.where(part > EPSILON, 1 - shown, shown)  # mirrored, where the mark has left its corner
+    shown = torch.stack([-start, end - start]) / side  # (2, 2): x and y of both corners
+    shown = torch.where(part > EPSILON, 1 - shown, shown)  # the image is mirrored if the mark has left its corner
     return x.as_subclass(Tensor), shown.flatten().float()
 
 
 def measured(marks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Start and sides of the whole picture; and of the mark, in parts of these, start and sides. (2, 4) -> (2,) each"""
+    """Return the position and size of the transformed image, and those of the mark relative to it.
+
+    Args:
+        marks: Boxes of the whole image and of the mark, (2, 4).
+
+    Returns:
+        Start (x, y) and size of the image in pixels, and start and size of the mark as fractions of the image, (2,)
+        each.
+    """
     (start, end), (low, high) = marks.as_subclass(Tensor).double().view(2, 2, 2)
     side = end - start
     return start, side, (low - start) / side, (high - low) / side
 
 
 def upright(marks: Tensor) -> bool:
-    """Whether the mark is as large a part of the picture as it was, and in one of its corners."""
+    """Return whether the image is neither rotated nor distorted.
+
+    This is so if the mark has its original size relative to the image and lies in one of the image's corners.
+
+    Args:
+        marks: Boxes of the whole image and of the mark, (2, 4).
+    """
     if marks.shape != (2, 4):
         return False
     _, side, start, size = measured(marks)
@@ -79,6 +115,11 @@ def upright(marks: Tensor) -> bool:
 
 
 def failed(one: Any, x: Tensor | None = None) -> str:
-    """How a message names an augmentation."""
+    """Return the description of an augmentation for an error message.
+
+    Args:
+        one: The augmentation.
+        x: The sample that it failed on; None: it is left out of the description.
+    """
     on = "" if x is None else f" on {x.dtype} of shape {tuple(x.shape)}"
     return f"the augmentation {getattr(one, '__name__', type(one).__name__)}{on}"

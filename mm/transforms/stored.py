@@ -1,17 +1,23 @@
-"""Pictures and sounds that lie in a larger file."""
+"""Images and audio clips that are stored inside of a larger file, such as a shard."""
 
 from collections.abc import Callable
 from io import BytesIO
 
 
 class StoredError(ValueError):
-    """The larger file is at fault, not the sample: leaving the sample out would hide it."""
+    """Raised if the larger file can't be read.
+
+    The fault lies in this file and not in the sample, so the sample must not be skipped: that would hide the fault.
+    """
 
 
 class Stored:
-    """The bytes of one media file, read when they are asked for; its text is how errors name it.
+    """A media file that is stored inside of a larger file; its bytes are read on demand.
 
-    seconds: of a sound, known without reading it.
+    Args:
+        name: Name of the media file, for error messages; it is also the result of `str`.
+        read: Function that returns the bytes.
+        seconds: Duration of an audio clip in seconds, known without reading it; 0: not known, or not an audio clip.
     """
 
     def __init__(self, name: str, read: Callable[[], bytes], seconds: float = 0.0):
@@ -23,5 +29,9 @@ class Stored:
         return self.name
 
     def open(self) -> BytesIO:
-        """As a file. Errors: StoredError where what it lies in can't be read."""
+        """Return the bytes as a file object.
+
+        Raises:
+            StoredError: If the larger file can't be read.
+        """
         return BytesIO(self.read())

@@ -1,4 +1,4 @@
-"""What happens to a text or a sound that is longer than its encoder can read."""
+"""Handling of texts and audio clips that are longer than the maximum length of their encoder."""
 
 from torch import Tensor
 
@@ -8,10 +8,17 @@ OVERFLOW = ("truncate", "truncate_left", "error", "window")
 
 
 def check_limit(max_length: int | None, overflow: str, window_overlap: float, extra: int = 0) -> str:
-    """Return `overflow`; raise a ValueError where the settings do not go together.
+    """Return `overflow` after checking the settings of `limit`.
 
     Args:
-        max_length: As in `limit`, as are the others.
+        max_length: Maximum length of a window; None: no limit.
+        overflow: `truncate`, `truncate_left`, `error` or `window`.
+        window_overlap: Fraction of a window that the next window repeats.
+        extra: Number of special tokens that are added to each window.
+
+    Raises:
+        ValueError: If `overflow` is unknown, if `window_overlap` is not in 0..1 (1 excluded), or if `max_length` leaves
+            no room beside the special tokens.
     """
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow: got '{overflow}', wanted one of {', '.join(OVERFLOW)}")
@@ -24,7 +31,11 @@ def check_limit(max_length: int | None, overflow: str, window_overlap: float, ex
 
 
 def check_multiple(pad_multiple: int) -> int:
-    """Errors: ValueError where it is none."""
+    """Return `pad_multiple` after checking that it is at least 1.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
     if pad_multiple < 1:
         raise ValueError(f"pad_multiple: got {pad_multiple}, wanted at least 1")
     return pad_multiple
@@ -33,7 +44,16 @@ def check_multiple(pad_multiple: int) -> int:
 def room(
     count: int, max_length: int | None, overflow: str, window_overlap: float, multiple: int, extra: int = 0
 ) -> int:
-    """What a length takes in a batch: each of the windows that `limit` makes of it, padded to whole multiples."""
+    """Return the length that a sequence occupies in a batch: the sum of the padded lengths of its windows.
+
+    Args:
+        count: Length of the sequence, including special tokens.
+        max_length: Maximum length of a window; None: no limit.
+        overflow: `truncate`, `truncate_left`, `error` or `window`.
+        window_overlap: Fraction of a window that the next window repeats.
+        multiple: Each window is padded to a multiple of this length.
+        extra: Number of special tokens that are added to each window.
+    """
     kept = count if max_length is None else min(count, max_length)
     windows = 1
     if kept < count and overflow == "window":
@@ -42,9 +62,15 @@ def room(
 
 
 def starts(count: int, length: int, window_overlap: float) -> list[int]:
-    """Where the windows of a longer sequence start. All are of one length: the last ends where the sequence ends.
+    """Return the start indices of the windows of a sequence that is longer than one window.
 
-    A window of the few steps that are left over would count as much as a whole one.
+    All windows have the same length, so the last one ends at the end of the sequence. A shorter last window with the
+    few remaining steps would have the same weight as a complete one.
+
+    Args:
+        count: Length of the sequence.
+        length: Length of a window.
+        window_overlap: Fraction of a window that the next window repeats.
     """
     step = max(1, round(length * (1 - window_overlap)))
     return [*range(0, count - length, step), count - length]
@@ -53,12 +79,13 @@ def starts(count: int, length: int, window_overlap: float) -> list[int]:
 def limit(
     x: Tensor, max_length: int | None, overflow: str, window_overlap: float, unit: str, extra: int = 0
 ) -> EncodedInput:
-    """Truncate a sequence (T,), raise an error, or split it into windows of at most (max_length - extra,).
+    """Truncate a sequence (T,), or split it into windows of at most `max_length - extra`, if it is too long.
 
     Args:
         x: The sequence.
         max_length: Maximum length of a window; None: no limit.
-        overflow: `truncate` keeps the start, `truncate_left` the end; `error`; or `window`.
+        overflow: Handling of longer sequences: `truncate` keeps the start, `truncate_left` keeps the end, `error`
+            raises an error, `window` splits the sequence into windows.
         window_overlap: Fraction of a window that the next window repeats.
         unit: Unit of the length, for messages.
         extra: Number of tokens that are added to each window afterwards.

@@ -1,4 +1,4 @@
-"""Transforms of sounds: from a file to a waveform."""
+"""Transforms of audio inputs: from a file to a waveform."""
 
 from typing import TYPE_CHECKING
 

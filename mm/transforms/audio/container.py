@@ -1,21 +1,21 @@
-"""Whether a sound file holds all that its header promises: libsndfile reads one that is cut off as a shorter sound."""
+"""Detection of truncated audio files, which libsndfile would read as shorter clips without an error."""
 
 import re
 import struct
 from typing import BinaryIO, NamedTuple
 
-# A program that writes to a pipe does not know the length: ffmpeg leaves 0xffffffff, SoX 0x7ffff000, arecord
-# 0x80000000 and GStreamer 0. A size from here to 0xffffffff that is beyond the file means "up to the end of the file".
+# A program that writes to a pipe does not know the length: ffmpeg writes 0xffffffff, SoX 0x7ffff000, arecord
+# 0x80000000 and GStreamer 0. A size in STREAMED..UNKNOWN that exceeds the file means "up to the end of the file".
 STREAMED = 0x7FFF_F000
 UNKNOWN = 0xFFFF_FFFF
-MOST_CHUNKS = 10_000  # of a file; a damaged one could name millions of empty chunks
+MOST_CHUNKS = 10_000  # maximum per file; a damaged file could have millions of empty chunks
 OGG_TAIL = 27 + 255 + 255 * 255  # bytes of the largest page
 NIST_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d+)", re.MULTILINE)
-W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # of the identifiers of W64 chunks, but for "riff"
+W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # ends the identifiers of W64 chunks but "riff"
 
 
 class Missing(NamedTuple):
-    """What a header promises, and what the file holds of it."""
+    """Length that the header of a file declares, and length that the file contains."""
 
     promised: int
     found: int
@@ -23,32 +23,33 @@ class Missing(NamedTuple):
 
 
 class Container(NamedTuple):
-    """What the header of a sound file says of its length."""
+    """Information in the header of an audio file about its length."""
 
-    missing: Missing | None = None  # None: nothing is missing, or the format does not tell
-    unset_size: int | None = None  # where a WAV file has a length of 0 though samples follow, as GStreamer streams it
+    missing: Missing | None = None  # None: the file is complete, or the format has no length
+    unset_size: int | None = None  # position of a length of 0 in a WAV file with samples, as written by GStreamer
 
 
 class Chunk(NamedTuple):
-    """A part of a file."""
+    """A chunk of an audio file."""
 
     name: bytes
-    start: int  # of its content
-    size: int  # bytes of its content by its header
+    start: int  # position of its content in the file
+    size: int  # size of its content in bytes, by its header
 
 
 def inspect(file: BinaryIO) -> Container:
-    """Compare the length that the header of a sound file promises with the size of the file.
+    """Compare the length in the header of an audio file with the size of the file.
 
-    WAV, RF64, W64, AIFF, 8SVX, CAF, AU, NIST SPHERE and Ogg files are understood. FLAC and MP3 files have to be
-    decoded for it (see `waveform.read_channels`). A length that means "unknown" promises nothing, and neither does an
-    Ogg file that ends with a whole page, as recordings of streams do.
+    Supported formats are WAV, RF64, W64, AIFF, 8SVX, CAF, AU, NIST SPHERE and Ogg. FLAC and MP3 files can be checked
+    only while they are decoded (see `waveform.read_channels`). A file is not considered truncated if its header says
+    that the length is unknown, or if it is an Ogg file that ends with a complete page, as recordings of streams do.
 
     Args:
-        file: Open for reading bytes; its position changes.
+        file: File opened for reading bytes; its position changes.
 
     Returns:
-        What is missing, and where a length has to be filled in before the file can be read.
+        The missing length, if any, and the position of a length of 0 that must be filled in before the file can be
+        read.
     """
     end = file.seek(0, 2)
     file.seek(0)
@@ -71,14 +72,25 @@ def inspect(file: BinaryIO) -> Container:
 
 
 def missing_of(chunk: Chunk | None, end: int) -> Missing | None:
-    """What is missing of a chunk in a file of `end` bytes."""
+    """Return the declared and the available length of a chunk, or None if the chunk is complete.
+
+    Args:
+        chunk: The chunk of samples; None: it was not found.
+        end: Size of the file in bytes.
+    """
     if chunk is None or chunk.start + chunk.size <= end or STREAMED <= chunk.size <= UNKNOWN:
         return None
     return Missing(chunk.size, max(0, end - chunk.start))
 
 
 def chunked(file: BinaryIO, end: int, order: str) -> Container:
-    """Of WAV, RF64, AIFF and 8SVX files, whose chunks have a name and a size of 4 bytes each. order: of the bytes"""
+    """Inspect a WAV, RF64, AIFF or 8SVX file, whose chunks have a name and a size of 4 bytes each.
+
+    Args:
+        file: The file.
+        end: Size of the file in bytes.
+        order: Byte order of the sizes in the notation of `struct`: "<" or ">".
+    """
     at, large = 12, None
     for _ in range(MOST_CHUNKS):
         file.seek(at)
@@ -86,7 +98,7 @@ def chunked(file: BinaryIO, end: int, order: str) -> Container:
         if len(head) < 8:
             return Container()
         name, size = head[:4], struct.unpack(f"{order}I", head[4:])[0]
-        if name == b"ds64":  # the sizes of RF64, which takes 64 bits for them
+        if name == b"ds64":  # the sizes of RF64, which have 64 bits
             sizes = file.read(16)
             large = struct.unpack("<Q", sizes[8:])[0] if len(sizes) == 16 else None
         if name in (b"data", b"SSND", b"BODY"):
@@ -99,7 +111,16 @@ def chunked(file: BinaryIO, end: int, order: str) -> Container:
 
 
 def ends_here(file: BinaryIO, at: int, end: int, order: str) -> bool:
-    """Whether a file ends at a position, or goes on with another chunk: an identifier and a size that fits."""
+    """Return whether a file ends at a position, and does not continue with another chunk.
+
+    A chunk is recognised by an ASCII identifier and a size that fits into the rest of the file.
+
+    Args:
+        file: The file.
+        at: The position.
+        end: Size of the file in bytes.
+        order: Byte order of the sizes in the notation of `struct`: "<" or ">".
+    """
     file.seek(at)
     head = file.read(8)
     if len(head) < 8:
@@ -108,7 +129,11 @@ def ends_here(file: BinaryIO, at: int, end: int, order: str) -> bool:
 
 
 def w64_data(file: BinaryIO, end: int) -> Chunk | None:
-    """The chunk of samples of a W64 file: identifiers of 16 bytes, sizes of 8 that count themselves, to 8 bytes."""
+    """Return the chunk of samples of a W64 file, or None if it is not found.
+
+    Chunks have an identifier of 16 bytes and a size of 8 bytes, which includes the header of the chunk, and are aligned
+    to 8 bytes.
+    """
     at = 40
     for _ in range(MOST_CHUNKS):
         file.seek(at)
@@ -123,7 +148,10 @@ def w64_data(file: BinaryIO, end: int) -> Chunk | None:
 
 
 def caf_data(file: BinaryIO) -> Chunk | None:
-    """The chunk of samples of a CAF file: names of 4 bytes, sizes of 8, of which -1 means "unknown"."""
+    """Return the chunk of samples of a CAF file, or None if it is not found.
+
+    Chunks have a name of 4 bytes and a size of 8 bytes; a size of -1 means that it is unknown.
+    """
     at = 8
     for _ in range(MOST_CHUNKS):
         file.seek(at)
@@ -138,7 +166,10 @@ def caf_data(file: BinaryIO) -> Chunk | None:
 
 
 def missing_of_nist(file: BinaryIO, end: int) -> Missing | None:
-    """Of a NIST SPHERE file, as those of TIMIT are: its header is text. Compressed ones do not tell."""
+    """Return the missing length of a NIST SPHERE file, such as those of TIMIT, whose header is text.
+
+    It is None if the file is complete, and for compressed files, which can't be checked.
+    """
     file.seek(0)
     head = file.read(1024)
     fields = {name: int(value) for name, value in NIST_FIELD.findall(head)}
@@ -150,7 +181,7 @@ def missing_of_nist(file: BinaryIO, end: int) -> Missing | None:
 
 
 def missing_of_ogg(file: BinaryIO, end: int) -> Missing | None:
-    """Of the last page of an Ogg file."""
+    """Return the missing length of the last page of an Ogg file, or None if the page is complete."""
     file.seek(max(0, end - OGG_TAIL - 3))
     tail = file.read()
     at = tail.rfind(b"OggS")
@@ -163,6 +194,6 @@ def missing_of_ogg(file: BinaryIO, end: int) -> Missing | None:
     after = page[size:]
     if len(page) < size:
         return Missing(size, len(page), "bytes of its last page")
-    if after and b"OggS".startswith(after):  # cut off within the mark of the next page
+    if after and b"OggS".startswith(after):  # truncated within the identifier of the next page
         return Missing(27, len(after), "bytes of its last page")
     return None

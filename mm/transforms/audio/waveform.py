@@ -1,4 +1,4 @@
-"""Sounds -> waveforms."""
+"""Transform of audio clips into waveforms."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,33 +18,33 @@ from mm.transforms.stored import Stored
 from mm.transforms.windows import check_limit, check_multiple, limit, room
 from mm.types import EncodedInput
 
-LARGEST_KERNEL = 100_000_000  # floats of a resampling kernel, 400 MB: 11127 -> 16000 Hz, but no broken header
-LARGEST_RATIO = 100  # of two rates; a header of 1 Hz would make hours of a second
-LARGEST_SAMPLE = 4.0  # floats may exceed 1 a little, as lossy codecs and mixes do; 16 bits' range is 32,767
-UNKNOWN_FRAMES = 1 << 48  # libsndfile gives more where a header does not say, as of FLAC files that were streamed
+LARGEST_KERNEL = 100_000_000  # floats of a resampling kernel, 400 MB: allows 11127 -> 16000 Hz
+LARGEST_RATIO = 100  # of two sample rates; a header with 1 Hz would turn a second into hours
+LARGEST_SAMPLE = 4.0  # lossy codecs and mixes may exceed 1 a little; unscaled 16-bit integers reach 32,767
+UNKNOWN_FRAMES = 1 << 48  # libsndfile returns more if the header has no length, as in FLAC files that were streamed
 REWRITE = "write it anew (ffmpeg -i OLD NEW)"
-MP3_FRAME = 1152  # samples; headers that count frames differ by one or two
-MP3_HEAD = 4096  # bytes after an ID3 tag in which the first frame, and its count of all frames, lies
+MP3_FRAME = 1152  # samples; frame counts of headers are off by one or two
+MP3_HEAD = 4096  # number of bytes after the ID3 tag that contain the first frame, with the count of all frames
 
 
 class AudioTransform(Configurable):
-    """Convert sounds to mono waveforms (L,) float32 at one sampling rate.
+    """Convert audio clips to mono waveforms (L,) float32 at one sample rate, where L is the number of samples.
 
-    A sound is a path, a Stored file, an array (L,) or a pair of an array and its sampling rate. Several channels are
-    averaged. `EncodedInput.notes` states what was changed: `upsampled`, `downsampled`, `mixed_down`.
+    The raw input is a path, a `Stored` file, an array (L,), or a pair of an array and its sample rate. Several channels
+    are averaged. `EncodedInput.notes` lists the changes: `upsampled`, `downsampled`, `mixed_down`.
 
     Args:
-        sample_rate: Sampling rate in Hz, also that of an array alone.
+        sample_rate: Sample rate of the waveforms in Hz, which is also assumed for an array without a sample rate.
         max_length: Maximum number of samples; None: no limit.
-        overflow: Longer inputs: `truncate`, `truncate_left` (keep the end), `error`, or `window`: split into windows,
-            which together weigh as one row in the loss.
+        overflow: Handling of longer clips: `truncate`, `truncate_left` (keep the end), `error`, or `window` (split into
+            windows, which together have the weight of one row in the loss).
         window_overlap: Fraction of a window that the next window repeats.
-        augment: torchaudio transforms of (L,), applied in training only.
+        augment: torchaudio transforms of a waveform (L,), applied in training only.
         pad_multiple: Number of samples to a multiple of which batches are padded.
 
     Raises:
-        ValueError: If an argument is out of range. Reading raises it if the input is no sound, empty, truncated, not
-            finite, or beyond -4..4.
+        ValueError: If an argument is out of range. Calls of the transform raise it if the raw input is not an audio
+            clip, is empty or truncated, or has samples that are not finite or not in -4..4.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AudioTransform(Configurable):
         self.augment = list(augment or ())
         self.random = bool(self.augment)
         self.multiple = check_multiple(pad_multiple)
-        self.filler = torch.zeros(sample_rate // 10)  # convolutions of an encoder need some length
+        self.filler = torch.zeros(sample_rate // 10)  # the convolutions of an encoder need a minimum length
         self.meta: dict[str, Tensor] = {}
 
     def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
@@ -73,15 +73,15 @@ class AudioTransform(Configurable):
         return read._replace(notes=("mixed_down", *read.notes)) if channels > 1 else read
 
     def prepare(self, wave: Tensor, rate: int, train: bool = False) -> EncodedInput:
-        """Resample, augment and limit samples that were read.
+        """Resample, augment and truncate a waveform, or split it into windows.
 
         Args:
-            wave: Samples of shape (L,), which may go beyond -1..1 here, as those of a corrupted sound do.
-            rate: Their rate in Hz.
-            train: Whether the row is one of training, and augmented.
+            wave: Samples, (L,). They may exceed -1..1 here, as those of a corrupted clip do.
+            rate: Sample rate of `wave` in Hz.
+            train: Whether the row is a training row, which is augmented.
 
         Raises:
-            AugmentError: If the augmentations gave no finite samples.
+            AugmentError: If the augmentations do not return finite samples.
         """
         notes = ()
         if rate != self.sample_rate:
@@ -97,17 +97,21 @@ class AudioTransform(Configurable):
         return x
 
     def lengths(self, raw: Sequence[Any]) -> list[float]:
-        # rounded up, as resampling does; a duration is a quotient, and may come out a little above a whole sample
+        # Rounded up, as resampling does; a duration is a quotient, which may exceed an integer by a rounding error.
         counts = [ceil(seconds(x, self.sample_rate) * self.sample_rate - 1e-3) for x in raw]
         how = self.max_length, self.overflow, self.window_overlap, self.multiple
         return [room(count, *how) / self.sample_rate for count in counts]
 
 
 def check_samples(wave: Tensor) -> None:
-    """Errors: ValueError where there are none, or some are not finite or far beyond -1..1."""
+    """Raise an error if a waveform is invalid.
+
+    Raises:
+        ValueError: If it has no samples, or has samples that are not finite or not in -4..4.
+    """
     if not len(wave):
         raise ValueError("the sound is empty: it has 0 samples; leave the cell empty where there is no sound")
-    low, high = (float(x) for x in wave.aminmax())  # NaN where any sample is
+    low, high = (float(x) for x in wave.aminmax())  # NaN if any sample is NaN
     if low >= -LARGEST_SAMPLE and high <= LARGEST_SAMPLE:
         return
     if not wave.isfinite().all():
@@ -120,7 +124,14 @@ def check_samples(wave: Tensor) -> None:
 
 
 def seconds(raw: Any, sample_rate: int) -> float:
-    """How long a sound is, by its header; 0 where there is none, or it does not say."""
+    """Return the duration of an audio clip in seconds, read from its header.
+
+    It is 0 if there is no clip, if the file can't be read, or if the header has no duration.
+
+    Args:
+        raw: The raw input of an `AudioTransform`.
+        sample_rate: Sample rate of an array without its own, in Hz.
+    """
     import soundfile
 
     if isinstance(raw, str | Path):
@@ -136,7 +147,17 @@ def seconds(raw: Any, sample_rate: int) -> float:
 
 
 def resampled(wave: Tensor, rate: int, wanted: int) -> Tensor:
-    """(L,) -> (L * wanted / rate,). Errors: ValueError where the rate is none, as in a broken header."""
+    """Resample a waveform: (L,) -> (L * wanted / rate,).
+
+    Args:
+        wave: Samples, (L,).
+        rate: Sample rate of `wave` in Hz.
+        wanted: Sample rate of the result in Hz.
+
+    Raises:
+        ValueError: If `rate` can't be right, as in a file with a broken header, or if the resampling kernel would be
+            too large.
+    """
     from torchaudio.functional import resample  # slow to import
 
     common = gcd(rate, wanted)
@@ -150,13 +171,29 @@ def resampled(wave: Tensor, rate: int, wanted: int) -> Tensor:
 
 
 def open_sound(raw: Any, sample_rate: int) -> tuple[Tensor, int]:
-    """-> mono waveform (L,), its rate. Errors: ValueError where it is no sound, or broken."""
+    """Return the mono waveform (L,) of an audio clip, and its sample rate in Hz.
+
+    Args:
+        raw: The raw input of an `AudioTransform`.
+        sample_rate: Sample rate of an array without its own, in Hz.
+
+    Raises:
+        ValueError: If `raw` is not an audio clip, or if its file is damaged.
+    """
     wave, rate, _ = open_channels(raw, sample_rate)
     return wave, rate
 
 
 def open_channels(raw: Any, sample_rate: int) -> tuple[Tensor, int, int]:
-    """As `open_sound`, and beside it how many channels were averaged."""
+    """Return the result of `open_sound` and the number of channels that were averaged.
+
+    Args:
+        raw: The raw input of an `AudioTransform`.
+        sample_rate: Sample rate of an array without its own, in Hz.
+
+    Raises:
+        ValueError: If `raw` is not an audio clip, or if its file is damaged.
+    """
     if isinstance(raw, str | Path | Stored):
         return read_channels(raw)
     if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], np.ndarray | Tensor):
@@ -177,24 +214,29 @@ def open_channels(raw: Any, sample_rate: int) -> tuple[Tensor, int, int]:
 
 
 def read_file(path: str | Path | Stored) -> tuple[Tensor, int]:
-    """-> mono waveform (L,), its rate. Errors: ValueError where libsndfile can't read it, or it is cut off."""
+    """Return the mono waveform (L,) of an audio file, and its sample rate in Hz.
+
+    Raises:
+        ValueError: If libsndfile can't read the file, or if the file is truncated.
+    """
     return read_channels(path)[:2]
 
 
 def read_channels(path: str | Path | Stored) -> tuple[Tensor, int, int]:
-    """Read a whole sound file.
+    """Read an audio file.
 
-    An MP3 file that is cut off is recognised by the count of frames that encoders leave in a Xing or Info header, but
-    for its last two frames, 50 ms. Without that header nothing tells a shorter MP3 file from a whole one.
+    A truncated MP3 file is recognised by the frame count that encoders write into a Xing or Info header. Up to two
+    missing frames (50 ms) are accepted. Without this header a truncated MP3 file can't be distinguished from a complete
+    one.
 
     Args:
-        path: A file that libsndfile reads.
+        path: File in a format that libsndfile supports.
 
     Returns:
-        The mono waveform (L,), its rate, and how many channels were averaged.
+        The mono waveform (L,), its sample rate in Hz, and the number of channels that were averaged.
 
     Raises:
-        ValueError: libsndfile cannot read it, or the file holds less than its header promises.
+        ValueError: If libsndfile can't read the file, or if the file is shorter than its header says.
     """
     import soundfile
 
@@ -207,11 +249,11 @@ def read_channels(path: str | Path | Stored) -> tuple[Tensor, int, int]:
         if about.missing is not None:
             raise ValueError(cut_off(path, *about.missing))
         with soundfile.SoundFile(source) as sound:
-            if sound.frames >= UNKNOWN_FRAMES:  # which soundfile cannot read in parts either
+            if sound.frames >= UNKNOWN_FRAMES:  # soundfile can't read such files in blocks either
                 raise ValueError(f"the header of the sound {path} does not say how long it is; {REWRITE}")
             data = sound.read(dtype="float32", always_2d=True)
             promised, rate, kind = sound.frames, sound.samplerate, sound.format
-    # TypeError: a suffix that libsndfile takes as headerless; MemoryError: a broken header promises too many samples
+    # TypeError: a suffix that libsndfile treats as headerless; MemoryError: a broken header with too many samples
     except (soundfile.LibsndfileError, OSError, TypeError, MemoryError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ValueError(f"can't read the sound {path}: {cause.rstrip('.')}") from None
@@ -222,7 +264,7 @@ def read_channels(path: str | Path | Stored) -> tuple[Tensor, int, int]:
 
 
 def whole_bytes(file: BinaryIO, about: Container) -> BytesIO:
-    """The bytes of a file; a length that was left at 0 becomes "up to the end"."""
+    """Return the bytes of an audio file; a length of 0 in its header is replaced by "up to the end of the file"."""
     file.seek(0)
     data = file.read()
     if about.unset_size is not None:
@@ -231,7 +273,7 @@ def whole_bytes(file: BinaryIO, about: Container) -> BytesIO:
 
 
 def cut_off(path: str | Path | Stored, promised: int, found: int, unit: str) -> str:
-    """The message for a file that holds less than its header promises."""
+    """Return the error message for a file that is shorter than its header says."""
     return (
         f"the sound {path} is cut off: its header promises {promised:,} {unit}, the file holds {found:,}; copy it "
         f"again, or, if it is whole and its header is wrong, {REWRITE}"
@@ -239,7 +281,7 @@ def cut_off(path: str | Path | Stored, promised: int, found: int, unit: str) -> 
 
 
 def counts_frames(path: str | Path | Stored) -> bool:
-    """Whether an MP3 file has a Xing or Info header, which counts its frames."""
+    """Return whether an MP3 file has a Xing or Info header, which contains the number of frames."""
     with path.open() if isinstance(path, Stored) else Path(path).open("rb") as file:
         head = file.read(10)
         tag = 0

@@ -1,4 +1,4 @@
-"""Corruptions of inputs, for robustness curves."""
+"""Corruptions of inputs for the evaluation of robustness."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""Corruptions of a waveform (L,) at `rate` Hz, whose length stays.
+"""Corruptions of a waveform (L,) with a sample rate of `rate` Hz, which keep its length.
 
-Severity is 0 (the sound as it is) to 1; what is random comes from `rng`: the same one gives every severity the same
-noise, stronger or weaker.
+A severity of 0 leaves the waveform unchanged, and 1 is the strongest corruption. Random numbers come from `rng`; with
+the same generator, every severity uses the same noise, only stronger or weaker.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mm.transforms.corrupt.settings import check_range
 
 @dataclass(frozen=True)
 class AdditiveNoise:
-    """Add white noise at a signal-to-noise ratio that falls from `max_snr_db` to `min_snr_db`.
+    """Add white noise at a signal-to-noise ratio that falls from `max_snr_db` to `min_snr_db` with increasing severity.
 
     Args:
         max_snr_db: Signal-to-noise ratio near severity 0, in dB.
@@ -40,11 +40,11 @@ class AdditiveNoise:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Silence each stretch of `duration_s` seconds with probability severity * `fraction`.
+    """Silence each segment of `duration_s` seconds with probability severity * `fraction`.
 
     Args:
         fraction: Probability at severity 1.
-        duration_s: Length of a stretch in seconds.
+        duration_s: Length of a segment in seconds.
     """
 
     fraction: float = 0.9
@@ -62,10 +62,12 @@ class Dropout:
 
 @dataclass(frozen=True)
 class Clipping:
-    """Clip the loudest samples, severity * `fraction` of all, at the level of the loudest other sample.
+    """Clip the loudest samples to the level of the loudest remaining sample.
+
+    The fraction of samples that are clipped is severity * `fraction`.
 
     Args:
-        fraction: Part of the samples at severity 1.
+        fraction: Fraction of the samples at severity 1.
     """
 
     fraction: float = 0.9
@@ -81,13 +83,14 @@ class Clipping:
 
 @dataclass(frozen=True)
 class Reverberation:
-    """Add the echoes of a room: white noise that decays by 60 dB in severity * `rt60` seconds.
+    """Add the reverberation of a room, simulated by white noise that decays by 60 dB in severity * `rt60` seconds.
 
-    The echoes have severity * `wet_gain` times the energy of the direct sound; both together have the energy of one.
+    The reverberation has severity * `wet_gain` times the energy of the direct sound. The sum is scaled to the energy of
+    the direct sound alone.
 
     Args:
-        rt60: Reverberation time at severity 1 in seconds.
-        wet_gain: Energy of the echoes, relative to that of the direct sound, at severity 1.
+        rt60: Reverberation time (decay by 60 dB) at severity 1, in seconds.
+        wet_gain: Energy of the reverberation relative to that of the direct sound, at severity 1.
     """
 
     rt60: float = 2.0

@@ -1,4 +1,4 @@
-"""A model's own transforms, reading rows that were corrupted, or taken away, before."""
+"""Transforms that corrupt or remove the inputs of some rows before they apply the transform of a model."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,18 +16,20 @@ NOTHING = EncodedInput([], False)
 
 
 class CorruptedTransform:
-    """Transform that corrupts the input of a row before another transform reads it; its raw input is the row's number.
+    """Transform that corrupts the input of a row and then applies another transform.
+
+    It is called with the index of the row.
 
     Args:
-        transform: The transform of the model.
+        transform: Transform of the model.
         raw: Raw input of each row.
         modality: Modality of the input.
-        corruption: A corruption of mm.transforms.corrupt.text, .vision or .audio.
+        corruption: A corruption of `mm.transforms.corrupt.text`, `.vision` or `.audio`.
         severity: Severity in 0..1.
-        seed: Seed of the random numbers, which depend on the row as well.
+        seed: Seed of the random numbers, which is combined with the index of the row.
 
     Raises:
-        ValueError: If the corruptions do not support the transform of the model.
+        ValueError: If corruptions of this modality do not support the transform of the model.
     """
 
     filler: Tensor | Features
@@ -71,7 +73,12 @@ class CorruptedTransform:
 
 
 class DroppedInput:
-    """Transform whose raw input is the number of a row, and for which the input of some rows is absent."""
+    """Transform that makes the input of some rows absent; it is called with the index of the row.
+
+    Args:
+        transform: Transform of the model, which is also called with the index of the row.
+        lost: Indices of the rows whose input is absent.
+    """
 
     filler: Tensor | Features
     multiple: int
@@ -89,20 +96,23 @@ class DroppedInput:
 
 
 def read_text(transform: Transform, raw: Any, corrupt: Callable[..., str]) -> EncodedInput:
-    """The text, or both of a pair, before it becomes tokens."""
+    """Corrupt a text, or both texts of a pair, and convert the result to token ids."""
     if isinstance(raw, list | tuple):
         return transform([corrupt(x) if isinstance(x, str) else x for x in raw])
     return transform(corrupt(raw) if isinstance(raw, str) else raw)
 
 
 def read_pixels(transform: Transform, raw: Any, corrupt: Callable[..., Tensor]) -> EncodedInput:
-    """Pixels of the size that the encoder reads, still bytes."""
+    """Convert an image to pixels of the size that the encoder expects, and corrupt these uint8 pixels."""
     read = transform(raw)
     return read._replace(windows=[corrupt(x) for x in read.windows])
 
 
 def read_wave(transform: Any, raw: Any, corrupt: Callable[..., Tensor]) -> EncodedInput:
-    """The whole sound, at its own rate, before it is resampled and truncated. Noise may go beyond -1..1."""
+    """Corrupt a complete audio clip at its original sample rate, and then resample and truncate it.
+
+    The noise may exceed -1..1.
+    """
     wave, rate = open_sound(raw, transform.sample_rate)
     check_samples(wave)
     return transform.prepare(corrupt(wave, rate), rate)

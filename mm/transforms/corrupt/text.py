@@ -1,7 +1,7 @@
-"""Corruptions of a text, before it becomes tokens.
+"""Corruptions of a text before it is converted to tokens.
 
-Severity is 0 (the text as it is) to 1; what is random comes from `rng`: with the same one, words and letters that are
-drawn at a low severity are drawn at a higher one as well.
+A severity of 0 leaves the text unchanged, and 1 is the strongest corruption. Random numbers come from `rng`; with the
+same generator, the words and letters that are selected at a low severity are also selected at a higher one.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ import numpy as np
 from mm.transforms.corrupt.settings import check_range
 
 KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-SHIFT = {-1: (0, 1), 0: (-1, 1), 1: (-1, 0)}  # rows of keys stand half a key apart: which keys a row off touch one
+# Rows of keys are offset by half a key: row offset -> index offsets of the keys in that row that touch a key.
+SHIFT = {-1: (0, 1), 0: (-1, 1), 1: (-1, 0)}
 NEAR = {
     key: [KEYS[r + d][i + s] for d in SHIFT if 0 <= r + d < 3 for s in SHIFT[d] if 0 <= i + s < len(KEYS[r + d])]
     for r, row in enumerate(KEYS)
@@ -21,10 +22,11 @@ NEAR = {
 
 @dataclass(frozen=True)
 class Typos:
-    """Mistype each letter with probability severity * `fraction`.
+    """Replace each letter or digit by a typing error with probability severity * `fraction`.
 
-    The letter becomes a neighbouring key of QWERTY, or is left out, doubled, or swapped with the one before (Belinkov
-    and Bisk 2018); a character that is on none of these keys is doubled. A text is never left empty.
+    The character is replaced by a neighbouring key of a QWERTY keyboard, left out, doubled, or swapped with the
+    character before it (Belinkov and Bisk 2018). A character that has no letter key is doubled instead of replaced. A
+    text never becomes empty.
 
     Args:
         fraction: Probability at severity 1.
@@ -58,7 +60,7 @@ class Typos:
 
 @dataclass(frozen=True)
 class WordDrop:
-    """Leave out each word with probability severity * `fraction`; one word always stays.
+    """Remove each word with probability severity * `fraction`; at least one word is kept.
 
     Args:
         fraction: Probability at severity 1.
@@ -78,7 +80,7 @@ class WordDrop:
 
 @dataclass(frozen=True)
 class WordSwap:
-    """Draw each word with probability severity * `fraction`; the words that are drawn change places at random.
+    """Select each word with probability severity * `fraction`, and shuffle the selected words among their positions.
 
     Args:
         fraction: Probability at severity 1.

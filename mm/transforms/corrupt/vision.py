@@ -1,7 +1,7 @@
-"""Corruptions of pixels (C, H, W) uint8, of the size that the encoder reads.
+"""Corruptions of pixels (C, H, W) uint8 of the size that the encoder expects.
 
-Severity is 0 (the pixels as they are) to 1; what is random comes from `rng`: the same one gives every severity the same
-noise, stronger or weaker.
+A severity of 0 leaves the pixels unchanged, and 1 is the strongest corruption. Random numbers come from `rng`; with the
+same generator, every severity uses the same noise, only stronger or weaker.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from mm.transforms.corrupt.settings import check_range
 
 @dataclass(frozen=True)
 class GaussianNoise:
-    """Add white noise of standard deviation severity * `sigma`.
+    """Add white Gaussian noise with a standard deviation of severity * `sigma`.
 
     Args:
-        sigma: Standard deviation at severity 1, of pixels in 0..1.
+        sigma: Standard deviation at severity 1, for pixels in 0..1.
     """
 
     sigma: float = 0.5
@@ -29,17 +29,17 @@ class GaussianNoise:
         check_range(self, 0, sigma=self.sigma)
 
     def __call__(self, pixels: Tensor, severity: float, rng: np.random.Generator) -> Tensor:
-        # Not torchvision's: it rounds all noise towards zero, and draws from the generator that all share.
+        # Not torchvision's, which rounds all noise towards zero and uses the global random generator.
         noise = torch.from_numpy(rng.standard_normal(pixels.shape, dtype=np.float32))
         return (pixels + 255 * self.sigma * severity * noise).round().clamp(0, 255).byte()
 
 
 @dataclass(frozen=True)
 class GaussianBlur:
-    """Blur with a Gaussian of standard deviation severity * `sigma`.
+    """Blur with a Gaussian kernel whose standard deviation is severity * `sigma` times the shorter side.
 
     Args:
-        sigma: Standard deviation at severity 1, as a part of the shorter side.
+        sigma: Standard deviation at severity 1, as a fraction of the shorter side of the image.
     """
 
     sigma: float = 0.2
@@ -48,7 +48,7 @@ class GaussianBlur:
         check_range(self, 0, sigma=self.sigma)
 
     def __call__(self, pixels: Tensor, severity: float, rng: np.random.Generator) -> Tensor:
-        from scipy.ndimage import gaussian_filter  # not torchvision's, whose kernel is not separated
+        from scipy.ndimage import gaussian_filter  # not torchvision's, whose kernel is not separable
 
         sigma = severity * self.sigma * min(pixels.shape[1:])
         blurred = gaussian_filter(pixels.float().numpy(), sigma, mode="nearest", axes=(1, 2))
@@ -57,10 +57,12 @@ class GaussianBlur:
 
 @dataclass(frozen=True)
 class Occlusion:
-    """Cover severity * `fraction` of the area with a black rectangle of the image's shape, anywhere in it.
+    """Cover a fraction severity * `fraction` of the area with a black rectangle at a random position.
+
+    The rectangle has the aspect ratio of the image.
 
     Args:
-        fraction: Part of the area at severity 1.
+        fraction: Fraction of the area at severity 1.
     """
 
     fraction: float = 0.8
@@ -80,10 +82,10 @@ class Occlusion:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Save and read the image as JPEG of a quality that falls from 100 to `quality`.
+    """Compress the image as JPEG with a quality that falls from 100 to `quality` with increasing severity.
 
     Args:
-        quality: Quality at severity 1, from 1 to 100.
+        quality: JPEG quality at severity 1, in 1..100.
     """
 
     quality: int = 5
@@ -100,10 +102,10 @@ class Jpeg:
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """(1, H, W) or (3, H, W)"""
+    """Convert pixels (1, H, W) or (3, H, W) to a PIL image."""
     return Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).contiguous().numpy())
 
 
 def from_image(image: Image.Image) -> Tensor:
-    """-> (C, H, W)"""
+    """Convert a PIL image to pixels (C, H, W)."""
     return torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1).contiguous()

@@ -1,4 +1,4 @@
-"""Transforms of table rows: from cells to numbers and categories."""
+"""Transforms of tabular inputs: from the cells of a row to numbers and categories."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a table's column holds, found from the cells of the training rows."""
+"""Kinds, classes and statistics of the columns of a tabular input, inferred from the training rows."""
 
 import json
 from collections import Counter
@@ -21,12 +21,23 @@ KINDS = ("number", "category", "list")
 def find_column(
     given: ColumnData, cells: Sequence[Any], train: np.ndarray, name_row: Callable[[int], str] = "row {}".format
 ) -> tuple[ColumnData, dict[int, str]]:
-    """The kind, where the user has not named it, and the numbers' mean and deviation, or the classes.
+    """Infer the kind of a column, and its mean and standard deviation or its classes.
 
-    Of cells that all are numbers: number; of lists: list; else category. cells: of all rows; train: (N,) bool, the rows
-    that may be learnt from; name_row: how messages name a row. -> the column, and row -> why its cell can't be read
-    Errors: ValueError where no cell says anything, lists stand beside other cells, or nearly all cells are numbers or
-    dates.
+    If the user has not set the kind, it is "number" if all cells are numbers, "list" if all are lists, else "category".
+
+    Args:
+        given: The column, with the settings of the user.
+        cells: Cells of all rows.
+        train: Whether each row is a training row, (N,) bool; kind, statistics and classes are those of the training
+            rows.
+        name_row: Function from the index of a row to its name in messages.
+
+    Returns:
+        The column, and a dictionary from the index of each row with an invalid cell to the error message.
+
+    Raises:
+        ValueError: If all cells of the training rows are empty, if only some of them are lists, or if nearly all of
+            them are numbers or dates.
     """
     rows = [row for row in np.flatnonzero(train).tolist() if not is_empty(cells[row])]
     learnt = [cells[row] for row in rows]
@@ -64,12 +75,20 @@ def find_column(
 
 
 def is_empty(cell: Any) -> bool:
-    """Whether it says nothing; so does an empty list."""
+    """Return whether a cell is empty or an empty list."""
     return not len(cell) if isinstance(cell, list | tuple) else not text_of(cell)
 
 
 def kind_of(given: ColumnData, filled: Sequence[Any]) -> str:
-    """Errors: ValueError where lists stand beside other cells."""
+    """Return the kind of a column: "number", "category" or "list".
+
+    Args:
+        given: The column, with the settings of the user.
+        filled: Cells of the training rows that are not empty.
+
+    Raises:
+        ValueError: If only some of the cells are lists.
+    """
     lists = [is_list(cell) for cell in filled]
     if given.separator or all(lists):
         return "list"
@@ -83,7 +102,7 @@ def kind_of(given: ColumnData, filled: Sequence[Any]) -> str:
 
 
 def is_number(cell: Any) -> bool:
-    """Whether a cell is a finite number; True and False are none."""
+    """Return whether a cell is a finite number; True and False are not numbers."""
     try:
         return not isinstance(cell, bool | list | tuple) and value_of(text_of(cell)) is not None
     except ValueError:
@@ -91,12 +110,12 @@ def is_number(cell: Any) -> bool:
 
 
 def is_list(cell: Any) -> bool:
-    """Whether a cell is a list, or a text that is one in JSON."""
+    """Return whether a cell is a list, or a string that is a list in JSON."""
     return isinstance(cell, list | tuple) or (isinstance(cell, str) and json_list(cell) is not None)
 
 
 def json_list(cell: str) -> list[Any] | None:
-    """None where it is no list."""
+    """Return the list that a string represents in JSON, or None if it does not represent a list."""
     if not cell.lstrip().startswith("["):
         return None
     try:
@@ -107,7 +126,11 @@ def json_list(cell: str) -> list[Any] | None:
 
 
 def names(column: ColumnData, cell: Any) -> list[str]:
-    """The classes that a cell names. Errors: ValueError where the cell should be a list and is none."""
+    """Return the class names in a cell.
+
+    Raises:
+        ValueError: If the column contains lists and the cell is not a list.
+    """
     if column.kind == "category":
         return [label_of(cell)]
     if isinstance(cell, str) and column.separator:
@@ -118,13 +141,17 @@ def names(column: ColumnData, cell: Any) -> list[str]:
             f"got '{text_of(cell)[:60]}', wanted a list; name what stands between its elements: {{column: "
             f"{column.name}, separator: ...}}"
         )
-    # Strings, which most are, without text_of's other cases: histories have millions.
+    # Fast path for ASCII strings, which most elements are: user histories have millions of them.
     texts = (x.strip() if isinstance(x, str) and x.isascii() else label_of(x) for x in found)
     return [text for text in texts if text]
 
 
 def check_text(found: Sequence[str]) -> None:
-    """Errors: ValueError where one is not valid UTF-8."""
+    """Raise an error if a class name is not valid text.
+
+    Raises:
+        ValueError: If a name is not valid UTF-8 or contains a NUL character.
+    """
     for name in found:
         fault = text_fault(name)
         if fault is not None:
@@ -132,7 +159,12 @@ def check_text(found: Sequence[str]) -> None:
 
 
 def told(column: ColumnData, cells: Sequence[Any]) -> str:
-    """What was found, for a person. cells: of the training rows."""
+    """Return a description of a column for display to the user.
+
+    Args:
+        column: The column, with its statistics or classes.
+        cells: Cells of the training rows.
+    """
     if column.kind == "number":
         return f"{column.name} is a number (mean {column.mean:.6g}, deviation {column.std:.6g})"
     what = f"{column.name} is {'a list of' if column.kind == 'list' else 'one of'} {len(column.classes)} classes"
@@ -142,18 +174,30 @@ def told(column: ColumnData, cells: Sequence[Any]) -> str:
 
 
 def plain(column: ColumnData) -> dict[str, Any]:
-    """Its fields, as a config has them; thousands of classes are one text there, which is a hundred times as fast."""
+    """Return the fields of a column as plain values that can be stored in a config.
+
+    The classes are joined into one JSON string, because OmegaConf is about 100 times slower with a list of thousands of
+    items.
+    """
     return {**asdict(column), "classes": json.dumps(column.classes, ensure_ascii=False)}
 
 
 def column_data(fields: Mapping[str, Any]) -> ColumnData:
-    """Of `plain`, or of its fields."""
+    """Create a column from the result of `plain`, or from a mapping of its fields."""
     classes = fields.get("classes", ())
     return ColumnData(**{**fields, "classes": tuple(json.loads(classes) if isinstance(classes, str) else classes)})
 
 
 def check_column(given: ColumnData, where: str) -> ColumnData:
-    """Errors: ValueError for a kind that is none, or a separator of what is no list."""
+    """Return a column after checking the settings of the user.
+
+    Args:
+        given: The column.
+        where: Config key of the column, for messages.
+
+    Raises:
+        ValueError: If the kind is unknown, or if a separator is empty or set for a column that does not contain lists.
+    """
     if given.kind not in (None, *KINDS):
         raise ValueError(
             f"{where}: got kind '{given.kind}' of '{given.name}', wanted one of {', '.join(KINDS)}"

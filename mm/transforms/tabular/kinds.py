@@ -1,4 +1,4 @@
-"""Whether the cells of a table's column are numbers or names, and what looks like a mistake."""
+"""Decision whether the cells of a column are numbers or names, with checks for likely mistakes."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,22 +6,23 @@ from mm.cells.numbers import HINTS, MOST_OTHERS, NUMBERLIKE, form_of, read_conte
 from mm.messages import listing
 from mm.types import ColumnData
 
-SEVERAL = 20  # different dates that may still be categories, such as days of a survey
-FEW_CELLS = 10  # below it, as many classes as cells are no surprise
+SEVERAL = 20  # maximum number of different dates in a column of categories, such as days of a survey
+FEW_CELLS = 10  # with fewer cells, a column with as many classes as cells is not suspicious
 
 
 def check_names(column: str, texts: Sequence[str], rows: Sequence[int], name_row: Callable[[int], str]) -> None:
-    """Refuse to read a column as categories whose cells are nearly all numbers, or dates.
+    """Raise an error if a column would be read as categories although nearly all of its cells are numbers or dates.
 
     Args:
-        column: Its name.
-        texts: The cells of the training rows that are not empty, of which at least one is no number.
-        rows: The row of each.
-        name_row: How messages name a row.
+        column: Name of the column.
+        texts: Cells of the training rows that are not empty, at least one of which is not a number.
+        rows: Index of the row of each cell.
+        name_row: Function from the index of a row to its name in messages.
 
     Raises:
-        ValueError: All cells but a tenth are numbers or nearly so (missing values, decimal commas, infinite), or more
-            than SEVERAL different cells are dates. The message names the first such cell, its row and what to do.
+        ValueError: If at least 90 % of the cells are numbers or similar to numbers (missing values, decimal commas,
+            infinite values), or if most of the cells are dates and there are more than SEVERAL different ones. The
+            message names the first such cell, its row and the remedy.
     """
     found = read_contents(texts, MOST_OTHERS)
     if found is None:
@@ -59,11 +60,14 @@ def check_names(column: str, texts: Sequence[str], rows: Sequence[int], name_row
 
 
 def category_notes(column: ColumnData, texts: Sequence[str]) -> str:
-    """What a user should know of a column of categories, to be appended to what was found.
+    """Return a warning about a column of categories that looks like an identifier or has a class for missing values.
 
     Args:
-        column: With its classes.
-        texts: The cells of the training rows that are not empty.
+        column: The column, with its classes.
+        texts: Cells of the training rows that are not empty.
+
+    Returns:
+        A text to append to the description of the column; empty if there is nothing to warn about.
     """
     different = len(column.classes)
     if different == len(texts) >= FEW_CELLS:

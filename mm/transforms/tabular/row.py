@@ -1,4 +1,4 @@
-"""Numbers and categories of a table's row -> tokens."""
+"""Transform of the cells of a tabular input into tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,20 +17,22 @@ from mm.types import ColumnData, EncodedInput
 
 
 class TabularTransform(Configurable):
-    """Convert the cells of a row to tokens (T, 3) float32: column, class and number of each cell, in order.
+    """Convert the cells of a row to tokens (T, 3) float32, in the order of the columns.
 
-    A row is a mapping of column to cell. A list has a token for each of its elements; an empty cell has none, and a row
-    without tokens is absent. Classes that no training row has are class 0, as is the class of a number. Numbers are
-    standardised by the mean and the standard deviation of the training rows; the number of a class is 0.
+    The three values of a token are the index of the column, the class index and the number. The raw input is a mapping
+    from column name to cell. A number or a category becomes one token and a list one token per element. An empty cell
+    has no token, and an input without tokens is absent. Class index 0 stands for classes that do not occur in the
+    training rows, and is also used in the tokens of numbers. Numbers are standardised with the mean and the standard
+    deviation of the training rows; the tokens of classes have the number 0.
 
     Args:
-        columns: The columns, as `ColumnData` or mappings of its fields.
-        max_length: Number of elements of a list that are read, the last ones; None: all.
+        columns: Columns, as `ColumnData` or as mappings of its fields.
+        max_length: Maximum number of elements of a list; of longer lists the last elements are used. None: no limit.
         pad_multiple: Number of tokens to a multiple of which batches are padded.
 
     Raises:
-        ValueError: If `max_length` is below 1. Reading raises it if the row is no mapping, has another column, or a
-            cell can't be read.
+        ValueError: If `max_length` is below 1. Calls of the transform raise it if the raw input is not a mapping, has
+            an unknown column, or contains an invalid cell.
     """
 
     def __init__(
@@ -80,9 +82,17 @@ class TabularTransform(Configurable):
         return EncodedInput([torch.tensor(tokens)] if tokens else [], cut, unknown=unknown)
 
     def classes(self, place: int, cell: Any) -> list[int]:
-        """Of a column's cell. Errors: ValueError where it should be a list and is none, or is no UTF-8."""
+        """Return the class indices in a cell; 0 stands for an unknown class.
+
+        Args:
+            place: Index of the column.
+            cell: The cell.
+
+        Raises:
+            ValueError: If the column contains lists and the cell is not a list, or if a name is not valid UTF-8.
+        """
         index = self.index[place]
-        if isinstance(cell, list | tuple):  # as most are, of known names: histories are read a thousand times a second
+        if isinstance(cell, list | tuple):  # fast path for lists of known names, such as user histories
             classes = [index.get(name, 0) for name in cell if isinstance(name, str)]
             if len(classes) == len(cell) and 0 not in classes:
                 return classes
@@ -93,7 +103,7 @@ class TabularTransform(Configurable):
         return classes
 
     def size(self, raw: Any) -> int:
-        """How many tokens a row has; 0 of one that can't be read."""
+        """Return the number of tokens of a row, or 0 if the row is absent or can't be converted."""
         try:
             return sum(map(len, self(raw).windows)) if raw is not None else 0
         except ValueError:

@@ -1,4 +1,4 @@
-"""Transforms of texts: from a string to token ids."""
+"""Transforms of text inputs: from a string to token ids."""
 
 from typing import TYPE_CHECKING
 

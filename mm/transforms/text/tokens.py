@@ -1,4 +1,4 @@
-"""Text -> token ids."""
+"""Transform of texts into token ids."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,25 +19,26 @@ SEPARATOR = 31  # "unit separator"
 class TextTransform(Configurable):
     """Convert texts to token ids (T,) int64: bytes (id = byte + 1, 0 is padding) or the tokens of a tokenizer.
 
-    Of a pair of texts, such as a question and a passage, the first stands before the second in every window, separated
-    as the tokenizer separates them (bytes: by one of 31).
+    The raw input may be a pair of texts, such as a question and a passage. Every window then contains the complete
+    first text before a part of the second, with the separator tokens of the tokenizer between them (bytes: one byte
+    31).
 
     Args:
-        tokenizer: `bytes`, or the folder or hub name of a tokenizer.
-        max_length: Maximum number of tokens, special tokens included; None: no limit.
-        overflow: Longer inputs: `truncate`, `truncate_left` (keep the end), `error`, or `window`: split into windows,
-            which together weigh as one row in the loss.
+        tokenizer: `bytes`, or the folder or Hugging Face hub name of a tokenizer.
+        max_length: Maximum number of tokens, including special tokens; None: no limit.
+        overflow: Handling of longer texts: `truncate`, `truncate_left` (keep the end), `error`, or `window` (split into
+            windows, which together have the weight of one row in the loss).
         window_overlap: Fraction of a window that the next window repeats.
         pad_multiple: Number of tokens to a multiple of which batches are padded.
-        return_offsets: Whether `meta` has the offsets of the tokens of the text, of a pair of the second, all int32:
-            `places` (T, 2), the first character of each token and the one after its last, 0 and 0 of special tokens;
-            `words` (T,), the index of the word that begins with the token, else -1, where words are separated by
-            blanks; and `characters` (L,), the code points of the text.
-        marker_tokens: Strings that are one token each and that every text contains, to their ids.
+        return_offsets: Whether `meta` contains the offsets of the tokens in the text, or in the second text of a pair.
+            All are int32: `places` (T, 2), the first character of each token and the character after its last, 0 and 0
+            for special tokens; `words` (T,), the index of the word that begins with the token, else -1, with words
+            separated by blanks; and `characters` (L,), the Unicode code points of the text.
+        marker_tokens: Strings that are one token each and that every text must contain, with their ids.
 
     Raises:
-        ValueError: If there is no such tokenizer, or it has no offsets. Reading raises it if a text is no string,
-            empty, or not valid UTF-8, or a window lacks a marker.
+        ValueError: If the tokenizer can't be loaded or has no offsets. Calls of the transform raise it if a text is not
+            a string, is empty or is not valid UTF-8, or if a window does not contain all marker tokens.
     """
 
     def __init__(
@@ -55,14 +56,14 @@ class TextTransform(Configurable):
         self.filler = torch.zeros(1, dtype=torch.long)
         self.tokenizer: Any = None
         nothing = torch.zeros(0, dtype=torch.long)
-        # The special tokens around a text; and those around and between the two of a pair.
+        # The special tokens around a single text; and those before, between and after the texts of a pair.
         self.around, self.parting = (nothing, nothing), (nothing, torch.tensor([SEPARATOR + 1]), nothing)
         self.markers = dict(marker_tokens or {})
-        # What looks like a special token in a text is none, but for markers.
+        # Text that looks like a special token is encoded as ordinary text, unless there are marker tokens.
         self.how = {"verbose": False, "split_special_tokens": not self.markers}
         if tokenizer != "bytes":
             self.tokenizer = load_tokenizer(tokenizer, list(self.markers))
-            # Not every tokenizer can say which special tokens it adds, but all add the same ones to any text.
+            # Not every tokenizer declares its special tokens, but each adds the same ones to every text.
             bare = self.tokenize("a")
             before, after = cut_out(self.tokenize("a", add_special_tokens=True), bare)
             first, rest = cut_out(self.tokenize("a", "a", add_special_tokens=True), bare)
@@ -115,20 +116,27 @@ class TextTransform(Configurable):
         return EncodedInput(windows, read.cut, [{"places": p, "words": w, "characters": characters} for p, w in each])
 
     def ids(self, text: str) -> torch.Tensor:
-        """Of a text, without special tokens. -> (T,)"""
+        """Return the token ids of a text without special tokens, (T,)."""
         if self.tokenizer is None:
             return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).long() + 1
         return self.tokenize(text)
 
     def offsets(self, text: str) -> torch.Tensor:
-        """Of each of its tokens the first character and the one after the last. -> (T, 2) int32"""
+        """Return the first character of each token and the character after its last, (T, 2) int32."""
         if self.tokenizer is None:
             return byte_places(text)
         told = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **self.how)
         return torch.tensor(told["offset_mapping"], dtype=torch.int32).view(-1, 2)
 
     def check_markers(self, windows: Sequence[torch.Tensor]) -> None:
-        """Errors: ValueError where one lacks one."""
+        """Raise an error if a window does not contain all marker tokens.
+
+        Args:
+            windows: Token ids of each window of a text.
+
+        Raises:
+            ValueError: If a marker token is missing.
+        """
         for marker, known in self.markers.items():
             here = [bool((window == known).any()) for window in windows]
             if not any(here) and (len(here) > 1 or self.max_length is None or len(windows[0]) < self.max_length):
@@ -140,7 +148,10 @@ class TextTransform(Configurable):
                 )
 
     def vocabulary(self) -> TokenVocabulary:
-        """Of bytes, padding stands for what is hidden, and words begin at blanks."""
+        """Return the vocabulary for objectives that mask tokens.
+
+        For bytes, the id of padding is used as mask token, and words begin at blanks.
+        """
         around = torch.cat([*self.around, *self.parting, torch.tensor([0, *self.markers.values()])])
         if self.tokenizer is None:
             begins = torch.zeros(257, dtype=torch.bool)
@@ -162,14 +173,14 @@ class TextTransform(Configurable):
         for count, first, pair in zip(counts, ahead, pairs):
             extra = alone if pair is None else parting + first
             if pair is not None and self.max_length is not None and extra >= self.max_length:
-                found.append(float(self.max_length))  # it is refused when it is read
+                found.append(float(self.max_length))  # __call__ raises an error for it
                 continue
             whole = count + extra if count else 0
             found.append(float(room(whole, self.max_length, self.overflow, self.window_overlap, self.multiple, extra)))
         return found
 
     def count(self, texts: Sequence[Any]) -> list[int]:
-        """Tokens of each, without special ones; 0 of what is no text."""
+        """Return the number of tokens of each text without special tokens; 0 for a value that is not a string."""
         known = [x.encode(errors="replace") if isinstance(x, str) else b"" for x in texts]
         if self.tokenizer is None:
             return [len(x) for x in known]
@@ -177,12 +188,12 @@ class TextTransform(Configurable):
         return [len(x) for x in ids]
 
     def tokenize(self, *texts: str, add_special_tokens: bool = False) -> torch.Tensor:
-        """A text, or a pair, by the tokenizer. -> (T,)"""
+        """Return the token ids of a text or of a pair of texts, (T,)."""
         told = self.tokenizer(*texts, add_special_tokens=add_special_tokens, **self.how)["input_ids"]
         ids = torch.tensor(told, dtype=torch.long)
         if not self.markers:
             return ids
-        # Their numbers in the tokenizer are other ones where the model's table has rows to spare.
+        # The ids differ from those of the tokenizer if the embedding table of the model has spare rows.
         old = self.tokenizer.convert_tokens_to_ids(list(self.markers))
         swaps = [(ids == one, new) for one, new in zip(old, self.markers.values(), strict=True)]
         for where, new in swaps:
@@ -191,13 +202,19 @@ class TextTransform(Configurable):
 
 
 def in_one_window(words: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Keep a word that several windows have in that alone where it begins farthest from where the text was cut.
+    """Keep each word only in the window in which it begins farthest from a boundary at which the text was split.
 
-    Of each window (T,) the word that a token begins, or -1. Side by side the words then stand as in the text, once.
+    The concatenated windows then contain every word once, in the order of the text.
+
+    Args:
+        words: For each window the index of the word that each token begins, or -1, (T,).
+
+    Returns:
+        The same tensors, with -1 for the words that are kept in another window.
     """
     if len(words) == 1:
         return list(words)
-    best: dict[int, tuple[float, int]] = {}  # word -> how far, negative; in which window
+    best: dict[int, tuple[float, int]] = {}  # word -> negative distance to the boundary, index of the window
     numbers = [own.tolist() for own in words]
     for window, own in enumerate(numbers):
         for place, word in enumerate(own):
@@ -210,14 +227,25 @@ def in_one_window(words: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def word_starts(tokens: Sequence[str]) -> torch.Tensor:
-    """Whether words begin with these: where others continue with ##, those without; else those that hold a blank."""
+    """Return whether each token of a vocabulary begins a word.
+
+    If the vocabulary marks continuations with "##", these are the tokens without it; else those that begin with a
+    blank.
+
+    Args:
+        tokens: Tokens in the order of their ids.
+    """
     if any(token.startswith("##") for token in tokens):
         return torch.tensor([not token.startswith("##") for token in tokens])
     return torch.tensor([token.startswith(("\u2581", "\u0120")) for token in tokens])
 
 
 def check_text(raw: Any) -> str:
-    """Errors: ValueError where it is none, empty, or bytes that were no UTF-8, which arrive as lone surrogates."""
+    """Return a text after checking it.
+
+    Raises:
+        ValueError: If it is not a string, is empty, or contains bytes that are not UTF-8 (decoded as lone surrogates).
+    """
     if not isinstance(raw, str):
         raise ValueError(f"got {type(raw).__name__}, wanted a text")
     if not raw:
@@ -230,22 +258,27 @@ def check_text(raw: Any) -> str:
 
 
 def cut_out(whole: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What lies before and behind the first time that a part is in it."""
+    """Return the parts of a sequence before and after the first occurrence of a subsequence."""
     begin = next(i for i in range(len(whole)) if torch.equal(whole[i : i + len(part)], part))
     return whole[:begin], whole[begin + len(part) :]
 
 
 def word_begins(text: str, places: torch.Tensor) -> torch.Tensor:
-    """Of each token the number of the word that it begins, else -1. (T, 2) -> (T,) int32"""
+    """Return for each token the index of the word that it begins, else -1, (T,) int32.
+
+    Args:
+        text: The text.
+        places: First character of each token and the character after its last, (T, 2).
+    """
     starts = torch.tensor([found.start() for found in re.finditer(r"\S+", text)], dtype=torch.int32)
-    # A tokenizer may count a blank before it to a token: its last character tells the word.
+    # A token may include the blank before it, so its last character decides which word it belongs to.
     word = torch.searchsorted(starts, (places[:, 1] - 1).contiguous(), right=True) - 1
     first = torch.cat([word.new_ones(1), word.diff()]) > 0
     return torch.where(first & (word >= 0), word, -1).int()
 
 
 def byte_places(text: str) -> torch.Tensor:
-    """Of every byte the character that it belongs to. -> (T, 2) int32"""
+    """Return for each UTF-8 byte of a text the index of its character and this index plus 1, (T, 2) int32."""
     sizes = torch.tensor([len(letter.encode()) for letter in text])
     first = torch.arange(len(text), dtype=torch.int32).repeat_interleave(sizes)
     return torch.stack([first, first + 1], dim=1)

@@ -1,4 +1,4 @@
-"""Transforms of images: from a file to pixels."""
+"""Transforms of image inputs: from a file to pixels."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Images -> pixels."""
+"""Transform of images into pixels."""
 
 import struct
 import zlib
@@ -16,45 +16,47 @@ from mm.transforms.augment import AugmentError, augmented, tracked
 from mm.transforms.stored import Stored
 from mm.types import EncodedInput
 
-ORIENTATION = 0x0112  # in EXIF; 5 to 8: the picture is turned by a quarter
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8: the image is rotated by 90 degrees
 MODES = {1: "L", 3: "RGB"}
 FITS = ("stretch", "crop", "pad")
 ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # not MPO: the further pictures of a photo are its previews
+ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # not MPO: the further images of a photo are its previews
 DEEP = 65_535  # the largest value of 16 bits
-DARK = 16  # a picture whose largest value is below 1/16 of what stands for white looks black
-COLOURED = 8  # how far channels lie apart where there is colour, of 255; JPEG makes 3 of grey
-LOOKED = 256  # pixels of a side at which colour is looked for
-# What Pillow's decoders raise on broken files.
+DARK = 16  # an image whose largest value is below 1/16 of white looks black
+COLOURED = 8  # minimum difference of the channels of a colour, in 0..255; JPEG causes up to 3 in grey
+LOOKED = 256  # side in pixels to which images are reduced before colours are searched
+# Exceptions that the decoders of Pillow raise for damaged files.
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError)
 BROKEN += (Image.DecompressionBombError, struct.error, zlib.error)
 
 
 class RangeError(ValueError):
-    """The values of an image use next to nothing of their range."""
+    """Raised if the values of an image use only a tiny part of their range."""
 
 
 class ImageTransform(Configurable):
     """Convert images to pixels (C, H, W) uint8, which `finish` normalises to float32.
 
-    An image is a path, a Stored file, a PIL image, or an array (H, W), (H, W, C) or (C, H, W) of uint8 or of floats in
-    0..1. Of an animation the first picture is read, and transparent parts are laid on white. `EncodedInput.notes` names
-    what was left out: `colour_dropped`, `frames_dropped`, `transparent`, `clipped` and `dark`, see `changes`.
+    The raw input is a path, a `Stored` file, a PIL image, or an array (H, W), (H, W, C) or (C, H, W) of uint8 or of
+    floats in 0..1. Images are rotated as their EXIF orientation says. The first image of an animation is used, and
+    transparent images are composited onto white. `EncodedInput.notes` lists the information that was lost:
+    `colour_dropped`, `frames_dropped`, `transparent`, `clipped` and `dark`; see `changes`.
 
     Args:
         size: Height and width in pixels.
-        channels: 1 (grey) or 3 (colour).
-        mean: Mean of each channel, of pixels in 0..1; None: 0.5.
-        std: Standard deviation of each channel; None: 0.5.
-        fit: Images of another shape are fitted by `stretch`, `crop` (at the centre) or `pad` (with black).
-        augment: torchvision v2 transforms of uint8 (C, H, W), applied in training only.
-        return_original_size: Whether `meta` has the part of the original that the pixels show, `frame` (4,): x0, y0, x1
-            and y1 in its pixels, mirrored where x0 exceeds x1 or y0 exceeds y1; and the upright width and height of the
-            original, `size` (2,).
-        max_value: White of pictures of one channel with 16 bits, such as 4095 where 12 bits are used; None: 65535.
+        channels: Number of channels: 1 (grey) or 3 (colour).
+        mean: Mean of each channel, for pixels in 0..1; None: 0.5.
+        std: Standard deviation of each channel, for pixels in 0..1; None: 0.5.
+        fit: How to fit images of another shape: `stretch`, `crop` (at the centre) or `pad` (with black).
+        augment: torchvision v2 transforms of uint8 pixels (C, H, W), applied in training only.
+        return_original_size: Whether `meta` contains the region of the original image that the pixels show and the size
+            of the original. The region is `frame` (4,): x0, y0, x1 and y1 in pixels of the original; x0 exceeds x1, or
+            y0 exceeds y1, if the image is mirrored. `size` (2,) is the width and height of the original after the
+            rotation by EXIF.
+        max_value: Value of white in images with one channel of 16 bits, such as 4095 if 12 bits are used; None: 65535.
 
     Raises:
-        ValueError: If an argument is out of range. Reading raises it if the input is no image.
+        ValueError: If an argument is out of range. Calls of the transform raise it if the raw input is not an image.
     """
 
     def __init__(
@@ -87,23 +89,23 @@ class ImageTransform(Configurable):
         self.random = bool(self.augment)
         self.mean = torch.tensor([0.5] * channels if mean is None else [*mean]).view(-1, 1, 1)
         self.std = torch.tensor([0.5] * channels if std is None else [*std]).view(-1, 1, 1)
-        self.scale, self.shift = 1 / (255 * self.std), self.mean / self.std  # of bytes, in one pass each
+        self.scale, self.shift = 1 / (255 * self.std), self.mean / self.std  # for uint8 pixels
         self.filler = torch.zeros(channels, self.height, self.width, dtype=torch.uint8)
         self.multiple = 1
         self.meta: dict[str, Tensor] = {"frame": torch.zeros(4), "size": torch.zeros(2)} if return_original_size else {}
 
     def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
         if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and (1, *raw.shape) == tuple(self.filler.shape):
-            pixels, size = torch.tensor(raw).unsqueeze(0), (self.width, self.height)  # already as wanted
+            pixels, size = torch.tensor(raw).unsqueeze(0), (self.width, self.height)  # already in the required form
             notes: tuple[str, ...] = ()
         else:
-            # At least twice the size: what is beyond that, a JPEG's decoder leaves out faster than resizing does.
+            # Twice the size is enough for resizing; the JPEG decoder skips larger detail faster than resizing does.
             image, size, frames = decode(raw, 2 * max(self.height, self.width))
             notes = changes(image, self.channels, self.max_value) + (("frames_dropped",) if frames else ())
             image = self._resize(flatten(image, MODES[self.channels], self.max_value))
             pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).view(self.height, self.width, self.channels)
             pixels = pixels.permute(2, 0, 1)
-        part = torch.tensor([0.0, 0.0, 1.0, 1.0])  # of the pixels that is shown once they are augmented
+        part = torch.tensor([0.0, 0.0, 1.0, 1.0])  # region of the resized image that the augmented pixels show
         if train and self.augment:
             if self.meta:
                 pixels, part = tracked(self.augment, pixels.contiguous())
@@ -141,7 +143,13 @@ class ImageTransform(Configurable):
 
 
 def shown(fit: str, size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """What of a picture its resized pixels show. Sizes are width, height. -> (4,) x0, y0, x1, y1 in its own pixels"""
+    """Return the region of the original image that the resized pixels show, (4,): x0, y0, x1, y1 in its pixels.
+
+    Args:
+        fit: `stretch`, `crop` or `pad`.
+        size: Width and height of the original in pixels.
+        wanted: Width and height after resizing in pixels.
+    """
     (width, height), (w, h) = size, wanted
     if fit == "crop":  # as ImageOps.fit
         wide, high = min(width, height * w / h), min(height, width * h / w)
@@ -151,25 +159,41 @@ def shown(fit: str, size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
     if fit == "pad":  # as ImageOps.pad, which rounds
         inner = (w, round(height / width * w)) if width * h > height * w else (round(width / height * h), h)
         left, top = round((w - inner[0]) / 2), round((h - inner[1]) / 2)
-    x, y = width / inner[0], height / inner[1]  # pixels of the picture for one
+    x, y = width / inner[0], height / inner[1]  # pixels of the original per resized pixel
     return torch.tensor([-left * x, -top * y, (w - left) * x, (h - top) * y])
 
 
 def open_image(raw: Any, least: int | None = None) -> Image.Image:
-    """A path, a PIL image or an array -> a PIL image, upright. Errors: ValueError where it is none, or broken.
+    """Open an image and rotate it as its EXIF orientation says.
 
-    least: pixels of height and width that are enough: a JPEG file twice as large, or more, is decoded at a fraction.
+    Args:
+        raw: The raw input of an `ImageTransform`.
+        least: Sufficient height and width in pixels. A JPEG file of at least twice this size is decoded at a fraction
+            of its size, which is faster. None: decode at full size.
+
+    Raises:
+        ValueError: If `raw` is not an image, or if its file is damaged.
     """
     return open_sized(raw, least)[0]
 
 
 def open_sized(raw: Any, least: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """As `open_image`, and beside it the original's width and height, upright."""
+    """Return the result of `open_image`, and the width and height of the original after the rotation by EXIF.
+
+    Args:
+        raw: The raw input of an `ImageTransform`.
+        least: Sufficient height and width in pixels; see `open_image`.
+    """
     return decode(raw, least)[:2]
 
 
 def decode(raw: Any, least: int | None = None) -> tuple[Image.Image, tuple[int, int], bool]:
-    """As `open_sized`, and beside it whether a file has more pictures than this, its first."""
+    """Return the results of `open_sized`, and whether the file is an animation, of which the first image is used.
+
+    Args:
+        raw: The raw input of an `ImageTransform`.
+        least: Sufficient height and width in pixels; see `open_image`.
+    """
     if isinstance(raw, np.ndarray | Tensor):
         if isinstance(raw, Tensor):
             raw = (raw.detach().float() if raw.is_floating_point() else raw).cpu().numpy()
@@ -201,13 +225,17 @@ def decode(raw: Any, least: int | None = None) -> tuple[Image.Image, tuple[int, 
 
 
 def has_deep_colour(image: Image.Image) -> bool:
-    """Whether a file has 16 bits a channel and several channels, of which Pillow reads the upper 8 bits alone."""
+    """Return whether a file has several channels of 16 bits, of which Pillow reads only the upper 8 bits."""
     many = len(image.getbands()) > 1
     return many and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def check_deep_colour(image: Image.Image) -> None:
-    """Errors: ValueError where the upper bits hold next to nothing, as where 12 bits were saved in 16."""
+    """Raise an error if the upper 8 bits of each channel are nearly unused, for example if 12 bits were saved in 16.
+
+    Raises:
+        RangeError: If no value of the upper 8 bits reaches 16.
+    """
     colours = [np.asarray(image.getchannel(band)) for band in image.getbands() if band != "A"]
     top = max(int(values.max()) for values in colours)
     if top < DARK:
@@ -218,16 +246,17 @@ def check_deep_colour(image: Image.Image) -> None:
 
 
 def changes(image: Image.Image, channels: int, max_value: int) -> tuple[str, ...]:
-    """What reading an image by `flatten` leaves out or guesses at.
+    """Return the names of the losses and assumptions in the conversion of an image by `flatten`.
 
     Args:
-        image: As it was decoded.
-        channels: Those that are read: 1 or 3.
-        max_value: What stands for white in pictures of one channel with 16 bits.
+        image: The decoded image.
+        channels: Number of channels of the result: 1 or 3.
+        max_value: Value of white in images with one channel of 16 bits.
 
     Returns:
-        Some of `clipped` (values above max_value are read as it), `dark` (16 bits, no value above 1/16 of max_value),
-        `transparent` (parts are, and are laid on white) and `colour_dropped` (colours are read as grey).
+        Some of these names: `clipped` (there are values above `max_value`, which become white), `dark` (16 bits, and no
+        value above 1/16 of `max_value`), `transparent` (the image is transparent in places, which are composited onto
+        white) and `colour_dropped` (a colour image is converted to grey).
     """
     if image.mode in ("L", "1") and "transparency" not in image.info:
         return ()
@@ -244,7 +273,7 @@ def changes(image: Image.Image, channels: int, max_value: int) -> tuple[str, ...
 
 
 def is_coloured(image: Image.Image) -> bool:
-    """Whether some part of an image is not grey."""
+    """Return whether any region of an image is not grey."""
     small = image.convert("RGB")
     factor = max(1, min(small.size) // LOOKED)
     values = np.asarray(small.reduce(factor) if factor > 1 else small).astype(np.int16)
@@ -252,7 +281,14 @@ def is_coloured(image: Image.Image) -> bool:
 
 
 def from_array(array: np.ndarray) -> Image.Image:
-    """(H, W), (H, W, C) or (C, H, W); uint8, bool, or float in 0..1."""
+    """Convert an array to a PIL image.
+
+    Args:
+        array: Pixels (H, W), (H, W, C) or (C, H, W) of uint8, bool, or floats in 0..1.
+
+    Raises:
+        ValueError: If the array has another shape, type or range.
+    """
     if array.ndim == 3 and array.shape[0] in MODES and array.shape[2] not in MODES:
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -274,9 +310,15 @@ def from_array(array: np.ndarray) -> Image.Image:
 
 
 def flatten(image: Image.Image, mode: str, max_value: int = DEEP) -> Image.Image:
-    """Transparency on white, 16 bits to 8, then to `mode`. Errors: ValueError where the image has no such colours.
+    """Convert an image to a mode: composite transparency onto white, reduce 16 bits to 8, and convert the colours.
 
-    max_value: of 16 bits, what becomes white, as all above it does.
+    Args:
+        image: The image.
+        mode: Pillow mode of the result: "L" or "RGB".
+        max_value: Value of white in images with one channel of 16 bits; higher values also become white.
+
+    Raises:
+        ValueError: If the image has more than 16 bits per pixel.
     """
     if image.mode == mode and "transparency" not in image.info:
         return image
