@@ -24,6 +24,7 @@ from mm.evaluation import RobustnessReport
 from mm.messages import say
 from mm.quiet import silence_lightning
 from mm.reports import Report, Table
+from mm.runs.prediction_files import check_format
 from mm.runs.results import save_results
 from mm.types import TargetData
 
@@ -220,6 +221,7 @@ def write_test(
     folder: Path,
     provenance: Provenance,
     truth: bool,
+    format: str = "parquet",
 ) -> TestReport | None:
     """Gather the results of all processes, and write metrics, predictions, errors and figures.
 
@@ -231,6 +233,7 @@ def write_test(
         folder: The run folder.
         provenance: How the run was started.
         truth: Whether targets are written beside predictions.
+        format: Of the predictions: "parquet" or "csv".
 
     Returns:
         The report; None in other processes than the first one.
@@ -244,7 +247,7 @@ def write_test(
     every = truth and bool((data.splits == "test").all())
     hint = "; the data names no split: all are measured, also those that a model may have been trained on"
     summary = f"{data.source}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error"
-    files = save_results(folder, results, task, data, rows, truth)
+    files = save_results(folder, results, task, data, rows, truth, format=format)
     return TestReport(results, list(task.model.heads), files, f"{summary}{hint if every else ''}")
 
 
@@ -262,10 +265,12 @@ def predict_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Tes
     Raises:
         ValueError: If the model has no head, or a setting is wrong.
     """
+    check_format(cfg.format)
     model = load_model(cfg, provenance)
     if not len(model.model.heads):
         raise ValueError("this model predicts nothing: it has no head; use mm evaluate")
     data = build_model_data(cfg, model, provenance, labelled=False)
     task, trainer = run_test(cfg, model, data, "all", folder)
     # Rows that were left out while the table was read are in no split, but have their line too.
-    return write_test(trainer, task, data, list(range(len(data.ids))), folder, provenance, truth=False)
+    rows = list(range(len(data.ids)))
+    return write_test(trainer, task, data, rows, folder, provenance, truth=False, format=cfg.format)

@@ -15,7 +15,7 @@ from mm.data.readers.in_memory import is_table
 from mm.datamodules.manifest import ManifestDataModule
 from mm.quiet import preserved_state
 from mm.reports import Report, Table
-from mm.runs.results import write_predictions
+from mm.runs.prediction_files import check_format, write_predictions, write_table
 from mm.tasks.supervised import Supervised
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ class PredictionReport(Report):
     Attributes:
         metrics: The number of rows, and of those that could not be read.
         predictions: A pyarrow table: `id`, `row`, `error`, and for each head its prediction and its probabilities.
+        format: Of the file that `save` writes: "parquet" or "csv".
     """
 
     metrics: Mapping[str, float]
     predictions: "pyarrow.Table" = field(compare=False)
+    format: str = "parquet"
 
     def table(self) -> Table:
         """Return the first rows: the id, the prediction of each head, and the error of the row."""
@@ -45,15 +47,23 @@ class PredictionReport(Report):
         columns = ["id", *(name.removesuffix("/prediction") for name in names), "error"]
         return Table(columns, [tuple(row.values()) for row in chosen.to_pylist()], title)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write metrics.json and predictions.parquet into a folder, the latter as `mm predict` writes it."""
-        import pyarrow.parquet
+    def save(self, folder: str | Path, format: str | None = None) -> Path:
+        """Write metrics.json and the predictions into a folder, the latter as `mm predict` writes them.
 
-        from mm.files import whole
+        Args:
+            folder: The folder, which is created.
+            format: "parquet" or "csv", for predictions.parquet or predictions.csv; by default that of the report.
 
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: If there is no such format.
+        """
+        format = format or self.format
+        check_format(format)
         folder = super().save(folder)
-        with whole(folder / "predictions.parquet") as part:
-            pyarrow.parquet.write_table(self.predictions, part)
+        write_table(folder / f"predictions.{format}", self.predictions)
         return folder
 
 
@@ -67,6 +77,7 @@ def predict(
     batch_size: int = 64,
     num_workers: int = 2,
     allow: Sequence[str] = (),
+    format: str = "parquet",
 ) -> PredictionReport:
     """Predict every row of a table.
 
@@ -81,6 +92,7 @@ def predict(
         batch_size: Rows of a batch, for data that is no data module.
         num_workers: Processes that read rows, for data that is no data module.
         allow: Further packages whose classes the model directory may name.
+        format: Of the file that the report's `save` writes: "parquet" or "csv".
 
     Returns:
         The report; `.predictions` is a pyarrow table.
@@ -92,6 +104,7 @@ def predict(
         >>> report = mm.predict("outputs/first/model", "new.csv")  # doctest: +SKIP
         >>> report.save("predicted")  # doctest: +SKIP
     """
+    check_format(format)
     trained = open_model(model, allow)
     if not len(trained.model.heads):
         raise ValueError("this model predicts nothing: it has no head; use mm.evaluate")
@@ -106,7 +119,7 @@ def predict(
         note_unread_rows(task, bound, rows)
         predictions = read_predictions(Path(name), task, bound, rows)
     trained.model.train(was_training)
-    return PredictionReport({**count_faults(bound), "data/rows": len(rows)}, predictions)
+    return PredictionReport({**count_faults(bound), "data/rows": len(rows)}, predictions, format)
 
 
 def read_new_rows(model: TrainedModel, table: Any, columns: Mapping[str, Any], **settings: Any) -> ManifestDataModule:

@@ -71,6 +71,10 @@ def test_predictions_are_those_of_the_model(report, tmp_path, capsys):
     assert len(predicted.table().rows) == 20
     predicted.save(tmp_path / "p")
     assert pq.read_table(tmp_path / "p/predictions.parquet").equals(predicted.predictions)
+    with pytest.raises(ValueError, match="format: got 'xlsx', wanted one of parquet, csv"):
+        predicted.save(tmp_path / "q", format="xlsx")
+    predicted.save(tmp_path / "q", format="csv")
+    assert [path.name for path in sorted((tmp_path / "q").iterdir())] == ["metrics.json", "predictions.csv"]
     assert capsys.readouterr().out == ""
 
 

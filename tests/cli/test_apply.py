@@ -58,8 +58,11 @@ def test_predict_has_a_line_for_every_row(mm, model, broken):
         "datamodule=manifest",
         f"datamodule.path={broken}",
         "datamodule.on_error=missing",
+        "format=csv",
     )
-    assert all(row["target/prediction"] for row in rows_of(kept.folder))
+    with (kept.folder / "predictions.csv").open() as file:
+        assert all(line["target/prediction"] for line in csv.DictReader(file))
+    assert not (kept.folder / "predictions.parquet").exists()
 
 
 def test_evaluate_stops_at_the_first_bad_row_or_counts_them(mm, model, broken, tmp_path):

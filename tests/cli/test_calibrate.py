@@ -118,8 +118,8 @@ def test_confidence_changes_and_nothing_else(mm, model, trained, rows):
     assert again.metrics["test/calibration_error"] == pytest.approx(found["test/calibration_error"], abs=1e-5)
     assert measured["test/calibration_error"] == pytest.approx(found["test/calibration_error_uncalibrated"], abs=1e-5)
     lines = pyarrow.parquet.read_table(again.folder / "predictions.parquet").to_pylist()
-    told = [line for line in lines if line["target/truth"] is not None]
-    inside = sum(line["target/truth"] in line["target/prediction_set"] for line in told) / len(told)
+    told = [line for line in lines if line["mood"] is not None]
+    inside = sum(line["mood"] in line["target/prediction_set"] for line in told) / len(told)
     assert inside == pytest.approx(found["test/coverage"])
     assert sum(len(line["target/prediction_set"]) for line in told) / len(told) == pytest.approx(
         found["test/mean_set_size"]
@@ -179,7 +179,7 @@ def test_rows_are_those_that_training_drew(mm, tmp_path):
     run = mm("calibrate", *args, "run=same")
     assert "120 validation rows of rows.jsonl (drawn where it names none, with val=0.3, seed=5)" in run.out
     own = pyarrow.parquet.read_table(model.parent / "predictions.parquet").to_pylist()
-    assert run.metrics["test/rows"] == sum(line["target/truth"] is not None for line in own)
+    assert run.metrics["test/rows"] == sum(line["mood"] is not None for line in own)
     other = mm("calibrate", *args, "datamodule.split.val=0.1", "run=other")
     assert "40 validation rows" in other.out and "val=0.1, seed=5" in other.out
     whole = mm("calibrate", *args, "split=all", "conformal=0.1", "run=whole")
@@ -279,9 +279,9 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
         )
     again = mm("evaluate", f"checkpoint={model}", "datamodule=text", rows)
     lines = pyarrow.parquet.read_table(again.folder / "predictions.parquet").to_pylist()
-    told = [line for line in lines if line["target/truth"] is not None]
+    told = [line for line in lines if line["mood"] is not None]
     said = torch.tensor([line["target/probability"] for line in told])
-    right = torch.tensor([int(line["target/prediction"] == line["target/truth"]) for line in told])
+    right = torch.tensor([int(line["target/prediction"] == line["mood"]) for line in told])
     error = binary_calibration_error(said, right, n_bins=15)
     assert float(error) == pytest.approx(found["test/calibration_error"], abs=1e-4)
     assert float(error) < found["test/calibration_error_uncalibrated"]

@@ -29,7 +29,7 @@ def same_run(outputs, one, two):
     for name, value in measured[0].items():
         assert measured[1][name] == pytest.approx(value, abs=CLOSE), name
     tables = [pyarrow.parquet.read_table(outputs / run / "predictions.parquet").to_pydict() for run in (one, two)]
-    for name in ("id", "target/prediction", "target/truth"):
+    for name in ("id", "target/prediction", "colour"):
         assert tables[0][name] == tables[1][name], name
 
 

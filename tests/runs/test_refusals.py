@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from mm.callbacks.periodic_checkpoint import WholeFileIO
 from mm.cli._mistakes import explain
 from mm.files import free_bytes, refusal, whole, write_json
+from mm.runs.prediction_files import write_predictions
 from mm.runs.refusals import explain_refusal, place_of, refusals_explained
-from mm.runs.results import write_predictions
 from mm.tasks.answers import Answers
 
 WEIGHTS = {"weight": torch.zeros(1_000_000)}
