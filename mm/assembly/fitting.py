@@ -63,9 +63,11 @@ def train_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Train
     if lines := describe_finished(cfg, folder, provenance):
         return lines
     run = prepare_run(cfg, folder, provenance)
-    report = finish_run(run, fit_run(run))
+    trainer = fit_run(run)
+    length = "max_steps" if stopped_by_steps(trainer) else None
+    report = finish_run(run, trainer)
     measurable = bool(report.model.task or cfg.model.heads)
-    report.commands = next_commands(cfg, folder, provenance, measurable)
+    report.commands = next_commands(cfg, folder, provenance, measurable, length)
     return report
 
 
@@ -236,10 +238,25 @@ def test_best_weights(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
         if best.best_model_score is not None:
             results[cfg.monitor.metric] = float(best.best_model_score)
     elif best is not None and best.monitor is not None and not trainer.interrupted:
-        say(f"validation never came: there is no best {cfg.monitor.metric}, and the last weights are kept")
+        reason = explain_no_validation(trainer)
+        say(f"{reason}: there is no best {cfg.monitor.metric}, and the last weights are kept")
     if is_tested(run, trainer):
         trainer.test(task, datamodule=run.data, verbose=False)
     return results | dict(task.results) | {"train/duration_s": round(time.time() - run.started, 3)}
+
+
+def stopped_by_steps(trainer: Trainer) -> bool:
+    """Return whether `trainer.max_steps` ended the training, before `trainer.max_epochs` did."""
+    steps, epochs = trainer.max_steps, trainer.max_epochs
+    unfinished = epochs in (None, -1) or trainer.current_epoch < (epochs or 0)
+    return steps != -1 and trainer.global_step >= steps and unfinished
+
+
+def explain_no_validation(trainer: Trainer) -> str:
+    """Return in words why a training that has ended had no validation."""
+    if not stopped_by_steps(trainer):
+        return "validation never came"
+    return f"trainer.max_steps={trainer.max_steps} stopped the run before its first validation"
 
 
 def write_run(run: TrainingRun, trainer: Trainer, results: dict[str, float]) -> dict[str, Path]:

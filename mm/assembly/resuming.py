@@ -165,7 +165,9 @@ def changed_overrides(stored: dict[str, Any], folder: Path, typed: Sequence[str]
     return changed
 
 
-def next_commands(cfg: DictConfig, folder: Path, provenance: Provenance, measurable: bool) -> list[str]:
+def next_commands(
+    cfg: DictConfig, folder: Path, provenance: Provenance, measurable: bool, length: str | None = None
+) -> list[str]:
     """Return the commands that may follow a training.
 
     Args:
@@ -173,9 +175,11 @@ def next_commands(cfg: DictConfig, folder: Path, provenance: Provenance, measura
         folder: Its folder.
         provenance: How it was started.
         measurable: Whether the model can be evaluated without more training.
+        length: The key of the trainer that ended the training, `max_epochs` or `max_steps`; None for the one that is
+            set, epochs first.
     """
     model = shown(folder / "model")
-    length = "max_epochs" if (cfg.trainer.max_epochs or 0) > 0 else "max_steps"
+    length = length or ("max_epochs" if (cfg.trainer.max_epochs or 0) > 0 else "max_steps")
     data = provenance.choices.get("datamodule")
     use = [
         f"{command('mm', 'evaluate', f'checkpoint={model}', f'datamodule={data}')} ..."

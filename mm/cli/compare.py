@@ -1,8 +1,9 @@
 """Rank the runs of a folder, with mean and deviation over seeds, splits and folds.
 
 mm compare outputs/SWEEP ... [metrics=test/accuracy,val/loss] [average=datamodule.path]: of a folder of runs, or of some
-runs; the first metric ranks. Runs of different verbs, or on different data, are ranked apart. Values of seed,
-datamodule.split.seed and datamodule.columns.split are averaged, and those of the keys that `average` names.
+runs; the first metric ranks. Runs of different verbs, or on different data, are ranked apart. Runs that differ only in
+seeds or folds are averaged (datamodule.columns.split; keys that end in fold, such as datamodule.test_fold; the number of
+a fold in datamodule.path, such as fold_1.csv), and those that differ in the keys that `average` names.
 """
 
 from pathlib import Path

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from mm._compat.transformers import model_class
+from mm.pretrained import load_pretrained
 
 
 def huggingface_model(
@@ -49,9 +50,8 @@ def huggingface_model(
     if pretrained is None or random_init:
         model = AutoModel.from_config(hf_config, dtype=torch.float32, trust_remote_code=False, **extra)
     else:
-        model = AutoModel.from_pretrained(
-            pretrained, config=hf_config, dtype=torch.float32, trust_remote_code=False, **extra
-        )
+        settings = {"config": hf_config, "dtype": torch.float32, "trust_remote_code": False, **extra}
+        model = load_pretrained(AutoModel, pretrained, **settings)
     if hf_config.is_encoder_decoder:
         model = model.get_encoder()
     for module in model.modules():

@@ -13,6 +13,7 @@ from mm.heads._generative import GenerativeHead
 from mm.layers import TransformerBlock
 from mm.messages import near
 from mm.predictions import Text
+from mm.pretrained import load_pretrained
 from mm.types import Features
 
 PROJECTIONS = ("linear", "mlp", "queries")
@@ -207,7 +208,7 @@ def language_model(
             "pretrained=FOLDER, or config={model_type: llama, ...} for random weights"
         )
     if pretrained is not None:
-        model = AutoModelForCausalLM.from_pretrained(pretrained, dtype=torch.float32, trust_remote_code=False)
+        model = load_pretrained(AutoModelForCausalLM, pretrained, dtype=torch.float32, trust_remote_code=False)
         if AutoTokenizer.from_pretrained(pretrained, trust_remote_code=False).get_vocab() != tokenizer.get_vocab():
             raise ValueError(
                 f"the language model of {pretrained} has a tokenizer of its own; write with it, as "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,11 @@ from mm.runs.folder import OVERRIDES, override_key
 
 # Overrides in which runs of one setting may differ: which run it is, and over what is averaged.
 IGNORED = ("run", "resume", "paths.outputs")
-AVERAGED = ("seed", "datamodule.split.seed", "datamodule.columns.split")
+AVERAGED = ("seed", "datamodule.seed", "datamodule.split.seed", "datamodule.columns.split")
+# As `datamodule.test_fold` of a data module of one's own; and numbers of folds or splits in the names of files.
+FOLD_KEY = re.compile(r"(?:^|[._])folds?$")
+FOLD_NUMBER = re.compile(r"(?i)((?:^|[^a-z])(?:fold|split|cv)[-_ ]?)\d+(?![0-9])")
+PATH = "datamodule.path"
 VERBS_WITHOUT_METRICS = ("embed",)
 
 
@@ -141,8 +146,10 @@ def compare(
     Args:
         folders: A folder of runs, or several.
         metrics: Names such as `test/accuracy`; the first one ranks. By default those of the test.
-        average: Further keys over whose values is averaged, such as `datamodule.path` where each fold has a file.
-            `seed`, `datamodule.split.seed` and `datamodule.columns.split` always are.
+        average: Further keys over whose values is averaged, such as `datamodule.path` where each part has a file.
+            Seeds (`seed`, `datamodule.seed`, `datamodule.split.seed`), `datamodule.columns.split`, keys that end in
+            `fold`, such as `datamodule.test_fold`, and the number of a fold in `datamodule.path`, such as
+            `fold_1.csv`, always are.
 
     Returns:
         The rankings, and the runs that have not finished.
@@ -199,17 +206,31 @@ def read_results(folder: Path, files: Iterable[Path], averaged: Sequence[str] = 
         typed = dict(o.lstrip("+~-").split("=", 1) for o in words if "=" in o)
         config = file.with_name("config.yaml")  # a training run leaves it
         data = yaml.safe_load(config.read_text(encoding="utf-8"))["datamodule"] if config.exists() else None
-        whole_path = "datamodule.path" not in averaged
-        source = describe_data(data, whole_path) if data else typed.get("datamodule.path") or typed.get("datamodule")
+        whole_path = PATH not in averaged
+        source = describe_data(data, whole_path) if data else typed.get(PATH) or typed.get("datamodule")
+        source = FOLD_NUMBER.sub(r"\1*", str(source))
         keys = [(word, override_key(word.lstrip("-"))) for word in words]
+        over = {word for word, key in keys if is_averaged(word, key, averaged)}
         yield RunResult(
             name_below(file.parent, folder),
             f"{verb_of(text)} on {source}",
-            tuple(word for word, key in keys if key not in (*IGNORED, *averaged)),
+            tuple(word for word, key in keys if key not in IGNORED and word not in over),
             json.loads(metrics.read_text(encoding="utf-8")),
             read_directions(metrics.with_name(DIRECTIONS)),
-            tuple(word for word, key in keys if key in averaged),
+            tuple(word for word in words if word in over),
         )
+
+
+def is_averaged(word: str, key: str, averaged: Sequence[str]) -> bool:
+    """Return whether runs that differ in an override are averaged: it is a seed, a fold, or a file of a fold.
+
+    Args:
+        word: The override.
+        key: Its key.
+        averaged: Keys over whose values is averaged.
+    """
+    fold_file = key == PATH and FOLD_NUMBER.search(word.partition("=")[2]) is not None
+    return key in averaged or FOLD_KEY.search(key) is not None or fold_file
 
 
 def read_directions(file: Path) -> dict[str, bool]:

@@ -106,6 +106,7 @@ def test_commands_can_be_pasted(name, tmp_path):
     assert use == ["mm", "evaluate", f"checkpoint={folder / 'model'}", f"datamodule={name}", "..."]
     assert predict[2] == f"checkpoint={folder / 'model'}"
     assert resume[2] == f"run={Path(name)}"
+    assert resume[-1] == "trainer.max_epochs=2"
     assert (
         words(next_commands(cfg, folder, provenance, measurable=False)[0])[2] == f"model.init_from={folder / 'model'}"
     )

@@ -115,6 +115,20 @@ def test_validation_that_never_comes_is_said(mm, manifest):
     assert run.metrics["test/rows"] == 12
 
 
+def test_a_run_that_max_steps_stops_says_so_and_how_to_go_on(mm, manifest, recwarn):
+    args = ["trainer.max_epochs=3", "trainer.max_steps=2", "run=short"]  # an epoch has more steps
+    run = mm("train", *SMALL, f"datamodule.path={manifest}", "datamodule.batch_size=8", *args)
+    assert run.status == 0, run.err
+    wanted = "trainer.max_steps=2 stopped the run before its first validation: there is no best val/loss, and the last"
+    assert wanted in run.out
+    assert "run=short resume=true trainer.max_steps=4" in run.out
+    assert "max_epochs=" not in run.out
+    assert not [one for one in recwarn if "monitored key" in str(one.message)]
+    more = mm("train", "run=short", "resume=true", "trainer.max_steps=4")
+    assert more.status == 0, more.err
+    assert more.metrics["train/steps"] == 4
+
+
 def test_a_short_epoch_has_its_point_of_the_curve(mm, manifest):
     run = mm("train", *SMALL, f"datamodule.path={manifest}", "trainer.max_epochs=2", "datamodule.batch_size=64")
     assert run.status == 0, run.err

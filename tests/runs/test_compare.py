@@ -38,15 +38,21 @@ def test_seeds_and_splits_are_averaged(tmp_path):
     assert len(first.folders) == 6
 
 
-@pytest.mark.parametrize("by", ["column", "file"])
+@pytest.mark.parametrize("by", ["column", "file", "number", "key", "added key"])
 def test_folds_are_averaged(tmp_path, by):
     for fold in range(3):
         for lr in (1, 2):
-            path = f"fold{fold}.csv" if by == "file" else "a.csv"
-            own = f"datamodule.columns.split=fold{fold}" if by == "column" else f"datamodule.path={path}"
+            path = {"file": f"part{'abc'[fold]}.csv", "number": f"my/fold_{fold}/rows.csv"}.get(by, "a.csv")
+            own = {
+                "column": f"datamodule.columns.split=fold{fold}",
+                "key": f"datamodule.test_fold={fold}",
+                "added key": f"+datamodule.fold={fold}",
+            }.get(by, f"datamodule.path={path}")
             write(tmp_path / f"{fold}-{lr}", [own, f"task.lr={lr}"], 0.1 * fold + lr / 10, path)
     report = compare([tmp_path], average=["datamodule.path"] if by == "file" else [])
     (ranking,) = report.rankings
+    assert ranking.averaged == (own.partition("=")[0].lstrip("+"),)
+    assert ranking.settings[0].deviation("test/accuracy") == pytest.approx(0.1)
     assert [setting.overrides for setting in ranking.settings] == [("task.lr=2",), ("task.lr=1",)]
     assert ranking.settings[0].mean("test/accuracy") == pytest.approx(0.3)
     assert report.metrics == {
@@ -55,6 +61,16 @@ def test_folds_are_averaged(tmp_path, by):
     }
     if by == "file":
         assert len(compare(tmp_path).rankings) == 3  # else each file is data of its own
+
+
+@pytest.mark.parametrize("key", ["datamodule.folder", "model.unfold", "model.scaffold", "datamodule.path=manifold"])
+def test_what_is_no_fold_is_not_averaged(tmp_path, key):
+    for value in (1, 2):
+        word = f"{key}{value}.csv" if "=" in key else f"{key}={value}"
+        path = word.partition("=")[2] if "=" in key else "a.csv"
+        write(tmp_path / str(value), [word], value / 10, path)
+    rankings = compare(tmp_path).rankings
+    assert sum(len(ranking.settings) for ranking in rankings) == 2
 
 
 def test_a_report_has_a_table_and_is_saved(tmp_path):
