@@ -2,8 +2,8 @@
 
 mm compare outputs/SWEEP ... [metrics=test/accuracy,val/loss] [average=datamodule.path]: of a folder of runs, or of some
 runs; the first metric ranks. Runs of different verbs, or on different data, are ranked apart. Runs that differ only in
-seeds or folds are averaged (datamodule.columns.split; keys that end in fold, such as datamodule.test_fold; the number of
-a fold in datamodule.path, such as fold_1.csv), and those that differ in the keys that `average` names.
+seeds or folds are averaged (datamodule.columns.split; keys that end in fold, such as datamodule.test_fold; the number
+of a fold in datamodule.path, such as fold_1.csv), and those that differ in the keys that `average` names.
 """
 
 from pathlib import Path
