@@ -151,7 +151,9 @@ class Modality:
         Raises:
             ValueError: If the input can't be read, or if this modality can't be stored in shards.
         """
-        raise ValueError(f"is {self.name}, which shards can't hold")
+        raise ValueError(
+            f"its modality, {self.name}, can't be written to shards; leave the input out, or train on the table itself"
+        )
 
     @property
     def in_shards(self) -> bool:

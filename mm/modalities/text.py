@@ -63,7 +63,8 @@ class Text(Modality):
 
         if isinstance(raw, list | tuple):
             raise ValueError(
-                "is a pair of texts, which shards can't hold; name one column, or two inputs with columns.inputs"
+                "it is a pair of texts, which can't be written to shards; name one column, or two inputs with "
+                "columns.inputs"
             )
         TextTransform("bytes")(raw)
         return raw.encode(), 0.0

@@ -194,7 +194,7 @@ def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     for key in sorted({*saved, *config}):
         if saved.get(key) != config.get(key):
             raise ValueError(
-                f"peft.config.{key}: got {config.get(key)}, but {path} has {saved.get(key)}; set it to that"
+                f"peft.config.{key}: got {config.get(key)}, but {path} has {saved.get(key)}; use the adapter's value"
             )
     try:
         tensors: dict[str, Tensor] = load_file(path / "adapter.safetensors")
@@ -203,7 +203,10 @@ def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     ours = model.state_dict()
     for name in [*base["names"], *tensors]:
         if name not in ours:
-            raise ValueError(f"peft.adapter_path: {path} has {name}, which this model has not{near(name, ours)}")
+            raise ValueError(
+                f"peft.adapter_path: {path} has the weight {name}, which this model lacks{near(name, ours)}; build the "
+                "model that the adapter was trained with"
+            )
     for name, x in tensors.items():
         if x.shape != ours[name].shape:
             raise ValueError(f"peft.adapter_path: {name} of {path} is {tuple(x.shape)}, here {tuple(ours[name].shape)}")

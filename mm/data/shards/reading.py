@@ -210,14 +210,16 @@ def check_index(about: About, cells: Cells, places: dict[str, np.ndarray]) -> No
         ValueError: If a shard would lie outside of its folder, a row in no shard, or something is of another type.
     """
     if not fits(about.inputs, dict[str, Any]) or not fits(about.shards, list[list]):
-        raise ValueError("got inputs or shards of another type")
+        raise ValueError("wanted a mapping of inputs and a list of shards; write the shards again with mm shard")
     for name, size, rows in about.shards:
         if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\0]", name):
             raise ValueError(f"got the shard {name!r:.80}, wanted a file of this folder")
         if not all(isinstance(number, int) and number >= 0 for number in (size, rows)):
             raise ValueError(f"shard {name}: got {size!r:.20} bytes and {rows!r:.20} rows")
     if not fits(about.columns, dict[str, Any]) or not isinstance(about.digest, str):
-        raise ValueError("got columns or a digest of another type")
+        raise ValueError(
+            "wanted a mapping of columns and a digest that is a text; write the shards again with mm shard"
+        )
     shard = places["shard"]
     if shard.dtype.kind not in "iu" or (len(shard) and not 0 <= shard.min() <= shard.max() < len(about.shards)):
         raise ValueError("a row is in no shard")
@@ -227,7 +229,9 @@ def check_index(about: About, cells: Cells, places: dict[str, np.ndarray]) -> No
         data = {key: value for key, value in known.items() if key != "column"}
         check_fields(InputData, data, f"inputs.{name}")
         if get_modality(data["modality"]).in_files and known["column"] not in cells:
-            raise ValueError(f"inputs.{name}: there is no column {known['column']!r:.80}")
+            raise ValueError(
+                f"inputs.{name}: the shards have no column {known['column']!r:.80}; write them again with mm shard"
+            )
         for key in (f"offset.{name}", f"size.{name}"):
             if places[key].dtype.kind not in "iu":
                 raise ValueError(f"{key}: got {places[key].dtype}, wanted whole numbers")

@@ -66,7 +66,7 @@ def write_rows(
     for name, data in part.table.spec.inputs.items():
         if not get_modality(data.modality).in_shards:
             raise ValueError(
-                f"the input '{name}' is {data.modality}, which shards can't hold yet; leave it out with "
+                f"the input '{name}' is {data.modality}, which can't be written to shards; leave it out with "
                 f"datamodule.inputs, or train from the table itself with datamodule=manifest"
             )
     module.table = part.table  # whose rows it names
