@@ -38,9 +38,7 @@ class GradientModulation(Callback):
         self.from_epoch = from_epoch
         self.to_epoch = to_epoch
         self.heads: list[str] = []  # heads that predict a class
-        self.seen: dict[
-            str, Tensor
-        ] = {}  # encoder to (sum of the scores of the true classes, number of rows) since the last step
+        self.seen: dict[str, Tensor] = {}  # encoder to (sum of true-class scores, rows) since the last step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         task: Any = pl_module
