@@ -1,4 +1,4 @@
-"""Data modules: one per data set, and those of tables and shards of your own."""
+"""Data modules: one for each supported data set, and those for your own tables, parallel files and shards."""
 
 from typing import TYPE_CHECKING
 

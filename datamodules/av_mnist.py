@@ -1,6 +1,6 @@
 """AV-MNIST, rebuilt: MNIST images with most of their variance removed, and spoken digits that are often wrong.
 
-Texts that name the digit are our addition.
+The original data set has no texts; texts that name the digit are an addition.
 """
 
 import gzip
@@ -24,15 +24,15 @@ from mm.types import DataSpec, InputData
 
 SPEAKERS = ("jackson", "nicolas", "theo", "yweweler")
 TRAIN_TAKES, TEST_TAKES = range(40), range(40, 50)
-VALIDATION = 5_000  # of the 60,000 training images, the last
-WRONG = 0.644  # probability of another clip: with it sound alone can be right in at most 0.42 of the rows
+VALIDATION = 5_000  # the last of the 60,000 training images
+WRONG = 0.644  # probability of a random clip; it limits the accuracy from audio alone to 0.42
 MNIST = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 CORRUPTIONS = ("wrong_clip", "snr", "clean")
-VERSION = 2  # of how the set is built: one that was built otherwise is not taken from the cache
+VERSION = 2  # version of the build; a cached set of another version is not used
 
 
 class Built(NamedTuple):
-    """The whole set, as it is cached."""
+    """All arrays of the built data set, as they are cached."""
 
     images: np.ndarray  # (70000, 28, 28) uint8
     clips: np.ndarray  # (2000, size, size) uint8 log-spectrograms; under corruption=snr (70000, size, size)
@@ -41,7 +41,7 @@ class Built(NamedTuple):
 
 
 class Indexed(Sequence[np.ndarray]):
-    """`values[of[row]]` by row, nothing copied."""
+    """Sequence of `values[of[row]]` for each row, which copies nothing."""
 
     def __init__(self, values: np.ndarray, of: np.ndarray):
         self.values = values
@@ -55,22 +55,22 @@ class Indexed(Sequence[np.ndarray]):
 
 
 class AVMNISTDataModule(DataModule):
-    """Images and spectrograms of one digit: 55,000 / 5,000 / 10,000 rows (Vielzeuf 2018; Liang 2021).
+    """Images and spectrograms of one digit: 55,000 / 5,000 / 10,000 rows (Vielzeuf 2018, Liang 2021).
 
     Args:
-        path: A folder with MNIST's idx files in mnist/ and the Free Spoken Digit Dataset in fsdd/recordings/.
-        components: Number of components of a PCA of the training images that every image keeps.
-        size: Height and width of the log-spectrograms.
-        corruption: wrong_clip (a clip of a random digit, with probability 0.644), snr (white noise at `snr` dB, drawn
-            for each row) or clean.
-        snr: Signal-to-noise ratio in dB.
-        data_seed: Seed of the pairs of clips and images, and of the noise.
-        cache: Folder for the built set.
-        text: Templates of a third input, such as ['the digit {}']; None: there is no text.
-        **shared: Arguments of every data module.
+        path: Folder with the idx files of MNIST in mnist/ and the Free Spoken Digit Dataset in fsdd/recordings/.
+        components: Number of principal components (of the training images) to which every image is reduced.
+        size: Height and width of the log-spectrograms in pixels.
+        corruption: Corruption of the audio: "wrong_clip" (a clip of a random digit, with probability 0.644), "snr"
+            (white noise at `snr` dB, drawn for each row) or "clean".
+        snr: Signal-to-noise ratio in dB, with `corruption="snr"`.
+        data_seed: Random seed of the pairs of clips and images, and of the noise.
+        cache: Folder in which the built data set is cached.
+        text: Templates of a text input, such as ['the digit {}']; None: no text input.
+        **shared: Arguments of `DataModule`.
 
     Raises:
-        ValueError: If a source is missing, or an argument has none of its values.
+        ValueError: If a source file is missing, or if an argument has an unsupported value.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class AVMNISTDataModule(DataModule):
                 inputs={
                     **{name: InputData(modality="text") for name in texts},
                     "vision": InputData(modality="vision", size=(28, 28), channels=1),
-                    # a picture of sound: a vision encoder reads it
+                    # a spectrogram is an image, which a vision encoder reads
                     "audio": InputData(modality="vision", size=(self.size, self.size), channels=1),
                 },
                 targets={},
@@ -130,7 +130,11 @@ class AVMNISTDataModule(DataModule):
         return table
 
     def cached(self) -> Built:
-        """The set from the cache, whose checksum is compared, or built and kept."""
+        """Return the data set from the cache after verifying its checksum, or else build it and cache it.
+
+        Raises:
+            ValueError: If a source file is missing.
+        """
         sources = [self.path / "mnist" / f"{name}-ubyte.gz" for name in MNIST]
         wavs = [self.path / "fsdd" / "recordings" / name for name in clip_names()]
         for file in [*sources, *wavs]:
@@ -158,16 +162,21 @@ class AVMNISTDataModule(DataModule):
                 np.save(file, array)
         (folder / "sha256").write_text(
             checksum(built), encoding="utf-8"
-        )  # last: without it the folder counts as unfinished
+        )  # written last: a folder without it is unfinished
         return built
 
     def build(self, sources: Sequence[Path], wavs: Sequence[Path]) -> Built:
-        """Everything from the sources, in a fixed order."""
+        """Build all arrays from the source files; the same seed gives the same arrays.
+
+        Args:
+            sources: The four idx files of MNIST, in the order of `MNIST`.
+            wavs: The recordings, in the order of `clip_names`.
+        """
         images = np.concatenate([read_idx(sources[0]), read_idx(sources[2])])
         label = np.concatenate([read_idx(sources[1]), read_idx(sources[3])]).astype(np.int64)
         rng = np.random.default_rng(self.data_seed)
         clip = choose_clips(label, self.corruption, rng)
-        if self.corruption == "snr":  # by clip, the noise of 2,000 would be learnt by heart
+        if self.corruption == "snr":  # noise per row: that of only 2,000 clips could be memorised
             clips = np.stack([spectrogram(wavs[i], self.size, self.snr, rng) for i in clip])
             clip = np.arange(len(label))
         else:
@@ -177,14 +186,20 @@ class AVMNISTDataModule(DataModule):
 
 
 def written(templates: Sequence[str], label: np.ndarray, seed: int) -> list[str]:
-    """For each row one of the templates, with its digit's name."""
+    """Return one text per row, from a random template and the name of the row's digit.
+
+    Args:
+        templates: Templates in which "{}" is replaced by the name of the digit.
+        label: Digit of each row, (N,).
+        seed: Random seed of the choice of templates.
+    """
     texts = [[template.replace("{}", word) for word in WORDS] for template in templates]
     which = np.random.default_rng([seed, len(templates)]).integers(len(templates), size=len(label))
     return [texts[i][digit] for i, digit in zip(which.tolist(), label.tolist())]
 
 
 def clip_names() -> list[str]:
-    """File names, digit by digit: 160 of the training takes each, then 40 of the test takes each."""
+    """Return the file names of all clips: 160 training clips of each digit in turn, then 40 test clips of each."""
     return [
         f"{digit}_{speaker}_{take}.wav"
         for takes in (TRAIN_TAKES, TEST_TAKES)
@@ -195,7 +210,16 @@ def clip_names() -> list[str]:
 
 
 def choose_clips(label: np.ndarray, corruption: str, rng: np.random.Generator) -> np.ndarray:
-    """For each row a clip of its digit, or, under wrong_clip, often of a random one. (N,) -> (N,) into `clip_names`"""
+    """Choose a clip of the right digit for each row; with "wrong_clip", often a clip of a random digit.
+
+    Args:
+        label: Digit of each row, (N,).
+        corruption: Corruption of the audio, as in `AVMNISTDataModule`.
+        rng: Random generator.
+
+    Returns:
+        Indices into `clip_names`, (N,). Test rows get test clips, other rows training clips.
+    """
     digit = label.copy()
     if corruption == "wrong_clip":
         wrong = rng.random(len(label)) < WRONG
@@ -209,7 +233,11 @@ def choose_clips(label: np.ndarray, corruption: str, rng: np.random.Generator) -
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """MNIST's own format: two zero bytes, a type, the number of axes, their lengths, the data."""
+    """Read a gzipped file in MNIST's idx format: two zero bytes, a type, the number of axes, their lengths, the data.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     try:
         with gzip.open(path) as file:
             data = file.read()
@@ -220,7 +248,16 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def project(images: np.ndarray, train: int, components: int) -> np.ndarray:
-    """Keep the first principal components of the first `train` images. (N, 28, 28) uint8 -> the same"""
+    """Reduce images to the first principal components of the training images.
+
+    Args:
+        images: All images, (N, 28, 28) uint8.
+        train: Number of training images; they come first.
+        components: Number of components to keep.
+
+    Returns:
+        The images without the other components, (N, 28, 28) uint8.
+    """
     flat = images.reshape(len(images), -1).astype(np.float32)
     mean = flat[:train].mean(0)
     centred = flat - mean
@@ -230,7 +267,19 @@ def project(images: np.ndarray, train: int, components: int) -> np.ndarray:
 
 
 def spectrogram(path: Path, size: int, snr: float | None, rng: np.random.Generator) -> np.ndarray:
-    """Log-power over frequency and time, a clip stretched to a square; 80 dB below the peak is black. -> uint8"""
+    """Compute the log-power spectrogram of a clip as a square greyscale image.
+
+    The dynamic range is 80 dB: white is the peak, and black is 80 dB or more below it.
+
+    Args:
+        path: The WAV file.
+        size: Height (frequency, high at the top) and width (time) of the image; the clip is stretched to it.
+        snr: Signal-to-noise ratio of added white noise in dB; None: no noise.
+        rng: Random generator of the noise.
+
+    Returns:
+        The image, (size, size) uint8.
+    """
     from PIL import Image
     from scipy.signal import stft
 
@@ -238,7 +287,7 @@ def spectrogram(path: Path, size: int, snr: float | None, rng: np.random.Generat
     wave = sound.numpy()
     if snr is not None:
         wave = wave + rng.normal(0, np.sqrt((wave**2).mean() / 10 ** (snr / 10)), len(wave)).astype(np.float32)
-    # 32 ms windows every 8 ms: 129 bins over 4 kHz, about 50 frames of a usual clip
+    # windows of 32 ms every 8 ms: 129 bins up to 4 kHz, and about 50 frames for a typical clip
     _, _, values = stft(wave, rate, nperseg=256, noverlap=192)
     power = 10 * np.log10(np.abs(values) ** 2 + 1e-10)
     scaled = ((power - power.max()) / 80 + 1).clip(0, 1)
@@ -247,7 +296,7 @@ def spectrogram(path: Path, size: int, snr: float | None, rng: np.random.Generat
 
 
 def checksum(built: Built) -> str:
-    """sha256 over all arrays."""
+    """Return the SHA-256 checksum over all arrays."""
     digest = hashlib.sha256()
     for array in built:
         digest.update(np.ascontiguousarray(array).data)

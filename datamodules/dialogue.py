@@ -1,4 +1,4 @@
-"""Dialogues of a table, turn by turn: what was said before, and what is said next."""
+"""Dialogues of a table: each row is one turn of a dialogue, with the turns before it."""
 
 import re
 from collections.abc import Sequence
@@ -15,12 +15,23 @@ TURN = re.compile(r"^\s*([^\W\d][\w .'-]{0,29}):(?:\s+(.*))?$")  # not 10:30, no
 
 
 class DialogueDataModule(DataModule):
-    """A row is one turn of a dialogue and those before it; rows of one dialogue are a group.
+    """Data module in which each row is one turn of a dialogue and the turns before it.
 
-    path: a table, or several: each a path, or {path: ..., split: ...}; column: of the dialogues, a turn a line, such as
-    `Doctor: How are you?`; speaker: only its turns are told, None for all; history: turns before it that are read, the
-    speakers' names among them; reply: whether the turn is an input as well, `reply`, which history is brought close to.
-    Errors: ValueError where there is no such column, or no turn of the speaker's.
+    The preceding turns are the input `text`. The turn itself is the target, or with `reply=True` the second input. All
+    rows of one dialogue form a group, which is never divided between splits.
+
+    Args:
+        path: Path of a table file, or a list of them; each is a path, or {path: ..., split: ...}.
+        column: Column of the dialogues, which have one turn per line, such as `Doctor: How are you?`.
+        speaker: Speaker whose turns are predicted; None: all speakers.
+        history: Maximum number of preceding turns that are read, with the names of their speakers.
+        reply: Whether the turn is an input, `reply`, for contrastive training with the preceding turns, instead of the
+            target.
+        **shared: Arguments of `DataModule`.
+
+    Raises:
+        ValueError: If `history` is below 1, if the column does not exist, or if no turn of the speaker follows another
+            turn.
     """
 
     def __init__(self, path: Any, column: str, speaker: str | None, history: int, reply: bool, **shared: Any):
@@ -52,7 +63,15 @@ class DialogueDataModule(DataModule):
         return make_table(parts, self.sources, self)
 
     def turns(self, dialogues: Sequence[Any], path: Path) -> Cells:
-        """-> columns history, turn, id, group"""
+        """Split dialogues into the columns history, turn, id and group, with one cell per predicted turn.
+
+        Args:
+            dialogues: Cells of the dialogue column.
+            path: Path of the table, for the error message.
+
+        Raises:
+            ValueError: If no turn of the speaker follows another turn.
+        """
         cells: Cells = {name: [] for name in ("history", "turn", "id", "group")}
         speakers: dict[str, int] = {}
         for number, dialogue in enumerate(dialogues):
@@ -71,7 +90,10 @@ class DialogueDataModule(DataModule):
 
 
 def split_turns(dialogue: str) -> list[tuple[str, str]]:
-    """-> (speaker, what is said) in order; a line without a name goes on with the turn before"""
+    """Split a dialogue into pairs of speaker and text, in order.
+
+    A line without the name of a speaker continues the turn before it.
+    """
     found: list[tuple[str, str]] = []
     for line in dialogue.splitlines():
         named = TURN.match(line)

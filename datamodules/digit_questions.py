@@ -1,4 +1,4 @@
-"""Questions about a picture and a sound of two digits, and their answers in words."""
+"""Visual and spoken question answering on digits: questions about an image and a sound, with short answers in words."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,11 +24,18 @@ PICTURES = {"train": (0, 55_000), "val": (55_000, 60_000), "test": (60_000, 70_0
 
 
 class DigitQuestionsDataModule(DataModule):
-    """A row is a picture of a digit (MNIST), a clip of one (FSDD), a question, and its answer.
+    """Rows of an image of a digit (MNIST), a clip of a spoken digit (FSDD), a question about them, and its answer.
 
-    path: a folder with mnist/ and fsdd/recordings/; count: rows of each split; data_seed: of which picture, clip and
-    question go together. Splits share neither pictures nor clips.
-    Errors: ValueError where a source is missing, or a count is none.
+    The splits share neither images nor clips.
+
+    Args:
+        path: Folder with the idx files of MNIST in mnist/ and the Free Spoken Digit Dataset in fsdd/recordings/.
+        count: Number of rows of each split: train, val and test.
+        data_seed: Random seed of the combinations of image, clip and question.
+        **shared: Arguments of `DataModule`.
+
+    Raises:
+        ValueError: If a source file is missing, or if `count` lacks a split or has a negative number.
     """
 
     def __init__(self, path: str, count: Mapping[str, int], data_seed: int, **shared: Any):

@@ -1,4 +1,4 @@
-"""The embedded default: digits seen, heard and read, each badly; together they are clear."""
+"""The built-in default data set: digits as noisy images, sounds and texts, which are clear only in combination."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,12 +34,22 @@ LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 
 class DigitsDataModule(DataModule):
-    """scikit-learn's 1,797 handwritten digits (8x8), each with its telephone tone pair and a written phrase.
+    """scikit-learn's 1,797 handwritten digits (8x8), each with the tone pair of its telephone key and a written phrase.
 
-    pixel_noise: standard deviation, of pixels in 0..1; snr: of the tones, dB; seconds: of tone; typos: probability that
-    a letter of the phrase is replaced; noise_seed: the noise of each row is fixed by it; sound: of the same digit, or
-    of another, drawn at random; targets: target name -> what it tells: digit (that is seen and read), heard, parity (of
-    the digit), sum (of digit and heard), or tags (of the text's words: which is the digit).
+    Args:
+        pixel_noise: Standard deviation of the noise on pixels in 0..1.
+        snr: Signal-to-noise ratio of the tones in dB.
+        seconds: Duration of the tones in seconds.
+        typos: Probability that a letter of the phrase is replaced.
+        noise_seed: Random seed of the noise of all rows.
+        sound: "same" if the tones are those of the written digit, or "another" if they are those of a random digit.
+        targets: Target name to the predicted value: "digit" (in image and text), "heard" (the digit of the tones),
+            "parity" (of the digit), "sum" (of digit and heard) or "tags" (one per word of the text: which word is the
+            digit).
+        **shared: Arguments of `DataModule`.
+
+    Raises:
+        ValueError: If an argument has an unsupported value.
     """
 
     def __init__(
@@ -75,7 +85,7 @@ class DigitsDataModule(DataModule):
         self.sound = sound
 
     def read(self) -> Table:
-        from sklearn.datasets import load_digits  # slow to import, needed by this set only
+        from sklearn.datasets import load_digits  # slow to import, and needed by this data set only
 
         data: Any = load_digits()
         digits = data.target.tolist()
@@ -114,20 +124,20 @@ def draw_rows(
     seconds: float,
     snr: float,
 ) -> tuple[list[str], list[str], list[np.ndarray], list[np.ndarray]]:
-    """Draw what each row holds, from a generator of its own.
+    """Draw the noisy inputs of each row, from a random generator per row.
 
     Args:
-        pictures: (rows, 8, 8), 0 to 16.
-        digits: The digit of each row that is seen and read.
-        heard: The digit of each row whose tones sound.
-        noise_seed: Fixes the noise of each row.
-        pixel_noise: Standard deviation, of pixels in 0..1.
+        pictures: Clean images, (rows, 8, 8), with values from 0 to 16.
+        digits: Digit of each row in its image and text.
+        heard: Digit of each row in its tones.
+        noise_seed: Random seed; it is combined with the index of the row.
+        pixel_noise: Standard deviation of the noise on pixels in 0..1.
         typos: Probability that a letter of the phrase is replaced.
-        seconds: Duration of the tones.
-        snr: Signal-to-noise ratio of the tones, in dB.
+        seconds: Duration of the tones in seconds.
+        snr: Signal-to-noise ratio of the tones in dB.
 
     Returns:
-        The phrases with a blank for the digit, the texts, the images of (8, 8) in 0..1, and the tones.
+        The phrases with a placeholder for the digit, the texts, the images of (8, 8) in 0..1, and the tones.
     """
     phrases, texts, images, sounds = [], [], [], []
     for row, digit in enumerate(digits):
@@ -141,12 +151,24 @@ def draw_rows(
 
 
 def others(count: int, seed: int) -> list[int]:
-    """Digits that have nothing to do with those of the rows."""
+    """Draw random digits, independent of those of the rows.
+
+    Args:
+        count: Number of digits.
+        seed: Random seed.
+    """
     return np.random.default_rng([seed, count, len(SOUNDS)]).integers(0, 10, count).tolist()
 
 
 def cells(what: str, digits: Sequence[int], heard: Sequence[int], phrases: Sequence[str]) -> list[Any]:
-    """Of a target, one of TOLD, as a person would write them."""
+    """Return the cells of a target, as they would be written in a table.
+
+    Args:
+        what: The predicted value, one of `TOLD`.
+        digits: Digit of each row in its image and text.
+        heard: Digit of each row in its tones.
+        phrases: Phrase of each row, with a placeholder for the digit.
+    """
     if what == "tags":
         return [["B-digit" if word == "{}" else "O" for word in phrase.split()] for phrase in phrases]
     if what == "sum":
@@ -157,7 +179,17 @@ def cells(what: str, digits: Sequence[int], heard: Sequence[int], phrases: Seque
 
 
 def tones(digit: int, seconds: float, snr: float, rng: np.random.Generator) -> np.ndarray:
-    """The two sines of a telephone key, of random phase, in white noise. -> (seconds * RATE,) float32"""
+    """Synthesise the two sine tones of a telephone key, with random phases and white noise.
+
+    Args:
+        digit: The key.
+        seconds: Duration in seconds.
+        snr: Signal-to-noise ratio in dB.
+        rng: Random generator of the phases and the noise.
+
+    Returns:
+        The waveform, (seconds * RATE,) float32, with a peak of 1.
+    """
     low, high = KEYS[str(digit)]
     time = np.arange(round(seconds * RATE)) / RATE
     phase = rng.uniform(0, 2 * np.pi, 2)
@@ -167,7 +199,13 @@ def tones(digit: int, seconds: float, snr: float, rng: np.random.Generator) -> n
 
 
 def misspelt(said: str, typos: float, rng: np.random.Generator) -> str:
-    """A phrase, some of its letters replaced by others."""
+    """Replace random letters of a phrase by random letters.
+
+    Args:
+        said: The phrase.
+        typos: Probability that a letter is replaced.
+        rng: Random generator.
+    """
     text = np.array(list(said))
     wrong = (rng.random(len(text)) < typos) & (text != " ")
     text[wrong] = rng.choice(LETTERS, int(wrong.sum()))

@@ -1,4 +1,4 @@
-"""The Free Spoken Digit Dataset: one digit a clip, six speakers, one of whom may be held out."""
+"""The Free Spoken Digit Dataset: clips of one spoken digit each, by six speakers, one of whom can be held out."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,18 +14,24 @@ from mm.transforms.audio.waveform import read_file
 from mm.types import DataSpec, InputData
 
 RATE = 8000  # Hz
-TAKES = {"test": range(5), "val": range(5, 10), "train": range(10, 50)}  # the first five are the set's own test
+TAKES = {"test": range(5), "val": range(5, 10), "train": range(10, 50)}  # the first five are the official test set
 EVERY = range(50)
 TARGETS = ("digit", "speaker")
 Clip = tuple[int, str, int]  # digit, speaker, take
 
 
 class FSDDDataModule(DataModule):
-    """A row per clip.
+    """The Free Spoken Digit Dataset, with one row per clip.
 
-    path: a folder with fsdd/recordings/; held_out: a speaker whom only the test hears, with all takes, or None: test
-    and validation have takes of their own of all speakers; target: what is to be told, digit or speaker.
-    Errors: ValueError where the recordings are not there, or an argument is none of its values.
+    Args:
+        path: Folder with the recordings in fsdd/recordings/.
+        held_out: Speaker whose clips, with all takes, are the test split and are in no other split. None: the splits
+            have all speakers, but different takes.
+        target: Predicted value, "digit" or "speaker".
+        **shared: Arguments of `DataModule`.
+
+    Raises:
+        ValueError: If the recordings are missing, or if an argument has an unsupported value.
     """
 
     def __init__(self, path: str, held_out: str | None, target: str, **shared: Any):
@@ -58,7 +64,14 @@ class FSDDDataModule(DataModule):
 
 
 def where(key: Clip, held_out: str | None) -> str:
-    """The split of a clip; a speaker that is held out is the test, and takes that the others would test are in none."""
+    """Return the name of the split of a clip; "" if it is in no split.
+
+    The clips of a held-out speaker are the test split. The test takes of the other speakers are then in no split.
+
+    Args:
+        key: Digit, speaker and take of the clip.
+        held_out: The held-out speaker, or None.
+    """
     name = next(name for name, takes in TAKES.items() if key[2] in takes)
     if held_out is None:
         return name
@@ -66,7 +79,17 @@ def where(key: Clip, held_out: str | None) -> str:
 
 
 def read_clips(path: Path) -> dict[Clip, np.ndarray]:
-    """Every clip's waveform. path: a folder with fsdd/recordings/. Errors: ValueError where one is missing."""
+    """Read the waveforms of all clips.
+
+    Args:
+        path: Folder with the recordings in fsdd/recordings/.
+
+    Returns:
+        Digit, speaker and take to waveform, (L,).
+
+    Raises:
+        ValueError: If a recording is missing.
+    """
     folder = path / "fsdd" / "recordings"
     who = sorted({file.stem.split("_")[1] for file in folder.glob("*_*_*.wav")})
     if not who:
@@ -79,11 +102,16 @@ def read_clips(path: Path) -> dict[Clip, np.ndarray]:
 
 
 def speakers(clips: Iterable[Clip]) -> list[str]:
-    """In order."""
+    """Return the names of all speakers, sorted."""
     return sorted({speaker for _, speaker, _ in clips})
 
 
 def check_speaker(name: str | None, known: Sequence[str]) -> None:
-    """Errors: ValueError where somebody is held out who says nothing."""
+    """Raise ValueError if a speaker is held out who has no clips.
+
+    Args:
+        name: The held-out speaker, or None.
+        known: Names of all speakers.
+    """
     if name is not None and name not in known:
         raise ValueError(f"datamodule.held_out: got '{name}', wanted one of {', '.join(known)}{near(name, known)}")

@@ -1,4 +1,4 @@
-"""A table file whose rows name texts, pictures and sounds, in any mixture."""
+"""Data of a table file whose rows contain texts, numbers, and paths of images and sounds, in any combination."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,29 +14,32 @@ from mm.data.table import Cells, Table
 from mm.messages import listing, near
 from mm.modalities import modality_names
 
-ROLES = ("inputs", "target", "targets", "id", "split", "group")  # what a column may be beside a modality's name
+ROLES = ("inputs", "target", "targets", "id", "split", "group")  # roles of columns besides the names of modalities
 
 
 class ManifestDataModule(DataModule):
     """Data of a table: CSV, TSV, JSONL, Parquet, CoNLL or plain text files, folders, or a table in memory.
 
-    Paths in its cells are relative to the file, or to the current folder for tables in memory. SQuAD's and COCO's JSON
-    and VOC's folders are read as they are.
+    Paths in cells are relative to the file, or to the current folder for tables in memory. The JSON files of SQuAD and
+    COCO and the folders of VOC are read without conversion.
 
     Args:
         path: A file, or a table in memory: a pandas or polars DataFrame, a pyarrow Table, or a list of rows, each a
-            mapping of column to cell. Or several: each a path, or {path, columns, weight, split, column_names}, where
-            columns are all of its own, and split is that of all its rows.
+            mapping of column to cell. It may also be a list of several sources; each is a path, or {path, columns,
+            weight, split, column_names}, where `columns` replaces the argument of that name and `split` is the split of
+            all its rows.
         columns: Role to column, as in conf/datamodule/manifest.yaml: {"text": "words", "target": "label", "id": "no"}.
-        folder: A modality, where a path may also be a folder of such files: CLASS/FILE, SPLIT/CLASS/FILE, or FILE.
-        quoting: Whether fields may be quoted; None: in CSV files yes, in TSV files no.
+        folder: A modality; with it, a path may also be a folder of files of this modality: CLASS/FILE,
+            SPLIT/CLASS/FILE, or FILE.
+        quoting: Whether fields may be quoted. Default: True for CSV files, False for TSV files.
         column_names: Names of the columns of a CSV or TSV file without a header line, such as [text, label].
-        delimiter: The character between fields of CSV and TSV files; default: a comma in .csv, a tab in .tsv.
-        encoding: Of CSV and TSV files, such as "latin-1"; default: UTF-8.
-        media_root: The folder that paths in cells are relative to; default: that of the file.
-        inputs: Names of inputs to use; or, instead of columns, input name to column: {"text": "words"}; an input that
-            is not called as a modality is {"premise": {"column": "s1", "modality": "text"}}.
-        targets: Target name to column, or names of columns; instead of columns.
+        delimiter: Character between the fields of CSV and TSV files. Default: a comma in .csv files, a tab in .tsv
+            files.
+        encoding: Text encoding of CSV and TSV files, such as "latin-1". Default: UTF-8.
+        media_root: Folder to which paths in cells are relative. Default: the folder of the file.
+        inputs: Names of the inputs to use. Or, instead of `columns`, input name to column: {"text": "words"}; an input
+            that is not named after its modality is written as {"premise": {"column": "s1", "modality": "text"}}.
+        targets: Target name to column, or names of target columns; this replaces `columns` for targets.
         **shared: Settings of every data module; see `DataModule`.
 
     Example:
@@ -67,7 +70,7 @@ class ManifestDataModule(DataModule):
             named |= column_map({"targets": [targets] if isinstance(targets, str) else targets}, "datamodule")
         super().__init__(inputs=inputs, **shared)
         self.sources = sources(path, "columns", "split", "column_names")
-        # As the yamls of conf/datamodule list them: a column that is called as a modality is found without being named.
+        # The same keys as in the yamls of conf/datamodule: a column named after a modality is found without being set.
         usual = (*modality_names(), "inputs", "target", "targets") if folder is None else (folder, "target")
         self.columns = dict.fromkeys((*usual, "id", "split", "group")) | named
         self.folder = folder
@@ -82,7 +85,17 @@ class ManifestDataModule(DataModule):
         return make_table(parts, self.sources, self)
 
     def cells(self, source: Source) -> Cells:
-        """Of one file, or of a folder. Errors: ValueError where its split is told twice."""
+        """Read the cells of one source: a file, a folder or a table in memory.
+
+        Args:
+            source: The source.
+
+        Returns:
+            Column name to cells.
+
+        Raises:
+            ValueError: If both the source and a column state the split.
+        """
         names = self.column_names if source.column_names is None else source.column_names
         form = TableFormat(self.quoting, names, self.delimiter, self.encoding)
         if source.table is not None:
@@ -100,7 +113,14 @@ class ManifestDataModule(DataModule):
         return cells
 
     def columns_of(self, source: Source) -> Mapping[str, Any]:
-        """Those of one file. Errors: ValueError where it names one that there is none of."""
+        """Return the roles of the columns of one source.
+
+        Args:
+            source: The source.
+
+        Raises:
+            ValueError: If the source has `columns` of its own with an unknown role.
+        """
         own = {} if source.split is None else {"split": "split"}
         if source.columns is None:
             return {**self.columns, **own}
@@ -109,14 +129,17 @@ class ManifestDataModule(DataModule):
 
 
 def input_roles(inputs: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the roles of the columns of some inputs, as `columns` has them.
+    """Convert the `inputs` mapping of the constructor into roles, in the form of `columns`.
 
     Args:
         inputs: Input name to its column, or to {"column": ..., "modality": ...}.
-        columns: Roles that are named already.
+        columns: Roles that are set already.
+
+    Returns:
+        The roles of these inputs.
 
     Raises:
-        ValueError: If the modality of an input is not stated.
+        ValueError: If the modality of an input is not stated and is not its name.
     """
     roles: dict[str, Any] = {}
     full = dict(columns.get("inputs") or {})
@@ -134,18 +157,18 @@ def input_roles(inputs: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[s
 
 
 def column_map(columns: Mapping[str, Any], key: str, of: str = "") -> dict[str, Any]:
-    """Check which roles columns are given, and what with.
+    """Check the roles of columns and the types of their values.
 
     Args:
         columns: Role to column, as in conf/datamodule/manifest.yaml.
-        key: Where it is set, for messages.
-        of: The end of the key in messages, where a file has columns of its own.
+        key: The config key, for error messages.
+        of: Suffix of the key in error messages, if a file has columns of its own.
 
     Returns:
-        The same; `targets` that are a list are named by their columns.
+        The roles. A list of `targets` is replaced by a mapping in which each target has the name of its column.
 
     Raises:
-        ValueError: If a role is unknown, or a value is of the wrong kind; the message names the role.
+        ValueError: If a role is unknown, or if a value has the wrong type; the message names the role.
     """
     if not isinstance(columns, Mapping):
         raise ValueError(f"{key}{of}: got {columns!r}, wanted a mapping, such as {{text: words, target: label}}")

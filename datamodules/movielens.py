@@ -1,4 +1,4 @@
-"""MovieLens: who rated which film when, and what the films are."""
+"""MovieLens: ratings of movies by users, with the titles and genres of the movies."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,13 +26,23 @@ COLUMNS = {"ratings.csv": ("userId", "movieId", "rating", "timestamp"), "movies.
 
 
 class MovieLensDataModule(DataModule):
-    """A row per rating: the user, the last films before it, and the film; of each user the last one is for the test.
+    """MovieLens, with one row per rating: the user, the movies that the user rated before, and the rated movie.
 
-    The last but one validates. Ratings of one second are in an order drawn by `data_seed`. Beside them validation and
-    test each have a row for every film of movies.csv, rated or not, without a user: what a ranking ranks.
-    path: a folder with ratings.csv and movies.csv; history: how many films; targets: name -> movieId, userId or rating,
-    or None; the first two have a class for everyone that the files have.
-    Errors: ValueError where the files are not there, lack a column, or rate a film that is none.
+    The last rating of each user is a test row, and the last but one a validation row. In addition, validation and test
+    each have one row without a user for every movie of movies.csv, rated or not. These rows are the candidates that a
+    recommender ranks.
+
+    Args:
+        path: Folder with ratings.csv and movies.csv.
+        history: Maximum number of previously rated movies per row.
+        targets: Target name to column: "movieId", "userId" or "rating"; None removes a target. "movieId" and "userId"
+            have one class for each ID in the files.
+        data_seed: Random seed of the order of ratings that a user gave in the same second.
+        **shared: Arguments of `DataModule`.
+
+    Raises:
+        ValueError: If a file is missing or lacks a column, if a rated movie is not in movies.csv, or if an argument has
+            an unsupported value.
     """
 
     def __init__(self, path: str, history: int, targets: Mapping[str, str | None], data_seed: int, **shared: Any):
@@ -60,7 +70,11 @@ class MovieLensDataModule(DataModule):
         return make_table([read_part(cells, self.path, columns, self)], [Source(str(self.path))], self)
 
     def file(self, name: str) -> Cells:
-        """Errors: ValueError where it is not there, or lacks a column."""
+        """Read the cells of a file of the folder.
+
+        Raises:
+            ValueError: If the file is missing or lacks a column.
+        """
         path = self.path / name
         if not path.is_file():
             raise ValueError(
@@ -75,7 +89,20 @@ class MovieLensDataModule(DataModule):
 
 
 def interactions(ratings: Cells, movies: Cells, history: int, seed: int) -> Cells:
-    """Ratings, user by user and in the order of time, each with the films that the user rated before."""
+    """Return one row per rating, sorted by user and then by time, with the movies which the user rated before it.
+
+    Args:
+        ratings: Column name to cells of ratings.csv.
+        movies: Column name to cells of movies.csv.
+        history: Maximum number of previously rated movies per row.
+        seed: Random seed of the order of ratings of a user with the same timestamp.
+
+    Returns:
+        Column name to cells.
+
+    Raises:
+        ValueError: If a rated movie is not in movies.csv.
+    """
     about = dict(zip(movies["movieId"], zip(movies["title"], map(genres, movies["genres"]))))
     unknown = next((movie for movie in ratings["movieId"] if movie not in about), None)
     if unknown is not None:
@@ -98,7 +125,12 @@ def interactions(ratings: Cells, movies: Cells, history: int, seed: int) -> Cell
 
 
 def add_candidates(cells: Cells, movies: Cells) -> None:
-    """Every film without a user, once for validation and once for the test."""
+    """Add a row without a user for every movie to validation and to test.
+
+    Args:
+        cells: Cells of the ratings, changed in place.
+        movies: Column name to cells of movies.csv.
+    """
     for split in ("val", "test"):
         for film, title, kinds in zip(movies["movieId"], movies["title"], movies["genres"]):
             told = (f"{split}-{film}", split, None, None, film, title, genres(kinds), None)
@@ -107,5 +139,5 @@ def add_candidates(cells: Cells, movies: Cells) -> None:
 
 
 def genres(cell: str) -> list[str]:
-    """Of a film; perhaps none."""
+    """Return the genres of a movie from its cell, which may state that there are none."""
     return [] if cell == "(no genres listed)" else cell.split("|")

@@ -1,4 +1,4 @@
-"""Noto's emojis: a picture of 72x72 pixels, its name and keywords in Unicode's words, and its group."""
+"""Noto emojis: an image of 72x72 pixels for each emoji, with its name and keywords from Unicode, and its group."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,25 +17,32 @@ from mm.types import DataSpec, InputData
 TEXTS = ("en", "en_keywords", "de", "fr")
 COLUMNS = ("file", "char", "skin_tone", "group", *TEXTS)
 TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
-JOINER, PICTURE = "\u200d", "\ufe0f"  # between the parts of a sequence; after a sign that is drawn in colours
-# Last parts that leave the drawing nearly as it is: woman, man, facing right, black, brown, lime.
+JOINER, PICTURE = "\u200d", "\ufe0f"  # zero-width joiner between the parts of a sequence; variation selector for colour
+# Later parts of a sequence that hardly change the drawing: woman, man, facing right, black, brown, lime.
 SIMILAR = frozenset("♀♂➡⬛🟫🟩")
-# A woman's, a man's and a person's emoji are of one figure, and so are those of children, of the old and of royalty.
+# The emojis of a woman, a man and a person show the same figure; so do those of children, old people and royalty.
 PERSON = {"👨": "🧑", "👩": "🧑", "👦": "🧒", "👧": "🧒", "👴": "🧓", "👵": "🧓"}
 PERSON |= {"🤴": "🫅", "👸": "🫅", "🕺": "💃"}
-# Older emojis of one sign, whose variants are sequences.
+# Older emojis of a single character whose variants are sequences.
 SPELT = {"👫": "🧑🤝", "👬": "🧑🤝", "👭": "🧑🤝", "💏": "🧑❤💋", "💑": "🧑❤", "👪": "🧑🧒", "🤝": "🫱🫲"}
 SPELT |= {"🎅": "🧑🎄", "🤶": "🧑🎄"}
 
 
 class NotoEmojiDataModule(DataModule):
-    """A row per emoji, split so that no family of emojis, as in `family`, is in two splits.
+    """Noto emojis, with one row per emoji, split such that no family of similar emojis (see `family`) is in two splits.
 
-    path: a folder with names.tsv (file, char, skin_tone, en, en_keywords, de, fr, group) and the PNGs in png/; text:
-    columns that make up the text, null for none; join: what is put between them; keywords are separated by commas;
-    skin_tones: whether training rows are also those of a skin tone; validation and test have none, so that each of
-    their emojis has a name of its own; target: `group`, or null for none.
-    Errors: ValueError where the files are not there, or a column is none.
+    Args:
+        path: Folder with names.tsv (columns file, char, skin_tone, en, en_keywords, de, fr, group) and the PNG files in
+            png/.
+        text: Columns whose cells are joined to the text input; None: no text input. Keywords are separated by commas.
+        join: Separator between the cells of these columns.
+        skin_tones: Whether emojis with a skin tone are among the training rows. Validation and test have none, so that
+            each of their emojis has a unique name.
+        target: "group", or None for no target.
+        **shared: Arguments of `DataModule`.
+
+    Raises:
+        ValueError: If a file is missing or lacks a column, or if an argument has an unsupported value.
     """
 
     def __init__(
@@ -85,7 +92,11 @@ class NotoEmojiDataModule(DataModule):
         return table
 
     def cells(self) -> Cells:
-        """Of names.tsv. Errors: ValueError where it is not there, or lacks a column."""
+        """Read the cells of names.tsv.
+
+        Raises:
+            ValueError: If the files are missing, or if names.tsv lacks a column.
+        """
         path = self.path / "names.tsv"
         if not path.is_file() or not (self.path / "png").is_dir():
             raise ValueError(
@@ -100,10 +111,14 @@ class NotoEmojiDataModule(DataModule):
 
 
 def family(char: str) -> str:
-    """The same for emojis whose pictures and names are nearly the same: one in training would give the other away.
+    """Return a key that is the same for emojis with nearly the same picture and name.
 
-    Skin tones, genders, the direction that somebody faces and mere colours are left out; the family is the set of signs
-    that remain, so that all families of parents and children are one. The five tones by themselves are "".
+    A split must not divide a family, because a training row would give away a test row. Skin tones, genders, facing
+    directions and mere colours are ignored. The key consists of the set of remaining characters, so all families of
+    parents and children share one key. The key of the five skin tones themselves is "".
+
+    Args:
+        char: Characters of the emoji.
     """
     bare = "".join(sign for sign in char if sign not in TONES and sign != PICTURE)
     first, *more = bare.split(JOINER)

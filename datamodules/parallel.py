@@ -1,4 +1,4 @@
-"""Lines of files that go together, such as sentences and their translations."""
+"""Parallel text files, such as sentences and their translations."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,17 @@ from mm.modalities import modality_names
 
 
 class ParallelDataModule(DataModule):
-    """A row is the same line of several files, which .gz files may hold; an empty line is an empty cell.
+    """Parallel text files, in which the same line of each file belongs to one row.
 
-    path: split -> column -> file, such as {train: {text: train.en, target: train.de}}; columns that bear a modality's
-    name are inputs, the others targets. Errors: ValueError where files of a split differ in length.
+    The files may be compressed (.gz). An empty line is an empty cell.
+
+    Args:
+        path: Split to column to file, such as {train: {text: train.en, target: train.de}}. Columns that are named after
+            a modality are inputs, the others are targets.
+        **shared: Arguments of `DataModule`.
+
+    Raises:
+        ValueError: If the files of a split differ in their number of lines, or if `path` does not have this form.
     """
 
     def __init__(self, path: Mapping[str, Mapping[str, str]], **shared: Any):

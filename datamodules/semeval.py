@@ -1,4 +1,4 @@
-"""SemEval-2010 task 8: sentences in which two nouns are marked, and the relation between them."""
+"""SemEval-2010 task 8: sentences with two marked nouns, and the relation between the nouns."""
 
 import re
 from collections.abc import Iterator
@@ -14,10 +14,17 @@ COLUMNS = {"text": "text", "target": "relation", "id": "id", "split": "split"}
 
 
 class SemEvalDataModule(DataModule):
-    """A row per sentence, such as `The <e1>child</e1> was put into the <e2>cradle</e2>.`, and its directed relation.
+    """SemEval-2010 task 8, with one row per sentence and the directed relation between its two marked nouns.
 
-    path: a folder with train.txt and test.txt, blocks of a number and the quoted sentence, the relation, and a comment.
-    Errors: ValueError where the files are not there, or a block is none.
+    A sentence looks like `The <e1>child</e1> was put into the <e2>cradle</e2>.`.
+
+    Args:
+        path: Folder with train.txt and test.txt. They consist of blocks of a number and the quoted sentence, the
+            relation, and a comment.
+        **shared: Arguments of `DataModule`.
+
+    Raises:
+        ValueError: If a file is missing, or if a block is malformed.
     """
 
     def __init__(self, path: str, **shared: Any):
@@ -35,7 +42,11 @@ class SemEvalDataModule(DataModule):
 
 
 def read_blocks(path: Path) -> Iterator[tuple[str, str, str]]:
-    """-> sentence, relation, number"""
+    """Yield the sentence, the relation and the number of each block of a file.
+
+    Raises:
+        ValueError: If the file is missing, or if a block is malformed.
+    """
     if not path.is_file():
         raise ValueError(
             f"semeval: no file {path}; put train.txt and test.txt of SemEval-2010 task 8 into semeval2010_task8/ of a "

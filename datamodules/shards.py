@@ -1,4 +1,4 @@
-"""Shards as `mm shard` writes them: rows of a table file in tar files, on a disk or in an object store."""
+"""Shards that `mm shard` writes: rows of a table in tar files, on a disk or in an object store."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ from mm.types import InputData
 
 
 class ShardsDataModule(DataModule):
-    """Rows of one folder of shards, or of several.
+    """Rows of one or several folders of shards that `mm shard` has written.
 
     Args:
-        path: A folder or its URL, or several: each a path, or {path: ..., weight: ...}.
-        cache: Folder for shards that are read by URL; it holds at most twice `shuffle_window` of them.
-        **shared: Arguments of every data module.
+        path: A folder or its URL, or a list of them; each is a path, or {path: ..., weight: ...}.
+        cache: Folder for shards that are downloaded from a URL. It contains at most twice `shuffle_window` shards.
+        **shared: Arguments of `DataModule`.
 
     Raises:
-        ValueError: If there is no such folder, or a shard is incomplete.
+        ValueError: If a folder does not exist, or if a shard is incomplete.
     """
 
     def __init__(self, path: Any, cache: str = ".cache/shards", **shared: Any):
@@ -41,11 +41,11 @@ class ShardsDataModule(DataModule):
         return make_table(parts, self.sources, self)
 
     def part(self, source: Source) -> Part:
-        """The rows of one folder."""
+        """Return the rows of one folder."""
         cells, about, places = read_index(source.path)
         self.columns = self.columns or about.columns
         shards = [Shard(*shard) for shard in about.shards]
-        # Not by the digest alone: the same rows may have been divided into other shards.
+        # The digest alone does not suffice: the same rows may be divided differently into shards.
         divided = hashlib.blake2b(f"{about.digest} {json.dumps(about.shards)}".encode(), digest_size=16).hexdigest()
         store = Store(source.path, shards, self.cache / divided, 2 * self.shuffle_window)
         inputs, raw, spec = {}, {}, {}
@@ -61,16 +61,16 @@ class ShardsDataModule(DataModule):
 
 @dataclass(frozen=True, repr=False)
 class ShardReport(Report):
-    """What `shard` has written.
+    """Result of `shard`: the written shards and their size.
 
     Attributes:
-        folder: The folder of the shards.
+        folder: Folder of the shards.
         source: Name of the table.
         inputs: Names of the inputs.
-        rows: How many rows the shards hold.
-        total: How many rows the table has, those in no split included.
-        shards: How many shards there are.
-        size: Bytes of all shards.
+        rows: Number of rows in the shards.
+        total: Number of rows of the table, including those that belong to no split.
+        shards: Number of shards.
+        size: Total size of the shards in bytes.
     """
 
     folder: Path
@@ -83,30 +83,30 @@ class ShardReport(Report):
 
     @property
     def metrics(self) -> dict[str, float]:  # type: ignore[override]
-        """`rows`, `shards` and `bytes`."""
+        """Return the numbers of `rows`, `shards` and `bytes`."""
         return {"rows": self.rows, "shards": self.shards, "bytes": self.size}
 
     def table(self) -> ReportTable:
-        """Return one row: the folder, its rows, shards and megabytes."""
+        """Return a table with one row: the folder, and its numbers of rows, shards and megabytes."""
         row = (str(self.folder), self.rows, self.shards, self.size / 1e6)
         return ReportTable(("folder", "rows", "shards", "MB"), [row])
 
 
 def shard(data: ManifestDataModule, folder: str | Path, *, shard_size_mb: float = 64, seed: int = 0) -> ShardReport:
-    """Write the rows of a table file, and the media that they name, into shards for `datamodule=shards`.
+    """Write the rows of a table file, and the media files that they name, into shards for `datamodule=shards`.
 
     Args:
-        data: The rows of one file.
-        folder: A new folder.
-        shard_size_mb: MB of a shard, about.
-        seed: Of the order in which training rows are written, so that neighbours are not alike.
+        data: Data module of one file.
+        folder: A new or empty folder for the shards.
+        shard_size_mb: Approximate size of a shard in MB (1e6 bytes).
+        seed: Random seed of the order in which training rows are written, so that similar neighbours are spread out.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: If the data has several files, the folder is not empty, a row can't be read, or the size is no
-            number above 0.
+        ValueError: If the data has several files, if the folder is not empty, if a row can't be read, or if the size is
+            not a number above 0.
 
     Example:
         >>> data = mm.Manifest("tweets.csv", targets=["mood"])  # doctest: +SKIP
@@ -124,16 +124,16 @@ def write_shards(module: ManifestDataModule, out: Path, size: int, seed: int) ->
     """Write the rows of a data module's file into shards; see `write_rows`.
 
     Args:
-        module: Of one file.
-        out: A new folder.
-        size: Bytes of a shard, about.
-        seed: Of the order in which training rows are written.
+        module: Data module of one file.
+        out: A new or empty folder for the shards.
+        size: Approximate size of a shard in bytes.
+        seed: Random seed of the order in which training rows are written.
 
     Returns:
-        What the index of the shards says, and the rows of the file.
+        The header of the shards' index, and the table of the file's rows.
 
     Raises:
-        ValueError: If the module has several files, `out` is not empty, or a row can't be read.
+        ValueError: If the module has several files, if `out` is not empty, or if a row can't be read.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"out: {out} is not empty; choose another folder, or delete it")

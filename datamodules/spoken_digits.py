@@ -1,4 +1,4 @@
-"""Connected digits: clips of the Free Spoken Digit Dataset one after the other, with gaps, and what they say."""
+"""Connected digits: clips of the Free Spoken Digit Dataset in sequence, with gaps, and their transcripts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +15,20 @@ from mm.types import DataSpec, InputData
 
 
 class SpokenDigitsDataModule(DataModule):
-    """Sequences of digits that one speaker says, drawn by a seed, and their words.
+    """Random sequences of digits, each spoken by one speaker, with their transcripts in words as the target.
 
-    path: a folder with fsdd/recordings/; count: sequences of each split; digits: fewest and most of a sequence; gap:
-    shortest and longest silence between two, seconds; held_out: a speaker whom only the test hears, with all takes, or
-    None: test and validation have takes of their own of all speakers; data_seed: of what is drawn.
-    Errors: ValueError where the recordings are not there, or an argument is none of its values.
+    Args:
+        path: Folder with the recordings in fsdd/recordings/.
+        count: Number of sequences of each split: train, val and test.
+        digits: Minimum and maximum number of digits per sequence.
+        gap: Minimum and maximum duration of the silence between two digits, in seconds.
+        held_out: Speaker whose clips, with all takes, are in the test split only, which has no other speaker. None: the
+            splits have all speakers, but different takes.
+        data_seed: Random seed of the sequences.
+        **shared: Arguments of `DataModule`.
+
+    Raises:
+        ValueError: If the recordings are missing, or if an argument has an unsupported value.
     """
 
     def __init__(
@@ -79,7 +87,7 @@ class SpokenDigitsDataModule(DataModule):
 
 
 class Joined(Sequence[tuple[np.ndarray, int]]):
-    """Sounds by row, joined when they are asked for."""
+    """Sequence of sounds, one per row, that are concatenated from their clips and gaps on access."""
 
     def __init__(self, rows: Sequence[tuple[list[np.ndarray], list[int]]]):
         self.rows = rows

@@ -64,8 +64,9 @@ def load_weights(sources: Sequence[Mapping[str, Any]], model: MultimodalModel) -
         fitting = {n: x for n, x in chosen.items() if n in ours and x.shape == ours[n].shape}
         if not fitting:
             raise ValueError(
-                f"model.init_from: nothing of {source['path']} fits this model, such as "
-                f"{next((why_skipped(n, x, ours) for n, x in chosen.items()), 'an empty file')}"
+                f"model.init_from: no weight of {source['path']} fits this model; the first: "
+                f"{next((why_skipped(n, x, ours) for n, x in chosen.items()), 'none, the file is empty')}. Choose a "
+                "model with the same parts, or leave model.init_from out"
             )
         model.load_state_dict(fitting, strict=False)
         loaded.update(fitting)
@@ -80,7 +81,7 @@ def load_weights(sources: Sequence[Mapping[str, Any]], model: MultimodalModel) -
 def why_skipped(name: str, weight: Tensor, ours: Mapping[str, Tensor]) -> str:
     """Return why a weight is not loaded into a model whose weights are `ours`."""
     if name not in ours:
-        return f"{name}, which this model has not"
+        return f"{name}, which this model lacks"
     return f"{name}, of shape {tuple(weight.shape)}, here {tuple(ours[name].shape)}"
 
 

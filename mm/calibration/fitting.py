@@ -118,7 +118,7 @@ class LogitFitter:
 
     def no_label_message(self) -> str:
         """Return the message about rows of which none is labelled."""
-        return f"none of its {sum(len(target) for _, target, _ in self.batches)} rows is labelled"
+        return f"none of its {sum(len(target) for _, target, _ in self.batches)} rows has a label"
 
 
 @dataclass

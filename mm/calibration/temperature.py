@@ -39,7 +39,7 @@ def fit_temperature(logits: Tensor, truth: Tensor) -> float:
     rows = len(truth)
     logits, truth = flatten_answered(logits, truth)
     if not len(truth):
-        raise ValueError(f"none of the {rows} rows is labelled")
+        raise ValueError(f"none of the {rows} rows has a label; choose a split with labelled rows")
     if len(truth.unique()) < 2:
         raise ValueError(f"all {len(truth)} labels are of one class, wanted at least two")
     possible = logits > IMPOSSIBLE_LOGIT

@@ -1,4 +1,4 @@
-"""Callbacks of a Lightning Trainer."""
+"""Callbacks of the Lightning Trainer."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Gradient blending: what learns in general weighs more, what learns by heart less (Wang 2020)."""
+"""Gradient blending: raise the weights of losses that generalise and lower those of losses that overfit (Wang 2020)."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -10,37 +10,39 @@ from lightning.fabric.utilities import move_data_to_device
 
 from mm.data_source import data_source
 
-SMALLEST = 1e-3  # of the growth of a gap between losses: what is smaller is noise
+SMALLEST = 1e-3  # minimum growth of the gap between two losses; smaller values are noise
 
 
 class Measured(NamedTuple):
-    """Mean losses at one moment."""
+    """Mean training and validation loss at one time."""
 
     train: float
     val: float
 
 
 class GradientBlending(Callback):
-    """Weight the losses of the model and of each input's own heads by how they generalise (Wang 2020).
+    """Weight the losses of the model and of the unimodal heads by how well they generalise (Wang 2020).
 
-    Training and validation losses are measured before the first epoch and after every `every_n_epochs`, and set the
-    weights by how they have changed since. This takes a pass over both splits, without dropout and augmentation. The
-    weights add up to one; those of the start are the task's. Unlike the paper, which trains copies of the model on
-    each loss alone for the measurement, it measures the run itself.
+    Unimodal heads are those that read a single input. The losses on the training and validation splits are evaluated
+    before the first epoch and after every `every_n_epochs` epochs, without dropout and augmentation. Each evaluation is
+    one pass over both splits. The change of the losses since the last evaluation determines the weights, which add up
+    to one; the initial weights are those of the task. The paper trains a copy of the model on each loss alone for this
+    purpose; here the losses of the run itself are used.
 
     Args:
-        every_n_epochs: Epochs between two measurements.
+        every_n_epochs: Number of epochs between two evaluations.
 
     Raises:
-        ValueError: If an input has no heads of its own.
+        ValueError: If an input does not have its own heads (`task.unimodal_loss_weight`), or if `every_n_epochs` is
+            below 1.
     """
 
     def __init__(self, every_n_epochs: int = 5):
         if every_n_epochs < 1:
             raise ValueError(f"callbacks.gradient_blending.every_n_epochs: got {every_n_epochs}, wanted 1 or more")
         self.every_n_epochs = every_n_epochs
-        self.before: dict[str, Measured] = {}  # input, "" for the whole model -> its losses when last measured
-        self.weights: dict[str, float] = {}  # the same names
+        self.before: dict[str, Measured] = {}  # input ("" for the complete model) to its last evaluated losses
+        self.weights: dict[str, float] = {}  # input ("" for the complete model) to the weight of its loss
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         task: Any = pl_module
@@ -51,7 +53,7 @@ class GradientBlending(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.before:  # the run goes on
+        if self.before:  # the run was resumed
             self.apply(pl_module)
         else:
             self.before = measure(trainer, pl_module)
@@ -68,7 +70,7 @@ class GradientBlending(Callback):
             pl_module.log_dict({"train/fused_weight": self.weights[""]} | inputs)
 
     def apply(self, task: Any) -> None:
-        """Nothing where no weights were found yet."""
+        """Set the weights of the task's losses. Nothing changes before the first weights are computed."""
         for name, weight in self.weights.items():
             if name:
                 task.unimodal_loss_weight[name] = weight
@@ -84,10 +86,17 @@ class GradientBlending(Callback):
 
 
 def blend(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> dict[str, float]:
-    """Losses of two moments -> weights that add up to one, nothing where no validation loss has fallen.
+    """Compute the weights of the losses from their values at two times.
 
-    Proportional to G / O^2: G, what the validation loss has fallen by, at least 0; O, what the gap between validation
-    and training loss has grown by, at least SMALLEST.
+    A weight is proportional to G / O^2. G is the decrease of the validation loss, at least 0. O is the growth of the
+    gap between validation and training loss, at least `SMALLEST`.
+
+    Args:
+        before: Input ("" for the complete model) to its earlier losses.
+        after: Input to its later losses.
+
+    Returns:
+        Input to its weight; the weights add up to one. Empty if no validation loss has decreased.
     """
     parts = {}
     for name, (train, val) in after.items():
@@ -100,17 +109,27 @@ def blend(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> dict
 
 @torch.no_grad()
 def measure(trainer: Trainer, task: Any) -> dict[str, Measured]:
-    """Input, "" for the whole model -> its losses, all processes and heads together, of the run's batches."""
+    """Evaluate the training and validation losses of a task over all processes and heads.
+
+    As many batches are evaluated as the run uses.
+
+    Args:
+        trainer: The Trainer.
+        task: The task.
+
+    Returns:
+        Input ("" for the complete model) to its losses.
+    """
     modes = {module: module.training for module in task.modules()}
     task.eval()
     task.on_validation_start()
     found: list[dict[str, float]] = []
-    data: Any = data_source(trainer)  # also the LightningDataModule, with the hook of its trainer
+    data: Any = data_source(trainer)  # also a LightningDataModule, which has the hook of its Trainer
     for split in ("train", "val"):
         sums: dict[tuple[str, str], torch.Tensor] = {}
         weights: dict[tuple[str, str], float] = {}
         loader = data.loader(split)
-        val = limit(len(loader), trainer.limit_val_batches) or len(loader)  # 0: a run that does not validate
+        val = limit(len(loader), trainer.limit_val_batches) or len(loader)  # 0: the run does not validate
         most = trainer.num_training_batches if split == "train" else val
         for batch in islice(loader, int(most)):
             batch = data.on_after_batch_transfer(move_data_to_device(batch, task.device), 0)
@@ -133,7 +152,15 @@ def measure(trainer: Trainer, task: Any) -> dict[str, Measured]:
 
 
 def limit(batches: int, most: int | float | None) -> int:
-    """Lightning's: a part of them where it is no whole number, all where there is none."""
+    """Apply a limit on batches as Lightning does: a float is a fraction, an int a maximum, and None no limit.
+
+    Args:
+        batches: Number of batches.
+        most: The limit.
+
+    Returns:
+        The limited number of batches.
+    """
     if most is None:
         return batches
     return int(batches * most) if isinstance(most, float) else min(batches, most)

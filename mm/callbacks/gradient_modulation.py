@@ -1,4 +1,4 @@
-"""OGM-GE: the gradient of an encoder that is ahead of the others is made smaller, under noise (Peng 2022)."""
+"""OGM-GE: reduce the gradient of an encoder that is ahead of the others, and add noise to it (Peng 2022)."""
 
 from typing import Any
 
@@ -12,20 +12,22 @@ from mm.data_source import data_source
 
 
 class GradientModulation(Callback):
-    """Scale the gradients of encoders whose input is ahead of the others, in every step (OGM-GE, Peng 2022).
+    """Scale down the gradients of encoders whose input predicts better than the others (OGM-GE, Peng 2022).
 
-    How far an input is ahead is measured by its own heads, see `task.unimodal_probes`. The paper compares two inputs;
-    here each is compared with the mean of the others. The method is made for SGD: an optimizer that divides a gradient
-    by its own size, as Adam does, undoes a constant factor, and a warning says so.
+    The inputs are compared by the predictions of their unimodal heads, see `task.unimodal_probes`. The paper compares
+    two inputs; here each input is compared with the mean of the others. The method is made for SGD. An optimizer that
+    divides a gradient by its own magnitude, as Adam does, cancels a constant factor; a warning is shown in this case.
 
     Args:
-        alpha: Strength: the further an input's own heads are ahead of the others', the smaller its encoder's gradient.
+        alpha: Strength of the modulation: the further an input is ahead of the others, the smaller the gradient of its
+            encoder.
         noise: Whether Gaussian noise with the standard deviation of each gradient is added.
-        from_epoch: First epoch.
-        to_epoch: Last epoch; None: that of the run.
+        from_epoch: First epoch with modulation, from 0.
+        to_epoch: Last epoch with modulation; None: the last epoch of the run.
 
     Raises:
-        ValueError: If there are no such heads, no head of classes, or nothing to compare.
+        ValueError: If the inputs do not have unimodal heads, if no head predicts a class, or if there is only one
+            encoder.
     """
 
     def __init__(self, alpha: float = 0.3, noise: bool = True, from_epoch: int = 0, to_epoch: int | None = None):
@@ -35,8 +37,8 @@ class GradientModulation(Callback):
         self.noise = noise
         self.from_epoch = from_epoch
         self.to_epoch = to_epoch
-        self.heads: list[str] = []  # those that tell a class
-        self.seen: dict[str, Tensor] = {}  # encoder -> (score of the true class, rows) since the last step
+        self.heads: list[str] = []  # heads that predict a class
+        self.seen: dict[str, Tensor] = {}  # encoder to (sum of true-class scores, rows) since the last step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         task: Any = pl_module
@@ -90,7 +92,7 @@ class GradientModulation(Callback):
             seen = trainer.strategy.reduce(seen, reduce_op="sum")
         factors = dict(zip(self.seen, coefficients(seen[:, 0], seen[:, 1], self.alpha)))
         self.seen = {}
-        # The same numbers in every process; on_train_batch_start seeds each with its own.
+        # Every process needs the same noise; on_train_batch_start seeds each process differently.
         seed = hash((task.seed, trainer.global_step)) & 0xFFFFFFFF
         generator = torch.Generator(task.device).manual_seed(seed)
         for name, factor in factors.items():
@@ -103,15 +105,32 @@ class GradientModulation(Callback):
 
 
 def true_score(probability: Tensor, truth: Tensor) -> Tensor:
-    """(N, C), (N,) -> (2,) sum of the true classes' probabilities, N"""
+    """Sum the predicted probabilities of the true classes.
+
+    Args:
+        probability: Probabilities, (N, C).
+        truth: Class indices, (N,).
+
+    Returns:
+        The sum and N, as one tensor (2,).
+    """
     scores = probability.gather(1, truth.unsqueeze(1))
     return torch.stack([scores.sum(), scores.new_tensor(len(truth))])
 
 
 def coefficients(score: Tensor, count: Tensor, alpha: float) -> Tensor:
-    """1 - tanh(alpha * ratio) where its ratio is above 1, else 1: (M,), (M,) -> (M,) of M encoders.
+    """Compute the factor on the gradient of each of M encoders.
 
-    ratio: the mean score of an encoder over the mean of the others'. One that no row has takes no part.
+    The ratio of an encoder is its mean score divided by the mean of those of the others. If it is above 1, the factor
+    is 1 - tanh(alpha * ratio), otherwise 1. Encoders without rows are left out of the comparison.
+
+    Args:
+        score: Sum of the scores of each encoder, (M,).
+        count: Number of rows of each encoder, (M,).
+        alpha: Strength of the modulation.
+
+    Returns:
+        The factors, (M,).
     """
     there = count > 0
     mean = score / torch.where(there, count, 1)  # 0 where there is none
@@ -121,7 +140,13 @@ def coefficients(score: Tensor, count: Tensor, alpha: float) -> Tensor:
 
 
 def modulate(gradient: Tensor, factor: Tensor, generator: torch.Generator | None) -> None:
-    """In place; with a generator, noise as large as the gradient's deviation before it is scaled is added."""
+    """Scale a gradient in place and optionally add noise with the standard deviation of the unscaled gradient.
+
+    Args:
+        gradient: The gradient.
+        factor: The factor, a scalar tensor.
+        generator: Random generator of the noise; None: no noise.
+    """
     if generator is None:
         gradient.mul_(factor)
         return

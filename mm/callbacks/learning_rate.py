@@ -1,4 +1,4 @@
-"""The learning rate of every step, under short names."""
+"""Logging of the learning rate of every step, under short names."""
 
 from collections import defaultdict
 
@@ -8,15 +8,15 @@ from torch.optim import Optimizer
 
 
 class LearningRate(LearningRateMonitor):
-    """Logs the learning rate as `lr`; where parameters learn at several rates, each as `lr/xFACTOR`.
+    """Log the learning rate as `lr`, or, if parameter groups have different rates, each rate as `lr/xFACTOR`.
 
     FACTOR is the factor on the optimizer's learning rate that `task.lr_scale` and `task.layer_decay` give, as in
-    `lr/x0.1`. Groups that differ only in their weight decay have one rate, which is logged once.
+    `lr/x0.1`. Groups that differ only in their weight decay have the same rate, which is logged once.
 
     Args:
         logging_interval: "step", "epoch", or None for the interval of the schedule.
-        log_momentum: Whether momentum is logged as well.
-        log_weight_decay: Whether weight decay is logged as well.
+        log_momentum: Whether to log the momentum too.
+        log_weight_decay: Whether to log the weight decay too.
     """
 
     def _check_duplicates_and_update_name(
@@ -27,13 +27,13 @@ class LearningRate(LearningRateMonitor):
         seen_optimizer_types: defaultdict[type[Optimizer], int],
         lr_scheduler_config: LRSchedulerConfig | None,
     ) -> list[str]:
-        # Lightning calls it for the name of each group. A name that comes twice is logged once.
+        # Lightning calls this method for the name of each group. A name that occurs twice is logged once.
         seen_optimizers.append(optimizer)
         return name_rates(optimizer)
 
 
 def name_rates(optimizer: Optimizer) -> list[str]:
-    """Return the name of each parameter group's learning rate."""
+    """Return the name under which the learning rate of each parameter group is logged."""
     rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
     if len(set(rates)) == 1:
         return ["lr"] * len(rates)

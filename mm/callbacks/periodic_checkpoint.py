@@ -1,4 +1,4 @@
-"""Checkpoints to go on from, whatever ends a run: written whole or not at all, the newest few kept."""
+"""Checkpoints for resuming a run after any interruption: written atomically, with the newest few kept."""
 
 import os
 import re
@@ -22,23 +22,25 @@ from mm.files import refusal, whole
 from mm.messages import is_first_process
 from mm.signals import REPEAT, SIGNALS, Stopped, Stopper, tell
 
-DUE = "validation_due"  # the key of a checkpoint that was saved before the end of the validation of its step
+DUE = "validation_due"  # key of a checkpoint: whether it was saved during the validation of its step
 
 
 class PeriodicCheckpoint(Checkpoint):
     """Save checkpoints to resume from: at the end of every epoch, every few minutes, and after a signal.
 
-    A signal is answered at the end of the step
-    or of the batch of validation that it finds: save, then hand it on to whoever listened for it before; where nobody
-    did, `Stopped` is raised. The same signal a second time ends the run at once. Nothing is saved within a window of
-    accumulation. What is saved during validation repeats the whole validation when the run goes on; Lightning 2.6 would
-    leave it out. A run that ends within an epoch is saved at its last step, as one that goes on from there is.
+    After SIGINT, SIGTERM or a similar signal, a checkpoint is saved at the end of the current step or validation batch.
+    Then the handler that was set before is called; without one, `Stopped` is raised. The same signal a second time ends
+    the run immediately.
+
+    No checkpoint is saved while gradients are accumulated. A run that resumes from a checkpoint saved during validation
+    repeats the complete validation, which Lightning 2.6 would skip. A run that ends within an epoch is saved at its
+    last step, like any run that is to be resumed from there.
 
     Args:
         dirpath: Folder for the checkpoints.
-        minutes: Time between two checkpoints.
-        steps: Number of optimizer steps after which a checkpoint is saved as well; None: none.
-        keep: Number of checkpoints that stay, the newest ones.
+        minutes: Number of minutes between two checkpoints.
+        steps: Number of optimizer steps after which a checkpoint is saved in addition; None: no such checkpoints.
+        keep: Number of newest checkpoints that are kept.
 
     Raises:
         ValueError: If a number is not above 0.
@@ -53,18 +55,18 @@ class PeriodicCheckpoint(Checkpoint):
         self.minutes = minutes
         self.steps = steps
         self.keep = keep
-        self.heard: dict[int, float] = {}  # signals that this process has not answered yet -> when they were received
-        self.signum = 0  # one that all have agreed to answer
-        self.before: dict[int, Any] = {}  # who listened for each signal
-        self.requested = False  # a checkpoint, as soon as one can be saved
+        self.heard: dict[int, float] = {}  # signals that are not handled yet to the time of their arrival
+        self.signum = 0  # signal that all processes have agreed to handle
+        self.before: dict[int, Any] = {}  # signal to its previous handler
+        self.requested = False  # whether to save a checkpoint as soon as possible
         self.step = 0
-        self.ticks = 0  # steps and batches of validation
-        self.next_word = 0  # the tick at which the processes next agree
+        self.ticks = 0  # number of training steps and validation batches
+        self.next_word = 0  # tick at which the processes next agree
         self.owner = os.getpid()
-        self.during_validation = False  # what is being saved at the moment
-        self.since = (0, 0, 0.0)  # step, tick and time of their last agreement
-        self.due = False  # whether the checkpoint that the run goes on from was saved during validation
-        self.more = 0  # steps by which the loop's limit is raised until that validation has come
+        self.during_validation = False  # whether the current checkpoint is saved during validation
+        self.since = (0, 0, 0.0)  # step, tick and time of the last agreement
+        self.due = False  # whether the checkpoint that the run resumes from was saved during validation
+        self.more = 0  # steps by which the loop's limit is raised until that validation has run
         self.saved, self.saved_step = time.monotonic(), -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -72,7 +74,7 @@ class PeriodicCheckpoint(Checkpoint):
             self.before = {signum: signal.getsignal(signum) for signum in SIGNALS}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Now, and not in setup: Lightning has put its own handlers in between, which end a run with status 0.
+        # Here rather than in setup, because Lightning has since set its own handlers, which end a run with status 0.
         for signum, handler in self.before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(signum, self.hear)
@@ -83,7 +85,7 @@ class PeriodicCheckpoint(Checkpoint):
         if self.due:
             repeat_validation(trainer)
             self.due = False
-        if loop.restarted_on_epoch_end:  # under max_steps Lightning (2.6) would count an epoch without a batch
+        if loop.restarted_on_epoch_end:  # with max_steps, Lightning 2.6 would count an epoch without a batch
             loop.epoch_progress.increment_completed()
             loop.reset_restart_stage()
             clear_restart(trainer)
@@ -91,7 +93,7 @@ class PeriodicCheckpoint(Checkpoint):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.give_back()
         heard, self.heard = self.heard, {}
-        for signum in heard:  # after the run's last word: whoever listened before answers it
+        for signum in heard:  # a signal after the end of the run goes to its previous handler
             signal.raise_signal(signum)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -99,14 +101,19 @@ class PeriodicCheckpoint(Checkpoint):
         self.heard = {}
 
     def give_back(self) -> None:
-        """Every signal goes to whoever listened for it before this callback did."""
+        """Restore the previous handlers of all signals."""
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
         self.before = {}
 
     def hear(self, signum: int, frame: Any) -> None:
-        """Note a signal, or stop at once when it comes again. It is the handler of every signal during training."""
-        if os.getpid() != self.owner:  # a process that was forked from this one
+        """Record a signal, or stop immediately if it arrives a second time. This is the signal handler during training.
+
+        Args:
+            signum: Number of the signal.
+            frame: Not used.
+        """
+        if os.getpid() != self.owner:  # in a forked process
             return
         if signum in self.heard:
             if time.monotonic() - self.heard[signum] > REPEAT:
@@ -125,9 +132,9 @@ class PeriodicCheckpoint(Checkpoint):
     ) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self.agree(trainer, at_once=batch_idx == 0)  # how long a step takes says nothing of a batch of validation
+        self.agree(trainer, at_once=batch_idx == 0)  # a validation batch takes another time than a step
         if is_accumulating(trainer):
-            return  # within a window of accumulation
+            return  # while gradients are accumulated
         if self.requested and self.saved_step != self.step:
             with training_weights(trainer):
                 self.save_wanted(trainer, during_validation=True)
@@ -143,7 +150,7 @@ class PeriodicCheckpoint(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.due = trainer.state.fn == "fit" and checkpoint.get(DUE, False)
         loop = trainer.fit_loop.epoch_loop
-        if self.due and loop.max_steps == checkpoint["global_step"]:  # at which Lightning would not even begin
+        if self.due and loop.max_steps == checkpoint["global_step"]:  # Lightning would not start the loop at all
             self.more = 1
             loop.max_steps += 1
 
@@ -151,7 +158,7 @@ class PeriodicCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == self.step:
-            return  # within a window of accumulation
+            return  # while gradients are accumulated
         self.step = trainer.global_step
         self.agree(trainer)
         if not trainer.is_last_batch and not is_validation_due(trainer):
@@ -169,15 +176,19 @@ class PeriodicCheckpoint(Checkpoint):
             self.save_wanted(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.agree(trainer, at_once=True)  # other callbacks may have taken a pass over the data
-        if trainer.is_last_batch:  # by now Lightning counts the epoch as a whole one
+        self.agree(trainer, at_once=True)  # other callbacks may have spent a pass over the data
+        if trainer.is_last_batch:  # Lightning has counted the epoch as complete by now
             self.requested = True
             self.save_wanted(trainer)
 
     def agree(self, trainer: Trainer, at_once: bool = False) -> None:
-        """Let all processes know what any of them has heard, and what the clock of any says: about once a second.
+        """Exchange received signals and due checkpoints between all processes, about once a second.
 
-        Every process calls it after the same steps and batches of validation.
+        Every process calls this method after the same steps and validation batches.
+
+        Args:
+            trainer: The Trainer.
+            at_once: Whether to exchange them now, rather than at the next planned tick.
         """
         self.ticks += 1
         if self.ticks < self.next_word and trainer.world_size > 1 and not at_once:
@@ -185,10 +196,10 @@ class PeriodicCheckpoint(Checkpoint):
         now = time.monotonic()
         by_steps = self.steps is not None and self.step // self.steps != self.since[0] // self.steps
         due = by_steps or now - self.saved >= 60 * self.minutes
-        pace = (self.ticks - self.since[1]) / max(now - self.since[2], 1e-6)  # ticks a second
+        pace = (self.ticks - self.since[1]) / max(now - self.since[2], 1e-6)  # ticks per second
         every = 1 if at_once else max(1, min(int(pace), self.steps or int(pace)))
         self.since = (self.step, self.ticks, now)
-        heard = next(iter(self.heard), 0)  # one that arrives from here on is for the next time
+        heard = next(iter(self.heard), 0)  # a signal that arrives from here on waits for the next agreement
         if trainer.world_size > 1:
             word = torch.tensor([heard, int(due), every], device=trainer.strategy.root_device)
             heard, due, every = trainer.strategy.reduce(word, reduce_op="max").tolist()
@@ -197,7 +208,12 @@ class PeriodicCheckpoint(Checkpoint):
         self.requested = self.requested or bool(due or self.signum)
 
     def save_wanted(self, trainer: Trainer, during_validation: bool = False) -> None:
-        """Save a checkpoint where one is wanted, and remove the oldest."""
+        """Save a checkpoint if one was requested, and remove the oldest ones.
+
+        Args:
+            trainer: The Trainer.
+            during_validation: Whether the validation of the current step is still running.
+        """
         if not self.requested:
             return
         self.requested, self.saved, self.saved_step = False, time.monotonic(), self.step
@@ -209,7 +225,11 @@ class PeriodicCheckpoint(Checkpoint):
                 remove(path)
 
     def answer(self) -> None:
-        """What the signal is for, once a checkpoint is saved and the loggers have got the step's numbers."""
+        """Handle the agreed signal, after a checkpoint was saved and the loggers have received the metrics of the step.
+
+        Raises:
+            Stopped: If no previous handler has to handle the signal instead.
+        """
         if not self.signum or self.saved_step != self.step:
             return
         signum, self.signum = self.signum, 0
@@ -225,7 +245,7 @@ class PeriodicCheckpoint(Checkpoint):
 
 @contextmanager
 def training_weights(trainer: Trainer) -> Iterator[None]:
-    """During validation: the weights that are trained, where a callback has put their average in their place."""
+    """Context manager that undoes weight averaging during validation, so that the model has the trained weights."""
     averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
     module = trainer.lightning_module
     for callback in averages:
@@ -238,9 +258,9 @@ def training_weights(trainer: Trainer) -> Iterator[None]:
 
 
 def repeat_validation(trainer: Trainer) -> None:
-    """Let a run that was stopped during validation begin with that validation, from its first batch.
+    """Make a run that was stopped during validation start with this validation, from its first batch.
 
-    Lightning calls this "mid evaluation", but would begin at the batch whose number was saved, of other rows.
+    Lightning calls this "mid evaluation", but would start at the saved batch index, with other rows.
     """
     loop = trainer.fit_loop.epoch_loop.val_loop
     progress = loop.batch_progress
@@ -251,19 +271,27 @@ def repeat_validation(trainer: Trainer) -> None:
 
 
 def ends(trainer: Trainer) -> bool:
-    """Whether the step is the run's last, wherever in its epoch."""
+    """Return whether the current step is the last of the run, even within an epoch."""
     return trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Checkpoint files are written beside their name, synced, and renamed: a crash leaves the old one or the new."""
+    """Checkpoint IO that writes files atomically: to a temporary file, which is then synced and renamed."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_whole(Path(path), lambda file: torch.save(checkpoint, file))
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Write a file whole. Raises OSError that names the file where the system refuses, as on a full disk."""
+    """Write a file atomically.
+
+    Args:
+        path: Path of the file.
+        write: Function that writes the content into an open binary file.
+
+    Raises:
+        OSError: If the operating system refuses to write, for example on a full disk; the error names the file.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as part, part.open("wb") as file:
@@ -271,16 +299,16 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)  # the name as well
+        os.fsync(folder)  # make the renaming durable too
         os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError on a full disk
         if (refused := refusal(error, path)) is None:
             raise
         raise refused from None
 
 
 def newest_first(folder: Path, pattern: str = "*.ckpt") -> list[Path]:
-    """Checkpoints of a folder, by the step in their names."""
+    """Return the checkpoints of a folder, sorted by the step in their names, the newest first."""
 
     def step(path: Path) -> tuple[int, bool, str]:
         number = re.search(r"(\d+)\.ckpt$", path.name)
@@ -290,7 +318,7 @@ def newest_first(folder: Path, pattern: str = "*.ckpt") -> list[Path]:
 
 
 def usable(path: Path) -> bool:
-    """Whether a checkpoint file is whole: every part of it has the checksum that it was written with."""
+    """Return whether a checkpoint file is complete and all of its parts have the right checksum."""
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
@@ -299,7 +327,7 @@ def usable(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """A checkpoint, be it a file or, of a sharded model, a folder."""
+    """Remove a checkpoint, which is a file or, for a sharded model, a folder."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""Validation rows as a table on W&B: what went in, what came out, what is true."""
+"""A table of validation rows on W&B, with inputs, predictions and true targets."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,14 @@ from mm.types import Batch, Features
 
 
 class PredictionTable(Callback):
-    """Log `val/samples`, a table of validation rows with inputs, predictions and truth, to Weights & Biases.
+    """Log `val/samples`, a table of validation rows with inputs, predictions and true targets, to Weights & Biases.
 
-    Its columns are id; every raw input, as the model sees it (the first of several windows, of a text all); and for
-    each head the prediction, its probability where there is one, and the truth. Other loggers get no table.
+    The columns are the ID of the row; every raw input, as the model reads it (of several windows the first one, but
+    texts completely); and for each head the prediction, its probability if the head has one, and the true value. Other
+    loggers get no table.
 
     Args:
-        rows: Number of rows, the first ones of the validation split.
+        rows: Number of rows. The first ones of the validation split are used.
 
     Raises:
         ValueError: If `rows` is below 1.
@@ -38,10 +39,14 @@ class PredictionTable(Callback):
         self.rows = rows
 
     def log_table(self, trainer: Trainer, task: LightningModule) -> None:
-        """Once, by rank zero, when the weights that are kept are loaded.
+        """Log the table once, on rank 0, when the final weights are loaded.
 
-        Lightning has no hook for that moment, and a table per validation would upload the same media every time. No
-        collective is called: the model itself is asked, not what wraps it.
+        Lightning has no hook for this moment, and a table per validation would upload the same media every time. No
+        collective operation is used, because the model is called directly rather than through its DDP or FSDP wrapper.
+
+        Args:
+            trainer: The Trainer.
+            task: The task with the final weights.
         """
         watching = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         rows = np.flatnonzero(data_source(trainer).splits == "val")[: self.rows].tolist()
@@ -56,9 +61,15 @@ class PredictionTable(Callback):
             logger.experiment.log({"val/samples": samples, "trainer/global_step": trainer.global_step})
 
     def columns(self, trainer: Trainer, task: LightningModule, rows: list[int]) -> dict[str, list[Any]]:
-        """Name of the column -> a cell per row."""
+        """Return the columns of the table: name to one cell per row.
+
+        Args:
+            trainer: The Trainer.
+            task: The task.
+            rows: Indices of the rows.
+        """
         data = data_source(trainer)
-        # Read here, not by workers: few rows, and this process's share of the loader would leave out the others'.
+        # Read in this process: the rows are few, and the loader would yield only those of this rank.
         batch = data.batch(rows)
         first, answers = predict(trainer, task, batch)
         columns: dict[str, list[Any]] = {"id": [data.ids[row] for row in rows]}
@@ -82,14 +93,23 @@ class PredictionTable(Callback):
 
 @torch.no_grad()
 def predict(trainer: Trainer, task: LightningModule, batch: Batch) -> tuple[list[int], dict[str, list[dict[str, Any]]]]:
-    """-> where each row's first window stands in the batch; head name -> what it says of each row"""
+    """Predict the rows of a batch with the model, in eval mode and without compilation.
+
+    Args:
+        trainer: The Trainer, for its device and precision.
+        task: The task.
+        batch: The batch.
+
+    Returns:
+        The index in the batch of each row's first window, and head name to the decoded predictions, one per row.
+    """
     model: Any = task.model
     home, device = next(model.parameters()).device, trainer.strategy.root_device
     modes = {module: module.training for module in model.modules()}
     precision = trainer.precision_plugin
     moved = precision.convert_input(move_data_to_device(batch, device))
     try:
-        # Not compiled: it would be compiled anew for this batch size.
+        # Without compilation, which would be repeated for this batch size.
         with precision.forward_context(), torch.compiler.set_stance("force_eager"):
             model.to(device).eval()
             output = model(moved.inputs, moved.masks)
@@ -103,7 +123,11 @@ def predict(trainer: Trainer, task: LightningModule, batch: Batch) -> tuple[list
 
 
 def media(shown: Any) -> Any:
-    """Return what a modality shows of an input as W&B shows it."""
+    """Convert the preview of an input into an object that W&B displays.
+
+    Args:
+        shown: An image, a sound, or a plain value.
+    """
     from PIL.Image import Image
 
     wandb = require("wandb", "wandb")
@@ -116,7 +140,14 @@ def media(shown: Any) -> Any:
 
 
 def probability(answer: Mapping[str, Any]) -> Any:
-    """Of what was predicted: a number, or per label, as in "cat 0.93, dog 0.61"; None where the head gives none."""
+    """Return the probability of a prediction as a cell: a number, or one per label as in "cat 0.93, dog 0.61".
+
+    Args:
+        answer: A decoded prediction.
+
+    Returns:
+        The cell; None if the head gives no probability.
+    """
     given, chosen = answer.get("probability"), answer["prediction"]
     if isinstance(given, Mapping):
         if isinstance(chosen, str):
@@ -126,7 +157,7 @@ def probability(answer: Mapping[str, Any]) -> Any:
 
 
 def cell(value: Any) -> Any:
-    """What a table can hold and a person can read; a column keeps one type, so that lists become text."""
+    """Convert a value into a readable cell; lists become strings, because all cells of a column need the same type."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, list | tuple) and all(isinstance(x, str) for x in value):

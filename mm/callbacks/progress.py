@@ -1,4 +1,4 @@
-"""The bar on the screen."""
+"""The progress bar."""
 
 from typing import Any
 
@@ -7,13 +7,14 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar with the last batch's loss and samples/s, without the version number of the logger.
+    """Lightning's progress bar with the last batch's loss and samples per second, without the logger's version number.
 
-    Both are asked for when the bar is drawn: what is logged for a bar, Lightning reads from the device at every step.
+    Both values are read only when the bar is drawn, because Lightning reads values logged for the bar from the device
+    at every step, which waits for the device.
     """
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands behind the bar."""
+        """Return the values that are shown behind the bar."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
         losses = pl_module.train_losses()  # type: ignore[operator]

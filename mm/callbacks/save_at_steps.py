@@ -1,4 +1,4 @@
-"""The model as it is after chosen steps: directories that other runs begin with."""
+"""Saving of the model after chosen steps, as model directories from which other runs can start."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,17 +10,17 @@ from mm.messages import say
 
 
 class SaveAtSteps(Callback):
-    """Save the model directory `folder`/STEP after each of some optimizer steps.
+    """Save the model directory `folder`/STEP after each of the given optimizer steps.
 
     Args:
         folder: Folder for the model directories.
         steps: Numbers of optimizer steps.
 
     Raises:
-        ValueError: If `steps` is no list of positive whole numbers.
+        ValueError: If `steps` is not a list of positive integers.
     """
 
-    save: Callable[[Path, dict[str, Any]], Any]  # of a path, and what is known of the run so far
+    save: Callable[[Path, dict[str, Any]], Any]  # function of the path and of the run's results so far
 
     def __init__(self, folder: str, steps: Sequence[int]):
         listed = isinstance(steps, Sequence) and not isinstance(steps, str) and len(steps) > 0
@@ -45,7 +45,7 @@ class SaveAtSteps(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step == self.seen:  # within a window of accumulation
+        if step == self.seen:  # while gradients are accumulated
             return
         self.seen = step
         if step in self.steps and trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""How fast training goes: samples, tokens and seconds of sound per second."""
+"""Training throughput: samples, tokens and seconds of sound per second."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,24 +14,29 @@ from mm.types import Batch, Features
 
 
 class Amount(NamedTuple):
-    """What was trained on. Numbers, or tensors on a device that need not be waited for."""
+    """Amount of training data: numbers, or tensors on a device, which are not read before they are needed."""
 
-    samples: Any = 0  # rows but filler; of a row of several windows each
-    tokens: Any = 0  # real text tokens
-    seconds: Any = 0.0  # of real sound
+    samples: Any = 0  # windows of rows, without rows that only fill up a batch
+    tokens: Any = 0  # text tokens, without padding
+    seconds: Any = 0.0  # seconds of sound, without padding
 
 
 NOTHING = Amount()
 
 
 class Counter:
-    """Counts batches. A token is a real one of a text; pictures have none, and sound counts in seconds.
+    """Counts the samples, text tokens and seconds of sound of batches, without padding. Images have no tokens.
 
-    Sound that comes as Features, its waveform no longer known, is not counted.
+    Sound that is given as Features is not counted, because the length of its waveform is not known.
     """
 
     def __init__(self, modality: Mapping[str, str], transforms: Mapping[str, Any]):
-        """modality: input name -> its modality; transforms: input name -> its transform, which knows a sample rate."""
+        """Initialise the counter.
+
+        Args:
+            modality: Input name to its modality.
+            transforms: Input name to its transform, which has the sample rate.
+        """
         self.text: Sequence[str] = [name for name, kind in modality.items() if get_modality(kind).unit == "tokens"]
         self.rates = {
             name: transforms[name].sample_rate
@@ -41,7 +46,12 @@ class Counter:
 
     @torch.no_grad()
     def count(self, batch: Batch, so_far: Amount = NOTHING) -> Amount:
-        """so_far and this batch."""
+        """Return the sum of an amount and that of a batch.
+
+        Args:
+            batch: The batch.
+            so_far: The amount before this batch.
+        """
         samples, tokens, seconds = so_far
         samples = samples + trues(batch.row >= 0)
         for name in self.text:
@@ -53,7 +63,10 @@ class Counter:
 
 
 def trues(mask: Tensor) -> Any:
-    """How many. NumPy counts bytes 3 to 8 times as fast as torch on a CPU; on a device the number stays there."""
+    """Return the number of True values of a mask.
+
+    On a CPU, NumPy counts 3 to 8 times as fast as torch. On another device the result stays there, as a tensor.
+    """
     if mask.device.type == "cpu":
         import numpy as np
 
@@ -68,9 +81,10 @@ def counter(data: DataSource) -> Counter:
 
 
 class Throughput(Callback):
-    """Logs train/samples_per_second, train/tokens_per_second where there is text, and train/audio_seconds_per_second.
+    """Log train/samples_per_second, train/tokens_per_second (of text) and train/audio_seconds_per_second (of sound).
 
-    Each is since the last log, over all processes (the first one's count times their number), validation left out.
+    Each value covers the time since the last logged value, without validation. It is the value of rank 0 times the
+    number of processes.
     """
 
     def __init__(self) -> None:
@@ -78,7 +92,7 @@ class Throughput(Callback):
         self.reset()
 
     def reset(self) -> None:
-        """Start counting anew."""
+        """Restart the time and the counts from zero."""
         self.started = time.perf_counter()
         self.amount = NOTHING
 
@@ -94,10 +108,10 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        # Sums stay on the device until they are logged: reading them would make it wait.
+        # The sums stay on the device until they are logged, because reading them waits for the device.
         self.amount = self.counter.count(batch, self.amount)
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
-        # The loggers take what was logged at these very steps, counted over epochs; the bar shows the rest.
+        # Lightning passes logged values to the loggers at exactly these steps; at others only the bar would show them.
         if (stepped and self.step % trainer.log_every_n_steps == 0) or trainer.is_last_batch:  # type: ignore[attr-defined]
             samples, tokens, sound = (float(x) * trainer.world_size for x in self.amount)
             seconds = time.perf_counter() - self.started

@@ -1,4 +1,4 @@
-"""Trained models: a plain directory that loads without Lightning, Hydra or pickles."""
+"""Loading and saving of trained models as plain directories, which can be loaded without Lightning, Hydra or pickle."""
 
 from mm.checkpoint.classes import build, build_metrics, check_classes, find_class
 from mm.checkpoint.config import read_config, write_config

@@ -1,4 +1,4 @@
-"""Which classes a model directory may name, and how objects are built from its plain data."""
+"""Check of the classes that a model directory names, and construction of objects from plain data."""
 
 import re
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from typing import Any
 from mm.configurable import configured
 from mm.untrusted import children
 
-# Whose classes may be built on loading; nothing else of a config is ever called.
+# Packages whose classes may be built on loading. Nothing else that a config names is ever called.
 ROOMS = ("encoders", "fusion", "heads", "layers", "losses", "metrics", "transforms", "targets", "model")
 ALLOWED = (*(f"mm.{room}." for room in ROOMS), "torch.nn.", "torchvision.transforms.", "torchaudio.transforms.")
 DOTTED = re.compile(r"\w+(\.\w+)+")
 OPTIONAL = ("timm", "transformers", "torchaudio", "torchvision")  # packages that only some models need
-# The modules of torchmetrics whose metrics neither download nor load a model.
+# Modules of torchmetrics whose metrics neither download nor load a model.
 METRICS = (
     *("aggregation", "classification", "clustering", "detection", "nominal", "regression", "retrieval"),
     *(f"text.{name}" for name in ("bleu", "cer", "chrf", "edit", "eed", "mer", "perplexity", "squad", "ter", "wer")),
@@ -22,10 +22,14 @@ METRICS = (
 
 
 def check_targets(node: Any, allow: Sequence[str] = ()) -> None:
-    """Check that every `_target_` of a config is of a package whose classes may be built, without importing any.
+    """Check that every `_target_` of a config belongs to an allowed package, without importing it.
+
+    Args:
+        node: The config.
+        allow: Names of further allowed packages.
 
     Raises:
-        ValueError: If one is not.
+        ValueError: If a `_target_` belongs to another package.
     """
     if isinstance(node, list):
         for child in node:
@@ -38,7 +42,18 @@ def check_targets(node: Any, allow: Sequence[str] = ()) -> None:
 
 
 def check_classes(node: Any, allow: Sequence[str] = ()) -> None:
-    """As check_targets, and that each is a class: for configs whose objects Hydra builds, which calls functions too."""
+    """Check that every `_target_` of a config is a class of an allowed package.
+
+    Unlike `check_targets`, it imports the classes. It is meant for configs whose objects are built by Hydra, which
+    would also call functions.
+
+    Args:
+        node: The config.
+        allow: Names of further allowed packages.
+
+    Raises:
+        ValueError: If a `_target_` is not a class of an allowed package.
+    """
     check_targets(node, allow)
     if isinstance(node, dict) and "_target_" in node:
         find_class(node["_target_"], allow)
@@ -49,7 +64,11 @@ def check_classes(node: Any, allow: Sequence[str] = ()) -> None:
 def build(node: Any, allow: Sequence[str] = ()) -> Any:
     """Build objects from plain data: every mapping with a `_target_` becomes an instance of that class.
 
-    The objects can be saved again: each knows how it was built.
+    The objects know their constructor arguments, so that they can be saved again.
+
+    Args:
+        node: The plain data.
+        allow: Names of further allowed packages.
     """
     if isinstance(node, list):
         return [build(x, allow) for x in node]
@@ -60,17 +79,17 @@ def build(node: Any, allow: Sequence[str] = ()) -> Any:
 
 
 def build_metrics(node: Any, allow: Sequence[str] = ()) -> Any:
-    """Build the metrics that a model directory names.
+    """Build the metrics that are named in a model directory.
 
     Args:
-        node: Their config: name to config.
-        allow: Further packages whose classes may be built; `torchmetrics` allows all of its metrics.
+        node: Metric name to config.
+        allow: Names of further allowed packages; `torchmetrics` allows all of its metrics.
 
     Returns:
-        Metrics by name.
+        Metric name to metric.
 
     Raises:
-        ValueError: If one is not of an allowed package, or may load a model from somewhere.
+        ValueError: If a metric does not belong to an allowed package, or if it could download or load another model.
     """
     modules = tuple(f"torchmetrics.{name}" for name in METRICS)
     for name, child in children(node):
@@ -85,7 +104,11 @@ def build_metrics(node: Any, allow: Sequence[str] = ()) -> Any:
 
 
 def check_name(target: Any, allow: Sequence[str] = ()) -> None:
-    """Errors: ValueError where a class is not of an allowed package."""
+    """Check that a class name belongs to an allowed package, without importing it.
+
+    Raises:
+        ValueError: If it does not.
+    """
     if not isinstance(target, str) or not DOTTED.fullmatch(target) or not target.startswith(prefixes(allow)):
         package = str(target).split(".")[0]
         raise ValueError(
@@ -95,12 +118,24 @@ def check_name(target: Any, allow: Sequence[str] = ()) -> None:
 
 
 def prefixes(allow: Sequence[str]) -> tuple[str, ...]:
-    """How the names of classes that may be built begin."""
+    """Return the allowed prefixes of class names.
+
+    Args:
+        allow: Names of further allowed packages.
+    """
     return (*ALLOWED, *(f"{name}." for name in allow))
 
 
 def find_class(target: str, allow: Sequence[str] = ()) -> type:
-    """Errors: ValueError where it is not a class of an allowed package."""
+    """Import a class of an allowed package and return it.
+
+    Args:
+        target: Import path of the class.
+        allow: Names of further allowed packages.
+
+    Raises:
+        ValueError: If the target can't be imported, or is not a class of an allowed package.
+    """
     check_name(target, allow)
     allowed = prefixes(allow)
     module, _, name = target.rpartition(".")
@@ -108,7 +143,7 @@ def find_class(target: str, allow: Sequence[str] = ()) -> type:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"the model's config names {target}, which can't be imported: {error}") from None
-    # What an allowed module has itself imported is not of an allowed package.
+    # Names that an allowed module has imported from elsewhere are not allowed.
     if not isinstance(found, type) or not f"{found.__module__}.".startswith(allowed):
         raise ValueError(f"the model's config names {target}, which is no class of an allowed package")
     return found

@@ -1,4 +1,4 @@
-"""The config.yaml of a model directory: read, written, and upgraded from older formats."""
+"""Reading and writing of the config.yaml of a model directory, including upgrades from older formats."""
 
 import logging
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ import yaml
 from mm.checkpoint.upgrade import FORMAT, upgrade_config
 from mm.files import yaml_text
 
-MESSAGE_LENGTH = 400  # characters of a message about a stranger's file
+MESSAGE_LENGTH = 400  # maximum number of characters of a message about an untrusted file
 logger = logging.getLogger("mm")
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Load plain data without aliases, by which a few lines could stand for any number of values."""
+    """YAML loader of plain data that rejects aliases, with which a few lines could expand to any amount of data."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -29,16 +29,16 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the config.yaml of a model directory as plain data of the current format.
+    """Read the config.yaml of a model directory and upgrade it to the current format.
 
     Args:
-        path: The directory.
+        path: The model directory.
 
     Returns:
-        The config; that of an older format is upgraded, and a log message names what was changed.
+        The config as plain data. If it was upgraded, the changes are logged.
 
     Raises:
-        ValueError: If there is no model directory, its config is damaged, or its format is unknown.
+        ValueError: If `path` is not a model directory, if its config is damaged, or if its format is unknown.
     """
     if (path / "model" / "config.yaml").is_file():
         raise ValueError(f"{path} is a run folder; its model directory is {path / 'model'}")
@@ -62,7 +62,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def to_plain(node: Any) -> Any:
-    """Return the same data with lists for tuples and texts for paths, which YAML can express safely."""
+    """Convert tuples to lists and paths to strings, which YAML can express safely."""
     if isinstance(node, Mapping):
         return {key: to_plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):

@@ -1,4 +1,4 @@
-"""Model directories from elsewhere: artifacts of Weights & Biases."""
+"""Download of model directories from Weights & Biases artifacts."""
 
 from pathlib import Path, PurePath
 
@@ -6,7 +6,14 @@ from mm.extras import require
 
 
 def fetch(path: str | Path) -> Path:
-    """wandb:entity/project/name:version is downloaded, else the path itself. Errors: ValueError where W&B refuses."""
+    """Return the path of a model directory, which is downloaded if it is a Weights & Biases artifact.
+
+    Args:
+        path: A path, or `wandb:entity/project/name:version`.
+
+    Raises:
+        ValueError: If the artifact can't be downloaded, or if it contains files that lie outside of its folder.
+    """
     if not str(path).startswith("wandb:"):
         return Path(path)
     wandb = require("wandb", "wandb")

@@ -1,4 +1,4 @@
-"""Load a model directory, which is a stranger's file until it is checked."""
+"""Loading of a model directory, whose files are treated as untrusted until they are checked."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -31,34 +31,46 @@ from mm.untrusted import (
     read_labels,
 )
 
-# What building a model may allocate: a multiple of its weights' size, and room for tables that are not saved.
+# Memory that building a model may allocate: a multiple of the size of its weights, and bytes for unsaved buffers.
 ROOM = 4, 1 << 30
 FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "new_empty", "new_zeros")
-TENSORS = 20, 5000  # so many for each that is saved, and some more
+TENSORS = 20, 5000  # maximum number of new tensors: a multiple of the saved ones, and a constant
 
 
 def load(path: str | Path, allow: Sequence[str] = (), device: str | torch.device = "cpu") -> TrainedModel:
-    """A model directory (or wandb:entity/project/name:version) -> a model that predicts, in evaluation mode.
+    """Load a trained model from a model directory, in evaluation mode.
 
-    allow: further packages whose classes may be built. Errors: ValueError where the directory is none, or names a class
-    of a package that is not allowed, or a function.
+    Args:
+        path: Path of the model directory, or `wandb:entity/project/name:version` for a Weights & Biases artifact.
+        allow: Names of further packages whose classes may be built.
+        device: Device of the model.
+
+    Raises:
+        ValueError: If the path is not a model directory, if the directory is damaged, or if it names a function or a
+            class of a package that is not allowed.
     """
     path = fetch(path)
     config = read_config(path)
-    torch.empty(0, device=device)  # a device that is not there is no fault of the directory
+    torch.empty(0, device=device)  # raises the error of an unavailable device here, not as a damaged directory
     try:
         check_config(path, config, allow)
         with nullcontext() if allow else installed_packages_only():
             return rebuild(path, config, allow, device)
-    except Exception as error:  # the files say what no mm writes
+    except Exception as error:  # the files are not as mm writes them
         raise damaged(path, error) from error
 
 
 def check_config(path: Path, config: dict[str, Any], allow: Sequence[str]) -> None:
-    """Check a model directory without building or importing anything that it names.
+    """Check a model directory without importing or building any class that it names.
+
+    Args:
+        path: The model directory.
+        config: Its config, as `read_config` returns it.
+        allow: Names of further packages whose classes may be built.
 
     Raises:
-        ValueError: If it is not as mm writes it, or names a class of a package that is not allowed.
+        ValueError: If the directory does not have the form in which `mm` writes it, or if it names a class of a package
+            that is not allowed.
     """
     check_requirements(path, config["requires"])
     for part in BUILT:
@@ -70,7 +82,12 @@ def check_config(path: Path, config: dict[str, Any], allow: Sequence[str]) -> No
 
 
 def damaged(path: Path, error: Exception) -> ValueError:
-    """The one error of a directory that can't be loaded; its message names the directory."""
+    """Return the error to raise for a directory that can't be loaded; its message names the directory.
+
+    Args:
+        path: The model directory.
+        error: The original error.
+    """
     if isinstance(error, FileNotFoundError) and error.filename:
         return ValueError(f"{path}: lacks {error.filename}; copy the whole directory")
     told = " ".join(str(error).split())
@@ -81,10 +98,14 @@ def damaged(path: Path, error: Exception) -> ValueError:
 
 
 def check_requirements(path: Path, requires: Any) -> None:
-    """Check that the packages that a model needs are installed, without importing any.
+    """Check that the packages that a model needs are installed, without importing them.
+
+    Args:
+        path: The model directory, for messages.
+        requires: Section `requires` of the config: package name to version.
 
     Raises:
-        ValueError: If one is not, or is none of those that models of mm need.
+        ValueError: If a package is not installed, or is not one of the packages that models of `mm` may need.
     """
     known = ("mm", "torch", *OPTIONAL)
     if not isinstance(requires, dict) or not set(requires) <= set(known):
@@ -95,7 +116,7 @@ def check_requirements(path: Path, requires: Any) -> None:
 
 
 def installed(package: str) -> bool:
-    """Whether a package is installed, by its metadata alone."""
+    """Return whether a package is installed, without importing it."""
     try:
         version(package)
     except PackageNotFoundError:
@@ -104,7 +125,14 @@ def installed(package: str) -> bool:
 
 
 def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: str | torch.device) -> TrainedModel:
-    """The model of a directory whose config was checked."""
+    """Build the trained model from a model directory whose config was checked.
+
+    Args:
+        path: The model directory.
+        config: Its config, as `read_config` returns it.
+        allow: Names of further packages whose classes may be built.
+        device: Device of the model.
+    """
     labels = read_labels(path / "labels.json")
     for name, head in config["model"]["heads"].items():
         if "classes" in head:
@@ -118,7 +146,7 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
     with Bounded(path):
         model = build(config["model"], allow)
     load_model(model, str(path / "model.safetensors"), device=str(device))
-    known: dict[str, Any] = config.get("calibration", {})  # of models that mm calibrate has seen
+    known: dict[str, Any] = config.get("calibration", {})  # of models that were calibrated with mm calibrate
     model.calibration = {name: Calibration(**tuples(fitted)) for name, fitted in known.items()}
     for name, fitted in [*model.calibration.items()]:
         if fitted.bias and not fitted.exact:
@@ -151,13 +179,16 @@ def rebuild(path: Path, config: dict[str, Any], allow: Sequence[str], device: st
 
 
 class Bounded(TorchDispatchMode):
-    """Refuse to allocate far more than the weights of a model directory need, before the memory is taken.
+    """Context manager that limits the memory which may be allocated while a model is built.
+
+    The limit is a multiple of the size of the saved weights. An operation that would exceed it raises an error before
+    its memory is allocated.
 
     Args:
-        path: The directory.
+        path: The model directory.
 
     Raises:
-        ValueError: Before an operation that would exceed the bound.
+        ValueError: If an operation would exceed the limit of bytes or of tensors.
     """
 
     def __init__(self, path: Path):
@@ -170,7 +201,7 @@ class Bounded(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """torch would import its compiler for it, which takes seconds."""
+        """Return False, because torch would otherwise import its compiler for this mode, which takes seconds."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -183,7 +214,15 @@ class Bounded(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def count(self, shape: Sequence[int], dtype: torch.dtype | None) -> None:
-        """Take one tensor into account."""
+        """Subtract a tensor from the remaining limits.
+
+        Args:
+            shape: Shape of the tensor.
+            dtype: Type of the tensor; None: the default type of torch.
+
+        Raises:
+            ValueError: If a limit is exceeded.
+        """
         self.bytes -= prod(shape) * (dtype or torch.get_default_dtype()).itemsize
         self.tensors -= 1
         if self.bytes < 0 or self.tensors < 0:
@@ -192,14 +231,25 @@ class Bounded(TorchDispatchMode):
 
 
 def weights(path: str | Path) -> dict[str, Tensor]:
-    """Of a model directory (or wandb:entity/project/name:version), by name. Errors: ValueError where it is none."""
+    """Return the weights of a model directory by name.
+
+    Args:
+        path: Path of the model directory, or `wandb:entity/project/name:version` for a Weights & Biases artifact.
+
+    Raises:
+        ValueError: If the path is not a model directory, or if its weights are damaged.
+    """
     path = fetch(path)
     read_config(path)
     return read_tensors(path / "model.safetensors")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read a file of safetensors. Raise ValueError where it is none, or damaged."""
+    """Return the tensors of a safetensors file by name.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
@@ -207,11 +257,17 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def input_data(name: str, data: dict[str, Any], labels: Mapping[str, Sequence[str]]) -> InputData:
-    """Of an input, as the directory has it."""
+    """Return the properties of an input from its entry in a config.
+
+    Args:
+        name: Name of the input.
+        data: Entry of the input in the section `spec`.
+        labels: Contents of labels.json, with the categories of tabular columns as `INPUT/COLUMN`.
+    """
     columns = [ColumnData(**c, classes=tuple(labels[f"{name}/{c['name']}"])) for c in data.get("columns") or ()]
     return InputData(**{**tuples(data), "columns": tuple(columns) or None})
 
 
 def tuples(data: dict[str, Any]) -> dict[str, Any]:
-    """Lists become tuples, as in the frozen types."""
+    """Convert the lists of a mapping to tuples, as frozen dataclasses need them."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

@@ -1,4 +1,4 @@
-"""Write a model directory: plain files that load without Lightning, Hydra or pickles."""
+"""Writing of model directories: plain files that can be loaded without Lightning, Hydra or pickle."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ from mm.types import DataSpec, TargetCodec, Transform
 from mm.untrusted import BUILT, check_sections, check_sources
 
 ROWS = "rows.safetensors"  # digests of the rows of each split
-CALIBRATION_LINE = "Calibration: "  # begins a line of the model card
+CALIBRATION_LINE = "Calibration: "  # begins the line of the model card about the calibration
 
 
 def save(
@@ -45,24 +45,27 @@ def save(
     rows: Mapping[str, Tensor] | None = None,
     weights: bool = True,
 ) -> None:
-    """Write a model directory under a temporary name and rename it; a directory of that name is replaced.
+    """Write a model directory; an existing directory of the same name is replaced.
+
+    The files are first written to a temporary directory, which is then renamed.
 
     Args:
-        path: The directory.
-        model: The model. Each of its parts says how it was built, see `mm.configurable`.
-        transforms: Input name to the transform that reads it.
+        path: The model directory.
+        model: The model. Each of its parts must know its constructor arguments; see `mm.configurable`.
+        transforms: Input name to the transform of its raw values.
         targets: Target name to the codec of its cells.
         spec: Inputs and targets of the data.
-        metrics: Head name to its metrics by name: objects that say how they were built, or their configs.
-        card: Text of the README.md.
-        columns: Column map of the data, as `datamodule.columns`.
-        task: Plain data of the training that evaluation needs, such as the settings of retrieval.
-        split: Settings by which validation and test rows were drawn of data that names none.
+        metrics: Head name to its metrics by name: metric objects that know their constructor arguments, or their
+            configs.
+        card: Text of the model card, README.md.
+        columns: Column names of the data, as in `datamodule.columns`.
+        task: Settings of the training task that evaluation needs, such as those of retrieval, as plain data.
+        split: Settings of the random split, if the data has no validation or test split of its own.
         rows: Digests of the rows of each split, as tensors.
-        weights: Whether the weights are written; without them the directory can't be loaded, see `try_save`.
+        weights: Whether to write the weights. A directory without weights can't be loaded; see `try_save`.
 
     Raises:
-        ValueError: If a part does not say how it was built, or an argument of it is no plain data.
+        ValueError: If a part does not know its constructor arguments, or if one of these is not plain data.
     """
     config = {
         "format": FORMAT,
@@ -86,19 +89,21 @@ def save(
         if weights:
             save_model(model, str(part / "model.safetensors"))
         for file in part.glob("*.safetensors"):
-            file.chmod(0o644)  # safetensors writes them for their owner alone
+            file.chmod(0o644)  # safetensors makes them readable for their owner only
 
 
 def try_save(path: Path, *args: Any, **kwargs: Any) -> None:
-    """Write a model directory without its weights and remove it again, so that a run does not fail at its end.
+    """Write a model directory without its weights and remove it again.
+
+    A run calls this at its start, so that it does not fail at its end.
 
     Args:
-        path: Where the directory would be.
-        *args: Those of `save`.
-        **kwargs: Those of `save`.
+        path: Path of the future model directory, next to which the temporary one is written.
+        *args: Arguments of `save`.
+        **kwargs: Keyword arguments of `save`.
 
     Raises:
-        ValueError: If the config of a part can't be written, such as an argument that is no plain data.
+        ValueError: If the config of a part can't be written, for example because an argument is not plain data.
     """
     part = unused(path)
     try:
@@ -124,17 +129,17 @@ def describe(
     spec: DataSpec,
     metrics: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return the sections of a config.yaml that say how a model and what reads its data are built.
+    """Return the sections of config.yaml with the configs of the model, transforms, target codecs, data and metrics.
 
     Args:
         model: The model.
         transforms: Input name to transform.
         targets: Target name to codec.
         spec: Inputs and targets of the data.
-        metrics: As those of `save`.
+        metrics: Head name to its metrics by name, as in `save`.
 
     Raises:
-        ValueError: If a part does not say how it was built; the message names it.
+        ValueError: If a part does not know its constructor arguments; the message names the part.
     """
     return {
         "model": to_config(model, "model"),
@@ -146,13 +151,15 @@ def describe(
 
 
 def extract_labels(config: dict[str, Any]) -> dict[str, list[str]]:
-    """Take the class names out of a config, in place: thousands of them are read ten times as fast from JSON.
+    """Remove the class names from a config, in place, and return them.
+
+    They are stored as JSON, which is 10 times faster to read than YAML if there are thousands of classes.
 
     Args:
-        config: Sections as `describe` returns them.
+        config: Sections of config.yaml, as `describe` returns them.
 
     Returns:
-        Target name to classes, and `INPUT/COLUMN` to the categories of a tabular column.
+        Target name to class names, and `INPUT/COLUMN` to the categories of a tabular column.
     """
     spec = config["spec"]
     labels = {name: list(target.pop("classes")) for name, target in spec["targets"].items()}
@@ -168,11 +175,11 @@ def extract_labels(config: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def save_tokenizers(part: Path, config: dict[str, Any], transforms: Mapping[str, Transform]) -> None:
-    """Write the tokenizers of a model into its directory, and let the config name these copies.
+    """Write the tokenizers of a model into its directory, and set their paths in the config to these copies.
 
     Args:
-        part: The directory.
-        config: Sections as `describe` returns them, changed in place.
+        part: The model directory.
+        config: Sections of config.yaml, as `describe` returns them, changed in place.
         transforms: Input name to transform.
     """
     for name, transform in transforms.items():
@@ -193,12 +200,12 @@ def save_tokenizers(part: Path, config: dict[str, Any], transforms: Mapping[str,
 
 
 def save_calibration(path: Path, calibration: Mapping[str, Calibration], summary: str) -> None:
-    """Write the calibration of a model into its directory, in place of an earlier one.
+    """Write the calibration of a model into its directory; an existing calibration is replaced.
 
     Args:
-        path: The model directory, which is replaced as a whole.
+        path: The model directory, which is replaced by a changed copy.
         calibration: Head name to calibration.
-        summary: The line about it in the README.md.
+        summary: Sentence about the calibration for README.md.
     """
     with whole(path) as part:
         shutil.copytree(path, part)
@@ -210,7 +217,7 @@ def save_calibration(path: Path, calibration: Mapping[str, Calibration], summary
 
 
 def needed_packages(model: MultimodalModel) -> list[str]:
-    """Return the optional packages that define a model's classes, or that their files import."""
+    """Return the optional packages that define classes of the model or are imported by the modules of these classes."""
     files = [sys.modules[type(module).__module__] for module in model.modules()]
     used = {file.__name__.split(".")[0] for file in files}
     used |= {str(value.__module__).split(".")[0] for file in files for value in vars(file).values() if callable(value)}

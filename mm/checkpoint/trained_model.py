@@ -1,4 +1,4 @@
-"""A trained model with all that it needs to read raw inputs and to be saved."""
+"""The trained model together with its transforms and target codecs, for prediction and saving."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,23 +18,21 @@ from mm.types import Batch, DataSpec, EncodedInput, Features, TargetCodec, Trans
 
 @dataclass
 class TrainedModel:
-    """A trained model and all that it needs to read raw inputs.
-
-    `mm.load` and `mm.train` return one.
+    """A trained model with the transforms that convert raw inputs, as returned by `mm.load` and `mm.train`.
 
     Attributes:
         model: Encoders, fusion and heads.
-        transforms: Input name to the transform that reads raw values.
-        target_codecs: Target name to the codec that reads the cells of a target.
+        transforms: Input name to the transform of its raw values.
+        target_codecs: Target name to the codec of its cells.
         spec: Inputs and targets of the data, with the class names.
-        metrics: Head name to its metrics by name: objects, or their configs as a model directory holds them.
-        columns: Column map of the data that the model was trained on, None where it has none.
-        task: Plain data of the training that evaluation needs.
-        split: Settings by which validation and test rows were drawn.
-        rows: Digests of the rows of each split that the model was trained, validated and tested on; none where an
-            older version of mm has written the directory.
-        card: Text of the README.md.
-        path: The model directory; None for a model that was not saved yet.
+        metrics: Head name to its metrics by name: metric objects, or their configs as stored in a model directory.
+        columns: Column names of the training data, as in `datamodule.columns`; None: not known.
+        task: Settings of the training task that evaluation needs, as plain data.
+        split: Settings of the random split into training, validation and test rows.
+        rows: Digests of the rows of each split on which the model was trained, validated and tested; empty if the
+            directory was written by an older version of `mm`.
+        card: Text of the model card, README.md.
+        path: The model directory; None for a model that is not saved yet.
     """
 
     model: MultimodalModel
@@ -50,7 +48,7 @@ class TrainedModel:
     path: Path | None = None
 
     def __repr__(self) -> str:
-        """Four lines: what the model reads, what it predicts, and its size."""
+        """Return four lines with the path, the inputs, the targets and the size of the model."""
         inputs = ", ".join(f"{name} ({data.modality})" for name, data in self.spec.inputs.items())
         kinds = {name: listing(data.classes) or data.kind for name, data in self.spec.targets.items()}
         targets = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
@@ -61,33 +59,33 @@ class TrainedModel:
         return f"{head}\n  inputs:  {inputs}\n  targets: {targets}\n  size:    {count}"
 
     def save(self, path: str | Path) -> Path:
-        """Write the model as a model directory, which `mm.load` reads.
+        """Write the model as a model directory that `mm.load` can load.
 
         Args:
-            path: The directory; one of that name is replaced.
+            path: The model directory; an existing directory of the same name is replaced.
 
         Returns:
-            The directory.
+            The model directory.
 
         Raises:
-            ValueError: If a part of the model does not say how it was built.
+            ValueError: If a part of the model does not know its constructor arguments.
         """
         save(path, **self._saved())
         return Path(path)
 
     def check_saving(self, path: Path) -> None:
-        """Write a model directory without its weights and remove it again.
+        """Check that the model can be saved, by writing a model directory without weights and removing it again.
 
         Args:
-            path: Where the directory would be.
+            path: Path of the future model directory.
 
         Raises:
-            ValueError: If the model could not be saved.
+            ValueError: If the model can't be saved.
         """
         try_save(path, **self._saved())
 
     def _saved(self) -> dict[str, Any]:
-        """Return the arguments of `save`, but for the path."""
+        """Return the arguments of `save` except for the path."""
         return {
             "model": self.model,
             "transforms": self.transforms,
@@ -103,19 +101,20 @@ class TrainedModel:
 
     @torch.inference_mode()
     def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]], batch_size: int = 32) -> Any:
-        """Predict the targets of one sample, or of a list of them.
+        """Predict the targets of one sample, or of a list of samples.
 
         Args:
-            samples: Input name -> a text, an image (path, PIL image, array), a sound (path, array, (array, rate)) or,
-                of a table, column -> cell; any subset of the inputs. A category that the training rows do not have is
-                read as "other", with a warning.
-            batch_size: How many samples are read and predicted at once.
+            samples: A sample or a list of samples. A sample is a mapping from input name to a text, an image (path, PIL
+                image or array), an audio clip (path, array or (array, sample rate)) or, for a tabular input, a mapping
+                from column to cell. Inputs may be missing. A category that does not occur in the training rows is
+                replaced by "other", with a warning.
+            batch_size: Number of samples per batch.
 
         Returns:
-            Target name -> what its head decodes to; of a list of samples a list, in the same order.
+            Target name to the decoded output of its head; for a list of samples, a list of these in the same order.
 
         Raises:
-            ValueError: If an input's name is unknown, an input can't be read, or a sample has none.
+            ValueError: If an input name is unknown, if an input can't be read, or if a sample has no input.
         """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size!r}, wanted a whole number from 1")
@@ -137,7 +136,15 @@ class TrainedModel:
         return predictions
 
     def read(self, samples: Sequence[Mapping[str, Any]], first: int = 0) -> Batch:
-        """Read raw samples into a batch without targets; messages count the samples from `first`."""
+        """Convert raw samples to a batch without targets.
+
+        Args:
+            samples: Input name to raw value, per sample.
+            first: Index of the first sample, for messages.
+
+        Raises:
+            ValueError: If an input name is unknown, if an input can't be read, or if a sample has no input.
+        """
         rows = []
         for row, sample in enumerate(samples, first):
             for name in sample:
@@ -155,7 +162,16 @@ class TrainedModel:
         return collate(rows, self.transforms)
 
     def read_input(self, name: str, raw: Any, row: int) -> EncodedInput | None:
-        """None where it is absent. Errors: ValueError where it can't be read."""
+        """Convert one raw input, or return None if it is absent.
+
+        Args:
+            name: Name of the input.
+            raw: The raw value.
+            row: Index of the sample, for messages.
+
+        Raises:
+            ValueError: If the input can't be read.
+        """
         try:
             return None if is_absent(raw) else self.transforms[name](raw)
         except ValueError as error:
@@ -163,7 +179,7 @@ class TrainedModel:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The same batch on another device."""
+    """Return a copy of a batch on another device."""
 
     def move(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: x.to(device) for name, x in tensors.items()}

@@ -1,27 +1,26 @@
-"""Older formats of a model directory, upgraded step by step to the current one.
+"""Upgrade of older formats of a model directory to the current one.
 
-Format 5 names the target codecs `target_codecs` (`readers` before), and holds every constructor argument of a part,
-also those that were left at their defaults.
+Format 5 has the target codecs in the section `target_codecs` (format 4: `readers`), and contains every constructor
+argument of a part, including those with their default value.
 """
 
 from typing import Any
 
 from mm.renames import FACTS, upgrade
 
-# Former field of `mm.types.InputData` -> the current one.
+# Former names of fields of `mm.types.InputData` to current names.
 INPUT_FIELDS = {"sizes": "cardinalities"}
-FORMAT = 5  # of the directories that this version writes
+FORMAT = 5  # format that this version writes
 
 
 def upgrade_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Upgrade the config of a model directory to the current format and the current names.
 
     Args:
-        config: Plain data of a config.yaml, which stays as it is.
+        config: Plain data of config.yaml, which is not changed.
 
     Returns:
-        The upgraded config and one sentence for each change; the same config and no sentence where its format is
-        unknown.
+        The upgraded config, and one phrase per change. If the format is unknown, the config is returned unchanged.
     """
     if config.get("format") not in (4, FORMAT):
         return config, []

@@ -1,4 +1,4 @@
-"""How much each input has to say: the gradient that reaches it, and what changes without it."""
+"""Influence of each input: its fraction of the gradient, and the change of the predictions without it."""
 
 from typing import Any, NamedTuple
 
@@ -9,20 +9,27 @@ from mm.predictions import Prediction
 from mm.tensors import mask_inputs, pick
 from mm.types import Batch
 
-DEAD = 0.01  # of the whole: less than this, and training or predicting goes on as if the input were not there
+DEAD = 0.01  # fraction of the gradient, or relative change of the predictions, below which an input has no influence
 
 
 class Influence(NamedTuple):
-    """Of one input, on the rows that have it and another one as well."""
+    """Influence of one input, measured on the rows that have this input and at least one other input."""
 
-    rows: int
-    gradient: float  # norm of the loss's gradient at its features, as a part of all inputs' together
-    change: float  # of the predictions without it, relative to their size
-    loss: float  # that the model has without it, less its loss with it; per row
+    rows: int  # number of these rows
+    gradient: float  # norm of the gradient of the loss at its features, as a fraction of the sum over all inputs
+    change: float  # relative change of the predictions without this input
+    loss: float  # increase of the loss per row without this input
 
 
 def influence(model: Any, batch: Batch) -> dict[str, Influence]:
-    """Input name -> its influence on the rows of a batch; nothing of rows that have it alone."""
+    """Compute the influence of each input on the rows of a batch, by input name.
+
+    Rows that have only one input are left out, except for the gradient, which is computed from all rows.
+
+    Args:
+        model: The model, which is set to evaluation mode.
+        batch: The batch.
+    """
     model.eval()
     features = model.encode(batch.inputs, batch.masks)
     leaves = {
@@ -56,19 +63,19 @@ def influence(model: Any, batch: Batch) -> dict[str, Influence]:
 
 
 def head_loss(model: Any, output: Any, batch: Batch, name: str) -> Tensor:
-    """Loss of each row (B,), 0 where it is unlabelled."""
+    """Return the loss of one head for each row, (B,), with 0 for unlabelled rows."""
     head, prediction, target = model.heads[name], output.predictions[name], batch.targets[name]
     rows = [slice(i, i + 1) for i in range(len(target))]
     return torch.stack([head.loss(pick(prediction, i), target[i], pick(output.fused, i))[0] for i in rows])
 
 
 def values(prediction: Prediction) -> Tensor:
-    """Return all numbers of a prediction."""
+    """Return all numbers of a prediction as one vector."""
     return torch.cat([x.flatten() for x in prediction.tensors()])
 
 
 def dead(influences: dict[str, Influence]) -> dict[str, str]:
-    """Input name -> why it may as well not be there."""
+    """Return the inputs that have nearly no influence, each with the reason as a text."""
     said = {}
     for name, one in influences.items():
         if one.rows and len(influences) > 1 and one.gradient < DEAD:

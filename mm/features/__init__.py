@@ -1,4 +1,4 @@
-"""Features of frozen encoders, computed once and read from memory-mapped files."""
+"""Features of frozen encoders, which are computed once and stored in memory-mapped files."""
 
 from typing import TYPE_CHECKING
 

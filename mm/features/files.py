@@ -1,4 +1,4 @@
-"""Features of an encoder in memory-mapped files: one process writes its part, every worker reads all of them."""
+"""Memory-mapped files of Features: each process writes one part, and every worker reads all parts."""
 
 import json
 import shutil
@@ -13,11 +13,16 @@ from torch import Tensor
 
 from mm.types import EncodedInput, Features
 
-DONE = "done.json"  # the last file that is written: a list, of each part what a reader must know
+DONE = "done.json"  # the last file that is written: a list with the metadata of each part
 
 
 class Writer:
-    """One process's part of an input's Features, one entry after the other."""
+    """Writer of the part of a feature store that belongs to one process.
+
+    Args:
+        path: Folder of the feature store.
+        rank: Rank of the process.
+    """
 
     def __init__(self, path: Path, rank: int):
         self.folder = path / f"part-{rank}"
@@ -35,7 +40,12 @@ class Writer:
             file.close()
 
     def add(self, row: Tensor, features: Features) -> None:
-        """A batch, without what is absent; row (B,) as in Batch"""
+        """Append the Features of a batch, without rows whose input is absent.
+
+        Args:
+            row: Row of each sample, (B,), as in `Batch`.
+            features: Features of the batch.
+        """
         for number, one in entries(row, features):
             self.index.append((number, len(one.mask)))
             for field, x in one._asdict().items():
@@ -46,23 +56,27 @@ class Writer:
         }
 
     def close(self) -> dict[str, Any]:
-        """-> what a reader must know of this part."""
+        """Close the files and return the metadata needed to read them: width and data types."""
         self.__exit__()
         np.save(self.folder / "index.npy", np.array(self.index, dtype=np.int64).reshape(-1, 2))
         return self.about
 
 
 class Index(NamedTuple):
-    """Where every window lies."""
+    """Positions of all windows in the files of a feature store."""
 
-    first: np.ndarray  # (N + 2,) of each row, its first window; the last two stand for all rows beyond
-    places: np.ndarray  # (M, 4), in the order of rows: which process wrote it, as its which, its tokens' begin and end
+    first: np.ndarray  # (N + 2,) first window of each row; the last two entries stand for all larger rows
+    places: np.ndarray  # (M, 4), sorted by row: rank, index in its part, begin and end of its tokens
 
 
 class FeatureStore:
-    """A transform whose raw input is the number of the row: gives the Features that were kept of it.
+    """Transform that returns the stored Features of a row; it is called with the index of the row.
 
-    A row that was absent has none. Errors: ValueError for a row that could not be read, as it was told then.
+    A row whose input was absent has no Features. A row whose input could not be read raises the ValueError that was
+    raised when the Features were computed.
+
+    Args:
+        path: Folder of the feature store.
     """
 
     multiple = 1
@@ -78,18 +92,18 @@ class FeatureStore:
         )
         self.faults = {row: told for part in self.about for row, told in part["faults"]}
         self.cut = {row for part in self.about for row in part["cut"]}
-        self.unknown = {row for part in self.about for row in part.get("unknown", ())}  # older ones have no tables
+        self.unknown = {row for part in self.about for row in part.get("unknown", ())}  # missing in older stores
         self.notes: dict[int, tuple[str, ...]] = {}
         for row, note in (pair for part in self.about for pair in part.get("notes", ())):
             self.notes[row] = (*self.notes.get(row, ()), note)
 
     def __getstate__(self) -> dict[str, Any]:
-        mapped = ("parts", "index")  # every worker maps the files itself
+        mapped = ("parts", "index")  # every worker maps the files itself, so they are not pickled
         return {name: x for name, x in vars(self).items() if name not in mapped}
 
     @cached_property
     def parts(self) -> list[dict[str, Tensor]]:
-        """Of each process that wrote: field -> its numbers, mapped, not read."""
+        """The memory-mapped tensors that each process has written, by field of Features."""
         found = []
         for i, about in enumerate(self.about):
             index, wide = np.load(self.path / f"part-{i}/index.npy"), about["width"]
@@ -117,7 +131,7 @@ class FeatureStore:
         return Index(np.searchsorted(row[order], np.arange(beyond + 2)), np.concatenate(places)[order])
 
     def windows(self, row: int) -> list[Features]:
-        """Those of a row, mapped, not read."""
+        """Return the memory-mapped Features of each window of a row."""
         first, places = self.index
         row = min(row, len(first) - 2)
         found = []
@@ -138,20 +152,25 @@ class FeatureStore:
 
     def lengths(self, raw: Sequence[Any]) -> list[float]:
         first, places = self.index
-        tokens = np.concatenate([[0], (places[:, 3] - places[:, 2]).cumsum()])  # before each window
+        tokens = np.concatenate([[0], (places[:, 3] - places[:, 2]).cumsum()])  # number of tokens before each window
         row = np.minimum(raw, len(first) - 2)
         return (tokens[first[row + 1]] - tokens[first[row]]).astype(float).tolist()
 
 
 def mapped(file: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A file of raw numbers as a tensor."""
+    """Return a file of raw numbers as a memory-mapped tensor."""
     size = int(np.prod(shape))
     flat = torch.from_file(str(file), shared=False, size=size, dtype=dtype) if size else torch.zeros(0, dtype=dtype)
     return flat.view(shape)
 
 
 def entries(row: Tensor, features: Features) -> Iterator[tuple[int, Features]]:
-    """(row, its Features up to the last token) of all that is there, in order; row (B,) as in Batch."""
+    """Yield the row and the Features of each sample of a batch whose input is present, without padding at the end.
+
+    Args:
+        row: Row of each sample, (B,), as in `Batch`.
+        features: Features of the batch.
+    """
     features = Features(*(x.cpu() for x in features))
     for i in features.mask.any(1).nonzero().flatten().tolist():
         end = int(features.mask[i].nonzero()[-1]) + 1
@@ -160,5 +179,5 @@ def entries(row: Tensor, features: Features) -> Iterator[tuple[int, Features]]:
 
 
 def data_of(x: Tensor) -> bytes:
-    """The numbers of a tensor, whatever their type."""
+    """Return the raw bytes of a tensor of any data type."""
     return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Frozen encoders are computed once: their Features are kept in memory-mapped files, and read instead of the input."""
+"""Callback that computes the Features of frozen encoders once and stores them in memory-mapped files."""
 
 import hashlib
 import json
@@ -23,19 +23,28 @@ from mm.features.files import DONE, FeatureStore, Writer, data_of, entries
 from mm.files import discard, put
 from mm.types import Batch, Features
 
-SAMPLE = 16  # rows by which the size is estimated, and stored Features are compared with what the encoder gives now
-WAIT = 60.0  # seconds between two words among processes while another run computes the same
-# How much of their norm Features of the same rows may differ by in other batches, and on other devices.
+SAMPLE = 16  # number of rows for estimating the size, and for comparing stored with current Features
+WAIT = 60.0  # seconds between two broadcasts while another run computes the same Features
+# Relative tolerance of Features of the same rows in other batches and on other devices; with 16 bits SLACK_HALF.
 SLACK, SLACK_HALF = 0.01, 0.05
 
 
 class FrozenFeatures(Callback):
-    """Before the first epoch, for every encoder that is frozen as a whole and whose input is read without chance.
+    """Callback that computes the Features of frozen encoders once, and uses them instead of the inputs.
 
-    Kept in `folder` under a key of the encoder's weights and settings, of the data, of how it is read and of the
-    precision, for all epochs and for later runs; of runs at the same time one computes. Where the encoder gives others
-    for a few rows, its code has changed: they are computed anew. described: input name -> settings of its encoder and
-    its transform. Errors: ValueError where the disk is too small.
+    Before the first epoch it treats every encoder all of whose weights are frozen and whose transform has no random
+    augmentation. The Features are stored for all epochs and for later runs, in a folder whose name is a digest of the
+    weights and settings of the encoder, the data, the transform and the precision. If several runs need the same
+    Features at the same time, one of them computes them. The stored Features of a few rows are compared with the
+    current output of the encoder. If they differ, the code of the encoder has changed, and the Features are computed
+    again.
+
+    Args:
+        folder: Folder of all feature stores.
+        described: Input name to the settings of its encoder and its transform, as text.
+
+    Raises:
+        ValueError: If the disk is too small.
     """
 
     def __init__(self, folder: str, described: Mapping[str, str]):
@@ -60,7 +69,16 @@ class FrozenFeatures(Callback):
             data.stored[name] = FeatureStore(path)
 
     def key(self, trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, sample: Batch) -> str:
-        """Of all that the Features follow from."""
+        """Return a digest of everything that determines the Features of an input.
+
+        Args:
+            trainer: The Trainer, with its precision.
+            data: The source of the rows.
+            name: Name of the input.
+            encoder: Encoder of the input.
+            sample: Batch of a few rows; it covers settings that are not described, such as the vocabulary of a
+                tokenizer.
+        """
         found = hashlib.blake2b(digest_size=16)
         settings = [self.described[name], type(encoder).__qualname__, str(trainer.precision), version("torch")]
         found.update("\n".join(settings).encode())
@@ -70,12 +88,20 @@ class FrozenFeatures(Callback):
         found.update(rows.tobytes())
         for one in data.input_digests(name):
             found.update(one)
-        found.update(data_of(sample.inputs[name]))  # type: ignore[arg-type]  # a tokenizer's words, say, which no setting tells
+        found.update(data_of(sample.inputs[name]))  # type: ignore[arg-type]  # such as a tokenizer's vocabulary
         return found.hexdigest()
 
 
 def find(trainer: Trainer, name: str, encoder: nn.Module, path: Path, sample: Batch) -> tuple[Path, bool]:
-    """The folder whose Features are those of the encoder as it is, and whether it is there already."""
+    """Return the folder of the Features that agree with the current encoder, and whether it already exists.
+
+    Args:
+        trainer: The Trainer.
+        name: Name of the input.
+        encoder: Encoder of the input.
+        path: First folder to try; others have the same name with a number.
+        sample: Batch of a few rows, for which stored and current Features are compared.
+    """
     for number in count(1):
         there = path if number == 1 else path.with_name(f"{path.name}-{number}")
         if not trainer.strategy.broadcast((there / DONE).exists()):
@@ -90,7 +116,14 @@ def find(trainer: Trainer, name: str, encoder: nn.Module, path: Path, sample: Ba
 
 @contextmanager
 def locked(trainer: Trainer, lock: Path) -> Iterator[None]:
-    """While no other run holds the lock; the first process holds it for all."""
+    """Context manager that waits until no other run holds a lock file, and then holds it.
+
+    Rank 0 holds the lock for all processes of the run.
+
+    Args:
+        trainer: The Trainer.
+        lock: The lock file.
+    """
     from filelock import FileLock, Timeout
 
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +137,7 @@ def locked(trainer: Trainer, lock: Path) -> Iterator[None]:
         return True
 
     try:
-        # Word after word: processes that wait for one longer than some minutes give up.
+        # Broadcasts are repeated, because processes that wait for minutes for a single one time out.
         while not trainer.strategy.broadcast(trainer.is_global_zero and take()):
             if trainer.is_global_zero:
                 print(f"another run computes the same features: waiting for {lock}")
@@ -114,20 +147,34 @@ def locked(trainer: Trainer, lock: Path) -> Iterator[None]:
 
 
 def spread(rows: np.ndarray) -> list[int]:
-    """A few of them, from the first to the last."""
+    """Return a few evenly spaced rows."""
     return rows[:: len(rows) // SAMPLE + 1].tolist()
 
 
 @torch.no_grad()
 def encode(trainer: Trainer, encoder: nn.Module, name: str, batch: Batch) -> Features:
-    """An input of a finished batch, on the device."""
+    """Return the Features of one input of a batch, computed on the device of the Trainer without gradients.
+
+    Args:
+        trainer: The Trainer.
+        encoder: Encoder of the input.
+        name: Name of the input.
+        batch: The batch, as the encoder expects it.
+    """
     batch = move_data_to_device(batch, trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
         return encoder(trainer.precision_plugin.convert_input(batch.inputs[name]), batch.masks[name])
 
 
 def same(stored: FeatureStore, row: Tensor, now: Features, precision: str) -> bool:
-    """Whether what was stored of some rows is what an encoder gives for them now; row (B,) as in Batch."""
+    """Return whether the stored Features of some rows agree with the current ones, up to rounding errors.
+
+    Args:
+        stored: The feature store.
+        row: Row of each sample, (B,), as in `Batch`.
+        now: Current Features of the batch.
+        precision: Precision of the Trainer, such as "16-mixed", which determines the tolerance.
+    """
     slack = SLACK_HALF if "16" in precision else SLACK
     found: dict[int, list[Features]] = {}
     for number, one in entries(row, now):
@@ -144,10 +191,23 @@ def same(stored: FeatureStore, row: Tensor, now: Features, precision: str) -> bo
 
 
 def compute(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, path: Path) -> None:
-    """Every process its share of all rows; the folder appears whole. Errors: ValueError where the disk is too small."""
+    """Compute and store the Features of all rows, of which every process computes a part.
+
+    The folder is renamed to its final name only when it is complete.
+
+    Args:
+        trainer: The Trainer.
+        data: The source of the rows.
+        name: Name of the input.
+        encoder: Encoder of the input.
+        path: Folder of the feature store.
+
+    Raises:
+        ValueError: If the disk is too small.
+    """
     part = path.with_name(f"{path.name}.part")
     if trainer.is_global_zero:
-        discard(part)  # of a run that was killed
+        discard(part)  # left over by a run that was killed
         part.mkdir(parents=True)
     trainer.strategy.barrier()
     try:
@@ -167,7 +227,18 @@ def compute(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, p
 
 
 def check_disk(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, folder: Path) -> None:
-    """Errors: ValueError where the Features of all rows, by those of a few, would not fit."""
+    """Raise an error if the Features of all rows do not fit on the disk; their size is estimated from a few rows.
+
+    Args:
+        trainer: The Trainer.
+        data: The source of the rows.
+        name: Name of the input.
+        encoder: Encoder of the input.
+        folder: Folder whose free space is checked.
+
+    Raises:
+        ValueError: If the Features would take more than 90 % of the free space.
+    """
     rows = data.rows("all")
     few = spread(rows)
     batch = data.batch(few, only=[name])
@@ -183,7 +254,19 @@ def check_disk(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module
 
 
 def write(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, folder: Path) -> dict[str, Any]:
-    """This process's share. -> what a reader must know of it."""
+    """Encode the rows that belong to this process and write their Features.
+
+    Args:
+        trainer: The Trainer.
+        data: The source of the rows.
+        name: Name of the input.
+        encoder: Encoder of the input.
+        folder: Folder of the feature store.
+
+    Returns:
+        The metadata needed to read the Features of this process: their width and data types, and the errors and notes
+        of the rows.
+    """
     loader = data.loader("all", only=[name])
     shown = tqdm(loader, desc=f"features of {name}", leave=False, disable=not trainer.is_global_zero)
     with Writer(folder, trainer.global_rank) as writer:
@@ -200,13 +283,18 @@ def write(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, fol
 
 
 def notes_of(notes: Iterable[tuple[int, str]], name: str) -> list[tuple[int, str]]:
-    """Return rows and what was noted of an input, as in Read.notes; notes: as in DataSource."""
+    """Return (row, note) for the notes of one input, without those that are stored separately.
+
+    Args:
+        notes: Pairs of row and `NOTE/INPUT`, as in `DataSource`.
+        name: Name of the input.
+    """
     others = ("truncated", "oov", "windowed")
     found = [(row, what.removesuffix(f"/{name}")) for row, what in sorted(notes) if what.endswith(f"/{name}")]
     return [(row, note) for row, note in found if note not in others]
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Whether it has weights, and none of them learns."""
+    """Return whether a module has parameters and all of them are frozen."""
     parameters = list(module.parameters())
     return bool(parameters) and not any(p.requires_grad for p in parameters)

@@ -81,9 +81,10 @@ class CTCHead(Head):
         if short.any():
             first = self.separator.join(self.classes[i] for i in target[short][0][: length[short][0]].tolist())
             raise ValueError(
-                f"{int(short.sum())} of {len(rows)} rows have fewer tokens of '{self.input}' than symbols to tell: "
-                f"{int(tokens[short][0])} for the {int(length[short][0])} of '{first}'; choose an encoder of more "
-                "tokens, such as one of smaller strides, or units=words, or leave such rows out"
+                f"{int(short.sum())} of {len(rows)} rows have fewer tokens of '{self.input}' than CTC needs, one per "
+                f"symbol and one between two equal symbols: {int(tokens[short][0])} tokens for the "
+                f"{int(length[short][0])} symbols of '{first}'; choose an encoder with smaller strides, set "
+                "units=words in the head's target_codec, or leave such rows out"
             )
         scores = prediction.logits[rows].log_softmax(-1).transpose(0, 1)  # (T, rows, C + 1)
         # The length includes padding, whose tokens are certain to be blanks.

@@ -1,4 +1,4 @@
-"""Metrics beside those of torchmetrics."""
+"""Metrics in addition to those of torchmetrics."""
 
 from typing import TYPE_CHECKING
 

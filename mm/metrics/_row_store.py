@@ -1,4 +1,4 @@
-"""What metrics share that compare vectors of items, which have several sides each."""
+"""Base class of the metrics that compare vectors of different inputs across all rows."""
 
 from typing import Any
 
@@ -11,14 +11,19 @@ from mm.configurable import Configurable
 
 
 class RowStore(Metric, Configurable):
-    """Base class of metrics that keep the vectors of all rows.
+    """Base class of metrics that store the vectors of all rows until the end of a split.
 
-    update: vectors (B, N, D) of unit length, present (B, N) bool, row (B,), and, where rows may hold the same, numbers
-    of what each side holds, (B, N) int64.
+    The arguments of `update` are:
+
+        vectors: Unit vectors of the N inputs (or towers of inputs) of each row, (B, N, D).
+        present: Whether each row has each input, (B, N) bool.
+        row: Row numbers, (B,).
+        content: Content IDs of each input, (B, N) int64, if several rows can have the same content. Equal IDs mean
+            equal content.
     """
 
     full_state_update = False
-    vectors: Any  # a list of tensors, or one, as torchmetrics has it
+    vectors: Any  # a list of tensors or a tensor, as in torchmetrics
     present: Any
     row: Any
     content: Any
@@ -36,17 +41,24 @@ class RowStore(Metric, Configurable):
         self.row.append(row)
 
     def seen(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors, presence and rows of what this process has seen; of all of them within `sync_context`."""
+        """Return the vectors, presence and row numbers of this process, or within `sync_context` of all processes."""
         return dim_zero_cat(self.vectors), dim_zero_cat(self.present), dim_zero_cat(self.row)
 
     def contents(self) -> Tensor | None:
-        """What each side of each row holds, (B, N) int64; None where `update` was not given it."""
+        """Return the content IDs of each input of each row, (B, N) int64, or None if `update` did not receive them."""
         found = dim_zero_cat(self.content) if isinstance(self.content, Tensor) or self.content else torch.zeros(0)
         return found if found.numel() else None
 
 
 def mask_nonfinite(values: dict[str, Tensor], *compared: Tensor) -> dict[str, Tensor]:
-    """What was measured of vectors; NaN where any is not finite, as then nothing counts as closer than what it asks."""
+    """Return the metrics unchanged, or NaN for all of them if any of the compared vectors is not finite.
+
+    Comparisons with NaN are False, so that no wrong item would count as closer than the right one.
+
+    Args:
+        values: Metric name to value.
+        *compared: The vectors from which the metrics were computed.
+    """
     if all(vectors.isfinite().all() for vectors in compared):
         return values
     return {name: torch.full_like(value, torch.nan) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Answers in words, as SQuAD scores them: without articles, punctuation and capitals (Rajpurkar 2016)."""
+"""Metrics of SQuAD for short answers, which ignore articles, punctuation and case (Rajpurkar et al. 2016)."""
 
 import re
 import string
@@ -16,13 +16,16 @@ NORMALIZE = ("squad", "casefold")
 
 
 def words(text: str) -> list[str]:
-    """As SQuAD's script takes a text apart."""
+    """Split a text into words as the SQuAD script does: lower case, without punctuation and articles."""
     bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
 def overlap(predicted: str, truth: str) -> float:
-    """F1 of the words; where either has none, whether both have none, as in SQuAD 2."""
+    """Return the F1 of the words of two answers.
+
+    If an answer has no words, the result is 1 if the other has none either and else 0, as in SQuAD 2.
+    """
     one, other = Counter(words(predicted)), Counter(words(truth))
     if not one or not other:
         return float(one == other)
@@ -30,7 +33,10 @@ def overlap(predicted: str, truth: str) -> float:
 
 
 class _Answers(MeanMetric):
-    """Mean over questions of the best over the answers that would be right. update: texts, lists of texts."""
+    """Mean over questions of the best score over the right answers.
+
+    `update` takes a list of predicted texts, and for each of them a list of right answers.
+    """
 
     higher_is_better = True
 
@@ -45,15 +51,15 @@ class _Answers(MeanMetric):
 
 
 class ExactMatch(_Answers, Configurable):
-    """Fraction of the questions whose answer has the words of a right one, in their order.
+    """Fraction of the questions whose predicted answer has the same words as a right answer, in the same order.
 
     Args:
-        normalize: "squad" ignores capitals, punctuation and articles, as SQuAD's script does; "casefold" ignores
-            capitals alone, so that 1.5 is not 15, and "a" is an answer.
-        **kwargs: Those of `torchmetrics.Metric`.
+        normalize: "squad" ignores case, punctuation and articles, as the SQuAD script does; "casefold" ignores only
+            case, so that 1.5 differs from 15, and "a" is a possible answer.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: If `normalize` is something else.
+        ValueError: If `normalize` is unknown.
     """
 
     def __init__(self, normalize: str = "squad", **kwargs: Any):
@@ -69,7 +75,7 @@ class ExactMatch(_Answers, Configurable):
 
 
 class AnswerF1(_Answers, Configurable):
-    """F1 of an answer's words."""
+    """Mean F1 of the words of the predicted answers, each compared with its best right answer, as in SQuAD."""
 
     def measure(self, predicted: str, right: str) -> float:
         return overlap(predicted, right)

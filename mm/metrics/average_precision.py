@@ -1,4 +1,4 @@
-"""Mean average precision of boxes, as COCO has it (Lin 2014), by class."""
+"""Mean average precision of object detection as in COCO (Lin et al. 2014), over all classes and for each class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,27 +12,38 @@ from mm.configurable import Configurable
 from mm.extras import require
 from mm.metrics._labels import inches, set_ticks
 
-# As pycocotools has them: torchmetrics (1.9) rounds its own to float32, and a recall of exactly 0.5 is then below 0.5.
+# The values of pycocotools. torchmetrics (1.9) rounds them to float32, so that a recall of 0.5 is below 0.5.
 OVERLAPS = np.linspace(0.5, 0.95, 10).tolist()
 RECALLS = np.linspace(0, 1, 101).tolist()
 
 
 class AveragePrecision(MeanAveragePrecision, Configurable):
-    """COCO's average precision, by pycocotools: the mean over IoU 0.5, 0.55 ... 0.95 (map), of 0.5 and of 0.75 alone.
+    """Average precision of COCO, computed by pycocotools.
 
-    update: per picture {boxes (N, 4) of corners, scores, labels}, and {boxes, labels}. Its names: map50, map, map75,
-    and "map50/<class>", "map/<class>"; a class without any box has no part in the mean and -1 of its own.
+    The metrics are `map`, the mean over the IoU thresholds 0.5, 0.55 ... 0.95, `map50` and `map75`, at the thresholds
+    0.5 and 0.75, and for each class "map/<class>" and "map50/<class>". A class without any true box is left out of the
+    means, and its own metrics are -1.
+
+    `update` takes a list of predictions and a list of targets with one dictionary per image: the corners `boxes` (N,
+    4), `scores` and `labels` of the predictions, `boxes` and `labels` of the targets.
+
+    Args:
+        classes: Names of the classes, by class index.
+        **kwargs: Arguments of `torchmetrics.detection.MeanAveragePrecision`.
     """
 
     higher_is_better = True
 
     def __init__(self, classes: Sequence[str], **kwargs: Any):
-        require("pycocotools", "detection")  # which torchmetrics imports
+        require("pycocotools", "detection")  # imported by torchmetrics
         super().__init__(extended_summary=True, iou_thresholds=OVERLAPS, rec_thresholds=RECALLS, **kwargs)
         self.kinds = list(classes)
 
     def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
-        """As objects: torchmetrics would gather picture by picture, of which processes have seen different numbers."""
+        """Gather the states of all processes as Python objects.
+
+        torchmetrics would gather them image by image, which fails if the processes have different numbers of images.
+        """
         own = {name: [x.cpu() for x in getattr(self, name)] for name in self._reductions}
         group = process_group or self.process_group
         everyone: list[Any] = [None] * torch.distributed.get_world_size(group)
@@ -42,7 +53,7 @@ class AveragePrecision(MeanAveragePrecision, Configurable):
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         found = super().compute()
-        # IoU, recall, class, area (all), most boxes of a picture (100); -1 where the class has no box
+        # axes: IoU, recall, class, area (all), maximum number of boxes (100); -1 for a class without a true box
         precision = found["precision"][:, :, :, 0, -1]
         known = {int(kind): i for i, kind in enumerate(torch.atleast_1d(found["classes"]).tolist())}
         values = {"map50": found["map_50"], "map": found["map"], "map75": found["map_75"]}
@@ -55,8 +66,8 @@ class AveragePrecision(MeanAveragePrecision, Configurable):
         return ["map50", "map", "map75", *(f"{name}/{kind}" for kind in self.kinds for name in ("map50", "map"))]
 
     def figure(self) -> Any:
-        """Of each class, at IoU 0.5 and over all."""
-        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
+        """Draw a bar chart of the average precision of each class, at IoU 0.5 and over all IoU thresholds."""
+        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and rarely needed
 
         found = self.compute()
         drawn = Figure(figsize=(6.5, inches(1.2, 0.4, len(self.kinds))), layout="constrained")

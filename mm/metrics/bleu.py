@@ -1,4 +1,4 @@
-"""BLEU as sacreBLEU computes it, smoothed, from counts that torchmetrics adds up over processes."""
+"""BLEU with the smoothing of sacreBLEU, from counts that torchmetrics sums over all processes."""
 
 from torch import Tensor, tensor
 from torchmetrics.text import SacreBLEUScore
@@ -8,14 +8,15 @@ from mm.extras import require
 
 
 class Bleu(SacreBLEUScore, Configurable):
-    """0..1, of n-grams of 1 to 4 words taken apart by `13a` (Papineni 2002, Post 2018).
+    """BLEU in 0..1, of n-grams of 1 to 4 words with the tokenizer `13a` (Papineni et al. 2002, Post 2018).
 
-    Torchmetrics' own is 0 wherever no four words in a row are right; sacreBLEU halves what it counts for these instead.
+    BLEU of torchmetrics is 0 if no n-gram of 4 words is right. This metric replaces counts of 0 by 1/2, 1/4 and so on,
+    as sacreBLEU does (`smooth_method="exp"`).
     """
 
     def __init__(self) -> None:
         super().__init__()
-        require("sacrebleu", "translation")  # before training, and not at its end
+        require("sacrebleu", "translation")  # raise an error before the training, not at its end
 
     def compute(self) -> Tensor:
         right, told = (x.int().tolist() for x in (self.numerator, self.denominator))

@@ -1,4 +1,4 @@
-"""chrF as sacreBLEU computes it, from counts that are added up over processes."""
+"""chrF as sacreBLEU computes it, from counts that are summed over all processes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +12,15 @@ from mm.extras import require
 
 
 class ChrF(Metric, Configurable):
-    """F-score of n-grams of characters, and of words, from 0 to 1 (Popović 2015, 2017), by sacreBLEU.
+    """F-score in 0..1 of n-grams of characters, and optionally of words (Popović 2015, 2017), computed by sacreBLEU.
 
-    torchmetrics' `CHRFScore` also averages over the n-gram orders for which the texts are too short, so that a perfect
-    prediction of two letters has a score of 1/3; sacreBLEU leaves these out.
+    `CHRFScore` of torchmetrics also averages over the n-gram orders for which the texts are too short, so that a
+    perfect prediction of two letters has a score of 1/3. sacreBLEU leaves these orders out.
 
     Args:
-        n_char_order: The longest n-grams of characters.
-        n_word_order: The longest n-grams of words: 0 is chrF, 2 is chrF++.
-        beta: How many times as much recall counts as precision.
+        n_char_order: Maximum length of the n-grams of characters.
+        n_word_order: Maximum length of the n-grams of words: 0 is chrF, 2 is chrF++.
+        beta: Weight of recall relative to precision.
         **kwargs: Arguments of `torchmetrics.Metric`.
     """
 
@@ -36,11 +36,11 @@ class ChrF(Metric, Configurable):
         self.add_state("counts", counts, dist_reduce_fx="sum")
 
     def update(self, preds: Sequence[str], target: Sequence[Sequence[str]]) -> None:
-        """Count the n-grams of some rows.
+        """Count the n-grams of a batch.
 
         Args:
             preds: Predicted texts.
-            target: Of each the reference texts, of which the one with the best score counts.
+            target: List of reference texts of each predicted text. The reference with the best score is used.
         """
         for text, references in zip(preds, target, strict=True):
             (counts,) = self.chrf._extract_corpus_statistics([text], [[one] for one in references])

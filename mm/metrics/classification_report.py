@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of every class, and the confusion matrix as a picture."""
+"""Precision, recall and F1 of each class, and a figure of the confusion matrix."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from mm.configurable import Configurable
 from mm.extras import require
 from mm.metrics._labels import INCHES, set_ticks
 
-NUMBERS_UP_TO = 30  # classes: above it a cell is smaller than its number
-MATRIX_UP_TO = 1000  # classes: above it the matrix takes more memory than the rows
+NUMBERS_UP_TO = 30  # maximum number of classes for which the cells have room for numbers
+MATRIX_UP_TO = 1000  # maximum number of classes; a larger matrix takes more memory than the rows
 
 
 class ClassificationReport(Metric, Configurable):
-    """scikit-learn's `classification_report`, with `zero_division=0`.
+    """Metrics of scikit-learn's `classification_report`, with `zero_division=0`.
 
-    The macro averages are over the classes that have a true or a predicted row, as in torchmetrics and seqeval.
-    scikit-learn's `f1_score(labels=all_classes)` counts a class that does not occur as zero; `absent_as_zero` does so
-    too. Its names are "precision/<class>", "support/<class>", "precision_macro", "precision_micro",
-    "precision_weighted", and the same of recall and F1.
+    The metrics are "precision/<class>", "precision_macro", "precision_micro", "precision_weighted", the same of recall
+    and F1, and "support/<class>". The macro averages are over the classes that have a true or a predicted row, as in
+    torchmetrics and seqeval. scikit-learn's `f1_score(labels=all_classes)` counts a class that does not occur as zero,
+    as this metric does with `absent_as_zero`.
 
     Args:
         classes: Class names, by class index.
@@ -31,10 +31,10 @@ class ClassificationReport(Metric, Configurable):
 
     full_state_update = False
     higher_is_better = True
-    hit: Tensor  # (C,) rows whose class was predicted
-    truth: Tensor  # (C,) rows of each class
-    predicted: Tensor  # (C,) rows for which it was predicted
-    confusion: Tensor  # (C, C) rows of [true class, predicted class], for the picture; of many classes not kept
+    hit: Tensor  # (C,) number of rows of each class that were predicted right
+    truth: Tensor  # (C,) number of rows of each class
+    predicted: Tensor  # (C,) number of rows for which each class was predicted
+    confusion: Tensor  # (C, C) number of rows by true and predicted class; absent above MATRIX_UP_TO
 
     def __init__(self, classes: Sequence[str], absent_as_zero: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
@@ -47,16 +47,16 @@ class ClassificationReport(Metric, Configurable):
             self.add_state("confusion", torch.zeros(n, n, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Count rows.
+        """Count the rows of a batch.
 
         Args:
             preds: Probabilities or logits, (N, C).
-            target: Classes, (N,).
+            target: Class indices, (N,).
         """
         n = len(self.classes)
         answer = preds.argmax(-1)
         if n <= MATRIX_UP_TO:
-            # One matrix product, not bincount: that one has no deterministic kernel on a GPU.
+            # A matrix product, because bincount has no deterministic kernel on a GPU.
             true, told = (torch.nn.functional.one_hot(x, n).float() for x in (target, answer))
             with torch.autocast(target.device.type, enabled=False):  # in bfloat16 301 rows would be 300
                 counts = (true.T @ told).long()
@@ -79,23 +79,23 @@ class ClassificationReport(Metric, Configurable):
             single = value.float().unbind()
             result |= {f"{name}/{label}": single[i] for i, label in enumerate(self.classes)}
             result[f"{name}_macro"] = (value[counted].mean() if counted.any() else value.mean()).float()
-            result[f"{name}_micro"] = (self.hit.sum() / total).float()  # the same for all three: accuracy
+            result[f"{name}_micro"] = (self.hit.sum() / total).float()  # the accuracy, for all three
             result[f"{name}_weighted"] = ((value * self.truth).sum() / total).float()
         support = self.truth.float().unbind()
         return result | {f"support/{label}": support[i] for i, label in enumerate(self.classes)}
 
     def names(self) -> list[str]:
-        """Keys of what it computes."""
+        """Return the names of the metrics that `compute` returns."""
         means = [f"{name}_{mean}" for name in ("precision", "recall", "f1") for mean in ("macro", "micro", "weighted")]
         return means + [f"{name}/{c}" for name in ("precision", "recall", "f1", "support") for c in self.classes]
 
     def figure(self) -> Any:
-        """Draw the confusion matrix: counts in the cells, coloured by the share of the true class.
+        """Draw the confusion matrix, with counts in the cells and the fraction of the true class as colour.
 
         Returns:
-            A matplotlib figure of at most 20 inches; None where there are more than 1,000 classes.
+            A matplotlib figure of at most 20 inches; None if there are more than 1,000 classes.
         """
-        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
+        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and rarely needed
 
         n = len(self.classes)
         if n > MATRIX_UP_TO:
@@ -123,13 +123,19 @@ class ClassificationReport(Metric, Configurable):
 
 
 def count(classes: Tensor, n: int) -> Tensor:
-    """How often each class occurs. (N,) -> (n,), by a kernel that is deterministic on a GPU as well."""
+    """Return how often each of n classes occurs, (n,), with a kernel that is deterministic on a GPU as well."""
     found, times = classes.unique(return_counts=True)
     return torch.zeros(n, dtype=torch.long, device=classes.device).index_put((found,), times)
 
 
 def rates(hit: Tensor, truth: Tensor, predicted: Tensor) -> dict[str, Tensor]:
-    """Precision, recall and F1 of each class; zero where undefined. Each argument and result is (C,)."""
+    """Return the precision, recall and F1 of each class, (C,) each, with zeros where they are undefined.
+
+    Args:
+        hit: Number of rows of each class whose class was predicted, (C,).
+        truth: Number of rows of each class, (C,).
+        predicted: Number of rows for which each class was predicted, (C,).
+    """
     right = hit.double()
     return {
         "precision": right / predicted.clamp(min=1),

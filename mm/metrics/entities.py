@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of whole entities, as seqeval counts them."""
+"""Precision, recall and F1 of complete entities, as seqeval computes them."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -16,17 +16,21 @@ from mm.types import IGNORE
 
 
 class Entities(Metric, Configurable):
-    """Measure entities as seqeval does: one is right where its type and both ends are (Tjong Kim Sang 2003).
+    """Precision, recall and F1 of named entities as in seqeval (Tjong Kim Sang and De Meulder 2003).
 
-    `update` takes tags (N, T) and truth (N, T), IGNORE where there is no word, and, of plain tags, where none is
-    predicted. The metrics are precision, recall and f1, all micro, f1_macro over the types that occur or are predicted,
-    token_accuracy, and "f1/<type>", "precision/<type>", "recall/<type>", "support/<type>". With `scheme="plain"` every
-    tag is a type and every word counts, as in scikit-learn's report; token_accuracy comes first then, since all micro
-    averages equal it.
+    A predicted entity is right if its type, start and end are right.
+
+    The metrics are `precision`, `recall` and `f1`, which are micro averages, `f1_macro` over the types that occur or
+    are predicted, `token_accuracy`, and "f1/<type>", "precision/<type>", "recall/<type>", "support/<type>". With
+    `scheme="plain"` each tag is a type and each word is counted, as in scikit-learn's report. In this case
+    `token_accuracy` is the first metric, because all micro averages are equal to it.
+
+    `update` takes predicted and true tag indices, (N, T) each. The true tags are IGNORE for padding. With
+    `scheme="plain"`, a predicted tag is IGNORE if no tag was predicted for a word.
 
     Args:
         classes: Class names of the tags, in order.
-        scheme: Scheme of the tags: bio, iob1, bioes, or plain for tags that are no entities.
+        scheme: Scheme of the tags: `bio`, `iob1`, `bioes`, or `plain` for tags that are not entities.
         **kwargs: Arguments of `torchmetrics.Metric`.
     """
 
@@ -41,7 +45,8 @@ class Entities(Metric, Configurable):
         self.classes = list(classes)
         self.plain = scheme == "plain"
         self.types = self.classes if self.plain else sorted({tag[2:] for tag in self.classes if tag != "O"})
-        # Of all texts one after the other; how long each is. Floats, as torchmetrics adds for a process without a row.
+        # The tags of all texts, concatenated, and the length of each text. They are floats, because torchmetrics adds
+        # an empty float tensor in a process without rows.
         for name in ("tags", "truth", "ends"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
@@ -62,7 +67,7 @@ class Entities(Metric, Configurable):
         right = (dim_zero_cat(self.tags) == dim_zero_cat(self.truth)).float().mean()
         if self.plain:
             return self.report([*chain(*predicted)], [*chain(*truth)]) | {"token_accuracy": right}
-        # Of no entity at all seqeval can't make a table.
+        # seqeval raises an error if there is no entity at all.
         some = any(tag != "O" for text in (*predicted, *truth) for tag in text)
         how: Any = {"output_dict": True, "zero_division": 0}
         report: Any = classification_report(truth, predicted, **how) if some else {}
@@ -77,7 +82,7 @@ class Entities(Metric, Configurable):
         return {name: torch.tensor(float(value)) for name, value in found.items()} | {"token_accuracy": right}
 
     def report(self, predicted: Sequence[str], truth: Sequence[str]) -> dict[str, Tensor]:
-        """Precision, recall, F1 and support of every tag, and the mean F1 of those that occur."""
+        """Return precision, recall, F1 and support of each tag, and the mean F1 of the true and predicted tags."""
         from sklearn.metrics import precision_recall_fscore_support  # slow to import, needed by this metric only
 
         how: Any = {"labels": self.types, "zero_division": 0}
@@ -95,8 +100,8 @@ class Entities(Metric, Configurable):
         return ["f1", "precision", "recall", "f1_macro", *each, "token_accuracy"]
 
     def figure(self) -> Any:
-        """Precision, recall and F1 of each type, and how many there are."""
-        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
+        """Draw a bar chart of the precision, recall and F1 of each type, labelled with its support."""
+        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and rarely needed
 
         found = self.compute()
         drawn = Figure(figsize=(6.5, inches(1.2, 0.5, len(self.types))), layout="constrained")

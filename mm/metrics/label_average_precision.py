@@ -1,4 +1,4 @@
-"""Average precision of labels, of which a row has any number."""
+"""Average precision of multi-label predictions."""
 
 from typing import Any
 
@@ -10,45 +10,45 @@ from torchmetrics.utilities import dim_zero_cat, rank_zero_warn
 from mm.configurable import Configurable
 from mm.types import IGNORE
 
-UNLABELLED = 2.0  # in place of a probability
+UNLABELLED = 2.0  # value in place of the probability of an unknown label
 
 
 class LabelAveragePrecision(Metric, Configurable):
-    """The macro mean of scikit-learn's `average_precision_score`, exact for any probabilities.
+    """Macro mean of scikit-learn's `average_precision_score` over the labels, exact for any probabilities.
 
-    A label without a positive row has no precision at any recall: it has no part in the mean, and a warning says how
-    many such labels there are. scikit-learn counts it as 0; `absent_as_zero` does so too. The result is NaN where no
-    label has a positive row, or where a probability is NaN.
+    The average precision of a label without a positive row is undefined. Such labels are left out of the mean, and a
+    warning states their number. scikit-learn counts them as 0, as this metric does with `absent_as_zero`. The result is
+    NaN if no label has a positive row, or if a probability is NaN.
 
-    Exactness needs every probability until the end of the split: 4 bytes per row and label on the model's device, and
-    as much again for each subset of the inputs that is measured. `torchmetrics.classification`'s
-    `MultilabelAveragePrecision` with `thresholds` needs less, but it is about the base rate where probabilities lie
-    closer together than its thresholds.
+    An exact result needs all probabilities until the end of the split: 4 bytes per row and label on the device of the
+    model, and as much again for each subset of the inputs that is evaluated. `MultilabelAveragePrecision` of
+    `torchmetrics.classification` needs less memory with `thresholds`, but returns about the base rate if the
+    probabilities lie closer together than its thresholds.
 
     Args:
-        num_labels: Labels, C.
+        num_labels: Number C of labels.
         absent_as_zero: Whether a label without a positive row counts as 0.
         **kwargs: Arguments of `torchmetrics.Metric`.
     """
 
     full_state_update = False
     higher_is_better = True
-    signed: Any  # a list of tensors, or one, as torchmetrics has it
+    signed: Any  # a list of tensors or a tensor, as in torchmetrics
 
     def __init__(self, num_labels: int, absent_as_zero: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_labels = num_labels
         self.absent_as_zero = absent_as_zero
-        # Of all rows one after the other; negative (also -0.0) where the label is not true. One dimension, as
-        # torchmetrics adds an empty one for a process without a row.
+        # The probabilities of all rows, concatenated, negative (also -0.0) if the label is not true. The state has one
+        # dimension, because torchmetrics adds an empty tensor of one dimension in a process without rows.
         self.add_state("signed", [], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Keep the probabilities of some rows.
+        """Store the probabilities of a batch.
 
         Args:
             preds: Probabilities, (N, C).
-            target: 1 or 0, or `IGNORE` where a row is unlabelled, (N, C).
+            target: 1, 0 or IGNORE (unknown), (N, C).
         """
         signed = torch.copysign(preds.detach().float(), target.float() - 0.5)
         self.signed.append(signed.masked_fill(target == IGNORE, UNLABELLED).flatten())
@@ -69,18 +69,18 @@ class LabelAveragePrecision(Metric, Configurable):
 
 
 def positive(signed: Tensor) -> Tensor:
-    """Return where a label is true. (N,) -> (N,) bool"""
+    """Return whether a label is true for each row, (N,) bool, from its signed probabilities (N,)."""
     return ~signed.signbit() & (signed != UNLABELLED)
 
 
 def average_precision(signed: Tensor) -> Tensor:
-    """Compute one label's average precision; equal probabilities are one threshold, as in scikit-learn.
+    """Compute the average precision of one label; equal probabilities are one threshold, as in scikit-learn.
 
     Args:
-        signed: Probabilities of the labelled rows, negative where the label is not true, (N,).
+        signed: Probabilities of the labelled rows, negative for rows without the label, (N,).
 
     Returns:
-        A number, in float64; infinite where no row has the label, NaN where a probability is NaN.
+        A float64 scalar; infinite if no row has the label, NaN if a probability is NaN.
     """
     truth = positive(signed)
     if signed.isnan().any():
@@ -88,8 +88,8 @@ def average_precision(signed: Tensor) -> Tensor:
     if not truth.any():
         return torch.tensor(torch.inf, dtype=torch.double, device=signed.device)
     chance, order = signed.abs().sort(descending=True)
-    hits = truth[order].long().cumsum(0)  # of integers: that of floats is not deterministic on a GPU
-    last = torch.cat([chance[1:] != chance[:-1], chance.new_ones(1, dtype=torch.bool)])  # of those that are equal
+    hits = truth[order].long().cumsum(0)  # cumsum of floats is not deterministic on a GPU
+    last = torch.cat([chance[1:] != chance[:-1], chance.new_ones(1, dtype=torch.bool)])  # last of equal values
     hits, told = hits[last].double(), last.nonzero().flatten() + 1
     recall = hits / hits[-1]
     return (recall.diff(prepend=recall.new_zeros(1)) * hits / told).sum()

@@ -1,4 +1,4 @@
-"""Where what was chosen stands among all that could have been: recall@k and NDCG@k of whole rankings."""
+"""Recall@k and NDCG@k of recommendations, with a ranking of all items for each query."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,16 @@ from mm.types import IGNORE
 
 
 def ranks(queries: Tensor, items: Tensor, right: Tensor, left_out: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """How many items are closer to each query than the right one, and how many others as close.
+    """Count, for each query, the items that are closer than its right item, and the other items that are equally close.
 
-    queries (Q, D), items (I, D), right (Q,), of each query the items that do not count -> (Q,) int64 each
+    Args:
+        queries: Unit vectors of the queries, (Q, D).
+        items: Unit vectors of the items, (I, D).
+        right: Index of the right item of each query, (Q,).
+        left_out: For each query, the indices of the items that are left out.
+
+    Returns:
+        Number of closer items and number of other equally close items, (Q,) int64 each.
     """
     closer, equal = [], []
     for start in range(0, len(queries), QUERIES):
@@ -30,22 +37,30 @@ def ranks(queries: Tensor, items: Tensor, right: Tensor, left_out: Sequence[Tens
 
 
 def ndcg(closer: Tensor, equal: Tensor, k: int) -> Tensor:
-    """Mean of 1 / log2(1 + rank) where the rank is at most k (Järvelin 2002); of ties the expectation."""
+    """Return the mean of 1 / log2(1 + rank), with 0 for ranks above k (Järvelin and Kekäläinen 2002).
+
+    For ties, it is the expectation over their random orders.
+
+    Args:
+        closer: Number of closer items of each query, (Q,).
+        equal: Number of other equally close items of each query, (Q,).
+        k: Maximum rank.
+    """
     gain = 1 / torch.arange(2, k + 2, dtype=torch.float64).log2()
-    summed = torch.cat([gain.new_zeros(1), gain.cumsum(0)]).to(closer.device)  # of the first places
+    summed = torch.cat([gain.new_zeros(1), gain.cumsum(0)]).to(closer.device)  # total gain of the first ranks
     return ((summed[(closer + equal + 1).clamp(max=k)] - summed[closer.clamp(max=k)]) / (equal + 1)).mean()
 
 
 class Ranking(RowStore):
-    """Measure recall@k and ndcg@k of rankings: the first side queries, and all items of the second side are ranked.
+    """Recall@k and NDCG@k of rankings, in which the first input (or tower) queries and the second one is ranked.
 
-    A row that has both sides queries its own item. Rows of one label have one item, which is ranked also where nobody
-    queries it. Items that rows of the same group had in an earlier split are left out. The recall of chance and the
-    number of queries are measured as well.
+    Each row that has both inputs queries its own item. Rows with the same label have the same item. All items are
+    ranked, also those that no row queries. Items that rows of the same group had in an earlier split are left out. The
+    metrics include the recall of a random order, "chance@k", and the number of queries, "rows".
 
     Args:
-        top_k: Every k.
-        **kwargs: Those of `torchmetrics.Metric`.
+        top_k: Values of k.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: If a k is below 1.
@@ -60,15 +75,21 @@ class Ranking(RowStore):
         self.before = torch.zeros(0, dtype=torch.bool)
 
     def set_index(self, label: Tensor, group: Tensor, before: Tensor) -> None:
-        """Of all rows of the data: label and group (N,) int64, IGNORE where there is none; which were before (N,)."""
+        """Set the item, the group and the split of all rows of the data.
+
+        Args:
+            label: Label of each row, which identifies its item, (N,) int64; IGNORE if it is unknown.
+            group: Group of each row, such as the user, (N,) int64; IGNORE if it is unknown.
+            before: Whether each row is in an earlier split, (N,) bool.
+        """
         self.label, self.group, self.before = label, group, before
 
     def queries(self, sides: int) -> list[tuple[int, int]]:
-        """What is asked for by what."""
+        """Return the pairs of a querying and a ranked input, as indices."""
         return [(0, 1)]
 
     def compute(self) -> dict[tuple[int, int], dict[str, Tensor]]:
-        """(0, 1) -> name -> value; nothing where no row asks."""
+        """Return the metrics by name, under the key (0, 1); an empty dictionary if no row queries."""
         vectors, present, row = (x.cpu() for x in self.seen())
         label = self.label[row]
         there = ((label != IGNORE) & present[:, 1]).nonzero().flatten()
@@ -89,7 +110,12 @@ class Ranking(RowStore):
         return {(0, 1): {name: value.to(self.device) for name, value in mask_nonfinite(values, asked, items).items()}}
 
     def seen_items(self, group: Tensor, labels: Tensor) -> list[Tensor]:
-        """Of each group, (Q,), where in `labels` stands what its rows had before."""
+        """Return the items that the rows of each group had in an earlier split, as indices into `labels`.
+
+        Args:
+            group: Group of each query, (Q,).
+            labels: Sorted labels of the items.
+        """
         known = (self.before & (self.group != IGNORE) & torch.isin(self.label, labels)).nonzero().flatten()
         order = known[self.group[known].argsort(stable=True)]
         groups, counts = self.group[order].unique_consecutive(return_counts=True)
@@ -98,5 +124,5 @@ class Ranking(RowStore):
         return [items.get(one, labels[:0]).unique() for one in group.tolist()]
 
     def names(self) -> dict[str, bool]:
-        """What is measured and tells how good it is -> whether higher is better."""
+        """Return the names of the metrics that measure quality, and whether higher values are better."""
         return {f"{name}@{k}": True for k in self.top_k for name in ("recall", "ndcg")}

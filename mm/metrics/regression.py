@@ -1,4 +1,7 @@
-"""Metrics of regression whose states are float64: neither Unix times nor 1e12 plus a small number lose their digits."""
+"""Regression metrics with float64 states.
+
+They keep the digits of Unix times, and of small differences between numbers as large as 1e12.
+"""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,14 +17,15 @@ from mm.configurable import Configurable
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """Return the widest floating-point type of a device: float64, but float32 on Apple's GPUs, which have no other."""
+    """Return the widest floating-point type of a device: float64, or float32 on Apple GPUs, which lack float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 class Float64States(Metric):
-    """Base class that keeps the states in float64, whatever precision the task is converted to.
+    """Base class of metrics that keep their states in float64, whatever precision the task is converted to.
 
-    `Module.to(torch.bfloat16)`, as `trainer.precision=bf16-true` calls it, would otherwise convert the states, too.
+    Without it, `Module.to(torch.bfloat16)`, which `trainer.precision=bf16-true` calls, would convert the states as
+    well.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -40,27 +44,27 @@ class Float64States(Metric):
 
 
 def widened(state: Any, dtype: torch.dtype) -> Any:
-    """Return a state, a tensor or a list of tensors, with its floating-point numbers in `dtype`."""
+    """Return a state, which is a tensor or a list of tensors, with its floating-point tensors converted to `dtype`."""
     if isinstance(state, Tensor):
         return state.to(dtype) if state.is_floating_point() else state
     return [widened(one, dtype) for one in state]
 
 
 class MeanAbsoluteError(Float64States, torchmetrics.MeanAbsoluteError, Configurable):
-    """torchmetrics' MeanAbsoluteError with float64 states."""
+    """MeanAbsoluteError of torchmetrics with float64 states."""
 
 
 class MeanSquaredError(Float64States, torchmetrics.MeanSquaredError, Configurable):
-    """torchmetrics' MeanSquaredError with float64 states."""
+    """MeanSquaredError of torchmetrics with float64 states."""
 
 
 class R2Score(Float64States, Configurable):
     """Coefficient of determination, computed from the squared deviations of the targets from their mean.
 
-    torchmetrics' R2Score subtracts the squared sum of the targets from the sum of their squares, which leaves no digit
-    of the variance where the mean is a million times the deviation, as of Unix times (1.7e9, deviation in minutes).
-    Here the deviations are merged batch by batch, and over processes (Chan 1979). Where the target does not vary, the
-    score is 1 for a perfect prediction and 0 for any other, as in scikit-learn.
+    R2Score of torchmetrics subtracts the squared sum of the targets from the sum of their squares. This loses all
+    digits of the variance if the mean is a million times the standard deviation, as of Unix times (1.7e9, with a
+    standard deviation of minutes). Here the deviations are merged batch by batch and over all processes (Chan et al.
+    1979). If the target does not vary, the score is 1 for a perfect prediction and 0 for any other, as in scikit-learn.
 
     Raises:
         ValueError: If there are fewer than two rows, for which the score is not defined.
@@ -69,17 +73,17 @@ class R2Score(Float64States, Configurable):
     full_state_update = False
     higher_is_better = True
     is_differentiable = True
-    moments: Tensor  # (4,): count, mean of the targets, their squared deviations from it, squared residuals
+    moments: Tensor  # (4,): count, mean of the targets, sum of their squared deviations, sum of squared residuals
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("moments", torch.zeros(4, dtype=torch.float64), dist_reduce_fx=None)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add the predictions (N,) of some rows and their targets (N,)."""
+        """Add the predictions (N,) and targets (N,) of a batch."""
         wide = self.moments.dtype
         preds, target = preds.detach().to(wide), target.detach().to(wide)
-        first = target[0]  # differences of large numbers are exact, and their mean rounds less than that of the numbers
+        first = target[0]  # differences of large numbers are exact, and their mean has a smaller rounding error
         offset = (target - first).mean()
         deviations = (target - first - offset).square().sum()
         residuals = (target - preds).square().sum()
@@ -87,7 +91,7 @@ class R2Score(Float64States, Configurable):
         self.moments = merged_moments(self.moments, batch)
 
     def compute(self) -> Tensor:
-        found, *others = self.moments.view(-1, 4)  # one for each process
+        found, *others = self.moments.view(-1, 4)  # the moments of each process
         for other in others:
             found = merged_moments(found, other)
         count, _, deviations, residuals = found
@@ -99,11 +103,11 @@ class R2Score(Float64States, Configurable):
 
 
 class SpearmanCorrCoef(Float64States, torchmetrics.SpearmanCorrCoef, Configurable):
-    """torchmetrics' SpearmanCorrCoef with float64 states, and with ranks that do not overflow.
+    """SpearmanCorrCoef of torchmetrics with float64 states, and with ranks that do not overflow.
 
-    torchmetrics keeps the values in float32, where 60 Unix times of one minute are all equal, and adds the ranks of
-    tied values in int32, which overflows where 65,536 or more are tied. Where predictions or targets do not vary, the
-    coefficient is 0, as in torchmetrics.
+    torchmetrics stores the values in float32, in which 60 Unix times within one minute are all equal. It adds the ranks
+    of tied values in int32, which overflows if 65,536 or more values are tied. If the predictions or the targets do not
+    vary, the coefficient is 0, as in torchmetrics.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -119,14 +123,14 @@ class SpearmanCorrCoef(Float64States, torchmetrics.SpearmanCorrCoef, Configurabl
 
 
 def average_ranks(values: Tensor) -> Tensor:
-    """Return the ranks of some values (N,), from 1, where equal values share the mean of theirs."""
+    """Return the ranks of values (N,), starting at 1; equal values share the mean of their ranks."""
     _, index, counts = values.unique(sorted=True, return_inverse=True, return_counts=True)
     last = counts.cumsum(0)
     return (last.to(values.dtype) - (counts.to(values.dtype) - 1) / 2)[index]
 
 
 def merged_moments(one: Tensor, other: Tensor) -> Tensor:
-    """Return the moments (4,) of two sets of rows together, each as in R2Score; a set may be empty."""
+    """Return the moments (4,) of the union of two sets of rows, as defined in `R2Score`; a set may be empty."""
     if not other[0]:
         return one
     count = one[0] + other[0]

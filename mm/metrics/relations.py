@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of relations that have a direction, as SemEval-2010 task 8 counts them."""
+"""Precision, recall and F1 of directed relations, as in SemEval-2010 task 8."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,18 +14,18 @@ from mm.types import IGNORE
 
 
 class Relations(Metric, Configurable):
-    """Macro F1 over relations, both directions of one together; the wrong one is an error (Hendrickx 2010).
+    """Macro F1 over relations, which merges the two directions of a relation (Hendrickx et al. 2010).
 
-    `update` takes probabilities (N, C) and classes (N,). The metrics are f1, precision and recall, all macro, and
-    "f1/<relation>".
+    A prediction with the wrong direction is an error. `update` takes probabilities (N, C) and class indices (N,). The
+    metrics are `f1`, `precision` and `recall`, which are macro averages, and "f1/<relation>".
 
     Args:
-        classes: Names such as Cause-Effect(e1,e2).
-        other: The class of no relation, which the mean leaves out.
-        **kwargs: Those of `torchmetrics.Metric`.
+        classes: Names of the classes, such as Cause-Effect(e1,e2).
+        other: Class of rows without a relation, which is left out of the averages.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: If there is no relation.
+        ValueError: If `other` is the only class.
     """
 
     full_state_update = False
@@ -40,7 +40,7 @@ class Relations(Metric, Configurable):
         self.kinds = sorted({kind for kind, name in zip(kinds, classes) if name != other})
         if not self.kinds:
             raise ValueError(f"other: got '{other}', which leaves no relation of {', '.join(classes)}")
-        # The class of no relation is counted in a last place that nobody reads.
+        # Rows without a relation are counted at the last index, which is not used.
         self.kind = torch.tensor([self.kinds.index(k) if k in self.kinds else len(self.kinds) for k in kinds])
         for name in ("right", "predicted", "truth"):
             self.add_state(name, torch.zeros(len(self.kinds) + 1), dist_reduce_fx="sum")
@@ -65,8 +65,8 @@ class Relations(Metric, Configurable):
         return ["f1", "precision", "recall", *(f"f1/{kind}" for kind in self.kinds)]
 
     def figure(self) -> Any:
-        """F1 of each relation, and how many there are."""
-        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
+        """Draw a bar chart of the F1 of each relation, labelled with its number of rows."""
+        Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and rarely needed
 
         found = self.compute()
         drawn = Figure(figsize=(6.5, inches(1, 0.35, len(self.kinds))), layout="constrained")

@@ -1,4 +1,4 @@
-"""How well one input of an item finds another among all items: recall@k and the median rank, for every ordered pair."""
+"""Recall@k and median rank of retrieval among all rows, for every ordered pair of inputs."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -11,23 +11,23 @@ from torch import Tensor
 
 from mm.metrics._row_store import RowStore, mask_nonfinite
 
-TIE = 1e-6  # similarities closer than this are equal: one item in two batches differs by rounding
-QUERIES = 1024  # at once
+TIE = 1e-6  # maximum difference of equal similarities; the same item in two batches differs by rounding
+QUERIES = 1024  # number of queries compared at a time
 
 
 def ranks(queries: Tensor, items: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Count the wrong items that are closer to each query than its right one, and those that are as close.
+    """Count, for each query, the wrong items that are closer than its right item, and those that are equally close.
 
-    The right item of query i is item i. With `content`, so is every item that the data pairs with a query of the same
-    content, also where another row holds it; the closest of the right items is compared, and none of them is wrong.
+    The right item of query i is item i. With `content`, an item is also right if an item of the same content is paired
+    with a query of the same content in another row. The closest right item is compared, and no right item is counted.
 
     Args:
-        queries: (Q, D).
-        items: (Q, D).
-        content: Numbers of what the queries and the items hold, (Q, 2) int64; None where all differ.
+        queries: Unit vectors of the queries, (Q, D).
+        items: Unit vectors of the items, (Q, D).
+        content: Content IDs of query i and of item i, (Q, 2) int64; equal IDs mean equal content. None: all differ.
 
     Returns:
-        Two counts of each query, (Q,) int64.
+        Number of closer wrong items and number of equally close wrong items, (Q,) int64 each.
     """
     closer, equal = [], []
     for start in range(0, len(queries), QUERIES):
@@ -46,7 +46,12 @@ def ranks(queries: Tensor, items: Tensor, content: Tensor | None = None) -> tupl
 
 
 def paired(content: Tensor, part: slice) -> Tensor:
-    """Return which items are right for some of the queries. content: as in places, part: queries -> (q, Q) bool"""
+    """Return whether each item is right for each of q queries, (q, Q) bool.
+
+    Args:
+        content: Content IDs of query i and of item i, (Q, 2) int64.
+        part: Slice of the q queries.
+    """
     asked, which = content[part, 0].unique(return_inverse=True)
     items, item = content[:, 1].unique(return_inverse=True)
     row = torch.searchsorted(asked, content[:, 0].contiguous()).clamp(max=len(asked) - 1)
@@ -57,19 +62,34 @@ def paired(content: Tensor, part: slice) -> Tensor:
 
 
 def distinct(content: Tensor) -> bool:
-    """Return whether no two rows hold the same on either side. content: (Q, 2)"""
+    """Return whether all rows have different content in both inputs, from their content IDs (Q, 2)."""
     return all(len(side.unique()) == len(side) for side in content.T)
 
 
 def recall(closer: Tensor, equal: Tensor, k: int) -> Tensor:
-    """Part of the queries whose item is among the first k; ties are broken by lot, and this is the expectation."""
+    """Return the fraction of the queries whose right item is among the first k items.
+
+    For ties, it is the expectation over their random orders.
+
+    Args:
+        closer: Number of closer wrong items of each query, (Q,).
+        equal: Number of equally close wrong items of each query, (Q,).
+        k: Number of first items.
+    """
     return ((k - closer) / (equal + 1)).clamp(0, 1).double().mean()
 
 
 def recall_of(closer: Tensor, equal: Tensor, k: int, candidates: int) -> Tensor:
-    """As recall, where each query's item is searched among so many: it, and others drawn from all, in expectation.
+    """Return the expected recall@k if each query ranks only its right item and random other items.
 
-    Errors: ValueError where there are fewer items than that.
+    Args:
+        closer: Number of closer wrong items of each query, (Q,).
+        equal: Number of equally close wrong items of each query, (Q,).
+        k: Number of first items.
+        candidates: Number of ranked items, including the right one.
+
+    Raises:
+        ValueError: If there are fewer items than `candidates`.
     """
     others = len(closer) - 1
     if others < candidates - 1:
@@ -81,7 +101,12 @@ def recall_of(closer: Tensor, equal: Tensor, k: int, candidates: int) -> Tensor:
 
 
 def chance(content: Tensor, k: int) -> Tensor:
-    """Compute the recall@k of a random order, where some queries have several right items. content: as in places"""
+    """Return the expected recall@k of a random order, in which queries can have several right items.
+
+    Args:
+        content: Content IDs of query i and of item i, (Q, 2) int64.
+        k: Number of first items.
+    """
     count = len(content)
     parts = [slice(start, start + QUERIES) for start in range(0, count, QUERIES)]
     rights = torch.cat([paired(content, part).sum(1) for part in parts]).cpu().numpy()
@@ -90,22 +115,31 @@ def chance(content: Tensor, k: int) -> Tensor:
 
 
 def median_rank(closer: Tensor, equal: Tensor) -> Tensor:
-    """From 1; of items that tie, each has the mean of their ranks. Of an even number, the mean of the middle two."""
+    """Return the median rank of the right items, starting at 1.
+
+    Tied items share the mean of their ranks. With an even number of queries, it is the mean of the two middle ranks.
+
+    Args:
+        closer: Number of closer wrong items of each query, (Q,).
+        equal: Number of equally close wrong items of each query, (Q,).
+    """
     return (closer + 1 + equal / 2).double().quantile(0.5)
 
 
 class Retrieval(RowStore):
-    """Measure recall@k and the median rank of retrieval between every ordered pair of inputs.
+    """Recall@k and median rank of retrieval between every ordered pair of inputs.
 
-    Only rows that have both inputs count, and they alone are searched. Items that hold the same, such as one caption
-    of several pictures, are one item: each is right where any of them is, and so is what other rows with the same query
-    have. Other ties, of unlike items with like vectors, are broken at random, of which this is the expectation. The
-    recall of chance and the number of rows are measured as well.
+    Only rows that have both inputs are queried and searched. Items with the same content, such as the same caption of
+    several images, are treated as one item. If a query with the same content occurs in several rows, the items of all
+    these rows are right. Other ties, of different items with equal similarity, are broken at random, and the metrics
+    are the expectation over their orders. The metrics include the recall of a random order, "chance@k", and the number
+    of rows, "rows".
 
     Args:
-        top_k: Every k.
-        candidates: Number of items among which recall@k is also measured, the right one and random others; None: none.
-        **kwargs: Those of `torchmetrics.Metric`.
+        top_k: Values of k.
+        candidates: Number of items for an additional recall@k, in which the right item is ranked among random other
+            items; None: it is not computed.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: If a number is out of range.
@@ -122,11 +156,14 @@ class Retrieval(RowStore):
         self.of = {k: f"recall@{k}of{candidates}" for k in self.top_k if candidates is not None and k < candidates}
 
     def queries(self, sides: int) -> list[tuple[int, int]]:
-        """What is asked for by what."""
+        """Return the pairs of a querying and a searched input, as indices, given the number of inputs."""
         return list(permutations(range(sides), 2))
 
     def compute(self) -> dict[tuple[int, int], dict[str, Tensor]]:
-        """Asked for by input a, searched among input b: (a, b) -> name -> value; pairs that no row has are left out."""
+        """Return the metrics by name for each pair (a, b), of queries in input a and items in input b.
+
+        Pairs that no row has are left out.
+        """
         vectors, present, _ = self.seen()
         content = self.contents()
         found = {}
@@ -144,7 +181,12 @@ class Retrieval(RowStore):
         return found
 
     def measure(self, closer: Tensor, equal: Tensor) -> dict[str, Tensor]:
-        """By name, of one ordered pair."""
+        """Return the metrics of one ordered pair of inputs, by name.
+
+        Args:
+            closer: Number of closer wrong items of each query, (Q,).
+            equal: Number of equally close wrong items of each query, (Q,).
+        """
         count = torch.tensor(float(len(closer)), device=closer.device)
         values = {f"recall@{k}": recall(closer, equal, k).float() for k in self.top_k}
         for k, name in self.of.items():
@@ -153,7 +195,7 @@ class Retrieval(RowStore):
         return values | {f"chance@{k}": (k / count).clamp(max=1) for k in self.top_k} | {"rows": count}
 
     def names(self) -> dict[str, bool]:
-        """What is measured of each pair and tells how good it is -> whether higher is better."""
+        """Return the names of the metrics that measure quality, and whether higher values are better."""
         return (
             {f"recall@{k}": True for k in self.top_k} | dict.fromkeys(self.of.values(), True) | {"median_rank": False}
         )

@@ -1,4 +1,4 @@
-"""How much of a summary is that of another, one number of torchmetrics' several."""
+"""ROUGE F1 of predicted texts, as a single metric."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,16 +14,16 @@ KINDS = ("rouge1", "rouge2", "rougeL")
 
 
 class Rouge(Metric, Configurable):
-    """Measure the F1 of words, pairs of words, or the longest common subsequence (Lin 2004), without stemming.
+    """ROUGE F1 of words, of pairs of words, or of the longest common subsequence (Lin 2004), without stemming.
 
-    `update` takes texts, and for each a list of reference texts.
+    `update` takes a list of predicted texts, and for each of them a list of reference texts.
 
     Args:
-        kind: "rouge1" for words, "rouge2" for pairs of words, "rougeL" for the longest common subsequence.
-        **kwargs: Those of `torchmetrics.Metric`.
+        kind: `rouge1` for words, `rouge2` for pairs of words, `rougeL` for the longest common subsequence.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: If the kind is something else.
+        ValueError: If the kind is unknown.
     """
 
     full_state_update = False
@@ -40,7 +40,7 @@ class Rouge(Metric, Configurable):
             self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, preds: Sequence[str], target: Sequence[Sequence[str]]) -> None:
-        # torchmetrics' own class keeps a state per row, which processes that have seen different numbers can't share.
+        # The class of torchmetrics has a state per row, which processes with different numbers of rows can't gather.
         found: Any = rouge_score(list(preds), [list(one) for one in target], rouge_keys=self.kind)
         self.total += float(found[f"{self.kind}_fmeasure"]) * len(preds)
         self.rows += len(preds)

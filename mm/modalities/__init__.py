@@ -1,7 +1,7 @@
-"""The kinds of inputs that models read: one object each, in one file each.
+"""Modalities: the kinds of inputs that models support, one class per file.
 
-Another one is a subclass of `Modality` in a file of its own, and `register_modality(MyModality())` before data of it is
-read.
+To add a modality, write a subclass of `Modality` in a file of its own and call `register_modality(MyModality())` before
+its data is loaded.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,15 +27,15 @@ __all__ = [
     "sort_inputs",
 ]
 
-# In the order in which inputs are listed, such as in `test[text+audio]/accuracy`; registered ones follow.
+# In the order in which inputs are listed, as in `test[text+audio]/accuracy`; registered modalities come last.
 _MODALITIES: dict[str, Modality] = {one.name: one for one in (Text(), Vision(), Audio(), Tabular())}
 
 
 def register_modality(modality: Modality) -> None:
-    """Make a modality known, or replace the one of its name.
+    """Register a modality; a modality of the same name is replaced.
 
     Raises:
-        ValueError: If its name is no plain word.
+        ValueError: If its name is not a valid Python identifier.
     """
     if not modality.name.isidentifier():
         raise ValueError(f"modality: got the name '{modality.name}', wanted a plain word such as 'series'")
@@ -43,10 +43,10 @@ def register_modality(modality: Modality) -> None:
 
 
 def get_modality(name: str) -> Modality:
-    """Return the modality of a name.
+    """Return the registered modality of a name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no modality has this name.
     """
     if name not in _MODALITIES:
         raise ValueError(
@@ -62,13 +62,13 @@ def modality_names() -> tuple[str, ...]:
 
 
 def sort_inputs(names: Iterable[str]) -> list[str]:
-    """Return names of inputs in the order in which they are listed: those of modalities, then the rest as given."""
+    """Sort names of inputs: names of modalities come first, in their order, then the others as given."""
     known = modality_names()
     return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
 
 
 def modality_of_file(suffix: str) -> str | None:
-    """Return the modality of files with a suffix, such as `.png`; None where it is of none."""
+    """Return the modality of files with a suffix, such as `.png`, or None if no modality has the suffix."""
     return next((name for name, modality in _MODALITIES.items() if suffix.lower() in modality.suffixes), None)
 
 
@@ -77,12 +77,14 @@ def default_transforms(
     codecs: Mapping[str, TargetCodec] | None = None,
     needs: Mapping[str, InputSpec] | None = None,
 ) -> dict[str, Transform]:
-    """Return the Transforms that the inputs of some data are read by.
+    """Return the default transform of each input of the data.
 
     Args:
         spec: Inputs and targets of the data.
-        codecs: Target name to codec: a target that follows the tokens of an input needs their positions.
-        needs: Input name to what its encoder reads, for the inputs of a model; default: what the default encoders read.
+        codecs: Target name to codec. A codec whose targets depend on the tokens or pixels of an input makes the
+            transform of this input return their positions.
+        needs: Input name to the requirements of its encoder, for the inputs of a model. None or empty: the requirements
+            of the default encoders, for all inputs.
     """
     needs = needs or {}
     settings: dict[str, dict[str, Any]] = {name: {} for name in spec.inputs}

@@ -1,4 +1,4 @@
-"""Audio: a cell is the path of a sound."""
+"""The audio modality, whose cells are paths of audio files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from mm.modalities._probing import choose_files, existing, file_bytes, looked_at
 from mm.modalities.base import Modality, Sound
 from mm.types import InputData, InputSpec, Transform
 
-FILES = 500  # whose headers are read: that of a sound may take ten times as long as that of a picture
+FILES = 500  # maximum number of headers that are read; they may take 10 times as long as those of images
 
 
 class Audio(Modality):
-    """Sound files, or arrays of samples, read as a mono waveform (L,)."""
+    """Audio files or arrays of samples, converted to mono waveforms (L,)."""
 
     name = "audio"
     suffixes = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
@@ -35,7 +35,7 @@ class Audio(Modality):
         stats: np.ndarray | None = None,
         root: Path | None = None,
     ) -> InputData:
-        """Return the most common sample rate of the sounds, by their headers."""
+        """Return the most common sample rate of the audio files, read from their headers."""
         paths = existing(raw, stats)
         if not paths and not trained:
             raise ValueError(no_file(source, self.name, root or source.parent))
@@ -71,7 +71,10 @@ class Audio(Modality):
 
 
 def sample_rates(paths: Sequence[str]) -> Counter[int]:
-    """Hz of sounds, and how many have them; a broken file says nothing: its row is named when it is read."""
+    """Return the number of audio files by sample rate in Hz.
+
+    Files that can't be read are skipped; they are reported with their row when they are loaded.
+    """
     import soundfile
 
     rates: Counter[int] = Counter()
@@ -82,7 +85,7 @@ def sample_rates(paths: Sequence[str]) -> Counter[int]:
 
 
 def describe_rates(rates: Counter[int]) -> str:
-    """Return the rates as a person reads them."""
+    """Return a description of the sample rates for display to the user."""
     (usual, count), *others = rates.most_common()
     if not others:
         return f"sounds at {usual:,} Hz"

@@ -1,4 +1,4 @@
-"""What a modality is: everything that differs between kinds of inputs, in one object each."""
+"""Base class of modalities, which contain all code that differs between kinds of inputs."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ from mm.types import InputData, InputSpec, Transform
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ROWS = 4  # rows of a random input, unless another number is asked for
+ROWS = 4  # default number of rows of a random input
 
 
 class Sound(NamedTuple):
-    """A waveform to be heard."""
+    """A waveform for playback in a logger or report."""
 
     samples: np.ndarray  # (L,) float32 in -1..1
     sample_rate: int  # Hz
@@ -29,18 +29,22 @@ class Sound(NamedTuple):
 class Modality:
     """A kind of input, such as text or vision.
 
-    A new modality is a subclass in one file, registered with `register_modality`. It overrides what differs from the
-    defaults here, which are those of a cell that holds a sequence of numbers. Nothing else in `mm` names a modality.
+    A new modality is a subclass in a file of its own, registered with `register_modality`. It overrides the methods for
+    which the defaults here do not fit; these are made for cells that contain a sequence of numbers. No other code in
+    `mm` refers to a specific modality.
 
     Attributes:
-        name: The name, as in `datamodule.columns.NAME`.
-        suffixes: Suffixes of files that hold one input each, in lower case; none: it is not read from files alone.
+        name: Name of the modality, as in `datamodule.columns.NAME`.
+        suffixes: Suffixes of files that contain one input each, in lower case; empty: inputs can't be read from files
+            without a table.
         in_files: Whether a cell is the path of a file.
-        is_sequence: Whether an input has a length, by which rows are batched and padded.
-        of_columns: Whether an input is made of several columns, whose contents are learned from the training rows.
+        is_sequence: Whether inputs have a length, by which rows are batched and padded.
+        of_columns: Whether an input consists of several columns, whose classes and statistics are taken from the
+            training rows.
         in_pairs: Whether an input may be a pair of cells, such as a question and a passage.
-        unit: What training counts of it per second: "tokens" or "seconds"; nothing: it is not counted.
-        extra_steps: Steps of padding by which a contract test lengthens an input; no multiple of an encoder's hop.
+        unit: Unit of the training throughput per second, "tokens" or "seconds"; empty: throughput is not reported.
+        extra_steps: Number of padding steps by which a contract test lengthens an input. It must not be a multiple of
+            the hop length of an encoder.
     """
 
     name: str
@@ -56,8 +60,8 @@ class Modality:
         """Return the raw input of each row from the cells of its column.
 
         Args:
-            cells: One per row.
-            root: The folder of the table, to which paths are relative.
+            cells: Cells of the column, one per row.
+            root: Folder of the table, to which paths are relative.
         """
         if self.in_files:
             from mm.cells import text_of
@@ -66,11 +70,11 @@ class Modality:
         return [None if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells]
 
     def read_file(self, path: Path) -> Any:
-        """Return the raw input that one file holds."""
+        """Return the raw input in a file."""
         return str(path)
 
     def cell_faults(self, raw: Sequence[Any]) -> Iterator[tuple[int, str]]:
-        """Yield (row, what is wrong) for raw inputs that are wrong at first sight, without reading files."""
+        """Yield (row, error message) for raw inputs that are invalid, without reading files."""
         yield from ()
 
     def probe(
@@ -82,77 +86,101 @@ class Modality:
         stats: np.ndarray | None = None,
         root: Path | None = None,
     ) -> InputData:
-        """Return what the raw inputs have in common, and report it.
+        """Return the common properties of the raw inputs, such as their size, and report them to the user.
 
         Args:
-            raw: By row; None: the row lacks the input.
-            source: The table, for messages.
-            trained: Whether the rows are for a trained model, which knows; nothing is reported, and nothing missed.
-            column: The column, for messages.
-            stats: Of modalities in files, their sizes in bytes in the first column (N, 3), negative where there is no
-                file; None: all are there.
-            root: The folder that paths are relative to, for messages; default: that of the table.
+            raw: Raw input of each row; None: the input is absent.
+            source: Path of the table, for messages.
+            trained: Whether the rows are for a trained model, whose properties are already known. Nothing is then
+                reported, and unknown properties are not an error.
+            column: Name of the column, for messages.
+            stats: Array (N, 3) with the file size of each row in bytes in its first column, negative if the file does
+                not exist. It is used by modalities in files; None: all files exist.
+            root: Folder to which paths are relative, for messages; None: the folder of the table.
 
         Raises:
-            ValueError: If nothing can be read, and the model is not trained.
+            ValueError: If no input can be read and `trained` is False.
         """
         return InputData(modality=self.name)
 
     def transform(self, data: InputData, need: InputSpec | None = None, **settings: Any) -> Transform:
-        """Return the Transform of an input: the encoder's needs win, the data fills the rest, settings the others.
+        """Return the transform of an input.
+
+        Its arguments are taken from the requirements of the encoder or else from the properties of the data; `settings`
+        override both.
 
         Args:
-            data: What the data knows of the input.
-            need: What an encoder needs; None: what the default encoder of the modality does.
-            **settings: Further arguments of the Transform, such as `augment`.
+            data: Properties of the input in the data.
+            need: Requirements of the encoder; None: those of the default encoder of the modality.
+            **settings: Further arguments of the transform, such as `augment`.
         """
         raise NotImplementedError(f"the modality {self.name} has no transform of its own")
 
     def filled(self, data: InputData, need: InputSpec | None, *names: str) -> dict[str, Any]:
-        """Return arguments of a Transform by name: those that the encoder needs, else those of the data."""
+        """Return arguments of a transform, each taken from the requirements of the encoder or else from the data.
+
+        Args:
+            data: Properties of the input in the data.
+            need: Requirements of the encoder; None: there are no requirements.
+            *names: Names of the arguments.
+        """
         needs = {} if need is None else asdict(need)
         has = asdict(replace(data, columns=None))
         return {name: needs[name] if needs.get(name) is not None else has.get(name) for name in names}
 
     def preview(self, raw: Any, x: Tensor, mask: Tensor, transform: Transform) -> "str | Image | Sound | None":
-        """Return what a person is shown of an input.
+        """Return a preview of one raw input for display to the user.
 
         Args:
-            raw: As in the data.
-            x: As the encoder reads it: one row of a batch.
-            mask: Its mask (T,).
-            transform: What has read it.
+            raw: The raw input, as it is stored in the data.
+            x: The transformed input, as the encoder receives it, without the batch dimension.
+            mask: Mask of `x`, (T,) bool, False for padding.
+            transform: The transform that converted `raw` into `x`.
+
+        Returns:
+            A text, an image or a waveform; None if there is no preview.
         """
         return str(raw)
 
     def to_bytes(self, raw: Any) -> tuple[bytes, float]:
-        """Return the bytes that a shard keeps of a raw input, and its seconds (0 where it has none), once checked.
+        """Check a raw input and return the bytes with which it is stored in shards, and its duration.
+
+        Returns:
+            The bytes, and the duration in seconds, which is 0 for inputs without duration.
 
         Raises:
-            ValueError: If it can't be read, or shards can't hold this modality.
+            ValueError: If the input can't be read, or if this modality can't be stored in shards.
         """
-        raise ValueError(f"is {self.name}, which shards can't hold")
+        raise ValueError(
+            f"its modality, {self.name}, can't be written to shards; leave the input out, or train on the table itself"
+        )
 
     @property
     def in_shards(self) -> bool:
-        """Return whether shards can hold the modality."""
+        """Return whether inputs of the modality can be stored in shards."""
         return type(self).to_bytes is not Modality.to_bytes
 
     def random_input(self, spec: InputSpec, rows: int = ROWS) -> tuple[Tensor, Tensor]:
-        """Return a random batch that an encoder reads, the first row at full length.
+        """Return a random batch for an encoder, whose first row has the full length.
 
         Args:
-            spec: What the encoder needs.
-            rows: B.
+            spec: Requirements of the encoder.
+            rows: Number of rows B.
 
         Returns:
-            x (B, T, ...) and its mask (B, T), with room for `extra_steps` below `max_length`.
+            x (B, T, ...) and its mask (B, T). T is at most `max_length - extra_steps`.
         """
         mask = self.random_mask(spec, rows, 12)
         return self.random_values(spec, rows, mask.shape[1]) * mask, mask
 
     def random_mask(self, spec: InputSpec, rows: int, longest: int) -> Tensor:
-        """Return a mask (B, T) of rows of random lengths up to `longest`, or less where the encoder reads less."""
+        """Return a mask (B, T) of rows with random lengths, the first of which has length T.
+
+        Args:
+            spec: Requirements of the encoder.
+            rows: Number of rows B.
+            longest: T, which is reduced to `max_length - extra_steps` if the encoder supports less.
+        """
         if spec.max_length is not None:
             longest = min(longest, spec.max_length - self.extra_steps)
         length = torch.randint(max(1, longest // 2), longest + 1, (rows,))
@@ -160,21 +188,21 @@ class Modality:
         return torch.arange(longest) < length.unsqueeze(1)
 
     def random_values(self, spec: InputSpec, rows: int, longest: int) -> Tensor:
-        """Return random raw values (B, T, ...)."""
+        """Return random values (B, T, ...), without a mask."""
         return torch.randn(rows, longest) * 0.1
 
     def refill(self, spec: InputSpec, x: Tensor, mask: Tensor) -> Tensor:
-        """Return `x` with other values where masked."""
+        """Return `x` with new random values at the masked positions, which are padding."""
         other = torch.randn_like(x) * 0.1 if x.is_floating_point() else torch.randint_like(x, 1, 257)
         return torch.where(mask, x, other)
 
     def lengthen(self, x: Tensor) -> Tensor:
-        """Return a sequence (B, T) or (B, T, k) with `extra_steps` more, of zeros."""
+        """Return a sequence (B, T) or (B, T, k) with `extra_steps` zeros appended along T."""
         return F.pad(x, (*[0, 0] * (x.dim() - 2), 0, self.extra_steps))
 
 
 def with_markers(x: Tensor, markers: Mapping[str, int] | None) -> Tensor:
-    """Return token ids (B, T) that begin with the ids of some markers."""
+    """Write the ids of marker tokens to the first positions of token ids (B, T), in place, and return these."""
     for place, marker in enumerate((markers or {}).values()):
         x[:, place] = marker
     return x

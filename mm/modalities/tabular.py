@@ -1,4 +1,4 @@
-"""Tables: an input is some columns of numbers, categories or lists of these."""
+"""The tabular modality, whose inputs consist of columns of numbers, categories or lists of categories."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from mm.types import InputData, InputSpec, Transform
 
 
 class Tabular(Modality):
-    """Mappings of column to cell, read as a token per cell (T, 3): column, class and number."""
+    """Mappings from column to cell, converted to tokens (T, 3): index of the column, class index and number."""
 
     name = "tabular"
     of_columns = True
@@ -29,7 +29,7 @@ class Tabular(Modality):
         return self.random_values(spec, rows, mask.shape[1]) * mask.unsqueeze(-1), mask
 
     def random_values(self, spec: InputSpec, rows: int, longest: int) -> Tensor:
-        """Return cells of a table, columns in their order, the first row's all of them twice. (B, T, 3)"""
+        """Return random tokens (B, T, 3), sorted by column; the first row has at least one token of every column."""
         sizes = torch.tensor(spec.cardinalities)
         column = torch.randint(len(sizes), (rows, longest)).sort(1).values
         column[0] = torch.arange(longest) * len(sizes) // longest

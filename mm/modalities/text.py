@@ -1,4 +1,4 @@
-"""Text: a cell is a string, or a pair of them."""
+"""The text modality, whose cells are strings or pairs of strings."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from mm.modalities.base import Modality, with_markers
 from mm.text_column import TextColumn
 from mm.types import InputData, InputSpec, Transform
 
-MAX_LENGTH = 512  # tokens that the default encoder reads
+MAX_LENGTH = 512  # maximum number of tokens of the default encoder
 
 
 class Text(Modality):
-    """Strings, read as tokens."""
+    """Strings or pairs of strings, converted to token ids."""
 
     name = "text"
     suffixes = (".txt", ".md")
@@ -34,9 +34,10 @@ class Text(Modality):
         return path.read_text("utf-8-sig", "surrogateescape")
 
     def cell_faults(self, raw: Sequence[Any]) -> Iterator[tuple[int, str]]:
-        """Yield rows whose text, or one of whose pair of texts, has bytes that are no UTF-8, or NUL, or is a number.
+        """Yield (row, error message) for cells with invalid text.
 
-        Arrow has checked what lies in its memory, so that only other columns are looked through.
+        These are numbers, bytes, and strings that are not valid UTF-8 or contain NUL characters. Columns in Arrow
+        memory are skipped, because Arrow has already checked them.
         """
         if isinstance(raw, TextColumn):
             return
@@ -62,7 +63,8 @@ class Text(Modality):
 
         if isinstance(raw, list | tuple):
             raise ValueError(
-                "is a pair of texts, which shards can't hold; name one column, or two inputs with columns.inputs"
+                "it is a pair of texts, which can't be written to shards; name one column, or two inputs with "
+                "columns.inputs"
             )
         TextTransform("bytes")(raw)
         return raw.encode(), 0.0

@@ -1,4 +1,4 @@
-"""Vision: a cell is the path of a picture."""
+"""The vision modality, whose cells are paths of image files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,27 +18,30 @@ from mm.types import InputData, InputSpec, Transform
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LARGEST = 256  # pixels; pictures of one size up to this are read at it, others at USUAL
+LARGEST = 256  # pixels; images of the same size up to this keep it, others are resized to USUAL
 USUAL = (224, 224)
-# Headers of pictures that are read at most: 1 s on a local disk, some 20 s on a network's. Of more files, SAMPLE are
-# drawn.
+# Maximum number of files for which all headers are read, in 1 s on a local disk and about 20 s on a network disk. Of
+# more files, SAMPLE are read.
 HEADERS = 10_000
 SAMPLE = 2_000
-DECODED = 64  # pictures of 16 bits that are decoded to see how many of the bits are used
-MAJORITY = 0.95  # of pictures that have one size: a few others do not make all of them 224 x 224
+DECODED = 64  # number of images with 16 bits that are decoded to find how many bits are used
+MAJORITY = 0.95  # minimum fraction of images of the same size, so that a few others do not change it to 224 x 224
 
 
 class Headers(NamedTuple):
-    """What the headers of pictures say; a broken file says nothing: its row is named when it is read."""
+    """Properties of image files, read from their headers.
 
-    sizes: Counter[tuple[int, int]]  # height, width as seen
-    grey: int  # how many have one channel
-    deep: list[str]  # paths of those with one channel of 16 bits
-    read: int  # how many could be read
+    Files that can't be read are skipped; they are reported with their row when they are loaded.
+    """
+
+    sizes: Counter[tuple[int, int]]  # (height, width) after the rotation by EXIF: number of images
+    grey: int  # number of images with one channel
+    deep: list[str]  # paths of images with one channel of 16 bits
+    read: int  # number of files that could be read
 
 
 class Vision(Modality):
-    """Image files, PIL images or arrays, read as pixels (C, H, W)."""
+    """Image files, PIL images or arrays, converted to pixels (C, H, W)."""
 
     name = "vision"
     suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -54,7 +57,10 @@ class Vision(Modality):
         stats: np.ndarray | None = None,
         root: Path | None = None,
     ) -> InputData:
-        """Return size, channels and largest value of the pictures, by their headers."""
+        """Return the common size, the number of channels and the largest value of the images, read from their headers.
+
+        Of images with 16 bits a few are decoded to find the largest value.
+        """
         paths = existing(raw, stats)
         if not paths and not trained:
             raise ValueError(no_file(source, self.name, root or source.parent))
@@ -107,7 +113,7 @@ class Vision(Modality):
 
 
 def read_headers(paths: Sequence[str]) -> Headers:
-    """Of pictures, nothing decoded."""
+    """Return the properties of image files without decoding them."""
     from PIL import Image
 
     from mm.transforms.vision.pixels import BROKEN, ORIENTATION
@@ -116,7 +122,7 @@ def read_headers(paths: Sequence[str]) -> Headers:
     grey, deep = 0, []
     for path in paths:
         with suppress(*BROKEN), Image.open(path) as image:
-            # getexif decodes a whole PNG file that has no EXIF before its pixels
+            # getexif decodes a complete PNG file if it has no EXIF data before its pixels
             exif = image.format != "PNG" or "exif" in image.info
             width, height = image.size
             turned = exif and image.getexif().get(ORIENTATION, 1) >= 5
@@ -127,13 +133,19 @@ def read_headers(paths: Sequence[str]) -> Headers:
 
 
 def common_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
-    """The size at which pictures are read: that of nearly all of them, where it is small, else USUAL."""
+    """Return the height and width to which images are resized.
+
+    It is the size of the images if at least 95 % of them have the same size of at most LARGEST pixels, else USUAL.
+    """
     (size, count), *_ = sizes.most_common()
     return size if count >= MAJORITY * sizes.total() and max(size) <= LARGEST else USUAL
 
 
 def largest_value(paths: list[str]) -> int | None:
-    """The largest value of a few pictures of 16 bits; None where none can be read, or one has more bits."""
+    """Return the largest value of a sample of images with 16 bits.
+
+    It is None if no image can be read, or if an image has more than 16 bits.
+    """
     from PIL import Image
 
     from mm.transforms.vision.pixels import BROKEN, DEEP
@@ -147,12 +159,15 @@ def largest_value(paths: list[str]) -> int | None:
 
 
 def used_range(top: int) -> int | None:
-    """The largest value of as many bits as are used: 255, 1,023, 4,095, 16,383; None: 65,535, or all are black."""
+    """Return the largest value of the smallest usual number of bits that contains `top`: 255, 1023, 4095 or 16383.
+
+    It is None if all 16 bits are used, or if all images are black.
+    """
     return next((2**bits - 1 for bits in (8, 10, 12, 14) if 0 < top < 2**bits), None)
 
 
 def describe_pictures(headers: Headers, size: tuple[int, int], top: int | None) -> str:
-    """Return sizes and colours of pictures as a person reads them."""
+    """Return a description of the sizes and colours of images for display to the user."""
     from mm.transforms.vision.pixels import DEEP
 
     sizes = headers.sizes

@@ -1,1 +1,1 @@
-"""Parameter-efficient fine-tuning: adapters of the peft library."""
+"""Parameter-efficient fine-tuning with adapters of the peft library."""

@@ -1,4 +1,4 @@
-"""Adapters: small weights beside those of trained encoders, which stay as they are."""
+"""Adapters: a small number of trained weights added to pretrained encoders and language models, which are frozen."""
 
 import hashlib
 import json
@@ -20,11 +20,23 @@ ATTENTION = r"encoders\.\w+\.(?!pool\.).*\b(query|key|value|q_proj|k_proj|v_proj
 
 
 def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
-    """Put adapters beside the modules that a config of the `peft` library names, or beside ATTENTION.
+    """Attach adapters to the modules selected by a `peft` config, by default the attention projections of the encoders.
 
-    No other weight of the same encoders learns, but those of their own pooling, and those that a regex of `also` finds;
-    the rest of the model learns as before. -> names of what is adapted, such as encoders.text or heads.target.lm
-    Errors: ValueError where the config names no module, or one that can't have such an adapter, or a regex finds none.
+    In an encoder or language model with adapters, all other weights are frozen, except those of its pooling layer and
+    those that match a regex of `also`. The other parts of the model are trained as without adapters.
+
+    Args:
+        model: The model, changed in place.
+        config: A config of the `peft` library. Without `target_modules`, those of `ATTENTION` are used.
+        also: Regular expressions of the names of further parameters to train.
+
+    Returns:
+        Names of the submodules that have adapters, such as `encoders.text` or `heads.target.lm`.
+
+    Raises:
+        ValueError: If the config matches no module, a module that does not support this adapter, or a module whose
+            weight is tied to another one, if it sets `bias`, or if a regex is invalid or a regex of `also` matches no
+            parameter.
     """
     inject_adapter_in_model = require("peft", "peft").inject_adapter_in_model  # slow to import
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -79,20 +91,23 @@ def attach(model: nn.Module, config: Any, also: Sequence[str] = ()) -> set[str]:
         rest = name.removeprefix(f"{part}.").split(".")
         plain = name.replace(".base_layer.", ".")
         if plain not in before or (name != plain and not any(re.search(rule, plain) for rule in also)):
-            continue  # of an adapter, or of what it stands beside
+            continue  # a parameter of an adapter, or a weight that it adapts
         frozen = part in adapted and rest[:1] != ["pool"] and not any(re.search(rule, plain) for rule in also)
         parameter.requires_grad_(before[plain] and not frozen)
     return adapted
 
 
 def owner(name: str) -> str:
-    """What is adapted as a whole: encoders.text, or heads.target.lm; "" for the rest of a model."""
+    """Return the encoder or language model to which a parameter belongs, such as "encoders.text" or "heads.target.lm".
+
+    The result is "" for parameters of other parts of the model.
+    """
     found = re.match(r"encoders\.\w+|heads\.\w+\.lm\b", name)
     return found[0] if found else ""
 
 
 def merge(model: nn.Module) -> None:
-    """Add every adapter to the weights that it stands beside, in place: a plain model that gives the same."""
+    """Add each adapter to the weights that it adapts and remove it, in place, without changing the outputs."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(model.named_modules()):
@@ -103,12 +118,12 @@ def merge(model: nn.Module) -> None:
 
 
 def base_names(model: nn.Module) -> list[str]:
-    """Parameters that don't learn; one that has two names, as tied embeddings have, by both."""
+    """Return the sorted names of the frozen parameters, including all names of tied parameters."""
     return sorted(name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad)
 
 
 def digest(model: nn.Module, names: Sequence[str]) -> str:
-    """sha256 of these parameters, with their names."""
+    """Return the SHA-256 digest of the names and values of some parameters."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     found = hashlib.sha256()
     for name in names:
@@ -118,22 +133,35 @@ def digest(model: nn.Module, names: Sequence[str]) -> str:
 
 
 def save(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
-    """Write all but what does not learn, beside its name, and rename it. config: plain data of the adapters."""
+    """Save the adapter of a model into a folder: all tensors except the frozen parameters, and adapter.json.
+
+    adapter.json contains the config, and the names and the digest of the frozen parameters. The folder is written
+    completely before it gets its name.
+
+    Args:
+        path: The folder.
+        model: The model.
+        config: Config of the adapters, as plain data.
+    """
     names = base_names(model)
     tensors = {n: x.detach().cpu().contiguous().clone() for n, x in model.state_dict().items() if n not in set(names)}
     told = {"config": config, "base": {"names": names, "sha256": digest(model, names)}}
     with whole(path) as part:
         part.mkdir(parents=True)
         save_file(tensors, str(part / "adapter.safetensors"))
-        (part / "adapter.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
+        (part / "adapter.safetensors").chmod(0o644)  # safetensors makes it readable for its owner only
         (part / "adapter.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
 def read_told(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read an adapter.json. -> the names and the digest of what it was trained beside; its config
+    """Read and validate an adapter.json.
+
+    Returns:
+        The names and the digest of the frozen parameters with which the adapter was trained, and the config of the
+        adapter.
 
     Raises:
-        ValueError: If the file says something else.
+        ValueError: If the file is damaged or has another structure.
     """
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
@@ -147,9 +175,16 @@ def read_told(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
-    """An adapter onto a model with such adapters, which have this config.
+    """Load a saved adapter into a model that has adapters with the same config.
 
-    Errors: ValueError where it is none, its config or its base is another.
+    Args:
+        path: Folder of the adapter.
+        model: The model, changed in place.
+        config: Config of the model's adapters.
+
+    Raises:
+        ValueError: If the folder does not contain a valid adapter, or if its config, tensors or frozen parameters
+            differ from those of the model.
     """
     if not (path / "adapter.json").is_file():
         raise ValueError(
@@ -159,7 +194,7 @@ def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     for key in sorted({*saved, *config}):
         if saved.get(key) != config.get(key):
             raise ValueError(
-                f"peft.config.{key}: got {config.get(key)}, but {path} has {saved.get(key)}; set it to that"
+                f"peft.config.{key}: got {config.get(key)}, but {path} has {saved.get(key)}; use the adapter's value"
             )
     try:
         tensors: dict[str, Tensor] = load_file(path / "adapter.safetensors")
@@ -168,7 +203,10 @@ def load(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     ours = model.state_dict()
     for name in [*base["names"], *tensors]:
         if name not in ours:
-            raise ValueError(f"peft.adapter_path: {path} has {name}, which this model has not{near(name, ours)}")
+            raise ValueError(
+                f"peft.adapter_path: {path} has the weight {name}, which this model lacks{near(name, ours)}; build the "
+                "model that the adapter was trained with"
+            )
     for name, x in tensors.items():
         if x.shape != ours[name].shape:
             raise ValueError(f"peft.adapter_path: {name} of {path} is {tuple(x.shape)}, here {tuple(ours[name].shape)}")

@@ -110,7 +110,10 @@ def check_same_model(model: TrainedModel, index: EmbeddingIndex) -> None:
     """
     width = embedding_width(model.model)
     if width != index.width:
-        raise ValueError(f"{model.path} gives {width} numbers, but {index.path} holds {index.width}")
+        raise ValueError(
+            f"{model.path} computes embeddings of width {width}, but those of {index.path} have width {index.width}; "
+            "write the index again with mm embed and this model"
+        )
     if hash_weights(model) != index.model:
         raise ValueError(
             f"{index.path} was written by another model, or with other weights, than {model.path}; write it anew "

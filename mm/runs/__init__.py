@@ -1,1 +1,1 @@
-"""Run folders: who owns them, and what lies in them."""
+"""Run folders: their ownership, and the files in them."""

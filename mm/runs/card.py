@@ -9,30 +9,30 @@ from mm.messages import command, markdown, plain
 
 
 class DescribedModel(Protocol):
-    """What a card says of a model."""
+    """The attributes of a model that its model card describes: inputs, heads and parameters."""
 
     inputs: Any
     heads: Any
 
     def parameters(self) -> Iterable[Any]:
-        """Return its weights."""
+        """Return the parameters of the model."""
         ...
 
 
 def model_card(
     words: Sequence[str], source: str, counts: Mapping[str, int], results: Mapping[str, float], model: DescribedModel
 ) -> str:
-    """Write the README.md of a model directory.
+    """Return the model card, the content of README.md, of a model directory.
 
     Args:
-        words: The command that trained it.
-        source: Where its data is from.
-        counts: Rows of each split.
-        results: What was measured.
+        words: Words of the command that trained the model.
+        source: Name of the training data.
+        counts: Split name to its number of rows.
+        results: Metric name to value.
         model: A MultimodalModel.
 
     Returns:
-        Markdown, in which names from the data stand as they are.
+        Markdown text, in which names from the data are escaped so that they appear unchanged.
     """
     main = {n: v for n, v in results.items() if n.count("/") == 1 and n.startswith("test")}
     lines = [f"| {markdown(name)} | {format_number(value)} |" for name, value in main.items()] or [
@@ -72,5 +72,5 @@ Versions: {packages}.
 
 
 def format_number(value: float | None) -> str:
-    """Return a number with four digits behind the point, or as a whole number; "" for None."""
+    """Format a number with four decimals, or as an integer if it is one; "" for None."""
     return "" if value is None else str(int(value)) if float(value).is_integer() and abs(value) > 1 else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""Compare runs: rank their settings by a metric, averaged over seeds and splits."""
+"""Comparison of runs: rank their settings by a metric, averaged over seeds and splits."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from mm.reports import Report, Table
 from mm.runs.directions import DIRECTIONS, known_direction
 from mm.runs.folder import OVERRIDES, override_key
 
-# Overrides in which runs of one setting may differ: which run it is, and over what is averaged.
+# Overrides in which runs of the same setting may differ: those of the run itself, and those that are averaged over.
 IGNORED = ("run", "resume", "paths.outputs")
 AVERAGED = ("seed", "datamodule.seed", "datamodule.split.seed", "datamodule.columns.split")
 # As `datamodule.test_fold` of a data module of one's own; and numbers of folds or splits in the names of files.
-FOLD_KEY = re.compile(r"(?:^|[._])folds?$")
+FOLD_KEY = re.compile(r"(?:^|[._])fold$")
 FOLD_NUMBER = re.compile(r"(?i)((?:^|[^a-z])(?:fold|split|cv)[-_ ]?)\d+(?![0-9])")
 PATH = "datamodule.path"
 VERBS_WITHOUT_METRICS = ("embed",)
@@ -29,15 +29,16 @@ VERBS_WITHOUT_METRICS = ("embed",)
 
 @dataclass(frozen=True)
 class RunResult:
-    """One finished run.
+    """Result of one finished run.
 
     Attributes:
-        folder: Its name below the folder that was asked for.
-        kind: Verb and data: what must be the same for runs to be comparable.
-        overrides: Those that make its setting.
-        metrics: Name to number.
-        directions: Metric to whether higher is better, as the run has written it; empty for an old run.
-        averaged: Overrides over whose values is averaged.
+        folder: Name of the run folder, relative to the searched folder.
+        kind: Verb and data of the run. Only runs of the same kind are compared.
+        overrides: Overrides that define the setting of the run.
+        metrics: Metric name to value.
+        directions: Metric name to whether higher is better, as the run has recorded it; empty for runs of older
+            versions.
+        averaged: Overrides whose values are averaged over.
     """
 
     folder: str
@@ -53,9 +54,9 @@ class Setting:
     """Runs with the same overrides.
 
     Attributes:
-        overrides: Those that not all settings of the ranking have.
+        overrides: Overrides that not all settings of the ranking share.
         folders: Names of the runs.
-        values: Metric to its values, one of each run that has it.
+        values: Metric name to its values, one per run that has this metric.
     """
 
     overrides: tuple[str, ...]
@@ -63,11 +64,11 @@ class Setting:
     values: Mapping[str, Sequence[float]]
 
     def mean(self, metric: str) -> float | None:
-        """Return the mean of a metric; None where no run has it."""
+        """Return the mean of a metric; None if no run has it."""
         return mean(self.values[metric]) if self.values[metric] else None
 
     def deviation(self, metric: str) -> float | None:
-        """Return the standard deviation of a metric; None for fewer than two runs."""
+        """Return the standard deviation of a metric; None if fewer than two runs have it."""
         return stdev(self.values[metric]) if len(self.values[metric]) > 1 else None
 
 
@@ -77,10 +78,10 @@ class Ranking:
 
     Attributes:
         kind: Verb and data.
-        metrics: The compared metrics; the first one ranks.
-        common: Overrides that all settings have.
-        averaged: Keys over whose values is averaged, where there are several.
-        settings: The best first.
+        metrics: Names of the compared metrics; the first one determines the order.
+        common: Overrides that all settings share.
+        averaged: Keys with several values that are averaged over.
+        settings: The settings, the best first.
     """
 
     kind: str
@@ -92,10 +93,10 @@ class Ranking:
 
 @dataclass(frozen=True, repr=False)
 class ComparisonReport(Report):
-    """What `compare` returns.
+    """Result of `compare`.
 
     Attributes:
-        rankings: One for each verb and data set.
+        rankings: One ranking for each verb and data set.
         unfinished: Folders of runs that have no metrics yet.
     """
 
@@ -104,7 +105,10 @@ class ComparisonReport(Report):
 
     @property
     def metrics(self) -> dict[str, float]:  # type: ignore[override]
-        """Mean of each metric of the best setting; with several rankings behind the kind, `train on X: test/f1`."""
+        """Return the mean of each metric of the best setting.
+
+        If there are several rankings, the kind precedes the name, as in `train on X: test/f1`.
+        """
         several = len(self.rankings) > 1
         return {
             f"{ranking.kind}: {name}" if several else name: value
@@ -114,7 +118,7 @@ class ComparisonReport(Report):
         }
 
     def table(self) -> Table:
-        """Return a row for each setting: what differs, its runs, mean and deviation of each metric."""
+        """Return a row per setting: its overrides, its runs, and the mean and standard deviation of each metric."""
         names = list(dict.fromkeys(name for ranking in self.rankings for name in ranking.metrics))
         columns = ["on", "setting", "runs", *(column for name in names for column in (name, f"{name} ±"))]
         rows = []
@@ -129,7 +133,7 @@ class ComparisonReport(Report):
         return Table(columns, rows)
 
     def save(self, folder: str | Path) -> Path:
-        """Write metrics.json and the table as comparison.csv."""
+        """Write metrics.json and the table as comparison.csv into a folder."""
         folder = super().save(folder)
         with whole(folder / "comparison.csv") as part:
             part.write_text(self.table().to_csv(), encoding="utf-8")
@@ -141,28 +145,28 @@ def compare(
 ) -> ComparisonReport:
     """Rank the runs below some folders, averaged over seeds, splits and folds.
 
-    Runs of different verbs, or on different data, are ranked apart.
+    Runs of different verbs or on different data are ranked separately.
 
     Args:
         folders: A folder of runs, or several.
-        metrics: Names such as `test/accuracy`; the first one ranks. By default those of the test.
-        average: Further keys over whose values is averaged, such as `datamodule.path` where each part has a file.
+        metrics: Names such as `test/accuracy`; the first one determines the order. Default: the test metrics.
+        average: Further config keys whose values are averaged over, such as `datamodule.path` if each part has a file.
             Seeds (`seed`, `datamodule.seed`, `datamodule.split.seed`), `datamodule.columns.split`, keys that end in
             `fold`, such as `datamodule.test_fold`, and the number of a fold in `datamodule.path`, such as
-            `fold_1.csv`, always are.
+            `fold_1.csv`, are always averaged over.
 
     Returns:
         The rankings, and the runs that have not finished.
 
     Raises:
-        ValueError: If a folder is not there, no run below has finished, or none has a metric.
+        ValueError: If a folder does not exist, if no run in it has finished, or if no run has one of the metrics.
     """
     paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"no folder {path}")
     root = paths[0] if len(paths) == 1 else Path(os.path.commonpath(paths))
-    files = list(dict.fromkeys(file for path in paths for file in find_runs(path)))  # one may lie in another
+    files = list(dict.fromkeys(file for path in paths for file in find_runs(path)))  # a folder may contain another
     runs = list(read_results(root, files, (*AVERAGED, *average)))
     if not runs:
         raise ValueError(f"{', '.join(map(str, paths))}: no run below it has a metrics.json yet")
@@ -185,17 +189,17 @@ def compare(
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Return the overrides.yaml of every run below a folder, jobs 2 and 10 in this order."""
+    """Return the paths of overrides.yaml of all runs below a folder, in numeric order of the jobs of a sweep."""
     return sorted(folder.rglob(OVERRIDES), key=lambda f: [(p.zfill(9) if p.isdigit() else p) for p in f.parts])
 
 
 def read_results(folder: Path, files: Iterable[Path], averaged: Sequence[str] = AVERAGED) -> Iterator[RunResult]:
-    """Yield every finished run.
+    """Yield the result of every finished run.
 
     Args:
-        folder: Above all of them.
-        files: Their overrides.yaml.
-        averaged: Keys over whose values is averaged.
+        folder: A folder that contains all runs.
+        files: Paths of the overrides.yaml of the runs.
+        averaged: Config keys whose values are averaged over.
     """
     for file in files:
         metrics = file.with_name("metrics.json")
@@ -204,7 +208,7 @@ def read_results(folder: Path, files: Iterable[Path], averaged: Sequence[str] = 
         text = file.read_text(encoding="utf-8")
         words: list[str] = yaml.safe_load(text)
         typed = dict(o.lstrip("+~-").split("=", 1) for o in words if "=" in o)
-        config = file.with_name("config.yaml")  # a training run leaves it
+        config = file.with_name("config.yaml")  # training runs write it
         data = yaml.safe_load(config.read_text(encoding="utf-8"))["datamodule"] if config.exists() else None
         whole_path = PATH not in averaged
         source = describe_data(data, whole_path) if data else typed.get(PATH) or typed.get("datamodule")
@@ -234,13 +238,28 @@ def is_averaged(word: str, key: str, averaged: Sequence[str]) -> bool:
 
 
 def read_directions(file: Path) -> dict[str, bool]:
-    """Read which metrics of a run are better when higher; nothing where it is an old run, or not what it should be."""
+    """Read from a file whether a higher value of each metric is better.
+
+    Args:
+        file: Path of metrics.directions.json.
+
+    Returns:
+        Metric name to whether higher is better; empty if the file is missing, as in runs of older versions, or
+        malformed.
+    """
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return {name: x for name, x in found.items() if isinstance(x, bool)} if isinstance(found, dict) else {}
 
 
 def higher_is_better(name: str, runs: Iterable[RunResult]) -> bool:
-    """Return a metric's direction: what a run has written, else what is known of the name, else True."""
+    """Return whether a higher value of a metric is better.
+
+    The record of the runs decides, then the name of the metric; the default is True.
+
+    Args:
+        name: Name of the metric.
+        runs: The runs.
+    """
     for run in runs:
         if name in run.directions:
             return run.directions[name]
@@ -248,23 +267,36 @@ def higher_is_better(name: str, runs: Iterable[RunResult]) -> bool:
 
 
 def verb_of(overrides: str) -> str:
-    """Return the verb of a run, which the first line of its overrides.yaml names."""
+    """Return the verb of a run, which is in the first line of its overrides.yaml.
+
+    Args:
+        overrides: Content of overrides.yaml.
+    """
     return overrides.splitlines()[0].removeprefix("# mm ") if overrides.startswith("# mm ") else "train"
 
 
 def describe_data(data: Mapping[str, Any], path: bool = True) -> str:
-    """Return which data a finished config reads: the data module, and its file or folder where `path` is set."""
+    """Return a short description of the data of a run: the data module and, with `path`, its file or folder.
+
+    Args:
+        data: The `datamodule` section of the run's config.
+        path: Whether to add the path.
+    """
     parts = (data["_target_"].rpartition(".")[2], data.get("path") if path else None)
     return " ".join(str(x) for x in parts if x)
 
 
 def name_below(folder: Path, root: Path) -> str:
-    """Return a run's name below the folder that was asked for."""
+    """Return the name of a run folder relative to the searched folder."""
     return str(folder.relative_to(root)) if folder != root else folder.name
 
 
 def default_metrics(runs: Sequence[RunResult]) -> list[str]:
-    """Return the test metrics of the whole model, but counts; where nothing was tested, the first that there are."""
+    """Return the metrics that are compared by default, at most four.
+
+    These are the test metrics of the complete model without counts, with accuracies first; for runs without test
+    metrics, the first names in alphabetical order.
+    """
     names = [n for run in runs for n in run.metrics if n.startswith("test/") and n.count("/") == 1]
     single = [n for n in names if not n.endswith(("_micro", "_macro", "_weighted", "/rows"))]
     found = sorted(dict.fromkeys(single or names), key=lambda n: not n.endswith("accuracy"))
@@ -272,7 +304,12 @@ def default_metrics(runs: Sequence[RunResult]) -> list[str]:
 
 
 def rank_settings(runs: Sequence[RunResult], metrics: Sequence[str]) -> Ranking:
-    """Rank the settings of runs of one kind by the first of some metrics."""
+    """Rank the settings of runs of one kind by the first of some metrics.
+
+    Args:
+        runs: The runs.
+        metrics: Names of the compared metrics.
+    """
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for run in runs:
         groups.setdefault(run.overrides, []).append(run)

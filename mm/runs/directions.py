@@ -1,8 +1,8 @@
-"""Whether a higher value of a metric is better, by the metric's name alone: for results that do not say it."""
+"""Whether a higher value of a metric is better, by its name alone, for results that do not record it."""
 
 import re
 
-# The last part of a name, such as `recall@5` of `test[text→vision]/recall@5`, without @ and what follows it.
+# The last part of a name without "@" and the text after it, such as `recall` of `test[text→vision]/recall@5`.
 HIGHER = (
     "accuracy", "adjusted_rand", "auroc", "average_precision", "balanced_accuracy", "bleu", "chrf", "coverage",
     "effective", "exact_match", "f1", "f1_macro", "f1_micro", "f1_weighted", "map", "map50", "map75", "mfu", "mrr",
@@ -10,7 +10,7 @@ HIGHER = (
     "recall", "recall_macro",
     "recall_micro", "recall_weighted", "relative", "rouge1", "rouge2", "rougeL", "rouge_l", "rows_per_second",
     "spearman", "token_accuracy",
-    "word_accuracy",  # of earlier versions, as are interval_size, set_size, and the ending _before
+    "word_accuracy",  # name in earlier versions, like interval_size, set_size, and the suffix _before
 )  # fmt: skip
 LOWER = (
     "brier", "calibration_error", "cer", "duration_s", "ece", "error", "interval_size", "loss", "mae", "mape",
@@ -20,21 +20,21 @@ LOWER = (
 ENDINGS = {"accuracy": True, "recall": True, "precision": True, "f1": True, "loss": False, "error": False,
            "seconds": False, "perplexity": False, "mae": False, "rmse": False, "mse": False,
            "per_second": True}  # fmt: skip
-DIRECTIONS = "metrics.directions.json"  # of a run folder: name -> whether higher is better
-NONE = ("support", "rows", "chance")  # counts, and what guessing would reach
+DIRECTIONS = "metrics.directions.json"  # file in a run folder: metric name to whether higher is better
+NONE = ("support", "rows", "chance")  # counts, and chance levels
 
 
 def known_direction(name: str) -> bool | None:
-    """Look up whether a higher value is better.
+    """Return whether a higher value of a metric is better, by its name.
 
     Args:
-        name: As in metrics.json, such as `val/loss` or `test/precision/cat`.
+        name: Name in metrics.json, such as `val/loss` or `test/precision/cat`.
 
     Returns:
-        None where it is not known, or where neither is better.
+        Whether higher is better; None if this is unknown, or if neither is better.
     """
     parts = [part.partition("@")[0] for part in re.sub(r"\[.*?\]|_(?:uncalibrated|before)$", "", name).split("/")]
-    for part in parts[1:] or parts:  # a class's name stands behind its metric's
+    for part in parts[1:] or parts:  # the name of a class follows that of its metric
         if part in NONE:
             return None
         if part in HIGHER or part in LOWER:

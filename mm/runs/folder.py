@@ -1,8 +1,8 @@
-"""Run folders: each is claimed by one process, and holds nothing that this process did not find or write.
+"""Run folders, each of which is owned by one process.
 
-A new run claims its folder by creating it, so that of two runs with one name one is refused. While a run is at work it
-holds a lock on its folder, which the system releases when the process ends, however it ends. A process removes only
-what it has created itself.
+A new run claims its folder by creating it, so that one of two runs with the same name is refused. During a run the
+process locks its folder; the operating system releases the lock when the process ends in any way. A process removes
+only files and folders that it has created itself.
 """
 
 import errno
@@ -20,26 +20,26 @@ import yaml
 from mm.files import remove_parts, shown, whole, yaml_text
 
 OVERRIDES = "overrides.yaml"
-# What a run writes before its first step.
+# Files that a run writes before its first step.
 BEGUN = ("config.yaml", OVERRIDES, "rows.safetensors", "csv/version_0/hparams.yaml")
-PATIENCE = 5.0  # seconds in which the last processes of an earlier run may still be ending
-LOCK = ".lock"  # is in a folder while a run is at work in it, where folders can't be locked themselves
-LOCKS: dict[int, Path | None] = {}  # descriptors that hold this process's locks -> the locked file, None for a folder
+PATIENCE = 5.0  # seconds to wait for the last processes of an earlier run to end
+LOCK = ".lock"  # exists in a folder during a run, if the file system can't lock folders
+LOCKS: dict[int, Path | None] = {}  # file descriptor of each lock of this process to the locked file; None: a folder
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR)
 
 
 class TakenError(ValueError):
-    """The folder belongs to another run, or holds files."""
+    """The folder belongs to another run, or is not empty."""
 
 
 @dataclass
 class RunFolder:
-    """A folder that this process works in.
+    """A folder that this process has claimed for its run.
 
     Attributes:
-        path: The folder.
-        created: Whether this process has created it, and so may remove it.
-        lock: File descriptor of the locked folder; None where the file system has no locks.
+        path: Path of the folder.
+        created: Whether this process has created the folder and may therefore remove it.
+        lock: File descriptor of the lock; None if the file system does not support locks.
         fresh: Whether the folder was empty when it was claimed.
     """
 
@@ -49,18 +49,18 @@ class RunFolder:
     fresh: bool
 
     def release(self) -> None:
-        """Let other processes work in the folder."""
+        """Release the lock, so that other processes can use the folder."""
         let_go(self.lock)
         self.lock = None
 
     def discard(self, begun: bool = False) -> None:
-        """Remove the folder of a run that made nothing but its overrides.yaml, if this process created it.
+        """Remove the folder if this process created it and the run wrote nothing but its overrides.yaml.
 
-        Its name is free again then. Folders without a file in them are removed as well. Any other file stays, and the
-        folder with it; a folder that held a run when it was claimed stays as it is.
+        Its name can then be used again. Empty subfolders are removed too. If there is any other file, the folder and
+        the file stay. A folder that contained a run when it was claimed stays unchanged.
 
         Args:
-            begun: Also remove the files that a run writes before its first step.
+            begun: Whether to also remove the files that a run writes before its first step.
         """
         if not self.fresh or not self.path.is_dir():
             return
@@ -68,9 +68,9 @@ class RunFolder:
         known = [self.path / name for name in (LOCK, *(BEGUN if begun else (OVERRIDES,)))]
         if any(file not in known for file in files):
             return
-        for file in files:  # the lock file as well: the lock itself is held until `release`
+        for file in files:  # including the lock file; the lock itself is held until `release`
             file.unlink()
-        with suppress(OSError):  # a file has appeared in one of them by now
+        with suppress(OSError):  # a folder may have received a file by now
             for folder in sorted(self.path.rglob("*"), reverse=True):  # inner ones first
                 folder.rmdir()
             if self.created:
@@ -81,17 +81,17 @@ def claim(path: Path, typed: bool, resumable: bool = False, created: bool = Fals
     """Claim the folder of a new run.
 
     Args:
-        path: The folder; its parents are created.
-        typed: Whether the user has chosen the name. A default name that is taken gets `-1`, `-2`, ... appended.
-        resumable: Whether the verb can go on with a run, for the message.
-        created: Whether this process has created the folder already.
+        path: Path of the folder; its parents are created.
+        typed: Whether the user has chosen the name. If a default name is taken, `-1`, `-2`, ... is appended.
+        resumable: Whether the verb can resume a run, for the error message.
+        created: Whether this process has already created the folder.
 
     Returns:
-        The claimed folder, locked. It is new, or was there and empty.
+        The claimed and locked folder, which is new or was empty.
 
     Raises:
-        TakenError: If the folder is another run's, or holds files.
-        ValueError: If it can't be created.
+        TakenError: If the folder belongs to another run, or is not empty.
+        ValueError: If the folder can't be created.
     """
     for number in count():
         candidate = path if number == 0 else path.with_name(f"{path.name}-{number}")
@@ -110,7 +110,11 @@ def claim(path: Path, typed: bool, resumable: bool = False, created: bool = Fals
 
 
 def take(path: Path, resumable: bool = False, created: bool = False) -> RunFolder:
-    """Create a folder, or take one that is there and empty."""
+    """Create and lock a folder, or lock an existing one if it is empty.
+
+    Raises:
+        TakenError: If the folder belongs to another run, or is not empty.
+    """
     while True:
         try:
             path.mkdir(parents=True)
@@ -118,7 +122,7 @@ def take(path: Path, resumable: bool = False, created: bool = False) -> RunFolde
         except FileExistsError:
             if (path.is_symlink() and not path.exists()) or (path.exists() and not path.is_dir()):
                 raise TakenError(f"the run folder {shown(path)} is a file; choose another run=NAME") from None
-        with suppress(FileNotFoundError):  # another process has removed it since: once more
+        with suppress(FileNotFoundError):  # another process has just removed it: try again
             check_empty(path, resumable)  # before anything is written into a folder that may be the user's
             lock = locked(path)
             try:
@@ -135,24 +139,30 @@ def take(path: Path, resumable: bool = False, created: bool = False) -> RunFolde
 
 
 def check_empty(path: Path, resumable: bool) -> None:
-    """Raise TakenError if a folder holds anything."""
+    """Raise TakenError if a folder is not empty.
+
+    Args:
+        path: Path of the folder.
+        resumable: Whether the verb can resume a run, for the error message.
+    """
     if any(entry.name != LOCK for entry in path.iterdir()):
         again = "go on with resume=true, " if resumable and (path / OVERRIDES).is_file() else ""
         raise TakenError(f"the run folder {shown(path)} is not empty; choose another run=NAME, {again}or delete it")
 
 
 def reopen(path: Path, patience: float | None = None) -> RunFolder:
-    """Go on in the folder of a run.
-
-    Temporary files that killed processes have left in it are removed.
+    """Lock the folder of an existing run to resume it, and remove the temporary files of killed processes from it.
 
     Args:
-        path: The folder.
-        patience: Seconds to wait for another process that works in it; None for those of one that is ending.
+        path: Path of the folder.
+        patience: Number of seconds to wait for another process that uses the folder; None: `PATIENCE`.
+
+    Returns:
+        The locked folder.
 
     Raises:
-        TakenError: If another process works in it.
-        ValueError: If there is no run in it.
+        TakenError: If another process uses the folder.
+        ValueError: If the folder contains no run.
     """
     if not (path / OVERRIDES).is_file():
         raise ValueError(f"resume=true: there is no run in {shown(path)}; name one with run=NAME")
@@ -170,12 +180,12 @@ def reopen(path: Path, patience: float | None = None) -> RunFolder:
 
 
 def locked(path: Path) -> int | None:
-    """Lock a folder until `let_go`, or the end of this process, however it ends.
+    """Lock a folder until `let_go`, or until this process ends in any way.
 
-    The folder itself is locked. Network file systems lock files only: there a file in it is, until it is let go.
+    The folder itself is locked. On network file systems, which can lock files only, a file in it is created and locked.
 
     Returns:
-        The descriptor that holds the lock; None where the file system has no locks.
+        The file descriptor of the lock; None if the file system does not support locks.
 
     Raises:
         TakenError: If another process holds the lock.
@@ -197,7 +207,14 @@ def locked(path: Path) -> int | None:
 
 
 def locked_file(path: Path) -> int | None:
-    """Lock a file in a folder, by a record lock, which a network file system hands on to its server."""
+    """Lock a file in a folder by a POSIX record lock, which network file systems pass on to their server.
+
+    Returns:
+        The file descriptor of the lock; None if the file system does not support locks.
+
+    Raises:
+        TakenError: If another process holds the lock.
+    """
     file = path / LOCK
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
@@ -212,7 +229,7 @@ def locked_file(path: Path) -> int | None:
         if is_named(descriptor, file):
             LOCKS[descriptor] = file
             return descriptor
-        os.close(descriptor)  # who held it before has just removed it
+        os.close(descriptor)  # the previous holder has just removed the file
 
 
 def at_work(path: Path) -> TakenError:
@@ -220,7 +237,7 @@ def at_work(path: Path) -> TakenError:
 
 
 def is_named(descriptor: int, path: Path) -> bool:
-    """Whether an open file or folder still has its name."""
+    """Return whether a path still refers to an open file or folder."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
@@ -228,7 +245,11 @@ def is_named(descriptor: int, path: Path) -> bool:
 
 
 def let_go(descriptor: int | None) -> None:
-    """Release a lock. A locked file is removed first: who opens it in between sees that it has lost its name."""
+    """Release a lock. A lock file is removed first; a process that has just opened it then sees that it was removed.
+
+    Args:
+        descriptor: File descriptor of the lock, or None.
+    """
     if descriptor is None:
         return
     file = LOCKS.pop(descriptor, None)
@@ -238,7 +259,10 @@ def let_go(descriptor: int | None) -> None:
 
 
 def forget() -> None:
-    """In a forked process, such as a loader's worker: the lock is the parent's, and ends with it."""
+    """Close the file descriptors of all locks in a forked process, such as a data loader's worker.
+
+    The locks belong to the parent process and end with it.
+    """
     while LOCKS:
         os.close(LOCKS.popitem()[0])
 
@@ -247,14 +271,24 @@ os.register_at_fork(after_in_child=forget)
 
 
 def write_overrides(path: Path, verb: str, typed: Sequence[str]) -> None:
-    """Keep a run's verb, config flags and overrides, for resuming and comparing."""
+    """Write the verb, config flags and overrides of a run into its folder, for resuming and comparing.
+
+    Args:
+        path: Path of the run folder.
+        verb: The verb, such as "train".
+        typed: The config flags and overrides, as typed.
+    """
     text = yaml_text(list(typed))
     with whole(path / OVERRIDES) as part:
         part.write_text(f"# mm {verb}\n{text}", encoding="utf-8")
 
 
 def read_overrides(path: Path) -> list[str]:
-    """The config flags and overrides that a run was started with; none where there is no run."""
+    """Return the config flags and overrides that a run was started with; an empty list if the folder contains no run.
+
+    Raises:
+        ValueError: If the file is malformed.
+    """
     file = path / OVERRIDES
     if not file.is_file():
         return []
@@ -268,5 +302,5 @@ def read_overrides(path: Path) -> list[str]:
 
 
 def override_key(word: str) -> str:
-    """Return the key of an override, such as `task.lr` of `+task.lr=1e-3`; "" of a flag."""
+    """Return the key of an override, such as `task.lr` of `+task.lr=1e-3`; "" for a flag."""
     return "" if word.startswith("-") else word.partition("=")[0].strip().lstrip("+~")

@@ -1,4 +1,4 @@
-"""The file of predictions of a run, as Parquet or CSV: a row for each row of the data."""
+"""The predictions file of a run, as Parquet or CSV, with a row for each row of the data."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,55 +19,51 @@ FIRST_COLUMNS = ("id", "row", "error")
 
 
 class MeasuredData(Protocol):
-    """What is written of the rows of a data set."""
+    """The attributes of a data set that its result files need."""
 
     @property
     def table(self) -> Any:
-        """Return all rows."""
+        """Return the table with all rows."""
         ...
 
     @property
     def faults(self) -> Mapping[tuple[int, str], str]:
-        """Return (row, column) -> what is wrong."""
+        """Return the errors of the data: (row, column) to message."""
         ...
 
     def truth(self, name: str, row: int) -> Any:
-        """Return a row's true target, as a person reads it."""
+        """Return the decoded true target of a row."""
         ...
 
     def write_errors(self, path: Path) -> None:
-        """Write a CSV of the rows that could not be read."""
+        """Write a CSV file of the rows that could not be read."""
         ...
 
 
 class DecodedRows(Protocol):
-    """Predictions, as `mm.tasks.answers.Answers` holds them."""
+    """Decoded predictions, such as `mm.tasks.answers.Answers`."""
 
     def tables(self, rows: Sequence[int]) -> Iterator[tuple[int, "pyarrow.Table"]]:
-        """Yield the number of rows of each block, and the block."""
+        """Yield the number of rows and the table of each block of predictions."""
         ...
 
 
 def check_format(format: str) -> None:
-    """Check the format of a file of predictions.
-
-    Raises:
-        ValueError: If there is no such format.
-    """
+    """Raise ValueError if the format of a predictions file is not supported."""
     if format not in FORMATS:
         raise ValueError(f"format: got '{format}', wanted one of {', '.join(FORMATS)}{near(str(format), FORMATS)}")
 
 
 def name_true_columns(table: Any, taken: Sequence[str]) -> dict[str, str]:
-    """Name the columns of the true values as the user's table does.
+    """Name the columns of the true values after those of the user's table.
 
     Args:
-        table: All rows, of one file or of several.
-        taken: Names of other columns of predictions.
+        table: The table with all rows, of one or several files.
+        taken: Names of the other columns of the predictions file.
 
     Returns:
-        Target name to its column: the user's column; the target's name where the data has no columns, or several
-        files call it differently; `TARGET/truth` where another column of predictions bears the name already.
+        Target name to column name. This is the name of the user's column, or the name of the target if the data has no
+        columns or if several files name the column differently, or `TARGET/truth` if that name is taken.
     """
     names: dict[str, str] = {}
     for target in table.targets:
@@ -78,17 +74,17 @@ def name_true_columns(table: Any, taken: Sequence[str]) -> dict[str, str]:
 
 
 def write_predictions(path: Path, data: MeasuredData, rows: Sequence[int], answers: DecodedRows, truth: bool) -> None:
-    """Write a file of predictions, a block of rows at a time.
+    """Write a file of predictions, block by block.
 
-    Its columns: id, row, error where there was one; per head prediction and probabilities; last, the true value of each
-    target under the name of the user's column, as `name_true_columns` says.
+    The columns are id, row and error (a message, or null); the predictions and probabilities of each head; and the true
+    value of each target, named as in `name_true_columns`.
 
     Args:
-        path: The file; it ends in .parquet or .csv.
-        data: Where the rows are from, and what was wrong with them.
-        rows: Their numbers, in the order of the file.
-        answers: What was predicted for them, by all processes.
-        truth: Whether targets are written as well.
+        path: Path of the file, which ends in .parquet or .csv.
+        data: The data of the rows, with the errors that were found in it.
+        rows: Indices of the rows, in the order of the file.
+        answers: The predictions for these rows, of all processes.
+        truth: Whether to write the true targets.
     """
     import pyarrow
 
@@ -117,14 +113,20 @@ def write_predictions(path: Path, data: MeasuredData, rows: Sequence[int], answe
 
 
 def write_table(path: Path, table: "pyarrow.Table") -> None:
-    """Write a whole table of predictions to a file that ends in .parquet or .csv."""
+    """Write a complete table of predictions to a file that ends in .parquet or .csv."""
     table = flatten_table(table) if path.suffix == ".csv" else table
     with whole(path) as part, open_writer(path.suffix, part, table.schema) as writer:
         writer.write_table(table)
 
 
 def open_writer(suffix: str, path: Path, schema: "pyarrow.Schema") -> Any:
-    """Return pyarrow's writer of Parquet or CSV, for a file without a suffix of its own."""
+    """Return pyarrow's writer for Parquet or CSV.
+
+    Args:
+        suffix: Suffix of the final file, ".parquet" or ".csv".
+        path: Path of the temporary file to write, which has another suffix.
+        schema: Schema of the table.
+    """
     if suffix == ".csv":
         from pyarrow.csv import CSVWriter
 
@@ -135,7 +137,7 @@ def open_writer(suffix: str, path: Path, schema: "pyarrow.Schema") -> Any:
 
 
 def flatten_table(table: "pyarrow.Table") -> "pyarrow.Table":
-    """Return a table that CSV can hold: lists and mappings are JSON, and a null stays an empty cell."""
+    """Return a table that can be written as CSV: lists and mappings become JSON texts, and nulls stay empty cells."""
     import pyarrow
 
     columns = {}

@@ -1,4 +1,4 @@
-"""What is said where the operating system refuses to write: a full disk, a read-only folder, missing rights."""
+"""Messages for errors in which the system refuses to write: a full disk, a read-only folder, or missing rights."""
 
 import os
 import tempfile
@@ -11,15 +11,15 @@ from mm.files import FULL, SHARED_MEMORY, free_bytes, refusal, shown
 
 @contextmanager
 def refusals_explained(places: Mapping[str, str], folder: Path, resume: str | None) -> Iterator[None]:
-    """Around a job: turn a refusal of the system into one message.
+    """Context manager around a job that turns such an error into a single message with advice.
 
     Args:
-        places: Key to the folder that it sets, for the advice.
+        places: Config key to the folder that it sets, for the advice.
         folder: The run folder.
-        resume: The command that goes on with the run; None for verbs without one.
+        resume: The command that resumes the run; None for verbs that can't resume.
 
     Raises:
-        ValueError: Instead of any error that comes from a full disk, missing rights, or the like.
+        ValueError: Instead of an error that is caused by a full disk, missing rights or the like.
     """
     try:
         yield
@@ -34,16 +34,16 @@ def refusals_explained(places: Mapping[str, str], folder: Path, resume: str | No
 def explain_refusal(
     error: BaseException, places: Mapping[str, str] | None = None, folder: Path | None = None, resume: str | None = None
 ) -> str | None:
-    """Explain a refusal of the system in one message.
+    """Explain an error in which the operating system refused to write.
 
     Args:
         error: Any error.
-        places: Key to the folder that it sets, for the advice.
-        folder: What was written, where the error does not say it.
-        resume: The command to go on with afterwards.
+        places: Config key to the folder that it sets, for the advice.
+        folder: The folder that was written to, if the error does not name a file.
+        resume: The command with which to resume afterwards.
 
     Returns:
-        The message, or None where the error is another one.
+        The message; None if the error has another cause.
     """
     if isinstance(error, RuntimeError) and SHARED_MEMORY.search(str(error)):
         return (
@@ -70,7 +70,12 @@ def explain_refusal(
 
 
 def place_of(path: Path, places: Mapping[str, str]) -> str | None:
-    """The key that sets where a path lies; None where no key does."""
+    """Return the config key that sets the folder which contains a path; None if there is no such key.
+
+    Args:
+        path: The path.
+        places: Config key to folder.
+    """
     known = {key: Path(place).absolute() for key, place in places.items()} | {"TMPDIR": Path(tempfile.gettempdir())}
     inside = [(len(place.parts), key) for key, place in known.items() if path.absolute().is_relative_to(place)]
     return max(inside)[1] if inside else None

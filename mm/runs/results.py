@@ -1,4 +1,4 @@
-"""Files of a run: metrics.json and the directions of its metrics, predictions, errors.csv and pictures."""
+"""Result files of a run: metrics.json with the directions of its metrics, predictions, errors.csv and figures."""
 
 import logging
 import warnings
@@ -18,7 +18,7 @@ logger = logging.getLogger("mm")
 
 
 class MeasuringTask(Protocol):
-    """What is written of a task that has measured."""
+    """The attributes of a task that its result files need after an evaluation."""
 
     decoded: Any
     figures: Any
@@ -29,15 +29,16 @@ class MeasuringTask(Protocol):
 
 
 def write_metrics(folder: Path, results: Mapping[str, Any], directions: Mapping[str, bool | None]) -> Path:
-    """Write a run's numbers, and beside them whether a higher value of each is better, which `mm compare` reads.
+    """Write metrics.json, and a file that records for `mm compare` whether a higher value of each metric is better.
 
     Args:
         folder: The run folder.
-        results: Name -> number, which become metrics.json.
-        directions: Name -> whether higher is better, None for neither; other names are looked up.
+        results: Metric name to value.
+        directions: Metric name to whether higher is better; None if neither is better. Other metrics are looked up by
+            name.
 
     Returns:
-        The path of metrics.json. Whoever finds it finds metrics.directions.json, too.
+        The path of metrics.json, which is written last, so that its presence implies that of metrics.directions.json.
     """
     found = {name: directions.get(name, known_direction(name)) for name in results}
     write_json(folder / DIRECTIONS, {name: higher for name, higher in found.items() if higher is not None})
@@ -47,24 +48,26 @@ def write_metrics(folder: Path, results: Mapping[str, Any], directions: Mapping[
 
 
 def write_figures(folder: Path, figures: Mapping[str, "Figure | Callable[[], Figure]"]) -> list[Path]:
-    """Write pictures, such as test/report to test_report.png. One that can't be drawn is left out, with a warning.
+    """Write figures as PNG files, for example test/report as test_report.png.
+
+    A figure that can't be drawn is left out, with a warning.
 
     Args:
         folder: The run folder.
-        figures: Name to matplotlib's Figure, or to a function that draws one.
+        figures: Name to a matplotlib Figure, or to a function that draws one.
 
     Returns:
-        The files.
+        The paths of the files.
     """
     paths = []
     for name, figure in figures.items():
         path = folder / f"{name.replace('/', '_')}.png"
         try:
             with warnings.catch_warnings(), whole(path) as part:
-                warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # drawn as an empty box
+                warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # drawn as empty boxes
                 drawn = figure() if callable(figure) else figure
                 drawn.savefig(part, dpi=120, format="png")
-        except Exception as error:  # of matplotlib: no number may be lost by it
+        except Exception as error:  # an error of matplotlib must not prevent saving the results
             cause = next(iter(str(error).splitlines()), "")
             logger.warning(plain(f"{shown(path)} could not be drawn: {type(error).__name__}: {cause}"))
             continue
@@ -82,20 +85,20 @@ def save_results(
     directions: Mapping[str, bool | None] | None = None,
     format: str = "parquet",
 ) -> dict[str, Path]:
-    """Write metrics.json first, then predictions of some rows, errors and pictures.
+    """Write metrics.json first, then the predictions of some rows, errors.csv and the figures.
 
     Args:
         folder: The run folder.
-        results: Name of each metric to its number.
-        task: What has measured: its pictures, predictions and the directions of its metrics.
-        data: Where the rows are from.
-        rows: Numbers of the rows whose predictions are written; none for no file.
-        truth: Whether targets are written beside the predictions.
-        directions: Of metrics, where they are others than the task's.
-        format: Of the predictions: "parquet" or "csv".
+        results: Metric name to value.
+        task: The task that was evaluated, with its figures, predictions and the directions of its metrics.
+        data: The data of the rows.
+        rows: Indices of the rows whose predictions are written; if empty, no file is written.
+        truth: Whether to write the true targets next to the predictions.
+        directions: Metric name to whether higher is better, for metrics that the task does not know.
+        format: File format of the predictions, "parquet" or "csv".
 
     Returns:
-        The kind of each file, such as `predictions`, to its path.
+        Kind of each file, such as `predictions`, to its path.
     """
     saved = {"metrics": write_metrics(folder, results, dict(task.directions()) | dict(directions or {}))}
     if rows:

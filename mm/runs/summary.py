@@ -1,9 +1,9 @@
-"""Results of a run for a person: rows of a table, and notes on the rows of its data."""
+"""Summary of a run for the user: rows of a table of metrics, and notes on the data."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# What is said of the rows that are counted as data/KIND/INPUT: the notes of the transforms, see mm.types.Read.
+# Note on the rows that are counted as data/KIND/INPUT; see `notes` of mm.types.EncodedInput.
 NOTES = {
     "upsampled": "were recorded at a lower rate than datamodule.transforms.*.sample_rate, and have nothing above it",
     "downsampled": "were recorded at a higher rate than datamodule.transforms.*.sample_rate; what is above it was cut",
@@ -17,10 +17,10 @@ NOTES = {
 
 
 def data_notes(results: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on each kind of row that could not be read as a whole, or was changed.
+    """Return a sentence on each kind of row that could not be read completely, or was changed.
 
     Args:
-        results: Name to number, with the counts `data/...`.
+        results: Metric name to value, with the counts `data/...`.
     """
     found = []
     if results.get("data/faulty_rows"):
@@ -44,16 +44,19 @@ def data_notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def count_rows(count: int) -> str:
-    """Return `1 row is` or `N rows are`."""
+    """Return "1 row is" or "N rows are"."""
     return "1 row is" if count == 1 else f"{count} rows are"
 
 
 def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
-    """Return the rows of a table: section, such as test[audio], -> metric -> value; per-class numbers are left out.
+    """Return the rows of a table of test metrics, without those of single classes.
 
     Args:
-        results: Name to number.
-        prefix: The head's name and a slash; "" where the model has one head.
+        results: Metric name to value.
+        prefix: Name of the head and a slash; "" if the model has one head.
+
+    Returns:
+        Section, such as test[audio], to metric to value.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name, value in results.items():

@@ -66,7 +66,7 @@ def test_what_can_not_be_chosen_is_of_no_account():
         ([[2.0, 0.0], [0.0, 2.0]], [0, 1], "all 2 labels are predicted correctly"),
         ([[2.0, 0.0], [0.0, 2.0]], [1, 0], "the 2 labels are predicted no better than by chance"),
         ([[2.0, 0.0], [0.0, 2.0]], [1, 1], "all 2 labels are of one class, wanted at least two"),
-        ([[2.0, 0.0], [0.0, 2.0]], [IGNORE, IGNORE], "none of the 2 rows is labelled"),
+        ([[2.0, 0.0], [0.0, 2.0]], [IGNORE, IGNORE], "none of the 2 rows has a label"),
     ],
 )
 def test_where_no_temperature_is_best_it_says_why(logits, truth, said):

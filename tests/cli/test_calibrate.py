@@ -217,7 +217,7 @@ def test_mistakes(mm, model, tmp_path, splits, args, said):
 @pytest.mark.parametrize(
     ("mood", "said"),
     [
-        (["", ""], "nothing can be calibrated: target: no temperature: none of its 6 rows is labelled"),
+        (["", ""], "nothing can be calibrated: target: no temperature: none of its 6 rows has a label"),
         (["up", "up"], "no temperature: all 6 labels are of one class, wanted at least two"),
         (
             ["up", "down"],

@@ -163,7 +163,10 @@ def test_another_models_embeddings_are_refused(mm, trained):
     wide, other = train("wide", "model.embed_dim=8"), train("other", "seed=1")
     ran = mm("search", f"checkpoint={wide}", "index=e", "query=x")
     assert ran.status == 2
-    assert "outputs/wide/model gives 8 numbers, but outputs/e/embeddings.parquet holds 16" in ran.err
+    assert (
+        "outputs/wide/model computes embeddings of width 8, but those of outputs/e/embeddings.parquet have width 16"
+        in ran.err
+    )
     ran = mm("search", f"checkpoint={other}", "index=e", "query=x")
     assert ran.status == 2
     assert "was written by another model, or with other weights, than outputs/other/model" in ran.err

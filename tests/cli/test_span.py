@@ -114,7 +114,7 @@ def test_corrupted_words_are_no_words_to_tell_of(mm, squad):
 def test_shards_refuse_pairs(mm, squad):
     run = mm("shard", "datamodule=text", f"datamodule.path={squad}", *ARGS[-3:-1], "out=shards")
     assert run.status == 2
-    assert "is a pair of texts, which shards can't hold" in run.err
+    assert "is a pair of texts, which can't be written to shards" in run.err
 
 
 def test_a_file_that_is_none(mm, tmp_path):

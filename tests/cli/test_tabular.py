@@ -103,7 +103,7 @@ def test_the_other_encoder_and_what_is_refused(mm, rows):
     assert run.metrics["data/truncated/tabular"] > 0
     shards = mm("shard", *ARGS[:4], f"datamodule.path={rows}", "out=shards")
     assert shards.status == 2
-    assert "the input 'tabular' is tabular, which shards can't hold yet" in shards.err
+    assert "the input 'tabular' is tabular, which can't be written to shards" in shards.err
     typo = mm("train", *args, "datamodule.columns.tabular=[age,citty]")
     assert typo.status == 2
     assert "no column 'citty'" in typo.err and "did you mean 'city'" in typo.err

@@ -69,8 +69,8 @@ def test_nothing_that_fits_is_an_error(mm, manifest, folder):
     told = f"model.init_from={{path:{folder}/one/model,include:'^encoders'}}"
     failed = train(mm, manifest, "bad", folder, ["vision"], told)
     assert failed.status == 2
-    assert "nothing of" in failed.err
-    assert "which this model has not" in failed.err
+    assert "no weight of" in failed.err
+    assert "which this model lacks" in failed.err
 
 
 def test_sources_in_all_their_forms():

@@ -117,7 +117,7 @@ def test_loss_is_the_sum_over_all_alignments():
 def test_more_symbols_than_tokens():
     f = fused([5, 2], 5)
     with pytest.raises(
-        ValueError, match=r"1 of 2 rows have fewer tokens of 'audio' than symbols to tell: 2 for the 2 of 'bb';"
+        ValueError, match=r"1 of 2 rows have fewer tokens of 'audio' than .*: 2 tokens for the 2 symbols of 'bb';"
     ):
         head().loss(head()(f), torch.tensor([[0, 0], [1, 1]]), f)  # a blank is needed between
     total, _ = head().loss(head()(f), torch.tensor([[0, 0], [1, 0]]), f)

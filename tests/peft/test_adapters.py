@@ -162,9 +162,9 @@ def test_mistakes(tmp_path):
     model = build()
     adapters.attach(model, KINDS["lora"]())
     adapters.save(tmp_path / "a", model, {})
-    with pytest.raises(ValueError, match="which this model has not"):
+    with pytest.raises(ValueError, match="which this model lacks"):
         adapters.load(tmp_path / "a", build(), {})
-    with pytest.raises(ValueError, match="peft.config.lora_alpha: got 64, but .* has None; set it to that"):
+    with pytest.raises(ValueError, match="peft.config.lora_alpha: got 64, but .* has None; use the adapter"):
         adapters.load(tmp_path / "a", model, {"lora_alpha": 64})
     wider = build()
     adapters.attach(wider, LoraConfig(target_modules=ATTENTION, r=4))

@@ -1,1 +1,1 @@
-"""Rows in tar files: written once, read a few shards at a time."""
+"""Shards: rows in tar files, which are written once and of which a few at a time are read in training."""

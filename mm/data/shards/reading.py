@@ -1,4 +1,4 @@
-"""Rows in shards: their index, and their bytes from a disk or an object store, a few shards at a time."""
+"""Reading of shards: their index, and the bytes of their rows from a disk or an object store."""
 
 import json
 import mmap
@@ -27,12 +27,12 @@ from mm.transforms.stored import Stored, StoredError
 from mm.types import InputData
 
 INDEX = "index.parquet"
-OWN = "mm."  # how the names of the index's own columns begin
+OWN = "mm."  # prefix of the columns of the index that are not columns of the data
 FORMAT = 1
 
 
 class Shard(NamedTuple):
-    """One file of a set."""
+    """Index entry of one shard: its file name, size in bytes and number of rows."""
 
     name: str
     bytes: int
@@ -40,33 +40,44 @@ class Shard(NamedTuple):
 
 
 class About(NamedTuple):
-    """What an index says beside its rows: all that a model can be built from."""
+    """Header of the index of a folder of shards, with the facts from which a model can be built."""
 
     format: int
     source: str  # the file that was sharded
-    columns: dict[str, Any]  # as in datamodule.columns
-    inputs: dict[str, dict[str, Any]]  # input name -> its column, and InputData
-    shards: list[list[Any]]  # as in Shard
-    digest: str  # of all inputs
+    columns: dict[str, Any]  # role to column, as in datamodule.columns
+    inputs: dict[str, dict[str, Any]]  # input name to its column and the fields of InputData
+    shards: list[list[Any]]  # the fields of each Shard
+    digest: str  # checksum of the content of all shards
 
 
 class Column(Identified, Sequence[Any]):
-    """One input by row: a text, a Stored picture or sound, or None."""
+    """The values of one input, by row: a text, a Stored image or sound, or None if the row lacks the input.
+
+    Args:
+        store: The store that reads the shards.
+        name: Name of the input.
+        places: Shard, offset and size of each row and input in the shards, by name, (N,) each.
+        names: File names of the media, by row; None: the input is a text.
+        identity: Fingerprint of the input, from the digest of the shards.
+    """
 
     def __init__(self, store: "Store", name: str, places: dict[str, np.ndarray], names: Any, identity: str):
         self.store = store
         self.shard = places["shard"]
         self.offset, self.size = places[f"offset.{name}"], places[f"size.{name}"]
         self.seconds = places.get(f"seconds.{name}")
-        self.digest = places.get(f"digest.{name}")  # of texts; None: an older mm has written the index
-        self.names = names  # of the media files; None: these are texts
+        self.digest = places.get(f"digest.{name}")  # of texts; None: the index was written by an older version of mm
+        self.names = names
         self.identity = identity
 
     def __len__(self) -> int:
         return len(self.shard)
 
     def digests(self) -> np.ndarray:
-        """As fingerprint.Digested has them: those of the same rows in a table file, where the index knows them."""
+        """Return a digest for each row, (N,) uint64, as `fingerprint.Digested` does; 0 if the row lacks the input.
+
+        They equal those of the same rows in a table file, except for texts of an index by an older version of mm.
+        """
         if self.names is not None:
             found = column([file_key(text_of(name), size) for name, size in zip(self.names, self.size.tolist())])
         elif self.digest is not None:
@@ -85,7 +96,19 @@ class Column(Identified, Sequence[Any]):
 
 
 class Store:
-    """The shards of one folder, the last `keep` of them at hand; those of a URL are fetched into `cache` as a whole."""
+    """Reads the shards of one folder and keeps the last `keep` of them open.
+
+    Shards behind a URL are downloaded completely into the cache.
+
+    Args:
+        path: Folder or URL of the shards.
+        shards: Index entries of the shards.
+        cache: Folder for downloaded shards.
+        keep: Maximum number of shards that are open and, of downloaded ones, that are cached.
+
+    Raises:
+        StoredError: If a shard of a local folder is missing or has the wrong size.
+    """
 
     def __init__(self, path: str, shards: Sequence[Shard], cache: Path, keep: int):
         self.path = path.rstrip("/")
@@ -93,15 +116,24 @@ class Store:
         self.cache = cache
         self.keep = keep
         self.open: OrderedDict[int, mmap.mmap] = OrderedDict()
-        self.fetched = 0  # by this process
+        self.fetched = 0  # number of shards that this process has downloaded
         for shard in () if is_url(path) else shards:
             check_size(Path(path) / shard.name, shard)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"open": OrderedDict()}  # every worker opens shards itself
+        return vars(self) | {"open": OrderedDict()}  # every worker process opens the shards itself
 
     def read(self, shard: int, offset: int, size: int) -> bytes:
-        """Errors: StoredError where the shard can't be read."""
+        """Return a range of bytes of a shard.
+
+        Args:
+            shard: Index of the shard.
+            offset: Index of the first byte.
+            size: Number of bytes.
+
+        Raises:
+            StoredError: If the shard can't be read.
+        """
         if shard not in self.open:
             self.open[shard] = self.map(self.shards[shard])
             if len(self.open) > self.keep:
@@ -110,7 +142,11 @@ class Store:
         return self.open[shard][offset : offset + size]
 
     def map(self, shard: Shard) -> mmap.mmap:
-        """A shard's bytes, not read yet."""
+        """Memory-map a shard, after downloading it if necessary.
+
+        Raises:
+            StoredError: If the shard can't be read.
+        """
         try:
             path = self.fetch(shard) if is_url(self.path) else Path(self.path) / shard.name
             with check_size(path, shard).open("rb") as file:
@@ -119,7 +155,10 @@ class Store:
             raise StoredError(f"can't read {self.path}/{shard.name}: {error}") from None
 
     def fetch(self, shard: Shard) -> Path:
-        """A shard's copy in the cache, whose processes fetch it once; the oldest copies make room."""
+        """Return the path of a shard in the cache, after downloading it if necessary, and remove the oldest shards.
+
+        A lock makes sure that several processes download a shard only once.
+        """
         from filelock import FileLock
 
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -132,7 +171,7 @@ class Store:
                     check_size(part, shard)
                 self.fetched += 1
             os.utime(path)
-        # what another process has mapped stays until it lets go of it
+        # A removed file that another process has mapped stays readable there.
         copies = sorted((age(copy), copy) for copy in self.cache.glob("*.tar"))
         for _, copy in copies[: -self.keep]:
             copy.unlink(missing_ok=True)
@@ -140,7 +179,7 @@ class Store:
 
 
 def age(path: Path) -> float:
-    """When it was last opened anew; 0 where another process has just removed it."""
+    """Return the last access time of a cached shard in seconds, or 0 if another process has just removed it."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -148,7 +187,15 @@ def age(path: Path) -> float:
 
 
 def check_size(path: Path, shard: Shard) -> Path:
-    """The path. Errors: StoredError where the file there is not whole."""
+    """Return the path of a shard file after checking its size.
+
+    Args:
+        path: Path of the file.
+        shard: Index entry of the shard.
+
+    Raises:
+        StoredError: If the file is missing, or if its size differs from that in the index.
+    """
     if not path.is_file():
         raise StoredError(f"no file {path}; the index names it: copy the folder again, or run mm shard again")
     if path.stat().st_size != shard.bytes:
@@ -159,13 +206,17 @@ def check_size(path: Path, shard: Shard) -> Path:
 
 
 def is_url(path: str) -> bool:
-    """Whether it is for fsspec to read."""
+    """Return whether a path is a URL, which fsspec reads."""
     return "://" in path
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path there. Errors: ValueError where the package for it is missing."""
-    from fsspec.core import url_to_fs  # made anew in each process: a connection does not survive a fork
+    """Return the fsspec file system of a URL, and the path in it.
+
+    Raises:
+        ValueError: If the package for this kind of URL is missing, or if the URL is invalid.
+    """
+    from fsspec.core import url_to_fs  # created in each process, since connections do not survive a fork
 
     try:
         return url_to_fs(url)
@@ -176,7 +227,18 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def read_index(path: str) -> tuple[Cells, About, dict[str, np.ndarray]]:
-    """-> the rows' cells, what is known of them, and where they lie: name -> (N,)."""
+    """Read and check the index of a folder of shards.
+
+    Args:
+        path: Folder or URL of the shards.
+
+    Returns:
+        The cells of the rows by column; the header; and the shard, offset and size of each row's inputs, by name, (N,)
+        each.
+
+    Raises:
+        ValueError: If the folder or its index is missing, or if the index is damaged or has another format version.
+    """
     path = path.rstrip("/")
     if not is_url(path) and not Path(path).is_dir():
         raise ValueError(f"datamodule.path: {path}: no such folder (the current folder is {Path.cwd()})")
@@ -204,20 +266,28 @@ def read_index(path: str) -> tuple[Cells, About, dict[str, np.ndarray]]:
 
 
 def check_index(about: About, cells: Cells, places: dict[str, np.ndarray]) -> None:
-    """Check what an index says: a stranger may have written it.
+    """Check the content of an index, which may come from an untrusted source.
+
+    Args:
+        about: The header.
+        cells: Cells of the rows by column.
+        places: Shard, offset and size of each row's inputs, by name.
 
     Raises:
-        ValueError: If a shard would lie outside of its folder, a row in no shard, or something is of another type.
+        ValueError: If a shard lies outside of its folder, if a row belongs to no shard, or if a value has the wrong
+            type.
     """
     if not fits(about.inputs, dict[str, Any]) or not fits(about.shards, list[list]):
-        raise ValueError("got inputs or shards of another type")
+        raise ValueError("wanted a mapping of inputs and a list of shards; write the shards again with mm shard")
     for name, size, rows in about.shards:
         if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\0]", name):
             raise ValueError(f"got the shard {name!r:.80}, wanted a file of this folder")
         if not all(isinstance(number, int) and number >= 0 for number in (size, rows)):
             raise ValueError(f"shard {name}: got {size!r:.20} bytes and {rows!r:.20} rows")
     if not fits(about.columns, dict[str, Any]) or not isinstance(about.digest, str):
-        raise ValueError("got columns or a digest of another type")
+        raise ValueError(
+            "wanted a mapping of columns and a digest that is a text; write the shards again with mm shard"
+        )
     shard = places["shard"]
     if shard.dtype.kind not in "iu" or (len(shard) and not 0 <= shard.min() <= shard.max() < len(about.shards)):
         raise ValueError("a row is in no shard")
@@ -227,7 +297,9 @@ def check_index(about: About, cells: Cells, places: dict[str, np.ndarray]) -> No
         data = {key: value for key, value in known.items() if key != "column"}
         check_fields(InputData, data, f"inputs.{name}")
         if get_modality(data["modality"]).in_files and known["column"] not in cells:
-            raise ValueError(f"inputs.{name}: there is no column {known['column']!r:.80}")
+            raise ValueError(
+                f"inputs.{name}: the shards have no column {known['column']!r:.80}; write them again with mm shard"
+            )
         for key in (f"offset.{name}", f"size.{name}"):
             if places[key].dtype.kind not in "iu":
                 raise ValueError(f"{key}: got {places[key].dtype}, wanted whole numbers")

@@ -1,4 +1,4 @@
-"""Rows of a table file -> shards: tar files as WebDataset has them, and an index that says where each row lies."""
+"""Writing of shards: rows of a table file into tar files in WebDataset's format, with an index of their positions."""
 
 import hashlib
 import io
@@ -26,14 +26,14 @@ from mm.data.table import SPLITS, Cells, Fault, Table
 from mm.files import whole
 from mm.modalities import get_modality
 
-BLOCK = 512  # bytes: members of a tar file begin at whole ones
+BLOCK = 512  # bytes; members of a tar file begin at multiples of it
 
 
 class Packed(NamedTuple):
-    """One row, read."""
+    """One row, read and encoded as bytes."""
 
     row: int
-    inputs: dict[str, tuple[bytes, float]]  # those that are there -> their bytes, and a sound's seconds
+    inputs: dict[str, tuple[bytes, float]]  # name of each present input to its bytes and, of a sound, its seconds
     cells: dict[str, Any]  # of targets, id, split and group
     faults: list[Fault]
 
@@ -41,37 +41,38 @@ class Packed(NamedTuple):
 def write_rows(
     module: DataModule, source: Path, cells: Cells, columns: Mapping[str, Any], out: Path, size: int, seed: int
 ) -> tuple[About, Table]:
-    """Write the rows of a file into shards in a folder, which appears when it is complete.
+    """Write the rows of a file into shards in a folder, which appears only when it is complete.
 
-    Every picture and sound is decoded once, to see that it can be; its bytes are written as they are. Rows in no split
-    are left out.
+    Every image and sound is decoded once, as a check; its bytes are written unchanged. Rows that belong to no split are
+    left out.
 
     Args:
-        module: The data module of the rows.
+        module: Data module of the rows.
         source: The file.
-        cells: Its columns.
+        cells: Column name to cells of the file.
         columns: Role to column, as in conf/datamodule/manifest.yaml.
-        out: The folder, new or empty.
-        size: Bytes of a shard, about.
-        seed: Of the order in which training rows are written.
+        out: A new or empty folder for the shards.
+        size: Approximate size of a shard in bytes.
+        seed: Random seed of the order in which training rows are written.
 
     Returns:
-        What the index of the shards says, and the rows of the file.
+        The header of the shards' index, and the table of the file's rows.
 
     Raises:
-        ValueError: Under on_error=raise, for the first row that can't be read.
+        ValueError: If an input has a modality that shards do not support, or if a row can't be read and `on_error` is
+            "raise".
     """
-    module.known |= dict.fromkeys(target_columns(cells, columns))  # all are wanted, whatever they hold
+    module.known |= dict.fromkeys(target_columns(cells, columns))  # keep all targets, whatever their values
     part = read_part(cells, source, columns, module)
     for name, data in part.table.spec.inputs.items():
         if not get_modality(data.modality).in_shards:
             raise ValueError(
-                f"the input '{name}' is {data.modality}, which shards can't hold yet; leave it out with "
+                f"the input '{name}' is {data.modality}, which can't be written to shards; leave it out with "
                 f"datamodule.inputs, or train from the table itself with datamodule=manifest"
             )
-    module.table = part.table  # whose rows it names
+    module.table = part.table  # for the row names in messages
     module.settle(part.table)
-    if part.roles["id"] is None and "id" not in cells:  # rows keep their name where others are left out
+    if part.roles["id"] is None and "id" not in cells:  # rows keep their names even if others are left out
         part = part._replace(roles=part.roles | {"id": "id"})
         cells["id"] = list(part.table.ids)
     with whole(out) as folder:
@@ -82,7 +83,23 @@ def write_rows(
 def write_part(
     part: Part, cells: Cells, columns: Mapping[str, Any], module: DataModule, folder: Path, size: int, seed: int
 ) -> About:
-    """Shards, then the index: a folder without one is not whole."""
+    """Write the shards and then the index, without which a folder is incomplete.
+
+    Args:
+        part: The rows of the file.
+        cells: Column name to cells of the file.
+        columns: Role to column.
+        module: Data module of the rows, for its settings and to record faults.
+        folder: Folder for the shards.
+        size: Approximate size of a shard in bytes.
+        seed: Random seed of the order in which training rows are written.
+
+    Returns:
+        The header of the index.
+
+    Raises:
+        ValueError: If no row has one of the inputs, or if a row can't be read and `on_error` is "raise".
+    """
     table, inputs = part.table, part.table.spec.inputs
     others = [column for column, _ in part.targets.values()] + [c for c in part.roles.values() if c is not None]
     others = list(dict.fromkeys(others))
@@ -91,7 +108,7 @@ def write_part(
         places |= {f"{what}.{name}": np.full(len(table.ids), -1, dtype=np.int64) for what in ("offset", "size")}
         if get_modality(data.modality).unit == "seconds":
             places[f"seconds.{name}"] = np.zeros(len(table.ids), dtype=np.float32)
-        if not get_modality(data.modality).in_files:  # those that a fingerprint has of them
+        if not get_modality(data.modality).in_files:  # the same digests as in a fingerprint
             places[f"digest.{name}"] = column_digests(table.inputs[name]).view(np.int64)
     read = partial(pack, table, {column: cells[column] for column in others})
     with Tar(folder, size) as tar:
@@ -131,7 +148,15 @@ def write_part(
 
 
 def order(table: Table, splits: bool, seed: int) -> list[int]:
-    """Rows as they are written: split by split where they have any, those for training shuffled once and for all."""
+    """Return the indices of the rows in the order of writing: split by split, with shuffled training rows.
+
+    If the data states no splits, all rows are shuffled together.
+
+    Args:
+        table: The rows.
+        splits: Whether the data states the splits.
+        seed: Random seed.
+    """
     rng = np.random.default_rng(seed)
     if not splits:
         return rng.permutation(np.flatnonzero(table.split != "")).tolist()
@@ -141,7 +166,13 @@ def order(table: Table, splits: bool, seed: int) -> list[int]:
 
 
 def ahead(read: Callable[[int], Packed], rows: Sequence[int], threads: int) -> Iterator[Packed]:
-    """Rows read by some threads (decoding holds no lock), a few of them ahead of the one that writes."""
+    """Yield rows that several threads read in advance, because decoding releases Python's global lock.
+
+    Args:
+        read: Function that reads the row with an index.
+        rows: Indices of the rows.
+        threads: Number of threads; at most 64 rows per thread are in memory.
+    """
     step = 32 * threads
     with ThreadPoolExecutor(threads) as pool:
         coming = pool.map(read, rows[:step])
@@ -151,7 +182,13 @@ def ahead(read: Callable[[int], Packed], rows: Sequence[int], threads: int) -> I
 
 
 def pack(table: Table, cells: Cells, row: int) -> Packed:
-    """Read one row, and see that all of it can be."""
+    """Read one row and record the inputs and cells that can't be read as faults.
+
+    Args:
+        table: The table.
+        cells: Column name to cells of the targets, the id, the split and the group.
+        row: Index of the row.
+    """
     inputs: dict[str, tuple[bytes, float]] = {}
     faults = []
     told = {column: values[row] for column, values in cells.items()}
@@ -171,7 +208,12 @@ def pack(table: Table, cells: Cells, row: int) -> Packed:
 
 
 class Tar:
-    """Members into one tar file after the other, each of about `size` bytes."""
+    """Writes members into a sequence of tar files of about `size` bytes each.
+
+    Args:
+        folder: Folder of the tar files.
+        size: Approximate size of a tar file in bytes.
+    """
 
     def __init__(self, folder: Path, size: int):
         self.folder = folder
@@ -189,7 +231,7 @@ class Tar:
         self.opened.close()
 
     def begin(self) -> int:
-        """A row. -> the number of its shard"""
+        """Begin a row, in a new shard if the current one is full, and return the index of its shard."""
         if self.tar is not None and self.tar.offset >= self.size:
             self.end()
         if self.tar is None:
@@ -200,11 +242,16 @@ class Tar:
 
     @property
     def name(self) -> str:
-        """Of the current shard."""
+        """Return the file name of the current shard."""
         return f"{len(self.shards):06d}.tar"
 
     def add(self, name: str, data: bytes) -> int:
-        """A member of the current row. -> where its bytes begin"""
+        """Add a member to the current row and return the offset of its bytes in the shard.
+
+        Args:
+            name: Name of the member.
+            data: Bytes of the member.
+        """
         assert self.tar is not None
         member = tarfile.TarInfo(name)
         member.size = len(data)
@@ -213,7 +260,7 @@ class Tar:
         return self.tar.offset - -(-len(data) // BLOCK) * BLOCK
 
     def end(self) -> None:
-        """Of the current shard."""
+        """Finish the current shard and write it to the disk."""
         self.opened.close()
         path = self.folder / self.name
         with path.open("rb") as file:
@@ -222,7 +269,11 @@ class Tar:
         self.tar, self.rows = None, 0
 
     def close(self) -> list[Shard]:
-        """-> all shards. Errors: ValueError where there is none."""
+        """Finish the last shard and return all shards.
+
+        Raises:
+            ValueError: If no row was written.
+        """
         if self.tar is None:
             raise ValueError("no row is left to write")
         self.end()
@@ -230,7 +281,14 @@ class Tar:
 
 
 def write_index(path: Path, about: About, cells: Cells, places: Mapping[str, np.ndarray]) -> None:
-    """Columns of the rows as they were, and, named mm.*, where they lie."""
+    """Write the index: the columns of the data unchanged, and the positions of the rows in columns named mm.*.
+
+    Args:
+        path: Path of the index file.
+        about: The header.
+        cells: Cells of the written rows by column.
+        places: Shard, offset and size of each row's inputs, by name.
+    """
     columns = {name: column(values) for name, values in cells.items()}
     columns |= {f"{OWN}{name}": pyarrow.array(values) for name, values in places.items()}
     table = pyarrow.table(columns).replace_schema_metadata({"mm": json.dumps(about._asdict())})
@@ -241,7 +299,11 @@ def write_index(path: Path, about: About, cells: Cells, places: Mapping[str, np.
 
 
 def column(values: Sequence[Any]) -> pyarrow.Array:
-    """Cells as they are, or as text where they are of several kinds. Errors: ValueError for lists among other cells."""
+    """Convert cells into an Arrow array; cells of several types become texts.
+
+    Raises:
+        ValueError: If some cells are lists and others are not.
+    """
     try:
         return pyarrow.array(values)
     except pyarrow.ArrowException:

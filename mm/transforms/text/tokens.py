@@ -143,8 +143,8 @@ class TextTransform(Configurable):
                 raise ValueError(f"the text has no {marker}; every text needs {listing(list(self.markers))}")
             if not all(here):
                 raise ValueError(
-                    f"{marker} is not within {self.max_length} tokens of the text; raise max_length, up to what the "
-                    "encoder reads, or shorten the text"
+                    f"{marker} is not among the first {self.max_length} tokens of the text; raise max_length, at most "
+                    "to the maximum length of the encoder, or shorten the text"
                 )
 
     def vocabulary(self) -> TokenVocabulary:

@@ -153,9 +153,9 @@ def test_a_marker_that_is_lacking(tokenizer: str) -> None:
     markers = {"<e1>": 14, "<e2>": 15}
     with pytest.raises(ValueError, match="the text has no <e2>; every text needs <e1>, <e2>"):
         TextTransform(tokenizer, marker_tokens=markers)("the <e1> cat")
-    with pytest.raises(ValueError, match="<e2> is not within 6 tokens of the text; raise max_length"):
+    with pytest.raises(ValueError, match="<e2> is not among the first 6 tokens of the text; raise max_length"):
         TextTransform(tokenizer, max_length=6, marker_tokens=markers)("<e1> the cat sees a <e2> dog")
-    with pytest.raises(ValueError, match="<e1> is not within 6 tokens"):
+    with pytest.raises(ValueError, match="<e1> is not among the first 6 tokens"):
         TextTransform(tokenizer, max_length=6, overflow="window", marker_tokens=markers)("<e1> the cat sees a <e2> dog")
 
 
