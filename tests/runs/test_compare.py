@@ -63,7 +63,7 @@ def test_folds_are_averaged(tmp_path, by):
         assert len(compare(tmp_path).rankings) == 3  # else each file is data of its own
 
 
-@pytest.mark.parametrize("key", ["datamodule.folder", "model.unfold", "datamodule.num_folds", "datamodule.path=manifold"])
+@pytest.mark.parametrize("key", ["datamodule.folder", "model.unfold", "data.num_folds", "datamodule.path=manifold"])
 def test_what_is_no_fold_is_not_averaged(tmp_path, key):
     for value in (1, 2):
         word = f"{key}{value}.csv" if "=" in key else f"{key}={value}"
