@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mm.assembly.config_types import check_types
 from mm.assembly.overrides import parse_override
+from mm.data.readers.suffixes import check_table_file
 from mm.messages import near
 
 
@@ -58,3 +60,21 @@ def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: 
     kept = [override for override in overrides if not override.startswith("~")]
     groups = {*choices, "callbacks", "logger"}  # the last two also as lists of options
     check_types(cfg, default, {key: value for key, value in map(parse_override, kept) if key not in groups})
+
+
+def check_data_files(cfg: DictConfig) -> None:
+    """Check the suffixes of the files that `datamodule=manifest` reads, before the imports that reading takes.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        ValueError: If a file that is there has a suffix that is not known.
+    """
+    if OmegaConf.select(cfg, "datamodule._target_") != "mm.datamodules.manifest.ManifestDataModule":
+        return
+    path = OmegaConf.select(cfg, "datamodule.path", throw_on_missing=False)
+    for one in path if OmegaConf.is_list(path) else [path]:
+        name = one.get("path") if OmegaConf.is_dict(one) else one
+        if isinstance(name, str) and Path(name).is_file():
+            check_table_file(Path(name))

@@ -14,7 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mm.assembly.config_checks import check_groups, check_values
+from mm.assembly.config_checks import check_data_files, check_groups, check_values
 from mm.assembly.former_configs import check_keys
 from mm.assembly.former_overrides import resumed_overrides
 from mm.assembly.overrides import config_flags, flags_first, is_same_run, parse_override, strip_prefix
@@ -115,6 +115,8 @@ def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Jo
             raise ValueError(f"hydra/launcher={launcher} launches the jobs of a sweep: type -m as well")
         check_groups(cfg, provenance.overrides, provenance.choices)
         check_keys(cfg)
+        if not cfg.get("resume"):  # a run that is finished needs no data
+            check_data_files(cfg)  # before `check_values`, which imports the classes of typed values
         check_values(cfg, verb, provenance.overrides, provenance.choices)
         check_sibling_processes([*provenance.overrides, *state.overrides.hydra])
         claimed = open_folder(cfg, provenance.typed)

@@ -12,11 +12,9 @@ from mm.data.readers.jsonl import read_jsonl
 from mm.data.readers.lines import read_texts
 from mm.data.readers.parquet import read_parquet
 from mm.data.readers.squad import read_squad
+from mm.data.readers.suffixes import check_table_file
 from mm.data.table import Cells
 from mm.messages import say
-
-READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
-READERS |= {".txt": "lines", ".gz": "lines", ".conll": "conll", ".bio": "conll", ".json": "whole"}
 
 
 def read_cells(path: Path, form: TableFormat | None = None) -> Cells:
@@ -33,14 +31,7 @@ def read_cells(path: Path, form: TableFormat | None = None) -> Cells:
     form.check()
     if is_voc(path):
         return read_voc(path)
-    if not path.is_file():
-        what = "is a folder, wanted a file" if path.is_dir() else f"no such file (the current folder is {Path.cwd()})"
-        raise ValueError(f"datamodule.path: {path}: {what}")
-    how = READERS.get(path.suffix.lower())
-    if path.suffix.lower() == ".gz" and READERS.get(Path(path.stem).suffix.lower(), "lines") != "lines":
-        raise ValueError(f"datamodule.path: {path.name}: only plain texts are read packed; unpack it")
-    if how is None:
-        raise ValueError(f"datamodule.path: got {path.name}, wanted a file ending in {', '.join(READERS)}")
+    how = check_table_file(path)
     if how not in (",", "\t") and form.header is not None:
         raise ValueError(f"datamodule.column_names: {path.name} names its columns itself; leave it out")
     for key in ("delimiter", "encoding"):
