@@ -1,4 +1,4 @@
-"""Calibration: confidence that is right as often as it says, and sets that hold the truth."""
+"""Calibration of the confidence of trained models, and conformal prediction sets."""
 
 from mm.calibration.calibrate import CalibrationReport, calibrate
 from mm.calibration.conformal import conformal_quantile

@@ -1,4 +1,4 @@
-"""Calibrate a trained model by rows that it was not trained on."""
+"""Calibration of a trained model with rows on which it was not trained."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class CalibrationReport(Report):
-    """What `calibrate` has fitted, and how well calibrated the model was before and is now.
+    """Result of `calibrate`: the fitted calibrations, and the calibration metrics before and after.
 
     Attributes:
-        model: The calibrated model. It shares its weights with the model that was given.
-        calibrations: Head name to what was fitted.
-        skipped: Head name to why nothing, or only a part, was fitted.
-        results: Split, or `split/head` where the model has several heads, to name to number.
-        metrics: The same as a flat mapping, such as `test/calibration_error`, and counts of the data.
-        diagrams: Such as `test/reliability`, to the logits and truth before and after.
-        description: Which rows were used for what.
+        model: The calibrated model, which shares its weights with the model that was passed.
+        calibrations: Head name to calibration.
+        skipped: Head name to the reason why nothing, or only a part of the calibration, was fitted.
+        results: Split, or `split/head` for a model with several heads, to the metrics by name.
+        metrics: The same metrics as a flat mapping, such as `test/calibration_error`, and counts of the data.
+        diagrams: Name such as `test/reliability` to the logits and true classes "before" and "after" calibration.
+        description: Description of the rows that were used for fitting and for measuring.
     """
 
     model: TrainedModel
@@ -54,21 +54,24 @@ class CalibrationReport(Report):
     description: str
 
     def table(self) -> Table:
-        """Return a row for each split and head."""
+        """Return a table with one row per split and head."""
         names = list(dict.fromkeys(name for numbers in self.results.values() for name in numbers))
         rows = [[place, *(numbers.get(name) for name in names)] for place, numbers in self.results.items()]
         return Table(["", *(name.replace("_", " ") for name in names)], rows, title=f"calibrated by {self.description}")
 
     @property
     def figures(self) -> dict[str, "Callable[[], Figure]"]:
-        """Name, such as `test/reliability`, to a function that draws the reliability diagrams before and after."""
+        """Return functions that draw the reliability diagrams before and after calibration.
+
+        The keys are names such as `test/reliability`.
+        """
         return {name: partial(draw_reliability, panels) for name, panels in self.diagrams.items()}
 
     def figure(self) -> "Figure":
-        """Draw the reliability diagrams of all heads, of the test rows where there are some.
+        """Draw the reliability diagrams of all heads, of the test rows if there are any.
 
         Raises:
-            ValueError: If no head predicts a probability.
+            ValueError: If no head predicts probabilities.
         """
         if not self.diagrams:
             raise ValueError("no head of this model predicts a probability, so that there is no reliability diagram")
@@ -82,10 +85,10 @@ class CalibrationReport(Report):
         return draw_reliability(titled)
 
     def save(self, folder: str | Path) -> Path:
-        """Write metrics.json and a picture of each reliability diagram into a folder.
+        """Write metrics.json and an image of each reliability diagram.
 
         Args:
-            folder: Where the files are written; it is created where it does not exist.
+            folder: Folder of the files, which is created if it does not exist.
 
         Returns:
             The folder.
@@ -98,15 +101,15 @@ class CalibrationReport(Report):
         return folder
 
     def update_directory(self, path: str | Path) -> None:
-        """Write the calibration into a model directory, in place of one that it has.
+        """Write the calibration into a model directory; an existing calibration is replaced.
 
         Args:
-            path: The directory that the model was loaded from, or a copy of it.
+            path: The model directory that the model was loaded from, or a copy of it.
         """
         checkpoint.save_calibration(Path(path), self.calibrations, self.summary())
 
     def summary(self) -> str:
-        """Return the line of the model card."""
+        """Return a sentence about the calibration for the model card."""
         several = len(self.model.model.heads) > 1
         parts = []
         for name, calibration in self.calibrations.items():
@@ -134,30 +137,36 @@ def calibrate(
     rows_description: str | None = None,
     inplace: bool = False,
 ) -> CalibrationReport:
-    """Fit temperatures, and conformal sets, to rows that a model was not trained on.
+    """Fit the calibration of a trained model, and optionally conformal prediction sets, on rows it was not trained on.
 
-    Heads of classes, labels and tags get a temperature (Guo et al. 2017), heads that write get a temperature and a bias
-    (Platt 1999). With `alpha`, heads that have sets or intervals get those that miss the truth of at most that fraction
-    of new rows (split-conformal prediction); a random half of the labelled rows then fits the temperatures and the
-    other half the sets. What is predicted does not change. The test rows fit nothing, and are measured.
+    Heads that predict classes, labels, tags or spans get a temperature (Guo et al. 2017). Heads that predict texts,
+    transcripts or boxes get a temperature and a bias (Platt 1999). With `alpha`, heads that support prediction sets or
+    intervals also get these (split-conformal prediction): on new rows at most this fraction of the sets does not
+    contain the true value. For such heads with a temperature, a random half of the labelled rows is used to fit the
+    temperature and the other half to fit the sets. Test rows are not used for fitting; the metrics are measured on
+    them.
+
+    Predictions do not change, except for labels and boxes that are selected by comparing a threshold with their
+    calibrated probability.
 
     Args:
         model: A trained model, or the path of its directory.
         data: The rows, with targets.
-        alpha: The fraction of new rows whose truth the sets may miss, between 0 and 1; None for no sets. It needs
-            2 * (1 / alpha - 1) labelled rows.
-        split: `val`, as in training, or `all` for data that the model never saw, all of whose rows then are used.
-        seed: Decides the halves.
-        device: `auto` for the accelerator where there is one, or a torch device.
-        rows_description: What the report and the model card call these rows; by default their split and source.
-        inplace: Whether `model` itself gets the calibration. By default it stays as it is.
+        alpha: Fraction of new rows whose prediction set may miss the true value, between 0 and 1; None: no prediction
+            sets. It needs 1 / alpha - 1 labelled rows, and twice as many for heads that also get a temperature.
+        split: `val` for the validation rows, or `all` for all rows of data that the model has never seen.
+        seed: Random seed of the division into halves.
+        device: `auto` for the accelerator if there is one, or a torch device.
+        rows_description: Name of these rows in the report and the model card. By default it consists of their split and
+            source.
+        inplace: Whether to calibrate `model` itself. By default it stays unchanged.
 
     Returns:
-        A report, whose `model` is calibrated.
+        The report, whose `model` is calibrated.
 
     Raises:
-        ValueError: If a setting is none of its values, the data has no rows to fit, the model was trained on some of
-            them, or no head can be calibrated.
+        ValueError: If a setting is invalid, if there are no rows for fitting, if the model was trained on some of them,
+            or if no head can be calibrated.
 
     Example:
         report = calibrate("outputs/first/model", data, alpha=0.1)
@@ -175,7 +184,7 @@ def calibrate(
     splits = find_splits(data, split)
     for name in splits.values():
         check_unseen(loaded, data, name)
-    uncalibrated = copy(loaded.model)  # which shares its modules
+    uncalibrated = copy(loaded.model)  # a shallow copy, which shares its modules
     uncalibrated.calibration = {}
     device_before = next(uncalibrated.parameters()).device
     uncalibrated.to(find_device(device))
@@ -203,12 +212,12 @@ def calibrate(
 def measure_all(
     fitters: Mapping[str, Mapping[str, Fitter]], calibrations: Mapping[str, Calibration], several: bool
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, LogitsAndTruth]]]:
-    """Measure every head on every split.
+    """Measure the calibration of every head on every split.
 
     Args:
-        fitters: Split (`val`, and `test` where there is one) to head name to its predictions.
-        calibrations: Head name to what was fitted to `val`.
-        several: Whether the model has several heads, which then are named.
+        fitters: Split (`val`, and `test` if it exists) to head name to the collected predictions.
+        calibrations: Head name to the calibration that was fitted on `val`.
+        several: Whether the model has several heads, so that the results are named by head.
 
     Returns:
         The results and the diagrams of a `CalibrationReport`.
@@ -227,27 +236,27 @@ def measure_all(
 
 
 def check_split(split: str) -> None:
-    """Check the name of the rows to calibrate by.
+    """Check the name of the split for the calibration.
 
     Raises:
-        ValueError: If it is neither val nor all.
+        ValueError: If it is neither "val" nor "all".
     """
     if split not in ("val", "all"):
         raise ValueError(f"split: got '{split}', wanted val, or all for a file that the model never saw")
 
 
 def find_splits(data: DataSource, split: str) -> dict[str, str]:
-    """Find the rows to fit, and, where there are any, those to measure.
+    """Return the splits of the data for fitting and for measuring.
 
     Args:
         data: The data.
         split: `val` or `all`, as in `calibrate`.
 
     Returns:
-        "val", the rows to fit, and perhaps "test", to the split of the data that they are.
+        "val" to the split on which the calibration is fitted, and, if there are test rows, "test" to their split.
 
     Raises:
-        ValueError: If there are no rows to fit, or some that a model was trained on.
+        ValueError: If there are no rows for fitting, or if `all` includes training rows.
     """
     source, counts = data.source, count_splits(data)
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -270,7 +279,8 @@ def check_unseen(model: TrainedModel, data: DataSource, split: str) -> None:
     """Check that a model was not trained on the rows of a split.
 
     Raises:
-        ValueError: If it was, as where rows have been added to a file whose splits are drawn anew; it names the first.
+        ValueError: If it was trained on some of them, for example because rows were added to a file that is split at
+            random; the message names the first such row.
     """
     count, first = trained_rows(model, data, split)
     if count:
@@ -285,11 +295,11 @@ def check_unseen(model: TrainedModel, data: DataSource, split: str) -> None:
 
 
 def describe_use(fitters: Mapping[str, Fitter], tested: bool, alpha: float | None, seed: int) -> str:
-    """Return which rows were used for what, as the end of a sentence.
+    """Return a description of the use of the rows, as the end of a sentence.
 
     Args:
-        fitters: Head name to its predictions of the rows that were fitted.
-        tested: Whether there were test rows.
+        fitters: Head name to the collected predictions of the rows that were used for fitting.
+        tested: Whether there are test rows.
         alpha: As in `calibrate`.
         seed: As in `calibrate`.
     """

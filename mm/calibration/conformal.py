@@ -1,4 +1,4 @@
-"""Split-conformal prediction: the quantile of nonconformity scores, and the coverage of sets made with it."""
+"""Split-conformal prediction: the quantile of nonconformity scores, and the coverage of prediction sets."""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def conformal_quantile(scores: Tensor, alpha: float) -> float:
-    """Find the score that a new row's score exceeds with a probability of at most alpha.
+    """Return the score that the score of a new row exceeds with a probability of at most alpha.
 
-    It is the ceil((n + 1) (1 - alpha))-th smallest of the n scores (Vovk et al. 2005; Lei et al. 2018; Angelopoulos and
-    Bates 2021, https://arxiv.org/abs/2107.07511). The new row must be exchangeable with these.
+    It is the ceil((n + 1) (1 - alpha))-th smallest of the n scores (Vovk et al. 2005, Lei et al. 2018, Angelopoulos and
+    Bates 2021, https://arxiv.org/abs/2107.07511). The new row must be exchangeable with the rows of these scores.
 
     Args:
-        scores: (N,) nonconformity scores, NaN for rows without one.
+        scores: Nonconformity scores, (N,), with NaN for unlabelled rows.
         alpha: The probability, between 0 and 1.
 
     Returns:
@@ -36,16 +36,18 @@ def conformal_quantile(scores: Tensor, alpha: float) -> float:
 
 
 def min_conformal_rows(alpha: float) -> int:
-    """Return the least number of scores that have a quantile at alpha."""
+    """Return the smallest number of scores for which `conformal_quantile` is defined."""
     return math.ceil(1 / alpha - 1 - 1e-9)
 
 
 def coverage_by_question(scores: Tensor, quantiles: Sequence[float]) -> list[float]:
-    """Return the fraction of rows whose score does not exceed the quantile, for every question with an answer.
+    """Return for each sub-target the fraction of labelled rows whose score does not exceed the quantile.
+
+    Sub-targets without a labelled row are left out.
 
     Args:
-        scores: (N, G) nonconformity of the truth, NaN where a question is unlabelled.
-        quantiles: One for each of the G questions.
+        scores: Nonconformity scores of the true targets, (N, G), with NaN for unlabelled sub-targets.
+        quantiles: Conformal quantile of each of the G sub-targets.
     """
     inside = (scores <= torch.tensor(quantiles, dtype=scores.dtype)).double()
     fractions = inside.masked_fill(scores.isnan(), torch.nan).nanmean(0)

@@ -1,4 +1,4 @@
-"""Fit the calibration of each head to rows with known truth, and measure it on others."""
+"""Fitting of the calibration of each head on rows with known targets, and its measurement on other rows."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ LogitsAndTruth = tuple[Tensor, Tensor]  # (N, G, C) and (N, G), as in mm/calibra
 
 @dataclass
 class LogitFitter:
-    """Uncalibrated predictions of a head with logits, and the truth, of some rows.
+    """Uncalibrated predictions with logits or prediction sets of one head, with the targets of their rows.
 
     Args:
-        head: A head.
-        kind: The type of its predictions, which has a temperature, sets or both.
-        batches: Prediction, target and meta of each batch.
+        head: The head.
+        kind: Type of its predictions, which supports a temperature, prediction sets or both.
+        batches: Predictions, targets and meta of each batch.
     """
 
     head: Head
@@ -40,7 +40,13 @@ class LogitFitter:
     batches: list[tuple[Prediction, Tensor, dict[str, Tensor]]]
 
     def add(self, name: str, merged: MergedOutput, data: DataSource) -> None:
-        """Add the rows of one batch; `name` is the head's."""
+        """Append the rows of a batch.
+
+        Args:
+            name: Name of the head.
+            merged: Output of the model, with the windows of each row merged.
+            data: Not used.
+        """
         batch = merged.predictions[name], merged.targets[name], merged.meta
         self.batches.append(tree_map_only(Tensor, Tensor.cpu, batch))
 
@@ -53,12 +59,12 @@ class LogitFitter:
         """Fit a temperature.
 
         Raises:
-            ValueError: If no temperature is best, or no row is labelled.
+            ValueError: If there is no best temperature, or if no row is labelled.
         """
         return Calibration(temperature=fit_temperature(*self.logits(Calibration())))
 
     def tempered(self, temperature: float) -> Iterator[tuple[Prediction, Tensor, dict[str, Tensor]]]:
-        """Yield the predictions at a temperature, targets and meta of the labelled rows, batch by batch."""
+        """Yield the predictions at a temperature, the targets and the meta of the labelled rows of each batch."""
         for prediction, target, meta in self.batches:
             rows = labelled(target)
             if rows.any():
@@ -66,9 +72,9 @@ class LogitFitter:
                 yield prediction if temperature == 1 else prediction.temper(temperature), target, meta
 
     def logits(self, calibration: Calibration) -> LogitsAndTruth:
-        """Return logits at a calibration's temperature, and the truth, of the labelled rows.
+        """Return the logits at the temperature of a calibration, and the true classes, of the labelled rows.
 
-        Rows with fewer choices than others are padded with choices that can't be chosen.
+        Rows with fewer classes than others are padded with impossible classes.
 
         Raises:
             ValueError: If no row is labelled.
@@ -82,7 +88,10 @@ class LogitFitter:
         return logits, torch.cat([truth for _, truth in batches])
 
     def nonconformity(self, temperature: float) -> Tensor:
-        """Return the nonconformity of the truth, (N, G), NaN where a question is unlabelled.
+        """Return the nonconformity scores of the true targets, (N, G), with NaN for unlabelled sub-targets.
+
+        Args:
+            temperature: Temperature by which the logits are divided.
 
         Raises:
             ValueError: If no row is labelled.
@@ -97,11 +106,11 @@ class LogitFitter:
         """Divide the labelled rows into two random halves.
 
         Args:
-            seed: Decides which row is in which half, together with how many labelled rows there are; neither the size
-                of the batches nor their order matters, as long as rows keep their order.
+            seed: Random seed. The division depends only on the seed and the number of labelled rows, and not on the
+                size of the batches, as long as the rows keep their order.
 
         Returns:
-            Two fitters that have no row in common; of an odd number of rows the first has one more.
+            Two fitters without common rows. If the number of rows is odd, the first has one more.
         """
         batches = list(self.tempered(1))
         count = sum(len(target) for _, target, _ in batches)
@@ -117,20 +126,20 @@ class LogitFitter:
         return first, second
 
     def no_label_message(self) -> str:
-        """Return the message about rows of which none is labelled."""
+        """Return the error message for a head without labelled rows."""
         return f"none of its {sum(len(target) for _, target, _ in self.batches)} rows has a label"
 
 
 @dataclass
 class ConfidenceFitter:
-    """Log-odds of the answers of a head, and whether they are right, of some rows.
+    """Log-odds of the answers of one head, and whether the answers are right.
 
     Args:
         head: The head.
-        kind: The type of its predictions, whose answers have a confidence.
-        odds: Log-odds of every answer.
-        right: Whether it is right.
-        rows: The number of labelled rows.
+        kind: Type of its predictions, whose answers have a confidence.
+        odds: Log-odds of each answer.
+        right: Whether each answer is right.
+        rows: Number of labelled rows.
     """
 
     head: Head
@@ -140,7 +149,13 @@ class ConfidenceFitter:
     rows: int = 0
 
     def add(self, name: str, merged: MergedOutput, data: DataSource) -> None:
-        """Add the rows of one batch; `name` is the head's."""
+        """Append the answers of a batch.
+
+        Args:
+            name: Name of the head.
+            merged: Output of the model, with the windows of each row merged.
+            data: The source of the rows, which returns their targets in readable form.
+        """
         rows = (labelled(merged.targets[name]) & (merged.row >= 0)).nonzero().flatten()
         meta = {key: x[rows] for key, x in merged.meta.items()}
         prediction = pick(merged.predictions[name], rows)
@@ -155,7 +170,7 @@ class ConfidenceFitter:
         """Fit a temperature and a bias of the log-odds.
 
         Raises:
-            ValueError: If there is no answer, or Platt scaling fails.
+            ValueError: If there is no answer, or if Platt scaling fails.
         """
         if not self.odds:
             raise ValueError(f"nothing is predicted for its {self.rows} labelled rows")
@@ -164,7 +179,7 @@ class ConfidenceFitter:
         return Calibration(temperature=temperature, bias=bias, exact=True)
 
     def logits(self, calibration: Calibration) -> LogitsAndTruth:
-        """Return the calibrated log-odds (N, 1, 1) of every answer, and whether it is right (N, 1)."""
+        """Return the calibrated log-odds of each answer, (N, 1, 1), and whether it is right, (N, 1)."""
         odds = torch.tensor(self.odds, dtype=torch.double)
         odds = odds / calibration.temperature + calibration.bias
         return odds.view(-1, 1, 1), torch.tensor(self.right, dtype=torch.long).view(-1, 1)
@@ -174,12 +189,12 @@ Fitter = LogitFitter | ConfidenceFitter
 
 
 def collect_predictions(model: MultimodalModel, data: DataSource, split: str) -> dict[str, Fitter]:
-    """Predict every row of a split, and keep what fits the calibration of each head that can be calibrated.
+    """Predict every row of a split, and collect the predictions of each head that can be calibrated.
 
     Args:
-        model: A model without a calibration, in evaluation mode.
-        data: Rows that the model's transforms read.
-        split: The rows' split.
+        model: A model without calibration, in evaluation mode.
+        data: Rows that are transformed by the transforms of the model.
+        split: Split of the rows.
 
     Returns:
         Head name to its fitter.
@@ -206,21 +221,22 @@ def fit_calibrations(
 ) -> tuple[dict[str, Calibration], dict[str, str]]:
     """Fit the calibration of each head.
 
-    Where a head has both a temperature and conformal sets, a random half of its labelled rows fits the temperature and
-    the other half the sets: their guarantee holds for new rows that are exchangeable with those that fitted the sets,
-    which those that fitted the temperature are not. A head that has only one of them gets all rows for it.
+    If a head gets both a temperature and prediction sets, a random half of its labelled rows is used to fit the
+    temperature and the other half to fit the sets. The guarantee of the sets holds for new rows that are exchangeable
+    with the rows on which the sets are fitted, which is not true of rows on which the temperature was fitted. A head
+    that gets only one of them uses all rows for it.
 
     Args:
-        model: Its heads are calibrated.
-        fitters: Head name to its predictions of the rows.
-        alpha: The fraction of new rows whose truth the sets may miss; None for no sets.
-        seed: Decides the halves.
+        model: The model whose heads are calibrated.
+        fitters: Head name to its collected predictions.
+        alpha: Fraction of new rows whose prediction set may miss the true value; None: no prediction sets.
+        seed: Random seed of the division into halves.
 
     Returns:
-        The calibration of each head that has one, and why a head has none, or only a part of it.
+        Head name to calibration, and head name to the reason why nothing, or only a part of it, was fitted.
 
     Raises:
-        ValueError: If no head can be calibrated, or the rows are too few for alpha.
+        ValueError: If no head can be calibrated, or if there are too few rows for `alpha`.
     """
     calibrations: dict[str, Calibration] = {}
     skipped: dict[str, str] = {}
@@ -256,13 +272,13 @@ def fit_calibrations(
 
 
 def fit_quantiles(name: str, fitter: LogitFitter, calibration: Calibration, alpha: float) -> tuple[float, ...]:
-    """Fit the quantiles of the nonconformity, one for each question.
+    """Return the conformal quantile of the nonconformity scores of each sub-target.
 
     Args:
-        name: The head, for messages.
-        fitter: Rows that the temperature was not fitted on.
-        calibration: Holds the temperature.
-        alpha: The fraction of new rows whose truth the sets may miss.
+        name: Name of the head, for messages.
+        fitter: Predictions of rows on which the temperature was not fitted.
+        calibration: Calibration with the temperature.
+        alpha: Fraction of new rows whose prediction set may miss the true value.
 
     Raises:
         ValueError: If there are too few rows.
@@ -281,16 +297,16 @@ def fit_quantiles(name: str, fitter: LogitFitter, calibration: Calibration, alph
 def measure_calibration(
     fitter: Fitter, calibration: Calibration, held_out: bool
 ) -> tuple[dict[str, float], dict[str, LogitsAndTruth]]:
-    """Measure a head's calibration error, likelihood and coverage on some rows.
+    """Measure the calibration error, the likelihood and the coverage of a head.
 
     Args:
-        fitter: The head's predictions of the rows.
-        calibration: The head's calibration.
-        held_out: Whether it was fitted on other rows, so that coverage says something.
+        fitter: Collected predictions of the head.
+        calibration: Calibration of the head.
+        held_out: Whether the calibration was fitted on other rows; otherwise the coverage is not measured.
 
     Returns:
-        Name to number, and the logits and truth "before" and "after" calibration; both are empty where no row is
-        labelled.
+        The metrics by name, and the logits and true classes "before" and "after" calibration. Both are empty if no row
+        is labelled.
     """
     numbers: dict[str, float] = {"rows": fitter.rows}
     pairs: dict[str, LogitsAndTruth] = {}
@@ -311,12 +327,12 @@ def measure_calibration(
 
 
 def measure_sets(fitter: LogitFitter, calibration: Calibration, alpha: float) -> dict[str, float]:
-    """Measure how often a head's sets or intervals hold the truth, and how large they are on average.
+    """Measure the fraction of prediction sets or intervals that contain the true value, and their mean size.
 
     Args:
-        fitter: Its predictions of rows that its calibration was not fitted on.
-        calibration: Has quantiles.
-        alpha: The calibration's.
+        fitter: Collected predictions of rows on which the calibration was not fitted.
+        calibration: Calibration with quantiles.
+        alpha: Fraction of rows whose prediction set may miss the true value, as in the calibration.
     """
     fractions = coverage_by_question(fitter.nonconformity(calibration.temperature), calibration.quantiles)
     batches, decoding = fitter.tempered(calibration.temperature), fitter.head.decoding
@@ -329,5 +345,5 @@ def measure_sets(fitter: LogitFitter, calibration: Calibration, alpha: float) ->
 
 
 def has_both(kind: type[Prediction]) -> bool:
-    """Return whether predictions of a type have a temperature and sets, which are fitted on different rows."""
+    """Return whether a type of predictions has a temperature and prediction sets, which need different rows."""
     return kind.has_sets and kind.calibration == "temperature"

@@ -8,20 +8,21 @@ from torch import Tensor
 
 
 def fit_platt(odds: Tensor, right: Tensor) -> tuple[float, float]:
-    """Fit the temperature and the bias of log-odds, so that `odds / temperature + bias` are calibrated.
+    """Fit a temperature and a bias such that `odds / temperature + bias` are calibrated log-odds.
 
-    The targets are those of Platt 1999, as if one more of each kind had been seen: (rights + 1) / (rights + 2) where it
-    is right, and 1 / (wrongs + 2) where it is wrong.
+    The fit uses the smoothed targets of Platt 1999: (rights + 1) / (rights + 2) for right predictions and 1 / (wrongs +
+    2) for wrong ones, where rights and wrongs are the numbers of right and wrong predictions.
 
     Args:
-        odds: (N,) log-odds that something is right.
-        right: (N,) 1 where it is right, else 0.
+        odds: Log-odds that a prediction is right, (N,).
+        right: 1 if the prediction is right, else 0, (N,).
 
     Returns:
-        The temperature, above 0, and the bias.
+        The temperature, which is positive, and the bias.
 
     Raises:
-        ValueError: If all are right, or none, or those of higher odds are not right more often.
+        ValueError: If all predictions are right, if all are wrong, or if predictions with higher log-odds are not right
+            more often.
     """
     from sklearn.linear_model import LogisticRegression  # slow to import, and seldom needed
 
@@ -31,10 +32,10 @@ def fit_platt(odds: Tensor, right: Tensor) -> tuple[float, float]:
         raise ValueError(f"all {count} of the predictions are {state}, wanted some that are not; give more rows")
     high, low = (rights + 1) / (rights + 2), 1 / (count - rights + 2)
     target = torch.where(right.bool(), high, low).numpy()
-    # Each row twice: as right, weighted by its target, and as wrong, weighted by the rest.
+    # Each row is used twice: as right, weighted by its target, and as wrong, weighted by 1 minus its target.
     model: Any = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-8)
     weights = np.concatenate([target, 1 - target])
-    scale = max(1.0, float(odds.abs().max()) / 14)  # long texts have log-odds of hundreds, which the solver is slow on
+    scale = max(1.0, float(odds.abs().max()) / 14)  # the solver is slow for the large log-odds of long texts
     model.fit((odds.double() / scale).repeat(2).view(-1, 1).numpy(), np.repeat([1, 0], count), sample_weight=weights)
     slope, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope <= 1e-3:

@@ -1,4 +1,4 @@
-"""Expected calibration error and reliability diagrams. Logits and truth are as in mm/calibration/temperature.py."""
+"""Expected calibration error and reliability diagrams; for the shapes see mm/calibration/temperature.py."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,15 @@ NUM_BINS = 15  # of equal width, as in Guo et al. 2017
 
 
 def confidence_and_correctness(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how confident the answers to one question are, and whether they are right.
+    """Return the confidence of the predictions of one sub-target, and whether they are right.
 
     Args:
-        logits: (N, C), or (N, 1) for yes or no.
-        truth: (N,), IGNORE where it is unknown.
+        logits: Logits (N, C), or (N, 1) for a binary sub-target.
+        truth: Index of the true class, (N,); IGNORE if it is unknown.
 
     Returns:
-        The probability of the most probable choice, or, for yes or no, of a yes, (M,) in 0..1; and 1 where this choice
-        (or a yes) is right, else 0, (M,). M are the answered rows.
+        Two tensors (M,) for the M labelled rows: the probability of the predicted class in 0..1, and 1 if this class is
+        right, else 0. For a binary sub-target they are the probability of 1 and the true value.
     """
     answered = truth != IGNORE
     logits, truth = logits[answered].double(), truth[answered]
@@ -37,11 +37,11 @@ def confidence_and_correctness(logits: Tensor, truth: Tensor) -> tuple[Tensor, T
 
 
 def calibration_error(logits: Tensor, truth: Tensor) -> float:
-    """Return the expected calibration error in 15 bins, averaged over the questions that have an answer.
+    """Return the expected calibration error with 15 bins, averaged over the sub-targets that have a label.
 
     Args:
-        logits: (N, G, C), or (N, G, 1) for yes or no.
-        truth: (N, G), IGNORE where it is unknown.
+        logits: Logits (N, G, C), or (N, G, 1) for binary sub-targets.
+        truth: Index of the true class, (N, G); IGNORE if it is unknown.
     """
     pairs = [confidence_and_correctness(logits[:, g], truth[:, g]) for g in range(truth.shape[1])]
     errors = [binary_calibration_error(p.float(), right, n_bins=NUM_BINS) for p, right in pairs if len(right)]
@@ -51,11 +51,11 @@ def calibration_error(logits: Tensor, truth: Tensor) -> float:
 def draw_reliability(panels: Mapping[str, tuple[Tensor, Tensor]]) -> "Figure":
     """Draw reliability diagrams (DeGroot and Fienberg 1983) side by side.
 
-    Bars show how often the answers of a bin are right. Hatched bars show the gap between that and their mean
-    confidence. Below stands the fraction of the rows in each bin.
+    Bars show the accuracy of the predictions in each confidence bin. Hatched bars show the gap between the accuracy and
+    the mean confidence of the bin. The lower panel shows the fraction of the rows in each bin.
 
     Args:
-        panels: Title of a panel to its logits (N, G, C) and truth (N, G).
+        panels: Title of each diagram to its logits (N, G, C) and true classes (N, G).
 
     Returns:
         A matplotlib figure.

@@ -1,7 +1,8 @@
-"""Temperature scaling of softmax probabilities.
+"""Temperature scaling of probabilities.
 
-Logits are (N, G, C): of N rows, G questions with C choices each, where C = 1 is the logit of a yes or no. Truth is
-(N, G), and IGNORE where a question has no answer.
+Logits are (N, G, C): N rows, G sub-targets and C classes. A sub-target is a part of a target that is predicted
+independently, such as one label of several. C = 1 stands for a binary sub-target with one logit. The truth is the true
+classes (N, G), with IGNORE for unlabelled sub-targets.
 """
 
 import torch
@@ -11,25 +12,26 @@ from torch.nn.functional import pad
 
 from mm.types import IGNORE
 
-IMPOSSIBLE_LOGIT = -1e8  # choices whose logits lie below it can't be chosen
+IMPOSSIBLE_LOGIT = -1e8  # classes with a lower logit are impossible
 
 
 def fit_temperature(logits: Tensor, truth: Tensor) -> float:
-    """Find the temperature by which logits are divided so that the log-likelihood of the truth is greatest.
+    """Return the temperature that maximises the log-likelihood of the true classes when the logits are divided by it.
 
-    In 1 / temperature the log-likelihood is concave, so that its maximum lies where its slope is zero (Guo et al. 2017,
+    The log-likelihood is concave in 1 / temperature, so its maximum lies where its slope is zero (Guo et al. 2017,
     https://arxiv.org/abs/1706.04599).
 
     Args:
-        logits: (N, G, C), or (N, G, 1) for yes or no.
-        truth: (N, G) index of the right choice, 1 or 0 for yes or no, IGNORE where it is unknown.
+        logits: Logits (N, G, C), or (N, G, 1) for binary sub-targets.
+        truth: Index of the true class, (N, G); 1 or 0 for binary sub-targets; IGNORE if it is unknown.
 
     Returns:
-        The temperature, above 0. Logits that are calibrated have 1, those of an overconfident model more.
+        The temperature, which is positive. It is 1 for calibrated logits and larger for those of an overconfident
+        model.
 
     Raises:
-        ValueError: If no temperature is best, because no row is labelled, all labels are of one class, all are
-            predicted right, or they are predicted no better than by chance.
+        ValueError: If there is no best temperature, because no row is labelled, all labels have the same class, all
+            predictions are right, or the predictions are no better than chance.
 
     Example:
         >>> logits = torch.tensor([[[4.0, 0.0]], [[0.0, 4.0]], [[4.0, 0.0]]])
@@ -46,7 +48,7 @@ def fit_temperature(logits: Tensor, truth: Tensor) -> float:
     right = logits.gather(1, truth.unsqueeze(1)).squeeze(1)
 
     def slope(inverse: float) -> float:
-        """Return the expected mean logit minus that of the truth; it grows with the inverse temperature."""
+        """Return the mean expected logit minus the mean true logit, which increases with the inverse temperature."""
         chances = (logits * inverse).masked_fill(~possible, -torch.inf).softmax(1)
         return float((chances * logits.masked_fill(~possible, 0.0)).sum(1).mean() - right.mean())
 
@@ -63,18 +65,21 @@ def fit_temperature(logits: Tensor, truth: Tensor) -> float:
 
 
 def negative_log_likelihood(logits: Tensor, truth: Tensor) -> float:
-    """Return the mean negative log-likelihood of the answered questions, in nats.
+    """Return the mean negative log-likelihood of the labelled sub-targets, in nats.
 
     Args:
-        logits: (N, G, C), or (N, G, 1) for yes or no.
-        truth: (N, G), IGNORE where it is unknown.
+        logits: Logits (N, G, C), or (N, G, 1) for binary sub-targets.
+        truth: Index of the true class, (N, G); IGNORE if it is unknown.
     """
     logits, truth = flatten_answered(logits, truth)
     return float(torch.nn.functional.cross_entropy(logits, truth))
 
 
 def flatten_answered(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the M answered questions in double precision, a yes or no as two choices: (M, C) and (M,)."""
+    """Return the logits (M, C) and true classes (M,) of the M labelled sub-targets, in double precision.
+
+    A binary sub-target gets two logits, the first of which is 0.
+    """
     answered = truth != IGNORE
     logits = logits[answered].double()
     return pad(logits, (1, 0)) if logits.shape[-1] == 1 else logits, truth[answered].long()

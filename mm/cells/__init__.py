@@ -1,4 +1,4 @@
-"""Cells of a table as texts, numbers and classes."""
+"""Conversion of the cells of a table to texts, numbers and classes."""
 
 from mm.cells.text import distinct, distinct_texts, label_of, text_fault, text_of, undecodable
 

@@ -1,4 +1,4 @@
-"""Labels of classes: their spellings, their numbers and their order."""
+"""Class names: their spellings, indices and order."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,16 +9,20 @@ from unicodedata import category, normalize
 from mm.cells.text import text_fault
 from mm.messages import listing, near
 
-MOST_DUPLICATES = 10  # lines about probable duplicates
+MOST_DUPLICATES = 10  # maximum number of lines about probable duplicates
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 class ClassIndex(dict[str, int]):
-    """The number of each class by its name, which is also found by other spellings of the name.
+    """Dictionary from class name to class index, in which `place` also finds other spellings of a name.
 
-    Found are the composed (NFC) spelling of a class whose name is decomposed, as of models that were trained before
-    names were normalised, and, where all classes are numbers, another form of an integer: 1, 1.0 and 1e0.
+    Other spellings are the composed form (NFC) of a class whose name is decomposed, as in models that were trained
+    before names were normalised; and, if all classes are numbers, other forms of an integer: 1, 1.0 and 1e0.
+
+    Args:
+        classes: Class names, in order.
+        first: Index of the first class.
     """
 
     def __init__(self, classes: Sequence[str], first: int = 0):
@@ -32,7 +36,7 @@ class ClassIndex(dict[str, int]):
                 self.spellings.setdefault(as_integer(name), i)
 
     def place(self, name: str) -> int | None:
-        """Return the number of a class by any of its spellings; None for the name of no class."""
+        """Return the index of a class by any spelling of its name, or None if the name is unknown."""
         found = self.get(name)
         if found is None:
             found = self.spellings.get(normalize("NFC", name))
@@ -42,7 +46,16 @@ class ClassIndex(dict[str, int]):
 
 
 def class_number(name: str, index: ClassIndex, of: str) -> int:
-    """Errors: ValueError for a name that is none of them."""
+    """Return the index of a class.
+
+    Args:
+        name: Name of the class.
+        index: Class indices by name.
+        of: The origin of the classes, for the message, such as "the model knows".
+
+    Raises:
+        ValueError: If the name is unknown or is not valid text.
+    """
     fault = text_fault(name)
     if fault is not None:
         raise ValueError(fault)
@@ -53,21 +66,21 @@ def class_number(name: str, index: ClassIndex, of: str) -> int:
 
 
 def is_numeric(name: str) -> bool:
-    """Return whether a label is a number as a program writes it: zip codes such as 01, and +1, are names."""
+    """Return whether a label is a number as programs write it; labels such as 01 (of a zip code) and +1 are names."""
     return NUMBER.fullmatch(name) is not None
 
 
 def as_integer(name: str) -> str:
-    """Return the integer that a number is, such as 1 for 1.0 and 1e0; other numbers as they are."""
+    """Return the integer form of a number, such as 1 for 1.0 and 1e0; numbers that are not integers stay unchanged."""
     value = float(name)
-    return str(int(value)) if abs(value) < 2**53 and value.is_integer() else name  # beyond, float loses digits
+    return str(int(value)) if abs(value) < 2**53 and value.is_integer() else name  # larger floats lose digits
 
 
 def one_form(names: Iterable[str]) -> dict[str, str]:
-    """Return each label in the form in which all of them are written.
+    """Return a mapping from each label to its common form.
 
-    Where all labels are numbers, and integers are written in several forms (0 in one file, 0.0 in another), they are
-    written as integers; else labels stay as they are.
+    If all labels are numbers, and integers occur in several forms (0 in one file, 0.0 in another), the common form is
+    that of an integer. Otherwise labels stay unchanged.
     """
     names = list(names)
     if not all(map(is_numeric, names)):
@@ -79,10 +92,10 @@ def one_form(names: Iterable[str]) -> dict[str, str]:
 
 
 def probable_duplicates(counts: Mapping[str, int]) -> list[str]:
-    """Return a line for each group of classes whose names differ only in case, width, blanks or form of a number.
+    """Return one line per group of classes whose names differ only in case, width, blanks or the form of a number.
 
     Args:
-        counts: The number of training rows of each class.
+        counts: Class name to number of training rows.
     """
     groups: dict[str, list[str]] = {}
     for name in counts:
@@ -98,7 +111,7 @@ def probable_duplicates(counts: Mapping[str, int]) -> list[str]:
 
 
 def fold(name: str) -> str:
-    """Return what probable duplicates of a name have in common."""
+    """Return a normalised form of a name that is equal for probable duplicates."""
     text = normalize("NFKC", name).casefold()
     if not text.isascii():  # such as a zero-width blank
         text = "".join(letter for letter in normalize("NFKC", text) if category(letter) != "Cf")
@@ -110,7 +123,7 @@ def fold(name: str) -> str:
 
 
 def sort_classes(labels: set[str]) -> list[str]:
-    """Return labels in order: by number where all of them are finite numbers, else by text."""
+    """Return the labels sorted by value if all of them are finite numbers, else alphabetically."""
     found = sorted(labels)
     with suppress(ValueError):
         if all(isfinite(float(label)) for label in found):

@@ -1,4 +1,4 @@
-"""Cells that are numbers or nearly so: usual spellings of a missing value, decimal commas, dates."""
+"""Conversion of cells to numbers, and recognition of missing values, decimal commas, dates and units."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# As spreadsheets, R, pandas, SQL and people write it, in lower case.
+# Spellings of a missing value in spreadsheets, R, pandas and SQL, and by people, in lower case.
 MISSING = frozenset(
     (
         "na",
@@ -49,18 +49,18 @@ HINTS = {
 }
 LARGEST = float(np.finfo(np.float32).max)
 NUMBERLIKE = ("number", "missing", "infinite", "comma", "grouped", "unit")
-MOST_OTHERS = 0.1  # of a column's cells, so that they are still taken for mistakes in a column of numbers
+MOST_OTHERS = 0.1  # maximum fraction of cells that are not numbers in a column of numbers; they are treated as mistakes
 
 
 class Contents(NamedTuple):
-    """How the cells of a column read."""
+    """Forms of the cells of a column."""
 
-    counts: Counter[str]  # a key of HINTS, "number" or "other" -> cells
-    odd: list[str]  # different texts that are no numbers, the most frequent first
+    counts: Counter[str]  # form (a key of HINTS, "number" or "other") to number of cells
+    odd: list[str]  # different texts that are not numbers, sorted by descending frequency
 
 
 def form_of(text: str) -> str:
-    """How a cell's text reads: a key of HINTS, `number`, or `other`."""
+    """Return the form of a text: a key of HINTS such as "missing" or "date", "number", or "other"."""
     lower = text.casefold()
     if lower in MISSING:
         return "missing"
@@ -79,20 +79,21 @@ def form_of(text: str) -> str:
 
 
 def number_hint(text: str) -> str:
-    """What to do about a text that is no number, to be appended to a message; nothing where it is not known."""
+    """Return advice to append to a message about a text that is not a number; empty if there is none."""
     hint = HINTS.get(form_of(text))
     return f"; {hint}" if hint else ""
 
 
 def read_contents(texts: Sequence[str], most_others: float = 1.0) -> Contents | None:
-    """Sort the cells of a column by how they read.
+    """Count the cells of a column by their form.
 
     Args:
-        texts: The cells that are not empty.
-        most_others: The part of the cells that may be neither numbers, nor dates, nor missing values.
+        texts: Cells that are not empty.
+        most_others: Largest accepted fraction of cells with the form "other", that is, which are neither numbers (also
+            with units or decimal commas) nor dates nor missing values.
 
     Returns:
-        How many cells read in which way; None as soon as there are more others than that.
+        The counts, or None if the fraction of others is larger.
     """
     counts: Counter[str] = Counter()
     odd = []
@@ -107,20 +108,27 @@ def read_contents(texts: Sequence[str], most_others: float = 1.0) -> Contents | 
 
 
 def mean_and_std(values: np.ndarray) -> tuple[float, float]:
-    """Return the mean and the standard deviation of some numbers (N,) float64, at least one.
+    """Return the mean and the standard deviation of numbers.
 
-    The deviation of equal numbers is exactly 0, which it is not where the rounded mean differs from them.
+    The deviation of equal numbers is exactly 0, also if their mean is rounded.
+
+    Args:
+        values: At least one number, (N,) float64.
     """
     low, high = float(values.min()), float(values.max())
     return (low, 0.0) if low == high else (float(values.mean()), float(values.std()))
 
 
 def value_of(text: str) -> float:
-    """Return the number that a cell's text is, NaN for an empty one; raise a ValueError if it is no finite number."""
+    """Return the number in the text of a cell, or NaN if the text is empty.
+
+    Raises:
+        ValueError: If the text is not a finite number.
+    """
     try:
         value = float(text) if text else math.nan
     except ValueError:
         raise ValueError(f"got '{text}', wanted a number{number_hint(text)}") from None
-    if text and not abs(value) <= LARGEST:  # NaN is not, either
+    if text and not abs(value) <= LARGEST:  # also true for NaN
         raise ValueError(f"got '{text}', wanted a finite number{number_hint(text)}")
     return value

@@ -1,4 +1,4 @@
-"""The text of a cell of a table."""
+"""Conversion of cells to texts."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,11 @@ from mm.text_column import TextColumn
 
 
 def text_of(cell: Any) -> str:
-    """A cell as text; "" where it is empty. Whole floats lose their `.0`, as integers with gaps come as floats."""
+    """Return a cell as text, which is "" if the cell is empty.
+
+    Integers of type float lose their `.0`, because pandas reads a column of integers with gaps as floats. Elements of
+    lists are joined by "|".
+    """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, list | tuple):
@@ -22,15 +26,15 @@ def text_of(cell: Any) -> str:
 
 
 def label_of(cell: Any) -> str:
-    """Return a cell as the name of a class, an id or a group: its text in Unicode's composed form (NFC).
+    """Return a cell as a class name, an id or a group: its text in the composed Unicode form (NFC).
 
-    The composed and the decomposed spelling of an accent look alike, and editors and file systems mix them.
+    The composed and the decomposed spelling of an accented letter look alike, and editors and file systems mix them.
     """
     return normalize("NFC", text_of(cell))
 
 
 def distinct(cells: Sequence[Any]) -> tuple[list[str], np.ndarray]:
-    """Return the different labels of a column, and each row's index into them (N,)."""
+    """Return the different labels of a column, and the index of the label of each row, (N,)."""
     raw, index = cells.distinct() if isinstance(cells, TextColumn) else distinct_texts(cells)
     places: dict[str, int] = {}
     merged = np.array([places.setdefault(label_of(cell), len(places)) for cell in raw], dtype=np.int64)
@@ -38,22 +42,22 @@ def distinct(cells: Sequence[Any]) -> tuple[list[str], np.ndarray]:
 
 
 def distinct_texts(cells: Sequence[Any]) -> tuple[list[str], np.ndarray]:
-    """Return the different texts of a list of cells, and each row's index into them (N,)."""
+    """Return the different texts of a list of cells, and the index of the text of each row, (N,)."""
     places: dict[str, int] = {}
     index = np.fromiter((places.setdefault(text_of(cell), len(places)) for cell in cells), np.int64, len(cells))
     return list(places), index
 
 
 def undecodable(text: str) -> bool:
-    """Whether bytes that are no UTF-8 were read as lone surrogates."""
+    """Return whether a text contains lone surrogates, as which bytes that are not UTF-8 are decoded."""
     return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def text_fault(text: str) -> str | None:
-    """Return what is wrong with the characters of a text, and the fix; None where nothing is.
+    """Return an error message and its remedy if a text contains invalid characters, else None.
 
-    Wrong are bytes that are no UTF-8, which were read as lone surrogates (PEP 383), the lone surrogates that JSON can
-    spell, and NUL characters.
+    Invalid are bytes that are not UTF-8 and were decoded as lone surrogates (PEP 383), lone surrogates that were
+    written in JSON, and NUL characters.
     """
     if "\0" in text:
         byte = len(text[: text.index("\0")].encode("utf-8", "surrogatepass")) + 1

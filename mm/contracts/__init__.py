@@ -1,4 +1,4 @@
-"""What every encoder, fusion and head has to keep; the same checks serve our tests and `mm check`."""
+"""Contracts of encoders, fusions and heads: checks that are used by the tests of `mm` and by `mm check`."""
 
 from mm.contracts._demands import Result
 from mm.contracts.checking import ContractReport, check, check_part

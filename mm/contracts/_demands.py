@@ -1,4 +1,4 @@
-"""What the checks are made of: run them, compare, export, compile, look for gradients."""
+"""Building blocks of the contract checks: comparisons, torch.export, torch.compile and gradients."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from mm.types import Features
 
-Result = tuple[str, str | None]  # name of the check, and why it failed or None
+Result = tuple[str, str | None]  # name of the check, and its error message or None
 
 TOLERANCE = 1e-4
 ROWS = 4
 
 
-# Names that mean something to some part of mm; as data of a part of the user's own they must mean nothing.
+# Attribute names that mm uses in some of its classes. In a user's part they are ordinary data and must be ignored.
 HOSTILE: dict[str, Any] = {
     "architecture": "my own",
     "identity": 3,
@@ -38,7 +38,11 @@ HOSTILE: dict[str, Any] = {
 
 
 def give_attributes(part: Any) -> None:
-    """Give a part attributes whose names some part of mm knows, unless it has them: no check may come out otherwise."""
+    """Set attributes of a part to values that `mm` must ignore, unless the part has attributes of these names.
+
+    `mm` uses these names in some of its own classes. A user's part may use them for other data, which must not change
+    the result of any check.
+    """
     known = set(dir(part))
     for name, value in HOSTILE.items():
         if name not in known:
@@ -46,7 +50,11 @@ def give_attributes(part: Any) -> None:
 
 
 def run(checks: dict[str, Callable[[], None]]) -> list[Result]:
-    """Run every check, in order; whatever one raises is its message."""
+    """Run all checks in order and return the results; the message of a failed check is that of its exception.
+
+    Args:
+        checks: Name to check: a function that raises an exception if the check fails.
+    """
     results: list[Result] = []
     for name, check in checks.items():
         try:
@@ -58,20 +66,27 @@ def run(checks: dict[str, Callable[[], None]]) -> list[Result]:
 
 
 def demand(condition: bool | Tensor, message: str) -> None:
-    """Fail the running check unless `condition`."""
+    """Raise an AssertionError unless a condition is true."""
     if not condition:
         raise AssertionError(message)
 
 
 def same(got: Tensor, wanted: Tensor, what: str, tolerance: float = TOLERANCE) -> None:
-    """Fail unless both have one shape and differ by less than the tolerance."""
+    """Raise an AssertionError unless two tensors have the same shape and values.
+
+    Args:
+        got: The tensor to check.
+        wanted: The expected tensor.
+        what: Name of the tensor, for the message.
+        tolerance: Largest allowed absolute difference.
+    """
     demand(got.shape == wanted.shape, f"{what}: shape {tuple(got.shape)}, wanted {tuple(wanted.shape)}")
     distance = (got.double() - wanted.double()).abs().max().item() if got.numel() else 0.0
     demand(distance <= tolerance, f"{what}: differs by {distance:.2g}, wanted at most {tolerance:.0e}")
 
 
 def same_features(got: Features, wanted: Features, what: str) -> None:
-    """Fail unless the real tokens, their positions and the pooled vectors are the same."""
+    """Raise an AssertionError unless two Features agree, except for the padding of their tokens."""
     same(got.mask.sum(1), wanted.mask.sum(1), f"{what}: number of real tokens per row")
     same(got.tokens[got.mask], wanted.tokens[wanted.mask], f"{what}: real tokens")
     same(got.position[got.mask], wanted.position[wanted.mask], f"{what}: positions of real tokens")
@@ -79,7 +94,13 @@ def same_features(got: Features, wanted: Features, what: str) -> None:
 
 
 def shapes(f: Features, rows: int, width: int) -> None:
-    """Fail unless `f` is Features of so many rows and such a width."""
+    """Raise an AssertionError unless `f` is Features of the right shapes, data types and value ranges.
+
+    Args:
+        f: The output of an encoder or a fusion.
+        rows: Expected number of rows B.
+        width: Expected width D.
+    """
     demand(isinstance(f, Features), f"returned {type(f).__name__}, wanted mm.types.Features")
     steps = f.tokens.shape[1]
     for name, wanted in {
@@ -96,20 +117,33 @@ def shapes(f: Features, rows: int, width: int) -> None:
 
 
 def absence(f: Features, present: Tensor) -> None:
-    """Fail unless the rows that are not present are empty and finite."""
+    """Raise an AssertionError unless absent rows have no tokens and zero pooled vectors, and all values are finite.
+
+    Args:
+        f: The output of an encoder or a fusion.
+        present: Whether each row is present, (B,) bool.
+    """
     demand(f.tokens.isfinite().all() and f.pooled.isfinite().all(), "not finite where a row is absent")
     demand(not f.mask[~present].any(), "mask: True in an absent row")
     demand(not f.pooled[~present].any(), "pooled: not zero in an absent row")
 
 
 def gradients(module: nn.Module, loss: Callable[[Any], Tensor]) -> None:
-    """Fail unless exactly the trainable parameters of a copy of `module` get a gradient from three training losses."""
+    """Raise an AssertionError unless all trainable parameters of a module get a gradient.
+
+    Tensors that require a gradient but are not parameters also fail, because no optimizer would train them.
+
+    Args:
+        module: The module, which is copied.
+        loss: Function from the module in training mode to a loss; it is called repeatedly, and the gradients of three
+            calls are accumulated.
+    """
     module = deepcopy(module).train()
     trainable = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
     module.requires_grad_(False)
     once, again = leaves(loss(module)), leaves(loss(module))
     demand(
-        not any(x is y for x in once for y in again),  # what is made anew in each pass is no weight
+        not any(x is y for x in once for y in again),  # a tensor that is created in each pass is not a weight
         "a tensor that wants a gradient is no parameter, so that no optimizer would train it; make it an nn.Parameter "
         "of the module, several an nn.ParameterList: a plain list hides them",
     )
@@ -118,7 +152,7 @@ def gradients(module: nn.Module, loss: Callable[[Any], Tensor]) -> None:
     for _, p in trainable:
         p.requires_grad_(True)
     with torch.no_grad():
-        for p in module.parameters():  # what starts at zero, such as a residual branch's last gain, stops the rest
+        for p in module.parameters():  # weights that start at zero, as in residual branches, block gradients
             p.add_(torch.randn_like(p) * 0.01)
     for _ in range(3):
         loss(module).backward()
@@ -127,7 +161,7 @@ def gradients(module: nn.Module, loss: Callable[[Any], Tensor]) -> None:
 
 
 def leaves(total: Tensor) -> list[Tensor]:
-    """The tensors at the ends of its graph, which want a gradient."""
+    """Return the leaf tensors of the autograd graph of `total` that require a gradient."""
     todo, seen, found = [total.grad_fn], set(), []
     while todo:
         node = todo.pop()
@@ -135,27 +169,38 @@ def leaves(total: Tensor) -> list[Tensor]:
             continue
         seen.add(node)
         todo += [following for following, _ in node.next_functions]
-        leaf = getattr(node, "variable", None)  # only nodes that accumulate have one
+        leaf = getattr(node, "variable", None)  # only nodes that accumulate gradients have it
         found += [] if leaf is None else [leaf]
     return found
 
 
 def flat(result: Any) -> list[Tensor]:
-    """The tensors of a Tensor or a NamedTuple of tensors."""
+    """Return the tensors of a Tensor or of a NamedTuple of tensors."""
     return [result] if isinstance(result, Tensor) else list(result)
 
 
 def exports(module: nn.Module, args: Sequence[Any], others: Sequence[Any]) -> None:
-    """Fail unless torch.export from `args` gives what the module gives on `others`, of the same shapes."""
+    """Raise an AssertionError unless the result of torch.export computes the same as the module.
+
+    Args:
+        module: The module.
+        args: Arguments with which the module is exported.
+        others: Arguments of the same shapes, with which the exported program is compared.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own LSTM and caches there
+        warnings.simplefilter("ignore")  # torch warns about its own LSTM and its caches
         program = torch.export.export(module, tuple(args)).module()
     for got, wanted in zip(flat(program(*others)), flat(module(*others)), strict=True):
         same(got, wanted, "exported program")
 
 
 def compiles(module: nn.Module, args: Sequence[Any]) -> None:
-    """Fail where torch.compile breaks the graph."""
+    """Raise an error if torch.compile breaks the graph or changes the result of a module.
+
+    Args:
+        module: The module.
+        args: Arguments of the module.
+    """
     torch._dynamo.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -166,5 +211,5 @@ def compiles(module: nn.Module, args: Sequence[Any]) -> None:
 
 
 def weighted(f: Features) -> Tensor:
-    """A number that every part of the features moves."""
+    """Return a random weighted sum of the pooled vectors and tokens, so that each of them gets a gradient."""
     return (f.pooled * torch.randn_like(f.pooled)).sum() + (f.tokens * torch.randn_like(f.tokens))[f.mask].sum()

@@ -1,4 +1,4 @@
-"""Check one part, an encoder, a fusion or a head: build it, see which of the three it is, and run its checks."""
+"""Contract check of one encoder, fusion or head: recognise its kind, build it and run the checks of this kind."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from mm.targets.classes import ClassTarget
 from mm.types import TargetCodec
 
 EMBED_DIM = 32
-# What the data would decide: the constructor's arguments of these names, where they are not given.
+# Constructor arguments that usually follow from the data, used if they are not given.
 FILL: dict[str, Any] = {
     "embed_dim": EMBED_DIM,
     "inputs": ["text", "vision", "audio"],
@@ -29,10 +29,10 @@ FILL: dict[str, Any] = {
 
 @dataclass(frozen=True, repr=False)
 class ContractReport(Report):
-    """What `check_part` returns.
+    """Result of `check_part`.
 
     Attributes:
-        results: Each check with its message, None where it passed.
+        results: Name of each check and its error message, or None if it passed.
     """
 
     results: Sequence[Result]
@@ -44,11 +44,11 @@ class ContractReport(Report):
 
     @property
     def metrics(self) -> dict[str, float]:  # type: ignore[override]
-        """`checks`, and how many of them `failed`."""
+        """Return the number of `checks` and the number of `failed` checks."""
         return {"checks": len(self.results), "failed": sum(message is not None for _, message in self.results)}
 
     def table(self) -> Table:
-        """Return a row for each check."""
+        """Return a table with one row per check."""
         return Table(
             ["check", "result", "message"], [(n, "ok" if m is None else "FAILED", m or "") for n, m in self.results]
         )
@@ -57,15 +57,16 @@ class ContractReport(Report):
 def check_part(
     part: type[nn.Module], arguments: Mapping[str, Any] | None = None, codec: TargetCodec | None = None
 ) -> ContractReport:
-    """Check that an encoder, a fusion or a head of your own keeps its contract.
+    """Check that an encoder, a fusion or a head fulfils the contract of its kind.
 
     Args:
-        part: The class.
-        arguments: Arguments of its constructor; those that the data would decide are filled in where they are lacking.
-        codec: Of a head, what target_codec the cells of its target; None: classes.
+        part: Class of the part.
+        arguments: Constructor arguments. Those that usually follow from the data, such as `embed_dim`, are filled in if
+            they are missing.
+        codec: Target codec of a head; None: `ClassTarget`.
 
     Returns:
-        A report, whose `passed` says whether every check passed.
+        The report, whose `passed` says whether every check passed.
 
     Raises:
         ValueError: If the part can't be built with these arguments.
@@ -99,4 +100,4 @@ def check_part(
     return ContractReport(check_fusion(built, kwargs.get("inputs", FILL["inputs"]), width))
 
 
-check = check_part  # the name in notebooks: mm.check(MyEncoder)
+check = check_part  # its name in the API of the package: mm.check(MyEncoder)

@@ -1,4 +1,4 @@
-"""What every encoder has to keep."""
+"""Contract of encoders."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -28,19 +28,29 @@ from mm.types import Features, InputSpec
 
 
 def random_input(spec: InputSpec, rows: int = ROWS) -> tuple[Tensor, Tensor]:
-    """Return random raw tensors of one input, the first row full, and their mask; see `Modality.random_input`."""
+    """Return a random batch of one input and its mask; see `Modality.random_input`."""
     return get_modality(spec.modality).random_input(spec, rows)
 
 
 def buffers_after(encoder: Any, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return the buffers of a copy of an encoder after one forward in training mode, as the model runs it."""
+    """Return the buffers of a copy of an encoder after one forward pass in training mode.
+
+    The copy is called as the model calls an encoder, by `encode_present`.
+    """
     module = deepcopy(encoder).train()
     encode_present(module, module, x, mask)
     return dict(module.named_buffers())
 
 
 def statistics(encoder: Any, x: Tensor, mask: Tensor, present: Tensor) -> None:
-    """Fail where absent rows move what an encoder remembers of its batches, such as running statistics."""
+    """Raise an AssertionError if absent rows change the buffers of an encoder, such as running statistics.
+
+    Args:
+        encoder: The encoder.
+        x: Input of the encoder.
+        mask: Mask of `x`, with all rows present.
+        present: Which rows to make absent (False), (B,) bool.
+    """
     some = mask & present.unsqueeze(1)
     before = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
     pairs = [
@@ -56,7 +66,7 @@ def statistics(encoder: Any, x: Tensor, mask: Tensor, present: Tensor) -> None:
 
 
 def check_encoder(encoder: Any) -> list[Result]:
-    """All checks of an encoder, on random input of its InputSpec."""
+    """Run all checks of an encoder on random inputs that fit its `InputSpec`."""
     torch.manual_seed(0)
     give_attributes(encoder)
     encoder.eval()

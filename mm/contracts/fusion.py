@@ -1,4 +1,4 @@
-"""What every fusion has to keep, over every subset of its inputs."""
+"""Contract of fusions, checked for every subset of their inputs."""
 
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -24,7 +24,14 @@ from mm.types import Features
 
 
 def random_features(rows: int, steps: int, width: int, present: Tensor | None = None) -> Features:
-    """Random Features with at least one real token in every row that is present."""
+    """Return random Features whose present rows have at least one token that is not padding.
+
+    Args:
+        rows: Number of rows B.
+        steps: Number of tokens T.
+        width: Width D.
+        present: Whether each row is present, (B,) bool; None: all rows are present.
+    """
     length = torch.randint(1, steps + 1, (rows, 1))
     length[0] = steps
     mask = torch.arange(steps) < length
@@ -35,14 +42,14 @@ def random_features(rows: int, steps: int, width: int, present: Tensor | None = 
 
 
 def other_filler(f: Features) -> Features:
-    """The same with other tokens and positions where masked."""
+    """Return Features with random tokens and positions in the padding, and otherwise unchanged."""
     keep = f.mask.unsqueeze(-1)
     tokens = torch.where(keep, f.tokens, torch.randn_like(f.tokens))
     return f._replace(tokens=tokens, position=torch.where(keep, f.position, torch.rand_like(f.position)))
 
 
 def longer(f: Features) -> Features:
-    """The same with seven more tokens, masked."""
+    """Return Features with seven more tokens of padding."""
     g = random_features(f.mask.shape[0], 7, f.tokens.shape[2])
     return Features(
         torch.cat([f.tokens, g.tokens], dim=1),
@@ -53,18 +60,24 @@ def longer(f: Features) -> Features:
 
 
 def check_fusion(fusion: Any, inputs: Sequence[str], embed_dim: int) -> list[Result]:
-    """All checks of a fusion, over every subset of absent inputs; one row per subset."""
+    """Run all checks of a fusion on a batch with one row per subset of present inputs.
+
+    Args:
+        fusion: The fusion.
+        inputs: Names of its inputs.
+        embed_dim: Width D of its Features.
+    """
     torch.manual_seed(0)
     give_attributes(fusion)
     fusion.eval()
-    subsets = torch.tensor(list(product([True, False], repeat=len(inputs))))  # (2^n, n), the last row has nothing
+    subsets = torch.tensor(list(product([True, False], repeat=len(inputs))))  # (2^n, n); the last row has no input
     rows = len(subsets)
 
     def draw() -> dict[str, Features]:
         return {n: random_features(rows, 3 + i, embed_dim, subsets[:, i]) for i, n in enumerate(inputs)}
 
     features = draw()
-    anchor: Any = getattr(fusion, "anchor", None)  # only fusions that keep one have it
+    anchor: Any = getattr(fusion, "anchor", None)  # only fusions that keep the tokens of one input have it
 
     def influence() -> None:
         before = fusion(features)

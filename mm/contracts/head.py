@@ -1,4 +1,4 @@
-"""What every head has to keep."""
+"""Contract of heads."""
 
 import json
 import re
@@ -24,14 +24,14 @@ TOKENS = 5
 
 
 def examples(codec: TargetCodec) -> EncodedTarget:
-    """What is learnt of its own examples, the second of ROWS rows unlabelled."""
+    """Encode the example cells of a target codec; the second of the ROWS rows is unlabelled."""
     cells = [codec.examples[i % len(codec.examples)] for i in range(ROWS)]
     cells[1] = None
     return codec.fit(cells, np.ones(ROWS, dtype=bool), None)
 
 
 def of_text(text: str) -> dict[str, Tensor]:
-    """The meta of a text whose every token is a word."""
+    """Return the meta of a text in which every word is one token."""
     words = list(re.finditer(r"\S+", text))
     return {
         "words": torch.arange(len(words)),
@@ -41,12 +41,12 @@ def of_text(text: str) -> dict[str, Tensor]:
 
 
 def of_picture() -> dict[str, Tensor]:
-    """The meta of a picture that is mirrored."""
+    """Return the meta of a mirrored image."""
     return {"frame": torch.tensor([100.0, 0, 0, 60]), "size": torch.tensor([100.0, 60])}
 
 
 def tokens_of(codec: TargetCodec) -> tuple[Tensor, dict[str, Tensor]]:
-    """Targets of the examples, and the meta of the inputs that they go with."""
+    """Return the targets of the examples of a codec, and the meta of the input to which they are aligned."""
     values = examples(codec).values
     if not isinstance(codec, AlignedCodec):
         return pad_sequence(values, True, unlabelled_value(values[0])) if isinstance(values, list) else values, {}
@@ -64,13 +64,21 @@ def tokens_of(codec: TargetCodec) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def at_tokens(rows: Sequence[Tensor], fill: float) -> Tensor:
-    """Of each row (T', ...), padded -> (B, TOKENS, ...)"""
+    """Stack rows (T', ...) to (B, TOKENS, ...), with padding.
+
+    Args:
+        rows: One tensor per row.
+        fill: Value of the padding.
+    """
     x = pad_sequence(list(rows), batch_first=True, padding_value=fill)
     return F.pad(x, [0, 0] * (x.dim() - 2) + [0, TOKENS - x.shape[1]], value=fill)
 
 
 class Case(NamedTuple):
-    """A head with random features and targets of its examples; the second row unlabelled, the last without tokens."""
+    """A head with random Features and the targets of its examples.
+
+    The second row is unlabelled, and the last row has no tokens.
+    """
 
     head: Any
     codec: TargetCodec
@@ -79,23 +87,23 @@ class Case(NamedTuple):
     meta: dict[str, Tensor]
 
     def loss(self, fused: Features, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The head's loss as in training: sum and count."""
+        """Return the loss of the head as in training: its sum over the labelled rows, and their number."""
         return self.head.loss(self.head(fused, target), target, fused)
 
     def again(self) -> Features:
-        """Other features of the same rows."""
+        """Return other random Features of the same shape."""
         return random_features(ROWS, TOKENS, self.fused.tokens.shape[2])
 
 
 def finite(case: Case) -> None:
-    """What is told has the rows that were asked for, and is finite."""
+    """Check that predictions are finite and have one row per sample."""
     for tensor in flat(case.head(case.fused)):
         demand(len(tensor) == ROWS, f"prediction: {len(tensor)} rows, wanted {ROWS}")
         demand(tensor.isfinite().all(), "prediction: not finite")
 
 
 def loss(case: Case) -> None:
-    """A sum and a count, which add up over the parts of a batch."""
+    """Check that the loss is a sum and a count, both of which add up over the parts of a batch."""
     total, count = case.loss(case.fused, case.target)
     demand(total.dim() == 0 and count.dim() == 0, "loss: wanted two scalars, sum and count")
     demand(total.isfinite() and count > 0, f"loss: sum {total.item()}, count {count.item()} of labelled rows")
@@ -106,7 +114,7 @@ def loss(case: Case) -> None:
 
 
 def unlabelled(case: Case) -> None:
-    """Rows without a label have no part in the loss."""
+    """Check that unlabelled rows do not contribute to the loss."""
     total, count = case.loss(case.fused, case.target[1:2].expand_as(case.target))
     demand(
         not total.any() and not count.any(),
@@ -118,7 +126,7 @@ def unlabelled(case: Case) -> None:
 
 
 def precision(case: Case) -> None:
-    """The loss is taken in float32, whatever the features are in."""
+    """Check that the loss is computed in float32, even for Features in bfloat16."""
     low = Features(*(t.bfloat16() if t.is_floating_point() else t for t in case.fused))
     with torch.autocast("cpu", torch.bfloat16):
         total, _ = case.loss(low, case.target)
@@ -126,7 +134,7 @@ def precision(case: Case) -> None:
 
 
 def score(case: Case) -> None:
-    """Metrics read labelled rows only."""
+    """Check that the inputs of metrics consist of the labelled rows only."""
     prediction = case.head(case.fused)
     if prediction.compares_decoded:
         rows, truth = decoded_and_true(case, prediction)
@@ -137,7 +145,7 @@ def score(case: Case) -> None:
 
 
 def decoded_and_true(case: Case, prediction: Prediction) -> tuple[list[dict[str, Any]], list[Any]]:
-    """Decode the labelled rows. -> what is predicted, and what a person wrote"""
+    """Return the decoded predictions of the labelled rows, and their targets in readable form."""
     rows = labelled(case.target).nonzero().flatten().tolist()
     learnt = examples(case.codec)
     decoded = case.head.decode(prediction, case.fused, case.meta)
@@ -145,12 +153,15 @@ def decoded_and_true(case: Case, prediction: Prediction) -> tuple[list[dict[str,
 
 
 def decode(case: Case) -> None:
-    """Plain data of every row, its prediction first; one window a row is the row."""
+    """Check that every row decodes to plain data, with the key "prediction" first.
+
+    Merging the windows of rows that have one window each must not change the predictions.
+    """
     prediction = case.head(case.fused)
     rows = case.head.decode(prediction, case.fused, case.meta)
     demand(len(rows) == ROWS, f"decode: {len(rows)} rows, wanted {ROWS}")
     demand(next(iter(rows[0])) == "prediction", f"decode: first key '{next(iter(rows[0]))}', wanted 'prediction'")
-    json.dumps(rows)  # raises where something isn't plain data
+    json.dumps(rows)  # raises an error if something is not plain data
     merged = case.head.decode(prediction.merge(torch.arange(ROWS), ROWS), case.fused, case.meta)
     demand(
         [row["prediction"] for row in merged] == [row["prediction"] for row in rows],
@@ -159,7 +170,7 @@ def decode(case: Case) -> None:
 
 
 def temperature(case: Case) -> None:
-    """Dividing by a temperature divides the logits of what is possible, and changes nothing else."""
+    """Check that `temper` divides the logits of possible classes by the temperature, and changes nothing else."""
     prediction = case.head(case.fused)
     logits, truth = prediction.events(case.target)
     demand(
@@ -173,7 +184,7 @@ def temperature(case: Case) -> None:
 
 
 def confidence(case: Case) -> None:
-    """Every answer has a confidence, and a scale that keeps the order changes nothing else."""
+    """Check that every answer has a confidence, and that lowering the confidences changes nothing else."""
     prediction, decoding = case.head(case.fused), case.head.decoding
     rows, truth = decoded_and_true(case, prediction)
     odds, right = prediction.confidences(rows, truth, decoding)
@@ -189,7 +200,7 @@ def confidence(case: Case) -> None:
 
 
 def prediction_sets(case: Case) -> None:
-    """Labelled rows have a nonconformity, and larger quantiles give larger sets."""
+    """Check that labelled rows have nonconformity scores, and that larger quantiles never give smaller sets."""
     prediction, decoding = case.head(case.fused), case.head.decoding
     scores = prediction.nonconformity(case.target, decoding)
     demand(len(scores) == ROWS - 1, f"nonconformity: {len(scores)} rows, wanted {ROWS - 1} labelled")
@@ -202,7 +213,7 @@ def prediction_sets(case: Case) -> None:
 
 
 def typed(case: Case) -> None:
-    """A head inherits the base class of heads and returns a type of mm.predictions."""
+    """Check that a head inherits from `mm.heads.Head` and returns a type of `mm.predictions`."""
     missing = [name for name in MEMBERS if not hasattr(case.head, name)]
     demand(not missing, f"has no {', '.join(missing)}; inherit mm.heads.Head, which gives all but forward and loss")
     prediction = case.head(case.fused)
@@ -213,7 +224,7 @@ def typed(case: Case) -> None:
     )
 
 
-MEMBERS = ("weight", "input", "per_window", "decoding", "decode")  # that everybody asks a head for
+MEMBERS = ("weight", "input", "per_window", "decoding", "decode")  # that the model and the tasks use
 CHECKS: dict[str, Callable[[Case], None]] = {
     "shapes": finite,
     "loss": loss,
@@ -227,7 +238,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
 
 
 def further_checks(prediction: Prediction) -> dict[str, Callable[[Case], None]]:
-    """Return the checks of what the type of the prediction has more than every one."""
+    """Return the checks that apply only to predictions with calibration or prediction sets."""
     checks: dict[str, Callable[[Case], None]] = {}
     if prediction.calibration == "temperature":
         checks["calibrated"] = temperature
@@ -239,7 +250,13 @@ def further_checks(prediction: Prediction) -> dict[str, Callable[[Case], None]]:
 
 
 def check_head(head: Any, codec: TargetCodec, embed_dim: int) -> list[Result]:
-    """All checks of a head. codec: what its target's cells are read by, which the head was built for."""
+    """Run all checks of a head.
+
+    Args:
+        head: The head.
+        codec: Codec of its target, for which the head was built.
+        embed_dim: Width D of its Features.
+    """
     torch.manual_seed(0)
     give_attributes(head)
     head.eval()
@@ -247,7 +264,7 @@ def check_head(head: Any, codec: TargetCodec, embed_dim: int) -> list[Result]:
     case = Case(head, codec, fused, *tokens_of(codec))
     with torch.no_grad():
         first = run({"prediction": partial(typed, case)})
-        if first[0][1] is not None:  # nothing else can be checked
+        if first[0][1] is not None:  # the other checks need them
             return first
         checks = CHECKS | further_checks(case.head(case.fused))
         results = first + run({name: partial(check, case) for name, check in checks.items()})
@@ -256,5 +273,5 @@ def check_head(head: Any, codec: TargetCodec, embed_dim: int) -> list[Result]:
 
 
 def _row(t: Tensor, index: int) -> Tensor:
-    """True in one row, for torch.where over tensors of any dimension."""
+    """Return a mask that is True in one row, of a shape for torch.where with `t`."""
     return (torch.arange(t.shape[0]) == index).view(-1, *[1] * (t.dim() - 1))
