@@ -79,7 +79,7 @@ def form_of(text: str) -> str:
 
 
 def number_hint(text: str) -> str:
-    """Return advice to append to a message about a text that is not a number; empty if there is none."""
+    """Return advice to append to a message about a text that is not a number, or an empty string."""
     hint = HINTS.get(form_of(text))
     return f"; {hint}" if hint else ""
 

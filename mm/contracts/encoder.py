@@ -49,7 +49,7 @@ def statistics(encoder: Any, x: Tensor, mask: Tensor, present: Tensor) -> None:
         encoder: The encoder.
         x: Input of the encoder.
         mask: Mask of `x`, with all rows present.
-        present: Which rows to make absent (False), (B,) bool.
+        present: Whether each row stays present, (B,) bool; the other rows are made absent.
     """
     some = mask & present.unsqueeze(1)
     before = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
