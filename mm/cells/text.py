@@ -13,8 +13,8 @@ from mm.text_column import TextColumn
 def text_of(cell: Any) -> str:
     """Return a cell as text, which is "" if the cell is empty.
 
-    Integers of type float lose their `.0`, because a column of integers with missing values is read as floats. Elements of
-    lists are joined by "|".
+    Integers of type float lose their `.0`, because a column of integers with missing values is read as floats.
+    Elements of lists are joined by "|".
     """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
