@@ -60,7 +60,7 @@ def test_learns_tells_and_serves(mm, rows):
     ("args", "said"),
     [
         ([], "predicts something of each token: set model.fusion.anchor"),
-        ([ANCHOR, "model.encoders.audio.strides=[4,4,4]"], "fewer tokens of 'audio' than symbols to tell"),
+        ([ANCHOR, "model.encoders.audio.strides=[4,4,4]"], "fewer tokens of 'audio' than CTC needs"),
         ([ANCHOR, "datamodule.transforms.audio.max_length=2000"], "column 'said': is longer than what is read at once"),
     ],
 )
