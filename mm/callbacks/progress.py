@@ -42,10 +42,10 @@ class Progress(TQDMProgressBar):
         if self.interactive:
             super().enable()
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Note the time."""
         self.begun = self.logged = time.monotonic()
-        super().on_train_epoch_start(trainer, pl_module)
+        super().on_train_epoch_start(trainer, *_)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
