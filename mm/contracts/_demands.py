@@ -34,6 +34,15 @@ HOSTILE: dict[str, Any] = {
     "region": "north",
     "align": "left",
     "about": "nothing",
+    "confidences": [0.5],
+    "events": ["a", "b"],
+    "get_config": "mine",
+    "needs": 3,
+    "prediction_sets": "many",
+    "strata": [1, 2],
+    "temper": "calm",
+    "variable": "x",
+    "with_confidence": True,
 }
 
 
