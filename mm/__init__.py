@@ -1,4 +1,4 @@
-"""Train models that read text, see images and hear sound, in any mixture."""
+"""Train models that read text, images, sound and tables, in any combination."""
 
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ __all__ = [
     "train",
 ]
 
-# Packages that are reached as attributes, such as `mm.fusion`.
+# Packages that are available as attributes, such as `mm.fusion`.
 _PACKAGES = (
     *("callbacks", "calibration", "checkpoint", "data", "encoders", "evaluation", "features", "fusion", "heads"),
     *("launch", "losses", "metrics", "modalities", "predictions", "profiling", "retrieval", "runs", "targets", "tasks"),

@@ -1,6 +1,6 @@
-"""`python -m mm` is `mm`."""
+"""Entry point of `python -m mm`, which equals the command `mm`."""
 
 from mm.cli import main
 
-if __name__ == "__main__":  # and not where something merely imports it
+if __name__ == "__main__":  # not on a mere import
     main()

@@ -1,7 +1,8 @@
-"""Keep absent rows out of an encoder's batch statistics.
+"""Exclusion of absent rows from the batch statistics of an encoder.
 
-A row without an input goes through the encoder as filler, and everything that it becomes is masked afterwards. Batch
-norm is the exception: it mixes the rows of a batch, and in training its running statistics would count the filler.
+A row that lacks an input passes through the encoder as a dummy tensor, and its results are masked afterwards. This does
+not suffice for batch norm, which mixes the rows of a batch: in training its running statistics would include the
+dummies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +18,14 @@ from torch.nn import SyncBatchNorm
 from mm._compat.torch import BatchNorm
 from mm.types import Features
 
-LEAST = 2  # rows that batch statistics need: one row would be normalised to nothing but its own contrast
+LEAST = 2  # minimum number of rows for batch statistics; a single row would be normalised to zero mean by itself
 
 
 def batch_norms(module: nn.Module) -> list[Any]:
-    """Return the submodules that compute statistics over the rows of a training batch.
+    """Return the submodules in training mode that compute statistics over the rows of a batch.
 
-    These are torch's batch norms and their subclasses, and every other layer with a buffer named `running_...`, such
-    as timm's EvoNorm and an instance norm with running statistics.
+    These are torch's batch norms and their subclasses, and every other layer with a buffer named `running_...`, such as
+    timm's EvoNorm or an instance norm with running statistics.
     """
     return [
         m
@@ -36,20 +37,20 @@ def batch_norms(module: nn.Module) -> list[Any]:
 def encode_present(
     module: nn.Module, encode: Callable[[Tensor, Tensor], Features], x: Tensor, mask: Tensor
 ) -> Features:
-    """Encode a batch so that absent rows do not influence batch statistics.
+    """Encode a batch such that absent rows do not influence batch statistics.
 
-    Where `module` has a batch norm in training mode, only the present rows are encoded, and the result is spread over
-    the rows of the batch. With fewer than two present rows batch norm uses its running statistics, which stay as they
-    are. In all other cases, evaluation and export included, this is `encode(x, mask)`.
+    If `module` has a batch norm in training mode, only the present rows are encoded, and the results are placed at
+    their rows of the batch. With fewer than two present rows, batch norm uses its running statistics and does not
+    update them. In all other cases, including evaluation and export, this is `encode(x, mask)`.
 
     Args:
         module: The encoder.
-        encode: Its forward.
-        x: Raw tensor (B, ...).
-        mask: (B, T) bool; a row is absent where it is all False.
+        encode: The forward method of the encoder.
+        x: Input of the encoder, (B, ...).
+        mask: Mask of the input, (B, T) bool; a row is absent if it is all False.
 
     Returns:
-        Features of all B rows, zeros where a row is absent.
+        Features of all B rows, with zeros in absent rows.
     """
     norms = batch_norms(module) if module.training else []
     if not norms:
@@ -58,8 +59,8 @@ def encode_present(
     total = count_over_processes(len(rows), norms, x.device)
     if len(rows) == len(mask) and total >= LEAST:
         return encode(x, mask)
-    # A batch without any present row runs as well, so that every parameter gets a gradient, if of zero: processes
-    # wait for each other's. Its one row of filler is dropped again.
+    # A batch without any present row is also encoded, so that every parameter gets a (zero) gradient, for which the
+    # other processes wait. Its single dummy row is dropped afterwards.
     used = rows if len(rows) else rows.new_zeros(1)
     with running_statistics(norms) if total < LEAST else without_rows(norms if not len(rows) else []):
         features = encode(x[used], mask[used])
@@ -67,15 +68,20 @@ def encode_present(
 
 
 def spread(features: Features, rows: Tensor, count: int) -> Features:
-    """Put the first len(rows) rows of `features` at `rows` of a batch of `count` rows that are zero elsewhere."""
+    """Place the first len(rows) rows of `features` at the indices `rows` of a batch of `count` rows of zeros."""
     first = (part[: len(rows)] for part in features)
     return Features(*(part.new_zeros(count, *part.shape[1:]).index_copy(0, rows, part) for part in first))
 
 
 def count_over_processes(count: int, norms: Sequence[nn.Module], device: torch.device) -> int:
-    """Sum the counts of the processes whose statistics `SyncBatchNorm` computes together; else return the count.
+    """Sum a row count over the processes that `SyncBatchNorm` combines; without one, return the count itself.
 
-    All processes must agree on whether they compute statistics at all: each waits for those of the others.
+    All processes have to agree on whether they compute statistics, because each waits for those of the others.
+
+    Args:
+        count: Number of present rows of this process.
+        norms: The batch norms.
+        device: Device of the batch.
     """
     group = synchronised(norms)
     if group is None:
@@ -86,7 +92,7 @@ def count_over_processes(count: int, norms: Sequence[nn.Module], device: torch.d
 
 
 def synchronised(norms: Sequence[nn.Module]) -> Any:
-    """Return the process group of the first SyncBatchNorm, None where there is none or it has one process."""
+    """Return the process group of the first SyncBatchNorm; None if there is none or if the group has one process."""
     found = [m for m in norms if isinstance(m, SyncBatchNorm)]
     if not found or not dist.is_available() or not dist.is_initialized():
         return None
@@ -96,7 +102,7 @@ def synchronised(norms: Sequence[nn.Module]) -> Any:
 
 @contextmanager
 def running_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """Let batch norms normalise by their running statistics, and leave these as they are."""
+    """Context manager in which batch norms use their running statistics and do not update them."""
     for norm in norms:
         norm.training = False
     try:
@@ -108,14 +114,14 @@ def running_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def without_rows(norms: Sequence[Any]) -> Iterator[None]:
-    """Let batch norms contribute no row to the statistics of other processes, in forward and in backward.
+    """Context manager in which batch norms contribute no rows to the statistics of other processes.
 
-    What they return is normalised by their running statistics.
+    This holds for forward and backward. Their outputs are normalised by their running statistics.
     """
 
     def forward(norm: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
-            mean, variance = norm.running_mean, norm.running_var  # copies: this call's backward reads them later
+            mean, variance = norm.running_mean, norm.running_var  # cloned below, because backward reads them later
             y = F.batch_norm(x, mean.clone(), variance.clone(), norm.weight, norm.bias, False, 0.0, norm.eps)
             return y + original(x[:0]).sum()
 

@@ -1,4 +1,4 @@
-"""Check whether plain data from a config matches the type annotation of an argument."""
+"""Checks of plain data from a config against type annotations."""
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -10,7 +10,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Return whether a config value (a scalar, a list, a mapping) matches this type annotation."""
+    """Return whether a config value (a scalar, a list or a mapping) matches a type annotation.
+
+    Args:
+        value: The value. A mapping matches the annotation of a class, because it may be the config of an object.
+        hint: The type annotation.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(fits(value, one) for one in args)
@@ -41,15 +46,15 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def check_fields(kind: type, data: Mapping[str, Any], where: str) -> None:
-    """Check plain data against the fields of a dataclass that is made of it.
+    """Check plain data against the fields of the dataclass that is built from it.
 
     Args:
         kind: The dataclass.
-        data: Its arguments, some of which may be left out.
-        where: What they are, for the message.
+        data: Field name to value; fields may be missing.
+        where: Config key of the data, for error messages.
 
     Raises:
-        ValueError: If one is unknown or of another type.
+        ValueError: If a key is not a field, or if a value has the wrong type.
     """
     hints = get_type_hints(kind)
     for name, value in data.items():

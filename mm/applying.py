@@ -1,4 +1,4 @@
-"""What evaluation, calibration and retrieval share: a trained model over the rows of a data set."""
+"""Functions that evaluation, calibration and retrieval share, to apply a trained model to the rows of a data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,31 +19,31 @@ SPLITS = ("train", "val", "test")
 
 
 def open_model(model: TrainedModel | str | Path, allow: Sequence[str] = ()) -> TrainedModel:
-    """Return a trained model.
+    """Return a trained model, loaded from its directory if necessary.
 
     Args:
         model: The model itself, or the path of its directory.
-        allow: Further packages whose classes the directory may name.
+        allow: Names of further packages whose classes the model directory may use.
 
     Raises:
-        ValueError: If the directory is no model directory.
+        ValueError: If the directory is not a model directory.
     """
     return model if isinstance(model, TrainedModel) else checkpoint.load(model, allow)
 
 
 def match_data(model: TrainedModel, data: DataSource, labelled: bool) -> DataSource:
-    """Return data whose inputs are read by a model's own transforms, and whose targets have its classes.
+    """Return data whose inputs are read with the transforms of a model, and whose targets have the model's classes.
 
     Args:
         model: A trained model.
-        data: Rows of its inputs. It is not changed.
+        data: The data. It is not changed.
         labelled: Whether the targets of the model's heads are needed.
 
     Returns:
-        The data itself where it is of this model already, else a copy.
+        The data itself if it is already bound to this model, otherwise a copy.
 
     Raises:
-        ValueError: If the data has none of the model's inputs, lacks a head's target, or has unknown classes.
+        ValueError: If the data has none of the model's inputs, lacks the target of a head, or has unknown classes.
     """
     if not set(model.transforms) & set(data.spec.inputs):
         raise ValueError(
@@ -63,15 +63,16 @@ def match_data(model: TrainedModel, data: DataSource, labelled: bool) -> DataSou
 
 
 def trained_rows(model: TrainedModel, data: DataSource, split: str) -> tuple[int, str]:
-    """Count the rows of a split that a model was trained on.
+    """Count the rows of a split on which a model was trained.
 
     Args:
-        model: A model whose directory keeps the digests of its rows.
+        model: A trained model; its directory contains the digests of its training rows.
         data: The data.
         split: A split of the data, or "all".
 
     Returns:
-        Their number and the name of the first; 0 where the directory keeps no digests, and of the split `train`.
+        The number of such rows and the name of the first one. The number is 0 if the directory has no digests, and for
+        the split "train", which is never counted.
     """
     before = from_tensors(model.rows)
     count, first = 0, ""
@@ -89,20 +90,21 @@ def count_splits(data: DataSource) -> dict[str, int]:
 
 
 def count_faults(data: DataSource) -> dict[str, int]:
-    """Return how many rows could not be read, and how many were changed, such as `data/truncated/text`."""
+    """Return the numbers of rows that could not be read, or were changed, such as `data/truncated/text`."""
     names = [name for _, name in data.notes]
     faulty = {"data/faulty_rows": len({row for row, _ in data.faults})}
     return faulty | {f"data/{name}": names.count(name) for name in sorted(set(names))}
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """Return the device that a user names.
+    """Return the torch device with a name that the user has given.
 
     Args:
-        name: `auto` for the accelerator where there is one, or a torch device such as `cpu`, `cuda` or `cuda:1`.
+        name: `auto` for the accelerator if there is one and else the CPU, or a torch device such as `cpu`, `cuda` or
+            `cuda:1`.
 
     Raises:
-        ValueError: If it is none, or none of this machine's.
+        ValueError: If there is no such device on this machine.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -116,13 +118,13 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def measure_silently(task: "LightningModule", data: Any, split: str, accelerator: str, folder: Path) -> None:
-    """Pass every row of a split through a task in one process, without a progress bar, loggers and checkpoints.
+    """Evaluate a task on every row of a split in one process, without a progress bar, loggers and checkpoints.
 
     Args:
-        task: The task, which holds the results afterwards.
-        data: A copy of the data that nothing else uses; its test loader is replaced.
-        split: The split, or "all".
-        accelerator: As `lightning.Trainer` has it.
+        task: The task, which stores the results.
+        data: A copy of the data that nothing else uses, since its test loader is replaced.
+        split: Name of the split, or "all".
+        accelerator: As in `lightning.Trainer`.
         folder: Folder for temporary files.
     """
     from lightning import Trainer

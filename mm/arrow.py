@@ -1,4 +1,4 @@
-"""Columns of values whose type is not known before, as Arrow arrays."""
+"""Conversion of columns with values of unknown type to Arrow arrays."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow
 
-BLOCK = 65_536  # values that are Python objects at once
+BLOCK = 65_536  # number of values that exist as Python objects at a time
 
 
 def to_arrow(values: list[Any]) -> "pyarrow.Array":
-    """Return a column as an Arrow array; as JSON where its values are of several kinds."""
+    """Convert a column to an Arrow array; values of several types become JSON texts."""
     import pyarrow
 
     try:
@@ -21,12 +21,12 @@ def to_arrow(values: list[Any]) -> "pyarrow.Array":
 
 
 def as_text(value: Any) -> str | None:
-    """Return a value among others of another kind as text."""
+    """Return a value as JSON text; strings and None stay unchanged."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def common_type(types: Sequence["pyarrow.DataType"]) -> "pyarrow.DataType":
-    """Return the type of a column whose chunks have these types, as if all of its values were one list."""
+    """Return the Arrow type of a column whose chunks have the given types, as if all of its values were in one list."""
     import pyarrow
 
     schemas = [pyarrow.schema([("x", one)]) for one in types]
@@ -37,7 +37,7 @@ def common_type(types: Sequence["pyarrow.DataType"]) -> "pyarrow.DataType":
 
 
 def convert_type(array: "pyarrow.Array", kind: "pyarrow.DataType") -> "pyarrow.Array":
-    """Return an array in the type of the whole column."""
+    """Convert an array to the type of its complete column."""
     import pyarrow
 
     if array.type == kind:
@@ -47,11 +47,11 @@ def convert_type(array: "pyarrow.Array", kind: "pyarrow.DataType") -> "pyarrow.A
 
 
 def whole_column(rows: Sequence[int], value: Callable[[int], Any]) -> "pyarrow.ChunkedArray":
-    """Return a column that is small enough to be held for all rows.
+    """Return a column for all rows as a chunked array, which has to fit in memory.
 
     Args:
-        rows: The numbers of its rows.
-        value: Returns the value of a row.
+        rows: Indices of the rows.
+        value: Function that returns the value of a row.
     """
     import pyarrow
 

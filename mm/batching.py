@@ -1,4 +1,7 @@
-"""Read samples -> one padded Batch with its masks."""
+"""Collation: encoded samples to one padded Batch with masks.
+
+Shapes: B rows of the batch (one per window), T tokens or time steps, D width, C channels, H height, W width.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,26 +15,34 @@ from torch.utils.data import default_collate
 from mm.tensors import unlabelled_value
 from mm.types import Batch, EncodedInput, Features, Transform
 
-# Keys of meta that are of the row, padded with 0; the others are of tokens, padded with -1.
+# Keys of meta with one value per row, padded with 0; the others have one per token and are padded with -1.
 PER_ROW_META = ("characters", "frame", "size", "sample")
 
 
 class Sample(NamedTuple):
-    """One row, read."""
+    """One encoded row."""
 
     inputs: dict[str, EncodedInput | None]  # None: absent
-    targets: dict[str, Tensor | list[Tensor]]  # a list: one for each window
+    targets: dict[str, Tensor | list[Tensor]]  # a list has one tensor per window
     row: int
 
 
 def is_absent(raw: Any) -> bool:
-    """Whether a row, or a sample, has nothing of an input."""
+    """Return whether a raw value means that the row lacks the input: None or an empty text."""
     return raw is None or (isinstance(raw, str) and not raw)
 
 
 def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> Batch:
-    """Pad to the longest and mask. A sample of several windows gives as many rows, all with its `row` and targets."""
-    # a row of which nothing was found is one row, too
+    """Collate samples into a Batch: pad all inputs to the longest one and create their masks.
+
+    A sample with several windows becomes several rows of the batch, which have the same `row` and, except for targets
+    per window, the same targets.
+
+    Args:
+        samples: The samples.
+        transforms: Input name to transform, for the dummy tensor of absent inputs and the padding.
+    """
+    # a row without any input also becomes one row
     windows = [max([1, *(len(r.windows) for r in s.inputs.values() if r is not None)]) for s in samples]
     inputs, masks, meta = {}, {}, {}
     for name, transform in transforms.items():
@@ -42,7 +53,7 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
             read = sample.inputs[name]
             parts = [] if read is None else read.windows
             for k in range(count):
-                # an input of one window belongs to every window of the others
+                # an input with a single window is repeated for every window of the others
                 here = bool(parts) and (len(parts) == 1 or k < len(parts))
                 items.append(parts[k if len(parts) > 1 else 0] if here else transform.filler)
                 present.append(here)
@@ -63,7 +74,17 @@ def collate(samples: Sequence[Sample], transforms: Mapping[str, Transform]) -> B
 
 
 def join_targets(targets: Sequence[Tensor | list[Tensor]], windows: Sequence[int]) -> Tensor:
-    """Of rows with so many windows each; those of their own length are padded, and unlabelled there. -> (B, ...)"""
+    """Stack the targets of samples, and repeat them for each window.
+
+    Targets of different lengths are padded with the value for "unlabelled".
+
+    Args:
+        targets: Target of each sample; a list has one tensor per window.
+        windows: Number of windows of each sample.
+
+    Returns:
+        The targets, (B, ...).
+    """
     if all(isinstance(target, Tensor) for target in targets):
         plain: Any = list(targets)
         alike = len({target.shape for target in plain}) == 1
@@ -72,30 +93,50 @@ def join_targets(targets: Sequence[Tensor | list[Tensor]], windows: Sequence[int
     parts: list[Tensor] = []
     for target, count in zip(targets, windows, strict=True):
         own = target if isinstance(target, list) else [target]
-        # another input may have more windows: they say nothing of this target
+        # additional windows, which another input has, are unlabelled
         parts += [*own, *(torch.full_like(own[0], unlabelled_value(own[0])) for _ in range(count - len(own)))]
     return pad_sequence(parts, batch_first=True, padding_value=unlabelled_value(parts[0]))
 
 
 def finish(batch: Batch, transforms: Mapping[str, Transform]) -> Batch:
-    """A batch, on its device, as the encoders read it: pixels travel as bytes, a quarter of what floats take."""
+    """Apply the last step of each transform to a batch that is already on its device.
+
+    Images are transferred as uint8, which takes a quarter of the memory of float32, and are normalised here.
+
+    Args:
+        batch: The batch, on its device.
+        transforms: Input name to transform.
+
+    Returns:
+        The batch as the encoders expect it.
+    """
     done = {name: transforms[name].finish(x) if isinstance(x, Tensor) else x for name, x in batch.inputs.items()}
     return batch._replace(inputs=done)
 
 
 def join_features(items: Sequence[Features]) -> tuple[Features, Tensor]:
-    """Of single rows, (T, D) each, padded to the longest. -> of the batch, its mask (B, T)"""
+    """Pad the Features of single rows, (T, D) each, to the longest and stack them.
+
+    Returns:
+        Features of the batch, and their mask (B, T).
+    """
     parts = {f: pad_sequence([getattr(x, f) for x in items], batch_first=True) for f in ("tokens", "mask", "position")}
     return Features(pooled=torch.stack([x.pooled for x in items]), **parts), parts["mask"]
 
 
 def pad(items: Sequence[Tensor], present: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
-    """Images (C, H, W) are stacked, sequences (T,) or (T, k) padded with zeros. -> (B, ...), mask (B, 1) or (B, T)
+    """Stack images of shape (C, H, W), or pad sequences of shape (T,) or (T, k) with zeros and stack them.
 
-    T is the longest length, rounded up to a whole multiple.
+    Args:
+        items: The tensors.
+        present: Whether each row has the input, (B,) bool.
+        multiple: Number of which the padded length T is a multiple.
+
+    Returns:
+        The tensors (B, ...), and their mask, (B, 1) bool for images and (B, T) bool for sequences.
     """
     if items[0].dim() == 3:
-        return default_collate(list(items)), present.unsqueeze(1)  # a worker's, straight into memory that is shared
+        return default_collate(list(items)), present.unsqueeze(1)  # in a worker directly into shared memory
     lengths = [x.shape[0] for x in items]
     whole = -(-max(lengths) // multiple) * multiple
     mask = torch.arange(whole) < (torch.tensor(lengths) * present).unsqueeze(1)

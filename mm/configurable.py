@@ -1,4 +1,4 @@
-"""Record the constructor arguments of a part, so that the part can say how it was built."""
+"""Recording of constructor arguments, so that a part of a model can be saved as its config and rebuilt."""
 
 import dataclasses
 import inspect
@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 from mm.renames import current_argument
 
 T = TypeVar("T")
-# The attribute that holds (class, arguments) of an object, set past `__setattr__`: torch would register modules.
+# Attribute with (class, arguments) of an object. It bypasses `__setattr__`, which would register nested modules.
 RECORD = "_constructor"
 
 
 class Configurable:
     """Mixin that records the arguments of the constructor.
 
-    Each subclass has its `__init__` wrapped once. The outermost constructor is recorded, with the defaults that the
-    caller has left out, so that a saved part keeps its meaning when a default changes.
+    The `__init__` of each subclass is wrapped once. The arguments of the outermost constructor are recorded, including
+    the defaults of omitted arguments, so that a saved part keeps its meaning when a default changes.
 
     Example:
         >>> class Scale(Configurable):
@@ -31,29 +31,30 @@ class Configurable:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not hasattr(cls.__init__, "__wrapped__"):  # its own, or that of a library's class
+        if not hasattr(cls.__init__, "__wrapped__"):  # its own constructor, or one inherited from a library
             cls.__init__ = _recorded(cls.__init__)  # type: ignore[method-assign]
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments as plain data.
 
-        A part that was initialised from weights of others, such as a pre-trained folder, overrides this method and
-        returns arguments that build the same architecture without them.
+        A part that is initialised from external weights, such as a pretrained model, overrides this method and returns
+        arguments that build the same architecture without these weights.
 
         Returns:
             Argument name to plain data. A nested part is a mapping with its class as `_target_`.
 
         Raises:
-            ValueError: If an argument is no plain data and does not say how it was built; the message names it.
+            ValueError: If an argument is neither plain data nor an object with recorded arguments; the message names
+                it.
         """
         return {name: to_config(value, name) for name, value in recorded_arguments(self).items()}
 
 
 def configured(cls: Callable[..., T], /, **arguments: Any) -> T:
-    """Build an object of any class and record how it was built.
+    """Build an object of any class and record its constructor arguments.
 
-    This is for classes that do not inherit `Configurable`, such as metrics of torchmetrics or augmentations of
-    torchvision, where a model that uses them shall be saved.
+    Use this function for objects of classes that do not inherit from `Configurable`, such as metrics of torchmetrics or
+    augmentations of torchvision, if a model that uses them is to be saved.
 
     Args:
         cls: The class.
@@ -69,10 +70,10 @@ def configured(cls: Callable[..., T], /, **arguments: Any) -> T:
 
 
 def recorded_arguments(part: Any) -> dict[str, Any]:
-    """Return the constructor arguments of a part as they were given, defaults included.
+    """Return the recorded constructor arguments of a part, including defaults.
 
     Raises:
-        ValueError: If the part does not say how it was built.
+        ValueError: If the arguments were not recorded.
     """
     record = getattr(part, "__dict__", {}).get(RECORD)
     if record is None:
@@ -85,17 +86,17 @@ def recorded_arguments(part: Any) -> dict[str, Any]:
 
 
 def to_config(value: Any, where: str = "") -> Any:
-    """Return plain data from which `value` can be built again.
+    """Convert a value to plain data from which it can be rebuilt.
 
     Args:
-        value: A part, plain data, or containers of them.
-        where: The name of the argument, for messages.
+        value: A part, plain data, or a container of them.
+        where: Name of the argument, for error messages.
 
     Returns:
-        Plain data; a part is a mapping of its class, as `_target_`, and its arguments.
+        Plain data. A part is a mapping with its class as `_target_` and its arguments.
 
     Raises:
-        ValueError: If something in it is neither.
+        ValueError: If it contains an object whose constructor arguments were not recorded.
     """
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -117,14 +118,14 @@ def to_config(value: Any, where: str = "") -> Any:
 
 
 def target_of(part: Any) -> str:
-    """Return the dotted name of the class that a part was built from.
+    """Return the dotted name of the class from which a part was built.
 
-    A class of a private module is named by the public package that exports it.
+    A class of a private module is named after the public package that exports it.
 
     Raises:
-        ValueError: If the class was defined inside a function, where nothing can find it again.
+        ValueError: If the class was defined inside a function and therefore can't be imported.
     """
-    cls = vars(part)[RECORD][0]  # sharding replaces the class of an object by a subclass
+    cls = vars(part)[RECORD][0]  # not type(part): sharding replaces the class of an object by a subclass
     if "<locals>" in cls.__qualname__:
         raise ValueError(f"{cls.__qualname__} is defined inside a function; define it at the top of a module")
     public = cls.__module__.split("._")[0]
@@ -133,7 +134,7 @@ def target_of(part: Any) -> str:
 
 
 def _recorded(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a constructor, so that it records its arguments unless a subclass's constructor has done so."""
+    """Wrap a constructor so that it records its arguments, unless the constructor of a subclass has recorded them."""
     signature = inspect.signature(init)
     if init is object.__init__:  # the signature of C code accepts anything
         init, signature = _take_no_arguments, inspect.signature(lambda self: None)
@@ -164,7 +165,12 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def check_former_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
-    """Raise a TypeError for an argument that had another name in an earlier version."""
+    """Raise TypeError for an argument that had another name in an earlier version.
+
+    Args:
+        cls: The class.
+        arguments: The arguments by name.
+    """
     for base in cls.__mro__:
         for name in arguments:
             current = current_argument(f"{base.__module__}.{base.__qualname__}", name)
@@ -173,13 +179,13 @@ def check_former_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
 
 
 def _take_no_arguments(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Construct an object of a class without a constructor of its own."""
+    """Constructor of a class without its own constructor, which raises TypeError if it is given arguments."""
     if args or kwargs:
         raise TypeError(f"{type(self).__name__}() takes no arguments")
 
 
 def _copied(value: Any) -> Any:
-    """Copy the containers of a value, but not the objects in them, so that later changes are not recorded."""
+    """Copy nested dictionaries and lists, but not the objects in them, so that later changes are not recorded."""
     if type(value) is dict:
         return {key: _copied(child) for key, child in value.items()}
     if type(value) is list:

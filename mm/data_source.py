@@ -1,4 +1,4 @@
-"""What tasks, callbacks and evaluation see of data."""
+"""The interface of data for tasks, callbacks and evaluation."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class DataSource(Protocol):
-    """What tasks, callbacks and evaluation see of data: rows of raw inputs and targets, read into batches.
+    """The interface of data for tasks, callbacks and evaluation: rows of raw inputs and targets, and batches of them.
 
-    Every `DataModule` is one. A LightningDataModule of your own is one once it has these members.
+    Every `DataModule` implements it. A LightningDataModule of your own implements it if it has these members.
 
     Attributes:
-        transforms: Input name to the Transform that reads its raw values.
-        stored: Input name to a Transform that takes the row's number and gives features that were computed before.
-        faults: (row, column) to what is wrong with the cell, for rows that were not raised.
-        notes: (row, what was changed or left out), such as `(3, "cut/text")`; see `EncodedInput`.
+        transforms: Input name to the Transform that encodes its raw values.
+        stored: Input name to a Transform that returns precomputed features for the index of a row.
+        faults: (row, column) to the error of the cell, for rows whose errors were not raised.
+        notes: Pairs of row and the name of a change, such as `(3, "cut/text")`; see `EncodedInput`.
     """
 
     transforms: dict[str, Transform]
@@ -34,37 +34,37 @@ class DataSource(Protocol):
 
     @property
     def spec(self) -> DataSpec:
-        """Return what is known of the inputs and targets before a model exists."""
+        """Return the facts about inputs and targets from which a model can be built."""
         ...
 
     @property
     def source(self) -> str:
-        """Return the name of the file or data set, as messages state it."""
+        """Return the name of the file or data set, for messages."""
         ...
 
     @property
     def ids(self) -> Sequence[str]:
-        """Return the id of every row."""
+        """Return the ID of every row."""
         ...
 
     @property
     def splits(self) -> np.ndarray:
-        """Return the split of every row: (N,) of str, "" for rows in no split."""
+        """Return the split of every row, (N,) of str; "" for rows in no split."""
         ...
 
     @property
     def inputs(self) -> Mapping[str, Sequence[Any]]:
-        """Return input name -> raw values by row; None or "" where a row lacks the input."""
+        """Return the raw values of each input by row; None or "" if the row lacks the input."""
         ...
 
     @property
     def targets(self) -> Mapping[str, Any]:
-        """Return target name -> encoded targets: (N, ...), or a list of N tensors; see `EncodedTarget`."""
+        """Return the encoded targets by name: (N, ...), or a list of N tensors; see `EncodedTarget`."""
         ...
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Return digests of the rows of each split."""
+        """Return the digests of the rows of each split."""
         ...
 
     def bind(
@@ -73,75 +73,93 @@ class DataSource(Protocol):
         spec: DataSpec | None = None,
         codecs: Mapping[str, TargetCodec] | None = None,
     ) -> Self:
-        """Return a copy of this data for one model, whose transforms read the inputs.
+        """Return a copy of this data for a model, whose transforms encode the inputs.
 
         Args:
             transforms: Input name to the Transform of the model.
-            spec: What a trained model knows of its inputs and targets; None: the classes are those of this data.
-            codecs: Target name to how its cells are read; None: as this data reads them.
+            spec: Inputs and targets of a trained model, with its classes and statistics; None: those of this data are
+                used.
+            codecs: Target name to the codec that encodes its cells; None: the codecs of this data.
         """
         ...
 
     def rows(self, split: str) -> np.ndarray:
-        """Return the row numbers of a split, or of all with "all"; raise ValueError where there are none."""
+        """Return the indices of the rows of a split, or of all rows with "all".
+
+        Raises:
+            ValueError: If there are no such rows.
+        """
         ...
 
     def loader(self, split: str, train: bool = False, only: Sequence[str] | None = None) -> "DataLoader[Any]":
-        """Return batches of a split, this process's share.
+        """Return a loader of the batches of a split, for the rows of this process.
 
         Args:
-            split: train, val, test or all.
-            train: Whether rows are shuffled and augmented.
-            only: Some of the inputs, as raw values, in batches of similar length.
+            split: "train", "val", "test" or "all".
+            train: Whether to shuffle and augment the rows.
+            only: Names of the inputs to load as raw values, in batches of rows with similar length; None: full batches.
         """
         ...
 
     def batch(self, rows: Sequence[int], only: Sequence[str] | None = None) -> Batch:
-        """Return some rows as one finished batch, read here and now as validation reads them."""
+        """Return some rows as one finished batch, encoded in this process and without augmentation.
+
+        Args:
+            rows: Indices of the rows.
+            only: Names of the inputs to load; None: all inputs.
+        """
         ...
 
     def finish(self, batch: Batch) -> Batch:
-        """Return a batch as the encoders read it, on the device where it is."""
+        """Return a batch as the encoders expect it, on its current device."""
         ...
 
     def lengths(self, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """Return the length of every row (N,) for some inputs; see `Transform.lengths`."""
+        """Return the length of every row, (N,), for some inputs; see `Transform.lengths`."""
         ...
 
     def truth(self, name: str, row: int) -> Any:
-        """Return a row's target as a person writes it; None where it is unlabelled."""
+        """Return the decoded target of a row; None if the row is unlabelled."""
         ...
 
     def is_labelled(self, name: str, row: int) -> bool:
-        """Return whether a row has a target that could be read."""
+        """Return whether a row has a valid value of a target."""
         ...
 
     def row_name(self, row: int) -> str:
-        """Return a row's file, number and id, as messages state them."""
+        """Return the file, number and ID of a row, for messages."""
         ...
 
     def column_of(self, name: str, row: int) -> str:
-        """Return the column of an input or a target, as messages and `faults` name it."""
+        """Return the column of an input or target in a row, for messages and `faults`."""
         ...
 
     def input_digests(self, name: str) -> Iterator[bytes]:
-        """Yield what distinguishes the raw values of an input from those of other data, row after row."""
+        """Yield for each row some bytes that distinguish the raw value of an input from other values."""
         ...
 
     def progress(self, state: Mapping[str, Any]) -> tuple[int, int, int]:
-        """Return the epoch of a checkpoint's state, its batches trained so far, and its batches if it goes on now."""
+        """Return the position of a run in an epoch from the state of a checkpoint.
+
+        Args:
+            state: State of the data in the checkpoint.
+
+        Returns:
+            The epoch, the number of its batches that were trained on, and the number of its batches if the run resumes
+            now.
+        """
         ...
 
     def write_errors(self, path: "Path") -> None:
-        """Write every row of `faults` as CSV."""
+        """Write a CSV file with the rows of `faults`."""
         ...
 
 
 def data_source(trainer: "Trainer") -> DataSource:
-    """Return the data that a trainer runs on.
+    """Return the data of a Trainer.
 
     Raises:
-        ValueError: If the trainer was given loaders instead of a data module.
+        ValueError: If the Trainer was given loaders instead of a data module.
     """
     data: DataSource | None = getattr(trainer, "datamodule", None)
     if data is None:
@@ -150,10 +168,10 @@ def data_source(trainer: "Trainer") -> DataSource:
 
 
 def check_data_source(data: object) -> None:
-    """Check that an object has the members of a `DataSource`.
+    """Check that an object has all members of `DataSource`.
 
     Raises:
-        ValueError: If it lacks some; the message names them.
+        ValueError: If members are missing; the message names them.
     """
     members = [*DataSource.__annotations__, *(name for name in vars(DataSource) if not name.startswith("_"))]
     there = dir(data)

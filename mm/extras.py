@@ -1,19 +1,19 @@
-"""Packages that only some uses of `mm` need: imported on first use, with one sentence where they are not installed."""
+"""Optional packages, which are imported on first use, with a helpful error if they are not installed."""
 
 from importlib import import_module
 from types import ModuleType
 
 
 class MissingPackageError(ImportError, ValueError):
-    """A package of an extra that is not installed; for a command it is a user's mistake, with exit status 2."""
+    """An optional package is not installed. On the command line this is a user error, with exit status 2."""
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import a module of a package that belongs to an extra of `mm`.
+    """Import a module of an optional package.
 
     Args:
-        module: The module's dotted name, such as `matplotlib.figure`.
-        extra: The extra of pyproject.toml that installs its package.
+        module: Dotted name of the module, such as `matplotlib.figure`.
+        extra: Extra of pyproject.toml that installs the package.
 
     Returns:
         The module.
@@ -26,7 +26,7 @@ def require(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the package is there, and lacks something itself
+            raise  # the package is installed, but one of its own imports fails
         raise MissingPackageError(
             f"this needs the package '{package}', which is not installed; install it with: pip install 'mm[{extra}]'",
             name=package,

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written beside their name, then renamed."""
+"""Atomic writing of files and folders: they are written under a temporary name and then renamed."""
 
 import errno
 import glob
@@ -20,12 +20,12 @@ import yaml
 
 PART = re.compile(r"\.(?P<machine>[A-Za-z0-9]*)-(?P<process>\d+)-[0-9a-f]{8}\.part$")
 WEEK = 7 * 24 * 3600.0  # seconds
-# What a system answers where a file can't be written, through no fault of the program.
+# Error numbers of the operating system if a file can't be written through no fault of the program.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 REFUSALS += (errno.ENOTDIR, errno.ELOOP, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 FULL = (errno.ENOSPC, errno.EDQUOT)
-NAMELESS = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)  # come from files only, named or not
-# The same in the words of libraries whose errors have no number: torch, safetensors, NumPy, FAISS.
+NAMELESS = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)  # raised for files only
+# The same errors in libraries whose exceptions have no number: torch, safetensors, NumPy, FAISS.
 WORDS = {
     errno.ENOSPC: r"No space left|unexpected pos \d+ vs|writing file|file write failed|requested and \d+ written",
     errno.EDQUOT: "Disk quota exceeded",
@@ -36,11 +36,11 @@ WORDS = {
 SHARED_MEMORY = re.compile(
     "unable to (write to|open|allocate|mmap).*(file </|shared memory)|out of shared memory", re.S
 )
-AT_WORK: set[str] = set()  # names of the temporary files and folders that this process writes now
+AT_WORK: set[str] = set()  # names of the temporary files and folders that this process is writing
 
 
 class Quoting(yaml.SafeDumper):
-    """Writes texts with line separators of Unicode in double quotes; YAML would read others as blanks."""
+    """YAML dumper that quotes texts with Unicode line separators, which YAML would otherwise load as blanks."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if SEPARATORS.search(data) else None)
@@ -51,17 +51,21 @@ SEPARATORS = re.compile(r"[\x85\u2028\u2029\ufeff]")
 
 
 def yaml_text(data: Any) -> str:
-    """Write plain data as YAML, from which `yaml.safe_load` reads every text as it was."""
+    """Write plain data as YAML, such that `yaml.safe_load` returns every text unchanged."""
     return yaml.dump(data, Dumper=Quoting, sort_keys=False, allow_unicode=True)
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Where to write a file or a folder, which then gets its name and replaces what has it; on an error it is gone.
+    """Context manager that yields a temporary path for writing a file or folder and then renames it to `path`.
 
-    Several processes, also of several machines, may write it at once: each has a name of its own to write to, and the
-    last to finish wins. What a link leads to is replaced, not the link. What killed processes of this machine have left
-    is removed.
+    The new file or folder replaces an existing one. If an error is raised, the temporary one is removed. Several
+    processes, even on several machines, may write the same path at the same time: each has its own temporary path, and
+    the last to finish wins. If `path` is a symbolic link, the file that it points to is replaced. Temporary files of
+    killed processes are removed, see `unused`.
+
+    Args:
+        path: The final path.
     """
     path = path.resolve()
     part = unused(path)
@@ -77,16 +81,16 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def unused(path: Path) -> Path:
-    """A name beside a file or folder that no other process uses, this one's earlier ones neither.
+    """Return a temporary path next to a file or folder that no process has used before.
 
-    Names are NAME.MACHINE-PID-RANDOM.part, so that what a killed process has left can be told from what is at work, and
-    is removed here; what other machines have left, after a week.
+    It has the form NAME.MACHINE-PID-RANDOM.part, so that the temporary files of killed processes can be told from those
+    in use. Those of killed processes of this machine are removed here, those of other machines after a week.
     """
     stem = os.fsencode(path.name)[:150].decode(errors="ignore")  # most file systems allow 255 bytes
     for left in path.parent.glob(f"{glob.escape(stem)}.*.part"):
         if (found := PART.search(left.name)) is None or left.name in AT_WORK:
             continue
-        with suppress(OSError):  # another process has just removed it as well
+        with suppress(OSError):  # another process may have just removed it
             here = found["machine"] == machine()
             if (here and not alive(int(found["process"]))) or time.time() - left.stat().st_mtime > WEEK:
                 discard(left)
@@ -94,7 +98,7 @@ def unused(path: Path) -> Path:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed processes have left anywhere below a folder in which no other process writes now."""
+    """Remove the temporary files of killed processes anywhere below a folder to which no other process writes."""
     for left in folder.rglob("*.part"):
         if PART.search(left.name) and left.name not in AT_WORK:
             with suppress(OSError):
@@ -102,47 +106,55 @@ def remove_parts(folder: Path) -> None:
 
 
 def machine() -> str:
-    """A name of this machine, or container: processes with different names can't ask whether the other is alive."""
+    """Return a name of this machine or container.
+
+    Processes with different names can't check whether the other process is alive.
+    """
     host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:20]
     try:
-        space = os.stat("/proc/self/ns/pid").st_ino  # containers may share the host's name, but not its process ids
+        space = os.stat("/proc/self/ns/pid").st_ino  # containers may share the host's name, but not its process IDs
     except OSError:
         return host
     return f"{host}n{space}"
 
 
 def alive(process: int) -> bool:
-    """Whether another process of this machine is there: this one's files are known."""
+    """Return whether another process of this machine is running. The result is False for this process itself."""
     if process == os.getpid():
         return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         return True
     return True
 
 
 def put(part: Path, path: Path) -> None:
-    """Rename a file or a folder to a name that another of its kind may have. On an error both are as they were."""
+    """Rename a file or folder to a path that may exist. If an error is raised, both are unchanged.
+
+    Args:
+        part: The file or folder.
+        path: The new path; if it exists, it has to be of the same kind.
+    """
     if not (part.is_dir() and path.is_dir()):
         os.replace(part, path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))  # folders that hold something are in the way
+    old = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))  # non-empty folders can't be replaced
     try:
         os.replace(path, old)
         os.replace(part, path)
         sync(path.parent)
     finally:
         if path.exists():
-            shutil.rmtree(old, ignore_errors=True)  # what is wanted is there
+            shutil.rmtree(old, ignore_errors=True)  # the new folder is in place
         else:
             os.replace(old, path)
 
 
 def discard(path: Path) -> None:
-    """Remove a file or a folder, where there is one."""
+    """Remove a file or folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -150,27 +162,27 @@ def discard(path: Path) -> None:
 
 
 def shown(path: Path) -> str:
-    """A path as short as it can be typed."""
+    """Return a path for messages, relative to the current folder if it lies in it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def sync(path: Path) -> None:
-    """Let a file's contents, or a folder's names, be on the disk."""
+    """Flush the content of a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)
 
 
 def refusal(error: BaseException, path: Path | None = None) -> OSError | None:
-    """What the operating system has refused, where that is what an error comes from.
+    """Return the OSError with which the operating system refused to write, if it is the cause of an error.
 
     Args:
-        error: The error. Those that it was raised from are looked at as well: a full disk is an OSError for Python, in
-            whose handling torch fails with a RuntimeError.
-        path: What was written, where the error does not name it.
+        error: The error. The errors that it was raised from are searched too: if a disk is full, torch raises a
+            RuntimeError while it handles the OSError.
+        path: The path that was written, if the error does not name it.
 
     Returns:
-        An OSError with a number and, where it is known, the name of the file; None where it is another error.
+        An OSError with a number and, if known, the name of the file; None if the error has another cause.
     """
     seen: set[int] = set()
     one: BaseException | None = None if isinstance(error, ValueError | AssertionError) else error
@@ -188,7 +200,7 @@ def refusal(error: BaseException, path: Path | None = None) -> OSError | None:
 
 
 def refused(error: BaseException) -> int | None:
-    """The number of a refusal of the system, by an error's own number or words; None where it is another error."""
+    """Return the error number of a refusal to write, from the number or the text of an error; None for other errors."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in REFUSALS else None
     if not isinstance(error, OSError | RuntimeError) and type(error).__name__ != "SafetensorError":
@@ -199,7 +211,7 @@ def refused(error: BaseException) -> int | None:
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes of the file system that a path, which may not be there yet, lies on."""
+    """Return the free bytes of the file system of a path, which need not exist yet."""
     path = path.absolute()
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -207,7 +219,12 @@ def free_bytes(path: Path) -> int:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a file that is whole or not there. A number that is not finite becomes null."""
+    """Write a mapping as a JSON file, atomically. Numbers that are not finite become null.
+
+    Args:
+        path: Path of the file.
+        data: Name to value.
+    """
     # JSON has no NaN
     finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in data.items()}
     with whole(path) as part:
