@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mm.checkpoint import TrainedModel, load
     from mm.configurable import Configurable, configured
     from mm.contracts import check
+    from mm.data.checking import check_data
     from mm.datamodules.manifest import Manifest
     from mm.datamodules.shards import shard
     from mm.evaluation import evaluate, probe
@@ -31,6 +32,7 @@ __all__ = [
     "build",
     "calibrate",
     "check",
+    "check_data",
     "compare",
     "configured",
     "diagnose",

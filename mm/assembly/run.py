@@ -1,4 +1,4 @@
-"""From a config to a training run: data, finished config, model, transforms, task."""
+"""From a config to a training run: data, finished config, model, transforms, task; and the check of its data."""
 
 import time
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from mm.assembly.settings import check_settings
 from mm.assembly.tokenizers import check_tokenizers, finish_tokenizers
 from mm.assembly.trainer import keep_callbacks
 from mm.assembly.warm_start import load_weights, read_init_from
+from mm.data.checking import DataReport, check_data
 from mm.data.module import DataModule
 from mm.data.summary import describe_splits
 from mm.data.targets import check_labelled
@@ -73,6 +74,22 @@ def prepare_run(cfg: DictConfig, folder: Path, provenance: Provenance) -> Traini
     check_splits(cfg, data)
     counts = ", ".join(f"{name} {count}" for name, count in count_splits(data).items())
     say("\n".join([f"{data.source}: {counts} rows", *(f"  {line}" for line in describe_splits(data.table))]))
+    model = prepare_model(cfg, data, provenance)
+    task, metrics = prepare_task(cfg, model, data)
+    return TrainingRun(cfg, data, task, metrics, folder, provenance)
+
+
+def prepare_model(cfg: DictConfig, data: DataModule, provenance: Provenance) -> MultimodalModel:
+    """Finish a config, build its model, and let its transforms read the data.
+
+    Args:
+        cfg: The config. What the data decides is filled in.
+        data: The data, which is given the transforms of the model.
+        provenance: How the run was started.
+
+    Raises:
+        ValueError: If a setting is wrong, or does not fit the data.
+    """
     finish.finish_model(cfg, data.spec, provenance.named)
     sources = read_init_from(cfg)
     finish_tokenizers(cfg, data)
@@ -84,8 +101,31 @@ def prepare_run(cfg: DictConfig, folder: Path, provenance: Provenance) -> Traini
     needs = {name: model.encoders[model.shared_encoders.get(name, name)].input for name in model.inputs}
     finish.finish_transforms(cfg, data.spec, needs, provenance.named)
     data.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
-    task, metrics = prepare_task(cfg, model, data)
-    return TrainingRun(cfg, data, task, metrics, folder, provenance)
+    return model
+
+
+def check_data_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> DataReport:
+    """Read every row of a config's data as its training would, and list every fault.
+
+    Args:
+        cfg: The config of `mm check_data`.
+        folder: The run folder, in which errors.csv and metrics.json are written where there are faults.
+        provenance: How the run was started.
+
+    Raises:
+        ValueError: If a setting is wrong, or the rows can't be read as a whole.
+    """
+    silence_lightning()
+    if cfg.resume:
+        raise ValueError("resume: a check begins anew; leave it out")
+    cfg.datamodule.on_error = "missing"  # one fault must not hide another
+    data: DataModule = finish.build_data(cfg)
+    prepare_model(cfg, data, provenance)
+    report = check_data(data)
+    if not report.passed:
+        report.save(folder)
+        provenance.save(folder)
+    return report
 
 
 def check_splits(cfg: DictConfig, data: DataModule) -> None:

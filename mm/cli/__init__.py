@@ -62,6 +62,8 @@ def command(stopper: Stopper) -> None:
     known = verbs()
     if sys.argv[1:2] == ["help"] and len(sys.argv) > 2:  # mm help VERB is mm VERB --help
         sys.argv = [sys.argv[0], *sys.argv[2:], "--help"]
+    if sys.argv[1:3] == ["check", "data"]:
+        sys.argv[1:3] = ["check_data"]
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
         print("mm VERB [KEY=VALUE ...]    mm VERB --help lists its keys    mm --version\n")
         print("\n".join(f"  {name:10} {line}" for name, line in known.items()))

@@ -21,6 +21,7 @@ VERBS = {
     "train": [],
     "benchmark": [],
     "scale_batch": [],
+    "check_data": [],
     "evaluate": ["checkpoint=none", "datamodule.path=none.csv"],
     "predict": ["checkpoint=none", "datamodule.path=none.csv"],
     "embed": ["checkpoint=none", "datamodule.path=none.csv"],
