@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mm.data.columns import check_columns, read_part
+from mm.data.column_names import check_columns
+from mm.data.columns import read_part
 from mm.data.module import DataModule
 from mm.data.readers.files import read_cells
 from mm.data.sources import make_table, sources

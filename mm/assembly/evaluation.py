@@ -27,7 +27,8 @@ from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
 from mm.evaluation import Probes, probe
 from mm.evaluation.curves import write_curves
-from mm.evaluation.probing import check_probes, fit_probes, from_aligned
+from mm.evaluation.frozen_vectors import from_aligned
+from mm.evaluation.probing import check_probes, fit_probes
 from mm.evaluation.robustness import (
     RobustnessReport,
     RobustnessRun,

@@ -18,8 +18,8 @@ from mm.calibration.fitting import (
     collect_predictions,
     fit_calibrations,
     has_both,
-    measure_calibration,
 )
+from mm.calibration.measuring import measure_calibration
 from mm.calibration.reliability import draw_reliability
 from mm.checkpoint import TrainedModel
 from mm.data_source import DataSource

@@ -1,7 +1,8 @@
 """Evaluation: metrics on any data, subsets of inputs, robustness, probes and prompts."""
 
 from mm.evaluation.evaluate import EvaluationReport, evaluate
-from mm.evaluation.probing import FewShot, ProbeReport, Probes, extract_embeddings, few_shot, linear_probe, probe
+from mm.evaluation.frozen_vectors import extract_embeddings
+from mm.evaluation.probing import FewShot, ProbeReport, Probes, few_shot, linear_probe, probe
 from mm.evaluation.robustness import RobustnessReport, RobustnessSettings, measure_robustness, plan_robustness
 from mm.evaluation.zero_shot import ClassPrompts, embed_texts, zero_shot_metrics
 

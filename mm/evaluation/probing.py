@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from mm.applying import count_faults, find_device, match_data, open_model
-from mm.checkpoint import TrainedModel, to_device
+from mm.checkpoint import TrainedModel
 from mm.data_source import DataSource
+from mm.evaluation.frozen_vectors import (
+    FrozenVectors,
+    LabelledVectors,
+    extract_embeddings,
+    select_labelled,
+)
 from mm.evaluation.zero_shot import (
     ClassPrompts,
     check_class_target,
@@ -29,7 +33,6 @@ from mm.metrics.few_shot import draw, nearest, prototypes
 from mm.model import MultimodalModel
 from mm.reports import Report, Table
 from mm.tasks.measures import section
-from mm.windows import directions
 
 # Inverse strength of the regularisation of unit vectors, whose parts are small.
 INVERSE_REGULARISATION = 10.0
@@ -89,32 +92,6 @@ class Probes:
     def trains(self) -> bool:
         """Whether anything is fitted to training rows."""
         return self.linear_probe is not None or self.few_shot is not None
-
-
-class FrozenVectors(NamedTuple):
-    """Unit vectors of the rows of a split.
-
-    Attributes:
-        vectors: Input to (R, D), zeros where it is absent; D may differ between inputs.
-        present: Input to which rows have it, (R,) bool.
-        row: (R,) row numbers.
-    """
-
-    vectors: dict[str, np.ndarray]
-    present: dict[str, np.ndarray]
-    row: np.ndarray
-
-
-class LabelledVectors(NamedTuple):
-    """Rows that have one of some inputs, and a label.
-
-    Attributes:
-        x: (N, D) the inputs' vectors side by side.
-        label: (N,) class.
-    """
-
-    x: np.ndarray
-    label: np.ndarray
 
 
 @dataclass(repr=False)
@@ -177,69 +154,6 @@ def probe(
         loaded.model.to(before)
     metrics |= fit_probes(probes, train, test, data, seed)
     return ProbeReport(metrics | count_faults(data) | {"data/rows": len(data.rows(split))})
-
-
-@torch.inference_mode()
-def extract_embeddings(
-    model: MultimodalModel,
-    data: DataSource,
-    split: str,
-    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> FrozenVectors:
-    """Return the unit vector that each encoder gives for each row, before it is projected.
-
-    Args:
-        model: The model.
-        data: Has the model's transforms.
-        split: The rows' split.
-        precision: As in `probe`.
-
-    Returns:
-        Vectors by input; of a row in several windows the direction of the mean of their unit vectors.
-    """
-    from tqdm import tqdm
-
-    device = next(model.parameters()).device
-    units: dict[str, list[Tensor]] = {name: [] for name in model.inputs}
-    there: dict[str, list[Tensor]] = {name: [] for name in model.inputs}
-    rows: list[Tensor] = []
-    for raw in tqdm(data.loader(split), desc=f"vectors of {split}", leave=False, disable=None):
-        batch = data.finish(to_device(raw, device))
-        for name in model.inputs:
-            with precision():
-                f = model.encoders[model.shared_encoders.get(name, name)](batch.inputs[name], batch.masks[name])  # type: ignore[arg-type]
-            present = f.mask.any(1) & (batch.row >= 0)
-            units[name].append((F.normalize(f.pooled.float(), dim=-1) * present.unsqueeze(1)).cpu())
-            there[name].append(present.cpu())
-        rows.append(batch.row.cpu())
-    row = torch.cat(rows)
-    merged = {name: directions(torch.cat(x), torch.cat(there[name]), row) for name, x in units.items()}
-    return FrozenVectors(
-        {name: unit.numpy() for name, (_, unit, _) in merged.items()},
-        {name: present.numpy() for name, (_, _, present) in merged.items()},
-        row.unique().numpy(),
-    )
-
-
-def from_aligned(embedded: tuple[Tensor, Tensor, Tensor], inputs: Sequence[str]) -> FrozenVectors:
-    """Return as FrozenVectors those of a contrastive task's last test: (R, N, D), presence (R, N) and row (R,)."""
-    vectors, present, row = (x.numpy() for x in embedded)
-    by_input = {name: vectors[:, i] for i, name in enumerate(inputs)}
-    return FrozenVectors(by_input, {name: present[:, i] for i, name in enumerate(inputs)}, row)
-
-
-def select_labelled(frozen: FrozenVectors, inputs: Sequence[str], truth: np.ndarray) -> LabelledVectors:
-    """Select the rows that have one of some inputs, and a label.
-
-    Args:
-        frozen: The vectors.
-        inputs: The inputs.
-        truth: Class of every row of the data, below 0 where it is unlabelled.
-    """
-    label = truth[frozen.row]
-    rows = np.stack([frozen.present[name] for name in inputs]).any(0) & (label >= 0) & (frozen.row >= 0)
-    x = np.concatenate([frozen.vectors[name][rows] for name in inputs], 1).astype(np.float64)
-    return LabelledVectors(x, label[rows])
 
 
 def pair_rows(

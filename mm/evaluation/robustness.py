@@ -1,23 +1,20 @@
 """Robustness: the metrics while one input after the other is corrupted, or taken away."""
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torchmetrics import Metric
 from tqdm import tqdm
 
 from mm.checkpoint import TrainedModel
 from mm.evaluation.curves import MISSING, Curves, draw_curves, summarise_curves, write_curves
-from mm.features.files import FeatureStore
-from mm.features.store import compute
+from mm.evaluation.retained_features import RetainedFeatures
 from mm.messages import is_first_process, near, plain
 from mm.reports import HasFigure, Report, Table
 from mm.tasks.distributed.sharding import FSDP2Strategy
@@ -320,28 +317,3 @@ def validate(run: RobustnessRun, trainer: Trainer, task: Any, part: Any) -> dict
                 raise ValueError(f"robustness: none of {len(run.rows)} rows has a label of '{head}'")
             found[head, name] = logged[key]
     return found
-
-
-class RetainedFeatures(Callback):
-    """Before a pass, the Features of some inputs of all its rows, in files of a new folder of `cache`."""
-
-    def __init__(self, cache: Path, inputs: list[str]):
-        self.cache = cache
-        self.inputs = inputs
-        self.folder: Path | None = None
-        self.stored: dict[str, Any] = {}  # input name -> FeatureStore
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.cache.mkdir(parents=True, exist_ok=True)
-        made = mkdtemp(prefix="robustness-", dir=self.cache) if trainer.is_global_zero else ""
-        self.folder = Path(trainer.strategy.broadcast(made))
-        model: Any = pl_module.model
-        for name in self.inputs:
-            encoder = model.encoders[model.shared_encoders.get(name, name)]
-            compute(trainer, trainer.datamodule, name, encoder, self.folder / name)  # type: ignore[attr-defined]
-            self.stored[name] = FeatureStore(self.folder / name)
-
-    def remove(self, trainer: Trainer) -> None:
-        """The files: nobody reads them again."""
-        if self.folder is not None and trainer.is_global_zero:
-            shutil.rmtree(self.folder)

@@ -18,7 +18,8 @@ import pyarrow
 import pyarrow.parquet
 
 from mm.cells import text_of, undecodable
-from mm.data.columns import Part, read_part, target_columns
+from mm.data.column_names import target_columns
+from mm.data.columns import Part, read_part
 from mm.data.fingerprint import column as column_digests
 from mm.data.module import DataModule
 from mm.data.shards.reading import FORMAT, INDEX, OWN, About, Shard
