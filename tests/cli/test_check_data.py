@@ -9,7 +9,7 @@ from conftest import TINY
 def test_faults_are_listed_and_end_in_status_2(mm, tmp_path: Path):
     rows = [f"word{k},{'many' if k in (4, 9) else k},{'train' if k < 16 else 'val'}" for k in range(20)]
     (tmp_path / "a.csv").write_text("\n".join(["words,count,split", *rows]))
-    table = ["datamodule=manifest", "datamodule.path=a.csv", "datamodule.columns.text=words", "datamodule.num_workers=0"]
+    table = ["datamodule=manifest", "datamodule.path=a.csv", "datamodule.columns.text=words"]
     words = [*table, "datamodule.columns.target=count", "model/heads=regression", *TINY]
     words = [word for word in words if ".vision" not in word and ".audio" not in word]
     ran = mm("check", "data", *words, "run=checked")
