@@ -1,8 +1,11 @@
 """Keys of config files: comments, types and descriptions are read from the files and the sources."""
 
+import inspect
+
 import pytest
 
 from mm.assembly.config_keys import CONF, read_keys, read_summary, read_title
+from mm.fusion import GatedFusion
 
 
 @pytest.fixture
@@ -34,7 +37,8 @@ def test_comments_and_types(keys):
 
 
 def test_summary_of_what_a_file_builds():
-    assert read_summary(CONF / "model/fusion/gated.yaml").startswith("Weigh each feature")
+    summary = (inspect.getdoc(GatedFusion) or "").splitlines()[0]
+    assert read_summary(CONF / "model/fusion/gated.yaml") == summary
     assert read_summary(CONF / "task/optimizer/adamw.yaml") == ""
 
 
