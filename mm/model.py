@@ -1,4 +1,4 @@
-"""The centre: encoders, a fusion and heads, built outside and passed in."""
+"""The multimodal model: encoders, a fusion and heads, which are built elsewhere and passed in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,13 +23,13 @@ class MultimodalModel(Configurable, nn.Module):
         fusion: Fusion of the inputs.
         heads: Target name to head.
         embed_dim: Width D to which the features of each input are projected.
-        shared_encoders: Input name to the input whose encoder and projection it uses, such as {hypothesis: premise}.
+        shared_encoders: Input name to the input whose encoder and projection it shares, such as {hypothesis: premise}.
 
     Raises:
-        ValueError: If an input whose encoder is shared has none.
+        ValueError: If an input that shares its encoder with another does not have an encoder.
     """
 
-    encoders: Mapping[str, Encoder]  # an nn.ModuleDict, as are these
+    encoders: Mapping[str, Encoder]  # each of these mappings is an nn.ModuleDict
     projections: Mapping[str, nn.Linear]
     heads: Mapping[str, Head]
 
@@ -52,24 +52,32 @@ class MultimodalModel(Configurable, nn.Module):
         )
         self.fusion = fusion
         self.heads = nn.ModuleDict(heads)  # type: ignore
-        self.calibration: dict[str, Calibration] = {}  # of heads that mm calibrate has seen
+        self.calibration: dict[str, Calibration] = {}  # of the heads that `mm calibrate` has fitted
 
     def get_config(self) -> dict[str, Any]:
-        """Return the configs of the parts as they are now, and the other constructor arguments."""
+        """Return the configs of the current parts, and the other constructor arguments."""
         parts = {"encoders": dict(self.encoders.items()), "fusion": self.fusion, "heads": dict(self.heads.items())}
         return {name: to_config(value, name) for name, value in (recorded_arguments(self) | parts).items()}
 
     @property
     def inputs(self) -> list[str]:
-        """Names of the inputs, in the order in which the fusion sees them."""
+        """Return the names of the inputs, in the order in which the fusion receives them."""
         return [*self.encoders, *self.shared_encoders]
 
     def encode(self, inputs: Mapping[str, Tensor | Features], masks: Mapping[str, Tensor]) -> dict[str, Features]:
-        """Raw tensors, or Features computed before -> projected Features of every input."""
+        """Encode and project every input.
+
+        Args:
+            inputs: Input name to tensor, or to precomputed Features, as in Batch.
+            masks: Input name to mask, as in Batch.
+
+        Returns:
+            Input name to projected Features.
+        """
         return {name: self.encode_input(name, inputs[name], masks[name]) for name in self.inputs}
 
     def encode_input(self, name: str, x: Tensor | Features, mask: Tensor) -> Features:
-        """As encode, of one of them."""
+        """Encode and project one input; see `encode`."""
         part = self.shared_encoders.get(name, name)
         if isinstance(x, Features):
             f = x._replace(mask=mask)
@@ -80,7 +88,15 @@ class MultimodalModel(Configurable, nn.Module):
         return f._replace(tokens=project(f.tokens), pooled=project(f.pooled) * f.mask.any(1, keepdim=True))
 
     def predict(self, features: dict[str, Features], targets: Mapping[str, Tensor] | None = None) -> Output:
-        """Projected Features of every input -> Output."""
+        """Fuse the projected Features of every input and predict the targets.
+
+        Args:
+            features: Input name to projected Features.
+            targets: Target name to targets, for heads that need them in training; see Batch.
+
+        Raises:
+            ValueError: If a head does not return a type of `mm.predictions`.
+        """
         fused = self.fusion(features)
         targets = targets or {}
         predictions = {name: head(fused, targets.get(name)) for name, head in self.heads.items()}
@@ -98,13 +114,18 @@ class MultimodalModel(Configurable, nn.Module):
         masks: Mapping[str, Tensor],
         targets: Mapping[str, Tensor] | None = None,
     ) -> Output:
-        """inputs, masks, targets as in Batch."""
+        """Encode the inputs and predict the targets; see `encode` and `predict`."""
         return self.predict(self.encode(inputs, masks), targets)
 
     def merge(self, output: Output, batch: Batch) -> MergedOutput:
-        """Merge the predictions of windows to one per row of the source, ascending, calibrated where the head is.
+        """Merge the predictions of windows into one prediction per row, and apply the temperatures of calibrated heads.
 
-        The rule is that of mm/windows.py. Where every row has one window all stays as it is, in its order.
+        The rows are sorted by their index, and windows are merged as described in mm/windows.py. If every row has one
+        window, the rows stay in their order.
+
+        Args:
+            output: Output for the batch.
+            batch: The batch.
         """
         row, predictions = batch.row, output.predictions
         first = torch.arange(len(row), device=row.device)
@@ -112,7 +133,7 @@ class MultimodalModel(Configurable, nn.Module):
         if len(rows) == len(row):
             return MergedOutput(self.temper(predictions), output.fused, batch.targets, batch.meta, row, first)
         first = first_windows(group, len(rows))
-        with torch.autocast(row.device.type, enabled=False):  # under it means of numbers would have three digits
+        with torch.autocast(row.device.type, enabled=False):  # autocast would round means to three digits
             merged = {name: self.merge_head(name, output, group, len(rows)) for name in predictions}
 
         def joined(x: Tensor, of: str | None, fill: float) -> Tensor:
@@ -122,7 +143,7 @@ class MultimodalModel(Configurable, nn.Module):
             tokens = output.features.get(of, output.fused).tokens.shape[1]
             return side_by_side(x, group, len(rows), max(x.shape[1], tokens), fill)
 
-        # A target without a head, such as a label that contrastive learning excludes pairs by, is one of the row.
+        # A target without a head, such as the label by which contrastive learning excludes pairs, belongs to the row.
         inputs = {name: head.input for name, head in self.heads.items()}
         targets = {name: joined(x, inputs.get(name), unlabelled_value(x)) for name, x in batch.targets.items()}
         parts = {key: key.rpartition("/") for key in batch.meta}
@@ -131,10 +152,16 @@ class MultimodalModel(Configurable, nn.Module):
         return MergedOutput(self.temper(merged), pick(output.fused, first), targets, meta, rows, first)
 
     def merge_head(self, name: str, output: Output, group: Tensor, count: int) -> Prediction:
-        """Merge one head's predictions of windows, where window i belongs to row `group[i]` of `count`.
+        """Merge the predictions of one head for several windows.
 
-        A head of the pooled vector reads windows that have a token only. A head of an input's tokens reads all, so
-        that they stay beside their targets, and itself leaves out what has none.
+        A head on the pooled vector uses only windows with tokens. A head on the tokens of an input uses all windows, so
+        that the tokens stay aligned with their targets, and ignores padding itself.
+
+        Args:
+            name: Name of the head.
+            output: Output for the windows.
+            group: Index of the row that each window belongs to, (B,).
+            count: Number of rows.
         """
         head, prediction = self.heads[name], output.predictions[name]
         if head.input is not None:
@@ -143,7 +170,7 @@ class MultimodalModel(Configurable, nn.Module):
         return pick(prediction, counts).merge(group[counts], count)
 
     def temper(self, predictions: Mapping[str, Prediction]) -> dict[str, Prediction]:
-        """Divide logits by the temperatures that were fitted, of rows whose windows are merged, as in fitting."""
+        """Divide the logits of merged predictions by the temperatures that were fitted on such predictions."""
         tempered = dict(predictions)
         for name, fitted in self.calibration.items():
             if fitted.temperature != 1 and tempered[name].calibration == "temperature":
@@ -151,11 +178,11 @@ class MultimodalModel(Configurable, nn.Module):
         return tempered
 
     def decode(self, merged: MergedOutput) -> dict[str, list[dict[str, Any]]]:
-        """Return what a person reads of each row, by head name."""
+        """Decode the predictions of all heads: head name to one dictionary per row."""
         return {name: self.decode_head(name, merged) for name in self.heads}
 
     def decode_head(self, name: str, merged: MergedOutput) -> list[dict[str, Any]]:
-        """Decode one head's predictions, with calibrated confidences and prediction sets where there are any."""
+        """Decode the predictions of one head, with calibrated confidences and prediction sets if it is calibrated."""
         head, prediction, fitted = self.heads[name], merged.predictions[name], self.calibration.get(name)
         rows = head.decode(prediction, merged.fused, merged.meta)
         if fitted is not None and prediction.calibration == "platt":

@@ -1,6 +1,7 @@
-"""The types that flow between the rooms, and the legend of every shape comment.
+"""The types that data, encoders, fusions and heads exchange, and the letters of all shapes.
 
-B batch   T tokens or time steps   D width   C classes or channels   H, W height, width   L samples of a waveform
+B batch, T tokens or time steps, D width, C classes or channels, H and W height and width, L samples of a waveform, N
+rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mm.predictions import Decoding, Prediction
 
-IGNORE = -100  # an unlabelled integer target; an unlabelled float target is NaN
+IGNORE = -100  # value of an unlabelled integer target; that of a float target is NaN
 
 
 class Features(NamedTuple):
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
     inputs: dict[str, Tensor | Features]
     masks: dict[str, Tensor]  # input name -> (B, T_in) bool on that input's own time axis; (B, 1) for an image
     targets: dict[str, Tensor]  # target name -> (B, ...); unlabelled: IGNORE in integers, NaN in floats
-    row: Tensor  # (B,) int64 row of the source; -1: filler that evens out the processes
+    row: Tensor  # (B,) int64 index of the row in the table; -1: only evens out the batches of several processes
     # For decoding, never read by the model: of a text (B, T, 2) "text/places", (B, T) "text/words", and, the same for
     # all windows of a row, (B, L) "text/characters"; of a picture (B, 4) "vision/frame", (B, 2) "vision/size"; see
     # mm/transforms/text/tokens.py and mm/transforms/vision/pixels.py. Where a sample has several windows,
@@ -50,18 +51,21 @@ class Output(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Unit vectors of a batch's N inputs, or towers of inputs, as contrastive losses compare them."""
+    """Embeddings of a batch for contrastive losses: one unit vector per row for each of N inputs or towers.
+
+    A tower is a group of inputs that are fused into one vector.
+    """
 
     vectors: Tensor  # (B, N, D), zeros where absent
     present: Tensor  # (B, N) bool
-    row: Tensor  # (B,) as in Batch; rows of one number are one item
-    label: Tensor  # (B,) int64; IGNORE: none is known
-    log_q: Tensor  # (B,) logarithm of the label's part of the training rows; 0 where nothing asks for it
+    row: Tensor  # (B,) as in Batch; entries with the same index are one item
+    label: Tensor  # (B,) int64 class index; IGNORE: unlabelled
+    log_q: Tensor  # (B,) logarithm of the fraction of training rows with this label; 0 if the loss does not use it
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """What an encoder requires of its input. None: whatever the data has."""
+    """Requirements of an encoder on its input. None: the value of the data is used."""
 
     modality: str
     tokenizer: str | None = None  # text: "bytes", or a folder or hub name that holds a tokenizer
@@ -77,7 +81,7 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnData:
-    """One column of a tabular input."""
+    """Facts about one column of a tabular input."""
 
     name: str
     kind: str | None = None  # number, category or list (of categories); None: not found yet
@@ -89,7 +93,7 @@ class ColumnData:
 
 @dataclass(frozen=True, kw_only=True)
 class InputData:
-    """One input of the data."""
+    """Facts about one input of the data."""
 
     modality: str
     size: tuple[int, int] | None = None  # vision
@@ -104,7 +108,7 @@ class InputData:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetData:
-    """One target of the data."""
+    """Facts about one target of the data."""
 
     kind: str  # of the TargetCodec that has read it, such as "class"
     classes: tuple[str, ...] = ()  # where there are any: the label map
@@ -113,14 +117,14 @@ class TargetData:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """The inputs and targets of the data, from which a model can be built."""
+    """Facts about the inputs and targets of the data, from which a model can be built."""
 
     inputs: dict[str, InputData]
     targets: dict[str, TargetData]
 
 
 class EncodedInput(NamedTuple):
-    """One raw input as tensors."""
+    """One raw input, encoded as tensors."""
 
     windows: list[Any]  # tensors, or Features of one row (T, D); nearly always exactly one
     cut: bool  # whether it was too long and was truncated
@@ -131,7 +135,7 @@ class EncodedInput(NamedTuple):
 
 
 class Transform(Protocol):
-    """Turns raw inputs into tensors, in the same way in training, evaluation and serving."""
+    """Encodes raw inputs as tensors, in the same way in training, evaluation and deployment."""
 
     meta: dict[str, Tensor]  # fill values of the tensors that decoding needs; usually empty
     multiple: int  # batches are padded to multiples of it: few different shapes for compiled models
@@ -139,27 +143,38 @@ class Transform(Protocol):
 
     @property
     def filler(self) -> Tensor | Features:
-        """Return the tensor that stands in for an absent input."""
+        """Return the dummy tensor for an absent input."""
         ...
 
     def __call__(self, raw: Any, train: bool = False) -> EncodedInput:
-        """Encode one raw input, with augmentation where `train` is set; raise ValueError if it can't be read."""
+        """Encode one raw input.
+
+        Args:
+            raw: The raw input.
+            train: Whether to augment it.
+
+        Raises:
+            ValueError: If the input can't be read.
+        """
         ...
 
     def finish(self, x: Tensor) -> Tensor:
-        """Return a batch of encoded inputs, on its device, as the encoder reads it; a finished batch stays as it is."""
+        """Convert a batch of encoded inputs, on its device, to the form that the encoder expects.
+
+        A batch that is already converted stays unchanged.
+        """
         ...
 
     def lengths(self, raw: Sequence[Any]) -> list[float]:
-        """Return the length of each raw input without decoding it: tokens, seconds, or 1 of an image; 0 if absent.
+        """Return the length of each raw input without decoding it: tokens, seconds, or 1 for an image; 0 if absent.
 
-        It is the length of all its windows together, each padded to a multiple.
+        The length is that of all windows together, each padded to a multiple of `multiple`.
         """
         ...
 
 
 class EncodedTarget(NamedTuple):
-    """The column of a target as tensors."""
+    """The column of a target, encoded as tensors."""
 
     values: Tensor | list[Tensor]  # (N, ...), unlabelled as in Batch; a list where rows have lengths of their own
     data: TargetData
@@ -169,36 +184,39 @@ class EncodedTarget(NamedTuple):
 
 
 class TargetCodec(Protocol):
-    """Turns the cells of a target's column into tensors, and tensors into what a person writes."""
+    """Encodes the cells of a target's column as tensors, and decodes tensors into readable values."""
 
     kind: str
 
     @property
     def examples(self) -> Sequence[Any]:
-        """Return cells as a person writes them."""
+        """Return example cells, as a user writes them."""
         ...
 
     def fit(self, cells: Sequence[Any], train: np.ndarray, known: TargetData | None) -> EncodedTarget:
-        """Encode the cells of all rows.
+        """Encode the cells of all rows, and determine classes and statistics from the training rows.
 
         Args:
-            cells: (N,) cells of any type.
-            train: (N,) bool, the rows from which classes and statistics are taken.
-            known: Classes and statistics of a trained model, which are used instead.
+            cells: Cells of any type, (N,).
+            train: Whether each row is a training row, (N,) bool.
+            known: Classes and statistics of a trained model, which are used instead of those of the training rows.
+
+        Returns:
+            The encoded column.
         """
         ...
 
     def strata(self, cell: Any) -> str | list[str] | None:
-        """Return the stratum, or several, by which a split is stratified; None: it is not."""
+        """Return the stratum or the strata of a cell for a stratified split; None: the split is not stratified."""
         ...
 
     def decode(self, target: Tensor, data: TargetData) -> Any:
-        """Return one row's target as a person writes it; None where it is unlabelled."""
+        """Decode the target of one row into a readable value; None if it is unlabelled."""
         ...
 
 
 class Encoder(Protocol):
-    """Maps tensors of one input to Features. Padding and absent rows (mask all False) have no influence."""
+    """Maps tensors of one input to Features. Padding and absent rows (mask all False) must not influence the result."""
 
     embed_dim: int
     input: InputSpec
@@ -207,19 +225,19 @@ class Encoder(Protocol):
 
 
 class Fusion(Protocol):
-    """Maps Features of each input to Features of the same width."""
+    """Maps the Features of each input to Features of the same width."""
 
     def __call__(self, features: dict[str, Features]) -> Features: ...
 
 
 class Towered:
-    """Base class of a Fusion of several towers, each of which fuses some inputs and reads no other.
+    """Base class of a Fusion of several towers, each of which fuses some inputs and does not read the others.
 
-    It is a base class and no protocol, because a fusion of a user may have attributes of these names.
+    It is a base class rather than a protocol, because a user's fusion may have other attributes of these names.
     """
 
-    towers: Any  # an nn.ModuleDict: name -> what fuses its inputs, in the order of the tokens
-    inputs: Mapping[str, Sequence[str]]  # name -> those of each
+    towers: Any  # an nn.ModuleDict: name to the fusion of the tower's inputs, in the order of the tokens
+    inputs: Mapping[str, Sequence[str]]  # name to the inputs of the tower
 
 
 class Head(Protocol):
@@ -236,9 +254,9 @@ class Head(Protocol):
     def __call__(self, fused: Features, target: Tensor | None = None) -> "Prediction": ...
 
     def loss(self, prediction: Any, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """Return the sum over the labelled rows, and how many they are."""
+        """Return the sum of the loss over the labelled rows, and their number."""
         ...
 
     def decode(self, prediction: Any, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """Return one dict of plain data per row, whose first key is "prediction"."""
+        """Return one dictionary of plain data per row, whose first key is "prediction"."""
         ...

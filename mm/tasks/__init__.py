@@ -1,4 +1,4 @@
-"""Tasks: LightningModules that train a model."""
+"""Tasks: LightningModules that train and evaluate a model."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What every training objective shares: optimizer, schedule, and a loss that any number of processes divide alike."""
+"""The base class of all tasks: optimizer, schedule, and a loss that is independent of the number of processes."""
 
 import warnings
 from abc import abstractmethod
@@ -27,28 +27,36 @@ from mm.tasks.optim.schedule import Schedule, TrainingProgress
 from mm.tasks.optim.unfreezing import Unfreezing, can_cut
 from mm.types import Batch
 
-CHECKPOINT_FORMAT = 4  # of the checkpoints from which a run resumes
+CHECKPOINT_FORMAT = 4  # format version of the checkpoints from which a run resumes
 
 
 def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Of all their gradients together, over all processes that share them out."""
+    """Return the common norm of the gradients of some parameters, over all processes that have shards of them."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 class Task(LightningModule):
-    """A model and how it is trained. A child gives `losses`.
+    """Base class of a task: a model and its training. Subclasses implement `losses` and `val_names`.
 
-    optimizer: partial that takes parameter groups, None for a task that only tests; freeze, lr_scale, no_decay,
-    layer_decay: see mm.tasks.optim.parameters; activation_checkpointing: see mm.tasks.distributed.sharding;
-    nonfinite: what is done about a loss or a gradient that is not finite, None: the run stops, and no batch is kept;
-    gradual_unfreeze: epochs after which one block more of each encoder learns, see mm.tasks.optim.unfreezing, None: all
-    do from the start.
+    Args:
+        model: The model.
+        optimizer: Function that builds the optimizer from parameter groups; None for a task that is only tested.
+        scheduler: Learning-rate schedule.
+        freeze: Regular expressions of parameters to freeze; see mm.tasks.optim.parameters.
+        lr_scale: Pairs of a regular expression and a factor on the learning rate of the parameters that match it.
+        no_decay: Regular expressions of parameters without weight decay.
+        layer_decay: Factor on the learning rate per encoder layer, counted from the last layer.
+        activation_checkpointing: Regular expressions of modules whose activations are recomputed in the backward pass;
+            see mm.tasks.distributed.sharding.
+        nonfinite: Handling of a loss or gradient that is not finite; None: the run stops, and no batch is saved.
+        gradual_unfreeze: Number of epochs after which one more block of each encoder is trained, see
+            mm.tasks.optim.unfreezing; None: all blocks are trained from the start.
     """
 
-    unsharded = ""  # weights of its own that trainer=fsdp would not share out
+    unsharded = ""  # name of weights of the task that trainer=fsdp would not shard
     gathers = False  # whether rows are compared with those of other processes
-    reads_heads = True  # whether it trains the model's heads, and every target has to have one
+    reads_heads = True  # whether the task trains the model's heads, so that every target needs a head
 
     def __init__(
         self,
@@ -72,34 +80,39 @@ class Task(LightningModule):
         self.layer_decay = layer_decay
         self.nonfinite = nonfinite or NonFinite()
         self.seed = torch.initial_seed()
-        self.course = TrainingProgress(1, 1, 1, 1)  # of the run at work
+        self.course = TrainingProgress(1, 1, 1, 1)  # of the current run
         parameters.freeze(model, freeze)
         for encoder in model.encoders.values():
             if not any(p.requires_grad for p in encoder.parameters()):  # type: ignore[attr-defined]
                 encoder.eval()  # type: ignore[attr-defined]
         self.unfreezing = None if gradual_unfreeze is None else Unfreezing(model, gradual_unfreeze)
         checkpoint_activations(model, activation_checkpointing)
-        self.results: dict[str, float] = {}  # of the last test: name -> number
-        self.figures: dict[str, Any] = {}  # of the last test: name -> matplotlib Figure
-        self.decoded = Answers(Path())  # of the last test: what its heads say of each row
-        self._losses: dict[str, tuple[Tensor, Tensor, float]] = {}  # of the last batch: name -> total, count, weight
+        self.results: dict[str, float] = {}  # of the last test: metric name to value
+        self.figures: dict[str, Any] = {}  # of the last test: name to matplotlib Figure
+        self.decoded = Answers(Path())  # of the last test: the decoded predictions of each row
+        self._losses: dict[str, tuple[Tensor, Tensor, float]] = {}  # last batch: name to total, count, weight
         self.unimodal_loss_weight: dict[
             str, float
-        ] = {}  # input -> what goes on into its encoder of its own heads' gradient
-        self._only: int | None = None  # which of these losses alone reaches the model
-        self._seen: list[Tensor] = []  # labelled rows of all processes in each micro-batch since the last step
-        # Of the micro-batch before, whether the gradient that was accumulated up to it is finite, by sides.
+        ] = {}  # input to the factor on the gradient from its unimodal heads to its encoder
+        self._only: int | None = None  # index of the only loss that trains the model, if there is only one
+        self._seen: list[Tensor] = []  # labelled rows of all processes per micro-batch since the last step
+        # The previous micro-batch, and whether the gradients accumulated up to it are finite, per clipping group.
         self._doubt: tuple[tuple[Batch, int], list[Tensor]] | None = None
-        self._bad: tuple[Batch, int] | None = None  # the first of these batches whose gradient is not finite
+        self._bad: tuple[Batch, int] | None = None  # first of these batches with a gradient that is not finite
 
     def export_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Plain data that the model directory keeps of the task. config: that it was built from"""
+        """Return plain data of the task that is stored in the model directory.
+
+        Args:
+            config: The config from which the task was built.
+        """
         return {}
 
     def setup(self, stage: str) -> None:
-        """Before a checkpoint is loaded, which may replace the course; the optimizers come before it or after.
+        """Check the Trainer's settings and initialise the training progress, before a checkpoint may replace it.
 
-        Errors: ValueError where what is asked of the trainer does not go with the task.
+        Raises:
+            ValueError: If a setting of the Trainer is not supported by the task.
         """
         guards.check_precision(self.trainer)
         if stage == "fit":
@@ -109,12 +122,12 @@ class Task(LightningModule):
             self.trainer.log_every_n_steps = min(self.trainer.log_every_n_steps, epoch)  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
-        """Every process has built the same model; under trainer=fsdp each keeps its part."""
+        """Shard the model with trainer=fsdp. Before, every process has built the same complete model."""
         if isinstance(self.trainer.strategy, FSDP2Strategy):
             self.trainer.strategy.shard(self.model)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """What is random in a step follows from seed, epoch, batch and process alone: a resumed run repeats it."""
+        """Seed the random numbers of a step by seed, epoch, batch index and rank, so that a resumed run repeats them."""
         self._last = batch, batch_idx
         if self.unfreezing is not None and self.unfreezing.epoch != self.current_epoch:
             told = self.unfreezing.begin(self.current_epoch, can_cut(self.trainer.strategy.model))
@@ -133,30 +146,31 @@ class Task(LightningModule):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
-        """Name -> (sum over this process's labelled rows, how many they are, weight)."""
+        """Return the losses of a batch: name to (sum over the labelled rows of this process, their number, weight)."""
 
     def probes(self) -> set[str]:
-        """Names of the losses whose gradient reaches nothing but `separately_clipped`."""
+        """Return the names of the losses whose gradient reaches only the parameters of `separately_clipped`."""
         return set()
 
     @abstractmethod
     def val_names(self) -> dict[str, bool | None]:
-        """What validation logs, known before it has run -> whether higher is better; one of them is monitored."""
+        """Return the names of all validation metrics, known before the first validation, and whether higher is better.
+
+        One of them is monitored.
+        """
 
     def directions(self) -> dict[str, bool | None]:
-        """Return whether a higher value is better, for each name that validation and the test log.
-
-        None where neither direction is better, such as for counts.
-        """
+        """Return whether a higher value is better for each metric of validation and test; None if neither is better."""
         known = self.val_names()
         return known | {name.replace("val", "test", 1): higher for name, higher in known.items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """The loss whose gradient, averaged over processes and accumulation, is that of the mean over labelled rows.
+        """Return a loss whose gradient is that of the mean over the labelled rows of all processes and micro-batches.
 
-        With accumulation the counts of later micro-batches are not known yet. One loss, besides probes: each is divided
-        by the first one's, and the gradient is put right before the optimizer's step, which is exact. Several: a single
-        factor can't put them right; the step takes the mean of the micro-batches' means, each exact over processes.
+        With gradient accumulation, the row counts of later micro-batches are not known yet. If a single loss trains the
+        model (besides probes), every micro-batch is divided by the count of the first one, and the gradient is
+        corrected before the optimizer step; this is exact. With several losses a single factor can't correct them. The
+        step then uses the mean of the means of the micro-batches, each of which is exact over processes.
         """
         skipping = self.nonfinite.policy == "skip"
         buffers = {n: b.clone() for n, b in self.model.named_buffers()} if skipping else {}
@@ -169,7 +183,7 @@ class Task(LightningModule):
             counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
         if counts[-1]:
             self.handle_nonfinite("the loss", batch, batch_idx, mine=bool(wrong))
-            for name, buffer in self.model.named_buffers():  # batch norm has taken the batch in
+            for name, buffer in self.model.named_buffers():  # undo the batch's update of batch norm
                 buffer.copy_(buffers[name])
             self._losses = {}
             return self.empty_step() if world > 1 else None
@@ -186,22 +200,30 @@ class Task(LightningModule):
         return parts.sum() * world
 
     def empty_step(self) -> Tensor:
-        """A loss of 0, with a gradient of 0 for every weight that learns: processes wait for each other's."""
+        """Return a loss of 0 with zero gradients for all trainable weights, for which the other processes wait."""
         learning = [p for p in self.parameters() if p.requires_grad]
         return torch.stack([(p.to_local() if isinstance(p, DTensor) else p).sum() * 0 for p in learning]).sum()
 
     def train_losses(self) -> dict[str, Tensor]:
-        """Of the last batch, for loggers and bar: train/loss and, of several heads, each one's. Nothing if skipped."""
+        """Return the losses of the last batch for loggers: train/loss and, with several heads, that of each head.
+
+        The result is empty if the step was skipped.
+        """
         return mean_losses("train", self._losses)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the losses of steps that the loggers take: more often nobody sees it, and it costs 0.3 ms."""
+        """Log the losses, only at steps at which loggers record them, because logging takes 0.3 ms."""
         trainer: Any = self.trainer
         if self.global_step % trainer.log_every_n_steps == 0 or trainer.should_stop:
             self.log_dict(self.train_losses(), batch_size=len(batch.row))
 
     def on_after_backward(self) -> None:
-        """Errors: ValueError for what DDP says a step later, without a name."""
+        """Check that every trainable parameter has a gradient, and record whether the gradients are finite.
+
+        Raises:
+            ValueError: If a parameter has no gradient under DDP, which would raise an error without its name a step
+                later.
+        """
         self.record_grad_norm()
         wrapped = self.trainer.strategy.model
         if self.global_step or not isinstance(wrapped, DistributedDataParallel) or wrapped.find_unused_parameters:
@@ -215,11 +237,12 @@ class Task(LightningModule):
             )
 
     def record_grad_norm(self) -> None:
-        """Of what is accumulated, the first that is not finite; the last is met when it is clipped.
+        """Record the first micro-batch after which the accumulated gradient is not finite.
 
-        By then processes have added their gradients up, and whose it was is lost.
+        After the last micro-batch, it is checked in gradient clipping instead. By then the processes have summed their
+        gradients, so that the process of origin is unknown.
         """
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # which skips such steps itself
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # a scaler skips such steps
         if scaled or self._bad or not is_accumulating(self.trainer):
             return
         given = [p for p in self.parameters() if p.grad is not None]
@@ -228,19 +251,20 @@ class Task(LightningModule):
             self._doubt = self._last, [grad_norm(side).isfinite() for side in self.clipped_groups(given)]
 
     def settle_doubt(self) -> None:
-        """Read whether the gradient of the micro-batch before was finite: by now a device has computed it."""
+        """Read whether the gradient after the previous micro-batch was finite; the device has computed this by now."""
         if self._doubt is not None and not all(self._doubt[1]):
             self._bad = self._bad or self._doubt[0]
         self._doubt = None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Put the accumulated gradient right, before it is clipped.
+        """Correct the scale of the accumulated gradient before it is clipped.
 
-        Lightning has divided every micro-batch by the accumulation, also where an epoch's last window is shorter.
+        Lightning divides every micro-batch by the number of accumulated batches, even if the last window of an epoch is
+        shorter.
         """
         if self.unfreezing is not None:
             self.unfreezing.drop()
-        if not self._seen:  # all were skipped: with gradients of 0 the weights would still decay
+        if not self._seen:  # all were skipped; zero gradients would still decay the weights
             optimizer.zero_grad()
         elif self.trainer.accumulate_grad_batches > 1:
             seen = torch.stack(self._seen)  # (micro-batches, losses)
@@ -262,7 +286,7 @@ class Task(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm of all gradients, which is logged; where it is not finite, no weight changes."""
+        """Clip the gradients by their global norm, and log it. If it is not finite, the step changes no weights."""
         given = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not given:  # the step was skipped
             self._bad = self._doubt = None
@@ -292,17 +316,17 @@ class Task(LightningModule):
                 torch.nn.utils.clip_grads_with_norm_(side, gradient_clip_val, norm)
 
     def clipped_groups(self, given: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-        """The model's and those that are clipped apart, as far as there are any."""
+        """Divide parameters into those of the model and those of `separately_clipped`, without empty groups."""
         apart = {id(p) for p in self.separately_clipped()}
         sides = [[p for p in given if (id(p) in apart) == there] for there in (False, True)]
         return [side for side in sides if side]
 
     def separately_clipped(self) -> Iterable[nn.Parameter]:
-        """Parameters that have a norm of their own, so that they do not shorten the model's steps."""
+        """Return the parameters that are clipped by their own norm, so that they do not shorten the model's steps."""
         return ()
 
     def encoder_norms(self) -> dict[str, Tensor]:
-        """Where there are several encoders, the norm of each one's gradient, its projection's included."""
+        """Return the gradient norm of each encoder with its projection, if there are several encoders."""
         model = self.model
         parts = {name: [model.encoders[name], model.projections[name]] for name in model.encoders}
         given = {
@@ -312,7 +336,18 @@ class Task(LightningModule):
         return {f"train[{n}]/grad_norm": grad_norm(of) for n, of in given.items() if of} if len(parts) > 1 else {}
 
     def handle_nonfinite(self, quantity: str, batch: Batch, batch_idx: int, mine: bool) -> None:
-        """Tell of this process's batch; mine: it may be at fault. Errors: ValueError or DistError to stop the run."""
+        """Handle a loss or gradient that is not finite, according to `nonfinite`, and report the batch.
+
+        Args:
+            quantity: "the loss" or "the gradient".
+            batch: Batch of this process.
+            batch_idx: Index of the batch.
+            mine: Whether the batch of this process may be the cause.
+
+        Raises:
+            ValueError: If the run has to stop.
+            DistError: If the run has to stop because of another process.
+        """
         if quantity == "the loss" and self.gathers and self.trainer.world_size > 1:
             # Rows reach the losses of all processes: at fault are those whose own are not finite, else the first.
             self.on_train_batch_start(batch, batch_idx)
@@ -339,7 +374,7 @@ class Task(LightningModule):
                 with torch.no_grad():
                     again()
             if self.nonfinite.policy == "raise":
-                # Of this type, so that what is told is the other's message.
+                # With this type of error, the message of the other process is reported.
                 raise torch.distributed.DistError(
                     f"{quantity} of step {self.global_step} is not finite in another process"
                 )
@@ -348,7 +383,7 @@ class Task(LightningModule):
         warnings.warn(told, stacklevel=2)
 
     def replay(self, batch: Batch) -> Any:
-        """Compute once more what the losses follow from, in this process alone."""
+        """Repeat the computation of the losses in this process alone."""
         return self.losses(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -357,7 +392,11 @@ class Task(LightningModule):
         checkpoint["course"] = asdict(self.course)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Errors: ValueError where its weights mean something else."""
+        """Restore the training progress and the number of skipped steps.
+
+        Raises:
+            ValueError: If the checkpoint has another format version.
+        """
         if (found := checkpoint.get("format")) != CHECKPOINT_FORMAT:
             raise ValueError(
                 f"the run's checkpoint has format {found}, this mm reads {CHECKPOINT_FORMAT}; go on with the mm that "
@@ -371,7 +410,7 @@ class Task(LightningModule):
             self.course = self.course.resume(step, now.epoch, now.run, *left)
 
     def configure_optimizers(self) -> Any:
-        """Groups by the rules, and the schedule over all steps of the run."""
+        """Build the optimizer with its parameter groups, and the schedule over all steps of the run."""
         schedule = self.scheduler
         assert self.optimizer is not None
         assert schedule is not None
@@ -390,9 +429,10 @@ class Task(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run; 1 where only time ends it.
+        """Return the number of optimizer steps of the complete run; 1 if only a time limit ends it.
 
-        Not `trainer.estimated_stepping_batches`: read this early, it makes Lightning drop a resumed loader's state.
+        `trainer.estimated_stepping_batches` can't be used here: if it is read this early, Lightning discards the state
+        of a resumed loader.
         """
         trainer = self.trainer
         if trainer.max_epochs in (None, -1):
@@ -401,17 +441,27 @@ class Task(LightningModule):
         return max(1, steps if trainer.max_steps == -1 else min(steps, trainer.max_steps))
 
     def epoch_steps(self) -> int:
-        """Optimizer steps of a whole epoch."""
+        """Return the number of optimizer steps of a complete epoch."""
         return max(1, self.steps_of(len(data_source(self.trainer).loader("train", train=True))))
 
     def steps_of(self, batches: int, gone: int = 0) -> int:
-        """Optimizer steps of an epoch of so many batches, after those that are gone."""
+        """Return the number of optimizer steps of an epoch.
+
+        Args:
+            batches: Number of batches of the epoch.
+            gone: Number of batches that were trained on already and do not count.
+        """
         limit = self.trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         return max(0, -(-(batches - gone) // self.trainer.accumulate_grad_batches))
 
     def steps_left(self, step: int, state: Mapping[str, Any]) -> tuple[int, bool]:
-        """Optimizer steps after `step`, and whether epochs end the run. state: of the data at that step."""
+        """Return the number of optimizer steps after `step`, and whether the number of epochs ends the run.
+
+        Args:
+            step: Number of steps done.
+            state: State of the data module at that step.
+        """
         trainer: Any = self.trainer
         most = max(0, trainer.max_steps - step)
         if trainer.max_epochs in (None, -1):

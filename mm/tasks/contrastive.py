@@ -1,6 +1,7 @@
-"""Align inputs: those of one row lie close, those of different rows apart. Pairs with an absent side do not count.
+"""Contrastive learning: pull the inputs of one row together and push those of different rows apart.
 
-Where the fusion has towers of inputs, these are aligned in place of the inputs.
+If the fusion has towers (groups of inputs), the towers are aligned instead of the inputs. Pairs with an absent side do
+not count.
 """
 
 from collections.abc import Mapping
@@ -27,34 +28,40 @@ from mm.types import IGNORE, Batch, Embedded, Towered
 
 @runtime_checkable
 class RankingMetric(Protocol, metaclass=Offers):
-    """A metric of retrieval that has to know what all rows of the data are of, as mm.metrics.ranking.Ranking has."""
+    """A retrieval metric that needs the labels of all rows of the data, such as mm.metrics.ranking.Ranking."""
 
     def set_index(self, label: Tensor, group: Tensor, before: Tensor) -> None:
-        """(N,) of every row: its label, its group, and whether it is of an earlier split than what is measured."""
+        """Set the facts about all N rows of the data.
+
+        Args:
+            label: Class index of each row, (N,).
+            group: Group of each row, such as a user, (N,).
+            before: Whether each row belongs to an earlier split than the evaluated one, (N,) bool.
+        """
         ...
 
 
 class Contrastive(Task):
-    """Align inputs, or towers of inputs, with a contrastive loss, and measure retrieval between them.
+    """Align inputs, or towers of inputs, with a contrastive loss, and evaluate retrieval between them.
 
-    Every group of inputs, or of the fusion's towers, that the loss compares counts alike.
+    All groups of inputs or towers that the loss compares have the same weight.
 
     Args:
         model: The model.
-        *args: Those of Task.
-        retrieval: Metric of retrieval, of which copies measure.
-        loss: One of `mm.losses`; None for a task that only tests.
-        label: Target whose equal classes are no negatives of each other, and one item in a ranking; see
-            `task.loss.same_label_pairs`.
-        group: Target, such as a user: a ranking leaves out what rows of its class had in earlier splits.
-        chunk_size: Number of rows that are encoded at once, each chunk a second time in the backward pass with the same
-            random state (GradCache, Gao 2021): memory depends on the chunk, and the number of negatives on the batch.
-            None: the whole batch.
-        zero_shot: What the command line measures after the test.
-        **kwargs: Those of Task.
+        *args: Arguments of `Task`.
+        retrieval: Retrieval metric, which is copied for each split.
+        loss: A loss of `mm.losses`; None for a task that is only tested.
+        label: Target whose classes identify items: rows of the same class are not negatives of each other, and are one
+            item in a ranking; see `task.loss.same_label_pairs`.
+        group: Target, such as a user. A ranking leaves out the items that rows of the same class had in earlier splits.
+        chunk_size: Number of rows that are encoded at a time; None: the complete batch. Each chunk is encoded a second
+            time in the backward pass with the same random state (GradCache, Gao 2021), so that memory depends on the
+            chunk size, and the number of negatives on the batch size.
+        zero_shot: Settings of the zero-shot evaluation that the command line runs after the test.
+        **kwargs: Arguments of `Task`.
 
     Raises:
-        ValueError: If there is nothing to compare, or the loss does not reach a part of the model.
+        ValueError: If there are fewer than two inputs or towers, or if the loss does not train a part of the model.
     """
 
     reads_heads = False
@@ -78,7 +85,7 @@ class Contrastive(Task):
         self.loss = loss
         self.label = label
         self.group = group
-        self.log_q = torch.zeros(0)  # (classes,) of the label, where the loss reads it
+        self.log_q = torch.zeros(0)  # (classes,) log frequency of each label, if the loss uses it
         self.chunk_size = chunk_size
         self.zero_shot = dict(zero_shot or {})
         self.compared = list(model.fusion.towers) if isinstance(model.fusion, Towered) else model.inputs
@@ -93,7 +100,11 @@ class Contrastive(Task):
         self.embedded: tuple[Tensor, Tensor, Tensor] | None = None  # of the last test: vectors, present, row of all
 
     def setup(self, stage: str) -> None:
-        """Errors: ValueError where loss or metric ask for a label, and none is named."""
+        """Set up the task and give the label frequencies to the loss and the labels to a ranking metric.
+
+        Raises:
+            ValueError: If the loss or the metric needs a label, but `label` is not set.
+        """
         super().setup(stage)
         logq_correction = self.loss is not None and self.loss.logq_correction
         if self.label is None:
@@ -125,22 +136,22 @@ class Contrastive(Task):
         return self.compare(self.embed(batch))
 
     def compare(self, mine: Embedded) -> dict[str, tuple[Tensor, Tensor, float]]:
-        """The loss of this process's rows among those of all."""
+        """Return the losses of the rows of this process against those of all processes."""
         assert self.loss is not None
         found = compare(self.loss, mine)
         return {self.names[group]: (*loss, 1 / len(found)) for group, loss in found.items()}
 
     def embed(self, batch: Batch) -> Embedded:
-        """Filler is absent."""
+        """Return the embeddings of a batch. Rows that only even out the batches of processes count as absent."""
         label = torch.full_like(batch.row, IGNORE) if self.label is None else batch.targets[self.label]
         vectors, present = self.encode(batch)
         log_q = torch.zeros_like(label, dtype=vectors.dtype)
-        if len(self.log_q):  # without a label, as rare as can be
+        if len(self.log_q):  # an unlabelled row counts as the rarest class
             log_q = torch.where(label == IGNORE, self.log_q.min(), self.log_q.to(label.device)[label.clamp(min=0)])
         return Embedded(vectors, present & (batch.row >= 0)[:, None], batch.row, label, log_q)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """-> unit vectors (B, N, D) of the inputs, or towers, presence (B, N)"""
+        """Return the unit vectors (B, N, D) of the N inputs or towers, and their presence (B, N), chunk by chunk."""
         rows = len(batch.row)
         if self.chunk_size is None:
             return self.unit(batch.inputs, batch.masks)
@@ -158,7 +169,7 @@ class Contrastive(Task):
         return torch.cat(vectors), torch.cat(present)
 
     def unit(self, inputs: Mapping[str, Any], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """As encode, of all rows at once."""
+        """Return the unit vectors (B, N, D) of the N inputs or towers, and their presence (B, N), without chunks."""
         output = self.model(inputs, masks)
         if isinstance(self.model.fusion, Towered):
             vectors, present = output.fused.tokens, output.fused.mask
@@ -177,7 +188,7 @@ class Contrastive(Task):
         return how if self.loss is None else how | {"scale": self.loss.temperature().item()}
 
     def replay(self, batch: Batch) -> Any:
-        """Without the other processes, which need not be at fault as well."""
+        """Repeat the encoding without comparing with other processes, which need not repeat theirs."""
         return self.encode(batch)
 
     def val_names(self) -> dict[str, bool | None]:
@@ -195,7 +206,7 @@ class Contrastive(Task):
         self.measure("test", batch)
 
     def measure(self, split: str, batch: Batch) -> None:
-        """Update the metrics of a split."""
+        """Update the metrics of a split with a batch."""
         mine = self.embed(batch)
         if self.loss is not None:
             for name, (total, count, _) in self.compare(mine).items():
@@ -224,7 +235,7 @@ class Contrastive(Task):
         self.log_dict(values)
 
     def compute(self, split: str) -> dict[str, Tensor]:
-        """Name -> value; then everything starts anew."""
+        """Return the metrics of a split by name, and reset them."""
         values: dict[str, Tensor] = {}
         means = self.means[split]
         if means:
@@ -240,13 +251,18 @@ class Contrastive(Task):
 
 
 def sides(model: MultimodalModel) -> list[list[str]]:
-    """Return what is compared, each some of the inputs: a tower's, or one."""
+    """Return the compared groups of inputs: the inputs of each tower, or each input by itself."""
     fusion = model.fusion
     return [list(of) for of in fusion.inputs.values()] if isinstance(fusion, Towered) else [[n] for n in model.inputs]
 
 
 def check_contrastive(model: MultimodalModel, chunk_size: int | None) -> None:
-    """Errors: ValueError where this model can't be trained by comparing its inputs."""
+    """Check that a model can be trained by comparing its inputs or towers.
+
+    Raises:
+        ValueError: If there are fewer than two, if the loss would not train a part of the fusion, or if `chunk_size` is
+            not possible with the model.
+    """
     fusion: Any = model.fusion
     towers: Any = model.fusion.towers if isinstance(model.fusion, Towered) else {}
     sides = list(towers or model.inputs)

@@ -1,4 +1,4 @@
-"""Learn of inputs without labels: a part of each is hidden, or lies ahead, and is told from the rest."""
+"""Self-supervised pre-training: predict masked or later parts of the inputs from the rest, without labels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,44 +16,86 @@ from mm.types import Batch, Features
 
 
 class Objective(nn.Module, ABC):
-    """What is shown of some inputs, and how well the rest is told. Its weights are not kept."""
+    """Base class of a self-supervised objective, which corrupts some inputs and predicts the missing parts.
 
-    inputs: Sequence[str]  # those it learns of
-    losses: Mapping[str, float]  # the name of each -> its weight
-    gathers = False  # whether rows are compared with those of other processes
+    Its weights are not part of the exported model.
+
+    Attributes:
+        inputs: Names of the inputs that the objective trains.
+        losses: Name of each loss to its weight.
+        gathers: Whether rows are compared with those of other processes.
+    """
+
+    inputs: Sequence[str]
+    losses: Mapping[str, float]
+    gathers = False
 
     def prepare(self, transforms: Mapping[str, Any]) -> None:
-        """Before the first batch: what the inputs' Transforms know. Errors: ValueError where it lacks something."""
+        """Read facts from the transforms of the inputs, before the first batch.
+
+        Args:
+            transforms: Input name to transform.
+
+        Raises:
+            ValueError: If a transform lacks a required property, such as a mask token.
+        """
         return
 
     @abstractmethod
     def corrupt(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor | Features, Tensor]]:
-        """Input -> what is shown of it, what is hidden. generator: draws it; None: torch's own."""
+        """Corrupt the inputs of a batch.
+
+        Args:
+            batch: The batch.
+            generator: Random generator of the masks; None: torch's default generator.
+
+        Returns:
+            Input name to the corrupted input, and a mask of the parts to predict.
+        """
 
     @abstractmethod
     def compute_loss(
         self, batch: Batch, features: dict[str, Features], hidden: dict[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """From the projected Features of what was shown -> each loss: sum over what is told, its count"""
+        """Compute the losses from the projected Features of the corrupted inputs.
+
+        Args:
+            batch: The batch, which is not corrupted.
+            features: Input name to projected Features of the corrupted input.
+            hidden: Input name to the mask of the parts to predict, from `corrupt`.
+
+        Returns:
+            Name of each loss to its sum over the predicted parts and their number.
+        """
 
     def metric_names(self) -> dict[str, dict[str, bool]]:
-        """What it measures beside its losses: part of the inputs ("": all) -> metric -> whether higher is better."""
+        """Return the metrics besides the losses: compared inputs ("": all) to metric to whether higher is better."""
         return {}
 
     def metrics(self) -> dict[str, dict[str, Tensor]]:
-        """As names, of all batches but training's since the last call, over all processes -> its value"""
+        """Compute and reset the metrics of `metric_names`, over all processes and all evaluated batches."""
         return {}
 
     def export_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Plain data that the model directory keeps of it. config: that it was built from"""
+        """Return plain data that is stored in the model directory.
+
+        Args:
+            config: The config from which the objective was built.
+        """
         return {}
 
 
 class Pretraining(Task):
-    """Each objective learns of its inputs, encoded as it shows them.
+    """Train the encoders on one or several self-supervised objectives.
 
-    objectives: name -> what makes one for a model.
-    Errors: ValueError where an input is learnt of by none, or by two of one kind.
+    Args:
+        model: The model.
+        *args: Arguments of `Task`.
+        objectives: Name to a function that builds the objective for a model.
+        **kwargs: Arguments of `Task`.
+
+    Raises:
+        ValueError: If no objective trains an input, or if two objectives of the same kind train the same input.
     """
 
     reads_heads = False
@@ -94,7 +136,7 @@ class Pretraining(Task):
         self.prepare(data_source(self.trainer).transforms)
 
     def prepare(self, transforms: Mapping[str, Any]) -> None:
-        """Give the objectives what they need to know of how the inputs are read."""
+        """Give the transforms of the inputs to the objectives."""
         for objective in self.objectives.values():
             objective.prepare(transforms)
 
@@ -102,7 +144,7 @@ class Pretraining(Task):
         return {name: (*loss, self.weights[name]) for name, loss in self.measure(batch, None).items()}
 
     def measure(self, batch: Batch, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor]]:
-        """-> by loss"""
+        """Return the losses of all objectives for a batch: name to sum and count."""
         found = {}
         for name, objective in self.objectives.items():
             features, hidden = self.encode(objective, batch, generator)
@@ -113,7 +155,11 @@ class Pretraining(Task):
     def encode(
         self, objective: Objective, batch: Batch, generator: torch.Generator | None
     ) -> tuple[dict[str, Features], dict[str, Tensor]]:
-        """-> of its inputs what is shown, and what is hidden"""
+        """Corrupt and encode the inputs of an objective.
+
+        Returns:
+            Input name to projected Features of the corrupted input, and input name to the mask of the parts to predict.
+        """
         parts = objective.corrupt(batch, generator)
         features = {name: self.model.encode_input(name, x, batch.masks[name]) for name, (x, _) in parts.items()}
         return features, {name: hidden for name, (_, hidden) in parts.items()}
@@ -135,7 +181,13 @@ class Pretraining(Task):
         self.update("test", batch, batch_idx)
 
     def update(self, split: str, batch: Batch, batch_idx: int) -> None:
-        """The same is hidden whenever a split is measured."""
+        """Evaluate the objectives on a batch, with masks that are seeded so that they are the same in every evaluation.
+
+        Args:
+            split: Name of the split, such as "val".
+            batch: The batch.
+            batch_idx: Index of the batch in the split; it seeds the masks.
+        """
         for name, (total, count) in self.measure(batch, torch.Generator().manual_seed(batch_idx)).items():
             self.means[split][name].update(total, count)
 
@@ -148,7 +200,7 @@ class Pretraining(Task):
         self.log_dict(values)
 
     def compute(self, split: str) -> dict[str, Tensor]:
-        """Name -> value; then everything starts anew."""
+        """Return the metrics of a split by name, and reset them."""
         losses = {
             name: (mean.compute(), torch.ones_like(mean.count), self.weights[name])
             for name, mean in self.means[split].items()
@@ -168,18 +220,28 @@ class Pretraining(Task):
 
 
 def loss_name(name: str, loss: str, objective: Objective) -> str:
-    """Under which name one of an objective's losses is logged."""
+    """Return the name under which a loss of an objective is logged."""
     return name if len(objective.losses) == 1 else f"{name}/{loss}"
 
 
 def log_metrics(split: str, name: str, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Under which names what an objective measures is logged: that of all its inputs under its own."""
+    """Return the metrics of an objective under their logged names, such as `val[text->vision]/recall@1`.
+
+    Args:
+        split: Name of the split.
+        name: Name of the objective, for metrics of all its inputs.
+        metrics: Compared inputs ("": all) to metric to value.
+    """
     places = {part: f"{split}[{part}]" if part else f"{split}/{name}" for part in metrics}
     return {f"{places[part]}/{metric}": value for part, of in metrics.items() for metric, value in of.items()}
 
 
 def check_objectives(objectives: Mapping[str, Objective], model: MultimodalModel) -> None:
-    """Errors: ValueError where an input is learnt of by none, or by two of one kind."""
+    """Check that each input is trained, but not by two objectives of the same kind.
+
+    Raises:
+        ValueError: If no objective trains an input, or if two objectives of the same kind train the same input.
+    """
     found: dict[tuple[type, str], str] = {}
     for owner, objective in objectives.items():
         for name in objective.inputs:
@@ -200,7 +262,11 @@ def check_objectives(objectives: Mapping[str, Objective], model: MultimodalModel
 
 
 def raw(batch: Batch, name: str) -> Tensor:
-    """An input before its encoder. Errors: ValueError where that is frozen, so that its Features alone are here."""
+    """Return an input of a batch before its encoder.
+
+    Raises:
+        ValueError: If the encoder is frozen, so that the batch has only its precomputed Features.
+    """
     x = batch.inputs[name]
     if not isinstance(x, Tensor):
         raise ValueError(f"task: the encoder of '{name}' is frozen: nothing of it would learn")
@@ -208,7 +274,17 @@ def raw(batch: Batch, name: str) -> Tensor:
 
 
 def select_inputs(model: MultimodalModel, modality: str, inputs: Sequence[str] | None, objective: str) -> list[str]:
-    """The inputs of a modality, or those that are named. Errors: ValueError where one is of another, or none is."""
+    """Return the inputs of a modality, or the given ones after checking their modality.
+
+    Args:
+        model: The model.
+        modality: Name of the modality.
+        inputs: Names of the inputs; None: all inputs of the modality.
+        objective: Name of the objective, for error messages.
+
+    Raises:
+        ValueError: If an input has another modality, or if there is none of this modality.
+    """
     of = {name: model.encoders[model.shared_encoders.get(name, name)].input.modality for name in model.inputs}
     for name in inputs or ():
         if of.get(name) != modality:

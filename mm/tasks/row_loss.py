@@ -1,4 +1,4 @@
-"""The loss of rows, where a long row was read in several windows."""
+"""Losses with equal weight for every row, even if a row was split into several windows."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ from mm.types import Head
 
 
 def row_loss(head: Head, prediction: Any, target: Tensor, fused: Any, sample: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Compute a head's loss so that every row weighs the same, however many windows it was read in.
+    """Compute the loss of a head such that every row has the same weight, however many windows it was split into.
 
-    The loss of each window, and its count, are divided by the number of labelled windows of its row. Heads that predict
-    something of each token count tokens, each of which belongs to one window, and their loss stays as it is; but where
-    such a head counts windows (`per_window`) it is divided as well.
+    The loss and the count of each window are divided by the number of labelled windows of the row. The loss of heads
+    that predict one value per token is not divided, because each token belongs to exactly one window. The exception are
+    such heads with `per_window`, whose loss counts windows.
 
     Args:
         head: The head.
-        prediction: Its predictions of all windows of a batch.
-        target: The windows' targets, (B, ...).
-        fused: The windows' fused Features.
-        sample: Of each window which sample of the batch it is of, (B,); None where every sample has one window.
+        prediction: Output of the head for the B windows of a batch.
+        target: Targets of the windows, (B, ...).
+        fused: Fused Features of the windows.
+        sample: Index in the batch of the sample that each window belongs to, (B,) int64; None: one window per sample.
 
     Returns:
-        The sum over labelled rows, and how many they are, as `Head.loss`.
+        The sum of the loss over the labelled rows, and the number of labelled rows, as `Head.loss` returns them.
     """
     if sample is None or (head.input is not None and not head.per_window):
         return head.loss(prediction, target, fused)

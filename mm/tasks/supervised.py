@@ -1,4 +1,4 @@
-"""Learn labelled targets; measure them for the whole model and for every subset of its inputs."""
+"""Supervised learning of labelled targets, with metrics for the complete model and for every subset of its inputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,32 +32,34 @@ from mm.windows import MergedOutput, windows_of
 
 Scores = Mapping[str, Mapping[str, Metric]]
 SUBSETS: dict[str, bool | str | Sequence[str | Sequence[str]]] = {"val": "none", "test": "auto"}
-Losses = dict[str, tuple[Tensor, Tensor, float]]  # name -> total, count, weight
+Losses = dict[str, tuple[Tensor, Tensor, float]]  # name to total, count, weight
 
 
 class Supervised(Task):
-    """Each head learns its target.
+    """Train each head on its target.
 
     Args:
         model: The model.
-        *args: Those of Task.
-        metrics: Head name to metric name to a torchmetrics Metric, fed by the prediction's `metric_inputs` or
-            `compare`.
-        modality_dropout: Probability that a present input of a training row is taken as absent; never all of a row's.
-        modality_subsets: "val" and "test" to the subsets of the inputs that are measured there: "none", "auto", "all",
-            "single" or a list, see mm.tasks.measures.choose_subsets. The default is none for "val", auto for "test".
-        unimodal_loss_weight: Each input, or those that are named, has heads of its own, whose loss has this weight for
-            the input's encoder. None: there are no such heads. Given 0 for one input, its heads only measure.
-        unimodal_probes: Whether each input without a loss weight has heads of its own that only measure what it
-            predicts alone: they learn, but their gradient does not reach its encoder.
-        distillation: Trained models whose vectors of an input are imitated.
-        **kwargs: Those of Task.
+        *args: Arguments of `Task`.
+        metrics: Head name to metric name to a torchmetrics Metric. It is updated with the result of the prediction's
+            `metric_inputs` or `compare`.
+        modality_dropout: Probability that a present input of a training row is masked as absent. At least one input of
+            each row stays.
+        modality_subsets: "val" and "test" to the subsets of the inputs that are evaluated there: "none", "auto", "all",
+            "single" or a list, see mm.tasks.measures.choose_subsets. The default is none for "val" and auto for "test".
+        unimodal_loss_weight: Weight of the loss of unimodal heads, which predict the targets from one input alone, in
+            the training of the input's encoder. One weight for all inputs, or input name to weight; an input with
+            weight 0 has heads that only evaluate it. None: there are no such heads.
+        unimodal_probes: Whether each input without a loss weight has unimodal heads as probes. They are trained, but
+            their gradient does not reach the encoder, so they only evaluate the input.
+        distillation: Trained models whose vectors of an input the model imitates.
+        **kwargs: Arguments of `Task`.
 
     Raises:
-        ValueError: If a number is out of range, an input is unknown or a teacher has another width.
+        ValueError: If a number is out of range, if an input is unknown, or if a teacher has another width.
     """
 
-    scores: Mapping[str, Scores]  # section, such as test[audio] -> head name -> metric name -> metric
+    scores: Mapping[str, Scores]  # section, such as test[audio], to head name to metric name to metric
 
     def __init__(
         self,
@@ -94,7 +96,9 @@ class Supervised(Task):
                     f"task.unimodal_loss_weight, unimodal_probes: the head '{name}' predicts something of each token "
                     f"of '{head.input}', so that no other input can have one of its own; leave both out"
                 )
-        self.fused_weight = 1.0  # of the whole model's losses; callbacks.gradient_blending sets both
+        self.fused_weight = (
+            1.0  # weight of the complete model's losses; callbacks.gradient_blending sets it and unimodal_loss_weight
+        )
         self.unimodal: Mapping[str, nn.ModuleDict] = own_heads(model, list(self.unimodal_loss_weight))  # type: ignore
         plain = {h: {n: x for n, x in m.items() if not isinstance(x, HasFigure)} for h, m in metrics.items()}
         self.unimodal_scores: Mapping[str, Scores] = nn.ModuleDict(  # type: ignore[assignment]
@@ -104,10 +108,10 @@ class Supervised(Task):
                 for name in self.unimodal_loss_weight
             }
         )
-        self.alone: dict[str, tuple[Output, dict[str, Tensor]]] = {}  # of the last batch: input -> its heads', truth
+        self.alone: dict[str, tuple[Output, dict[str, Tensor]]] = {}  # last batch: input to output, targets
         self.teacher_weight = distillation.weight if distillation else 0.0
         teachers = distillation.teachers if distillation else None
-        self.teachers = dict(teachers or {})  # no modules of the task: neither saved nor trained
+        self.teachers = dict(teachers or {})  # not submodules, so that they are neither saved nor trained
         for name, teacher in self.teachers.items():
             check_teacher(name, teacher, model)
             teacher.requires_grad_(False).eval()
@@ -150,14 +154,21 @@ class Supervised(Task):
     def head_losses(
         self, output: Output, targets: Mapping[str, Tensor], sample: Tensor | None, weight: float = 1.0
     ) -> Losses:
-        """Of every head, or of its like that reads one input alone. sample: as in row_loss"""
+        """Return the loss of every head, or of the unimodal heads of an input.
+
+        Args:
+            output: Output of the heads.
+            targets: Target name to targets.
+            sample: Index of the sample of each window, as in `row_loss`.
+            weight: Factor on the weight of each head.
+        """
         return {
             name: (*row_loss(head, output.predictions[name], targets[name], output.fused, sample), weight * head.weight)
             for name, head in self.model.heads.items()
         }
 
     def by_input(self, losses: Losses) -> dict[str, Losses]:
-        """Of the whole model, under "", and of each input's own heads; all with the heads' own weights."""
+        """Group losses by the complete model ("") and the unimodal heads of each input, with the heads' weights."""
         heads = self.model.heads
         parts = {"": "", **{name: f"{name}/" for name in self.unimodal}}
         return {
@@ -200,7 +211,7 @@ class Supervised(Task):
         return found
 
     def measured(self, split: str) -> Iterator[tuple[str, str, Scores]]:
-        """Section, prefix of its names, metrics: of every subset, then of each input's own heads."""
+        """Yield section, prefix of metric names, and metrics of every subset, then of each input's unimodal heads."""
         inputs = self.model.inputs
         for place in (section(split, part, inputs) for part in self.parts[split]):
             yield place, "", self.scores[place]
@@ -213,15 +224,20 @@ class Supervised(Task):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         output, merged, decoded = self.measure("test", batch)
         present = torch.stack([f.mask.any(1) for f in output.features.values()]).any(0)
-        told = set(batch.row[present].tolist()) - {-1}  # of a row without any input nothing is decoded
+        told = set(batch.row[present].tolist()) - {-1}  # rows without any input are not decoded
         for i, row in enumerate(merged.row.tolist() if decoded else ()):
             if row in told:
                 self.decoded.add(row, {name: answers[i] for name, answers in decoded.items()})
 
     def measure(self, split: str, batch: Batch) -> tuple[Output, MergedOutput, dict[str, list[dict[str, Any]]]]:
-        """Update the metrics of a split; the encoders run once for all subsets.
+        """Update the metrics of a split with a batch. The encoders run only once for all subsets.
 
-        -> of the whole model; at a test also what it says, by head
+        Args:
+            split: "val" or "test".
+            batch: The batch.
+
+        Returns:
+            The output of the complete model, its merged windows and, in a test, its decoded predictions by head.
         """
         features = self.model.encode(batch.inputs, batch.masks)
         inputs = self.model.inputs
@@ -230,13 +246,13 @@ class Supervised(Task):
         decoded = self.model.decode(merged) if split == "test" else {}
         for part in self.parts[split]:
             measured = self.scores[section(split, part, inputs)]
-            if not len(measured):  # nothing is, as where rows are only predicted
+            if not len(measured):  # there are no metrics if rows are only predicted
                 continue
-            if len(part) == len(inputs):  # the whole model answers for every row
+            if len(part) == len(inputs):  # the complete model predicts every row
                 self._update(measured, output, merged, batch, None, decoded)
             else:
                 less = self.model.predict(mask_inputs(features, part), batch.targets)
-                # A row that has none of a subset's inputs says nothing of it, nor a window beside others that have.
+                # Rows without any input of the subset are left out, and windows too if another window has one.
                 seen, telling = windows_of(features, part, batch.row)
                 less, rows, seen = (pick(x, telling) for x in (less, batch, seen))
                 self._update(measured, less, self.model.merge(less, rows), rows, seen, {})
@@ -257,7 +273,7 @@ class Supervised(Task):
         seen: Tensor | None,
         decoded: Mapping[str, list[dict[str, Any]]],
     ) -> None:
-        """seen: windows that count, None: all; decoded: what is decoded already, by head."""
+        """Update metrics with the windows in `seen` (None: all); `decoded` has predictions that are already decoded."""
         for name, head in self.model.heads.items():
             scores = measured[name]
             if seen is None:
@@ -278,16 +294,16 @@ class Supervised(Task):
                         metric.update(prediction, target)
 
     def answered(self, name: str, head: Head, merged: MergedOutput, batch: Batch) -> Tensor:
-        """Return which rows have a target to compare with, also where all of it was cut off from the head's input.
+        """Return which rows have a target to compare with, even if all of it was truncated from the input.
 
         Args:
-            name: The head.
-            head: The head itself.
-            merged: One prediction per row.
-            batch: The windows that were merged.
+            name: Name of the head.
+            head: The head.
+            merged: Merged predictions, one per row.
+            batch: The windows before merging.
 
         Returns:
-            (R,) bool.
+            Whether each row counts, (R,) bool.
         """
         found = labelled(merged.targets[name]) & (merged.row >= 0)
         if head.input is not None and not found.all():
@@ -303,7 +319,15 @@ class Supervised(Task):
     def compare(
         self, name: str, head: Head, merged: MergedOutput, keep: Tensor, decoded: list[dict[str, Any]] | None
     ) -> tuple[Any, Any]:
-        """What a head says of the rows of `keep`, and what was written. decoded: of every row, where it is known."""
+        """Pair the decoded predictions of a head with the true values of the table, and return the inputs of the metrics.
+
+        Args:
+            name: Name of the head.
+            head: The head.
+            merged: Merged predictions, one per row.
+            keep: Whether each row counts, (R,) bool.
+            decoded: Decoded predictions of every row; None: they are decoded here.
+        """
         rows = keep.nonzero().flatten()
         if decoded is None:
             meta = {key: x[rows] for key, x in merged.meta.items()}
@@ -316,7 +340,7 @@ class Supervised(Task):
 
     def on_validation_epoch_end(self) -> None:
         values, _ = self.compute("val")
-        # Per-class numbers are for the test: hundreds of curves help nobody.
+        # Metrics of single classes are reported by the test only, because they would be hundreds of curves.
         deepest = 1 + (len(self.model.heads) > 1)
         self.log_dict({n: v for n, v in values.items() if n.count("/") <= deepest and not n.endswith("/rows")})
 
@@ -330,7 +354,7 @@ class Supervised(Task):
         self.log_dict(values)
 
     def compute(self, split: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Name -> value, and the pictures of the whole model's metrics; then everything starts anew."""
+        """Return the metrics of a split by name, and the figures of the complete model's metrics, and reset the metrics."""
         values: dict[str, Tensor] = {}
         figures: dict[str, Any] = {}
         for place, mark, heads in self.measured(split):
@@ -348,7 +372,12 @@ class Supervised(Task):
 
 
 def drop_inputs(masks: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
-    """Each present input is taken as absent with that probability, but one of a row's, drawn at random, stays."""
+    """Mask each present input of each row with some probability, but keep at least one input, drawn at random.
+
+    Args:
+        masks: Input name to mask.
+        probability: Probability of masking an input.
+    """
     present = torch.stack([mask.any(1) for mask in masks.values()], dim=1)  # (B, inputs)
     lot = torch.rand(present.shape, device=present.device)
     stays = (lot * present) == (lot * present).amax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What one input tells alone: heads of its own, read as a probe or learnt with, and teachers that read nothing else."""
+"""Unimodal heads and teachers: predictions from one input alone, as probes or for training, and distillation."""
 
 import copy
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from mm.types import Features, Output
 
 @runtime_checkable
 class Resettable(Protocol, metaclass=Offers):
-    """A layer whose weights can be drawn anew, as those of torch."""
+    """A layer with `reset_parameters`, which draws new initial weights, like those of torch."""
 
     def reset_parameters(self) -> None: ...
 
@@ -45,15 +45,15 @@ class Distillation:
 def resolve_loss_weights(
     given: float | Mapping[str, float] | None, probes: bool, inputs: list[str]
 ) -> dict[str, float]:
-    """Return the weight of the unimodal losses of each input that has heads of its own; 0: they are probes.
+    """Return the loss weight of each input that has unimodal heads; with weight 0 they are probes.
 
     Args:
-        given: `task.unimodal_loss_weight`. An input to which a mapping gives 0 has probes.
+        given: `task.unimodal_loss_weight`: one weight for all inputs, or input name to weight.
         probes: `task.unimodal_probes`.
-        inputs: The model's inputs.
+        inputs: Inputs of the model.
 
     Raises:
-        ValueError: If an input is unknown, a weight is below 0, or one weight of 0 is given for all inputs.
+        ValueError: If an input is unknown, if a weight is negative, or if a single weight of 0 is given for all inputs.
     """
     if not isinstance(given, Mapping) and given is not None and given == 0:
         raise ValueError(
@@ -69,13 +69,13 @@ def resolve_loss_weights(
 
 
 def check_input(option: str, name: str, inputs: list[str]) -> None:
-    """Errors: ValueError where there is no such input."""
+    """Raise ValueError if the model has no input of a name."""
     if name not in inputs:
         raise ValueError(f"task.{option}: there is no input '{name}', only {', '.join(inputs)}{near(name, inputs)}")
 
 
 def fresh(head: nn.Module) -> nn.Module:
-    """A copy that has learnt nothing."""
+    """Return a copy of a head with newly initialised weights."""
     found = copy.deepcopy(head)
     for layer in found.modules():
         if isinstance(layer, Resettable):
@@ -84,7 +84,7 @@ def fresh(head: nn.Module) -> nn.Module:
 
 
 def own_heads(model: MultimodalModel, inputs: list[str]) -> nn.ModuleDict:
-    """Input -> target -> a head that reads this input alone."""
+    """Return the unimodal heads: input name to target name to a new head that reads this input alone."""
     return nn.ModuleDict(
         {name: nn.ModuleDict({target: fresh(head) for target, head in model.heads.items()}) for name in inputs}  # type: ignore[arg-type]
     )
@@ -93,9 +93,16 @@ def own_heads(model: MultimodalModel, inputs: list[str]) -> nn.ModuleDict:
 def read_alone(
     heads: nn.ModuleDict, features: Features, targets: Mapping[str, Tensor], weight: float = 0.0
 ) -> tuple[Output, dict[str, Tensor]]:
-    """What an input's own heads make of its projected Features; the targets, unlabelled where the row lacks it.
+    """Predict the targets from one input alone with its unimodal heads.
 
-    weight: factor on the gradient that goes on into the Features; the heads' own is whole.
+    Args:
+        heads: Target name to unimodal head.
+        features: Projected Features of the input.
+        targets: Target name to targets.
+        weight: Factor on the gradient that reaches the Features; that of the heads is not scaled.
+
+    Returns:
+        The output, and the targets, which are unlabelled in rows that lack the input.
     """
     features = features._replace(tokens=scale(features.tokens, weight), pooled=scale(features.pooled, weight))
     present = features.mask.any(1)
@@ -104,18 +111,27 @@ def read_alone(
 
 
 def scale(x: Tensor, weight: float) -> Tensor:
-    """The same numbers, whose gradient is multiplied by the weight; at 0 none is computed."""
+    """Return a tensor with the same values, whose gradient is multiplied by a weight; with 0 there is no gradient."""
     return torch.lerp(x.detach(), x, weight) if weight else x.detach()
 
 
 def unlabel(target: Tensor, present: Tensor) -> Tensor:
-    """(B, ...), (B,) -> the target of the rows that are present; the others are unlabelled."""
+    """Return targets in which absent rows are unlabelled.
+
+    Args:
+        target: The targets, (B, ...).
+        present: Whether each row is present, (B,) bool.
+    """
     away = ~present.view(-1, *[1] * (target.ndim - 1))
     return target.masked_fill(away, unlabelled_value(target))
 
 
 def check_teacher(name: str, teacher: MultimodalModel, model: MultimodalModel) -> None:
-    """Errors: ValueError where it can't teach the model's input of that name."""
+    """Check that a model can teach an input of another model.
+
+    Raises:
+        ValueError: If one of them lacks the input, or if they differ in `embed_dim`.
+    """
     check_input("distillation.teachers", name, model.inputs)
     if name not in teacher.inputs:
         raise ValueError(
@@ -132,9 +148,19 @@ def check_teacher(name: str, teacher: MultimodalModel, model: MultimodalModel) -
 def teacher_loss(
     teacher: MultimodalModel, name: str, x: Tensor | Features, mask: Tensor, student: Features
 ) -> tuple[Tensor, Tensor]:
-    """Squared distance of the projected pooled vectors (UMT, Du 2021) -> its sum over the rows, their count.
+    """Return the sum of the squared distances between the pooled vectors of teacher and student, and the row count.
 
-    x, mask: as in Batch; student: the model's Features of that input, whose mask says which rows count.
+    This is the distillation loss of UMT (Du 2021).
+
+    Args:
+        teacher: The teacher.
+        name: Name of the input.
+        x: The input, as in Batch.
+        mask: Mask of the input, as in Batch.
+        student: Projected Features of the trained model for this input. Rows that lack the input do not count.
+
+    Raises:
+        ValueError: If the batch has precomputed features instead of the input.
     """
     if isinstance(x, Features):
         raise ValueError(
