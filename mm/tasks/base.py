@@ -127,7 +127,7 @@ class Task(LightningModule):
             self.trainer.strategy.shard(self.model)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the random numbers of a step by seed, epoch, batch index and rank, so that a resumed run repeats them."""
+        """Seed the random numbers of a step by seed, epoch, batch and rank, so that a resumed run repeats them."""
         self._last = batch, batch_idx
         if self.unfreezing is not None and self.unfreezing.epoch != self.current_epoch:
             told = self.unfreezing.begin(self.current_epoch, can_cut(self.trainer.strategy.model))

@@ -319,7 +319,7 @@ class Supervised(Task):
     def compare(
         self, name: str, head: Head, merged: MergedOutput, keep: Tensor, decoded: list[dict[str, Any]] | None
     ) -> tuple[Any, Any]:
-        """Pair the decoded predictions of a head with the true values of the table, and return the inputs of the metrics.
+        """Pair the decoded predictions of a head with the true values of the table, as inputs of the metrics.
 
         Args:
             name: Name of the head.
@@ -354,7 +354,7 @@ class Supervised(Task):
         self.log_dict(values)
 
     def compute(self, split: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the metrics of a split by name, and the figures of the complete model's metrics, and reset the metrics."""
+        """Return the metrics of a split by name, and the figures of the complete model, and reset the metrics."""
         values: dict[str, Tensor] = {}
         figures: dict[str, Any] = {}
         for place, mark, heads in self.measured(split):
