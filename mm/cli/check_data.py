@@ -37,4 +37,6 @@ def print_faults(faults: list[int], report: "DataReport", cfg: "DictConfig", fol
     if len(report.faults) > LONGEST:
         print(f"{len(report.faults) - LONGEST:,} more are in the file")
     print(plain(f"errors  {shown(folder / 'errors.csv')}"))
-    print("Mend them, or train with datamodule.on_error=drop (such rows are left out) or missing (cells are empty).")
+    print(
+        "Correct these cells, or train with datamodule.on_error=drop to leave out their rows, or =missing to leave them empty."
+    )

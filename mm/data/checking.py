@@ -77,7 +77,8 @@ class DataReport(Report):
         """Return the counts in one sentence."""
         if self.passed:
             return f"{self.source}: all {self.num_rows:,} rows can be read"
-        return f"{self.source}: {len(self.faults):,} faults in {self.num_faulty_rows:,} of {self.num_rows:,} rows"
+        noun = "fault" if len(self.faults) == 1 else "faults"
+        return f"{self.source}: {len(self.faults):,} {noun} in {self.num_faulty_rows:,} of {self.num_rows:,} rows"
 
     def table(self) -> Table:
         """Return a row per fault."""
