@@ -37,6 +37,4 @@ def print_faults(faults: list[int], report: "DataReport", cfg: "DictConfig", fol
     if len(report.faults) > LONGEST:
         print(f"{len(report.faults) - LONGEST:,} more are in the file")
     print(plain(f"errors  {shown(folder / 'errors.csv')}"))
-    print(
-        "Correct these cells, or train with datamodule.on_error=drop to leave out their rows, or =missing to leave them empty."
-    )
+    print("Correct them, or train with datamodule.on_error=drop (without these rows) or =missing (as empty cells).")
