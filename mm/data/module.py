@@ -1,4 +1,4 @@
-"""What every datamodule shares: its table, splits, batches for each process, and what becomes of bad input."""
+"""The base class of all data modules: table, splits, batches for each process, and the handling of invalid rows."""
 
 import csv
 from abc import abstractmethod
@@ -32,38 +32,41 @@ FILLED = {"train": "lower datamodule.split.val or .test", "all": "there is no ro
 
 
 class DataModule(LightningDataModule):
-    """A LightningDataModule over a table of rows. A subclass gives `read`, the table.
+    """A LightningDataModule over a table of rows. Subclasses implement `read`, which returns the table.
 
-    It is a `DataSource`. Without transforms of a model, which `use` and `bind` set, inputs are read as the default
-    encoders of their modalities read them.
+    It is a `DataSource`. Until `use` or `bind` set the transforms of a model, inputs are read with the transforms of
+    the default encoders of their modalities.
 
     Args:
-        batch_size: Rows per process and step; with a budget, at most.
-        num_workers: Processes that read rows.
-        on_error: Of a row that can't be read: raise, drop, or missing (its input counts as absent).
-        split: Parts `val` and `test` of the rows, their `seed`, and how many training `rows` to keep, where the data
-            names no splits; default: 0.1 each.
-        seed: Of the order of training rows and of augmentations.
-        inputs: Names of those to use; default: all.
-        shuffle: Whether training rows are shuffled, anew each epoch.
-        readers: Target name to how its cells are read; default: as classes.
-        known: Target name to what a trained model knows of it.
-        trained: Whether the rows are for a model that knows what its inputs hold; targets that it does not know are
-            not read.
-        whole: As `trained`, and without a split column all rows are for testing.
-        max_batch_length: Input name to the maximum number of tokens or seconds per process and step, padding included,
+        batch_size: Number of rows per process and step; with `max_batch_length`, the maximum number.
+        num_workers: Number of worker processes that read rows.
+        on_error: Handling of a row that can't be read: "raise", "drop", or "missing" (its input counts as absent).
+        split: Split of data without a split column: the fractions `val` and `test` of the rows (default: 0.1 each),
+            their `seed`, and the number of training `rows` to keep.
+        seed: Random seed of the order of training rows and of augmentations.
+        inputs: Names of the inputs to use; default: all.
+        shuffle: Whether to shuffle the training rows in each epoch.
+        readers: Target name to the codec that encodes its cells; default: class targets.
+        known: Target name to the classes and statistics of a trained model.
+        trained: Whether the rows are for a trained model, whose facts about its inputs are used. Targets that it does
+            not know are not read.
+        whole: Like `trained`; in addition, all rows are test rows if there is no split column.
+        max_batch_length: Input name to the maximum number of tokens or seconds per process and step, including padding,
             such as {text: 4096, audio: 60}.
         num_buckets: Number of buckets of rows of similar length, for each input of `max_batch_length`.
-        mixing: Shares of several files in an epoch: `proportional` to their rows, `uniform`, or `temperature`; each is
-            multiplied with the weight of the file.
-        temperature: Temperature T of `mixing=temperature`: shares are proportional to the rows to the power of 1 / T.
-        homogeneous_batches: Whether every batch has rows of one of several files only.
+        mixing: Fractions of several files in an epoch: "proportional" to their rows, "uniform", or "temperature". Each
+            is multiplied by the weight of the file.
+        temperature: Temperature T of `mixing=temperature`: fractions are proportional to the number of rows to the
+            power of 1 / T.
+        homogeneous_batches: Whether every batch contains rows of one of several files only.
         shuffle_window: Number of shards from which training rows are drawn at a time.
-        balance_by: Name of a target by whose classes training rows are drawn; None: as they are.
-        balance_exponent: 1: all classes equally often; 0.5: by the inverse square root of their counts; 0: as they are.
+        balance_by: Name of a target whose classes are balanced when training rows are drawn; None: no balancing.
+        balance_exponent: Strength of the balancing: 1: all classes are equally frequent; 0.5: classes are weighted by
+            the inverse square root of their counts; 0: no balancing.
 
     Raises:
-        ValueError: For wrong settings, and for wrong data once it is read, naming row, id, column and fix.
+        ValueError: If a setting is invalid, or, once the data is read, if the data is; the message names row, ID,
+            column and remedy.
     """
 
     def __init__(
@@ -114,39 +117,39 @@ class DataModule(LightningDataModule):
         self.columns: Mapping[str, Any] = {}  # as in conf/datamodule/manifest.yaml; kept with a trained model
         self.media_root: str | None = None  # the folder that paths are relative to; None: that of the table file
         self.transforms: dict[str, Transform] = {}
-        self.stored: dict[str, Transform] = {}  # take the row's number instead of the raw input: computed before
+        self.stored: dict[str, Transform] = {}  # transforms that return precomputed features for a row index
         self._lengths: dict[str, np.ndarray] = {}
-        self.training: Loader | None = None  # the loader at work
-        self.begun: dict[str, Any] | None = None  # the epoch that a resumed run goes on with
+        self.training: Loader | None = None  # current training loader
+        self.begun: dict[str, Any] | None = None  # state of the epoch in which a resumed run continues
         self.faults: dict[tuple[int, str], str] = {}
         self.notes: set[tuple[int, str]] = set()
 
     @abstractmethod
     def read(self) -> Table:
-        """All rows."""
+        """Read all rows into a table."""
 
     def reader(self, name: str) -> TargetCodec:
-        """What reads the cells of a target."""
+        """Return the codec of a target's cells."""
         return self.readers.get(name) or ClassTarget()
 
     def truth(self, name: str, row: int) -> Any:
-        """A row's target, as a person writes it; None where unlabelled."""
+        """Return the decoded target of a row; None if it is unlabelled."""
         if name in self.table.written:
             return self.table.written[name][row]
         return self.reader(name).decode(self.table.targets[name][row], self.table.spec.targets[name])
 
     def is_labelled(self, name: str, row: int) -> bool:
-        """Return whether a row has a target that could be read.
+        """Return whether a row has a valid value of a target.
 
         Args:
-            name: The target.
-            row: The row's number in the table.
+            name: Name of the target.
+            row: Index of the row in the table.
         """
         return (row, self.table.column(name, row)) not in self.faults and self.truth(name, row) is not None
 
     @cached_property
     def table(self) -> Table:
-        """All rows, with the inputs that are wanted, in the usual order; what is wrong was raised or recorded."""
+        """Return all rows, with the selected inputs in their usual order, after raising or recording errors."""
         table = self.read()
         keep_some(table, self.split)
         self.settle(table)
@@ -162,7 +165,7 @@ class DataModule(LightningDataModule):
 
     @property
     def long(self) -> set[tuple[int, str]]:
-        """Return `notes` by their former name."""
+        """Return `notes`; this is their former name."""
         return self.notes
 
     @long.setter
@@ -171,44 +174,44 @@ class DataModule(LightningDataModule):
 
     @property
     def spec(self) -> DataSpec:
-        """Return what is known of the inputs and targets before a model exists."""
+        """Return the facts about inputs and targets from which a model can be built."""
         return self.table.spec
 
     @property
     def source(self) -> str:
-        """Return the name of the file or data set, as messages state it."""
+        """Return the name of the file or data set, for messages."""
         return self.table.source
 
     @property
     def ids(self) -> Sequence[str]:
-        """Return the id of every row."""
+        """Return the ID of every row."""
         return self.table.ids
 
     @property
     def splits(self) -> np.ndarray:
-        """Return the split of every row: (N,) of str, "" for rows in no split."""
+        """Return the split of every row, (N,) of str; "" for rows in no split."""
         return self.table.split
 
     @property
     def inputs(self) -> Mapping[str, Sequence[Any]]:
-        """Return input name -> raw values by row; None or "" where a row lacks the input."""
+        """Return the raw values of each input by row; None or "" if the row lacks the input."""
         return self.table.inputs
 
     @property
     def targets(self) -> Mapping[str, Any]:
-        """Return target name -> encoded targets: (N, ...), or a list of N tensors; see `EncodedTarget`."""
+        """Return the encoded targets by name: (N, ...), or a list of N tensors; see `EncodedTarget`."""
         return self.table.targets
 
     def row_name(self, row: int) -> str:
-        """Return a row's file, number and id, as messages state them."""
+        """Return the file, number and ID of a row, for messages."""
         return self.table.name(row)
 
     def column_of(self, name: str, row: int) -> str:
-        """Return the column of an input or a target, as messages and `faults` name it."""
+        """Return the column of an input or target in a row, for messages and `faults`."""
         return self.table.column(name, row)
 
     def input_digests(self, name: str) -> Iterator[bytes]:
-        """Yield what distinguishes the raw values of an input from those of other data, row after row."""
+        """Yield for each row some bytes that distinguish the raw value of an input from other values."""
         files = self.spec.inputs[name].modality != "text"
         return identities(self.inputs[name], files, self.table.files.get(name))
 
@@ -218,15 +221,15 @@ class DataModule(LightningDataModule):
         spec: DataSpec | None = None,
         codecs: Mapping[str, TargetCodec] | None = None,
     ) -> Self:
-        """Return a shallow copy of this data for one model, so that one data object serves several models.
+        """Return a shallow copy of this data for one model, so that one data object can serve several models.
 
-        The raw rows are shared. Targets are encoded again where a trained model knows other classes than this data.
+        The raw rows are shared. Targets are encoded again if a trained model has other classes than this data.
 
         Args:
             transforms: Input name to the Transform of the model.
-            spec: What a trained model knows of its inputs and targets; targets that it lacks are not read. None: the
-                model is to be trained on this data.
-            codecs: Target name to how its cells are read; None: as this data reads them.
+            spec: Inputs and targets of a trained model; targets that it lacks are not read. None: the model is to be
+                trained on this data.
+            codecs: Target name to the codec of its cells; None: the codecs of this data.
         """
         bound = copy(self)
         bound.trainer = None
@@ -245,7 +248,14 @@ class DataModule(LightningDataModule):
         return bound
 
     def use(self, transforms: Mapping[str, Transform]) -> None:
-        """Read these inputs by these transforms; one that the data lacks is absent from every row."""
+        """Set the transforms of the inputs. An input that the data lacks is absent from every row.
+
+        Args:
+            transforms: Input name to transform.
+
+        Raises:
+            ValueError: If `max_batch_length` names an input without a length.
+        """
         self.transforms, self.stored, self._lengths = dict(transforms), {}, {}
         for name in self.batching.budget:
             timed = [n for n, data in self.spec.inputs.items() if get_modality(data.modality).is_sequence]
@@ -257,7 +267,11 @@ class DataModule(LightningDataModule):
             self.table.inputs.setdefault(name, [None] * len(self.table.ids))
 
     def lengths(self, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """Of every row, for some inputs. Errors: ValueError where there is no such input, or one row has no room."""
+        """Return the length of every row, (N,), for some inputs; see `Transform.lengths`.
+
+        Raises:
+            ValueError: If a row is longer than `max_batch_length`.
+        """
         for name in [n for n in names if n not in self._lengths]:
             self._lengths[name] = found = self.measure(name)
             row, most = int(found.argmax()), self.batching.budget.get(name, np.inf)
@@ -270,16 +284,20 @@ class DataModule(LightningDataModule):
         return {name: self._lengths[name] for name in names}
 
     def measure(self, name: str) -> np.ndarray:
-        """Lengths of an input, one shard after the other."""
+        """Return the length of every row for one input, read shard by shard."""
         raw, count = self.table.inputs[name], len(self.table.ids)
         order = np.arange(count) if self.table.shard is None else np.argsort(self.table.shard, kind="stable")
         found = np.zeros(count)
-        for part in np.array_split(order, count // 65_536 + 1):  # texts are read for it, not all at once
+        for part in np.array_split(order, count // 65_536 + 1):  # in parts, because texts are loaded for it
             found[part] = self.transforms[name].lengths([raw[row] for row in part.tolist()])
         return found
 
     def rows(self, split: str) -> np.ndarray:
-        """Rows of a split; "all": of every split. Errors: ValueError where there is none, or no such split."""
+        """Return the indices of the rows of a split, or with "all" of every split.
+
+        Raises:
+            ValueError: If there is no such split, or if it is empty.
+        """
         table = self.table
         if split not in (*SPLITS, "all"):
             raise ValueError(f"split: got '{split}', wanted one of {', '.join(SPLITS)}, all")
@@ -294,9 +312,12 @@ class DataModule(LightningDataModule):
         return rows
 
     def loader(self, split: str, train: bool = False, only: Sequence[str] | None = None) -> Loader:
-        """Batches of a split, this process's share.
+        """Return a loader of the batches of a split, for the rows of this process.
 
-        train: shuffled and augmented; only: some of the inputs, raw, and rows of similar length together.
+        Args:
+            split: "train", "val", "test" or "all".
+            train: Whether to shuffle and augment the rows.
+            only: Names of the inputs to load as raw values, in batches of rows with similar length; None: full batches.
         """
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         dataset = self.dataset(train, only, None if only else self.stored)
@@ -325,7 +346,14 @@ class DataModule(LightningDataModule):
         return loader
 
     def mixture(self, rows: np.ndarray) -> Mixture | None:
-        """Of training rows. Errors: ValueError where a file, or a class of one, would never be drawn."""
+        """Return the mixture of files and classes from which training rows are drawn; None if all rows are drawn once.
+
+        Args:
+            rows: Indices of the training rows.
+
+        Raises:
+            ValueError: If the rows of a file, or of a class in a file, would never be drawn.
+        """
         files = self.files(rows)
         if self.balance.target is None:
             return files
@@ -348,7 +376,11 @@ class DataModule(LightningDataModule):
         return replace(files, counts=counts, stratum=stratum)
 
     def files(self, rows: np.ndarray) -> Mixture | None:
-        """Of several files."""
+        """Return the mixture of several files; None if there is only one.
+
+        Raises:
+            ValueError: If the rows of a file would never be drawn.
+        """
         origins = self.table.origins
         if not origins:
             return None
@@ -364,19 +396,24 @@ class DataModule(LightningDataModule):
         return Mixture(source, counts, self.mixing.homogeneous_batches)
 
     def batch(self, rows: Sequence[int], only: Sequence[str] | None = None) -> Batch:
-        """These rows, read raw, here and now, as validation reads them. only: some of the inputs."""
+        """Return some rows as one finished batch, encoded in this process and without augmentation.
+
+        Args:
+            rows: Indices of the rows.
+            only: Names of the inputs to load; None: all inputs.
+        """
         dataset = self.dataset(False, only)
         return self.finish(join([dataset[Draw(row, 0)] for row in rows], dataset.transforms).batch)
 
     def finish(self, batch: Batch) -> Batch:
-        """As the encoders read it, on the device where it is."""
+        """Return a batch as the encoders expect it, on its current device."""
         return finish(batch, self.transforms)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         assert self.trainer is not None
         done = self.finish(batch)
-        converted = self.trainer.precision_plugin.convert_input(done)  # float64 under precision=64-true
-        # Targets of float64 stay so: bfloat16 has three digits, which is not enough for a Unix time.
+        converted = self.trainer.precision_plugin.convert_input(done)  # to float64 with precision=64-true
+        # Keep float64 targets, because bfloat16 has three digits, too few for a Unix time for example.
         kept = {name: target for name, target in done.targets.items() if target.dtype == torch.float64}
         return converted._replace(targets=converted.targets | kept)
 
@@ -387,7 +424,15 @@ class DataModule(LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def dataset(self, train: bool, only: Sequence[str] | None, stored: Mapping[str, Transform] | None = None) -> Rows:
-        """Return all rows, of which a loader draws. Without transforms of a model the inputs' defaults are bound."""
+        """Return the data set of all rows, from which a loader draws.
+
+        If no transforms of a model are set, the default transforms of the inputs are used.
+
+        Args:
+            train: Whether to augment rows.
+            only: Names of the inputs to load; None: all inputs and the targets.
+            stored: Input name to a transform that returns precomputed features.
+        """
         if not self.transforms:
             self.use(default_transforms(self.spec, self.readers))
         transforms = {name: t for name, t in self.transforms.items() if only is None or name in only}
@@ -400,8 +445,8 @@ class DataModule(LightningDataModule):
             loader.order.load_state_dict(self.begun)
             changed = loader.order.changed()
         if self.trainer:
-            # An epoch that goes on in another number of processes has a length of its own, and so has one whose rows
-            # are others than those of the epoch before.
+            # The number of batches can differ between epochs: after a resume with another number of processes, and if
+            # each epoch draws other rows.
             differs = loader.order.mixture is not None and bool(self.batching.budget)
             loader.order.set_epoch(self.trainer.current_epoch)
             self.trainer.reload_dataloaders_every_n_epochs = int(changed or differs)  # type: ignore[attr-defined]
@@ -410,7 +455,7 @@ class DataModule(LightningDataModule):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Digests of the rows of each split."""
+        """Return the digests of the rows of each split."""
         return self._fingerprint
 
     @cached_property
@@ -418,15 +463,19 @@ class DataModule(LightningDataModule):
         return fingerprint(self.table)
 
     def state_dict(self) -> dict[str, Any]:
-        """Kept in every checkpoint: where the epoch stands, and a digest of each split's rows.
+        """Return the state for a checkpoint: the position in the epoch, and a digest of the rows of each split.
 
-        Here, and not in the loader, whose state Lightning restores after it has asked for its length.
+        It is not stored by the loader, because Lightning asks a loader for its length before it restores its state.
         """
         order = {} if self.training is None else self.training.order.state_dict(self.training.taken)
         return order | {"fingerprint": self.fingerprint.digests()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Errors: ValueError where the rows are others than those of the checkpoint."""
+        """Restore the position in the epoch from a checkpoint.
+
+        Raises:
+            ValueError: If the rows differ from those of the checkpoint.
+        """
         state = dict(state_dict)
         before = state.pop("fingerprint", None)  # older checkpoints have none
         now = self.fingerprint.digests()
@@ -442,7 +491,12 @@ class DataModule(LightningDataModule):
         self.begun = state or None
 
     def progress(self, state: Mapping[str, Any]) -> tuple[int, int, int]:
-        """Return the epoch of a `state_dict`, its batches trained so far, and its batches if it goes on now."""
+        """Return the position of a run in an epoch from a `state_dict`.
+
+        Returns:
+            The epoch, the number of its batches that were trained on, and the number of its batches if the run resumes
+            now.
+        """
         order = self.loader("train", train=True).order
         order.load_state_dict(state)
         order.set_epoch(state["epoch"])
@@ -455,13 +509,13 @@ class DataModule(LightningDataModule):
         return self.loader("test")
 
     def settle(self, table: Table) -> None:
-        """Raise or record what was found wrong while reading, the first row first."""
+        """Raise or record the errors that were found while reading a table, in the order of the rows."""
         others = len({fault.row for fault in table.faults}) - 1
         for fault in sorted(table.faults):
             self.record(fault, table, others)
 
     def keep(self, loaded: Loaded) -> None:
-        """Raise or record what a worker found wrong, note what was too long."""
+        """Raise or record the errors that a worker found in a batch, and note changed (such as truncated) rows."""
         for fault in loaded.faults:
             self.record(fault, self.table)
         for row, what in loaded.long:
@@ -474,7 +528,16 @@ class DataModule(LightningDataModule):
             self.notes.add((row, what))
 
     def record(self, fault: Fault, table: Table, others: int = 0) -> None:
-        """others: how many more rows are known to be wrong. Errors: ValueError under on_error=raise."""
+        """Record an error of a cell, or raise it if `on_error` is "raise".
+
+        Args:
+            fault: The error.
+            table: The table.
+            others: Number of other rows that are known to be invalid, for the message.
+
+        Raises:
+            ValueError: If `on_error` is "raise", or if the error has another remedy than the data.
+        """
         message = printable(fault.message)
         where = printable(f"{table.name(fault.row)}, column '{fault.column}': {message}")
         if fault.fix:
@@ -488,7 +551,7 @@ class DataModule(LightningDataModule):
         self.faults[fault.row, fault.column] = message
 
     def write_errors(self, path: Path) -> None:
-        """Every affected row as CSV, written beside its name and renamed."""
+        """Write a CSV file of every invalid cell, atomically."""
         with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["row", "id", "split", "column", "error"])
@@ -497,12 +560,15 @@ class DataModule(LightningDataModule):
 
 
 def printable(text: str) -> str:
-    """Return a text in which bytes of cells that are no UTF-8 are escaped: no terminal and no file takes them."""
+    """Return a text in which bytes that are not valid UTF-8 are escaped, so that it can be printed and written."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_row_each(table: Table) -> str:
-    """Why a split that was drawn is empty, where each class keeps its only row for training; to begin a fix."""
+    """Return the reason why a random split is empty if every class has only one row; otherwise "".
+
+    A single row of a class is always a training row.
+    """
     for name, data in table.spec.targets.items():
         counts = data.facts.get("counts", ())
         if data.kind == "class" and len(counts) > 1 and max(counts) == 1:
@@ -514,7 +580,7 @@ def one_row_each(table: Table) -> str:
 
 
 def limits(lengths: Any) -> dict[str, float]:
-    """Return the maximum length of each input that has one; raise a ValueError where this is no mapping."""
+    """Return the maximum length of each input that has one; raise ValueError if `lengths` is not a mapping."""
     if not isinstance(lengths, Mapping | None):
         raise ValueError(
             f"datamodule.max_batch_length: got {lengths}, wanted an input's name with its own, as {{text: 4096}}"

@@ -1,4 +1,4 @@
-"""Predictions of a test, row by row: in memory while they are small, in one file per process once they are large."""
+"""Decoded predictions of a test, row by row: in memory if they are small, else in one file per process."""
 
 import os
 import weakref
@@ -13,8 +13,8 @@ import numpy as np
 from mm.arrow import common_type, convert_type, to_arrow
 from mm.files import AT_WORK, unused
 
-# Numbers, or 16 characters of text, that are Python objects at once, about 30 MB: as many are written to the file
-# together, and twice as many are read together.
+# Maximum number of values (numbers, or pieces of 16 characters) held as Python objects, about 30 MB. As many are
+# written to the file at a time, and twice as many are read at a time.
 CELLS = 1_000_000
 
 Name = tuple[str, ...]  # head and key, such as ("colour", "prediction"), or ("colour", "probability", "red")
@@ -22,7 +22,7 @@ Name = tuple[str, ...]  # head and key, such as ("colour", "prediction"), or ("c
 
 @dataclass
 class AnswerChunk:
-    """Some rows, which are a stream of Arrow's IPC format between two places of a file."""
+    """Some rows in a file, as a stream in Arrow's IPC format from offset `begin` to `end`."""
 
     rows: np.ndarray  # (N,) int64
     path: Path
@@ -32,14 +32,15 @@ class AnswerChunk:
 
 @dataclass
 class Written:
-    """What is known of the rows that are in files.
+    """Facts about the rows that are in files.
 
     Attributes:
-        chunks: The rows.
-        first: Name of each column to the first row that has it, and its place in that row: the order of the columns.
+        chunks: The chunks of rows.
+        first: Name of each column to the first row that has it, and its position in that row, which give the column
+            order.
         types: Name of each column to all Arrow types that it has in a chunk.
-        cells: The size of all rows, in the unit of CELLS.
-        error: Why the rows could not be written, where they could not.
+        cells: Size of all rows, in the unit of `CELLS`.
+        error: The error with which writing has failed, or None.
     """
 
     chunks: list[AnswerChunk] = field(default_factory=list)
@@ -52,14 +53,14 @@ class Written:
 class Answers:
     """The decoded predictions of a model's heads, as columns.
 
-    A process adds the rows that it has tested, and writes them to a file of its own whenever they have become large.
-    Processes other than the first hand theirs over, and the first reads all of them in any order of rows, a block at
-    a time. The file is removed with the object, or when the process ends. Where it can't be written, as on a full disk,
-    the test goes on, for the sake of its metrics, and whoever reads the rows gets the error.
+    Each process adds the rows that it has tested, and writes them to its own file when they become large. The other
+    processes hand their files over to rank 0, which reads all rows in any order, block by block. The file is removed
+    with this object, or when the process ends. If the file can't be written, for example on a full disk, the test
+    continues for the sake of its metrics, and the error is raised when the rows are read.
 
     Args:
-        folder: Where the file will lie; with several processes, one that all of them share.
-        limit: How much is held in memory, in the unit of CELLS.
+        folder: Folder for the file; with several processes it has to be shared by all of them.
+        limit: Maximum size that is held in memory, in the unit of `CELLS`.
     """
 
     def __init__(self, folder: Path, limit: int = CELLS):
@@ -67,17 +68,17 @@ class Answers:
         self.limit = limit
         self.written = Written()
         self.path: Path | None = None
-        self.removed: Any = None  # removes it in the end
-        self.held: list[int] = []  # the rows in memory
-        self.columns: dict[Name, list[Any]] = {}  # theirs, which may be shorter: None is left out at the end
+        self.removed: Any = None  # finalizer that removes the file
+        self.held: list[int] = []  # indices of the rows in memory
+        self.columns: dict[Name, list[Any]] = {}  # their cells; trailing None may be missing
         self.size = 0
 
     def add(self, row: int, answers: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add a row.
+        """Add the predictions of a row.
 
         Args:
-            row: Its number.
-            answers: Head name to what its `decode` gives of the row.
+            row: Index of the row.
+            answers: Head name to the result of its `decode` for the row.
         """
         count, first = len(self.held), self.written.first
         if self.written.error is not None:
@@ -95,13 +96,13 @@ class Answers:
             self.write()
 
     def __iter__(self) -> Iterator[int]:
-        """The rows, of all that is known here, in the order in which they were added."""
+        """Iterate over the indices of all rows, in the order in which they were added."""
         for chunk in self.written.chunks:
             yield from chunk.rows.tolist()
         yield from self.held
 
     def write(self) -> None:
-        """Move what is in memory to the file."""
+        """Move the rows in memory to the file."""
         import pyarrow
 
         if not self.held:
@@ -133,7 +134,7 @@ class Answers:
         self.held, self.columns, self.size = [], {}, 0
 
     def hand_over(self) -> Written:
-        """Give what another process needs to read the rows, and its duty to remove the file; nothing is left here."""
+        """Return the facts with which another process can read the rows and remove the file, and empty this object."""
         self.write()
         given, self.written = self.written, Written()
         if self.path is not None:
@@ -142,7 +143,7 @@ class Answers:
         return given
 
     def take(self, other: Written) -> None:
-        """Take over the rows of another process, as its `hand_over` gives them."""
+        """Take over the rows of another process, which its `hand_over` returned."""
         for path in {chunk.path for chunk in other.chunks}:
             AT_WORK.add(path.name)
             weakref.finalize(self, remove, path, os.getpid())
@@ -156,18 +157,18 @@ class Answers:
             own += [one for one in types if one not in own]
 
     def tables(self, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Read rows in blocks.
+        """Read rows block by block.
 
         Args:
-            rows: Their numbers, in any order; there need not be answers of all of them.
+            rows: Indices of the rows, in any order; rows without predictions are allowed.
 
         Yields:
-            How many rows a block has, and their answers as a pyarrow.Table, one block after the other. Every block has
-            all columns, in the order in which the lowest rows have them, and null where a row has none.
+            Number of rows of each block, and their predictions as a pyarrow.Table. Every block has all columns, in the
+            order in which the lowest rows have them, and null in rows without a value.
 
         Raises:
             OSError: If a process could not write its file.
-            ValueError: If another process's file is not there.
+            ValueError: If the file of another process does not exist.
         """
         self.write()
         if self.written.error is not None:
@@ -183,14 +184,22 @@ class Answers:
         sort = np.argsort(known, kind="stable")
         known, number, place = known[sort], number[sort], place[sort]
         most = max(1, 2 * self.limit * len(known) // self.written.cells) if len(known) else max(1, len(rows))
-        for begin in range(0, max(1, len(rows)), most):  # no row is one block as well, of all columns
+        for begin in range(0, max(1, len(rows)), most):  # without rows there is one empty block with all columns
             wanted = np.asarray(rows[begin : begin + most], dtype=np.int64)
             at = np.searchsorted(known, wanted, side="right") - 1
             found = np.flatnonzero((at >= 0) & (known[at.clip(0)] == wanted)) if len(known) else nothing
             yield len(wanted), self.block(types, len(wanted), found, number[at[found]], place[at[found]])
 
     def block(self, types: Mapping[str, Any], count: int, present: np.ndarray, number: np.ndarray, place: Any) -> Any:
-        """So many rows, of which those `present` lie in chunks `number`, there in `place`. -> pyarrow.Table"""
+        """Read one block of rows as a pyarrow.Table.
+
+        Args:
+            types: Column name to Arrow type.
+            count: Number of rows of the block.
+            present: Indices in the block of the rows with predictions.
+            number: Index of the chunk of each such row.
+            place: Index in its chunk of each such row.
+        """
         import pyarrow
 
         schema = pyarrow.schema(list(types.items()))
@@ -213,14 +222,14 @@ class Answers:
 
 
 def remove(path: Path, process: int) -> None:
-    """Remove a file; a forked process, such as a loader's worker, removes nothing."""
+    """Remove a file. A forked process, such as a data loader's worker, removes nothing."""
     if os.getpid() == process:
         AT_WORK.discard(path.name)
         path.unlink(missing_ok=True)
 
 
 def flatten_answers(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Name, Any]]:
-    """{"colour": {"prediction": a, "probability": {"x": p}}} -> ("colour", "prediction"), a; ..."""
+    """Yield each value of nested predictions with its name, such as ("colour", "probability", "red")."""
     for head, answer in answers.items():
         for key, value in answer.items():
             if isinstance(value, Mapping):
@@ -231,12 +240,12 @@ def flatten_answers(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[
 
 
 def column_name(name: Name) -> str:
-    """As predictions.parquet has it."""
+    """Return the name of a column in the predictions file."""
     return "/".join(map(str, name))
 
 
 def size_of(value: Any) -> int:
-    """The size of a cell, in the unit of CELLS."""
+    """Return the size of a cell, in the unit of `CELLS`."""
     if isinstance(value, str):
         return 1 + len(value) // 16
     if isinstance(value, Mapping):
@@ -247,7 +256,11 @@ def size_of(value: Any) -> int:
 
 
 def read(chunk: AnswerChunk) -> Any:
-    """The rows of a chunk, mapped from the file. -> pyarrow.Table"""
+    """Read the rows of a chunk as a memory-mapped pyarrow.Table.
+
+    Raises:
+        ValueError: If the file does not exist.
+    """
     import pyarrow
 
     if not chunk.path.is_file():

@@ -1,4 +1,4 @@
-"""What an input holds, as one number: rows that hold the same are one item in retrieval."""
+"""Digests of the content of inputs, by which retrieval treats rows with the same content as one item."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,15 @@ ODD = (-7046029254386353131, -4658895280553007687, -7723592293110705685)  # mult
 
 
 def content(batch: Batch, sides: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
-    """Compute a 64-bit digest of what each row holds, as the encoders read it: padding has no influence.
+    """Compute a 64-bit digest of the content of each row, as the encoders read it. Padding has no influence.
 
     Args:
         batch: Windows of rows.
-        sides: What is compared, each some of the inputs.
+        sides: The compared groups of inputs.
 
     Returns:
-        The rows, ascending and without filler, (R,), and the digest of each side, (R, N), both int64.
+        The indices of the rows, ascending, (R,) int64, without rows that only even out batches; and the digest of each
+        group, (R, N) int64.
     """
     rows, group = batch.row.unique(return_inverse=True)
     parts = {name: of_rows(of_windows(x, batch.masks[name]), batch.masks[name].any(1), group, len(rows))
@@ -29,7 +30,15 @@ def content(batch: Batch, sides: Sequence[Sequence[str]]) -> tuple[Tensor, Tenso
 
 
 def of_windows(x: Any, mask: Tensor) -> Tensor:
-    """Compute the digest of each window. x: of one input as in Batch, mask: (B, T) -> (B,) int64"""
+    """Compute the digest of each window of an input.
+
+    Args:
+        x: The input, as in Batch.
+        mask: Mask of the input, (B, T).
+
+    Returns:
+        Digests, (B,) int64.
+    """
     x = x.tokens if isinstance(x, Features) else x
     bits = x.float().contiguous().view(torch.int32).long() if x.is_floating_point() else x.long()
     timed = bits.shape[1] == mask.shape[1]
@@ -41,7 +50,16 @@ def of_windows(x: Any, mask: Tensor) -> Tensor:
 
 
 def of_rows(digest: Tensor, present: Tensor, group: Tensor, count: int) -> Tensor:
-    """Join the windows of each row; an input of one window, which stands beside all of another's, counts once."""
+    """Combine the digests of the windows of each row.
+
+    An input with one window is repeated in every window of another input, but counts once.
+
+    Args:
+        digest: Digest of each window, (B,).
+        present: Whether each window has the input, (B,) bool.
+        group: Index of the row of each window, (B,).
+        count: Number of rows.
+    """
     limit = torch.iinfo(torch.long)
     empty = digest.new_zeros(count)
     highest, lowest = (
@@ -53,7 +71,7 @@ def of_rows(digest: Tensor, present: Tensor, group: Tensor, count: int) -> Tenso
 
 
 def mix(x: Tensor) -> Tensor:
-    """Spread every bit over all of 64. int64, which wraps around."""
+    """Hash int64 values, such that every bit influences all 64 bits. Overflow wraps around."""
     x = (x ^ (x >> 30)) * ODD[1]
     x = (x ^ (x >> 27)) * ODD[2]
     return x ^ (x >> 31)

@@ -1,4 +1,4 @@
-"""What a task asks of the trainer, the same from Python and from the command line."""
+"""Checks of a Trainer's settings against a task, for Python and the command line alike."""
 
 import warnings
 from typing import TYPE_CHECKING
@@ -22,13 +22,13 @@ FUSED = (
 
 
 def check_precision(trainer: Trainer) -> None:
-    """Refuse a precision in which numbers that are counted are rounded.
+    """Check that the precision does not round numbers that are counted.
 
     Args:
-        trainer: The trainer that is about to run the task.
+        trainer: The Trainer that is about to run the task.
 
     Raises:
-        ValueError: The precision is bf16-true or 16-true.
+        ValueError: If the precision is bf16-true or 16-true.
     """
     precision = str(trainer.precision)
     if precision in TRUE:
@@ -39,14 +39,14 @@ def check_precision(trainer: Trainer) -> None:
 
 
 def check_fit(task: "Task", trainer: Trainer) -> None:
-    """Refuse a training run that would fail later, or would train something else than it says.
+    """Check for settings with which a training run would fail later, or would train something else than expected.
 
     Args:
         task: The task to train.
-        trainer: The trainer that is about to train it.
+        trainer: The Trainer that is about to train it.
 
     Raises:
-        ValueError: The message names the key and what to set instead.
+        ValueError: If there is such a setting; the message names the key and the remedy.
     """
     for key in ("optimizer", "scheduler"):
         if getattr(task, key) is None:
@@ -60,13 +60,13 @@ def check_fit(task: "Task", trainer: Trainer) -> None:
 
 
 def check_scaling(task: "Task", trainer: Trainer) -> None:
-    """Refuse fp16 with a fused optimizer.
+    """Check that fp16 is not combined with a fused optimizer.
 
-    Such an optimizer undoes the scaling of gradients by itself, after they were clipped: the weights would move by
-    1/65,536 of what they should. Lightning's own check is not reached, since the task clips by its own hand.
+    A fused optimizer unscales the gradients itself, after they were clipped, so that the weights would move by 1/65,536
+    of the right step. Lightning's own check is not reached, because the task clips gradients itself.
 
     Raises:
-        ValueError: The trainer scales gradients, and the optimizer is fused.
+        ValueError: If the Trainer scales gradients and the optimizer is fused.
     """
     if getattr(trainer.precision_plugin, "scaler", None) is None:
         return
@@ -76,10 +76,10 @@ def check_scaling(task: "Task", trainer: Trainer) -> None:
 
 
 def check_length(scheduler: Schedule, max_epochs: int | None, max_steps: int) -> None:
-    """Refuse a schedule that needs the length of a run which has none.
+    """Check that the length of a run is known if its schedule needs it.
 
     Raises:
-        ValueError: Only time, or a signal, ends the run, and the schedule is not constant.
+        ValueError: If only a time limit or a signal ends the run, and the schedule is not constant.
     """
     if max_epochs in (None, -1) and max_steps == -1 and scheduler.shape != "constant":
         raise ValueError(
@@ -89,14 +89,14 @@ def check_length(scheduler: Schedule, max_epochs: int | None, max_steps: int) ->
 
 
 def check_monitors(known: dict[str, bool | None], trainer: Trainer) -> None:
-    """Refuse a callback that monitors what validation does not log; warn where it takes the worst for the best.
+    """Check that callbacks monitor metrics that validation logs, and warn if their mode has the wrong direction.
 
     Args:
-        known: What validation logs -> whether higher is better, None where it has no direction.
-        trainer: The trainer whose callbacks are checked.
+        known: Validation metric to whether higher is better; None if it has no direction.
+        trainer: The Trainer with the callbacks.
 
     Raises:
-        ValueError: A callback monitors an unknown name that begins with "val".
+        ValueError: If a callback monitors an unknown name that begins with "val".
     """
     for callback in trainer.callbacks if trainer.enable_validation else ():  # type: ignore[attr-defined]
         if not isinstance(callback, ModelCheckpoint | EarlyStopping) or callback.monitor is None:
@@ -111,10 +111,10 @@ def check_monitors(known: dict[str, bool | None], trainer: Trainer) -> None:
 
 
 def check_sharding(task: "Task", trainer: Trainer) -> None:
-    """Refuse what FSDP can't share out between processes.
+    """Check that FSDP can shard the task.
 
     Raises:
-        ValueError: A callback keeps a second model, or the task has weights of its own outside the model.
+        ValueError: If a callback keeps a second model, or if the task has weights of its own outside of the model.
     """
     if any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         raise ValueError("callbacks: ema keeps a second model, whole, which trainer=fsdp can't share out; leave it out")

@@ -1,4 +1,4 @@
-"""What tasks measure with, and the names under which it is logged."""
+"""Metrics that all tasks share, the names under which they are logged, and the choice of subsets of the inputs."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,27 @@ from torchmetrics import Metric, SumMetric
 
 from mm.reports import HasFigure
 
-Part = tuple[str, ...]  # some of the inputs
+Part = tuple[str, ...]  # a subset of the inputs
 CHOICES = ("auto", "all", "single", "none")
-ALL_UP_TO = 4  # inputs, of which every subset is measured
-COUNTS = ("support", "rows")  # numbers that tell how much was measured, not how well
+ALL_UP_TO = 4  # number of inputs up to which "auto" evaluates every subset
+COUNTS = ("support", "rows")  # counts, which do not describe quality
 
 
 def positive(count: Tensor) -> Tensor:
-    """Counts to divide by: where nothing was counted, one. They may be fractions, as sums of class weights are."""
+    """Return counts, of which zeros are replaced by one, as divisors. Counts may be sums of class weights."""
     return torch.where(count > 0, count, 1)
 
 
 def mean_losses(
     place: str, losses: Mapping[str, tuple[Tensor, Tensor, float]], metric: str = "loss"
 ) -> dict[str, Tensor]:
-    """Return means by the names that are logged: place/metric of all and, of several, place/name/metric of each."""
+    """Return mean losses by logged name: place/metric for the sum, and place/name/metric if there are several.
+
+    Args:
+        place: Prefix of the names, such as "train".
+        losses: Name to total, count and weight.
+        metric: Last part of the names.
+    """
     means = {name: total / positive(count) for name, (total, count, _) in losses.items()}
     found = {f"{place}/{name}/{metric}": mean for name, mean in means.items()} if len(means) > 1 else {}
     if means:
@@ -35,7 +41,10 @@ def mean_losses(
 
 
 class Mean(Metric):
-    """Sum over count. Not torchmetrics' MeanMetric: it hides a NaN, or, told not to, ignores weights (1.9)."""
+    """Metric that divides a sum by a count.
+
+    It replaces MeanMetric of torchmetrics 1.9, which either hides NaN or ignores weights.
+    """
 
     full_state_update = False
     higher_is_better = False
@@ -56,23 +65,23 @@ class Mean(Metric):
 
 
 def scores(metrics: Mapping[str, Metric]) -> nn.ModuleDict:
-    """Fresh metrics of one head, its loss, and how many rows were measured."""
+    """Return new metrics of one head, with its loss and the number of evaluated rows."""
     own = {"loss": Mean(), "rows": SumMetric(nan_strategy="disable")}
     return nn.ModuleDict(own | {name: metric.clone() for name, metric in metrics.items()})
 
 
 def metric_names(name: str, metric: Metric) -> list[str]:
-    """Under which names a metric is logged at validation: its own, or, of one that gives several numbers, theirs."""
+    """Return the names under which a metric is logged in validation: its own, or those of its several values."""
     if not isinstance(metric, HasFigure):
         return [name]
     return [key for key in metric.names() if "/" not in key]
 
 
 def metric_directions(name: str, metric: Metric) -> dict[str, bool | None]:
-    """Return of every number that a metric computes whether a higher one is better, None for counts.
+    """Return for every value of a metric whether higher is better; None for counts.
 
     Args:
-        name: The metric's name in its head.
+        name: Name of the metric in its head.
         metric: The metric.
     """
     names = metric.names() if isinstance(metric, HasFigure) else [name]
@@ -80,17 +89,25 @@ def metric_directions(name: str, metric: Metric) -> dict[str, bool | None]:
 
 
 def read_scores(measured: Mapping[str, Metric], draw: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Compute over all processes, draw, reset. Nothing where no process saw a labelled row."""
+    """Compute and reset the metrics of one head, over all processes.
+
+    Args:
+        measured: Metric name to metric.
+        draw: Whether to draw figures.
+
+    Returns:
+        The values and the figures by name; empty if no process had a labelled row.
+    """
     rows = measured["rows"].compute()
     values, figures = ({"rows": rows} if rows else {}), {}
     for name, metric in measured.items():
         assert isinstance(metric, Metric)
         if rows and name != "rows" and not (name == "loss" and not metric.update_called):
-            with warnings.catch_warnings():  # a process none of whose rows are labelled still has to take part
+            with warnings.catch_warnings():  # a process without labelled rows still has to take part
                 warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
                 try:
                     value = metric.compute()
-                except ValueError as error:  # R2 of a single row, say
+                except ValueError as error:  # for example R2 of a single row
                     rank_zero_warn(f"{name} of {int(rows)} rows: {error}")
                     metric.reset()
                     continue
@@ -103,7 +120,7 @@ def read_scores(measured: Mapping[str, Metric], draw: bool) -> tuple[dict[str, T
 
 
 def drawn(name: str, metric: HasFigure) -> dict[str, Any]:
-    """The figure of a metric, by its name; none where there is none. A figure that fails costs no number."""
+    """Return the figure of a metric by its name; empty if it has none, or if drawing fails, which only warns."""
     try:
         figure = metric.figure()
     except Exception as error:  # of matplotlib, or of a metric of the user's own
@@ -113,23 +130,23 @@ def drawn(name: str, metric: HasFigure) -> dict[str, Any]:
 
 
 def subsets(inputs: list[str]) -> list[tuple[str, ...]]:
-    """All of them first, then every smaller subset, single ones first."""
+    """Return all non-empty subsets of the inputs: the complete set first, then the smaller ones by size."""
     smaller = [part for size in range(1, len(inputs)) for part in combinations(inputs, size)]
     return [tuple(inputs), *smaller]
 
 
 def choose_subsets(option: str, choice: bool | str | Sequence[str | Sequence[str]], inputs: list[str]) -> list[Part]:
-    """Return the subsets of the inputs that are measured, all inputs together first.
+    """Return the subsets of the inputs to evaluate, with the complete set first.
 
     Args:
-        option: The option's name, for messages.
-        choice: "all" for every subset; "single" for each input alone; "none" or False for none but the whole;
-            "auto" or True for every subset of up to 4 inputs and, of more, each input alone and all but each one: n
-            inputs have 2^n - 1 subsets, 1,023 where n = 10; or a list of subsets, each `text+audio` or [text, audio].
-        inputs: The model's inputs.
+        option: Name of the option, for error messages.
+        choice: "all" for every subset; "single" for each input alone; "none" or False for the complete set only; "auto"
+            or True for every subset of up to 4 inputs and, with more inputs, each input alone and all inputs except one
+            (n inputs have 2^n - 1 subsets, 1,023 if n = 10); or a list of subsets, each `text+audio` or [text, audio].
+        inputs: Inputs of the model.
 
     Raises:
-        ValueError: If the choice is none of these, or a subset has an unknown input, or none.
+        ValueError: If the choice is none of these, or if a subset is empty or has an unknown input.
     """
     whole = tuple(inputs)
     if isinstance(choice, str | bool):
@@ -158,5 +175,5 @@ def choose_subsets(option: str, choice: bool | str | Sequence[str | Sequence[str
 
 
 def section(split: str, part: tuple[str, ...], inputs: list[str]) -> str:
-    """`test` for all inputs, else `test[text+audio]`."""
+    """Return the prefix of metric names: `test` for all inputs, else for example `test[text+audio]`."""
     return split if len(part) == len(inputs) else f"{split}[{'+'.join(part)}]"

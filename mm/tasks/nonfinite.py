@@ -1,4 +1,4 @@
-"""Where a loss or a gradient is not finite: the batch is kept, the place is named, the run stops or skips the step."""
+"""Handling of losses and gradients that are not finite: save the batch, find the module, and stop or skip the step."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +15,15 @@ POLICIES = ("raise", "skip")
 
 
 class NonFinite:
-    """Save a batch whose loss or gradient is not finite, with the weights, and raise or skip the step.
+    """Save a batch whose loss or gradient is not finite, with the weights, and stop the run or skip the step.
 
     Args:
-        policy: "raise" stops the run with a ValueError; "skip" counts the step, which changes no weight.
-        folder: Folder for such batches, which `mm diagnose` reads; None: none is saved.
-        keep: Largest number of saved batches.
+        policy: "raise" stops the run with a ValueError; "skip" skips the step, which changes no weight, and counts it.
+        folder: Folder for such batches, which `mm diagnose` reads; None: they are not saved.
+        keep: Maximum number of saved batches.
 
     Raises:
-        ValueError: If the policy is something else.
+        ValueError: If the policy is unknown.
     """
 
     def __init__(self, policy: str = "raise", folder: str | None = None, keep: int = 3):
@@ -44,10 +44,19 @@ class NonFinite:
         again: Callable[[], Any],
         process: int | None = None,
     ) -> str:
-        """Keep the batch. -> the message. Errors: ValueError under policy=raise.
+        """Save the batch and return a message about it.
 
-        quantity: the loss or the gradient; rows: as `listed`; again: computes the losses once more; process: that of
-        several which met it.
+        Args:
+            model: The model.
+            batch: The batch.
+            step: Optimizer step.
+            quantity: "the loss" or "the gradient".
+            rows: IDs of the rows of the batch, as returned by `listed`.
+            again: Function that computes the losses again.
+            process: Rank of this process if several processes met such a batch.
+
+        Raises:
+            ValueError: If the policy is "raise".
         """
         place = first_nonfinite(model, again)
         told = f"{quantity} of step {step} is not finite; the rows of its batch: {rows}; "
@@ -67,12 +76,17 @@ class NonFinite:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of them."""
+    """Join names, at most the first 20."""
     return ", ".join(names[:20]) + ", ..." * (len(names) > 20)
 
 
 def first_nonfinite(model: nn.Module, compute: Callable[[], Any]) -> str:
-    """The first module, in the order of computing, whose output is not finite; "" where every output is finite."""
+    """Return the first module, in the order of computation, whose output is not finite; "" if all outputs are finite.
+
+    Args:
+        model: The model.
+        compute: Function that runs the model.
+    """
     found: list[str] = []
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
@@ -93,19 +107,19 @@ def first_nonfinite(model: nn.Module, compute: Callable[[], Any]) -> str:
 
 
 def pack(batch: Batch) -> dict[str, Any]:
-    """Plain data, which loads without pickles."""
+    """Convert a batch to plain data, which can be loaded without pickle."""
     inputs = {n: x._asdict() if isinstance(x, Features) else x for n, x in batch.inputs.items()}
     return batch._asdict() | {"inputs": inputs}
 
 
 def unpack(data: Mapping[str, Any]) -> Batch:
-    """As it was before `pack`."""
+    """Convert the result of `pack` back to a batch."""
     inputs = {n: Features(**x) if isinstance(x, dict) else x for n, x in data["inputs"].items()}
     return Batch(**{**data, "inputs": inputs})
 
 
 def all_finite(data: Any) -> bool:
-    """Of every float tensor within tuples, lists and mappings."""
+    """Return whether every float tensor in nested tuples, lists and dictionaries is finite."""
     if isinstance(data, Tensor):
         return not data.is_floating_point() or bool(data.isfinite().all())
     if isinstance(data, dict):
