@@ -1,4 +1,4 @@
-"""Decide which column of a file is which input, target or role, from the settings and the names of the columns."""
+"""Assignment of columns to inputs, targets and roles, from the settings and the names of the columns."""
 
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -12,9 +12,14 @@ ROLES = ("id", "split", "group")  # what a column may be beside inputs and targe
 
 
 def find_roles(cells: Cells, columns: Mapping[str, Any], taken: set[str]) -> dict[str, str | None]:
-    """Columns of id, split and group: those that are named, or bear the name and are `taken` for nothing else.
+    """Return the columns of id, split and group: those that are set, or else columns with these names.
 
-    A role that is false or empty has no column, whatever the columns are called.
+    A role that is set to false or "" has no column, whatever the columns are called.
+
+    Args:
+        cells: Column name to cells.
+        columns: The setting `datamodule.columns`: role to column name.
+        taken: Columns of inputs and targets.
     """
     roles = {role: named(columns, role) for role in ROLES}
     return {
@@ -24,13 +29,13 @@ def find_roles(cells: Cells, columns: Mapping[str, Any], taken: set[str]) -> dic
 
 
 def unused(columns: Mapping[str, Any], role: str) -> bool:
-    """Whether the user has said that no column has a role."""
+    """Return whether the user has set that no column has a role."""
     value = columns.get(role)
     return value is False or value == ""
 
 
 def way_out(role: str, roles: Mapping[str, str | None], columns: Mapping[str, Any]) -> str:
-    """What to do where a column was taken for a role by its name, and does not fit it; to be appended to a message."""
+    """Return a remedy, to be appended to a message, if an unsuitable column got a role by its name alone."""
     if roles[role] != role or named(columns, role) is not None:
         return ""
     return f"; if the column '{role}' is none, set datamodule.columns.{role}=false"
@@ -39,7 +44,18 @@ def way_out(role: str, roles: Mapping[str, str | None], columns: Mapping[str, An
 def check_columns(
     cells: Cells, used: Sequence[str], source: Path, trained: bool, targets: Set[str] = frozenset()
 ) -> None:
-    """trained: they are a model's; targets: those of targets. Errors: ValueError where one does not exist."""
+    """Check that columns exist.
+
+    Args:
+        cells: Column name to cells.
+        used: The columns.
+        source: Path of the file, for error messages.
+        trained: Whether the columns are those of a trained model.
+        targets: Those of the columns that are targets.
+
+    Raises:
+        ValueError: If a column does not exist.
+    """
     for column in used:
         if column not in cells:
             names = list(cells)
@@ -50,7 +66,14 @@ def check_columns(
 
 
 def remedy(names: Sequence[str], suffix: str, trained: bool, target: bool) -> str:
-    """What may be done about a column that is not there. names: those that are"""
+    """Return a remedy for a missing column, to be appended to a message.
+
+    Args:
+        names: Names of the columns of the file.
+        suffix: Suffix of the file.
+        trained: Whether the column is that of a trained model.
+        target: Whether the column is a target.
+    """
     delimited = suffix in (".csv", ".tsv")
     other = next((mark for mark in ";|\t," if mark in names[0]), None) if delimited and len(names) == 1 else None
     if other:
@@ -63,13 +86,20 @@ def remedy(names: Sequence[str], suffix: str, trained: bool, target: bool) -> st
 
 
 def named(columns: Mapping[str, Any], role: str) -> str | None:
-    """The column that the user chose; a column may be called 0."""
+    """Return the name of the column which the user chose for a role, or None.
+
+    A column may be named 0, so compare the result with None instead of testing its truth value.
+
+    Args:
+        columns: The setting `datamodule.columns`: role to column name.
+        role: Name of an input, target or other role.
+    """
     value = columns.get(role)
     return None if value is None or value is False or value == "" else str(value)
 
 
 def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Input name -> column, modality."""
+    """Return the column and the modality of each input."""
     found = {m: (column, m) for m in modality_names() if (column := named(columns, m))}
     for name, full in (columns.get("inputs") or {}).items():
         modality = full.get("modality") if isinstance(full, Mapping) else None
@@ -92,7 +122,7 @@ def input_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, tuple[s
 
 
 def target_columns(cells: Cells, columns: Mapping[str, Any]) -> dict[str, str]:
-    """Target name -> column."""
+    """Return the column of each target."""
     target = named(columns, "target")
     found = {"target": target} if target else {}
     for name, column in (columns.get("targets") or {}).items():

@@ -1,4 +1,4 @@
-"""Columns of cells -> the rows of one file."""
+"""Conversion of the cells of one file into a table of rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ from mm.types import ColumnData, DataSpec, InputData, TargetCodec
 
 
 class Kept(NamedTuple):
-    """Inputs that are known without their cells, as shards keep them."""
+    """Inputs that are read from shards instead of cells."""
 
     inputs: dict[str, tuple[str, str]]  # input name -> column, modality
     raw: dict[str, Sequence[Any]]  # input name -> by row
@@ -32,16 +32,16 @@ class Kept(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The rows of one file, and the cells of its targets, which are encoded once those of all files are known."""
+    """The rows of one file, and the cells of its targets, which are encoded when those of all files are known."""
 
     table: Table
     targets: dict[str, tuple[str, Sequence[Any]]]  # target name -> column, cells
     roles: dict[str, str | None]  # id, split, group -> column
-    drawn: np.ndarray  # training rows that validate, as the file has no others
+    drawn: np.ndarray  # training rows that were drawn for validation, because the file has no validation rows
 
 
 class Named(NamedTuple):
-    """Which column of a file is what."""
+    """The columns of a file by their use."""
 
     inputs: dict[str, tuple[str, str]]  # input name -> column, modality
     tabular: dict[str, tuple[ColumnData, ...]]  # input name -> its columns
@@ -50,7 +50,7 @@ class Named(NamedTuple):
 
 
 class RowNumbers(Sequence[str]):
-    """The numbers of the rows as their ids, where the data has none."""
+    """The indices of the rows as their IDs, for data without IDs."""
 
     def __init__(self, rows: int):
         self.rows = range(rows)
@@ -66,9 +66,17 @@ class RowNumbers(Sequence[str]):
 def read_part(
     cells: Cells, source: Path, columns: Mapping[str, Any], module: DataModule, kept: Kept | None = None
 ) -> Part:
-    """Resolve the columns, check what can be checked without decoding, and split.
+    """Read the rows of one file: resolve the columns, check the cells without decoding media, and split the rows.
 
-    Errors: ValueError where a column does not exist, or, under on_error=raise, for the first row that is wrong.
+    Args:
+        cells: Column name to cells.
+        source: Path of the file.
+        columns: The setting `datamodule.columns`: role to column name.
+        module: The data module.
+        kept: Inputs that are read from shards; None: all inputs are read from cells.
+
+    Raises:
+        ValueError: If a column does not exist, or, with on_error=raise, for the first invalid row.
     """
     columns, tabular = cut_tabular(columns)
     if kept is None:
@@ -127,7 +135,7 @@ def find_columns(
     module: DataModule,
     kept: Kept | None,
 ) -> Named:
-    """Of what the module wants. Errors: ValueError where a column does not exist."""
+    """Return the columns of the inputs and targets that the module uses; raise ValueError if one does not exist."""
     inputs = input_columns(cells, columns) if kept is None else kept.inputs
     targets = target_columns(cells, columns)
     # Columns of inputs that are not wanted need not be there.
@@ -154,7 +162,7 @@ def find_columns(
 
 
 def read_inputs(cells: Cells, root: Path, found: Named, kept: Kept | None) -> dict[str, Sequence[Any]]:
-    """Input name -> raw, by row."""
+    """Return the raw values of each input, by row."""
     if kept is not None:
         return {name: kept.raw[name] for name in found.inputs}
     return {
@@ -166,7 +174,7 @@ def read_inputs(cells: Cells, root: Path, found: Named, kept: Kept | None) -> di
 
 
 def check_empty(raw: Mapping[str, Sequence[Any]], found: Named, source: Path) -> None:
-    """Errors: ValueError where nothing is there of an input."""
+    """Raise ValueError if no row has a value of an input."""
     for name, (column, _) in found.inputs.items():
         if all(map(is_absent, raw[name])):
             columns = " and ".join(f"'{one.name}'" for one in found.tabular.get(name, ())) or f"'{column}'"
@@ -174,7 +182,7 @@ def check_empty(raw: Mapping[str, Sequence[Any]], found: Named, source: Path) ->
 
 
 def read_ids(cells: Cells, column: str | None) -> Sequence[str]:
-    """Without a column, the numbers of the rows."""
+    """Return the ID of every row: the cells of a column or, without a column, the indices of the rows."""
     if column is not None:
         return [label_of(cell) for cell in cells[column]]
     return RowNumbers(len(next(iter(cells.values()))))
@@ -183,7 +191,10 @@ def read_ids(cells: Cells, column: str | None) -> Sequence[str]:
 def join_pairs(
     cells: Cells, columns: Mapping[str, Any], source: Path, module: DataModule
 ) -> tuple[Cells, Mapping[str, Any]]:
-    """An input of two columns, such as text: [question, passage], becomes one of pairs, empty where both are."""
+    """Join inputs that have two columns, such as text: [question, passage], into one column of pairs.
+
+    A pair of which both cells are empty becomes an empty cell.
+    """
     full = {name: one for name, one in (columns.get("inputs") or {}).items() if isinstance(one, Mapping)}
     told = {m: columns.get(m) for m in modality_names()} | {name: one.get("column") for name, one in full.items()}
     pairs = {name: value for name, value in told.items() if isinstance(value, list | tuple)}
@@ -209,7 +220,7 @@ def join_pairs(
 
 
 def leave_out(table: Table, id_column: str, on_error: str) -> None:
-    """Rows that are dropped leave their split, before classes are counted; cells that are missing are emptied."""
+    """Remove rows with errors from their split (on_error=drop) before classes are counted, and clear invalid inputs."""
     for fault in table.faults:
         if on_error == "drop" or fault.column == id_column:  # no cell stands in for an id
             table.split[fault.row] = ""
@@ -219,7 +230,7 @@ def leave_out(table: Table, id_column: str, on_error: str) -> None:
 
 
 def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
-    """Every row whose id is empty, can't be read, or is that of an earlier row."""
+    """Return an error for every row whose ID is empty, can't be read, or repeats that of an earlier row."""
     if isinstance(ids, RowNumbers):
         return []
     first: dict[str, int] = {}
@@ -235,7 +246,7 @@ def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:
 
 
 def read_groups(cells: Cells, column: str | None) -> np.ndarray | None:
-    """Return the group of each row, (N,) of str; a row without one is a group of its own. None without a column."""
+    """Return the group of each row, (N,) of str; None without a column. A row with an empty cell is its own group."""
     if not column:
         return None
     names, place = distinct(cells[column])
@@ -251,9 +262,11 @@ def find_split(
     groups: np.ndarray | None,
     module: DataModule,
 ) -> tuple[np.ndarray, list[Fault], np.ndarray]:
-    """From the split column; else, or where it names no validation rows, made.
+    """Return the split of each row from the split column, or draw it if there is none or it has no validation rows.
 
-    -> (N,) of str, cells that name none, training rows that validate as the column names none
+    Returns:
+        The split of each row, (N,) of str; an error for each cell that is not the name of a split; and the indices of
+        the training rows that were drawn for validation, because the column has no validation rows.
     """
     count = len(next(iter(cells.values())))
     nothing = np.zeros(0, dtype=np.int64)
@@ -277,7 +290,7 @@ def find_split(
 
 
 def strata_of(cells: Sequence[Any], reader: TargetCodec) -> np.ndarray:
-    """Return what rows are alike in when they are split, (N,) of names, of lists of names, or of None."""
+    """Return the strata of each row for a stratified split, (N,) of names, of lists of names, or of None."""
     if isinstance(reader, ClassTarget):
         names, place = distinct(cells)
         forms = one_form([name for name in names if name])

@@ -1,4 +1,4 @@
-"""Deterministic splits, where the data has none."""
+"""Deterministic random splits for data without a split column."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ SPELT = {"valid": "val", "validation": "val", "dev": "val", "training": "train",
 
 @dataclass(frozen=True)
 class Split:
-    """Parts of the rows that go to validation and test; the rest trains, or `rows` of it."""
+    """Fractions of the rows for validation and test. The other rows, or `rows` of them, are training rows."""
 
     val: float = 0.1
     test: float = 0.1
@@ -24,9 +24,16 @@ class Split:
 
 
 def keep_some(table: Table, split: Split) -> None:
-    """Of the training rows as many as are wanted, drawn by the split's seed, in place: the others are in no split.
+    """Keep a random subset of the training rows, in place; the other training rows then belong to no split.
 
-    Once: rows that are dropped later are not made up for. Errors: ValueError where there are fewer.
+    This is done once per table. Rows that are dropped later are not replaced.
+
+    Args:
+        table: The table.
+        split: The split, with the number of training rows to keep and the seed.
+
+    Raises:
+        ValueError: If there are fewer training rows.
     """
     names = table.split
     train = np.flatnonzero(names == "train")
@@ -41,10 +48,21 @@ def keep_some(table: Table, split: Split) -> None:
 def make_split(
     count: int, split: Split, labels: np.ndarray | None = None, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """Stratified by `labels`, or with whole `groups` on one side. -> (N,) of str
+    """Draw a split that is stratified by labels, or that never divides a group.
 
-    labels: (N,) of str, or of lists of them; each keeps a training row, so that a class of a single row trains.
-    Errors: ValueError where a part is not in 0..1 or nothing would be left to train on.
+    Each label keeps a training row, so a class with a single row is in the training split.
+
+    Args:
+        count: Number N of rows.
+        split: Fractions and seed.
+        labels: Labels of each row, (N,) of str or of lists of str; None: the split is not stratified.
+        groups: Group of each row, (N,); None: rows have no groups.
+
+    Returns:
+        Split name of each row, (N,) of str.
+
+    Raises:
+        ValueError: If a fraction is not in 0..1, or if a split would be empty.
     """
     if not (0 <= split.val < 1 and 0 <= split.test < 1 and split.val + split.test < 1):
         raise ValueError(
@@ -61,9 +79,9 @@ def make_split(
 
 
 def ranked(labels: np.ndarray) -> np.ndarray:
-    """Return the rank of each label among the different ones, as numbers are sorted faster; lists as they are.
+    """Replace labels by their ranks, because numbers are sorted faster; lists stay unchanged.
 
-    The order of the ranks is that of the labels, so that splits do not depend on which of them are given.
+    Ranks have the order of the labels, so that splits do not depend on the set of labels.
     """
     cells = labels.tolist()
     if any(isinstance(cell, list) for cell in cells):
@@ -75,7 +93,18 @@ def ranked(labels: np.ndarray) -> np.ndarray:
 def cut(
     rows: np.ndarray, part: float, seed: int, labels: np.ndarray | None, groups: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows -> (those that stay, those that are taken)."""
+    """Divide rows at random.
+
+    Args:
+        rows: Indices of the rows.
+        part: Fraction to take.
+        seed: Random seed.
+        labels: Labels of all rows, to stratify by, or None.
+        groups: Groups of all rows, which are not divided, or None.
+
+    Returns:
+        The rows that stay, and the rows that are taken.
+    """
     from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, train_test_split  # slow to import
 
     if groups is not None:
@@ -99,9 +128,9 @@ def cut(
 
 
 def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `cut`, where some label is too rare to stratify by, or rows have several: no label loses its last row.
+    """Divide rows like `cut`, if labels are too rare to stratify by or rows have several labels.
 
-    One row of each label stays; of the others, those of rare labels join the largest stratum.
+    One row of each label stays. Of the other rows, those of rare labels join the largest stratum.
     """
     from sklearn.model_selection import train_test_split  # slow to import
 
@@ -114,7 +143,7 @@ def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tu
         stays[i] = not sets[i] <= seen
         seen |= sets[i]
     free = np.flatnonzero(~stays)
-    wanted = min(round(len(rows) * part), len(free))  # perhaps none: whoever asks for the split is told
+    wanted = min(round(len(rows) * part), len(free))  # may be 0: reading the split then raises
     mask = ~stays & (wanted > 0)
     if 0 < wanted < len(free):
         strata = ["|".join(sorted(sets[i])) for i in free]
@@ -128,7 +157,7 @@ def cut_rare(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tu
 
 
 def cut_rare_classes(rows: np.ndarray, part: float, seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `cut_rare`, of labels (N,) that are numbers, one a row."""
+    """Divide rows like `cut_rare`, for one integer label per row, (N,)."""
     from sklearn.model_selection import train_test_split  # slow to import
 
     own = labels[rows]
@@ -141,7 +170,7 @@ def cut_rare_classes(rows: np.ndarray, part: float, seed: int, labels: np.ndarra
     if 0 < wanted < len(free):
         strata = own[free]
         names, first, counts = np.unique(strata, return_index=True, return_counts=True)
-        largest = min(zip(-counts, first, names))[2]  # of several, that which comes first
+        largest = min(zip(-counts, first, names))[2]  # of equal ones, the first
         rare = names[counts * part < 1]
         strata = np.where(np.isin(strata, rare), largest, strata)
         stratify = strata if can_stratify(strata, wanted / len(free)) else None
@@ -151,7 +180,10 @@ def cut_rare_classes(rows: np.ndarray, part: float, seed: int, labels: np.ndarra
 
 
 def can_stratify(labels: np.ndarray, part: float) -> bool:
-    """Every class needs two rows, and each side a row of every class at least; several labels a row can't be."""
+    """Return whether a split can be stratified: each class has two rows, and each side a row of each class.
+
+    Rows with several labels can't be stratified.
+    """
     if labels.dtype == object and any(isinstance(label, list) for label in labels):
         return False
     _, counts = np.unique(labels, return_counts=True)
@@ -160,12 +192,28 @@ def can_stratify(labels: np.ndarray, part: float) -> bool:
 
 
 def spelt(name: str) -> str:
-    """A split's name with the usual spellings of validation; as it is where it is none."""
+    """Return the canonical name of a split, in lower case: "val" for spellings such as "valid" or "dev".
+
+    Args:
+        name: Name of the split in the data.
+
+    Returns:
+        "train", "val" or "test" for a known spelling, otherwise the name in lower case.
+    """
     return SPELT.get(name.strip().lower(), name.strip().lower())
 
 
 def check_split(cells: Sequence[Any], column: str) -> tuple[np.ndarray, list[Fault]]:
-    """A split column's cells. -> (N,) of str, and the cells that name no split: their rows are in none"""
+    """Convert the cells of a split column.
+
+    Args:
+        cells: The cells.
+        column: Name of the column, for error messages.
+
+    Returns:
+        The split of each row, (N,) of str, and an error for each cell that is not the name of a split; such rows belong
+        to no split.
+    """
     names, place = distinct(cells)
     splits = np.array([spelt(name) for name in names], dtype=object)
     known = np.isin(splits, (*SPLITS, ""))

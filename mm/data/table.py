@@ -1,4 +1,4 @@
-"""The rows of a data family, before anything is decoded."""
+"""The table of a data module: raw inputs and encoded targets by row, before inputs are decoded."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ ON_ERROR = ("raise", "drop", "missing")
 
 
 class Fault(NamedTuple):
-    """Something wrong with one cell of the data."""
+    """An error of one cell of the data."""
 
     row: int
     column: str
@@ -24,7 +24,7 @@ class Fault(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """One of the files whose rows a table holds, one file's after the other's."""
+    """One of several files of a table, whose rows follow one another."""
 
     source: str  # as errors name it
     first: int  # its first row

@@ -1,4 +1,4 @@
-"""Evaluation: metrics on any data, subsets of inputs, robustness, probes and prompts."""
+"""Evaluation: metrics on any data, subsets of inputs, robustness, probes and zero-shot classification."""
 
 from mm.evaluation.evaluate import EvaluationReport, evaluate
 from mm.evaluation.frozen_vectors import extract_embeddings

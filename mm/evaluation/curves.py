@@ -1,4 +1,4 @@
-"""Curves of metrics over the severity of a corruption, as numbers, a file and a figure."""
+"""Curves of metrics over the severity of a corruption: summary values, a CSV file and a figure."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,24 @@ from mm.extras import require
 from mm.files import whole
 from mm.metrics import robustness
 
-MISSING = "missing"  # the corruption that takes an input away, from a part of the rows
-Curves = dict[tuple[str, str, str, str], list[float]]  # head, metric, input, corruption -> a value per severity
+MISSING = "missing"  # name of the corruption that removes an input from a fraction of the rows
+Curves = dict[tuple[str, str, str, str], list[float]]  # head, metric, input, corruption to a value per severity
 
 
 def summarise_curves(
     severities: Sequence[float], ours: Curves, base: Curves, higher_is_better: Mapping[str, bool]
 ) -> dict[str, float]:
-    """robustness[INPUT]/CORRUPTION/relative, .../effective where there is a baseline, and means.
+    """Summarise curves as relative robustness and, with a baseline, effective robustness.
 
-    Of an input over its corruptions, robustness[INPUT]/relative, and of the inputs, robustness/relative; taking inputs
-    away has a mean of its own, robustness/missing/relative. Of several heads: robustness[INPUT]/HEAD/...
+    The names are robustness[INPUT]/CORRUPTION/relative and .../effective. The mean of an input over its corruptions is
+    robustness[INPUT]/relative, and the mean over inputs is robustness/relative. Removing inputs has a separate mean,
+    robustness/missing/relative. With several heads the names are robustness[INPUT]/HEAD/...
+
+    Args:
+        severities: Severities of the corruptions, from 0.
+        ours: Curves of the model.
+        base: Curves of the baseline; empty: there is no baseline.
+        higher_is_better: Head to whether a higher value of its metric is better.
     """
     several = len({head for head, *_ in ours}) > 1
     found: dict[str, float] = {}
@@ -45,7 +52,7 @@ def summarise_curves(
 
 
 def write_curves(path: Path, severities: Sequence[float], ours: Curves, base: Curves) -> None:
-    """A line per input, corruption, severity and metric, beside its name, then renamed."""
+    """Write a CSV file with one line per input, corruption, severity and metric, atomically."""
     several = len({head for head, *_ in ours}) > 1
     with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -58,7 +65,7 @@ def write_curves(path: Path, severities: Sequence[float], ours: Curves, base: Cu
 
 
 def draw_curves(severities: Sequence[float], ours: Curves, base: Curves) -> Any:
-    """A row of panels per head, a panel per input, a line per corruption; dotted: the baseline's."""
+    """Draw curves: a row of panels per head, a panel per input, and a line per corruption (dotted: the baseline)."""
     Figure = require("matplotlib.figure", "plot").Figure  # slow to import, and seldom drawn
 
     heads = list(dict.fromkeys((head, metric) for head, metric, *_ in ours))

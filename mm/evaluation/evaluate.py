@@ -1,4 +1,4 @@
-"""Measure the heads of a trained model on any data."""
+"""Evaluation of the heads of a trained model on any data."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ class EvaluationReport(Report):
     """Metrics of a trained model on some rows.
 
     Attributes:
-        metrics: Name to value: `test/METRIC`, with several heads `test/HEAD/METRIC`, and `test[INPUTS]/METRIC` where
-            only these inputs are given to the model.
-        rows: Number of measured rows.
+        metrics: Metric name to value: `test/METRIC`, with several heads `test/HEAD/METRIC`, and `test[INPUTS]/METRIC`
+            if only these inputs are given to the model.
+        rows: Number of evaluated rows.
     """
 
     metrics: Mapping[str, float]
@@ -50,22 +50,22 @@ def evaluate(
     accelerator: str = "auto",
     allow: Sequence[str] = (),
 ) -> EvaluationReport:
-    """Measure a trained model on data, also when only some of its inputs are given.
+    """Evaluate a trained model on data, with all of its inputs and with subsets of them.
 
     Args:
-        model: The model, or the path of its directory. It stays as it is.
-        data: Rows of its inputs and targets. It stays as it is.
-        split: The split to measure: "train", "val", "test", or "all".
-        subsets: The subsets of inputs, as `task.modality_subsets.test` of `mm train`: "auto", "all", "single", "none"
-            or a list.
-        accelerator: As `lightning.Trainer` has it.
-        allow: Further packages whose metrics the model directory may name.
+        model: The model, or the path of its directory. It is not changed.
+        data: Data with inputs and targets of the model. It is not changed.
+        split: The split to evaluate: "train", "val", "test", or "all".
+        subsets: The subsets of inputs, as in `task.modality_subsets.test` of `mm train`: "auto", "all", "single",
+            "none" or a list.
+        accelerator: As in `lightning.Trainer`.
+        allow: Names of further packages whose metrics the model directory may use.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: If the model has no head, the data lacks a target of it, or the split is empty.
+        ValueError: If the model has no head, if the data lacks a target of the model, or if the split is empty.
 
     Example:
         >>> report = mm.evaluate("outputs/first/model", data)  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Vectors that a model's encoders give for the rows of a split, before any training on them."""
+"""Vectors from a model's frozen encoders for the rows of a split."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,12 +16,12 @@ from mm.windows import directions
 
 
 class FrozenVectors(NamedTuple):
-    """Unit vectors of the rows of a split.
+    """Unit vectors of the R rows of a split.
 
     Attributes:
-        vectors: Input to (R, D), zeros where it is absent; D may differ between inputs.
-        present: Input to which rows have it, (R,) bool.
-        row: (R,) row numbers.
+        vectors: Input name to vectors, (R, D), with zeros if the input is absent; D may differ between inputs.
+        present: Input name to whether each row has it, (R,) bool.
+        row: Indices of the rows, (R,).
     """
 
     vectors: dict[str, np.ndarray]
@@ -30,11 +30,11 @@ class FrozenVectors(NamedTuple):
 
 
 class LabelledVectors(NamedTuple):
-    """Rows that have one of some inputs, and a label.
+    """The N rows that have a label and at least one of some inputs.
 
     Attributes:
-        x: (N, D) the inputs' vectors side by side.
-        label: (N,) class.
+        x: Concatenated vectors of the inputs, (N, D).
+        label: Class index of each row, (N,).
     """
 
     x: np.ndarray
@@ -48,16 +48,16 @@ def extract_embeddings(
     split: str,
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> FrozenVectors:
-    """Return the unit vector that each encoder gives for each row, before it is projected.
+    """Return the unit vector that each encoder computes for each row, before projection.
 
     Args:
         model: The model.
-        data: Has the model's transforms.
-        split: The rows' split.
+        data: Data with the transforms of the model.
+        split: Split of the rows.
         precision: As in `probe`.
 
     Returns:
-        Vectors by input; of a row in several windows the direction of the mean of their unit vectors.
+        Vectors by input; for a row of several windows, the normalised mean of their unit vectors.
     """
     from tqdm import tqdm
 
@@ -84,19 +84,19 @@ def extract_embeddings(
 
 
 def from_aligned(embedded: tuple[Tensor, Tensor, Tensor], inputs: Sequence[str]) -> FrozenVectors:
-    """Return as FrozenVectors those of a contrastive task's last test: (R, N, D), presence (R, N) and row (R,)."""
+    """Convert the vectors of a contrastive task's last test: (R, N, D), presence (R, N) and row (R,)."""
     vectors, present, row = (x.numpy() for x in embedded)
     by_input = {name: vectors[:, i] for i, name in enumerate(inputs)}
     return FrozenVectors(by_input, {name: present[:, i] for i, name in enumerate(inputs)}, row)
 
 
 def select_labelled(frozen: FrozenVectors, inputs: Sequence[str], truth: np.ndarray) -> LabelledVectors:
-    """Select the rows that have one of some inputs, and a label.
+    """Select the rows that have a label and at least one of some inputs.
 
     Args:
         frozen: The vectors.
-        inputs: The inputs.
-        truth: Class of every row of the data, below 0 where it is unlabelled.
+        inputs: Names of the inputs.
+        truth: Class index of every row of the data, below 0 if it is unlabelled.
     """
     label = truth[frozen.row]
     rows = np.stack([frozen.present[name] for name in inputs]).any(0) & (label >= 0) & (frozen.row >= 0)

@@ -1,4 +1,4 @@
-"""What a model's vectors are good for as they are: linear probes, a few shots of each class, prompts."""
+"""Evaluation of a model's frozen vectors: linear probes, few-shot classification and zero-shot classification."""
 
 import logging
 import warnings
@@ -34,19 +34,19 @@ from mm.model import MultimodalModel
 from mm.reports import Report, Table
 from mm.tasks.measures import section
 
-# Inverse strength of the regularisation of unit vectors, whose parts are small.
+# Inverse regularisation strength of logistic regressions on unit vectors, whose components are small.
 INVERSE_REGULARISATION = 10.0
 log = logging.getLogger("mm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FewShot:
-    """A few-shot measurement.
+    """Settings of a few-shot evaluation.
 
     Args:
-        target: The target whose classes are learnt.
-        shots: How many training rows of each class.
-        num_trials: How often they are drawn; mean and standard deviation are reported.
+        target: Name of the target whose classes are predicted.
+        shots: Numbers of training rows per class.
+        num_trials: Number of random draws of these rows; their mean and standard deviation are reported.
     """
 
     target: str
@@ -55,18 +55,18 @@ class FewShot:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self | None:
-        """Return what a config describes; None where it names no target."""
+        """Return the settings that a config describes; None if its target is not set."""
         return None if config.get("target") is None else cls(**config)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probes:
-    """What is measured on frozen vectors.
+    """The evaluations of frozen vectors.
 
     Args:
-        zero_shot: Prompts of classes; None: none.
-        few_shot: Classes learnt from a few rows; None: none.
-        linear_probe: A target that logistic regressions on all training rows predict; None: none.
+        zero_shot: Prompts for zero-shot classification; None: it is left out.
+        few_shot: Settings of few-shot classification; None: it is left out.
+        linear_probe: Target that logistic regressions on all training rows predict; None: they are left out.
     """
 
     zero_shot: ClassPrompts | None = None
@@ -75,7 +75,7 @@ class Probes:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Return what the keys `zero_shot`, `few_shot` and `linear_probe` of a config describe."""
+        """Return the evaluations that the keys `zero_shot`, `few_shot` and `linear_probe` of a config describe."""
         return cls(
             zero_shot=ClassPrompts.from_config(config["zero_shot"]),
             few_shot=FewShot.from_config(config["few_shot"]),
@@ -84,13 +84,13 @@ class Probes:
 
     @property
     def targets(self) -> list[str]:
-        """The targets that are read."""
+        """Return the names of the targets that are needed."""
         names = [self.zero_shot and self.zero_shot.target, self.linear_probe, self.few_shot and self.few_shot.target]
         return list(dict.fromkeys(name for name in names if name is not None))
 
     @property
     def trains(self) -> bool:
-        """Whether anything is fitted to training rows."""
+        """Return whether anything is fitted to training rows."""
         return self.linear_probe is not None or self.few_shot is not None
 
 
@@ -101,7 +101,7 @@ class ProbeReport(Report):
     metrics: Mapping[str, float]
 
     def table(self) -> Table:
-        """Return a row for each measure, a column for each input, and one for all together."""
+        """Return a row for each metric, with a column for each input and one for all inputs together."""
         places = list(dict.fromkeys(name.partition("/")[0] for name in self.metrics if name.startswith("test")))
         names = list(dict.fromkeys(name.partition("/")[2] for name in self.metrics if name.startswith("test")))
         rows = [[name, *(self.metrics.get(f"{place}/{name}") for place in places)] for name in names]
@@ -117,22 +117,22 @@ def probe(
     device: str | torch.device = "auto",
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> ProbeReport:
-    """Measure what the vectors of a model's encoders are good for; its heads and its fusion are left out.
+    """Evaluate the frozen vectors of a model's encoders, without its fusion and heads.
 
     Args:
         model: A trained model, or the path of its directory.
-        data: Rows with the targets that the probes name, which the model need not know.
-        probes: What is measured.
-        split: The rows that are measured; probes are fitted to the training rows.
-        seed: Decides which rows are shots.
-        device: `auto` for the accelerator where there is one, or a torch device.
-        precision: Makes a context in which encoders run, such as `lambda: torch.autocast("cuda")`.
+        data: Data with the targets that the probes name, which the model need not know.
+        probes: The evaluations.
+        split: Split of the evaluated rows; probes are fitted to the training rows.
+        seed: Random seed of the choice of few-shot rows.
+        device: `auto` for the accelerator if there is one, or a torch device.
+        precision: Function that returns a context in which the encoders run, such as `lambda: torch.autocast("cuda")`.
 
     Returns:
         A report of accuracies.
 
     Raises:
-        ValueError: If a target is lacking, or a setting is none of its values.
+        ValueError: If a target is missing, or if a setting is invalid.
 
     Example:
         report = probe("outputs/first/model", data, Probes(linear_probe="label", few_shot=FewShot(target="label")))
@@ -159,7 +159,7 @@ def probe(
 def pair_rows(
     train: FrozenVectors, test: FrozenVectors, data: DataSource, target: str
 ) -> dict[str, tuple[LabelledVectors, LabelledVectors]]:
-    """Return section, such as `test[audio]`, to training and test rows: of each input, and of all side by side."""
+    """Return section, such as `test[audio]`, to training and test rows of each input and of all inputs concatenated."""
     inputs, truth = list(train.vectors), data.targets[target].numpy()
     pairs = {
         section("test", part, inputs): (select_labelled(train, part, truth), select_labelled(test, part, truth))
@@ -169,13 +169,13 @@ def pair_rows(
 
 
 def linear_probe(train: FrozenVectors, test: FrozenVectors, data: DataSource, target: str) -> dict[str, float]:
-    """Return the accuracy of logistic regressions on each input's vectors, and on all side by side.
+    """Return the accuracy of logistic regressions on the vectors of each input, and of all inputs concatenated.
 
     Args:
         train: Vectors of the training rows.
-        test: Vectors of the rows that are measured.
-        data: Has the target.
-        target: The target whose classes are predicted.
+        test: Vectors of the evaluated rows.
+        data: Data with the target.
+        target: Target whose classes are predicted.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -191,14 +191,14 @@ def linear_probe(train: FrozenVectors, test: FrozenVectors, data: DataSource, ta
 def few_shot(
     train: FrozenVectors, test: FrozenVectors, data: DataSource, settings: FewShot, seed: int
 ) -> dict[str, float]:
-    """Return the accuracy from k training rows of each class, by prototypes and by a logistic regression.
+    """Return the accuracy with k training rows per class, of prototypes and of logistic regressions.
 
     Args:
         train: Vectors of the training rows.
-        test: Vectors of the rows that are measured.
-        data: Has the target.
-        settings: The target, the numbers k and how often rows are drawn.
-        seed: Decides, with the number of the draw, which rows are drawn.
+        test: Vectors of the evaluated rows.
+        data: Data with the target.
+        settings: The target, the numbers k, and the number of trials.
+        seed: Random seed of the choice of rows, together with the index of the trial.
 
     Returns:
         The mean over trials, and, as NAME_std, the standard deviation.
@@ -217,7 +217,7 @@ def few_shot(
                 centres, classes = prototypes(x, label)
                 predicted = {"prototype": classes[nearest(unseen.x, centres)]}
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ConvergenceWarning)  # of a few rows that are separated already
+                    warnings.simplefilter("ignore", ConvergenceWarning)  # raised if a few rows are separable
                     regression = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000).fit(x, label)
                     predicted["logistic"] = regression.predict(unseen.x)
                 for method, classes_of_rows in predicted.items():
@@ -233,7 +233,7 @@ def few_shot(
 def zero_shot_of_encoders(
     model: MultimodalModel, test: FrozenVectors, data: DataSource, prompts: ClassPrompts
 ) -> dict[str, float]:
-    """Return the accuracy of the closest class's prompts, as the encoder of each text input gives them."""
+    """Return the zero-shot accuracy of each text input, with the vectors of its encoder before projection."""
     truth = data.targets[prompts.target].numpy()
     metrics: dict[str, float] = {}
     for name, modality in input_modalities(data, model.inputs).items():
@@ -250,7 +250,7 @@ def zero_shot_of_encoders(
 def fit_probes(
     probes: Probes, train: FrozenVectors | None, test: FrozenVectors, data: DataSource, seed: int
 ) -> dict[str, float]:
-    """Return what linear probes and few shots reach; nothing where there are no training rows."""
+    """Return the accuracies of linear probes and few-shot classification; empty without training rows."""
     metrics: dict[str, float] = {}
     if train is None:
         return metrics
@@ -262,10 +262,10 @@ def fit_probes(
 
 
 def check_probes(probes: Probes, data: DataSource, model: MultimodalModel) -> None:
-    """Check that everything that is asked for can be measured.
+    """Check that all probes fit the data and the model.
 
     Raises:
-        ValueError: If a target is lacking, or a setting is none of its values.
+        ValueError: If a target is missing, or if a setting is invalid.
     """
     if probes.zero_shot is not None:
         check_prompts(probes.zero_shot, data, model)
@@ -278,10 +278,10 @@ def check_probes(probes: Probes, data: DataSource, model: MultimodalModel) -> No
 
 
 def check_few_shot(settings: FewShot, data: DataSource) -> None:
-    """Check a few-shot measurement, and log which classes have fewer training rows than shots.
+    """Check a few-shot evaluation, and log the classes with fewer training rows than shots.
 
     Raises:
-        ValueError: If a number is none, or the target is lacking.
+        ValueError: If a number is invalid, or if the target is missing.
     """
     shots = list(settings.shots) if isinstance(settings.shots, list | tuple) else settings.shots
     trials = settings.num_trials

@@ -1,4 +1,4 @@
-"""Features of inputs that nothing happens to, which are computed once for all passes of a study."""
+"""Features of inputs that are not corrupted, which are computed once for all passes of a robustness evaluation."""
 
 import shutil
 from pathlib import Path
@@ -12,13 +12,18 @@ from mm.features.store import compute
 
 
 class RetainedFeatures(Callback):
-    """Before a pass, the Features of some inputs of all its rows, in files of a new folder of `cache`."""
+    """Callback that computes the Features of some inputs before validation and stores them in a new folder of `cache`.
+
+    Args:
+        cache: Parent folder.
+        inputs: Names of the inputs.
+    """
 
     def __init__(self, cache: Path, inputs: list[str]):
         self.cache = cache
         self.inputs = inputs
         self.folder: Path | None = None
-        self.stored: dict[str, Any] = {}  # input name -> FeatureStore
+        self.stored: dict[str, Any] = {}  # input name to FeatureStore
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -31,6 +36,6 @@ class RetainedFeatures(Callback):
             self.stored[name] = FeatureStore(self.folder / name)
 
     def remove(self, trainer: Trainer) -> None:
-        """The files: nobody reads them again."""
+        """Remove the files."""
         if self.folder is not None and trainer.is_global_zero:
             shutil.rmtree(self.folder)

@@ -1,4 +1,4 @@
-"""Robustness: the metrics while one input after the other is corrupted, or taken away."""
+"""Robustness: evaluation while one input at a time is corrupted or removed."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -29,12 +29,12 @@ log = logging.getLogger("mm")
 
 
 class CorruptedInput(NamedTuple):
-    """An input, and what happens to it ever more strongly.
+    """An input and the corruption that is applied to it with increasing severity.
 
     Attributes:
-        input: The input.
-        name: The corruption's name, as results have it.
-        corruption: What corrupts its raw values; None: it is taken away, from a fraction of the rows.
+        input: Name of the input.
+        name: Name of the corruption in results.
+        corruption: Corruption of the raw values; None: the input is removed from a fraction of the rows.
     """
 
     input: str
@@ -44,15 +44,15 @@ class CorruptedInput(NamedTuple):
 
 @dataclass(kw_only=True)
 class RobustnessSettings:
-    """What is done to the inputs, and how strongly.
+    """Corruptions of the inputs, and their severities.
 
     Args:
-        available: Modality to name to a corruption of `mm.transforms.corrupt`, each number of which is that of
-            severity 1.
-        severities: 0 and others up to 1, ascending.
-        rows: Measure so many, drawn by the seed; None: all of the split.
-        corruptions: Some of these names, and `missing`, where an input is taken away; None: all.
-        baseline: Another model of the same inputs and classes, for effective robustness; None: none.
+        available: Modality to name to a corruption of `mm.transforms.corrupt`, whose parameters are those of severity
+            1.
+        severities: Ascending severities from 0 to at most 1; they have to contain 0.
+        rows: Number of rows to evaluate, drawn by the seed; None: all rows of the split.
+        corruptions: Names of the corruptions to apply, and `missing` to remove inputs; None: all.
+        baseline: Another model of the same inputs and classes, for effective robustness; None: there is no baseline.
     """
 
     available: Mapping[str, Mapping[str, Any]]
@@ -75,21 +75,21 @@ class RobustnessSettings:
 
 @dataclass
 class RobustnessRun:
-    """A measurement that was checked, see `plan_robustness`."""
+    """A robustness evaluation whose settings were checked, see `plan_robustness`."""
 
     settings: RobustnessSettings
     model: TrainedModel
-    data: Any  # a DataModule, whose table says which rows are in which split
+    data: Any  # a DataModule
     rows: np.ndarray
     curves: list[CorruptedInput]
-    metrics: dict[str, dict[str, Metric]]  # head -> name -> its primary metric, or none
+    metrics: dict[str, dict[str, Metric]]  # head to the name and its primary metric; empty if it has none
     make_task: Callable[..., LightningModule]  # (model=, metrics=), as mm.tasks.supervised.Supervised
     cache: Path
     seed: int
 
     @property
     def severities(self) -> list[float]:
-        """From 0 up."""
+        """Return the severities, from 0."""
         return list(self.settings.severities)
 
 
@@ -99,10 +99,10 @@ class RobustnessReport(Report):
 
     Attributes:
         metrics: Relative and effective robustness, such as `robustness[vision]/jpeg/relative`, and their means.
-        severities: From 0 up.
+        severities: The severities, from 0.
         curves: (head, metric, input, corruption) to the metric at each severity.
-        baseline: The same of the baseline; empty where there is none.
-        num_rows: How many rows were measured.
+        baseline: The same curves of the baseline; empty if there is no baseline.
+        num_rows: Number of evaluated rows.
     """
 
     metrics: Mapping[str, float]
@@ -112,16 +112,16 @@ class RobustnessReport(Report):
     num_rows: int
 
     def table(self) -> Table:
-        """Return a row for each curve: the metric of clean and of the most corrupted inputs."""
+        """Return a row for each curve, with the metric for clean and for the most corrupted inputs."""
         columns = ["head", "metric", "input", "corruption", "clean", "worst"]
         return Table(columns, [[*key, values[0], values[-1]] for key, values in self.curves.items()])
 
     def figure(self) -> "Figure":
-        """Draw a panel for each head and input, a line for each corruption."""
+        """Draw a panel for each head and input, with a line for each corruption."""
         return draw_curves(self.severities, self.curves, self.baseline)
 
     def save(self, folder: str | Path) -> Path:
-        """Write metrics.json and robustness.csv, a line for each curve and severity."""
+        """Write metrics.json, and robustness.csv with a line for each curve and severity."""
         folder = super().save(folder)
         write_curves(folder / "robustness.csv", self.severities, self.curves, self.baseline)
         return folder
@@ -137,20 +137,23 @@ def plan_robustness(
     split: str = "test",
     seed: int = 0,
 ) -> RobustnessRun:
-    """Check what is to be measured before anything is.
+    """Check all settings of a robustness evaluation before it starts.
 
     Args:
         model: A trained model.
-        data: A DataModule with the model's transforms.
-        metrics: Head to name to metric; the first of each head that has a direction is measured.
-        settings: What is done to the inputs.
-        make_task: Makes the task that validates, from `model` and `metrics`.
-        cache: A folder for the features of inputs that nothing happens to, while they are needed.
-        split: The rows' split.
-        seed: Decides which rows are measured, and what corruptions draw.
+        data: A DataModule with the transforms of the model.
+        metrics: Head to name to metric. The first metric of each head that has a direction is evaluated.
+        settings: The corruptions.
+        make_task: Function that builds the task for validation from `model` and `metrics`.
+        cache: Folder for features of inputs that are not corrupted, which are removed at the end.
+        split: Split of the rows.
+        seed: Random seed of the choice of rows and of the corruptions.
+
+    Returns:
+        The checked evaluation.
 
     Raises:
-        ValueError: If something can't be measured.
+        ValueError: If a setting is invalid, or does not fit the model or the data.
     """
     rows = data.rows(split)
     if settings.rows is not None and settings.rows < len(rows):
@@ -162,7 +165,7 @@ def plan_robustness(
     for one in filter(None, (model, settings.baseline)):
         for curve in curves:
             if curve.corruption is not None:
-                corrupted(run, one, curve, 1.0)  # refuses transforms that it does not know
+                corrupted(run, one, curve, 1.0)  # raises for unsupported transforms
     return run
 
 
@@ -170,7 +173,7 @@ def choose_curves(settings: RobustnessSettings, model: TrainedModel, spec: DataS
     """Choose the corruptions of every input that the data has.
 
     Raises:
-        ValueError: If an unknown one is named, or none is left.
+        ValueError: If a corruption is unknown, or if none fits the inputs.
     """
     names = [*dict.fromkeys(name for by_name in settings.available.values() for name in by_name), MISSING]
     chosen = names if settings.corruptions is None else list(settings.corruptions)
@@ -197,9 +200,10 @@ def choose_curves(settings: RobustnessSettings, model: TrainedModel, spec: DataS
 
 
 def primary(metrics: Mapping[str, Mapping[str, Metric]]) -> dict[str, dict[str, Metric]]:
-    """Of each head its first metric of which more, or less, is better; one of several numbers where there is no other.
+    """Return the first metric with a direction of each head, preferably one that has a single value.
 
-    Errors: ValueError where no head has any.
+    Raises:
+        ValueError: If no head has a metric with a direction.
     """
     found: dict[str, dict[str, Metric]] = {}
     for head, named in metrics.items():
@@ -215,7 +219,7 @@ def check_baseline(model: TrainedModel, baseline: TrainedModel) -> None:
     """Check that two models read the same inputs and predict the same classes.
 
     Raises:
-        ValueError: If they don't.
+        ValueError: If they differ in inputs or classes.
     """
     where = baseline.path
     ours, theirs = ({n: d.modality for n, d in one.spec.inputs.items()} for one in (model, baseline))
@@ -235,14 +239,17 @@ def check_baseline(model: TrainedModel, baseline: TrainedModel) -> None:
 
 
 def measure_robustness(run: RobustnessRun, trainer: Trainer) -> RobustnessReport:
-    """Measure the metrics of a model, and of its baseline, over severity.
+    """Evaluate a model, and its baseline, at each severity of each corruption.
 
     Args:
-        run: What `plan_robustness` returned.
-        trainer: A Lightning Trainer, whose processes share the rows.
+        run: The evaluation from `plan_robustness`.
+        trainer: A Lightning Trainer, whose processes divide the rows among them.
+
+    Returns:
+        The report.
 
     Raises:
-        ValueError: If the trainer has shared the model out (fsdp), or no row has a label.
+        ValueError: If the Trainer has sharded the model (fsdp), or if no row has a label.
     """
     if isinstance(trainer.strategy, FSDP2Strategy):
         raise ValueError("robustness: trainer=fsdp has shared the model out; use trainer=ddp, or one process")
@@ -254,7 +261,7 @@ def measure_robustness(run: RobustnessRun, trainer: Trainer) -> RobustnessReport
 
 
 def measure(run: RobustnessRun, trainer: Trainer, loaded: TrainedModel) -> Curves:
-    """The primary metrics of a model over severity. Inputs that nothing happens to are encoded once."""
+    """Return the curves of a model. Inputs that are not corrupted are encoded only once."""
     part = subset(run, loaded)
     task = run.make_task(model=loaded.model, metrics=run.metrics)
     inputs = [name for name in part.table.spec.inputs if name in loaded.transforms]
@@ -283,7 +290,7 @@ def measure(run: RobustnessRun, trainer: Trainer, loaded: TrainedModel) -> Curve
 
 
 def subset(run: RobustnessRun, loaded: TrainedModel) -> Any:
-    """A datamodule whose validation rows are those of the study, read by a model's own transforms."""
+    """Return a data module whose validation rows are the evaluated rows, with the transforms of a model."""
     part = copy(run.data)
     split = np.full(len(part.table.ids), "", dtype=object)
     split[run.rows] = "val"
@@ -294,7 +301,7 @@ def subset(run: RobustnessRun, loaded: TrainedModel) -> Any:
 
 
 def corrupted(run: RobustnessRun, loaded: TrainedModel, curve: CorruptedInput, severity: float) -> CorruptedTransform:
-    """What reads an input in the place of its own transform."""
+    """Return a transform that corrupts an input before it applies the transform of the model."""
     table = run.data.table
     return CorruptedTransform(
         loaded.transforms[curve.input],
@@ -307,7 +314,11 @@ def corrupted(run: RobustnessRun, loaded: TrainedModel, curve: CorruptedInput, s
 
 
 def validate(run: RobustnessRun, trainer: Trainer, task: Any, part: Any) -> dict[tuple[str, str], float]:
-    """(head, metric) -> value. Errors: ValueError where no row has a label."""
+    """Run a validation and return (head, metric) to value.
+
+    Raises:
+        ValueError: If no row has a label.
+    """
     logged = trainer.validate(task, datamodule=part, verbose=False)[0]
     found = {}
     for head, named in run.metrics.items():

@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose prompts lie closest (CLIP, Radford et al. 2021)."""
+"""Zero-shot classification: choose the class whose prompts are closest to an input (CLIP, Radford et al. 2021)."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,20 +22,19 @@ from mm.tasks.measures import section
 from mm.types import TargetData, Towered, Transform
 from mm.windows import directions
 
-PROMPT_BATCH = 256  # prompts that are encoded at once
+PROMPT_BATCH = 256  # number of prompts that are encoded at a time
 log = logging.getLogger("mm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassPrompts:
-    """Prompts of the classes of a target.
+    """Prompts for the classes of a target.
 
     Args:
-        target: The target, each row of which has one class.
-        templates: Texts with one `{}`, where the class stands.
-        class_names: Class to its name in a prompt; the others are named as they are called.
-        combine: How the vectors of several inputs are combined: `mean`, `product` or `mip`, see
-            `mm.metrics.zero_shot`.
+        target: Name of the target, which has one class per row.
+        templates: Texts with one `{}`, which is replaced by the name of the class.
+        class_names: Class to its name in prompts; other classes keep their own name.
+        combine: How the vectors of several inputs are combined: `mean`, `product` or `mip`, see `mm.metrics.zero_shot`.
     """
 
     target: str
@@ -45,15 +44,15 @@ class ClassPrompts:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self | None:
-        """Return the prompts that a config describes; None where it names no target."""
+        """Return the prompts that a config describes; None if its target is not set."""
         return None if config.get("target") is None else cls(**config)
 
 
 def check_alignment(task: Task, data: DataSource) -> None:
-    """Check what a contrastive task reads of the data; other tasks pass.
+    """Check the targets and prompts of a contrastive task against the data. Other tasks are not checked.
 
     Raises:
-        ValueError: If a target is lacking or of another kind, or prompts can't be written or read.
+        ValueError: If a target is missing or has another kind, or if prompts are invalid or can't be read by the model.
     """
     if not isinstance(task, Contrastive):
         return
@@ -76,7 +75,7 @@ def check_prompts(prompts: ClassPrompts, data: DataSource, model: MultimodalMode
     """Check that prompts fit the data and the model.
 
     Raises:
-        ValueError: If they can't be written, or the model reads no text.
+        ValueError: If the prompts are invalid, or if the model has no text input.
     """
     if prompts.combine == "joint":
         raise ValueError("zero_shot.combine=joint is now zero_shot.combine=mip")
@@ -99,15 +98,15 @@ def check_prompts(prompts: ClassPrompts, data: DataSource, model: MultimodalMode
 
 
 def check_class_target(data: DataSource, option: str, target: str) -> TargetData:
-    """Return what the data knows of a target.
+    """Return the facts about a target of one class per row.
 
     Args:
         data: The data.
-        option: The key or argument that names the target, for messages.
-        target: The target.
+        option: Config key or argument that names the target, for error messages.
+        target: Name of the target.
 
     Raises:
-        ValueError: If the data lacks it, or its rows have no single class.
+        ValueError: If the data lacks the target, or if it does not have one class per row.
     """
     if target not in data.targets:
         raise ValueError(
@@ -120,15 +119,15 @@ def check_class_target(data: DataSource, option: str, target: str) -> TargetData
 
 
 def input_modalities(data: DataSource, inputs: Sequence[str]) -> dict[str, str]:
-    """Return the modalities of those inputs that the data has."""
+    """Return the modality of each given input that the data has."""
     known = data.spec.inputs
     return {name: known[name].modality for name in inputs if name in known}
 
 
 def zero_shot_after_training(task: Task, data: DataSource) -> dict[str, float]:
-    """Return the zero-shot accuracy of a task's last test, by the prompts that it was built with.
+    """Return the zero-shot accuracies of the last test of a task, with the prompts of its own settings.
 
-    It is empty for a task that is not contrastive, or has no prompts.
+    The result is empty if the task is not contrastive, or has no prompts.
     """
     if not isinstance(task, Contrastive) or task.loss is None:
         return {}
@@ -138,17 +137,17 @@ def zero_shot_after_training(task: Task, data: DataSource) -> dict[str, float]:
 def zero_shot_metrics(
     task: Contrastive, data: DataSource, prompts: ClassPrompts | None, logit_scale: float
 ) -> dict[str, float]:
-    """Measure the zero-shot accuracy of a task's last test.
+    """Compute the zero-shot accuracies of the last test of a task.
 
     Args:
         task: A contrastive task that has been tested.
-        data: The data that it was tested on.
-        prompts: The classes' prompts; None: nothing is measured.
-        logit_scale: By which similarities are multiplied, as learnt.
+        data: The data on which it was tested.
+        prompts: Prompts of the classes; None: the result is empty.
+        logit_scale: Trained factor on the similarities.
 
     Returns:
-        `test[INPUT]/zero_shot_accuracy` for every input, and `test/...` for all that are no text together; and the
-        accuracy of chance.
+        `test[INPUT]/zero_shot_accuracy` for every input and for all inputs that are not texts together, and the
+        accuracy of random guesses, `test/zero_shot_chance`.
     """
     if prompts is None:
         return {}
@@ -179,13 +178,13 @@ def embed_classes(
 
     Args:
         model: The model.
-        data: Has the model's transforms.
+        data: Data with the transforms of the model.
         prompts: The prompts.
-        input: The text input that reads them.
-        projected: Whether vectors are projected to the model's width; else they are the encoder's own.
+        input: Name of the text input whose encoder reads the prompts.
+        projected: Whether to project the vectors to the model's width, rather than to return those of the encoder.
 
     Returns:
-        A unit vector for each class, (C, D).
+        One unit vector per class, (C, D).
     """
     classes = check_class_target(data, "zero_shot.target", prompts.target).classes
     names = {str(key): str(value) for key, value in prompts.class_names.items()}
@@ -199,7 +198,7 @@ def embed_classes(
 
 
 def input_subsets(inputs: Sequence[str], together: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return every input alone, and some together."""
+    """Return each input alone, and the inputs of `together` as one subset."""
     return list(dict.fromkeys([*((name,) for name in inputs), *([tuple(together)] if together else [])]))
 
 
@@ -207,17 +206,17 @@ def input_subsets(inputs: Sequence[str], together: Sequence[str]) -> list[tuple[
 def embed_texts(
     model: MultimodalModel, transform: Transform, input: str, texts: Sequence[str], projected: bool = True
 ) -> Tensor:
-    """Embed texts by the encoder of one input.
+    """Embed texts with the encoder of one input.
 
     Args:
-        model: The model; it is put into evaluation mode.
-        transform: The input's transform.
-        input: The input.
+        model: The model, which is put into eval mode.
+        transform: Transform of the input.
+        input: Name of the input.
         texts: The texts.
-        projected: Whether vectors are projected to the model's width; else they are the encoder's own.
+        projected: Whether to project the vectors to the model's width, rather than to return those of the encoder.
 
     Returns:
-        A unit vector for each text, (N, D); of a text in several windows the direction of the mean.
+        One unit vector per text, (N, D); for a text of several windows, the normalised mean of their vectors.
     """
     model.eval()
     device, part = next(model.parameters()).device, model.shared_encoders.get(input, input)
@@ -227,7 +226,7 @@ def embed_texts(
             Sample({input: transform(text)}, {}, i) for i, text in enumerate(texts[start : start + PROMPT_BATCH])
         ]
         batch = to_device(collate(samples, {input: transform}), device)
-        # This encoder alone: beside prompts the others would read filler.
+        # Only this encoder is called, since the other inputs are absent.
         pooled = model.encoders[part](batch.inputs[input], batch.masks[input]).pooled  # type: ignore[arg-type]
         unit = F.normalize(model.projections[part](pooled) if projected else pooled, dim=-1)
         vectors.append(directions(unit, torch.ones_like(batch.row).bool(), batch.row)[1].cpu())
