@@ -1,4 +1,4 @@
-"""Which rows a split has: digests that tell whether data is what it was, and whether rows have been trained on."""
+"""Digests of rows, which show whether data has changed and whether rows were used in training."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -27,29 +27,29 @@ from mm.fingerprints import (
 from mm.modalities import get_modality
 
 __all__ = ["Fingerprint", "column", "differences", "file_key", "fingerprint", "from_tensors", "seen_in_training"]
-CHUNK = 65_536  # cells of an Arrow column that are Python objects at once
+CHUNK = 65_536  # number of cells of an Arrow column that exist as Python objects at a time
 WORDS = 64  # rows of an array of up to so many 8-byte words are digested by NumPy, longer ones one after the other
 
 
 @runtime_checkable
 class Digested(Protocol):
-    """Raw values of an input whose digests are known without reading them, as those of shards."""
+    """Raw values of an input whose digests are known without reading them, such as those in shards."""
 
     def digests(self) -> np.ndarray:
-        """The digest of each row, 0 where it is absent. -> (N,) uint64"""
+        """Return the digest of each row, (N,) uint64; 0 if the input is absent."""
         ...
 
 
 def fingerprint(table: Table) -> Fingerprint:
-    """Take the fingerprint of a table: its ids, the cells of its inputs and targets, and its splits.
+    """Compute the fingerprint of a table from its IDs, the cells of its inputs and targets, and its splits.
 
-    Pictures and sounds in files count by their path, relative to the table's folders, and by their size in bytes, and
-    not by their contents, which would have to be read: a folder that has been moved or copied is the same data, and a
-    file that was replaced by another one of the same name and size is not noticed. In shards they count alike. Texts,
-    arrays and tables count by their contents.
+    Images and sounds in files are identified by their path, relative to the table's folders, and by their size in
+    bytes, because their contents would have to be read. A folder that was moved or copied is therefore the same data,
+    and a replaced file of the same name and size is not noticed. Shards give the same digests. Texts, arrays and tables
+    are identified by their contents.
 
     Args:
-        table: All rows.
+        table: The table with all rows.
 
     Returns:
         The digests of the rows of each split that has rows.
@@ -69,12 +69,12 @@ def fingerprint(table: Table) -> Fingerprint:
 
 
 def signed(x: np.ndarray) -> Tensor:
-    """uint64, which PyTorch hardly knows, as int64 of the same bits."""
+    """Reinterpret uint64, which PyTorch hardly supports, as int64 with the same bits."""
     return torch.from_numpy(x.view(np.int64))
 
 
 def input_digests(name: str, table: Table) -> np.ndarray:
-    """The digests of one input. -> (N,) uint64"""
+    """Return the digests of one input, (N,) uint64."""
     raw = table.inputs[name]
     if isinstance(raw, Digested):
         return raw.digests()
@@ -88,12 +88,12 @@ def input_digests(name: str, table: Table) -> np.ndarray:
 
 
 def file_keys(raw: Sequence[Any], table: Table, stats: np.ndarray | None) -> list[Any]:
-    """Replace the paths of a table's pictures and sounds by what identifies their files.
+    """Replace the paths of images and sounds by keys that identify their files.
 
     Args:
-        raw: The raw inputs; a text is a path.
-        table: Whose they are.
-        stats: Of the files, as `paths.stat_files` gives them, where the file system was asked before.
+        raw: Raw inputs, in which a text is a path.
+        table: The table of the inputs.
+        stats: File statistics from `stat_files`, if they are known.
     """
     folders = {str(folder) for one in table.folders for folder in (Path(one), Path(one).resolve())}
     prefixes = tuple(sorted((f"{folder}/" for folder in folders - {".", "/"}), key=len, reverse=True))
@@ -108,18 +108,18 @@ def file_keys(raw: Sequence[Any], table: Table, stats: np.ndarray | None) -> lis
 
 
 def file_key(path: str, size: int) -> bytes:
-    """Return what identifies a file: its path, relative to the table's folders, and its size in bytes."""
+    """Return a key that identifies a file: its path, relative to the table's folders, and its size in bytes."""
     return f"{os.path.normpath(path)}\0{size}".encode("utf-8", "surrogatepass")
 
 
 def column(cells: Any) -> np.ndarray:
-    """Digests of the cells of one column.
+    """Return the digests of the cells of a column.
 
     Args:
-        cells: Any sequence, a tensor, or an Arrow array; bytes are what distinguishes a cell already.
+        cells: Any sequence, a tensor, or an Arrow array. Bytes are the key of a cell.
 
     Returns:
-        (N,) uint64, 0 where a cell is absent.
+        Digests, (N,) uint64; 0 if a cell is absent.
     """
     if isinstance(cells, np.ndarray | Tensor) and np.asarray(cells).dtype != object:
         return numbers(np.asarray(cells))
@@ -140,7 +140,7 @@ def column(cells: Any) -> np.ndarray:
 
 
 def numbers(x: np.ndarray) -> np.ndarray:
-    """Digests of the rows of an array. (N, ...) -> (N,) uint64"""
+    """Return the digests of the rows of an array, (N, ...), as (N,) uint64."""
     kind = f"{x.dtype}{x.shape[1:]}"
     flat = np.ascontiguousarray(x).reshape(len(x), int(np.prod(x.shape[1:])))
     if flat.shape[1] * flat.itemsize > 8 * WORDS:
@@ -156,7 +156,7 @@ def numbers(x: np.ndarray) -> np.ndarray:
 
 
 def target(name: str, table: Table) -> np.ndarray:
-    """Digests of the values of a target, which do not depend on the other rows where it is a class. -> (N,) uint64"""
+    """Return the digests of the values of a target, (N,) uint64; those of a class do not depend on the other rows."""
     values, about = table.targets[name], table.spec.targets[name]
     if about.kind == "class" and isinstance(values, Tensor):
         classes = column([*about.classes, None])
@@ -165,13 +165,13 @@ def target(name: str, table: Table) -> np.ndarray:
 
 
 def identities(raw: Sequence[Any], files: bool, stats: np.ndarray | None = None) -> Iterator[bytes]:
-    """What distinguishes each raw input from others: a file by path, size and times, all else by its content.
+    """Yield for each raw input some bytes that identify it: of a file its path, size and times, otherwise its content.
 
     Args:
         raw: The raw inputs.
-        files: Whether a text is the path of a file. The time of a file's last change of any kind (ctime) can't be set
-            back, as copies that keep the time of their contents (mtime) do.
-        stats: Of these files, as `Table.files` holds them, where the file system was asked before.
+        files: Whether a text is the path of a file. The time of the last change of a file (ctime) is included, because
+            copies may keep the modification time (mtime).
+        stats: File statistics as in `Table.files`, if they are known.
     """
     if isinstance(raw, Identified):
         yield raw.identity.encode()

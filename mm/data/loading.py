@@ -1,4 +1,4 @@
-"""Rows of a table, read lazily in workers, and the loader that makes batches of them."""
+"""Reading of the rows of a table in worker processes, and the loader of batches."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from mm.transforms.augment import AugmentError
 from mm.transforms.stored import StoredError
 from mm.types import Batch, EncodedInput, TargetCodec, Transform
 
-# What to do where no row is at fault, which then is told whatever on_error says.
+# Remedies for errors that no row has caused, which are raised whatever on_error is.
 FIXES = {
     AugmentError: "Change datamodule.transforms; no row is at fault",
     StoredError: "Make the shards whole again, or reachable; no row is at fault",
@@ -28,7 +28,7 @@ FIXES = {
 
 
 class RowRead(NamedTuple):
-    """One row as a worker read it: the sample, what was wrong, and what else is told of its inputs."""
+    """One row, read by a worker: the sample, errors, and notes on its inputs."""
 
     sample: Sample
     faults: list[Fault]
@@ -38,7 +38,7 @@ class RowRead(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """One batch as a worker made it."""
+    """One batch, made by a worker, with errors and notes."""
 
     batch: Batch
     faults: list[Fault]
@@ -46,15 +46,24 @@ class Loaded(NamedTuple):
 
 
 def unlabelled(targets: Tensor) -> Tensor:
-    """Targets of the same shape that count for nothing."""
+    """Return targets of the same shape in which everything is unlabelled."""
     return torch.full_like(targets, unlabelled_value(targets))
 
 
 class Rows(Dataset[RowRead]):
-    """Rows of a table, decoded on access; row -1 is filler: everything absent and unlabelled.
+    """Data set of the rows of a table, which are decoded on access. Row -1 is an empty row: absent and unlabelled.
 
-    What is random in reading a row in training follows from its draw alone: neither the number of workers nor where a
-    run was resumed changes it. whole: they are all of the model's inputs; a row that has none is then unlabelled.
+    Random numbers in reading a training row are determined by its draw alone, so they depend neither on the number of
+    workers nor on where a run was resumed.
+
+    Args:
+        table: The table.
+        transforms: Input name to transform.
+        on_error: Handling of a row that can't be read: "raise", "drop" or "missing".
+        train: Whether to augment rows.
+        stored: Input name to a transform that returns precomputed features for a row index.
+        readers: Target name to the codec of its cells.
+        whole: Whether `transforms` has all inputs of the model; a row without any of them is then unlabelled.
     """
 
     def __init__(
@@ -125,19 +134,19 @@ class Rows(Dataset[RowRead]):
         return RowRead(Sample(inputs, targets, row), faults, long)
 
     def align(self, target: Tensor, reader: AlignedCodec, read: EncodedInput | None) -> list[Tensor]:
-        """Of each window; unlabelled where the input is absent, or not read."""
+        """Return the target of each window; unlabelled if the input is absent or could not be read."""
         return [unlabelled(target[:1])] if read is None or not read.windows else reader.align(target, read)
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader that keeps what went wrong, yields the Batch alone, and knows how far its epoch is."""
+    """A DataLoader that yields Batches only, passes errors and notes to `keep`, and counts its batches."""
 
     keep: Any = None
     taken = 0  # batches of the epoch since this process went on with it
 
     @property
     def order(self) -> Order:
-        """Which rows make its batches."""
+        """Return the batch sampler."""
         return self.batch_sampler  # type: ignore[return-value]
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -149,30 +158,30 @@ class Loader(DataLoader[Any]):
 
 
 def described(stored: Transform, own: Transform) -> Transform:
-    """A copy that tells what decoding needs, as the transform does that it stands in for."""
+    """Return a copy of a transform for stored features, with the `meta` of the input's own transform."""
     stored = copy(stored)
     stored.meta = own.meta
     return stored
 
 
 def join(rows: Sequence[RowRead], transforms: Mapping[str, Transform]) -> Loaded:
-    """What a worker read -> one batch."""
+    """Collate the rows that a worker has read into one batch."""
     batch = collate([r.sample for r in rows], transforms)
     long = [(r.sample.row, what) for r in rows for what in r.long]
     return Loaded(batch, [fault for r in rows for fault in r.faults], long)
 
 
 def begin_worker(worker: int) -> None:
-    """Prepare a worker process: it decodes on one thread, and outlives the signals that end the run.
+    """Prepare a worker process: it uses one thread, and ignores the signals that end the run.
 
-    Workers are as many as the user wants cores busy.
+    The number of workers thus equals the number of busy cores.
     """
     answer_parent_only()
     torch.set_num_threads(1)
 
 
 def seed_all(seed: int) -> None:
-    """Of every generator that an augmentation may draw from."""
+    """Seed all random generators that an augmentation may use."""
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device: 0.2 ms where there is none

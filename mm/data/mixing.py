@@ -1,4 +1,4 @@
-"""How much of a training epoch each of several files, or classes, makes up, and which of its rows that takes."""
+"""Mixing of files and balancing of classes: how often the rows of each are drawn in a training epoch."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +12,16 @@ from mm.types import TargetData
 
 MIXINGS = ("proportional", "uniform", "temperature")
 BALANCED = ("class", "labels", "tags", "boxes")  # kinds of targets whose rows have classes
-Arrange = Callable[[np.ndarray, int], np.ndarray]  # places, seed -> the same, in a new order
+Arrange = Callable[[np.ndarray, int], np.ndarray]  # rows, seed to the rows in another order
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How several files are mixed: the share of file s in an epoch is proportional to weight[s] * base[s].
+    """How several files are mixed: the fraction of file s in an epoch is proportional to weight[s] * base[s].
 
     Attributes:
-        kind: The base: the rows of the file (`proportional`), 1 (`uniform`), or the rows to the power of 1 /
-            `temperature` (`temperature`).
+        kind: The base: the number of rows of the file (`proportional`), 1 (`uniform`), or the number of rows to the
+            power of 1 / `temperature` (`temperature`).
         temperature: See `kind`.
         homogeneous_batches: Whether every batch has rows of one file only.
     """
@@ -37,7 +37,7 @@ class Mixing:
             raise ValueError(f"datamodule.temperature: got {self.temperature}, wanted a number above 0")
 
     def counts(self, sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
-        """Rows of each file in an epoch; they add up to all rows."""
+        """Return the number of rows of each file in an epoch; they add up to the number of all rows."""
         power = {"proportional": 1.0, "uniform": 0.0, "temperature": 1 / self.temperature}[self.kind]
         part = np.array(weights) * np.array(sizes, dtype=float) ** power * (np.array(sizes) > 0)
         ends = np.rint(np.cumsum(part / part.sum()) * sum(sizes)).astype(int)
@@ -46,10 +46,13 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Balance:
-    """Of n rows of a class, n ** (1 - power) parts of an epoch are.
+    """Balancing of classes: the frequency of a class with n rows in an epoch is proportional to n ** (1 - power).
 
-    target: whose classes, None: rows come as they are; a row of several counts as of the rarest of them; power: 1:
-    each class as often as any other, 0.5: by the inverse square root of its frequency, 0: as they are.
+    Args:
+        target: Target whose classes are balanced; None: no balancing. A row of several classes counts as its rarest
+            class.
+        power: 1: all classes are equally frequent; 0.5: classes are weighted by the inverse square root of their
+            counts; 0: no balancing.
     """
 
     target: str | None = None
@@ -60,7 +63,7 @@ class Balance:
             raise ValueError(f"datamodule.balance_exponent: got {self.power}, wanted from 0 (as they are) to 1 (equal)")
 
     def check(self, targets: Mapping[str, TargetData]) -> None:
-        """Errors: ValueError where rows can't be drawn by the classes of the target, as it has none."""
+        """Raise ValueError if the target does not exist or its rows have no classes."""
         name = self.target
         if name is None:
             return
@@ -76,10 +79,17 @@ class Balance:
             )
 
     def strata(self, label: np.ndarray, source: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, list[int]]:
-        """The rows of a class that one file has are a stratum. -> (N,) which of them each row is of, rows of each
+        """Compute how many rows of each stratum are drawn per epoch. The rows of a class in one file are a stratum.
 
-        label: (N,) class of each row, below 0: unlabelled, which come as they would have; source, counts: as in
-        Mixture, by which the files of one class, and the unlabelled rows, keep their parts.
+        The fractions of the files within a class, and of unlabelled rows, stay unchanged.
+
+        Args:
+            label: Class of each row, (N,); below 0: unlabelled.
+            source: File of each row, as in Mixture.
+            counts: Rows of each file in an epoch, as in Mixture.
+
+        Returns:
+            The stratum of each row, (N,), and the number of rows of each stratum in an epoch.
         """
         pairs, stratum, sizes = np.unique(np.stack([label, source]), axis=1, return_inverse=True, return_counts=True)
         rate = np.array(counts) / np.maximum(1, np.bincount(source, minlength=len(counts)))
@@ -97,10 +107,15 @@ class Balance:
 
 
 def rarest(written: Sequence[Any], kind: str) -> np.ndarray:
-    """Of each row's classes that which the fewest rows have, as LVIS's repeat factor is the largest of a picture's.
+    """Return the rarest class of each row, as in the repeat factor of LVIS (Gupta 2019).
 
-    (Gupta 2019.) written: labels, tags or boxes of each row, None: unlabelled; of tags, what they are of, B-PER and
-    I-PER alike. -> (N,) a number for each class, one more for rows without any; below 0: unlabelled
+    Args:
+        written: Labels, tags or boxes of each row; None: unlabelled. Of tags, the entity type counts: B-PER and I-PER
+            are one class.
+        kind: Kind of the target: "labels", "tags" or "boxes".
+
+    Returns:
+        Class index of each row, (N,), with one more class for rows without any; below 0: unlabelled.
     """
     found = [None if row is None else kinds(row, kind) for row in written]
     counts = Counter(name for row in found for name in row or ())
@@ -111,7 +126,7 @@ def rarest(written: Sequence[Any], kind: str) -> np.ndarray:
 
 
 def kinds(row: Sequence[Any], kind: str) -> set[str]:
-    """The classes of one row."""
+    """Return the classes of one row."""
     if kind == "boxes":
         return {one["label"] for one in row}
     return {tag.partition("-")[2] or tag for tag in row} - {"O"} if kind == "tags" else set(row)
@@ -119,19 +134,19 @@ def kinds(row: Sequence[Any], kind: str) -> set[str]:
 
 @dataclass
 class Mixture:
-    """Files of training rows, or strata of them, drawn at different rates.
+    """Files of training rows, or strata of them, that are drawn at different rates.
 
-    A stratum's rows are an endless sequence, all of them in one order, then all in another: an epoch takes as many as
-    it has to from where the epoch before it stopped.
+    The rows of a stratum form an endless sequence: all of them in one order, then all in another order. Each epoch
+    takes as many as it needs, starting where the previous epoch stopped.
     """
 
-    source: np.ndarray  # (N,) the file of each row
+    source: np.ndarray  # (N,) index of the file of each row
     counts: Sequence[int]  # rows of each stratum in an epoch
     one_source: bool
     stratum: np.ndarray | None = None  # (N,) of each row; None: its file
 
     def draw(self, epoch: int, arrange: Arrange) -> tuple[np.ndarray, np.ndarray]:
-        """-> (N,) places of rows that make up an epoch, and of each how often it is in the epoch before that."""
+        """Return the rows of an epoch as indices (N,), and for each how often the epoch had the row before, (N,)."""
         places, before = [], []
         of = self.source if self.stratum is None else self.stratum
         for s, count in enumerate(self.counts):

@@ -1,4 +1,4 @@
-"""Which rows make a batch and when: shuffled, of similar length under a budget, shared out, exact on resume."""
+"""Batch sampling: shuffling, bucketing by length, division between processes, and exact resuming."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,22 +10,25 @@ from torch.utils.data import Sampler
 
 from mm.data.mixing import Mixture
 
-Lengths = Mapping[str, np.ndarray]  # input name -> (N,) of every row: tokens, or seconds; 0 where absent
+Lengths = Mapping[str, np.ndarray]  # input name to length of every row, (N,), in tokens or seconds; 0: absent
 
 
 class Draw(NamedTuple):
-    """One row to be read, and the seed of whatever is random in reading it."""
+    """A row to be read, and the seed of all random numbers in reading it."""
 
-    row: int  # -1: filler
+    row: int  # index of the row; -1: an empty row that evens out batches
     seed: int
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How rows become batches.
+    """How rows are grouped into batches.
 
-    batch_size: most rows per process and step; budget: input name -> most tokens (text) or seconds (audio) per process
-    and step, windows and padding included; buckets: of rows of similar length, per input with a budget.
+    Args:
+        batch_size: Maximum number of rows per process and step.
+        budget: Input name to the maximum number of tokens (text) or seconds (audio) per process and step, including
+            windows and padding.
+        buckets: Number of buckets of rows of similar length, per input with a budget.
     """
 
     batch_size: int
@@ -42,9 +45,18 @@ class Batching:
                 raise ValueError(f"datamodule.max_batch_length.{name}: got {most}, wanted tokens or seconds above 0")
 
     def assign(self, rows: np.ndarray, lengths: Lengths, world: int) -> tuple[np.ndarray, list[int]]:
-        """-> (N,) the bucket of each of the rows; rows per process and step of each bucket.
+        """Assign rows to buckets.
 
-        So few that each has tokens or rows for four global batches and more: one that is not full is waste.
+        The number of buckets is limited such that each has enough tokens or rows for more than four global batches,
+        because batches that are not full are inefficient.
+
+        Args:
+            rows: Indices of the rows, (N,).
+            lengths: Lengths of all rows, for each input with a budget.
+            world: Number of processes.
+
+        Returns:
+            The bucket of each row, (N,), and the number of rows per process and step of each bucket.
         """
         bucket = np.zeros(len(rows), dtype=np.int64)
         for name, most in self.budget.items():
@@ -68,7 +80,7 @@ class Batching:
 
 @dataclass
 class Part:
-    """A stretch of an epoch that was trained in one way."""
+    """A part of an epoch that was trained with the same batching and number of processes."""
 
     world: int
     batching: Batching
@@ -77,25 +89,35 @@ class Part:
 
 @dataclass
 class Shards:
-    """Where rows lie, so that those that are read together lie together."""
+    """The shards of rows, so that rows which are read at the same time lie in few shards."""
 
     of: np.ndarray  # (N,) shard of each row
-    window: int  # how many shards the rows of a moment are from
+    window: int  # number of shards from which rows are drawn at a time
 
     @property
     def matter(self) -> bool:
-        """Whether there are more than may be open at a time."""
+        """Return whether there are more shards than may be open at a time."""
         return len(np.unique(self.of)) > self.window
 
 
 class Order(Sampler[list[Draw]]):
-    """This process's batches of an epoch, in training shuffled anew each time, evened out with fillers.
+    """Batch sampler of one process: its batches of an epoch, with empty rows so that all processes have equally many.
 
-    A global batch is what all processes take in one step; process p of n takes every n-th of its rows from p on, so
-    that n processes learn, step by step, what one with n times the batch would. An epoch is a pure function of seed,
-    epoch and the parts already trained: one that was begun goes on where it was, in any number of processes.
-    lengths: gives those of every row for the inputs with a budget; shards: where the rows lie, null where they are
-    equally at hand; mixture: how often rows of several files, or classes, are drawn, null for each once.
+    A global batch contains the rows of all processes in one step. Process p of n takes every n-th of its rows, starting
+    at p, so that n processes train step by step like one process with n times the batch size. An epoch is determined by
+    the seed, the epoch and the parts that are already trained, so a started epoch can continue in any number of
+    processes.
+
+    Args:
+        rows: Indices of the rows of the split.
+        batching: How rows are grouped into batches.
+        shuffle: Whether to shuffle the rows in each epoch.
+        seed: Random seed.
+        rank: Rank of this process.
+        world: Number of processes.
+        lengths: Function that returns the lengths of every row for the inputs with a budget.
+        shards: The shards of the rows; None: all rows can be accessed equally fast.
+        mixture: How often rows of several files or classes are drawn; None: every row once.
     """
 
     def __init__(
@@ -127,15 +149,18 @@ class Order(Sampler[list[Draw]]):
 
     @property
     def sampler(self) -> "Order":
-        """Where Lightning looks for `set_epoch`."""
+        """Return this object, on which Lightning calls `set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls this method before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Global batches of the current epoch. Planning takes seconds for millions of rows, so it is done once."""
+        """Return the number of global batches of the current epoch.
+
+        It is computed only once, because planning takes seconds for millions of rows.
+        """
         done = self.done()
         key = self.epoch, [asdict(part) for part in done]
         if self.counted is None or self.counted[0] != key:
@@ -153,21 +178,28 @@ class Order(Sampler[list[Draw]]):
             yield draws + [self.read(-1, 0)] * (-(-len(batch) // self.world) - len(draws))
 
     def read(self, row: int, before: int) -> Draw:
-        """A row for the first, second ... time in the epoch."""
+        """Return the draw of a row that was drawn `before` times in this epoch."""
         return Draw(row, hash((self.seed, self.epoch, row, *[before] * (before > 0))) & 0xFFFFFFFF)
 
     def changed(self) -> bool:
-        """Whether the epoch to go on with was begun in another way."""
+        """Return whether the resumed epoch was started with another batching or number of processes."""
         return self.begun is not None and any(
             (p.world, p.batching) != (self.world, self.batching) for p in self.begun[1]
         )
 
     def done(self) -> list[Part]:
-        """What was trained of the current epoch before this process began."""
+        """Return the parts of the current epoch that were trained before this process started."""
         return self.begun[1] if self.begun and self.begun[0] == self.epoch else []
 
     def left(self, done: Sequence[Part]) -> list[np.ndarray]:
-        """The global batches of the current epoch that are still to come, as places in what is drawn."""
+        """Return the global batches of the current epoch that have not been read yet.
+
+        Args:
+            done: Parts of the epoch that are already trained.
+
+        Returns:
+            One array per batch: indices into the drawn rows of the epoch.
+        """
         self.drawn = np.arange(len(self.rows)), np.zeros(len(self.rows), dtype=np.int64)
         if self.mixture is not None:
             self.drawn = self.mixture.draw(self.epoch, self.turn)
@@ -186,7 +218,12 @@ class Order(Sampler[list[Draw]]):
         return self.plan(places, stretches[-1])[stretches[-1].batches :]
 
     def plan(self, places: np.ndarray, part: Part) -> list[np.ndarray]:
-        """Places, in the order of the epoch -> global batches."""
+        """Group drawn rows, in the order of the epoch, into global batches.
+
+        Args:
+            places: Indices into the drawn rows.
+            part: Batching and number of processes.
+        """
         bucket, sizes = self.assign(self.drawn[0][places], part)
         found = []
         for b, size in enumerate(sizes):
@@ -199,7 +236,7 @@ class Order(Sampler[list[Draw]]):
         return [places[batch] for batch in found]
 
     def assign(self, drawn: np.ndarray, part: Part) -> tuple[np.ndarray, list[int]]:
-        """As Batching has it, or so for each file of a mixture, where a batch is of one."""
+        """Assign drawn rows to buckets as `Batching.assign`, separately per file if every batch has rows of one file."""
         lengths = self.lengths(part.batching.budget)
         if self.mixture is None or not self.mixture.one_source:
             return part.batching.assign(self.rows[drawn], lengths, part.world)
@@ -212,18 +249,18 @@ class Order(Sampler[list[Draw]]):
         return bucket, sizes
 
     def lying(self) -> np.ndarray:
-        """Where what is drawn lies; what is drawn twice counts as lying in two places, and so is spread."""
+        """Return the shard of each drawn row; a row that is drawn twice counts in two shards, which spreads it."""
         places, before = self.drawn
         return np.zeros_like(before) if self.shards is None else self.shards.of[places] * (before.max() + 1) + before
 
     def turn(self, places: np.ndarray, seed: int) -> np.ndarray:
-        """One file's rows in one of many orders, whole shards one after the other."""
+        """Return the rows of one file in a random order that is determined by a seed, shard by shard."""
         lying = np.zeros_like(places) if self.shards is None else self.shards.of[places]
         generator = torch.Generator().manual_seed(hash((self.seed, seed)) & 0xFFFFFFFF)
         return places[self.arrange(lying, generator)]
 
     def arrange(self, lying: np.ndarray, generator: torch.Generator) -> np.ndarray:
-        """A permutation; rows near each other in it are from no more than `window` of the shards they lie in."""
+        """Return a permutation in which nearby rows belong to at most `window` shards."""
         if not self.shuffle:
             return np.argsort(lying, kind="stable")
         if self.shards is None:
@@ -234,11 +271,15 @@ class Order(Sampler[list[Draw]]):
         return np.argsort(rank[lying] + self.shards.window * spread, kind="stable")
 
     def generator(self) -> torch.Generator:
-        """Of this epoch."""
+        """Return the random generator of the current epoch."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
 
     def state_dict(self, taken: int) -> dict[str, Any]:
-        """Plain data: where the epoch stands, after `taken` batches since this process went on with it."""
+        """Return the position in the epoch as plain data.
+
+        Args:
+            taken: Number of batches since this process started or resumed the epoch.
+        """
         now = Part(self.world, self.batching, 0)
         # Saved anew before its first batch, as when a run is stopped again in the validation that it began with.
         parts = [*self.begun[1], now] if self.begun else self.parts or [now]
@@ -247,6 +288,6 @@ class Order(Sampler[list[Draw]]):
         return {"epoch": epoch, "parts": [asdict(part) for part in (*parts[:-1], last)]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the epoch that the state names."""
+        """Restore the position in an epoch, which is then continued."""
         parts = [Part(p["world"], Batching(**p["batching"]), p["batches"]) for p in state["parts"]]
         self.begun = state["epoch"], parts

@@ -1,4 +1,4 @@
-"""One file, or several with their weights -> the Table of a datamodule."""
+"""Conversion of one file, or of several files with weights, to the Table of a data module."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from mm.types import DataSpec, InputData
 
 
 class Source(NamedTuple):
-    """One entry of datamodule.path."""
+    """One entry of `datamodule.path`."""
 
     path: str
     columns: Mapping[str, Any] | None = None  # its own
@@ -36,9 +36,14 @@ class Source(NamedTuple):
 
 
 def sources(path: Any, *more: str) -> list[Source]:
-    """datamodule.path -> its entries. more: what one may say beside path and weight.
+    """Return the entries of `datamodule.path`.
 
-    Errors: ValueError where one is none.
+    Args:
+        path: The setting: a path, a mapping, a table in memory, or a list of them.
+        *more: Keys that an entry may have in addition to path and weight.
+
+    Raises:
+        ValueError: If an entry is invalid.
     """
     found = []
     for entry in path if isinstance(path, list | tuple) and not is_table(path) else [path]:
@@ -72,10 +77,15 @@ def sources(path: Any, *more: str) -> list[Source]:
 
 
 def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModule) -> Table:
-    """The rows of all parts, one after the other; their targets are encoded together, so that classes are the union.
+    """Join the rows of all parts and encode their targets together, so that the classes are those of all parts.
 
-    An input or a target that a part lacks is absent or unlabelled in its rows. Where any part names validation rows, no
-    other draws them from its training rows.
+    If a part lacks an input or target, its rows lack the input or are unlabelled. If any part has a split column with
+    validation rows, no other part draws validation rows from its training rows.
+
+    Args:
+        parts: The rows of each file.
+        given: The entries of `datamodule.path`.
+        module: The data module.
     """
     own = [part for part in parts if part.roles["split"] is not None]
     if any(len(np.setdiff1d(np.flatnonzero(part.table.split == "val"), part.drawn)) for part in own):
@@ -101,7 +111,7 @@ def make_table(parts: Sequence[Part], given: Sequence[Source], module: DataModul
 
 
 def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
-    """Of several files, still without targets."""
+    """Join the tables of several files, before their targets are encoded."""
     names = [table.source for table in tables]
     if len(set(names)) < len(names):
         names = [source.path for source in given]
@@ -132,13 +142,13 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
 
 
 def join_files(tables: Sequence[Table], name: str) -> np.ndarray:
-    """Concatenate the file statistics of an input; a table without the input has no file. -> (N, 3)"""
+    """Concatenate the file statistics of an input, (N, 3); a table without the input has no files."""
     none = [np.full((len(table.ids), STATS), NO_FILE, dtype=np.int64) for table in tables]
     return np.concatenate([table.files.get(name, absent) for table, absent in zip(tables, none)])
 
 
 def join_groups(tables: Sequence[Table]) -> np.ndarray | None:
-    """Concatenate the groups of rows; a row of a table without groups is one of its own. -> (N,) of str, or None"""
+    """Concatenate the groups of rows, (N,) of str, or None; each row of a table without groups is its own group."""
     if all(table.groups is None for table in tables):
         return None
     parts = [
@@ -149,7 +159,7 @@ def join_groups(tables: Sequence[Table]) -> np.ndarray | None:
 
 
 def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -> dict[str, InputData]:
-    """What all files together say of each input. Errors: ValueError where two are of different modalities."""
+    """Combine the facts about each input over all files; raise ValueError if an input has several modalities."""
     found: dict[str, InputData] = {}
     first: dict[str, str] = {}
     for spec, source in zip(specs, names):
@@ -173,7 +183,7 @@ def join_specs(specs: Sequence[Mapping[str, InputData]], names: Sequence[str]) -
 
 
 class Joined(Identified, Sequence[Any]):
-    """Inputs in shards, or absent, one file's after the other's, nothing copied."""
+    """Values of an input in several files of shards (or absent), one file after the other, without copying."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]):
         self.parts = parts
@@ -184,7 +194,7 @@ class Joined(Identified, Sequence[Any]):
         return int(self.ends[-1])
 
     def digests(self) -> np.ndarray:
-        """As fingerprint.Digested has them."""
+        """Return the digest of each row, as `fingerprint.Digested` does."""
         return np.concatenate([p.digests() if isinstance(p, Digested) else column(p) for p in self.parts])
 
     def __getitem__(self, row: Any) -> Any:

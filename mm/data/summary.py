@@ -1,4 +1,4 @@
-"""What landed in which split, in words: rows, classes and groups."""
+"""Description of the splits of a table: rows, classes and groups."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ import torch
 from mm.data.table import SPLITS, Table
 from mm.messages import listing
 
-CLASSES = 12  # of a target are named with their rows; of more, only their number and the smallest
+CLASSES = 12  # maximum number of classes that are listed with their counts
 
 
 def describe_splits(table: Table) -> list[str]:
-    """Return a line per split: its rows, the rows of each class, and its groups.
+    """Return a line for each split that has rows: its number of rows, the rows of each class, and the number of groups.
 
     Args:
-        table: All rows, with targets.
+        table: The table, with targets.
 
     Returns:
-        Such as `train: 80 rows in 12 groups; target: cat 50, dog 30`; of a split without rows nothing.
+        Lines such as `train: 80 rows in 12 groups; target: cat 50, dog 30`.
     """
     lines = []
     for split in SPLITS:
@@ -35,7 +35,13 @@ def describe_splits(table: Table) -> list[str]:
 
 
 def describe_classes(name: str, table: Table, rows: np.ndarray) -> str:
-    """Return how many of some rows each class of a target has; nothing of targets that are no classes."""
+    """Return the number of rows of each class of a target as text; "" if the target has no classes.
+
+    Args:
+        name: Name of the target.
+        table: The table.
+        rows: Indices of the rows to count, (N,).
+    """
     about, values = table.spec.targets[name], table.targets[name]
     if about.kind != "class":
         return ""
@@ -47,7 +53,7 @@ def describe_classes(name: str, table: Table, rows: np.ndarray) -> str:
 
 
 def class_counts(classes: Sequence[str], counts: Sequence[int]) -> Any:
-    """Return classes and their rows in words."""
+    """Return classes with their row counts as text."""
     if len(classes) <= CLASSES:
         return ", ".join(f"{listing([name])} {count:,}" for name, count in zip(classes, counts, strict=True))
     present = sum(count > 0 for count in counts)

@@ -53,16 +53,16 @@ class Table:
     folders: list[str] = field(default_factory=list)  # that the paths of its media files begin with
 
     def origin(self, row: int) -> Origin:
-        """The file that a row is from."""
+        """Return the file that a row belongs to."""
         if not self.origins:
             return Origin(self.source, 0, self.columns, 1.0)
         return self.origins[bisect_right(self.origins, row, key=lambda origin: origin.first) - 1]
 
     def name(self, row: int) -> str:
-        """A row as an error names it."""
+        """Return the file, index and ID of a row, for messages."""
         origin = self.origin(row)
         return f"{origin.source}: row {row - origin.first} (id '{self.ids[row].removeprefix(f'{origin.source}:')}')"
 
     def column(self, name: str, row: int) -> str:
-        """The column of an input or a target, as an error names it."""
+        """Return the column of an input or target in a row, for messages."""
         return self.origin(row).columns.get(name, name)

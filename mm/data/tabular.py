@@ -1,4 +1,4 @@
-"""Columns of numbers, categories and lists of these -> one input of a table's rows."""
+"""Conversion of columns of numbers, categories and lists to one tabular input."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ FIELDS = ("column", "kind", "separator")
 
 
 def cut_tabular(columns: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[ColumnData, ...]]]:
-    """datamodule.columns, where each tabular input has one name for all of its columns; and these, by input."""
+    """Return `datamodule.columns` with one name for all columns of a tabular input, and the columns of each input."""
     plain, found = dict(columns), {}
     modalities = [name for name in modality_names() if get_modality(name).of_columns]
     for name in modalities:
@@ -35,7 +35,11 @@ def cut_tabular(columns: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, t
 
 
 def given_columns(where: str, given: Any) -> tuple[ColumnData, ...]:
-    """A column, or several, each a name or {column: ..., kind: ..., separator: ...}. Errors: ValueError: none."""
+    """Return the columns of a tabular input; each is given as a name or {column: ..., kind: ..., separator: ...}.
+
+    Raises:
+        ValueError: If a column is invalid or repeated.
+    """
     where = f"datamodule.columns.{where}"
     found = []
     for one in given if isinstance(given, list | tuple) else [given]:
@@ -58,27 +62,27 @@ def given_columns(where: str, given: Any) -> tuple[ColumnData, ...]:
 
 
 def label(columns: Sequence[ColumnData]) -> str:
-    """Of several columns, as errors name them."""
+    """Return the names of several columns as one name, for messages."""
     return "+".join(column.name for column in columns)
 
 
 def rows_of(cells: Mapping[str, Sequence[Any]], columns: Sequence[ColumnData]) -> list[dict[str, Any] | None]:
-    """Of each row its cells by column; None where all are empty."""
+    """Return the cells of each row by column; None if all are empty."""
     names = [column.name for column in columns]
     rows = zip(*(cells[name] for name in names), strict=True)
     return [None if all(map(is_empty, row)) else dict(zip(names, row)) for row in rows]
 
 
 def row_of_file(table: Table, row: int) -> str:
-    """A row as messages about a column name it; of several files, with its file."""
+    """Return the name of a row for messages about a column: its index in its file and, with several files, the file."""
     origin = table.origin(row)
     return f"row {row - origin.first}" + (f" of {origin.source}" if table.origins else "")
 
 
 def learn_columns(table: Table, name: str, module: DataModule) -> None:
-    """What the columns of a tabular input hold, from its training rows; cells that can't be read are faults.
+    """Determine kinds, statistics and classes of the columns of a tabular input from its training rows.
 
-    Of a trained model (`module.trained`) it is known.
+    Invalid cells are recorded as errors. For a trained model (`module.trained`) the facts are already known.
     """
     data, raw = table.spec.inputs[name], table.inputs[name]
     assert data.columns is not None

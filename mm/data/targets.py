@@ -1,4 +1,4 @@
-"""Columns of cells -> the targets of a table."""
+"""Conversion of columns of cells to the targets of a table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,16 +19,15 @@ from mm.types import TargetData
 
 
 def check_labelled(table: Table, targets: Sequence[str], monitor: str | None) -> None:
-    """Find out before training whether validation and test rows can be measured.
+    """Check before training that validation and test rows can be evaluated.
 
     Args:
-        table: The rows.
-        targets: Those that are predicted.
-        monitor: The metric that chooses the best checkpoint; None where there is no validation.
+        table: The table.
+        targets: Names of the predicted targets.
+        monitor: Metric that chooses the best checkpoint; None: there is no validation.
 
     Raises:
-        ValueError: No validation row has a label and an input, or none has a label of the target whose metric is
-            monitored.
+        ValueError: If no validation row has a label and an input, or a label of the target whose metric is monitored.
     """
     for split, name in (("val", "validation"), ("test", "test")):
         rows = np.flatnonzero(table.split == split)
@@ -46,7 +45,7 @@ def check_labelled(table: Table, targets: Sequence[str], monitor: str | None) ->
 
 
 def any_labelled(table: Table, target: str, rows: np.ndarray) -> bool:
-    """Whether some row has a label of a target, and an input by which it could be predicted."""
+    """Return whether any of some rows has both a label of a target and an input."""
     values = table.targets[target]
     if isinstance(values, Tensor):
         rows = rows[labelled(values[rows]).numpy()]
@@ -57,9 +56,17 @@ def any_labelled(table: Table, target: str, rows: np.ndarray) -> bool:
 
 
 def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[Any], module: DataModule) -> None:
-    """Read one target into the table, by its transform; rows that can't be read are unlabelled, and faults.
+    """Encode a target and add it to the table; invalid cells are unlabelled and recorded as errors.
 
-    columns: of every row, as errors name it. Errors: ValueError where nothing can be learnt of it.
+    Args:
+        table: The table, changed in place.
+        name: Name of the target.
+        columns: Column of every row, for error messages.
+        cells: Cells of every row.
+        module: The data module.
+
+    Raises:
+        ValueError: If no training row is labelled, or if the codec can't encode the cells.
     """
     keep_some(table, module.split)
     train, known = table.split == "train", module.known.get(name)
