@@ -1,4 +1,4 @@
-"""Digests of the rows of each split: whether data is what it was, and whether rows have been trained on."""
+"""Digests of the rows of each split, which show whether data has changed and whether rows were used in training."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,29 +18,29 @@ class Fingerprint:
     """The rows of each split, in their order, as digests of 8 bytes.
 
     Attributes:
-        rows: Split to the digests of id, inputs and targets of its rows, (N,) int64.
-        inputs: Split to input name to the digests of this input of its rows, (N,) int64, 0 where it is absent. A row
-            that has moved in its file, or has another id or target, keeps them.
+        rows: Split to the digests of ID, inputs and targets of its rows, (N,) int64.
+        inputs: Split to input name to the digests of this input, (N,) int64; 0 if it is absent. They do not depend on
+            the position of the row in its file, its ID and its targets.
     """
 
     rows: dict[str, Tensor]
     inputs: dict[str, dict[str, Tensor]]
 
     def digests(self) -> dict[str, str]:
-        """A digest of each split, and how many rows it has, such as `120:9f86d081884c7d65`."""
+        """Return the number of rows and a digest of each split, such as `120:9f86d081884c7d65`."""
         return {
             name: f"{len(rows)}:{xxhash.xxh3_64_hexdigest(np.ascontiguousarray(rows.numpy()).tobytes())}"
             for name, rows in self.rows.items()
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file of tensors keeps of it; the other way round: `from_tensors`."""
+        """Return the digests as named tensors for a file; `from_tensors` converts them back."""
         found = {f"rows/{split}": x for split, x in self.rows.items()}
         return found | {f"inputs/{split}/{name}": x for split, own in self.inputs.items() for name, x in own.items()}
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> Fingerprint:
-    """A fingerprint from the tensors that a file has kept of it."""
+    """Return the fingerprint from the tensors of `Fingerprint.tensors`."""
     found = Fingerprint({}, {})
     for key, x in tensors.items():
         part, split, *name = key.split("/", 2)
@@ -52,12 +52,12 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Fingerprint:
 
 
 def differences(before: Fingerprint, now: Fingerprint, data: "DataSource") -> str:
-    """What has changed in the rows of each split, in words; nothing where they are the same.
+    """Describe how the rows of each split have changed; "" if they are the same.
 
     Args:
-        before: As the data was.
-        now: As it is.
-        data: As it is, which names the first changed row.
+        before: Earlier fingerprint of the data.
+        now: Current fingerprint of the data.
+        data: The current data, for the name of the first changed row.
     """
     found = []
     for split in ("train", "val", "test"):
@@ -78,18 +78,18 @@ def differences(before: Fingerprint, now: Fingerprint, data: "DataSource") -> st
 
 
 def seen_in_training(before: Fingerprint, now: Fingerprint, split: str) -> np.ndarray:
-    """Find the rows of a split that were training rows.
+    """Find the rows of a split that were training rows of a model.
 
-    Rows are compared by those of their inputs that both data have. A row whose like was also held out for validation
-    or test, such as a short text that occurs many times, does not count.
+    Rows are compared by the inputs that both data have. A row that equals a validation or test row of the model's data,
+    such as a short text that occurs many times, does not count.
 
     Args:
-        before: Of the data that a model was trained on.
-        now: Of other data, or of the same.
-        split: The split of `now`.
+        before: Fingerprint of the data on which the model was trained.
+        now: Fingerprint of the data to check.
+        split: Split of `now`.
 
     Returns:
-        Which of its rows they are, (N,) bool.
+        Whether each row of the split was a training row, (N,) bool.
     """
     own = now.inputs.get(split, {})
     names = [name for name, x in own.items() if bool(x.any()) and name in before.inputs.get("train", {})]
@@ -105,12 +105,12 @@ def seen_in_training(before: Fingerprint, now: Fingerprint, split: str) -> np.nd
 
 
 def combine(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One digest of several inputs of each row; an absent one changes nothing. At least one (N,) uint64 -> (N,)"""
+    """Combine the digests of several inputs into one digest per row, (N,) uint64; absent inputs have no influence."""
     return np.stack([scramble(x, name) for name, x in inputs.items()]).sum(axis=0, dtype=np.uint64)
 
 
 def scramble(x: np.ndarray, salt: str) -> np.ndarray:
-    """Make the digests of a column depend on its name as well; an absent cell stays 0. (N,) uint64 -> (N,)"""
+    """Mix the name of a column into its digests, (N,) uint64; the digest 0 of an absent cell stays 0."""
     x = np.where(x == 0, x, x ^ np.uint64(xxhash.xxh3_64_intdigest(salt.encode())))
     x = x * np.uint64(0x9E3779B97F4A7C15)
     x ^= x >> np.uint64(32)
@@ -119,16 +119,16 @@ def scramble(x: np.ndarray, salt: str) -> np.ndarray:
 
 
 class Identified:
-    """Base class of the raw values of an input of all rows that need not be read to tell them from those of other data.
+    """Base class for the raw values of an input that have an identity without being read.
 
-    A base class and no protocol: an attribute of this name on a class of the user's own means something else.
+    It is a base class rather than a protocol, because a user's class may have another attribute of this name.
     """
 
     identity: str
 
 
 def cell_bytes(cell: Any) -> bytes:
-    """Return the content of a cell that is no text, with its type: different cells of a column give different bytes."""
+    """Return the type and content of a cell that is not a text as bytes, which differ for different cells."""
     if isinstance(cell, np.ndarray | Tensor):
         array = np.ascontiguousarray(cell)
         return f"{array.dtype}{array.shape}".encode() + array.tobytes()
@@ -140,7 +140,7 @@ def cell_bytes(cell: Any) -> bytes:
 
 
 def nested(kind: str, parts: Iterable[Any]) -> bytes:
-    """Return the parts of a cell, each behind its length."""
+    """Return the parts of a cell as bytes, each preceded by its length."""
 
     def parts_with_length() -> Iterator[bytes]:
         for part in parts:

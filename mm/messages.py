@@ -1,4 +1,4 @@
-"""What rooms tell a person: the ends of errors, and notes that one process of several prints."""
+"""Helpers for messages to the user, and printing by a single process."""
 
 import os
 import re
@@ -13,33 +13,33 @@ MARKDOWN = re.compile(r"[\\`*\[<>|~#&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def plain(text: Any, keep: str = "") -> str:
-    """Make the control characters of a text visible, so that a terminal shows them and does not obey them.
+    """Escape the control characters of a text, so that a terminal shows them instead of interpreting them.
 
     Args:
         text: A name from the data, a path or a message.
-        keep: Control characters that stay as they are, such as line ends.
+        keep: Control characters that are not escaped, such as line breaks.
 
     Returns:
-        The text on one line (unless line ends are kept), with escapes such as `\\x1b` and `\\n`.
+        The text on one line (unless line breaks are kept), with escapes such as `\\x1b` and `\\n`.
     """
     return HIDDEN.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], str(text))
 
 
 def cell(text: Any) -> Any:
-    """Return a text for a table or a line of rich, which interprets neither `[markup]` nor `:emoji:` in it."""
+    """Return a text for rich, which then interprets neither `[markup]` nor `:emoji:` in it."""
     from rich.text import Text
 
     return Text(plain(text))
 
 
 def quote(word: str) -> str:
-    """Quote a word of a shell command, so that it can be printed and pasted.
+    """Quote a word of a shell command, so that it can be pasted into a shell.
 
     Args:
         word: An argument of the command.
 
     Returns:
-        As `shlex.quote`; with control characters as `$'...'`, which bash, zsh and ksh read.
+        The result of `shlex.quote`, or, for control characters, `$'...'`, which bash, zsh and ksh support.
     """
     if not HIDDEN.search(word):
         return shlex.quote(word)
@@ -59,35 +59,42 @@ def command(*words: str) -> str:
 
 
 def markdown(text: Any) -> str:
-    """Escape a text for a line or a table cell of Markdown, in which it shall stand as it is."""
+    """Escape a text for a line or table cell of Markdown, so that it appears unchanged."""
     return MARKDOWN.sub(r"\\\g<0>", plain(text))
 
 
 def near(name: str, names: Iterable[str], most: int = 1, cutoff: float = 0.6) -> str:
-    """What was perhaps meant, whatever its capitals; nothing where no name is near."""
+    """Return a suggestion of the most similar names, such as "; did you mean 'text'?", or "" if none is similar.
+
+    Args:
+        name: The name that was not found; its case is ignored.
+        names: The known names.
+        most: Maximum number of suggestions.
+        cutoff: Minimum similarity in 0..1, see `difflib.get_close_matches`.
+    """
     folded = {other.casefold(): other for other in names}
     found = [f"'{plain(folded[x])}'" for x in get_close_matches(name.casefold(), folded, n=most, cutoff=cutoff)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def listing(names: Sequence[str], most: int = 12, longest: int = 40) -> str:
-    """Names, not too many and not too long."""
+    """Join names, at most `most` of them, and shorten names of more than `longest` characters."""
     short = [name if len(name) <= longest else name[: longest - 3] + "..." for name in map(plain, names[:most])]
     return ", ".join(short) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def environment_number(name: str, default: int = 0) -> int:
-    """A whole number from an environment variable.
+    """Return an integer from an environment variable.
 
     Args:
-        name: The variable's name.
-        default: The number of a variable that is not set, or is set to nothing.
+        name: Name of the variable.
+        default: Value if the variable is not set or empty.
 
     Returns:
-        The number.
+        The integer.
 
     Raises:
-        ValueError: The variable holds something else.
+        ValueError: If the variable has another value.
     """
     text = os.environ.get(name, "").strip()
     if not text:
@@ -99,11 +106,11 @@ def environment_number(name: str, default: int = 0) -> int:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes: the others were started by it, or beside it by a launcher."""
+    """Return whether this process has rank 0, so that it may write and print."""
     return all(environment_number(name) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def say(text: str) -> None:
-    """Print it, in the first process alone."""
+    """Print a text, in rank 0 only."""
     if is_first_process():
         print(plain(text, keep="\n"))

@@ -1,4 +1,4 @@
-"""Standard output and standard error that a command outlives: whoever reads them may go away."""
+"""Standard output and standard error that do not end the process if their reader closes, as in `mm train | head -1`."""
 
 import errno
 import io
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-# A pipe without a reader (`mm train | head -1`), a terminal that was closed.
+# Errors of a pipe without a reader (`mm train | head -1`), and of a closed terminal.
 GONE = (errno.EPIPE, errno.EIO)
 
 
 class Lasting(io.FileIO):
-    """A file descriptor that is connected to the null device as soon as nobody can read what is written to it.
+    """A file descriptor that is redirected to the null device when its reader has closed.
 
     Args:
         descriptor: Number of the file descriptor, which stays open when this object is closed.
-        note: What to write to standard error when that happens, "" for nothing.
+        note: Text to write to standard error when that happens; "" for nothing.
     """
 
     def __init__(self, descriptor: int, note: str = ""):
@@ -31,7 +31,7 @@ class Lasting(io.FileIO):
             if error.errno not in GONE:
                 raise
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self.fileno())  # for child processes and libraries that write to the descriptor as well
+        os.dup2(null, self.fileno())  # also for child processes and libraries
         os.close(null)
         if self.note:
             print(self.note, file=sys.stderr)
@@ -40,10 +40,10 @@ class Lasting(io.FileIO):
 
 @contextmanager
 def lasting_output(note: str) -> Iterator[None]:
-    """Let this process outlive the readers of its output.
+    """Context manager in which this process continues if the readers of its output close.
 
     Args:
-        note: What standard error says when standard output has lost its reader, "" for nothing.
+        note: Text for standard error when the reader of standard output has closed; "" for nothing.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = lasting(sys.stdout, sys.__stdout__, note)
@@ -58,11 +58,11 @@ def lasting_output(note: str) -> Iterator[None]:
 
 
 def lasting(stream: TextIO, own: TextIO | None, note: str) -> TextIO:
-    """The same stream over a `Lasting` descriptor; a stream that somebody else has put in its place stays.
+    """Return a stream over a `Lasting` descriptor; a stream that other code has replaced stays unchanged.
 
     Args:
-        stream: What is written to at the moment.
-        own: The stream that the interpreter opened at its start, None where the descriptor was closed.
+        stream: The current stream.
+        own: The stream that the interpreter opened at its start; None if the descriptor was closed.
         note: See `Lasting`.
     """
     if stream is None or stream is not own or not isinstance(stream, io.TextIOWrapper):

@@ -1,13 +1,13 @@
-"""Protocols that `isinstance` decides on by methods of the class."""
+"""Protocols for `isinstance` that check methods of the class."""
 
 from inspect import isfunction
 from typing import Any, Protocol
 
 
 class Offers(type(Protocol)):  # type: ignore[misc]
-    """Of protocols that `isinstance` decides on: whoever has such an attribute that is no method does not offer it.
+    """Metaclass of protocols whose `isinstance` requires that the protocol's names are methods of the class.
 
-    A part of a user's own may call its data `compare` or `names`: that says nothing about what it can do.
+    A user's object may have data attributes such as `compare` or `names`, which do not make it an instance.
     """
 
     def __instancecheck__(cls, instance: Any) -> bool:
@@ -17,5 +17,5 @@ class Offers(type(Protocol)):  # type: ignore[misc]
 
 
 def vars_of(instance: Any, name: str) -> Any:
-    """The attribute of an object's class; None where it is the object's own, or there is none."""
+    """Return an attribute of an object's class; None if only the object itself has it, or if it does not exist."""
     return next((vars(base)[name] for base in type(instance).__mro__ if name in vars(base)), None)

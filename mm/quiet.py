@@ -1,4 +1,4 @@
-"""Warnings and log messages of libraries that do not concern a user, and global state that is put back."""
+"""Suppression of irrelevant warnings and log messages of libraries, and restoring of global state."""
 
 import logging
 import random
@@ -29,7 +29,7 @@ LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.
 
 
 def silence_lightning() -> None:
-    """Ignore Lightning's tips, and warnings about what `mm` does on purpose."""
+    """Ignore Lightning's tips, and its warnings about intended behaviour of `mm`."""
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in IRRELEVANT_WARNINGS:
@@ -38,7 +38,7 @@ def silence_lightning() -> None:
 
 @contextmanager
 def preserved_state() -> Iterator[None]:
-    """Put back random states, warnings filters, levels of loggers and the handler of Ctrl-C at the end."""
+    """Context manager that restores random states, warning filters, log levels and the handler of Ctrl-C at the end."""
     states = random.getstate(), np.random.get_state(), signal.getsignal(signal.SIGINT)
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     with torch.random.fork_rng(), warnings.catch_warnings():

@@ -1,7 +1,7 @@
 """Names of earlier versions: classes, constructor arguments, config keys, options of config groups, and verbs.
 
-A saved config with an old name is upgraded when it is read (model directories and run folders). An old name that a
-user types is answered with the current one. Each table is a table of CHANGELOG.md as well.
+A saved config with an old name (in a model directory or run folder) is upgraded when it is read. If a user types an old
+name, the message gives the current name. Each table is also a table of CHANGELOG.md.
 """
 
 from collections.abc import Callable
@@ -195,22 +195,22 @@ def current_class(name: str) -> str:
 
 
 def arguments_of(name: str) -> dict[str, str]:
-    """Return the former arguments of a class and their current names, those of its base included."""
+    """Return the former argument names of a class, including those of its base class, and their current names."""
     shared = ARGUMENTS[DATA] if name.startswith("mm.datamodules.") else {}
     return shared | ARGUMENTS.get(name, {})
 
 
 def values_of(name: str) -> dict[str, dict[Any, Any]]:
-    """Return the former values of the arguments of a class, those of its base included."""
+    """Return the former values of a class's arguments, including its base class's, and their current values."""
     shared = VALUES[DATA] if name.startswith("mm.datamodules.") else {}
     return shared | VALUES.get(name, {})
 
 
 def current_argument(name: str, argument: str) -> str | None:
-    """Return the current name of a former constructor argument, None where there is none.
+    """Return the current name of a former constructor argument; None if it was not renamed.
 
     Args:
-        name: Dotted name of the class, a former or the current one.
+        name: Dotted name of the class, former or current.
         argument: Former name of the argument.
     """
     return arguments_of(current_class(name)).get(argument)
@@ -221,7 +221,7 @@ def upgrade(node: Any, changes: dict[str, str] | None = None) -> Any:
 
     Args:
         node: Plain data.
-        changes: Receives each former name and the current one, such as {"Fusion.heads": "num_heads"}.
+        changes: Is filled with each former name and its current name, such as {"Fusion.heads": "num_heads"}.
     """
     changes = {} if changes is None else changes
     if isinstance(node, list):
@@ -250,14 +250,14 @@ def upgrade(node: Any, changes: dict[str, str] | None = None) -> Any:
 
 
 def current_key(key: str, target_of: Callable[[str], str | None]) -> str | None:
-    """Return the current name of a former config key, None where it never was one.
+    """Return the current name of a former config key; None if it was not renamed.
 
     Args:
         key: The dotted key, such as "model.fusion.heads".
-        target_of: Gives the `_target_` of the part at a dotted key, None where there is no such part.
+        target_of: Function that returns the `_target_` of the part at a dotted key; None if there is no such part.
     """
     parts = key.split(".")
-    for end in range(len(parts), 0, -1):  # the key, or one of the mappings that it lies in
+    for end in range(len(parts), 0, -1):  # the key, or one of the mappings that contain it
         outer, rest = parts[:end], parts[end:]
         target = target_of(".".join(outer[:-1]))
         argument = current_argument(target, outer[-1]) if target else None
@@ -273,7 +273,7 @@ def upgrade_keys(config: dict[str, Any], changes: dict[str, str] | None = None) 
 
     Args:
         config: Plain data.
-        changes: Receives each former key and the current one.
+        changes: Is filled with each former key and its current name.
     """
     changes = {} if changes is None else changes
 
@@ -302,7 +302,7 @@ def upgrade_keys(config: dict[str, Any], changes: dict[str, str] | None = None) 
 
 
 def _renamed(parts: list[str]) -> list[str] | None:
-    """Return the current path of a former key, None where it never was one."""
+    """Return the current path of a former key; None if it was not renamed."""
     for former, current in KEYS.items():
         pattern = former.split(".")
         if len(pattern) == len(parts) and all(map(_matches, pattern, parts)):

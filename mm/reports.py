@@ -1,4 +1,4 @@
-"""Reports: the return type of every public function that measures something."""
+"""Reports: the return type of every public function that evaluates something."""
 
 import csv
 import html
@@ -36,7 +36,7 @@ class Table:
                 raise ValueError(f"row {index}: got {len(row)} cells, wanted {len(self.columns)}")
 
     def __str__(self) -> str:
-        """Aligned text: numbers to the right, everything else to the left."""
+        """Return the table as text, with numbers aligned to the right and everything else to the left."""
         cells = [list(self.columns), *([format_cell(cell) for cell in row] for row in self.rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
         right = [all(isinstance(row[i], int | float | None) for row in self.rows) for i in range(len(self.columns))]
@@ -50,7 +50,7 @@ class Table:
         return "\n".join([*([self.title] if self.title else []), *lines])
 
     def _repr_html_(self) -> str:
-        """The table as a notebook shows it."""
+        """Return the table as HTML for a notebook."""
 
         def row_of(cells: Sequence[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
@@ -73,10 +73,10 @@ class Table:
 
 
 class Report(ABC):
-    """Results of a public function: numbers, a table, a figure where there is one, and files.
+    """Results of a public function: metrics, a table, optionally a figure, and files.
 
     Attributes:
-        metrics: Flat mapping of a metric's name, such as `test/accuracy`, to its value.
+        metrics: Flat mapping of metric name, such as `test/accuracy`, to value.
     """
 
     metrics: Mapping[str, float]
@@ -94,10 +94,10 @@ class Report(ABC):
         raise ValueError(f"{type(self).__name__} has no figure; use .table() or .metrics")
 
     def save(self, folder: str | Path) -> Path:
-        """Write the report's files into a folder, which is created where it does not exist.
+        """Write the files of the report into a folder, which is created if it does not exist.
 
         Args:
-            folder: Where the files are written. Files of the same names are replaced.
+            folder: Path of the folder. Existing files of the same names are replaced.
 
         Returns:
             The folder.
@@ -108,16 +108,16 @@ class Report(ABC):
         return folder
 
     def __repr__(self) -> str:
-        """The class and its table."""
+        """Return the name of the class and the table."""
         return f"{type(self).__name__}\n{self.table()}"
 
     def _repr_html_(self) -> str:
-        """The report as a notebook shows it."""
+        """Return the report as HTML for a notebook."""
         return self.table()._repr_html_()
 
 
 def format_cell(cell: Any) -> str:
-    """Return a cell as text: numbers with four significant digits, nothing for None."""
+    """Return a cell as text: floats with four significant digits, and "" for None."""
     if cell is None:
         return ""
     if isinstance(cell, bool) or not isinstance(cell, float):
@@ -127,12 +127,12 @@ def format_cell(cell: Any) -> str:
 
 @runtime_checkable
 class HasFigure(Protocol, metaclass=Offers):
-    """A metric of several numbers that has a picture, such as a confusion matrix."""
+    """A metric with several values and a figure, such as a confusion matrix."""
 
     def names(self) -> list[str]:
-        """Return the keys of what it computes."""
+        """Return the keys of the computed values."""
         ...
 
     def figure(self) -> Any:
-        """Return a matplotlib Figure of what was measured since the last reset."""
+        """Return a matplotlib Figure of the data since the last reset."""
         ...

@@ -1,4 +1,4 @@
-"""The signals that end a run from outside, and how the processes of a run answer them."""
+"""Handling of the signals that end a run, by all of its processes."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-# Ctrl-C, a scheduler's or an operator's stop, a terminal that is closed, and a warning before the time is up.
+# Ctrl-C, a stop by a scheduler or operator, a closed terminal, and warnings before a time limit.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # Seconds within which the same signal counts once: GNU timeout sends it to its child, and then to the whole group.
 REPEAT = 1.0
@@ -17,25 +17,25 @@ UNHEARD = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class Stopped(SystemExit):
-    """Raised when a signal has ended the run. The exit status is that of a process which the signal ended.
+    """Raised when a signal has ended the run. The exit status is that of a process which the signal has terminated.
 
     Args:
         signum: Number of the signal.
-        together: Whether all processes of the run have agreed to stop, so that each of them ends by itself.
+        together: Whether all processes of the run have agreed to stop, so that each ends by itself.
     """
 
     def __init__(self, signum: int, together: bool = False):
         super().__init__(128 + signum)
         self.signal = signal.Signals(signum).name
         self.together = together
-        self.reported = False  # whether the run has printed what it left
+        self.reported = False  # whether the run has printed its final message
 
 
 class Stopper:
-    """A handler that raises `Stopped`, where the main thread is at that moment.
+    """Signal handler that raises `Stopped` in the main thread.
 
-    A second signal ends the process at once, unless it comes within `REPEAT` seconds. In a process that was forked from
-    this one the handler does nothing.
+    A second signal ends the process immediately, unless it arrives within `REPEAT` seconds. In a forked process the
+    handler does nothing.
     """
 
     def __init__(self) -> None:
@@ -53,20 +53,20 @@ class Stopper:
             os._exit(128 + signum)
 
     def begin(self, signum: int) -> None:
-        """Note that the process is about to end because of this signal."""
+        """Record that the process is about to end because of a signal."""
         self.signum, self.since = signum, time.monotonic()
 
 
 @contextmanager
 def stopping() -> Iterator[Stopper]:
-    """Let every signal that nobody listens for raise `Stopped`; the handlers are put back at the end.
+    """Context manager in which every signal without a handler raises `Stopped`; the handlers are restored at the end.
 
     Yields:
-        The handler, which knows the signal that has come.
+        The handler, which has the received signal.
     """
     stopper = Stopper()
     before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # only there may a handler be set
+    if threading.current_thread() is threading.main_thread():  # handlers can be set in the main thread only
         before = {signum: signal.getsignal(signum) for signum in SIGNALS if signal.getsignal(signum) in UNHEARD}
     for signum in before:
         signal.signal(signum, stopper)
@@ -78,10 +78,11 @@ def stopping() -> Iterator[Stopper]:
 
 
 def answer_parent_only() -> None:
-    """In a worker process: ignore the signals that end a run, except SIGTERM where the parent process sends it.
+    """In a worker process, ignore the signals that end a run, except a SIGTERM that the parent process sends.
 
     Ctrl-C, `timeout`, `docker stop` and `scancel` signal the whole process group. The main process still needs its
-    workers to finish the step, and ends them afterwards; torch's workers end by themselves when their parent is gone.
+    workers to finish the step, and ends them afterwards. Workers of torch end by themselves when their parent has
+    ended.
     """
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
@@ -100,6 +101,6 @@ def answer_parent_only() -> None:
 
 
 def tell(text: str) -> None:
-    """Write a line to standard error from within a signal handler, where `print` could meet itself."""
+    """Write a line to standard error from a signal handler, in which `print` is not safe."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode(errors="replace"))

@@ -1,4 +1,4 @@
-"""The machine around a command: standard streams that are closed or can't show a letter, and an ASCII locale."""
+"""Preparation of a command's environment: closed standard streams, unsupported characters, and an ASCII locale."""
 
 import io
 import os
@@ -7,10 +7,11 @@ from pathlib import Path
 
 
 def settle() -> None:
-    """Let a command run whatever the locale is and whichever standard streams are closed.
+    """Make a command work with any locale and with closed standard streams.
 
-    A closed stream leads to nowhere: else the next file that is opened would take its number, and what other processes
-    print would be written into it. What a stream can't show is printed as an escape, such as `\\xe9`.
+    A closed stream is connected to the null device. Otherwise the next opened file would get its number, and the output
+    of other processes would be written into it. Characters that a stream does not support are printed as escapes, such
+    as `\\xe9`.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
@@ -27,11 +28,11 @@ def settle() -> None:
 
 
 def leave_ascii() -> None:
-    """Start this command again in Python's UTF-8 mode where the locale knows only ASCII, as in many containers.
+    """Restart this command in Python's UTF-8 mode if the locale supports ASCII only, as in many containers.
 
-    Other libraries open files in the locale's encoding, and names of files with other letters could not be opened at
-    all. The process keeps its id; its children inherit the mode. What is printed stays in the encoding of the terminal.
-    A command that another program has started within itself is left alone.
+    Libraries open files in the encoding of the locale, and file names with other characters could not be opened at all.
+    The process keeps its ID, and its children inherit the mode. Output keeps the encoding of the terminal. A command
+    that was called from another Python program is not restarted.
     """
     program = sys.orig_argv[1:]
     own = bool(program) and (Path(program[0]).name == "mm" or program[:2] == ["-m", "mm"])

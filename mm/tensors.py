@@ -21,7 +21,7 @@ def unlabelled_value(x: Tensor) -> float:
 
 
 def labelled(target: Tensor) -> Tensor:
-    """Return which rows have a label. (B, ...) -> (B,) bool"""
+    """Return whether each row of targets, (B, ...), has a label, (B,) bool."""
     return (~target.isnan() if target.is_floating_point() else target != IGNORE).unsqueeze(1).flatten(1).any(1)
 
 

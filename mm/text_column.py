@@ -1,4 +1,4 @@
-"""A column of texts in Arrow's memory, where a list of a million strings takes ten times as much."""
+"""A column of texts in Arrow's memory, which needs a tenth of the memory of a list of strings."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ STEP = 65_536  # rows that are Python strings at a time while a column is iterat
 
 
 class TextColumn(Sequence[Any]):
-    """Texts by row, which are valid UTF-8; None where a cell is empty.
+    """Texts by row, which are valid UTF-8; None for an empty cell.
 
-    It reads as a list does. Single rows can be replaced, by anything.
+    It can be read like a list, and single rows can be replaced by any value.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -57,11 +57,11 @@ class TextColumn(Sequence[Any]):
         return f"TextColumn({self[:8]!r}{', ...' if len(self) > 8 else ''})"
 
     def copy(self) -> "TextColumn":
-        """Return a column with the same cells, in which rows can be replaced without changing this one."""
+        """Return a column with the same cells, whose rows can be replaced independently."""
         return TextColumn(self.array, self.replaced)
 
     def distinct(self) -> tuple[list[Any], np.ndarray]:
-        """Return the different cells, and the index of each row's among them (N,)."""
+        """Return the distinct cells, and the index of each row's cell among them, (N,)."""
         encoded = self.array.dictionary_encode().unify_dictionaries()
         cells: list[Any] = [*(encoded.chunks[0].dictionary.to_pylist() if encoded.chunks else []), None]
         none = len(cells) - 1
@@ -76,7 +76,7 @@ class TextColumn(Sequence[Any]):
 
 
 def join_columns(columns: Sequence[Sequence[Any]]) -> Sequence[Any]:
-    """Return the cells of several columns, one after the other; texts stay in Arrow's memory."""
+    """Concatenate the cells of several columns; texts stay in Arrow's memory."""
     if len(columns) == 1:
         return columns[0]
     if not all(isinstance(column, TextColumn) for column in columns):

@@ -1,4 +1,4 @@
-"""Tokenizers of texts: loaded from a folder or a hub, or trained on the data by the tokenizers library."""
+"""Tokenizers of texts: loaded from a folder or a hub, or trained on the data with the tokenizers library."""
 
 import hashlib
 from collections import Counter
@@ -24,12 +24,12 @@ TOKENIZER_KINDS = ("bpe", "wordpiece", "unigram")
 
 
 class TokenVocabulary(NamedTuple):
-    """The tokens that a Transform of texts gives.
+    """Facts about the tokens of a text transform.
 
     Attributes:
-        mask: Id of the token that stands for a hidden one; None: there is none.
-        special: Ids of the tokens that are no part of a text, (S,).
-        begins: Whether a word begins with a token, (V,) bool.
+        mask: ID of the mask token; None: there is none.
+        special: IDs of the special tokens, (S,).
+        begins: Whether each token begins a word, (V,) bool.
     """
 
     mask: int | None
@@ -38,10 +38,13 @@ class TokenVocabulary(NamedTuple):
 
 
 def untrained_tokenizer(kind: str, size: int) -> tuple[Any, Any]:
-    """A tokenizer that knows nothing yet, and what trains it.
+    """Return a new tokenizer and its trainer.
 
-    bpe: byte-level (Sennrich 2016, Radford 2019), gives back every text as it was; wordpiece: words apart at blanks and
-    punctuation (Schuster 2012, as BERT); unigram: blanks are characters (Kudo 2018, as SentencePiece).
+    Args:
+        kind: "bpe" (byte-level, Sennrich 2016, Radford 2019; it restores every text exactly), "wordpiece" (words are
+            split at blanks and punctuation; Schuster 2012, as in BERT) or "unigram" (blanks are characters; Kudo 2018,
+            as in SentencePiece).
+        size: Size of the vocabulary.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -63,9 +66,10 @@ def untrained_tokenizer(kind: str, size: int) -> tuple[Any, Any]:
 
 
 def wordpieces(tokenizer: Any, trainer: Any, texts: Sequence[str]) -> Any:
-    """WordPiece of the tokens that BPE finds where letters within a word are others than at its begin.
+    """Train WordPiece from the tokens of BPE in which letters inside of a word differ from those at its start.
 
-    The library's own trainer numbers these anew each time, and breaks ties by their numbers.
+    The result is deterministic. The trainer of the library numbers such tokens differently each time, and breaks ties
+    by these numbers.
     """
     from tokenizers import Tokenizer, decoders, models
 
@@ -94,9 +98,15 @@ def wordpieces(tokenizer: Any, trainer: Any, texts: Sequence[str]) -> Any:
 
 
 def train_tokenizer(texts: Sequence[str], kind: str, size: int) -> Any:
-    """A transformers tokenizer that puts <s> before a text and </s> behind, and between the two of a pair.
+    """Train a transformers tokenizer that adds <s> before a text, and </s> after it and between texts of a pair.
 
-    size: tokens it has at most. Errors: ValueError for another kind, no text, or a size that the kind can't have.
+    Args:
+        texts: The texts.
+        kind: "bpe", "wordpiece" or "unigram".
+        size: Maximum size of the vocabulary.
+
+    Raises:
+        ValueError: If the kind is unknown, if there is no text, or if the kind does not support the size.
     """
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
@@ -135,13 +145,14 @@ def train_tokenizer(texts: Sequence[str], kind: str, size: int) -> Any:
 
 
 def train_cached_tokenizer(texts: Sequence[str], kind: str, size: int, folder: Path) -> Path:
-    """Train a tokenizer on texts, unless that was done before, and return its folder.
+    """Train a tokenizer on texts, unless it is already in the cache, and return its folder.
 
     Args:
         texts: The texts.
-        kind: bpe, wordpiece or unigram.
-        size: Size of the vocabulary, at most.
-        folder: Where tokenizers are kept, each in a folder whose name is a digest of texts, kind and size.
+        kind: "bpe", "wordpiece" or "unigram".
+        size: Maximum size of the vocabulary.
+        folder: Folder of the cache, in which each tokenizer has a folder that is named by a digest of texts, kind and
+            size.
     """
     import tokenizers
     from filelock import FileLock
@@ -160,11 +171,11 @@ def train_cached_tokenizer(texts: Sequence[str], kind: str, size: int, folder: P
 
 
 def load_tokenizer(name: str, markers: Sequence[str] = ()) -> Any:
-    """Load a tokenizer.
+    """Load a tokenizer and add marker tokens.
 
     Args:
         name: Its folder or hub name.
-        markers: Strings that become a token each.
+        markers: Strings that become one token each.
 
     Raises:
         ValueError: If there is no such tokenizer.

@@ -1,4 +1,4 @@
-"""Files of a stranger are input: what a model directory may say, and what building from it may reach."""
+"""Checks of model directories from untrusted sources: their configs, and the access of the built model."""
 
 import json
 import re
@@ -45,11 +45,11 @@ def check_sections(config: Mapping[str, Any]) -> None:
     """Check the types of the sections of a model directory's config, and the names in them.
 
     Args:
-        config: The config.yaml, as plain data.
+        config: Content of config.yaml, as plain data.
 
     Raises:
-        ValueError: If a section is of another type, has a name that is no identifier, or names a class where none
-            belongs.
+        ValueError: If a section has the wrong type, if a name is not an identifier, or if a section of plain data names
+            a class.
     """
     for name, types in SECTIONS.items():
         if name in config and not isinstance(config[name], types):
@@ -92,10 +92,10 @@ def check_sections(config: Mapping[str, Any]) -> None:
 
 
 def check_objects(config: Mapping[str, Any]) -> None:
-    """Check that the parts of a model are configs of objects, and that its fusion reads inputs that there are.
+    """Check that the parts of a model are configs of objects, and that its fusion reads existing inputs only.
 
     Raises:
-        ValueError: If one is not, or reads another.
+        ValueError: If a part is not a config of an object, or if the fusion reads an unknown input.
     """
     model, inputs = config["model"], config["spec"].get("inputs") or {}
     parts = {"model": model, "model.fusion": model.get("fusion")}
@@ -113,14 +113,14 @@ def check_objects(config: Mapping[str, Any]) -> None:
 
 
 def check_plain(node: Any, where: str) -> None:
-    """Check that a part of a config is plain data: what reads it later would build a `_target_` of it.
+    """Check that a part of a config is plain data, because a `_target_` in it would be built later.
 
     Args:
         node: The part.
-        where: Its key, for the message.
+        where: Config key of the part, for the error message.
 
     Raises:
-        ValueError: If it names a class.
+        ValueError: If the part names a class.
     """
     for key, child in children(node):
         if key == "_target_":
@@ -134,15 +134,15 @@ def children(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def check_sources(path: Path, node: Any, where: str) -> None:
-    """Check that nothing of a model directory names weights, tokenizers or code outside of it.
+    """Check that the config of a model directory names no weights, tokenizers or code outside of the directory.
 
     Args:
         path: The model directory.
         node: A part of its config.
-        where: Its key, for the message.
+        where: Config key of the part, for the error message.
 
     Raises:
-        ValueError: If something does.
+        ValueError: If it names one.
     """
     for key, value in children(node):
         place = f"{where}.{key}"
@@ -157,7 +157,7 @@ def check_sources(path: Path, node: Any, where: str) -> None:
 
 
 def is_inside(path: Path, name: Any) -> bool:
-    """Return whether a name is that of a folder in a directory, links followed."""
+    """Return whether a name is that of a folder in a directory, after resolving links."""
     if not isinstance(name, str) or "\0" in name:
         return False
     try:
@@ -167,10 +167,10 @@ def is_inside(path: Path, name: Any) -> bool:
 
 
 def anchor_tokenizers(path: Path, node: Any) -> None:
-    """Make the tokenizers of a config absolute, in place: relative to another folder they would be names of a hub.
+    """Make the tokenizer paths of a config absolute, in place; elsewhere relative paths would be hub names.
 
     Args:
-        path: The model directory, of which `check_sources` has found that it holds them.
+        path: The model directory; `check_sources` has checked that the tokenizers lie in it.
         node: A part of its config.
     """
     for key, value in children(node):
@@ -181,10 +181,10 @@ def anchor_tokenizers(path: Path, node: Any) -> None:
 
 
 def check_links(path: Path) -> None:
-    """Check that the labels and tokenizers of a model directory are its own files.
+    """Check that the labels and tokenizers of a model directory lie in the directory.
 
     Raises:
-        ValueError: If one is a link that leads out of the directory.
+        ValueError: If one is a link to a path outside of the directory.
     """
     root = path.resolve()
     for file in [path / "labels.json", *path.glob("tokenizer/**/*"), *path.glob("labels/**/*")]:
@@ -193,10 +193,10 @@ def check_links(path: Path) -> None:
 
 
 def read_labels(file: Path) -> dict[str, list[str]]:
-    """Read a labels.json.
+    """Read a labels.json file.
 
     Raises:
-        ValueError: If it is no mapping from names to lists of texts.
+        ValueError: If it is not a mapping from names to lists of texts.
     """
     try:
         labels = json.loads(file.read_text(encoding="utf-8"))
@@ -212,10 +212,10 @@ def read_labels(file: Path) -> dict[str, list[str]]:
 
 @contextmanager
 def installed_packages_only() -> Iterator[None]:
-    """Import nothing from the working directory meanwhile, which may be a stranger's.
+    """Context manager in which nothing is imported from the working directory, which may be untrusted.
 
-    Libraries import packages that only some models need when a model asks for them: without this a file of that name
-    in the working directory would run.
+    Libraries import optional packages when a model needs them. Without this, a file of that name in the working
+    directory would be executed.
     """
     here, kept = Path.cwd().resolve(), list(sys.path)
     sys.path[:] = [entry for entry in kept if Path(entry or ".").resolve() != here]

@@ -1,18 +1,18 @@
-"""Rows that became several windows, and how the predictions of windows become one per row.
+"""Rows that were split into several windows, and how the predictions of windows are merged into one per row.
 
-A text or a sound that is too long is cut into windows of equal length; the last one ends where the sequence ends. Every
-head merges windows by one rule:
+A text or a sound that is too long is split into windows of equal length; the last window ends where the sequence ends.
+All heads merge windows by the same rules:
 
-- A window takes part where its inputs have a token. If no window of a row has one, all take part.
-- What a head predicts of the pooled vector is averaged over the windows: log-probabilities of classes, log-odds of
-  labels, values of a regression. Every window has the same weight.
-- What a head predicts of tokens is put side by side, as if the row were one long window. A word that several windows
-  have is predicted by the one in which it stands farthest from a cut. Of an answer that several windows have, the
-  highest score counts.
-- "There is no answer" is one prediction of a window. The window that finds it least likely, by the sum of its two
+- A window counts if its inputs have a token. If no window of a row has one, all count.
+- Predictions from the pooled vector are averaged over the windows: log-probabilities of classes, log-odds of labels,
+  values of a regression. All windows have the same weight.
+- Predictions of tokens are concatenated, as if the row were one long window. A word that several windows contain is
+  predicted by the window in which it is farthest from a cut. If several windows contain an answer, its highest score
+  counts.
+- "There is no answer" is one prediction per window. The window in which it is least likely, by the sum of its two
   logits, decides: one window with the answer is enough.
-- A head that writes a text reads the tokens of all windows. Transcripts and boxes are those of the row's first window,
-  as only the other inputs of the row have windows there.
+- A generative head reads the tokens of all windows. Transcripts and boxes are those of the first window of the row,
+  because only the other inputs of the row have several windows in this case.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from mm.types import Features
 
 
 class MergedOutput(NamedTuple):
-    """An Output and its Batch, where the windows of a row are one."""
+    """An Output and its Batch in which the windows of each row are merged."""
 
     predictions: dict[str, Prediction]
     fused: Features  # of each row's first window
@@ -38,15 +38,29 @@ class MergedOutput(NamedTuple):
 
 
 def first_windows(group: Tensor, count: int) -> Tensor:
-    """Of each row, its first window. group: (B,) the row of each window -> (count,)"""
+    """Return the index of the first window of each row.
+
+    Args:
+        group: Index of the row of each window, (B,).
+        count: Number of rows.
+
+    Returns:
+        Indices, (count,).
+    """
     order = torch.arange(len(group), device=group.device)
     return torch.full((count,), len(group), device=group.device).scatter_reduce(0, group, order, "amin")
 
 
 def windows_of(features: Mapping[str, Features], part: Sequence[str], row: Tensor) -> tuple[Tensor, Tensor]:
-    """Which windows have a token of a part of the inputs, and which count for their row: these, or all if none has.
+    """Return which windows have a token of some inputs, and which count for their row: these, or all if none has.
 
-    row: (B,) of each window -> (B,) bool, (B,) bool
+    Args:
+        features: Input name to Features.
+        part: Names of the inputs.
+        row: Row of each window, (B,).
+
+    Returns:
+        Both as (B,) bool.
     """
     seen = torch.stack([features[name].mask.any(1) for name in part]).any(0)
     rows, group = row.unique(return_inverse=True)
@@ -55,9 +69,17 @@ def windows_of(features: Mapping[str, Features], part: Sequence[str], row: Tenso
 
 
 def side_by_side(x: Tensor, group: Tensor, count: int, length: int, fill: float) -> Tensor:
-    """Tokens of all windows of a row, one window after the other. (B, T, ...), (B,) -> (count, W length, ...)
+    """Concatenate the tokens of all windows of each row.
 
-    `fill` after the T tokens of each window, and where a row has fewer than the W windows of the longest.
+    Args:
+        x: Tokens of each window, (B, T, ...).
+        group: Index of the row of each window, (B,).
+        count: Number of rows.
+        length: Length to which each window is padded, at least T.
+        fill: Value of the padding, after each window and for rows with fewer than the maximum number W of windows.
+
+    Returns:
+        Tokens of each row, (count, W * length, ...).
     """
     place = (group.unsqueeze(1) == group).tril(-1).sum(1)  # which of its row's windows each is
     whole = x.new_full((count, int(place.max()) + 1, length, *x.shape[2:]), fill)
@@ -66,9 +88,16 @@ def side_by_side(x: Tensor, group: Tensor, count: int, length: int, fill: float)
 
 
 def directions(unit: Tensor, present: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each row the direction of the mean of its windows' unit vectors, zero where absent.
+    """Return the normalised mean of the unit vectors of each row's windows, which is zero if the row is absent.
 
-    (B, ..., D), (B, ...) bool, (B,) -> rows (R,) ascending, (R, ..., D), whether any window has it (R, ...)
+    Args:
+        unit: Unit vectors of the windows, (B, ..., D).
+        present: Whether each window has the input, (B, ...) bool.
+        row: Row of each window, (B,).
+
+    Returns:
+        The rows in ascending order (R,), their vectors (R, ..., D), and whether any of their windows has the input (R,
+        ...).
     """
     rows, group = row.unique(return_inverse=True)
     total = unit.new_zeros(len(rows), *unit.shape[1:]).index_add(0, group, unit)

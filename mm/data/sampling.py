@@ -236,7 +236,7 @@ class Order(Sampler[list[Draw]]):
         return [places[batch] for batch in found]
 
     def assign(self, drawn: np.ndarray, part: Part) -> tuple[np.ndarray, list[int]]:
-        """Assign drawn rows to buckets as `Batching.assign`, separately per file if every batch has rows of one file."""
+        """Assign drawn rows to buckets as `Batching.assign`, per file if every batch has rows of one file."""
         lengths = self.lengths(part.batching.budget)
         if self.mixture is None or not self.mixture.one_source:
             return part.batching.assign(self.rows[drawn], lengths, part.world)
