@@ -1,4 +1,4 @@
-"""The media files that the cells of a table name: their paths, and what the file system says of them."""
+"""The media files that the cells of a table name: their paths, and their facts in the file system."""
 
 import os
 import re
@@ -13,19 +13,19 @@ from mm.data.table import Fault
 from mm.messages import listing
 
 NO_FILE, FOLDER = -1, -2  # instead of a size
-STATS = 3  # numbers that are kept of a file: its size and two times
+STATS = 3  # number of values per file: its size and two times
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|.*\\")
 
 
 def stat_files(paths: Sequence[str | None]) -> np.ndarray:
-    """Ask the file system once for each file.
+    """Query the file system once for each file.
 
     Args:
-        paths: One per row; None names no file.
+        paths: Path of each row's file; None: there is no file.
 
     Returns:
-        (N, 3) int64: size in bytes, time of the last change of the contents and of any change, in nanoseconds; NO_FILE
-        or FOLDER instead of a size where there is no regular file.
+        Size in bytes, time of the last change of the content, and time of the last change of any kind, in nanoseconds,
+        (N, 3) int64. The size is NO_FILE or FOLDER if there is no regular file.
     """
     found = np.full((len(paths), STATS), NO_FILE, dtype=np.int64)
     for row, path in enumerate(paths):
@@ -45,17 +45,17 @@ def stat_files(paths: Sequence[str | None]) -> np.ndarray:
 def file_faults(
     paths: Sequence[str | None], stats: np.ndarray, cells: Sequence[Any], column: str, root: Path
 ) -> list[Fault]:
-    """Every row whose file is missing, empty or a folder: found at the start, not an hour into the epoch.
+    """Return an error for every row whose file is missing, empty or a folder, so that they are found before training.
 
     Args:
-        paths: One per row; None names no file.
-        stats: As `stat_files` gives them.
-        cells: What the table says.
-        column: Its column.
-        root: The folder that they are relative to.
+        paths: Path of each row's file; None: there is no file.
+        stats: Result of `stat_files`.
+        cells: Cells of the column.
+        column: Name of the column.
+        root: Folder to which the paths are relative.
 
     Returns:
-        One fault for each such row. The first row with a missing file says how many there are.
+        One error for each such row. That of the first missing file states how many are missing.
     """
     faults, missing = [], []
     sizes = stats[:, 0].tolist()
@@ -80,7 +80,7 @@ def file_faults(
 
 
 def remote_hint(cell: str, root: Path) -> str:
-    """What to do about a path that no file is at, where its form tells."""
+    """Return a remedy for a path without a file, if the form of the path suggests one; otherwise ""."""
     scheme = cell.split("://", 1)[0] if "://" in cell else ""
     relative = f"paths are relative to {root.resolve()}"
     if scheme == "file":
