@@ -22,7 +22,7 @@ PER_ROW_META = ("characters", "frame", "size", "sample")
 class Sample(NamedTuple):
     """One encoded row."""
 
-    inputs: dict[str, EncodedInput | None]  # None: absent
+    inputs: dict[str, EncodedInput | None]  # None: the input is absent
     targets: dict[str, Tensor | list[Tensor]]  # a list has one tensor per window
     row: int
 

@@ -29,16 +29,16 @@ class Features(NamedTuple):
 class Batch(NamedTuple):
     """One batch of rows, as data modules yield it."""
 
-    # input name -> token ids (B, T), pixels (B, C, H, W), a waveform (B, L), cells of a table (B, T, 3) as in
-    # mm/transforms/tabular/row.py, or Features computed before
+    # input name to token ids (B, T), pixels (B, C, H, W), a waveform (B, L), cells of a table (B, T, 3) as in
+    # mm/transforms/tabular/row.py, or precomputed Features
     inputs: dict[str, Tensor | Features]
-    masks: dict[str, Tensor]  # input name -> (B, T_in) bool on that input's own time axis; (B, 1) for an image
-    targets: dict[str, Tensor]  # target name -> (B, ...); unlabelled: IGNORE in integers, NaN in floats
+    masks: dict[str, Tensor]  # input name to mask, (B, T_in) bool, over the T_in steps of the input; (B, 1): an image
+    targets: dict[str, Tensor]  # target name to (B, ...); an unlabelled integer is IGNORE, an unlabelled float NaN
     row: Tensor  # (B,) int64 index of the row in the table; -1: only evens out the batches of several processes
-    # For decoding, never read by the model: of a text (B, T, 2) "text/places", (B, T) "text/words", and, the same for
+    # For decoding, not used by the model: of a text (B, T, 2) "text/places", (B, T) "text/words", and, the same for
     # all windows of a row, (B, L) "text/characters"; of a picture (B, 4) "vision/frame", (B, 2) "vision/size"; see
-    # mm/transforms/text/tokens.py and mm/transforms/vision/pixels.py. Where a sample has several windows,
-    # (B,) "sample": which of the batch's samples a window is of (a row may be drawn twice), which the loss reads.
+    # mm/transforms/text/tokens.py and mm/transforms/vision/pixels.py. If a sample has several windows,
+    # (B,) "sample": index of the window's sample in the batch (a row may be drawn twice), which the loss uses.
     meta: dict[str, Tensor]
 
 
@@ -84,11 +84,11 @@ class ColumnData:
     """Facts about one column of a tabular input."""
 
     name: str
-    kind: str | None = None  # number, category or list (of categories); None: not found yet
-    separator: str | None = None  # of a list's elements in a text; None: the cells are lists
-    mean: float = 0.0  # of the training rows' numbers, as is std
+    kind: str | None = None  # number, category or list (of categories); None: not determined yet
+    separator: str | None = None  # separator of list elements in a text; None: the cells are lists
+    mean: float = 0.0  # mean of the numbers of training rows
     std: float = 1.0
-    classes: tuple[str, ...] = ()  # of the training rows; the first has index 1, 0 is any other
+    classes: tuple[str, ...] = ()  # classes of the training rows, from index 1; index 0 is any other class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class InputData:
     modality: str
     size: tuple[int, int] | None = None  # vision
     channels: int | None = None  # vision
-    max_value: int | None = None  # vision: of pictures of 16 bits a pixel, the largest value of the bits in use
+    max_value: int | None = None  # vision: largest value of the bits in use, for images of 16 bits per pixel
     sample_rate: int | None = None  # audio, Hz
     columns: tuple[ColumnData, ...] | None = None  # tabular
     cardinalities: tuple[int, ...] | None = (
@@ -110,9 +110,9 @@ class InputData:
 class TargetData:
     """Facts about one target of the data."""
 
-    kind: str  # of the TargetCodec that has read it, such as "class"
-    classes: tuple[str, ...] = ()  # where there are any: the label map
-    facts: dict[str, Any] = field(default_factory=dict)  # plain data, by the names of the head's arguments
+    kind: str  # kind of the TargetCodec that encoded it, such as "class"
+    classes: tuple[str, ...] = ()  # names of the classes by index, if the target has classes
+    facts: dict[str, Any] = field(default_factory=dict)  # values of arguments of the head, by argument name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +127,9 @@ class EncodedInput(NamedTuple):
     """One raw input, encoded as tensors."""
 
     windows: list[Any]  # tensors, or Features of one row (T, D); nearly always exactly one
-    cut: bool  # whether it was too long and was truncated
+    cut: bool  # whether the input was too long and was truncated
     meta: Sequence[dict[str, Tensor]] = ()  # for each window the tensors that decoding needs, as in Transform.meta
-    unknown: bool = False  # whether it holds a category that no training row has, which is encoded as "other"
+    unknown: bool = False  # whether it has a category that no training row has, which is encoded as "other"
     taken: bool = False  # whether the row has this input, but a corruption removed it: without it the row still counts
     notes: tuple[str, ...] = ()  # other changes, such as "mixed_down", which data/mixed_down/audio counts
 
@@ -137,8 +137,8 @@ class EncodedInput(NamedTuple):
 class Transform(Protocol):
     """Encodes raw inputs as tensors, in the same way in training, evaluation and deployment."""
 
-    meta: dict[str, Tensor]  # fill values of the tensors that decoding needs; usually empty
-    multiple: int  # batches are padded to multiples of it: few different shapes for compiled models
+    meta: dict[str, Tensor]  # padding values of the tensors that decoding needs; usually empty
+    multiple: int  # lengths are padded to multiples of it, so that compiled models see few different shapes
     random: bool  # whether training rows are augmented, so that features of them can't be stored
 
     @property
@@ -176,10 +176,10 @@ class Transform(Protocol):
 class EncodedTarget(NamedTuple):
     """The column of a target, encoded as tensors."""
 
-    values: Tensor | list[Tensor]  # (N, ...), unlabelled as in Batch; a list where rows have lengths of their own
+    values: Tensor | list[Tensor]  # (N, ...), unlabelled as in Batch; a list if rows have different lengths
     data: TargetData
-    faults: dict[int, str]  # row, which is unlabelled then -> why its cell could not be read
-    # (N,) the cells as they were written, None where unlabelled; set where `decode` can't restore them
+    faults: dict[int, str]  # row to the error of its cell; such rows are unlabelled
+    # (N,) the original cells, None if unlabelled; set if `decode` can't restore them
     written: Sequence[Any] | None = None
 
 
@@ -243,8 +243,8 @@ class Towered:
 class Head(Protocol):
     """Maps fused Features to the prediction of one target; `mm.heads.Head` is its base class."""
 
-    weight: float  # of its loss among those of several heads
-    # The input whose tokens it predicts something of, so that each window has a target of its own; None: of the row.
+    weight: float  # weight of its loss in the sum over all heads
+    # Input for whose tokens the head predicts, so that each window has its own target; None: it predicts per row.
     input: str | None
     per_window: bool  # whether the loss of a head of tokens counts windows
 

@@ -1,4 +1,4 @@
-"""The progress bar, or one line per epoch if the output is no terminal."""
+"""The progress bar, or one line per epoch if the output is not a terminal."""
 
 import logging
 import sys
@@ -43,7 +43,7 @@ class Progress(TQDMProgressBar):
             super().enable()
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Note the time."""
+        """Record the start time of the epoch."""
         self.begun = self.logged = time.monotonic()
         super().on_train_epoch_start(trainer, *_)
 

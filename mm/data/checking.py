@@ -1,4 +1,4 @@
-"""Check a whole data set: every cell is read once, and every fault is listed."""
+"""Check of a complete data set: every cell is read once, and every fault is listed."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ class DataFault(NamedTuple):
     """One cell that can't be read.
 
     Attributes:
-        row: Number of the row in its file, from 0 on.
-        id: Id of the row.
-        split: Split of the row; "" where it has none.
-        file: The file, or the data set, that the row is from.
+        row: Index of the row in its file, from 0.
+        id: ID of the row.
+        split: Split of the row; "" if it belongs to no split.
+        file: File or data set of the row.
         column: The column of the cell.
-        reason: What is wrong with it.
+        reason: Description of the fault.
     """
 
     row: int
@@ -42,7 +42,7 @@ class DataFault(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class DataReport(Report):
-    """Every fault of a data set, as `check_data` finds them.
+    """All faults of a data set, as found by `check_data`.
 
     Attributes:
         source: Name of the file or data set.
@@ -66,7 +66,7 @@ class DataReport(Report):
 
     @property
     def metrics(self) -> Mapping[str, float]:  # type: ignore[override]
-        """`data/rows`, `data/faulty_rows` and `data/faults`."""
+        """Return `data/rows`, `data/faulty_rows` and `data/faults`."""
         return {
             "data/rows": self.num_rows,
             "data/faulty_rows": self.num_faulty_rows,
@@ -93,7 +93,7 @@ class DataReport(Report):
 
 
 class FaultsOfRows(Dataset[list[Fault]]):
-    """The faults of each row, which a worker reads as validation reads it; the tensors are dropped."""
+    """Data set of the faults of each row, read as in validation; the tensors are discarded."""
 
     def __init__(self, rows: Rows):
         self.rows = rows
@@ -106,7 +106,7 @@ def check_data(data: DataModule, transforms: Mapping[str, Transform] | None = No
     """Read every row of a data set once and list every cell that can't be read, instead of stopping at the first.
 
     Every fault that training would meet under `on_error=raise` is listed: files that are missing or damaged, texts that
-    are no UTF-8, targets that can't be read, ids that are empty or not unique, splits of other names. A fault of the
+    are not UTF-8, targets that can't be read, IDs that are empty or not unique, unknown split names. A fault of the
     whole file, such as a column that does not exist, is an error.
 
     Args:

@@ -93,11 +93,11 @@ def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[
 
 
 def class_counts(data: TargetData, values: Any) -> dict[str, int]:
-    """Return the classes of a target, of tags without B- and I-, and how many training rows, words or boxes each has.
+    """Return the classes of a target (tags without B- and I-), and the number of training rows, words or boxes of each.
 
     Args:
-        data: What is known of the target.
-        values: Its values, as in EncodedTarget. Boxes are counted in all rows.
+        data: Facts about the target.
+        values: Values of the target, as in EncodedTarget. Boxes are counted in all rows.
     """
     counts = data.facts.get("counts", [])
     if data.kind == "boxes":
