@@ -30,8 +30,8 @@ class MergedOutput(NamedTuple):
     """An Output and its Batch in which the windows of each row are merged."""
 
     predictions: dict[str, Prediction]
-    fused: Features  # of each row's first window
-    targets: dict[str, Tensor]  # of the first window; what has a token axis: of all, side by side, and so in meta
+    fused: Features  # those of the first window of each row
+    targets: dict[str, Tensor]  # of the first window; those per token are concatenated over all windows, as in meta
     meta: dict[str, Tensor]
     row: Tensor  # (R,) as in Batch
     first: Tensor  # (R,) index of each row's first window
@@ -81,7 +81,7 @@ def side_by_side(x: Tensor, group: Tensor, count: int, length: int, fill: float)
     Returns:
         Tokens of each row, (count, W * length, ...).
     """
-    place = (group.unsqueeze(1) == group).tril(-1).sum(1)  # which of its row's windows each is
+    place = (group.unsqueeze(1) == group).tril(-1).sum(1)  # index of each window among those of its row
     whole = x.new_full((count, int(place.max()) + 1, length, *x.shape[2:]), fill)
     whole[group, place, : x.shape[1]] = x
     return whole.flatten(1, 2)

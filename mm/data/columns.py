@@ -25,8 +25,8 @@ from mm.types import ColumnData, DataSpec, InputData, TargetCodec
 class Kept(NamedTuple):
     """Inputs that are read from shards instead of cells."""
 
-    inputs: dict[str, tuple[str, str]]  # input name -> column, modality
-    raw: dict[str, Sequence[Any]]  # input name -> by row
+    inputs: dict[str, tuple[str, str]]  # input name to column, modality
+    raw: dict[str, Sequence[Any]]  # input name to raw values by row
     spec: dict[str, InputData]
     shard: np.ndarray  # (N,)
 
@@ -35,18 +35,18 @@ class Part(NamedTuple):
     """The rows of one file, and the cells of its targets, which are encoded when those of all files are known."""
 
     table: Table
-    targets: dict[str, tuple[str, Sequence[Any]]]  # target name -> column, cells
-    roles: dict[str, str | None]  # id, split, group -> column
+    targets: dict[str, tuple[str, Sequence[Any]]]  # target name to column, cells
+    roles: dict[str, str | None]  # id, split, group to column
     drawn: np.ndarray  # training rows that were drawn for validation, because the file has no validation rows
 
 
 class Named(NamedTuple):
     """The columns of a file by their use."""
 
-    inputs: dict[str, tuple[str, str]]  # input name -> column, modality
-    tabular: dict[str, tuple[ColumnData, ...]]  # input name -> its columns
-    targets: dict[str, str]  # target name -> column
-    roles: dict[str, str | None]  # id, split, group -> column
+    inputs: dict[str, tuple[str, str]]  # input name to column, modality
+    tabular: dict[str, tuple[ColumnData, ...]]  # input name to its columns
+    targets: dict[str, str]  # target name to column
+    roles: dict[str, str | None]  # id, split, group to column
 
 
 class RowNumbers(Sequence[str]):
@@ -138,7 +138,7 @@ def find_columns(
     """Return the columns of the inputs and targets that the module uses; raise ValueError if one does not exist."""
     inputs = input_columns(cells, columns) if kept is None else kept.inputs
     targets = target_columns(cells, columns)
-    # Columns of inputs that are not wanted need not be there.
+    # Columns of inputs that are not used need not exist.
     inputs = {n: found for n, found in inputs.items() if module.wanted is None or n in module.wanted} or inputs
     if module.trained:  # what a trained model does not predict need not be read
         targets = {name: column for name, column in targets.items() if name in module.known}

@@ -10,7 +10,7 @@ import numpy as np
 from mm.types import DataSpec
 
 SPLITS = ("train", "val", "test")
-Cells = dict[str, Any]  # column name -> its cells by row, a list or a TextColumn
+Cells = dict[str, Any]  # column name to its cells by row, a list or a TextColumn
 ON_ERROR = ("raise", "drop", "missing")
 
 
@@ -20,37 +20,37 @@ class Fault(NamedTuple):
     row: int
     column: str
     message: str
-    fix: str = ""  # where the data is not at fault, which then is raised whatever on_error says
+    fix: str = ""  # remedy if the data is not at fault; such an error is raised whatever on_error is
 
 
 class Origin(NamedTuple):
     """One of several files of a table, whose rows follow one another."""
 
-    source: str  # as errors name it
-    first: int  # its first row
-    columns: dict[str, str]  # input name -> the column that errors name
-    weight: float  # of its rows in training, as in mm/data/mixing.py
+    source: str  # name of the file in messages
+    first: int  # index of its first row in the table
+    columns: dict[str, str]  # input name to column name, for messages
+    weight: float  # weight of its rows in training, as in mm/data/mixing.py
 
 
 @dataclass
 class Table:
     """Rows of raw inputs and encoded targets."""
 
-    inputs: dict[str, Any]  # input name -> a sequence by row: a text, a path, an array; None or "": absent
-    targets: dict[str, Any]  # target name -> (N, ...), or a list of tensors, as in EncodedTarget
+    inputs: dict[str, Any]  # input name to a sequence by row: a text, a path or an array; None or "": absent
+    targets: dict[str, Any]  # target name to (N, ...), or a list of tensors, as in EncodedTarget
     ids: Sequence[str]
-    split: np.ndarray  # (N,) of str: train, val, test; "": in no split
+    split: np.ndarray  # (N,) of str: train, val, test; "": the row belongs to no split
     spec: DataSpec
-    source: str  # the file or set that errors name
-    written: dict[str, Sequence[Any]] = field(default_factory=dict)  # target name -> as in EncodedTarget, of some
-    columns: dict[str, str] = field(default_factory=dict)  # input or target name -> the column that errors name
-    faults: list[Fault] = field(default_factory=list)  # found while reading, under on_error=drop or missing
-    origins: list[Origin] = field(default_factory=list)  # of a mixture: its files, at least two
-    kept: bool = False  # whether the training rows are those that datamodule.split.rows keeps
-    files: dict[str, np.ndarray] = field(default_factory=dict)  # input name -> (N, 3) as in paths.stat_files
+    source: str  # name of the file or data set in messages
+    written: dict[str, Sequence[Any]] = field(default_factory=dict)  # target name to cells, as in EncodedTarget
+    columns: dict[str, str] = field(default_factory=dict)  # input or target name to column
+    faults: list[Fault] = field(default_factory=list)  # errors found while reading
+    origins: list[Origin] = field(default_factory=list)  # the files, if there are several
+    kept: bool = False  # whether datamodule.split.rows was applied
+    files: dict[str, np.ndarray] = field(default_factory=dict)  # input name to (N, 3), see stat_files
     groups: np.ndarray | None = None  # (N,) of str, the group of each row; None: rows have none
-    shard: np.ndarray | None = None  # (N,) the shard that each row lies in; None: all rows are equally at hand
-    folders: list[str] = field(default_factory=list)  # that the paths of its media files begin with
+    shard: np.ndarray | None = None  # (N,) shard of each row; None: no shards
+    folders: list[str] = field(default_factory=list)  # folders of its media files
 
     def origin(self, row: int) -> Origin:
         """Return the file that a row belongs to."""
