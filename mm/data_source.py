@@ -24,7 +24,7 @@ class DataSource(Protocol):
         transforms: Input name to the Transform that encodes its raw values.
         stored: Input name to a Transform that returns precomputed features for the index of a row.
         faults: (row, column) to the error of the cell, for rows whose errors were not raised.
-        notes: Pairs of row and the name of a change, such as `(3, "cut/text")`; see `EncodedInput`.
+        notes: Pairs of row and the name of a change, such as `(3, "truncated/text")`; see `EncodedInput`.
     """
 
     transforms: dict[str, Transform]

@@ -295,7 +295,7 @@ def subset(run: RobustnessRun, loaded: TrainedModel) -> Any:
     split = np.full(len(part.table.ids), "", dtype=object)
     split[run.rows] = "val"
     part.table = replace(part.table, split=split)
-    part.faults, part.long = {}, set()
+    part.faults, part.notes = {}, set()
     part.use(loaded.transforms)
     return part
 
