@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mm.data.checking import check_data
     from mm.datamodules.manifest import Manifest
     from mm.datamodules.shards import shard
+    from mm.encoders import wrap
     from mm.evaluation import evaluate, probe
     from mm.retrieval import embed, search
     from mm.runs.compare import compare
@@ -46,6 +47,7 @@ __all__ = [
     "search",
     "shard",
     "train",
+    "wrap",
 ]
 
 # Packages that are available as attributes, such as `mm.fusion`.

@@ -69,7 +69,7 @@ def check_part(
         The report, whose `passed` says whether every check passed.
 
     Raises:
-        ValueError: If the part can't be built with these arguments.
+        ValueError: If the part can't be built with these arguments, or is no encoder, fusion or head.
 
     Example:
         >>> import mm
@@ -97,6 +97,12 @@ def check_part(
         return ContractReport(check_head(built, codec, width))
     if "input" in dir(built):
         return ContractReport(check_encoder(built))
+    if "inputs" not in parameters and not hasattr(built, "inputs"):
+        raise ValueError(
+            f"{part.__name__} is neither a head, which has a method loss, nor a fusion, which takes the names of its "
+            "inputs; as an encoder it lacks embed_dim and input. Wrap a plain module with mm.wrap(module, modality=..."
+            ", embed_dim=...), or write these as docs/howto/own_encoder.md says"
+        )
     return ContractReport(check_fusion(built, kwargs.get("inputs", FILL["inputs"]), width))
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mm.encoders.tabular import TabularMLP, TabularTransformer
     from mm.encoders.text import HuggingFaceText, TextHashedNgrams, TextMLP, TextRecurrent, TextTransformer
     from mm.encoders.vision import HuggingFaceVision, TimmVision, VisionConv
+    from mm.encoders.wrapped import TorchvisionModel, WrappedEncoder, wrap
 
 __all__ = [
     "AudioConformer",
@@ -27,7 +28,10 @@ __all__ = [
     "TextRecurrent",
     "TextTransformer",
     "TimmVision",
+    "TorchvisionModel",
     "VisionConv",
+    "WrappedEncoder",
+    "wrap",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, __file__, ("audio", "tabular", "text", "vision"))
