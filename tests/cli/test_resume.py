@@ -268,6 +268,7 @@ def lives(args: list[str], folder: Path, count: int, rng: random.Random) -> int:
 def test_killed_twenty_times_ends_with_the_weights_of_one_left_alone(mm_process, manifest, tmp_path):
     args = [*SMALL, *EVERYTHING, f"datamodule.path={manifest}", "trainer.max_epochs=60", "datamodule.num_workers=2"]
     args += ["callbacks.periodic_checkpoint.steps=5", "trainer.accumulate_grad_batches=1"]
+    args += ["callbacks.progress_bar.interactive=true"]  # `lives` waits for a bar
     whole = mm_process("train", *args, "run=whole")
     assert whole.returncode == 0, whole.stderr
     assert lives(args, tmp_path, 20, random.Random(0)) == 20
