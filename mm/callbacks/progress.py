@@ -30,7 +30,7 @@ class Progress(TQDMProgressBar):
         interactive: Whether a bar is drawn; default: only on a terminal and in a notebook.
     """
 
-    def __init__(self, refresh_rate: int = 1, interactive: bool | None = None):
+    def __init__(self, refresh_rate: int = 20, interactive: bool | None = None):
         super().__init__(refresh_rate)
         self.interactive = is_interactive() if interactive is None else interactive
         self.begun = self.logged = 0.0  # seconds of the monotonic clock: start of the epoch, and the last line
