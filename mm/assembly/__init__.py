@@ -1,1 +1,1 @@
-"""From a finished config to objects. This room and `mm.cli` are the only ones that know OmegaConf and Hydra."""
+"""Configs and the objects built from them. Only this package and `mm.cli` use OmegaConf and Hydra."""

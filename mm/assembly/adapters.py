@@ -1,4 +1,4 @@
-"""Adapters of encoders, and rules that freeze encoders (`peft`)."""
+"""Adapters of encoders, and the rules of `peft` configs that freeze encoders."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,17 @@ from mm.peft import adapters
 
 
 def attach_adapters(cfg: DictConfig, model: MultimodalModel) -> None:
-    """Attach adapters to the encoders, or freeze parameters of them, as `cfg.peft` states.
+    """Attach adapters to the parts of a model, or freeze parameters, as `cfg.peft` specifies.
+
+    It does nothing if `cfg.peft` is not set. A `peft` config without adapters changes only `cfg.task`.
 
     Args:
-        cfg: The config. Rules of `peft` that only freeze are added to those of its task.
-        model: The model, which is changed.
+        cfg: The config. If `cfg.peft` only freezes parameters, its rules are added to those of `cfg.task`.
+        model: The model, changed in place.
 
     Raises:
-        ValueError: If `peft` names no part of the model, or leaves new weights untrained.
+        ValueError: If `cfg.peft` matches no part of the model, or if an encoder with adapters has new marker tokens
+            whose embeddings are frozen.
     """
     if cfg.get("peft") is None:
         return
@@ -49,20 +52,23 @@ def attach_adapters(cfg: DictConfig, model: MultimodalModel) -> None:
 
 
 def has_adapters(cfg: DictConfig) -> bool:
-    """Return whether `cfg.peft` attaches adapters; otherwise it only freezes, or there is none."""
+    """Return whether `cfg.peft` attaches adapters.
+
+    It is False if `cfg.peft` is not set, or if it only freezes parameters.
+    """
     return cfg.get("peft") is not None and "config" in cfg.peft
 
 
 def merge_adapters(cfg: DictConfig, model: MultimodalModel, folder: Path | None) -> dict[str, Path]:
-    """Save the adapters alone, and merge them into the weights of the model.
+    """Save the adapters separately, and merge them into the weights of the model.
 
     Args:
         cfg: The config.
-        model: The model, which is changed.
-        folder: The run folder, which the adapters are saved in; None: they are not saved.
+        model: The model, changed in place.
+        folder: The run folder, in which the adapters are saved; None: they are not saved.
 
     Returns:
-        `adapter` to their folder; nothing where the model has none, or they are not saved.
+        The key `adapter` with the folder of the adapters; empty if the model has no adapters, or if they are not saved.
     """
     if not has_adapters(cfg):
         return {}

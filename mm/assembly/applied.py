@@ -1,4 +1,4 @@
-"""Calibrate a model directory, embed the rows of data, and write shards, by the configs of these verbs."""
+"""Functions of the verbs `mm calibrate`, `mm embed` and `mm shard`, each called with the config of the verb."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,13 @@ R = TypeVar("R", bound=Report)
 
 @dataclass
 class Applied(Generic[R]):
-    """The result of a verb that changes a model directory or writes files from data.
+    """Result of a verb that changes a model directory, or that writes files from data.
 
     Attributes:
-        report: The report of the function.
-        source: Where the data is from.
-        files: Kind of each file of the run folder to its path.
-        faulty_rows: Number of rows of which at least one cell could not be read.
+        report: The report of the function that the verb calls.
+        source: Name of the data.
+        files: Kind of each written file, such as `errors`, to its path.
+        faulty_rows: Number of rows with at least one cell that could not be read.
     """
 
     report: R
@@ -39,15 +39,15 @@ class Applied(Generic[R]):
 
 
 def calibrate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Applied[CalibrationReport]:
-    """Calibrate a model directory by the rows of a config's data, and write the calibration into it.
+    """Calibrate the confidence of a model on the data of a config, and write the calibration into the model directory.
 
     Args:
         cfg: The config of `mm calibrate`.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the keys that it sets.
 
     Raises:
-        ValueError: If a setting is wrong, or the model has no head.
+        ValueError: If a setting is invalid, if the model is a W&B artifact, or if it has no head.
     """
     check_split(cfg.split)
     alpha = cfg.conformal
@@ -73,12 +73,12 @@ def calibrate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> A
 
 
 def embed_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Applied[EmbeddingReport]:
-    """Write the embeddings of the rows of a config's data.
+    """Write the embeddings of the rows of a config's data into `embeddings.parquet` in the run folder.
 
     Args:
         cfg: The config of `mm embed`.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the keys that it sets.
     """
     model = load_model(cfg, provenance)
     data = build_model_data(cfg, model, provenance, labelled=False)
@@ -88,15 +88,15 @@ def embed_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Appli
 
 
 def shard_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Applied[ShardReport]:
-    """Write the rows of a config's data, and the media that they name, into shards.
+    """Write the rows of a config's data, and the media files that they name, into shards.
 
     Args:
         cfg: The config of `mm shard`.
-        folder: The run folder.
-        provenance: How the run was started.
+        folder: The run folder; only errors.csv is written into it.
+        provenance: The command and the keys that it sets.
 
     Raises:
-        ValueError: If a setting is wrong, or the data is no table file.
+        ValueError: If a setting is invalid, or if the data is neither a table file nor a folder of files.
     """
     data = finish.build_data(cfg, codecs=False, whole=True)
     if not isinstance(data, ManifestDataModule):
@@ -106,7 +106,7 @@ def shard_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Appli
 
 
 def write_errors(data: DataModule, folder: Path) -> dict[str, Path]:
-    """Write errors.csv if cells could not be read, and return its kind and its path."""
+    """Write errors.csv if cells could not be read, and return the key `errors` with its path, otherwise nothing."""
     if not data.faults:
         return {}
     data.write_errors(folder / "errors.csv")
@@ -114,5 +114,5 @@ def write_errors(data: DataModule, folder: Path) -> dict[str, Path]:
 
 
 def count_faulty_rows(data: DataModule) -> int:
-    """Return the number of rows of which at least one cell could not be read."""
+    """Return the number of rows with at least one cell that could not be read."""
     return len({row for row, _ in data.faults})

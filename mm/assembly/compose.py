@@ -1,4 +1,4 @@
-"""Compose the configs of the registry, `mm.conf`, from Python, without leaving global state."""
+"""Composition of the configs in `mm.conf` from Python, without a change of Hydra's global state."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,14 +29,14 @@ DEFAULT_HEADS = {
 
 
 def compose_config(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose the config of a verb, as the command does.
+    """Compose the config of a verb in the same way as the command line.
 
     Args:
         verb: Name of the root config, such as "train".
         overrides: Hydra overrides, such as "model/fusion=gated".
 
     Returns:
-        The config. Hydra's global state is as it was.
+        The config. Hydra's global state is restored.
     """
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
@@ -47,15 +47,15 @@ def compose_config(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def model_overrides(spec: DataSpec, options: dict[str, str]) -> list[str]:
-    """Return the overrides that choose an encoder for each input and a head for each target.
+    """Return the Hydra overrides that choose an encoder for each input and a head for each target.
 
     Args:
         spec: Inputs and targets of the data.
-        options: Input or target name to an option of its group, such as {"text": "hashed_ngrams"}; the others have the
-            default of `conf/model/multimodal.yaml`, or of the kind of the target.
+        options: Input or target name to an option of its config group, such as {"text": "hashed_ngrams"}. Other inputs
+            get the default encoder of `conf/model/multimodal.yaml`, other targets the default head for their kind.
 
     Raises:
-        ValueError: If there is no such option.
+        ValueError: If an option does not exist.
     """
     defaults = default_encoders()
     words = ["datamodule=manifest", "~model/heads"]
@@ -76,14 +76,20 @@ def model_overrides(spec: DataSpec, options: dict[str, str]) -> list[str]:
 
 
 def default_encoders() -> dict[str, str]:
-    """Return modality -> the option of its default encoder."""
+    """Return the option of the default encoder for each modality that has one."""
     defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "multimodal.yaml"))["defaults"]  # type: ignore[index]
     found = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
     return {group.split("/")[1]: option for group, option in found.items() if group.startswith("encoders/")}
 
 
 def check_option(group: str, option: str, name: str) -> None:
-    """Raise a ValueError where a group of the registry has no such option."""
+    """Raise a ValueError if a config group has no option of a name.
+
+    Args:
+        group: The config group, such as `model/heads`.
+        option: Name of the option.
+        name: Name of the input or target that it was chosen for, for the message.
+    """
     known = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     if f"{group}/{option}" in OPTIONS:
         raise ValueError(f"{name}: '{option}' is now '{OPTIONS[f'{group}/{option}']}'")
@@ -92,7 +98,7 @@ def check_option(group: str, option: str, name: str) -> None:
 
 
 def find_head_option(head: Any) -> str | None:
-    """Return the option of `model/heads` whose class a head is of, None where there is none."""
+    """Return the option of `model/heads` that builds the class of a head; None if no option does."""
     for file in sorted((CONF / "model" / "heads").glob("*.yaml")):
         node: Any = OmegaConf.load(file)
         if node.get("_target_") == target_of(head):

@@ -1,4 +1,4 @@
-"""Check the overrides of a command: options of groups, added keys, and the types of values."""
+"""Checks of the overrides of a command: chosen options, added keys, types of values, and data files."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,15 +16,16 @@ from mm.messages import near
 
 
 def check_groups(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
-    """Check that options were chosen with a slash, and that every added key is read.
+    """Check that options are chosen with a slash, and that every added key belongs to a known section of the config.
 
     Args:
         cfg: The composed config.
-        overrides: The overrides that were typed.
-        choices: Group to its chosen option.
+        overrides: The overrides that the user typed.
+        choices: Config group to its chosen option.
 
     Raises:
-        ValueError: If an option was chosen with a dot, or a key was added that nothing reads.
+        ValueError: If an option was chosen with a dot, as in `model.fusion=gated`, or if an added key (`+key=value`)
+            lies in an unknown section.
     """
     for group in choices:
         chosen = OmegaConf.select(cfg, group.replace("/", "."), throw_on_missing=False)
@@ -40,16 +41,17 @@ def check_groups(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str
 
 
 def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
-    """Check the types of typed values.
+    """Check the types of the values that the user typed.
 
     Args:
         cfg: The composed config.
-        verb: The verb, whose defaults are composed where an annotation says nothing.
-        overrides: The overrides that were typed.
-        choices: Group to its chosen option.
+        verb: Name of the root config. It is composed again without the typed values if a key has no type annotation, to
+            compare the value with its default.
+        overrides: The overrides that the user typed.
+        choices: Config group to its chosen option.
 
     Raises:
-        ValueError: If a value is of another type; the message names the key.
+        ValueError: If a value has the wrong type; the message names the key.
     """
 
     @cache
@@ -63,13 +65,13 @@ def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: 
 
 
 def check_data_files(cfg: DictConfig) -> None:
-    """Check the suffixes of the files that `datamodule=manifest` reads, before the imports that reading takes.
+    """Check the suffixes of the files of `datamodule=manifest`, before the slow imports that are needed to read them.
 
     Args:
         cfg: The composed config.
 
     Raises:
-        ValueError: If a file that is there has a suffix that is not known.
+        ValueError: If an existing file has an unknown suffix.
     """
     if OmegaConf.select(cfg, "datamodule._target_") != "mm.datamodules.manifest.ManifestDataModule":
         return

@@ -1,4 +1,4 @@
-"""A verb's config with the options that a user has chosen and no other override, for messages about mistakes."""
+"""The config of a verb with the chosen options but without any other override, for messages about mistakes."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +14,17 @@ from mm.assembly.registry import open_registry
 
 
 def compose_chosen(verb: str, typed: Sequence[str]) -> tuple[DictConfig, list[str]]:
-    """Return the verb's config with the options that were chosen and without any other override, and its groups."""
+    """Compose the config of a verb with the chosen options only.
+
+    If the options can't be composed, the config has the default options.
+
+    Args:
+        verb: Name of the root config.
+        typed: Flags and overrides of the command. Overrides that do not choose an option are ignored.
+
+    Returns:
+        The config, including Hydra's own, and the names of all config groups.
+    """
     GlobalHydra.instance().clear()
     with open_registry():
         config = compose(verb, return_hydra_config=True)
@@ -26,13 +36,13 @@ def compose_chosen(verb: str, typed: Sequence[str]) -> tuple[DictConfig, list[st
 
 
 def target_at(config: DictConfig, key: str) -> str | None:
-    """Return the class of the part at a dotted key, None where there is no such part."""
+    """Return the `_target_` of the config node at a dotted key; None if there is no such node or no `_target_`."""
     node = OmegaConf.select(config, key, throw_on_missing=False) if key else None
     return node.get("_target_") if isinstance(node, DictConfig) else None
 
 
 def list_keys(node: Any, prefix: str = "") -> list[str]:
-    """Return the dotted keys of a config, inner ones as well."""
+    """Return the dotted keys of a config, including those of nested mappings."""
     found = []
     for key in node:
         name = f"{prefix}{key}"

@@ -1,6 +1,6 @@
 """Keys of the config files with their defaults, types and descriptions, read without importing torch.
 
-The help of a verb and the reference pages of the manual are both made from this.
+The `--help` of the verbs and the reference pages of the manual are made from them.
 """
 
 import ast
@@ -22,10 +22,10 @@ class Key(NamedTuple):
     """One key of a config file.
 
     Attributes:
-        name: The dotted name below the file's package, such as `frontend.hop`.
-        default: The value as the file has it.
-        type: The type in Python's notation; empty where nothing states it.
-        description: One sentence; empty where there is none.
+        name: Dotted name, relative to the package of the file, such as `frontend.hop`.
+        default: The value as it is written in the file.
+        type: The type in Python's notation; empty if it is unknown.
+        description: One sentence; empty if there is none.
     """
 
     name: str
@@ -51,7 +51,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def read_summary(file: Path) -> str:
-    """Return the first paragraph of the class that a config file builds; empty for classes of other packages."""
+    """Return the first paragraph of the docstring of the class that a config file builds.
+
+    It is empty for classes of packages other than `mm`.
+    """
     match = re.search(r"^_target_: (\S+)$", file.read_text(encoding="utf-8"), re.M)
     module, _, name = match[1].rpartition(".") if match else ("", "", "")
     source = module_file(module) if module else None
@@ -70,7 +73,17 @@ def read_keys(file: Path) -> list[Key]:
 
 
 def walk(node: yaml.MappingNode, prefix: str, lines: list[str], arguments: dict[str, Argument]) -> Iterator[Key]:
-    """Yield the keys below a mapping; a mapping in braces is one key, unless it is built of a class."""
+    """Yield the keys of a YAML mapping and of its nested mappings.
+
+    A nested mapping in braces (flow style) counts as a single key. If the mapping has a `_target_`, the arguments of
+    its class that the file leaves out follow at the end.
+
+    Args:
+        node: The mapping.
+        prefix: Dotted prefix of the names; "" for the top of the file.
+        lines: Lines of the file.
+        arguments: Arguments of the class that the mapping at the top of the file is for.
+    """
     target = next((value.value for key, value in node.value if key.value == "_target_"), None)
     arguments = read_arguments(target) if target else arguments if not prefix else {}
     for key, value in node.value:
@@ -94,13 +107,18 @@ def walk(node: yaml.MappingNode, prefix: str, lines: list[str], arguments: dict[
 
 
 def as_yaml(value: Any) -> str:
-    """Return a value as a yaml file has it, on one line."""
+    """Return a value in YAML notation, on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
     return text.strip().removesuffix("...").strip()
 
 
 def type_of(node: yaml.Node, name: str) -> str:
-    """Return the type that a default shows: none for null, for what the data fills and for a reference."""
+    """Return the type of a default value in YAML; "" for null, for `???` and for an interpolation.
+
+    Args:
+        node: The YAML node of the value.
+        name: Name of the key.
+    """
     if isinstance(node, yaml.ScalarNode) and (node.value == "???" or "${" in node.value):
         return ""
     if isinstance(node, yaml.ScalarNode) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", node.value):
@@ -109,7 +127,7 @@ def type_of(node: yaml.Node, name: str) -> str:
 
 
 def type_of_value(value: object) -> str:
-    """Return the type of a plain value; empty for null, for what the data fills and for a reference."""
+    """Return the type of a plain value; "" for null, for `???` and for an interpolation."""
     if value is None or (isinstance(value, str) and (value == "???" or "${" in value)):
         return ""
     return "mapping" if isinstance(value, dict) else type(value).__name__
@@ -127,7 +145,7 @@ def source_of(node: yaml.Node, lines: list[str]) -> str:
 
 
 def comment_of(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
-    """Return the comment behind a value, or behind its key, or on the lines above it."""
+    """Return the comment after a value or after its key, or else the comment on the lines above it."""
     block = isinstance(value, yaml.CollectionNode) and not value.flow_style
     line = key.start_mark.line if block else value.end_mark.line
     column = key.end_mark.column if block else value.end_mark.column

@@ -1,4 +1,4 @@
-"""The options that a verb's config is composed of, with their keys; torch is not imported."""
+"""The options that the config of a verb is composed of, with their keys, for `--help`. torch is not imported."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,13 @@ Groups = dict[str, tuple[str | None, list[str]]]  # group -> the chosen option, 
 
 
 class Section(NamedTuple):
-    """One chosen option: how it is chosen, its title, and its keys by their full name."""
+    """A chosen option and its keys.
+
+    Attributes:
+        option: The override that chooses the option, such as `model/fusion=gated`.
+        title: Description of the option.
+        keys: Full dotted name to key.
+    """
 
     option: str
     title: str
@@ -21,11 +27,16 @@ class Section(NamedTuple):
 def compose_sections(
     verb: str, overrides: Sequence[str], folders: Sequence[Path]
 ) -> tuple[dict[str, Any], list[Any], Groups]:
-    """Compose a verb's config.
+    """Compose the config of a verb, and return its defaults list and its config groups as well.
+
+    Args:
+        verb: Name of the root config.
+        overrides: Hydra overrides.
+        folders: Further config folders.
 
     Returns:
-        The config as plain data, the entries of its final defaults list, and of each group the chosen option and all
-        options.
+        The config as plain data, the entries of the final defaults list, and each config group with its chosen option
+        and all of its options.
 
     Raises:
         HydraException: If an option or a key does not exist.
@@ -51,12 +62,12 @@ def compose_sections(
 
 
 def is_shown(config: str) -> bool:
-    """Return whether a config is of `mm`, or a launcher that a user has chosen; the rest of Hydra's is left out."""
+    """Return whether help shows a config: any that is not Hydra's, and the launchers `slurm` and `local_pool`."""
     return not config.startswith("hydra") or config in ("hydra/launcher/slurm", "hydra/launcher/local_pool")
 
 
 def merge_files(defaults: Sequence[Any], roots: Sequence[Path]) -> dict[str, Any]:
-    """Return what the files of a defaults list say, later ones over earlier ones, as Hydra merges them."""
+    """Merge the files of a defaults list as Hydra does: later files take precedence."""
     cfg: dict[str, Any] = {}
     for entry in defaults:
         node = cfg
@@ -68,7 +79,7 @@ def merge_files(defaults: Sequence[Any], roots: Sequence[Path]) -> dict[str, Any
 
 
 def merge_into(node: dict[str, Any], content: Mapping[str, Any]) -> None:
-    """Merge nested mappings into others, in place; anything else is replaced."""
+    """Merge a mapping into another one in place. Nested mappings are merged, all other values are replaced."""
     for key, value in content.items():
         if isinstance(value, dict) and isinstance(node.get(key), dict):
             merge_into(node[key], value)
@@ -77,7 +88,7 @@ def merge_into(node: dict[str, Any], content: Mapping[str, Any]) -> None:
 
 
 def list_sections(verb: str, defaults: Sequence[Any], roots: Sequence[Path]) -> list[Section]:
-    """Return the chosen options in their order, the verb's own keys first."""
+    """Return the chosen options in the order of the defaults list, after a section with the keys of the verb itself."""
     parents = {entry.config_path: entry for entry in defaults}
     found: dict[str, Section] = {verb: Section(f"Keys of mm {verb}", "", {})}
     for entry in defaults:
@@ -95,7 +106,7 @@ def list_sections(verb: str, defaults: Sequence[Any], roots: Sequence[Path]) -> 
 
 
 def owner_of(entry: Any, parents: Mapping[str, Any], verb: str) -> Any:
-    """Return the option that an entry of a defaults list belongs to: itself, or the one that includes it."""
+    """Return the option that an entry of a defaults list belongs to: itself, or the entry that includes it."""
     while entry.override_key is None and entry.parent not in (verb, "<root>", None) and entry.parent in parents:
         parent = parents[entry.parent]
         if parent is entry:
@@ -105,6 +116,6 @@ def owner_of(entry: Any, parents: Mapping[str, Any], verb: str) -> Any:
 
 
 def file_of(name: str, roots: Sequence[Path]) -> Path:
-    """Return the file of a config, from the folders that a user has named or from those of `mm`."""
+    """Return the path of a config file; later config folders take precedence."""
     files = [root / f"{name}.yaml" for root in reversed(roots)]
     return next((file for file in files if file.exists()), files[-1])

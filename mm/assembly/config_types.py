@@ -1,4 +1,4 @@
-"""Check the types of the values that a user has typed, by the annotations of the classes that they are arguments of."""
+"""Checks of the types of typed values against the annotations of the constructor arguments that they set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, isclass, signature
@@ -15,15 +15,17 @@ SUCH = {int: "[64, 64]", float: "[0.5, 0.5]", str: "[text, vision]"}
 
 
 def check_types(cfg: DictConfig, default: Callable[[], Any], typed: Mapping[str, Any]) -> None:
-    """Compare the types of typed values with the annotations of the classes that they are arguments of.
+    """Check the types of typed values against the annotations of the constructor arguments that they set.
+
+    A value without an annotation is compared with the default value of its key.
 
     Args:
         cfg: The composed config.
-        default: Composes the config with the chosen options, but without the typed values.
+        default: Function that composes the config with the chosen options, but without the typed values.
         typed: Dotted key to typed value.
 
     Raises:
-        ValueError: If a value is of another type; the message names the key.
+        ValueError: If a value has the wrong type; the message names the key.
     """
     for key, value in typed.items():
         if isinstance(value, str) and "${" in value:
@@ -42,7 +44,7 @@ def check_types(cfg: DictConfig, default: Callable[[], Any], typed: Mapping[str,
 
 
 def find_annotation(cfg: DictConfig, key: str) -> Any:
-    """The annotation of the argument that a key sets; None where nothing is known of it."""
+    """Return the annotation of the constructor argument that a key sets; None if it is unknown."""
     room, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, room, throw_on_missing=False) if room else None
     target = node.get("_target_") if isinstance(node, DictConfig) else None
@@ -55,9 +57,10 @@ def find_annotation(cfg: DictConfig, key: str) -> Any:
 
 
 def hint_of(called: Any, name: str) -> Any:
-    """The annotation of an argument of a class, or of its parents where it passes keywords on to them, or a function.
+    """Return the annotation of an argument of a class or function.
 
-    It is None if there is no annotation, or if a config can't hold a value of this type.
+    The base classes are searched as well if the constructor passes `**kwargs` on to them. The result is None if the
+    argument does not exist or has no annotation.
     """
     owners = [c.__init__ for c in called.__mro__ if "__init__" in vars(c)] if isclass(called) else [called]
     for owner in owners:
@@ -70,7 +73,7 @@ def hint_of(called: Any, name: str) -> Any:
 
 
 def describe_type(hint: Any) -> str:
-    """An annotation in words."""
+    """Describe a type annotation in words, such as "a whole number or null"."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(describe_type(one) for one in args))
@@ -88,7 +91,7 @@ def describe_type(hint: Any) -> str:
 
 
 def as_typed(value: Any) -> str:
-    """A value as it is typed."""
+    """Return a value as it is typed on the command line."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"'{value}'" if isinstance(value, str) else str(value)

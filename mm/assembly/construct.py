@@ -1,4 +1,4 @@
-"""Build objects from configs. Data inside a config is data: nothing of it is interpolated."""
+"""Construction of objects from configs. Values that come from data are never interpolated."""
 
 import re
 from functools import partial
@@ -15,16 +15,16 @@ from mm.renames import upgrade, upgrade_keys
 
 
 def escape(value: Any) -> Any:
-    r"""Escape what OmegaConf would interpolate in values that come from data or from a file.
+    r"""Escape the interpolations of OmegaConf in values that come from data or from a file.
 
     Args:
-        value: Plain data; its texts are class names, columns, paths and the like.
+        value: Plain data, with strings such as class names, columns and paths.
 
     Returns:
-        The same, so that OmegaConf resolves each text to what it was: `${name}` becomes `\${name}`.
+        A copy that OmegaConf resolves to the original strings: `${name}` becomes `\${name}`.
 
     Raises:
-        ValueError: If a text is `???`, which OmegaConf takes for a missing value whatever is done.
+        ValueError: If a string is `???`, which OmegaConf always treats as a missing value.
     """
     if isinstance(value, dict):
         return {key: escape(child) for key, child in value.items()}
@@ -38,28 +38,34 @@ def escape(value: Any) -> Any:
 
 
 def build(cfg: DictConfig, key: str, **more: Any) -> Any:
-    """Build what a part of a config describes.
+    """Build the object that a node of a config describes.
 
-    Every object that is built knows how it was built, see `mm.configurable`, so that a model can be saved.
+    Every built object records its constructor arguments (see `mm.configurable`), so that a model can be saved.
 
     Args:
         cfg: The config.
-        key: Dotted key of the part, which error messages name.
-        **more: Further constructor arguments, which are passed on as they are.
+        key: Dotted key of the node, which error messages name.
+        **more: Further constructor arguments, which are passed on unchanged.
 
     Returns:
-        The object; lists and mappings among its arguments are plain. With `_partial_: true`, which a config may hold
-        or `more` may be, a `functools.partial` of its class.
+        The object; lists and mappings among its arguments are plain Python objects. With `_partial_=True`, in the
+        config or in `more`, a `functools.partial` of its class.
 
     Raises:
-        InstantiationException: If a class can't be found, or its constructor fails. The message names the key.
+        InstantiationException: If a class is not found, or if its constructor fails. The message names the key.
     """
     plain = OmegaConf.to_container(OmegaConf.select(cfg, key), resolve=True, throw_on_missing=True)
     return construct(plain, key, **more)
 
 
 def construct(node: Any, key: str, **more: Any) -> Any:
-    """Build what plain data describes, from the innermost part outwards; see `build`."""
+    """Build the objects that plain data describes, the innermost first; see `build`.
+
+    Args:
+        node: Plain data. Mappings with a `_target_` become objects.
+        key: Dotted key of the node, which error messages name.
+        **more: Further constructor arguments of the outermost object.
+    """
     if isinstance(node, list):
         return [construct(child, f"{key}[{index}]") for index, child in enumerate(node)]
     if not isinstance(node, dict):
@@ -84,10 +90,14 @@ def construct(node: Any, key: str, **more: Any) -> Any:
 
 
 def locate_target(target: Any, key: str) -> Any:
-    """Return the class or function that a config names.
+    """Return the class or function that a `_target_` names.
+
+    Args:
+        target: The dotted name.
+        key: Dotted key of the config node.
 
     Raises:
-        InstantiationException: If there is none of this name. The message names the key.
+        InstantiationException: If it does not exist. The message names the key.
     """
     node: Any = {"_target_": target, "_partial_": True}
     for name in reversed(key.split(".")):
@@ -99,10 +109,12 @@ def locate_target(target: Any, key: str) -> Any:
 
 
 def read_resolved(path: Path) -> dict[str, Any]:
-    """The config.yaml of a run folder, whose values were resolved when it was written, as plain data.
+    """Read the config.yaml of a run folder as plain data, with the current names of keys, classes and arguments.
+
+    The file contains no interpolations, because they were resolved when it was written.
 
     Raises:
-        ValueError: If it is no mapping.
+        ValueError: If the file is not YAML, or does not contain a mapping.
     """
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))

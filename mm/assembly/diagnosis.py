@@ -1,4 +1,4 @@
-"""Diagnose a run: which batches were not finite and where, and which inputs its model does without."""
+"""Diagnosis of a run: its batches with a loss or gradient that is not finite, and the influence of each input."""
 
 import pickle
 from collections.abc import Mapping, Sequence
@@ -40,15 +40,15 @@ BUILT = {
 
 @dataclass(frozen=True)
 class NonfiniteBatch:
-    """A batch of a run that was not finite, replayed.
+    """A batch of a run whose loss or gradient was not finite, and the result of its replay.
 
     Attributes:
-        file: Name of its file.
-        quantity: The quantity that was not finite: the loss or the gradient.
-        rows: How many rows the batch has.
-        module: The first module whose output is not finite; None where all are when it is replayed.
-        faulty: Names of the rows that are not finite when computed alone.
-        reason: Why it can't be replayed; "" where it was.
+        file: Name of the file of the batch.
+        quantity: The quantity that was not finite, "the loss" or "the gradient".
+        rows: Number of rows in the batch.
+        module: The first module whose output is not finite; None or "" if all outputs are finite in the replay.
+        faulty: Names of the rows for which an output is not finite if they are computed alone.
+        reason: Why the batch can't be replayed; "" if it was replayed.
     """
 
     file: str
@@ -61,13 +61,13 @@ class NonfiniteBatch:
 
 @dataclass(frozen=True, repr=False)
 class DiagnosisReport(Report):
-    """Batches of a run that were not finite, and the influence of each input.
+    """Batches of a run whose loss or gradient was not finite, and the influence of each input on the predictions.
 
     Attributes:
-        batches: The batches of the run that were not finite.
-        influences: Input name to its influence on the predictions; empty if it could not be measured.
-        source: The checkpoint or model directory whose weights were measured; None if there is none.
-        reason: Why no influence was measured; "" if it was.
+        batches: The batches that were not finite.
+        influences: Input name to its influence on the predictions; empty if it could not be computed.
+        source: Checkpoint or model directory with the weights for which it was computed; None if there are no weights.
+        reason: Why no influence was computed; "" if it was.
     """
 
     batches: Sequence[NonfiniteBatch]
@@ -77,19 +77,19 @@ class DiagnosisReport(Report):
 
     @property
     def dead(self) -> dict[str, str]:
-        """Return the inputs that the model does without, with the reason."""
+        """Return the inputs with nearly no influence on the predictions, each with the reason."""
         return dead(dict(self.influences))
 
     @property
     def metrics(self) -> dict[str, float]:  # type: ignore[override]
-        """`nonfinite_batches`, and `influence/INPUT/...` of each input."""
+        """Return the metrics `nonfinite_batches`, and `influence/INPUT/...` for each input."""
         found: dict[str, float] = {"nonfinite_batches": len(self.batches)}
         for name, one in self.influences.items():
             found |= {f"influence/{name}/{key}": value for key, value in one._asdict().items()}
         return found
 
     def table(self) -> Table:
-        """Return a row for each input: its fraction of the gradient, and the changes without it."""
+        """Return a table with one row per input: its fraction of the gradient, and the changes without this input."""
         columns = ["input", "rows", "part of the gradient", "predictions change without it", "loss rises without it"]
         rows = [
             (name, str(one.rows), f"{one.gradient:.1%}", f"{one.change:.1%}", f"{one.loss:+.4f}")
@@ -99,18 +99,22 @@ class DiagnosisReport(Report):
 
 
 def diagnose(run: str | Path, *, rows: int = 256, allow: Sequence[str] = ()) -> DiagnosisReport:
-    """Replay the batches of a run that were not finite, and measure the influence of each input on its newest weights.
+    """Diagnose a run: replay its batches that were not finite, and compute the influence of each input.
+
+    The influence is computed for the weights of the newest checkpoint, or of the model directory if there is no usable
+    checkpoint file.
 
     Args:
         run: The run folder, such as `outputs/first`.
-        rows: Number of training rows on which the influence is measured.
-        allow: Packages of your own whose classes the run's config may name.
+        rows: Number of training rows for which the influence is computed.
+        allow: Names of further packages whose classes the config of the run may use.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: If there is no run in the folder, its config names classes of other packages, or a file is damaged.
+        ValueError: If the folder contains no run, if its config uses classes of other packages, or if a file is
+            damaged.
 
     Example:
         >>> report = mm.diagnose("outputs/first")  # doctest: +SKIP
@@ -127,10 +131,15 @@ def diagnose(run: str | Path, *, rows: int = 256, allow: Sequence[str] = ()) -> 
 
 
 def rebuild_run(folder: Path, allow: Sequence[str]) -> tuple[DataModule, Any]:
-    """Build the data and the task, with its model, of a run from its finished config.
+    """Build the data and the task of a run, including its model, from the config in its folder.
+
+    Args:
+        folder: The run folder.
+        allow: Names of further packages whose classes the config may use.
 
     Raises:
-        ValueError: If the config names classes outside the packages that it may.
+        ValueError: If the config uses classes of packages that are not allowed, or if a model directory of a teacher
+            does not exist.
     """
     silence_lightning()
     config = upgrade_run_config(read_resolved(folder / "config.yaml"))
@@ -156,7 +165,7 @@ def rebuild_run(folder: Path, allow: Sequence[str]) -> tuple[DataModule, Any]:
 
 
 def without_metrics(model: Any) -> Any:
-    """Return the config of a model without the metrics of its heads, which are not built here."""
+    """Return the config of a model without the metrics of its heads, which are not needed for a diagnosis."""
     heads = model.get("heads") if isinstance(model, dict) else None
     if not isinstance(heads, dict):
         return model
@@ -167,10 +176,10 @@ def without_metrics(model: Any) -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain data.
+    """Load a file of tensors and plain data, on the CPU.
 
     Raises:
-        ValueError: If it is damaged, or would run something.
+        ValueError: If the file is damaged, or contains objects that could run code.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -183,10 +192,15 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def load_weights_of(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load the weights of a file into a model.
+    """Load the weights that were read from a file into a model.
+
+    Args:
+        path: Path of the file, for the message.
+        model: The model, changed in place.
+        weights: Name to weight.
 
     Raises:
-        ValueError: If they are another model's.
+        ValueError: If they are the weights of another model.
     """
     try:
         model.load_state_dict(weights)
@@ -196,7 +210,13 @@ def load_weights_of(path: Path, model: nn.Module, weights: Mapping[str, Tensor])
 
 
 def replay_batch(path: Path, data: DataModule, task: Task) -> NonfiniteBatch:
-    """Replay a batch whose loss or gradient was not finite, and find the module and the rows at fault."""
+    """Replay a saved batch whose loss or gradient was not finite, and find the module and the rows that cause it.
+
+    Args:
+        path: File of the batch, which also contains the weights of that step.
+        data: Data of the run, for the names of rows.
+        task: Task of the run; its model gets the saved weights.
+    """
     content = read_tensors(path)
     if content["weights"] is None:
         reason = "was kept by one of several processes that shared the weights out, and can't be replayed"
@@ -216,14 +236,14 @@ def replay_batch(path: Path, data: DataModule, task: Task) -> NonfiniteBatch:
 def weigh_inputs(
     folder: Path, data: DataModule, model: Any, count: int, batches: Sequence[NonfiniteBatch]
 ) -> DiagnosisReport:
-    """Measure the influence of each input on the newest weights of a run.
+    """Compute the influence of each input on the predictions, with the newest weights of a run.
 
     Args:
         folder: The run folder.
-        data: Its data.
-        model: Its model, into which the weights are loaded.
-        count: How many training rows are used.
-        batches: The replayed batches, which the report holds as well.
+        data: Data of the run.
+        model: Model of the run, into which the weights are loaded.
+        count: Maximum number of training rows, which are evenly spaced.
+        batches: The replayed batches, which are passed on to the report.
     """
     if not len(model.heads):
         reason = "the model predicts nothing, so what its inputs are worth to it can't be said"

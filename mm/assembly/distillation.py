@@ -1,4 +1,4 @@
-"""Trained models that teach a model one of its inputs (`task.distillation`)."""
+"""Trained models that act as teachers of single inputs (`task.distillation`)."""
 
 from collections.abc import Mapping
 
@@ -17,17 +17,18 @@ FREE = ("augment", "pad_multiple", "overflow", "window_overlap", "tokenizer")
 
 
 def load_teachers(cfg: DictConfig, transforms: Mapping[str, Transform]) -> dict[str, Distillation]:
-    """Load the models that the config names as teachers.
+    """Load the trained models that `task.distillation.teachers` names.
 
     Args:
         cfg: The config.
-        transforms: Input name to the transform by which the model reads it.
+        transforms: Input name to the transform of the model that is trained.
 
     Returns:
-        The task's argument `distillation`, with its teachers loaded; nothing where there are none.
+        The argument `distillation` of the task, with the loaded teachers; empty if there are no teachers.
 
     Raises:
-        ValueError: If an input is unknown, a path is no model directory, or a teacher reads its input in another way.
+        ValueError: If an input is unknown, if a path is not a model directory, or if a teacher reads its input with
+            another transform or tokenizer.
     """
     config = cfg.task.get("distillation") or {}
     chosen: dict[str, str] = dict(config.get("teachers") or {})
@@ -59,5 +60,5 @@ def load_teachers(cfg: DictConfig, transforms: Mapping[str, Transform]) -> dict[
 
 
 def vocabulary(transform: Transform) -> dict[str, int] | None:
-    """Return token -> id; None for bytes, and for inputs that are no text."""
+    """Return the vocabulary, token to id, of a text transform; None for bytes and for inputs that are not text."""
     return transform.tokenizer.get_vocab() if isinstance(transform, TextTransform) and transform.tokenizer else None

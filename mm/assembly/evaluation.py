@@ -1,4 +1,4 @@
-"""Evaluate a model directory on data, by the config of `mm evaluate`: heads, retrieval or probes."""
+"""Functions of the verb `mm evaluate`, which evaluates the heads, the retrieval or the frozen vectors of a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,14 +46,14 @@ TRAINER_KEYS = ("trainer.accelerator", "trainer.devices", "trainer.precision")  
 
 @dataclass
 class Evaluation:
-    """The config of an evaluation, its model, and where the results go.
+    """Settings and model of one evaluation.
 
     Attributes:
         cfg: The config.
         folder: The run folder.
-        provenance: How the run was started.
-        model: The model.
-        probes: Which targets its vectors are probed by.
+        provenance: The command and the keys that it sets.
+        model: The trained model.
+        probes: The evaluations of frozen vectors: zero-shot, few-shot and linear probes.
     """
 
     cfg: DictConfig
@@ -64,18 +64,21 @@ class Evaluation:
 
 
 def evaluate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> TestReport | None:
-    """Evaluate a model by a config, and write the results.
+    """Evaluate the model directory that a config names, and write the results into the run folder.
+
+    A model that was trained for retrieval is evaluated for retrieval. For any other model, the heads are evaluated, or,
+    with `zero_shot`, `few_shot` or `linear_probe`, its frozen vectors.
 
     Args:
         cfg: The config of `mm evaluate`.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the keys that it sets.
 
     Returns:
-        The report; None in other processes than the first one.
+        The report in rank 0; None in other processes.
 
     Raises:
-        ValueError: If a setting is wrong, or is none of this kind of model.
+        ValueError: If a setting is invalid, or does not apply to this kind of model.
     """
     config: Any = OmegaConf.to_container(cfg)
     for named in provenance.named:
@@ -90,7 +93,7 @@ def evaluate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Te
 
 
 def evaluate_heads(evaluation: Evaluation) -> TestReport | None:
-    """Measure the heads of a model, for subsets of its inputs and perhaps while inputs are corrupted."""
+    """Evaluate the heads of a model for subsets of its inputs and, with `cfg.robustness`, for corrupted inputs."""
     cfg, model, folder = evaluation.cfg, evaluation.model, evaluation.folder
     if not len(model.model.heads):
         raise ValueError(
@@ -119,13 +122,19 @@ def evaluate_heads(evaluation: Evaluation) -> TestReport | None:
 def plan_config(
     cfg: DictConfig, model: TrainedModel, data: DataModule, metrics: Mapping[str, Mapping[str, Metric]]
 ) -> RobustnessRun:
-    """Check `cfg.robustness` before anything is measured.
+    """Check `cfg.robustness` against the model and the data, before the evaluation starts.
 
     Args:
         cfg: The config.
-        model: The model.
-        data: Its data.
+        model: The trained model.
+        data: The data for the evaluation.
         metrics: Head name to its metrics by name.
+
+    Returns:
+        The planned robustness evaluation.
+
+    Raises:
+        ValueError: If a setting is invalid, or does not fit the model or the data.
     """
     config: Any = OmegaConf.to_container(cfg.robustness)
     chosen = {key: config[key] for key in ("severities", "rows", "corruptions")}
@@ -139,7 +148,7 @@ def plan_config(
 
 
 def evaluate_retrieval(evaluation: Evaluation) -> TestReport | None:
-    """Measure the retrieval of a model of aligned inputs, and probe its vectors."""
+    """Evaluate the retrieval of a model with aligned inputs, and its frozen vectors."""
     cfg, model, probes = evaluation.cfg, evaluation.model, evaluation.probes
     if cfg.get("robustness") is not None:
         raise ValueError("robustness: this model predicts nothing: it was trained to align its inputs; leave it out")
@@ -165,7 +174,10 @@ def evaluate_retrieval(evaluation: Evaluation) -> TestReport | None:
 
 
 def evaluate_probes(evaluation: Evaluation) -> TestReport | None:
-    """Probe the vectors of the encoders of any other model, for the targets that are named."""
+    """Evaluate the frozen vectors of the encoders of any other model, for the targets that the user names.
+
+    It runs in rank 0 only, and returns None in other processes.
+    """
     cfg, model, folder = evaluation.cfg, evaluation.model, evaluation.folder
     probes, provenance = evaluation.probes, evaluation.provenance
     if cfg.get("robustness") is not None:
@@ -188,14 +200,14 @@ def evaluate_probes(evaluation: Evaluation) -> TestReport | None:
 
 
 def check_trainer(trainer: Trainer, typed: Sequence[str]) -> None:
-    """Refuse settings of the trainer that the passes over frozen encoders don't read.
+    """Check that only those settings of the trainer are set that the evaluation of frozen vectors uses.
 
     Args:
-        trainer: The trainer of the config; its device and its precision are used.
-        typed: The keys that the user set.
+        trainer: The Trainer; its device and its precision are used.
+        typed: The keys that the user or an experiment sets.
 
     Raises:
-        ValueError: If another key of the trainer is set, or several processes are asked for.
+        ValueError: If another key of the trainer is set, or if the trainer has several processes.
     """
     passes = "zero_shot, few_shot and linear_probe"
     for key in typed:
@@ -208,14 +220,14 @@ def check_trainer(trainer: Trainer, typed: Sequence[str]) -> None:
 
 
 def refuse_subsets(provenance: Provenance, kind: str) -> None:
-    """Refuse a key that only models with heads read.
+    """Refuse keys of the task, such as `task.modality_subsets`, for a model that does not use them.
 
     Args:
-        provenance: Which keys were set.
-        kind: What kind of model it is, for the message.
+        provenance: The command and the keys that it sets.
+        kind: Description of the kind of model, for the message.
 
     Raises:
-        ValueError: If task.modality_subsets is set.
+        ValueError: If a key of the task is set.
     """
     for named in provenance.named:
         if named.key.startswith("task."):

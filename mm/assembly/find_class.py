@@ -1,4 +1,4 @@
-"""Find a class by its dotted path."""
+"""Import of a class by its dotted path."""
 
 import importlib
 import inspect
@@ -11,15 +11,15 @@ from mm.messages import near
 
 
 def find_class(path: str, usage: str, module: bool = False) -> type[Any]:
-    """Return the class of a dotted path, from what can be imported.
+    """Import the class at a dotted path.
 
     Args:
         path: The dotted path.
-        usage: The end of messages.
-        module: Whether it has to be a torch module.
+        usage: Text for the end of error messages.
+        module: Whether the class must be a subclass of `torch.nn.Module`.
 
     Raises:
-        ValueError: If there is no such class; the message names the nearest one.
+        ValueError: If there is no such module or class; the message suggests the most similar name of a class.
     """
     base = nn.Module if module else object
     module_name, _, name = path.rpartition(".")

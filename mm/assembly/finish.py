@@ -1,4 +1,4 @@
-"""From the composed config to the finished one: what the data decides is filled in by name, never typed."""
+"""Completion of a composed config with the values that follow from the data, so that no user has to type them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -18,7 +18,7 @@ from mm.types import DataSpec, InputSpec
 
 
 def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
-    """Set every `???` below `node` whose key is in `values`."""
+    """Set every `???` in a node and in its nested mappings whose key is in `values`."""
     for key in list(node):
         if OmegaConf.is_missing(node, key):
             if key in values:
@@ -32,7 +32,14 @@ def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def fill_inputs(node: DictConfig, inputs: Sequence[str]) -> None:
-    """As `fill`, of a fusion: one that is nested in what names inputs of its own has these."""
+    """Set `inputs` in the config of a fusion and of the fusions nested in it, if it is `???`.
+
+    A nested fusion gets the inputs of the mapping around it if that has `inputs` of its own.
+
+    Args:
+        node: Config of the fusion, changed in place.
+        inputs: Names of all inputs.
+    """
     if OmegaConf.is_missing(node, "inputs"):
         node.inputs = list(inputs)
     own = node.get("inputs") or inputs
@@ -42,12 +49,13 @@ def fill_inputs(node: DictConfig, inputs: Sequence[str]) -> None:
 
 
 def build_data(cfg: DictConfig, codecs: bool = True, **more: Any) -> Any:
-    """Build the data module, still without transforms.
+    """Build the data module of a config, without transforms.
 
     Args:
-        cfg: The config; the input of a codec that follows an input's tokens is filled in, see `fill_anchors`.
-        codecs: Whether the cells of each target are read as its head's yaml has it.
-        **more: Arguments of the data module that no config has.
+        cfg: The config. With `codecs`, the input of each target codec that needs one is filled in, see `fill_anchors`.
+        codecs: Whether to build the target codecs that the configs of the heads name, and to read the targets with
+            them.
+        **more: Further arguments of the data module, which configs do not have.
     """
     if codecs:
         more["readers"] = build_codecs(cfg)
@@ -58,17 +66,21 @@ def build_data(cfg: DictConfig, codecs: bool = True, **more: Any) -> Any:
 
 
 def build_codecs(cfg: DictConfig) -> dict[str, Any]:
-    """Build the target codec that each head's yaml names under `target_codec`.
+    """Build the target codec of each head from `target_codec` in its config.
 
     Raises:
-        ValueError: If a head names none, or its codec needs an anchor and there is none.
+        ValueError: If a head has no `target_codec`, or if a codec needs an anchor and the fusion has none.
     """
     fill_anchors(cfg)
     return {name: build(cfg, f"model.heads.{name}.target_codec") for name in cfg.model.heads}
 
 
 def fill_anchors(cfg: DictConfig) -> None:
-    """Set the input of each codec that follows the tokens of an input: it is the anchor of the fusion."""
+    """Set `input` of each target codec that has one value per token of an input to the anchor of the fusion.
+
+    Raises:
+        ValueError: If a head has no `target_codec`, or if a codec needs an anchor and the fusion has none.
+    """
     for name, head in cfg.model.heads.items():
         if "target_codec" not in head:
             raise ValueError(
@@ -85,7 +97,7 @@ def fill_anchors(cfg: DictConfig) -> None:
 
 
 def build_model(cfg: DictConfig) -> Any:
-    """Build the model that a finished config describes, from random weights or from those that its encoders name."""
+    """Build the model of a completed config, with random weights or the pretrained weights that its encoders name."""
     node: Any = OmegaConf.to_container(cfg.model, resolve=True, throw_on_missing=True)
     node.pop("init_from", None)
     node["heads"] = {name: without(head, "target_codec", "metrics") for name, head in node["heads"].items()}
@@ -93,22 +105,30 @@ def build_model(cfg: DictConfig) -> Any:
 
 
 def build_metrics(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """Build the metrics of each head. They are named in its yaml and belong to the task."""
+    """Build the metrics that the config of each head names. They belong to the task, not to the model."""
     heads: Any = OmegaConf.to_container(cfg.model, resolve=True)["heads"]  # type: ignore[index]
     packages = ["torchmetrics", *cfg.allow]
     return {name: checkpoint.build(head.get("metrics") or {}, packages) for name, head in heads.items()}
 
 
 def without(node: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """Return a mapping without some keys."""
+    """Return a copy of a mapping without some keys."""
     return {key: value for key, value in node.items() if key not in keys}
 
 
 def finish_model(cfg: DictConfig, spec: DataSpec, named: Sequence[NamedKey] = ()) -> None:
-    """Drop the parts of inputs and targets that the data lacks, and fill the rest from what it has.
+    """Remove the encoders and heads of inputs and targets that the data lacks, and fill in the values of the others.
 
-    Errors: ValueError where a dropped part was asked for, or an input or target of the data has no part; a task that
-    reads no head leaves targets without one.
+    Args:
+        cfg: The config, changed in place.
+        spec: Inputs and targets of the data.
+        named: Keys that the user or an experiment sets. A part that they configure must not be removed, except if an
+            experiment sets the key and `datamodule.inputs` leaves out inputs.
+
+    Raises:
+        ValueError: If a part would be removed that was configured on purpose, if an input has no encoder, if a target
+            has no head although the task trains heads, if there are heads although it does not, or if the name of an
+            input or target can't be used.
     """
     model = cfg.model
     task = get_class(cfg.task._target_)
@@ -165,9 +185,19 @@ def finish_model(cfg: DictConfig, spec: DataSpec, named: Sequence[NamedKey] = ()
 def finish_transforms(
     cfg: DictConfig, spec: DataSpec, needs: Mapping[str, InputSpec], named: Sequence[NamedKey] = ()
 ) -> None:
-    """One transform per input: that of its name, else of its modality; the encoder's needs win, data fills the rest.
+    """Choose the transform of each input by the name of the input, or else by its modality, and fill in its values.
 
-    Errors: ValueError where an input's encoder reads another modality, or less than the transform would give it.
+    The requirements of the encoder take precedence. The remaining values follow from the data.
+
+    Args:
+        cfg: The config; `datamodule.transforms` is replaced by one transform per input.
+        spec: Inputs of the data.
+        needs: Input name to the requirements of its encoder.
+        named: Keys that the user or an experiment sets.
+
+    Raises:
+        ValueError: If an encoder reads another modality, if it reads fewer tokens than `max_length` of the transform,
+            or if the user has set a key of a transform that no input uses.
     """
     templates = cfg.datamodule.transforms
     finished = {}
@@ -206,7 +236,17 @@ def finish_transforms(
 
 
 def tell_places(transform: DictConfig, name: str, modality: str, needs: tuple[str, str] | None) -> None:
-    """Turn on what a reader needs of its input. needs: as in Aligned. Errors: ValueError for another modality."""
+    """Enable the option of a transform that a target codec requires, such as `return_offsets` for texts.
+
+    Args:
+        transform: Config of the transform, changed in place.
+        name: Name of the input, for the message.
+        modality: Modality of the input.
+        needs: `needs` of the target codec: the required modality and the name of the option; None: nothing is required.
+
+    Raises:
+        ValueError: If the input has another modality.
+    """
     if needs is None:
         return
     wanted, option = needs
@@ -219,14 +259,14 @@ def tell_places(transform: DictConfig, name: str, modality: str, needs: tuple[st
 
 
 def resolve_monitor(cfg: DictConfig, known: Mapping[str, bool | None]) -> None:
-    """Fill in the direction of the monitored metric.
+    """Check the monitored metric, and fill in whether it is maximised or minimised.
 
     Args:
-        cfg: The config.
-        known: Name of each metric that validation logs to whether higher is better.
+        cfg: The config; `cfg.monitor.mode` is set if it is null.
+        known: Name of each validation metric to whether higher is better; None if neither is better.
 
     Raises:
-        ValueError: If validation does not log the metric, or it has no direction.
+        ValueError: If validation does not log the metric, or if its direction is neither known nor set.
     """
     metric = cfg.monitor.metric
     if metric not in known:
