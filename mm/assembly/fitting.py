@@ -1,4 +1,4 @@
-"""Train a prepared run, test its best weights, and write the files of its run folder."""
+"""Training of a prepared run: fit the model, test its best weights, and write the files of the run folder."""
 
 import logging
 import time
@@ -47,18 +47,18 @@ logger = logging.getLogger("mm")
 
 
 def train_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> TrainingReport | list[str]:
-    """Train the model that a config describes, or resume its training, and test it.
+    """Train the model of a config, or resume its training, and test it.
 
     Args:
         cfg: The config of `mm train`.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the keys that it sets.
 
     Returns:
-        The report; for a run that is finished already, lines that state it.
+        The report; for a run that is already finished, the lines that say so.
 
     Raises:
-        ValueError: If a setting is wrong, or does not fit the data.
+        ValueError: If a setting is invalid, or does not fit the data.
     """
     if lines := describe_finished(cfg, folder, provenance):
         return lines
@@ -72,16 +72,16 @@ def train_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Train
 
 
 def fit_run(run: TrainingRun) -> Trainer:
-    """Train a run of the command, or resume it.
+    """Train or resume a run that was started by `mm train`.
 
     Args:
         run: The prepared run.
 
     Returns:
-        The trainer, at the end of the training.
+        The Trainer after the training.
 
     Raises:
-        ValueError: If settings of the trainer contradict the task, or the run can't be resumed.
+        ValueError: If settings of the Trainer do not fit the task, or if the run can't be resumed.
     """
     cfg, folder = run.cfg, run.folder
     resume = find_newest_checkpoint(folder) if cfg.resume else None
@@ -106,10 +106,11 @@ def fit_run(run: TrainingRun) -> Trainer:
 
 
 def prepare_saving(run: TrainingRun, callbacks: list[Callback], sharded: bool) -> None:
-    """Give the callback that saves the model after chosen steps its function.
+    """Set the function with which the callback `SaveAtSteps` saves the model.
 
     Raises:
-        ValueError: If the model can't be saved on the way.
+        ValueError: If the model can't be saved during training: if it is sharded or has adapters, or if a callback
+            averages its weights.
     """
     for callback in callbacks:
         if not isinstance(callback, SaveAtSteps):
@@ -126,7 +127,7 @@ def prepare_saving(run: TrainingRun, callbacks: list[Callback], sharded: bool) -
 
 
 def begin_folder(run: TrainingRun) -> None:
-    """Write the files that a run folder holds before the first step, and check that the model can be saved."""
+    """Write the files that a run folder contains before the first step, and check that the model can be saved."""
     (run.folder / "metrics.json").unlink(missing_ok=True)  # a run that goes on is not finished
     run.provenance.save(run.folder)  # first: a process that is started again knows its run by it
     OmegaConf.save(run.cfg, run.folder / "config.yaml", resolve=True)
@@ -135,10 +136,15 @@ def begin_folder(run: TrainingRun) -> None:
 
 
 def fit(run: TrainingRun, trainer: Trainer, checkpoint: str | None = None) -> None:
-    """Train, from a checkpoint where there is one.
+    """Train the model of a run, optionally from a checkpoint.
+
+    Args:
+        run: The run.
+        trainer: The Trainer.
+        checkpoint: Path of the checkpoint to resume from; None: the training starts from the beginning.
 
     Raises:
-        ValueError: If the trainer refuses a setting.
+        ValueError: If a setting of the Trainer is invalid.
     """
     try:
         trainer.fit(run.task, datamodule=run.data, ckpt_path=checkpoint, weights_only=True)
@@ -152,12 +158,12 @@ def fit(run: TrainingRun, trainer: Trainer, checkpoint: str | None = None) -> No
 
 
 def report_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> None:
-    """Log that a run has ended before its time, in the first process.
+    """Log in rank 0 that a run has ended early, and how to resume it.
 
     Args:
         run: The run.
-        trainer: Its trainer.
-        end: What ended it.
+        trainer: The Trainer.
+        end: The exception that ended the run.
     """
     if refusal(end, run.folder) is not None:
         return  # the error message names the command that resumes the run
@@ -170,7 +176,7 @@ def report_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> None:
 
 
 def describe_end(run: TrainingRun, trainer: Trainer, end: BaseException) -> str:
-    """Return why and when a run ended early, the checkpoint that it left, and the command that resumes it."""
+    """Describe why and when a run ended early, which checkpoint it left, and which command resumes it."""
     reason = f"stopped by {end.signal}" if isinstance(end, Stopped) else "the run ended"
     when = f"after step {trainer.global_step}" if trainer.global_step else "before its first step"
     checkpoints = newest_first(run.folder / "checkpoints")
@@ -183,12 +189,12 @@ def finish_run(run: TrainingRun, trainer: Trainer, write: bool = True) -> Traini
     """Test the weights of the best validation, and write the results and the model directory.
 
     Args:
-        run: The run, which was trained.
-        trainer: Its trainer.
-        write: Whether files are written, by the first process, into the run folder.
+        run: The run, after its training.
+        trainer: The Trainer.
+        write: Whether rank 0 writes the files into the run folder.
 
     Returns:
-        The report; in other processes without files.
+        The report; only in rank 0 does it list files.
     """
     try:
         results = test_best_weights(run, trainer)
@@ -209,13 +215,13 @@ def finish_run(run: TrainingRun, trainer: Trainer, write: bool = True) -> Traini
 
 
 def is_tested(run: TrainingRun, trainer: Trainer) -> bool:
-    """Return whether there are test rows, and the run has come to measuring them."""
+    """Return whether a run is tested: it has test rows, and its training was not interrupted."""
     has_rows = bool((run.data.splits == "test").any()) and run.cfg.trainer.limit_test_batches != 0
     return has_rows and not trainer.interrupted
 
 
 def measure_after_test(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
-    """Return the metrics of the first process alone: zero-shot accuracy, skipped steps, and counts of faults."""
+    """Return the metrics that rank 0 computes alone: zero-shot accuracies, skipped steps, and counts of faulty rows."""
     results = zero_shot_after_training(run.task, run.data) if is_tested(run, trainer) else {}
     if run.task.nonfinite.skipped:
         results["train/skipped_steps"] = run.task.nonfinite.skipped
@@ -225,8 +231,10 @@ def measure_after_test(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
 def test_best_weights(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
     """Load the weights of the best validation into the model and test them, unless the training was interrupted.
 
+    Without a best checkpoint the last weights are tested.
+
     Returns:
-        Epochs, steps, seconds, the best monitored value, and the metrics of the test.
+        The numbers of epochs and steps, the duration in seconds, the best monitored value, and the test metrics.
     """
     cfg, task = run.cfg, run.task
     results: dict[str, float] = {"train/epochs": trainer.current_epoch, "train/steps": trainer.global_step}
@@ -246,26 +254,26 @@ def test_best_weights(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
 
 
 def stopped_by_steps(trainer: Trainer) -> bool:
-    """Return whether `trainer.max_steps` ended the training, before `trainer.max_epochs` did."""
+    """Return whether `trainer.max_steps` ended the training before `trainer.max_epochs`."""
     steps, epochs = trainer.max_steps, trainer.max_epochs
     unfinished = epochs in (None, -1) or trainer.current_epoch < (epochs or 0)
     return steps != -1 and trainer.global_step >= steps and unfinished
 
 
 def explain_no_validation(trainer: Trainer) -> str:
-    """Return in words why a training that has ended had no validation."""
+    """Explain why there was no validation in a training that has ended."""
     if not stopped_by_steps(trainer):
         return "validation never came"
     return f"trainer.max_steps={trainer.max_steps} stopped the run before its first validation"
 
 
 def write_run(run: TrainingRun, trainer: Trainer, results: dict[str, float]) -> dict[str, Path]:
-    """Write metrics, adapters, the model directory, predictions, errors and pictures of a run; finish its loggers.
+    """Write metrics, adapters, model directory, predictions, errors and figures of a run, and finish its loggers.
 
     Args:
         run: The run.
-        trainer: Its trainer.
-        results: Name to number.
+        trainer: The Trainer.
+        results: Metric name to value.
 
     Returns:
         Kind of each file to its path.
@@ -283,10 +291,10 @@ def write_run(run: TrainingRun, trainer: Trainer, results: dict[str, float]) -> 
 
 
 def gather(trainer: Trainer, task: Task, data: DataModule) -> None:
-    """Hand the predictions of every process to the first one, and to each all faults and notes.
+    """Gather the predictions of all processes in rank 0, and the faults and notes about the data in every process.
 
     Args:
-        trainer: The trainer.
+        trainer: The Trainer.
         task: The task, with the predictions of this process.
         data: The data, with the faults and notes of this process.
     """
@@ -303,11 +311,11 @@ def gather(trainer: Trainer, task: Task, data: DataModule) -> None:
 
 
 def trained_model(run: TrainingRun, results: Mapping[str, float]) -> TrainedModel:
-    """Return the model of a run, with the weights as they are now and all that a model directory holds.
+    """Return the model of a run with its current weights and everything else that a model directory contains.
 
     Args:
         run: The run.
-        results: Metrics for the model card.
+        results: Metric name to value, for the model card.
     """
     data, task = run.data, run.task
     settings: Any = OmegaConf.to_container(run.cfg.task, resolve=True)
@@ -326,5 +334,11 @@ def trained_model(run: TrainingRun, results: Mapping[str, float]) -> TrainedMode
 
 
 def save_model(run: TrainingRun, path: Path, results: Mapping[str, float]) -> None:
-    """Write the model directory of a run, with the weights as they are now."""
+    """Write the model directory of a run with its current weights.
+
+    Args:
+        run: The run.
+        path: Path of the model directory.
+        results: Metric name to value, for the model card.
+    """
     trained_model(run, results).save(path)

@@ -1,4 +1,4 @@
-"""Former names in configs: those of run folders are upgraded, those that a user writes are answered."""
+"""Former names in configs: they are replaced in the configs of run folders, and rejected in those of the user."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mm.renames import upgrade, upgrade_keys
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Check that no key of a composed config is a former one, as a config file of the user's may have it.
+    """Check that a composed config has no key with a former name, for example from a config file of the user.
 
     Raises:
         ValueError: If there is one; the message states its current name.
@@ -21,12 +21,12 @@ def check_keys(cfg: DictConfig) -> None:
 
 
 def upgrade_run_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config of a run folder as this version writes it.
+    """Return the config of a run folder in the form in which the current version writes it.
 
     Earlier versions moved the target codec of each head from `model.heads.NAME` to `datamodule.readers.NAME`.
 
     Args:
-        config: Plain data of the config.yaml of a run folder, which stays as it is.
+        config: The config.yaml of a run folder as plain data. It is not changed.
     """
     config = with_defaults(upgrade(upgrade_keys(config)))
     data = dict(config.get("datamodule") or {})

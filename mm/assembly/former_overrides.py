@@ -1,4 +1,4 @@
-"""Overrides of a run of an earlier version, with the current names of options, keys and values."""
+"""Conversion of the overrides of a run of an earlier version to the current names of options, keys and values."""
 
 import re
 from collections.abc import Sequence
@@ -17,11 +17,13 @@ NAMES |= {name for values in VALUES.values() for name in values} | {
 
 
 def resumed_overrides(verb: str, argv: Sequence[str]) -> list[str]:
-    """Return the overrides of a run, with current names, for `run=NAME resume=true`; see `load_overrides`.
+    """Return the overrides of the run that a command with `run=NAME resume=true` resumes, with current names.
+
+    The list is empty for a command that resumes nothing; see `load_overrides`.
 
     Args:
-        verb: The verb of the run.
-        argv: The command line, whose overrides replace those of the run.
+        verb: Name of the root config.
+        argv: The command line. Overrides whose keys it sets are left out.
     """
     given = {parse_override(word)[0] for word in argv}
     words = current_overrides(verb, load_overrides(list(argv)))
@@ -32,8 +34,8 @@ def current_overrides(verb: str, words: Sequence[str]) -> list[str]:
     """Return overrides with their current names, so that a run of an earlier version can be resumed.
 
     Args:
-        verb: The verb of the run.
-        words: The overrides as the run folder has them.
+        verb: Name of the root config.
+        words: The overrides, as stored in the run folder.
     """
     words = [current_option(word) for word in words]
     if not any(NAMES & set(word.partition("=")[0].split(".")) for word in words):
@@ -51,11 +53,11 @@ def current_option(word: str) -> str:
 
 
 def current_override(word: str, composed: Any) -> str:
-    """Return an override with the current name of its key, and of its value where that was renamed.
+    """Return an override with the current name of its key, and with its current value if the value was renamed.
 
     Args:
         word: The override.
-        composed: The config with the options of the run.
+        composed: The config of the verb with the options of the run.
     """
     key, equals, value = word.partition("=")
     prefix = key[: len(key) - len(key.lstrip("+~"))]

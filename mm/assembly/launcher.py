@@ -1,4 +1,4 @@
-"""Replacements of two parts of Lightning's trainer: its launcher of processes and its handlers of signals."""
+"""Replacements for two parts of Lightning's Trainer: the launcher of processes and the connector for signals."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,20 +12,23 @@ from mm.launch import processes
 
 
 class NoSignalConnector(_SignalConnector):
-    """Sets no handlers. Lightning's own (2.6) end a run with status 0, and talk to other processes from a handler."""
+    """Signal connector of a Trainer that sets no signal handlers.
+
+    Lightning's own handlers (version 2.6) end a run with exit status 0, and communicate with other processes.
+    """
 
     def register_signal_handlers(self) -> None:
         self.received_sigterm = False
 
 
 class MonitoredLauncher(_SubprocessScriptLauncher):
-    """Starts processes under a `ProcessMonitor`.
+    """Launcher that starts the processes of a run and monitors them with a `ProcessMonitor`.
 
-    Lightning's own monitor kills the first process by SIGKILL, so that no error is shown, and is not monitored itself.
+    Lightning's own monitor kills rank 0 with SIGKILL, so that no error message appears, and nothing monitors rank 0.
     """
 
     def launch(self, function: Callable, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        """Start the other processes, then call the function."""
+        """Start the other processes, and then call the function in this process."""
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
             with processes.report_folder() as folder:
@@ -42,7 +45,16 @@ class MonitoredLauncher(_SubprocessScriptLauncher):
 
 
 def adapt_trainer(trainer: Trainer) -> Trainer:
-    """Let a trainer set no handlers of signals, and monitor the processes that it starts. Returns the same trainer."""
+    """Replace the signal connector and the launcher of a Trainer, in place.
+
+    Afterwards it sets no signal handlers, and the processes that it starts are monitored.
+
+    Args:
+        trainer: The Trainer.
+
+    Returns:
+        The same Trainer.
+    """
     trainer._signal_connector = NoSignalConnector(trainer)
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):

@@ -1,4 +1,4 @@
-"""Build the loggers of a run, and log the results at its end."""
+"""Construction of the loggers of a run, and the log of its config and results."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,15 +19,18 @@ from mm.tasks.base import Task
 
 
 def build_loggers(cfg: DictConfig, folder: Path, provenance: Provenance) -> list[Any]:
-    """Build the loggers of a config. They write nothing yet.
+    """Build the loggers of a config. They write nothing before `start_loggers`.
 
     Args:
         cfg: The config.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the options that it chooses.
+
+    Returns:
+        The loggers; a `DummyLogger` if the config has none.
 
     Raises:
-        ValueError: If one needs a package that is not installed.
+        ValueError: If a logger needs a package that is not installed.
     """
     built = []
     for name, node in (cfg.get("logger") or {}).items():
@@ -45,13 +48,13 @@ def build_loggers(cfg: DictConfig, folder: Path, provenance: Provenance) -> list
 
 
 def start_loggers(cfg: DictConfig, trainer: Trainer, folder: Path, directions: Mapping[str, bool | None]) -> None:
-    """Log the whole config to every logger.
+    """Log the complete config to every logger, and open the run of W&B.
 
     Args:
         cfg: The config.
-        trainer: The trainer.
+        trainer: The Trainer.
         folder: The run folder.
-        directions: Name of each metric of validation to whether higher is better, None for neither.
+        directions: Name of each validation metric to whether higher is better; None if neither is better.
     """
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and is_first_process():
@@ -61,12 +64,12 @@ def start_loggers(cfg: DictConfig, trainer: Trainer, folder: Path, directions: M
 
 
 def finish_loggers(trainer: Trainer, task: Task, results: dict[str, Any], saved: dict[str, Path]) -> None:
-    """Log the results of a run in the first process, once the best weights are loaded and saved.
+    """Log the results of a run in rank 0, after the best weights were loaded and saved, and close the loggers.
 
     Args:
-        trainer: The trainer.
+        trainer: The Trainer.
         task: The task.
-        results: Name to number.
+        results: Metric name to value.
         saved: Kind of each file to its path.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

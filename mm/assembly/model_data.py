@@ -1,4 +1,4 @@
-"""A model directory and the data that it is applied to, from the config of a verb."""
+"""A trained model and the data that it is applied to, built from the config of `mm evaluate` or `mm predict`."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -34,14 +34,14 @@ TARGETS = ("target", "targets")  # keys of datamodule.columns
 
 @dataclass(repr=False)
 class TestReport(Report):
-    """Metrics of a model on the rows of a data set, whose files are written.
+    """Metrics of a trained model on the rows of a data set.
 
     Attributes:
-        metrics: Name to number.
+        metrics: Metric name to value.
         heads: Names of the model's heads.
-        files: Kind of each file to its path.
-        summary: The number of rows that were measured, and of those with an error.
-        robustness: The report of corrupted inputs, where they were measured.
+        files: Kind of each written file to its path.
+        summary: A sentence with the number of evaluated rows and the number of rows with an error.
+        robustness: Report on the corrupted inputs; None if `cfg.robustness` is not set.
     """
 
     __test__ = False  # no test of pytest
@@ -52,15 +52,16 @@ class TestReport(Report):
     robustness: RobustnessReport | None = None
 
     def table(self) -> Table:
-        """Return a row for each metric."""
+        """Return a table with one row per metric."""
         return Table(["metric", "value"], list(self.metrics.items()))
 
 
 def load_model(cfg: DictConfig, provenance: Provenance) -> TrainedModel:
-    """Load the model directory that a config names.
+    """Load the model directory that `cfg.checkpoint` names, and seed all random number generators.
 
     Raises:
-        ValueError: If a key is set that the directory decides, or there is no such directory.
+        ValueError: If a transform is set, because the directory contains the transforms, or if it is not a model
+            directory.
     """
     silence_lightning()
     seed_everything(cfg.seed)
@@ -79,19 +80,20 @@ def build_model_data(
     drawn: bool = False,
     anew: bool = False,
 ) -> DataModule:
-    """Build the data of a config as a trained model reads it.
+    """Build the data module of a config with the transforms, classes and column map of a trained model.
 
     Args:
-        cfg: The config. The model's column map is filled in where none is given.
-        model: The model.
-        provenance: Which keys were set.
-        labelled: Whether targets are read.
-        only: The targets to read, also those that the model does not know; None: those that it does.
-        drawn: Whether validation and test rows are drawn, as for training, where the data names none.
-        anew: Whether classes are those of the training rows, as if no head had learnt any.
+        cfg: The config. Columns that it does not set are filled in from the column map of the model.
+        model: The trained model.
+        provenance: The command and the keys that it sets.
+        labelled: Whether to read targets.
+        only: Names of the targets to read, which the model need not know; None: all targets of the model.
+        drawn: Whether the rows are split as in the training of the model if the data has no split column; otherwise all
+            rows are test rows.
+        anew: Whether the classes of targets are those of the training rows instead of the model's.
 
     Raises:
-        ValueError: If the data lacks a target, or has no input of the model.
+        ValueError: If the data lacks a target, or has none of the model's inputs.
     """
     known = model.spec.targets if labelled and not anew else {}
     targets: dict[str, TargetData | None] = dict(known) if only is None else {name: known.get(name) for name in only}
@@ -115,10 +117,15 @@ def build_model_data(
 
 
 def check_model_data(data: DataModule, model: TrainedModel, targets: Sequence[str]) -> None:
-    """Check that data has the inputs of a model and some targets; log which inputs it lacks.
+    """Check that data fits a model, and print which inputs of the model it lacks.
+
+    Args:
+        data: The data.
+        model: The trained model.
+        targets: Names of the targets that are needed.
 
     Raises:
-        ValueError: If it lacks a target, has no input of the model, or has one of another modality.
+        ValueError: If the data lacks a target, has none of the model's inputs, or has an input of another modality.
     """
     inputs = data.spec.inputs
     lacking = [name for name in targets if name not in data.targets]
@@ -140,7 +147,7 @@ def check_model_data(data: DataModule, model: TrainedModel, targets: Sequence[st
 
 
 def warn_of_trained_rows(model: TrainedModel, data: DataModule, split: str) -> None:
-    """Log the number of measured rows that the model was trained on, if there are any."""
+    """Print the number of rows of a split on which the model was trained, if there are any."""
     count, first = trained_rows(model, data, split)
     if count:
         say(
@@ -150,16 +157,17 @@ def warn_of_trained_rows(model: TrainedModel, data: DataModule, split: str) -> N
 
 
 def merge_columns(saved: Mapping[str, Any], given: Any, labelled: bool, drawn: bool = False) -> dict[str, Any]:
-    """Return the column map of a trained model, under the columns that are given.
+    """Return the column map of a trained model, updated with the columns of a config.
 
     Args:
-        saved: The column map of the model. Its columns of split and group are not used for another file.
-        given: The columns of the config.
-        labelled: Whether targets are read.
-        drawn: Whether this is the file that the model was trained on, or one like it.
+        saved: Column map of the model.
+        given: Columns of the config; None: not set.
+        labelled: Whether to read targets.
+        drawn: Whether the columns `split` and `group` of the model apply, because the file is the one that the model
+            was trained on, or has the same columns.
 
     Raises:
-        ValueError: If a target is named though none is read.
+        ValueError: If a target column is set although no targets are read.
     """
     other = () if drawn else ("split", "group")
     usual = {k: v for k, v in saved.items() if k not in other and (labelled or k not in TARGETS)}
@@ -177,18 +185,18 @@ def merge_columns(saved: Mapping[str, Any], given: Any, labelled: bool, drawn: b
 def run_test(
     cfg: DictConfig, model: TrainedModel, data: DataModule, split: str, folder: Path, **more: Any
 ) -> tuple[Any, Trainer]:
-    """Pass every row of a split through a model.
+    """Run a model on every row of a split.
 
     Args:
-        cfg: The config, with the task and the trainer.
-        model: The model.
-        data: Its data.
-        split: The split, or "all".
+        cfg: The config, with the task and the Trainer.
+        model: The trained model.
+        data: The data.
+        split: Name of the split, or "all".
         folder: The run folder.
         **more: Further arguments of the task.
 
     Returns:
-        The task, which holds the results, and the trainer.
+        The task, which contains the results, and the Trainer.
     """
     task = build(cfg, "task", _partial_=True)(model=model.model, **more)
     trainer = build_trainer(cfg, [Progress()], False, folder)
@@ -197,7 +205,7 @@ def run_test(
 
 
 def test_split(trainer: Trainer, task: Any, data: DataModule, split: str) -> None:
-    """Pass every row of a split through a task."""
+    """Run a task on every row of a split."""
     data.test_dataloader = lambda: data.loader(split)
     trainer.test(task, datamodule=data, verbose=False)
 
@@ -206,7 +214,7 @@ test_split.__test__ = False  # type: ignore[attr-defined]  # no test of pytest
 
 
 def note_unread_rows(task: Any, data: DataModule, rows: Sequence[int]) -> None:
-    """Record as faults the rows that have no prediction, though nothing was wrong with them."""
+    """Record a fault for each row that has no prediction and no other fault, because it has no input of the model."""
     known = {*task.decoded, *(row for row, _ in data.faults)}
     for row in rows if len(task.model.heads) else ():
         if row not in known:
@@ -226,17 +234,17 @@ def write_test(
     """Gather the results of all processes, and write metrics, predictions, errors and figures.
 
     Args:
-        trainer: The trainer.
-        task: The task, which has tested.
-        data: Its data.
-        rows: The rows whose predictions are written.
+        trainer: The Trainer.
+        task: The task, after the test.
+        data: The data.
+        rows: Indices of the rows whose predictions are written.
         folder: The run folder.
-        provenance: How the run was started.
-        truth: Whether targets are written beside predictions.
-        format: Of the predictions: "parquet" or "csv".
+        provenance: The command and the keys that it sets.
+        truth: Whether to write the true targets next to the predictions.
+        format: File format of the predictions, "parquet" or "csv".
 
     Returns:
-        The report; None in other processes than the first one.
+        The report in rank 0; None in other processes.
     """
     gather(trainer, task, data)
     if not trainer.is_global_zero:
@@ -252,18 +260,18 @@ def write_test(
 
 
 def predict_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> TestReport | None:
-    """Predict every row of a config's data, and write the predictions.
+    """Predict every row of a config's data, and write the predictions into the run folder.
 
     Args:
         cfg: The config of `mm predict`.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the keys that it sets.
 
     Returns:
-        The report; None in other processes than the first one.
+        The report in rank 0; None in other processes.
 
     Raises:
-        ValueError: If the model has no head, or a setting is wrong.
+        ValueError: If the model has no head, or if a setting is invalid.
     """
     check_format(cfg.format)
     model = load_model(cfg, provenance)

@@ -1,4 +1,4 @@
-"""The keys that the overrides of a command or the chosen experiment set."""
+"""The config keys that the overrides of a command or the chosen experiment set."""
 
 import re
 from pathlib import Path
@@ -10,10 +10,10 @@ from mm.assembly.provenance import NamedKey
 
 
 def find_named_keys(state: Any) -> list[NamedKey]:
-    """Return the keys that the user's overrides or the chosen experiment set.
+    """Return the config keys that the user's overrides or the chosen experiment set.
 
     Args:
-        state: Hydra's config.
+        state: Hydra's own config, `HydraConfig.get()`.
     """
     found = []
     for override in state.overrides.task:
@@ -31,12 +31,15 @@ def find_named_keys(state: Any) -> list[NamedKey]:
 
 
 def dotted(key: str) -> str:
-    """`+model/heads@model.heads.digit` -> `model.heads.digit`; `model/fusion` -> `model.fusion`."""
+    """Return the config key of an override key.
+
+    For example, `+model/heads@model.heads.digit` is `model.heads.digit`, and `model/fusion` is `model.fusion`.
+    """
     return re.sub(r"^\++", "", key).split("@")[-1].replace("/", ".")
 
 
 def config_file(source: Any, name: str) -> Path | None:
-    """A file of one of Hydra's config sources, where it has it."""
+    """Return the path of a file in one of Hydra's config sources; None if the source does not contain it."""
     if source.provider == "hydra" or source.schema not in ("pkg", "file"):
         return None
     if source.schema == "pkg":
@@ -49,7 +52,7 @@ def config_file(source: Any, name: str) -> Path | None:
 
 
 def experiment_keys(config: Any) -> list[str]:
-    """Groups that an experiment's defaults list chooses, and the keys it sets."""
+    """Return the keys of the groups that an experiment's defaults list chooses, and the keys that it sets itself."""
     found = []
     for entry in config.get("defaults") or []:
         if isinstance(entry, DictConfig):

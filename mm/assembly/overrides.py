@@ -1,4 +1,4 @@
-"""The words of a command line: overrides, as `key=value`, and Hydra's own flags."""
+"""The words of a command line: overrides of the form `key=value`, and Hydra's own flags."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +14,10 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  
 
 
 def parse_override(arg: str) -> tuple[str, Any]:
-    """Return an override's key and value; "" as the key of a word that is no override, about which Hydra complains."""
+    """Return the key and the value of an override.
+
+    For any other word the key is "", and Hydra reports the error itself.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -28,18 +31,18 @@ def parse_override(arg: str) -> tuple[str, Any]:
 
 
 def strip_prefix(arg: str) -> str:
-    """Return `key=value` for `--key=value`, as a W&B agent writes it; Hydra's own flags stay."""
+    """Return `key=value` for `--key=value`, the form that W&B agents write. Hydra's own flags are not changed."""
     own = ("--config-", "--package=", "--info=", "--cfg=", "--shell-completion=", "--experimental-rerun=")
     return arg[2:] if arg.startswith("--") and "=" in arg and not arg.startswith(own) else arg
 
 
 def quote_override(value: Any) -> str:
-    """Quote a text so that Hydra's grammar takes it whatever is in it."""
+    """Quote a string such that Hydra's override grammar accepts any content."""
     return "'" + str(value).replace("'", r"\'") + "'"
 
 
 def config_flags(argv: Sequence[str]) -> list[str]:
-    """Return Hydra's flags that say where configs lie, each NAME=VALUE: a child process needs them as well."""
+    """Return Hydra's flags that set config folders or names, in the form NAME=VALUE, for child processes."""
     flags = []
     words = iter(argv)
     for word in words:
@@ -50,7 +53,7 @@ def config_flags(argv: Sequence[str]) -> list[str]:
 
 
 def flags_first(argv: Sequence[str]) -> list[str]:
-    """Move Hydra's flags, each with its value, to the front, where Hydra wants them; they may be typed anywhere."""
+    """Move Hydra's flags, with their values, to the front, where Hydra expects them. Users may type them anywhere."""
     first, rest = [], []
     words = deque(argv)
     while words:
@@ -65,9 +68,14 @@ def flags_first(argv: Sequence[str]) -> list[str]:
 
 
 def is_same_run(stored: Sequence[str], typed: Sequence[str]) -> bool:
-    """Return whether a process that was started again has the command that its folder's run was started with.
+    """Return whether a restarted process has the same command as the run in its folder.
 
-    A job of a pool may be given other settings of the trainer and other flags, with which its run goes on.
+    A process that was started by a launcher of `mm` may have other flags and other settings of the trainer, because the
+    launcher has compared the commands already.
+
+    Args:
+        stored: Flags and overrides that are stored in the folder.
+        typed: Flags and overrides of this process.
     """
     free = ("resume", "run", "paths.outputs")
     launched = bool(environment_number("MM_RESTART_COUNT"))  # by a launcher, which has compared the rest
@@ -80,10 +88,16 @@ def is_same_run(stored: Sequence[str], typed: Sequence[str]) -> bool:
 
 
 def load_overrides(argv: list[str]) -> list[str]:
-    """Return the words that a run was started with, for `run=NAME resume=true`, without those that are given anew.
+    """Return the stored overrides of a run for a command with `run=NAME resume=true`.
+
+    Args:
+        argv: The command line. Overrides whose keys it sets are left out.
+
+    Returns:
+        The overrides; empty if the command does not resume a run, is a sweep, or belongs to a child process.
 
     Raises:
-        ValueError: If there is no such run.
+        ValueError: If the run does not exist.
     """
     given = {key: value for arg in argv for key, value in [parse_override(arg)] if key}
     if given.get("resume") is not True or "run" not in given or {"-m", "--multirun"} & set(argv):

@@ -1,4 +1,4 @@
-"""Predict the rows of a table with a trained model, from Python and from the config of `mm predict`."""
+"""Prediction of the rows of a table with a trained model, from Python."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,10 @@ class PredictionReport(Report):
     """Predictions of a trained model.
 
     Attributes:
-        metrics: The number of rows, and of those that could not be read.
-        predictions: A pyarrow table: `id`, `row`, `error`, and for each head its prediction and its probabilities.
-        format: Of the file that `save` writes: "parquet" or "csv".
+        metrics: The number of rows, and the number of rows that could not be read.
+        predictions: A pyarrow table with the columns `id`, `row` and `error`, and for each head its prediction and its
+            probabilities.
+        format: File format that `save` uses, "parquet" or "csv".
     """
 
     metrics: Mapping[str, float]
@@ -39,7 +40,7 @@ class PredictionReport(Report):
     format: str = "parquet"
 
     def table(self) -> Table:
-        """Return the first rows: the id, the prediction of each head, and the error of the row."""
+        """Return a table with the ID, the prediction of each head and the error of the first rows."""
         names = [name for name in self.predictions.column_names if name.endswith("/prediction")]
         chosen = self.predictions.select(["id", *names, "error"]).slice(0, LONGEST)
         more = self.predictions.num_rows - chosen.num_rows
@@ -48,17 +49,17 @@ class PredictionReport(Report):
         return Table(columns, [tuple(row.values()) for row in chosen.to_pylist()], title)
 
     def save(self, folder: str | Path, format: str | None = None) -> Path:
-        """Write metrics.json and the predictions into a folder, the latter as `mm predict` writes them.
+        """Write metrics.json and the predictions into a folder, in the same form as `mm predict`.
 
         Args:
             folder: The folder, which is created.
-            format: "parquet" or "csv", for predictions.parquet or predictions.csv; by default that of the report.
+            format: "parquet" or "csv", for predictions.parquet or predictions.csv; default: the format of the report.
 
         Returns:
             The folder.
 
         Raises:
-            ValueError: If there is no such format.
+            ValueError: If the format is unknown.
         """
         format = format or self.format
         check_format(format)
@@ -79,26 +80,26 @@ def predict(
     allow: Sequence[str] = (),
     format: str = "parquet",
 ) -> PredictionReport:
-    """Predict every row of a table.
+    """Predict every row of a table with a trained model.
 
-    A row that can't be read has no answer, and a reason in the column `error`.
+    A row that can't be read has no prediction, and the reason is in the column `error`.
 
     Args:
-        model: The model, or the path of its directory. It stays as it is.
-        data: The path of a table, a table in memory, or a data module. The columns are those of the model's training.
-        columns: Role to column, such as {"text": "body"}, where the table calls its columns otherwise.
+        model: The model, or the path of its directory. It is not changed.
+        data: The path of a table, a table in memory, or a data module. Its columns have the same names as in training.
+        columns: Role to column, such as {"text": "body"}, for columns with another name than in training.
         split: The split to predict: "train", "val", "test", or "all".
-        accelerator: As `lightning.Trainer` has it.
-        batch_size: Rows of a batch, for data that is no data module.
-        num_workers: Processes that read rows, for data that is no data module.
-        allow: Further packages whose classes the model directory may name.
-        format: Of the file that the report's `save` writes: "parquet" or "csv".
+        accelerator: As in `lightning.Trainer`.
+        batch_size: Number of rows per batch, if the data is not a data module.
+        num_workers: Number of worker processes that read rows, if the data is not a data module.
+        allow: Names of further packages whose classes the model directory may use.
+        format: File format of `save` of the report, "parquet" or "csv".
 
     Returns:
-        The report; `.predictions` is a pyarrow table.
+        The report; its `predictions` are a pyarrow table.
 
     Raises:
-        ValueError: If the model has no head, or the data has none of its inputs.
+        ValueError: If the model has no head, or if the data has none of its inputs.
 
     Example:
         >>> report = mm.predict("outputs/first/model", "new.csv")  # doctest: +SKIP
@@ -123,16 +124,16 @@ def predict(
 
 
 def read_new_rows(model: TrainedModel, table: Any, columns: Mapping[str, Any], **settings: Any) -> ManifestDataModule:
-    """Return a table of new rows as data, by the columns of a model's training, without targets.
+    """Return a data module for a table of new rows, with the column map of a trained model and without targets.
 
     Args:
-        model: The model.
+        model: The trained model.
         table: The path of a table, or a table in memory.
-        columns: Role to column, where it is another than in training.
-        **settings: Of the data module.
+        columns: Role to column, for columns with another name than in training.
+        **settings: Further arguments of the data module.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If `table` is neither a path nor a table.
     """
     if not isinstance(table, str | Path) and not is_table(table):
         raise ValueError(f"data: got a {type(table).__name__}, wanted a path, a table in memory or a data module")
@@ -142,7 +143,7 @@ def read_new_rows(model: TrainedModel, table: Any, columns: Mapping[str, Any], *
 
 
 def read_predictions(folder: Path, task: Any, data: DataModule, rows: Sequence[int]) -> "pyarrow.Table":
-    """Return the predictions of some rows as predictions.parquet holds them."""
+    """Return the predictions of some rows as a pyarrow table with the same columns as predictions.parquet."""
     import pyarrow.parquet
 
     file = folder / "predictions.parquet"

@@ -1,4 +1,4 @@
-"""Measure the speed of a training, and the largest batch that fits into memory."""
+"""Measurement of the speed of a training run, and of the largest batch size that fits in memory."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -36,21 +36,21 @@ def benchmark(
     seed: int = 0,
     overrides: Sequence[str] = (),
 ) -> Profile:
-    """Measure the speed of the training of a model, and compare it with a plain loop.
+    """Measure the training speed of a model, and compare it with a plain PyTorch loop.
 
     Args:
         model: The model, such as that of `mm.build`. A copy of it is trained.
         data: A data module, such as `mm.Manifest`. It is not changed.
-        steps: Measured batches, a multiple of 10.
-        warmup: Batches before these.
-        seed: Seed of whatever is random.
+        steps: Number of measured batches, a multiple of 10.
+        warmup: Number of batches before the measured ones.
+        seed: Random seed.
         overrides: Hydra overrides of the config of `mm train`, such as "trainer.precision=bf16-mixed".
 
     Returns:
-        The report: seconds of a step and of its phases, rows per second, memory, and what to change.
+        The report: seconds per step and per phase of a step, rows per second, memory, and a recommended change.
 
     Raises:
-        ValueError: If `steps` or `warmup` can't be measured, or the data lacks an input or target of the model.
+        ValueError: If `steps` or `warmup` is invalid, or if the data lacks an input or target of the model.
 
     Example:
         >>> report = mm.benchmark(mm.build(data.spec), data, steps=50)  # doctest: +SKIP
@@ -78,22 +78,24 @@ def scale_batch(
     seed: int = 0,
     overrides: Sequence[str] = (),
 ) -> BatchSizeReport:
-    """Find the largest batch with which the training of a model fits into memory, by trying sizes in this process.
+    """Find the largest batch size with which the training of a model fits in memory.
+
+    Several batch sizes are tried in this process.
 
     Args:
         model: The model. A copy of it is trained.
         data: A data module. It is not changed.
-        max_batch_size: Larger batches are not tried.
-        memory_limit_gib: Limit of the memory in GiB; None: the memory that is free now.
-        memory_headroom: Fraction of the free memory that is left free, from 0 to below 1.
-        seed: Seed of whatever is random.
+        max_batch_size: Largest batch size to try.
+        memory_limit_gib: Memory limit in GiB; None: the memory that is currently free.
+        memory_headroom: Fraction of the free memory that is not used, at least 0 and below 1.
+        seed: Random seed.
         overrides: Hydra overrides of the config of `mm train`.
 
     Returns:
-        The report: `.batch_size`, and `.budget` where the data has one.
+        The report, with `batch_size`, and with `budget` if the data has a `max_batch_length`.
 
     Raises:
-        ValueError: If an argument is out of range, or not even one row fits.
+        ValueError: If an argument is out of range, or if not even a batch of one row fits in memory.
 
     Example:
         >>> mm.scale_batch(mm.build(data.spec), data).batch_size  # doctest: +SKIP
@@ -109,18 +111,18 @@ def scale_batch(
 
 
 def benchmark_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Profile | None:
-    """Measure the training that a config describes, and write the report into the run folder.
+    """Measure the speed of the training that a config describes, and write the report into the run folder.
 
     Args:
         cfg: The config of `mm benchmark`.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the keys that it sets.
 
     Returns:
-        The report; None in other processes than the first one.
+        The report in rank 0; None in other processes.
 
     Raises:
-        ValueError: If a setting is wrong.
+        ValueError: If a setting is invalid.
     """
     check_length(cfg.steps, cfg.warmup)
     if cfg.resume:
@@ -143,15 +145,18 @@ def benchmark_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> P
 
 
 def scale_batch_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> BatchSizeReport:
-    """Find the largest batch of the training that a config describes, and write it into the run folder.
+    """Find the largest batch size with which the training of a config fits in memory, and write it into the run folder.
 
     Args:
         cfg: The config of `mm scale_batch`.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the keys that it sets.
+
+    Returns:
+        The report.
 
     Raises:
-        ValueError: If a setting is wrong, or has no meaning here.
+        ValueError: If a setting is invalid, or does not apply to `mm scale_batch`, such as `resume`.
     """
     limits = {name: cfg[name] for name in LIMITS}
     check_limits(**limits)
@@ -172,17 +177,18 @@ def scale_batch_config(cfg: DictConfig, folder: Path, provenance: Provenance) ->
 
 
 def save_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> None:
-    """Write the config of a measurement, and its overrides."""
+    """Write the config of a measurement and its overrides into the run folder."""
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     provenance.save(folder)
 
 
 def shorten(cfg: DictConfig, trial: bool = False) -> None:
-    """Make a training as long as a measurement.
+    """Change the settings of the trainer such that it trains for one epoch without validation.
 
     Args:
-        cfg: The config, which is changed.
-        trial: Whether memory is measured: no progress bar, and no accumulation, of which memory does not depend.
+        cfg: The config, changed in place.
+        trial: Whether only memory is measured. Then there is no progress bar, and no accumulation of gradients, because
+            memory does not depend on it.
     """
     with open_dict(cfg):
         cfg.trainer.update(SHORT)

@@ -1,4 +1,4 @@
-"""Where a config comes from: the command or the call of Python that composed it."""
+"""The origin of a config: the command, or the call from Python, that composed it."""
 
 import os
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from mm.runs.folder import override_key, write_overrides
 
 
 class NamedKey(NamedTuple):
-    """A key that was set on purpose, by the user or by an experiment.
+    """A config key that was set on purpose, by the user or by an experiment.
 
     Attributes:
         key: The dotted key.
-        by: Its origin, for messages.
+        by: Description of its origin for error messages, such as "experiment=first".
         typed: Whether the user typed it.
     """
 
@@ -28,16 +28,16 @@ class NamedKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Provenance:
-    """The command of a run. `mm.cli` builds it from Hydra's state, which no other room reads.
+    """The command of a run. `mm.cli` builds it from Hydra's state, which no other package reads.
 
     Attributes:
-        verb: The verb of the command.
-        flags: Hydra's flags that name config folders, each NAME=VALUE.
+        verb: Name of the subcommand, such as "train".
+        flags: Hydra's flags that set config folders or names, each in the form NAME=VALUE.
         overrides: The overrides of the command; for a run from Python, the settings that differ from the defaults.
         named: The keys that the overrides or the chosen experiment set.
-        choices: Group to its chosen option.
-        job: Number of the job within its sweep; None without a sweep.
-        from_python: Whether no command was typed.
+        choices: Config group to its chosen option.
+        job: Index of the job in its sweep; None if there is no sweep.
+        from_python: Whether the run was started from Python instead of by a command.
     """
 
     verb: str = "train"
@@ -50,7 +50,7 @@ class Provenance:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Return the words of the command; from Python the name of the function."""
+        """Return the words of the command; for a run from Python, the name of the function."""
         return (f"mm.{self.verb}",) if self.from_python else ("mm", self.verb, *self.typed)
 
     @property
@@ -59,18 +59,18 @@ class Provenance:
         return (*self.flags, *self.overrides)
 
     def save(self, folder: Path) -> None:
-        """Write overrides.yaml of a run that is about to start, for resuming and comparing."""
+        """Write overrides.yaml into the folder of a run that is about to start, for resuming and for `mm compare`."""
         write_overrides(folder, self.verb, self.typed)
 
 
 def resume_command(cfg: DictConfig, folder: Path, provenance: Provenance, *overrides: str) -> str:
-    """Return the command that goes on with a run.
+    """Return the command that resumes a run.
 
     Args:
         cfg: The config of the run.
-        folder: Its folder.
-        provenance: How it was started.
-        *overrides: Further words of the command.
+        folder: The run folder.
+        provenance: The command that started the run.
+        *overrides: Further overrides of the command.
     """
     moved = [word for word in provenance.overrides if override_key(word) == "paths.outputs"]
     run = os.path.relpath(folder, cfg.paths.outputs)

@@ -1,4 +1,4 @@
-"""The configs of `mm.conf` as Hydra composes them, with the defaults of the signatures filled in."""
+"""The configs in `mm.conf` for Hydra, completed with the default arguments of the classes that they build."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,26 +13,26 @@ from mm.assembly.signatures import default_arguments
 
 @contextmanager
 def open_registry() -> Iterator[None]:
-    """Let Hydra compose the configs of `mm.conf`, with the defaults of the signatures."""
+    """Context manager in which Hydra composes configs from `mm.conf`, with the default arguments of their classes."""
     with initialize_config_module("mm.conf", version_base="1.3"), signature_defaults():
         yield
 
 
 def signature_defaults() -> AbstractContextManager[None]:
-    """Let Hydra fill the defaults of the signatures into every config that it composes.
+    """Return a context manager in which Hydra adds default arguments to every config that it composes.
 
-    They are filled in before overrides are applied, so that an argument which the yaml leaves out is set as any other.
+    They are added before overrides are applied, so that an argument that the yaml leaves out can be set like any other.
     """
     return before_overrides(fill_defaults)
 
 
 def fill_defaults(cfg: DictConfig, keys: Sequence[str] = ()) -> None:
-    """Set the arguments that the parts of a config leave out to the defaults of their signatures.
+    """Set the arguments that the parts of a config leave out to the defaults in the signatures of their classes.
 
     Args:
-        cfg: A composed config.
-        keys: Keys that will be overridden. A part whose `_target_` is among them is left as it is: the arguments of one
-            class mean nothing to another.
+        cfg: A composed config, changed in place.
+        keys: Keys that are overridden afterwards. A part whose `_target_` is among them is not changed, because the
+            arguments of its class may not exist in the other one.
     """
     replaced = {key.rpartition(".")[0] for key in keys if key.rpartition(".")[2] == "_target_"}
 

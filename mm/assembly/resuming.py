@@ -1,4 +1,4 @@
-"""Resume a run: from which checkpoint, and which settings may have changed."""
+"""Resumption of a run: the choice of the checkpoint, and the check of settings and data that have changed."""
 
 import logging
 import re
@@ -33,15 +33,15 @@ ROWS = "rows.safetensors"  # the digests of the rows of each split, in a run fol
 
 
 def check_resumable(cfg: DictConfig, folder: Path, datamodule: Any) -> None:
-    """Check that a run may be resumed with a config, and log the settings that changed since it was started.
+    """Check that a run can be resumed with a config, and print the settings that have changed since it started.
 
     Args:
-        cfg: The config as it is now.
-        folder: The run folder, which has that of before.
-        datamodule: The data as it is now.
+        cfg: The current config.
+        folder: The run folder, which contains the config of the run's start.
+        datamodule: The current data.
 
     Raises:
-        ValueError: If its model, its data, be it their settings or their rows, or its seed have changed.
+        ValueError: If the model, the data (its settings or its rows) or the seed has changed.
     """
     stored = upgrade_run_config(read_resolved(folder / "config.yaml"))
     before, now = map(flatten, (stored, with_defaults(OmegaConf.to_container(cfg, resolve=True))))
@@ -69,16 +69,22 @@ def check_resumable(cfg: DictConfig, folder: Path, datamodule: Any) -> None:
 
 
 def save_rows(datamodule: Any, folder: Path) -> None:
-    """Save which rows each split has, for resuming the run."""
+    """Save the digests of the rows of each split in the run folder, for resuming the run."""
     with whole(folder / ROWS) as part:
         save_file(datamodule.fingerprint.tensors(), part)
 
 
 def check_rows(datamodule: Any, folder: Path) -> None:
-    """Compare the rows of each split with those that the run was started on.
+    """Compare the rows of each split with those at the start of the run.
+
+    Runs of older versions have no digests of their rows, and are not checked.
+
+    Args:
+        datamodule: The current data.
+        folder: The run folder.
 
     Raises:
-        ValueError: If they have changed; the message names the splits, the number of rows and the first of them.
+        ValueError: If rows have changed; the message names the splits, the number of rows and the first changed row.
     """
     if not (folder / ROWS).is_file():
         return  # of an older mm; the checkpoint has the digests of the splits, or has none either
@@ -91,7 +97,7 @@ def check_rows(datamodule: Any, folder: Path) -> None:
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the dotted keys of plain data with their values."""
+    """Return a dictionary from the dotted keys of plain data to their values."""
     if not isinstance(node, dict):
         return {prefix: node}
     found: dict[str, Any] = {}
@@ -101,7 +107,7 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def find_newest_checkpoint(folder: Path) -> str:
-    """Return the newest checkpoint of a run folder that is not damaged.
+    """Return the path of the newest checkpoint in a run folder that is not damaged.
 
     Raises:
         ValueError: If there is none.
@@ -116,15 +122,17 @@ def find_newest_checkpoint(folder: Path) -> str:
 
 
 def describe_finished(cfg: DictConfig, folder: Path, provenance: Provenance) -> list[str]:
-    """Return the lines to print for a run that is resumed but finished already; none for any other run.
+    """Return the lines to print if the run to resume is already finished; empty for any other run.
+
+    A run counts as finished if the command asks for no longer training.
 
     Args:
-        cfg: The config as it is now.
+        cfg: The current config.
         folder: The run folder.
-        provenance: How the run was started now.
+        provenance: The current command.
 
     Raises:
-        ValueError: If it is finished and the command asks for another run than this one.
+        ValueError: If the run is finished, and the command changes any of its settings.
     """
     if not cfg.resume or not (folder / "metrics.json").exists() or not (folder / "model").is_dir():
         return []
@@ -145,12 +153,12 @@ def describe_finished(cfg: DictConfig, folder: Path, provenance: Provenance) -> 
 
 
 def changed_overrides(stored: dict[str, Any], folder: Path, typed: Sequence[str]) -> list[str]:
-    """Return the words of a command that ask for another run than the one in a folder.
+    """Return the overrides of a command that change a setting of the run in a folder.
 
     Args:
-        stored: The config of that run, as plain data.
-        folder: Its folder.
-        typed: The flags and overrides of the command.
+        stored: Config of the run, as plain data.
+        folder: The run folder.
+        typed: Flags and overrides of the command.
     """
     config = OmegaConf.create(escape(stored))
     before, changed = read_overrides(folder), []
@@ -168,15 +176,15 @@ def changed_overrides(stored: dict[str, Any], folder: Path, typed: Sequence[str]
 def next_commands(
     cfg: DictConfig, folder: Path, provenance: Provenance, measurable: bool, length: str | None = None
 ) -> list[str]:
-    """Return the commands that may follow a training.
+    """Return the command lines to suggest to the user after a training run.
 
     Args:
         cfg: The config of the run.
-        folder: Its folder.
-        provenance: How it was started.
-        measurable: Whether the model can be evaluated without more training.
-        length: The key of the trainer that ended the training, `max_epochs` or `max_steps`; None for the one that is
-            set, epochs first.
+        folder: The run folder.
+        provenance: The command that started the run.
+        measurable: Whether the model can be evaluated without further training.
+        length: The key of the trainer that ended the training, `max_epochs` or `max_steps`; None: the one that is set,
+            or `max_epochs` if both are.
     """
     model = shown(folder / "model")
     length = length or ("max_epochs" if (cfg.trainer.max_epochs or 0) > 0 else "max_steps")

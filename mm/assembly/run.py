@@ -1,4 +1,4 @@
-"""From a config to a training run: data, finished config, model, transforms, task; and the check of its data."""
+"""Preparation of a training run from a config: data, completed config, model, transforms and task."""
 
 import time
 from collections.abc import Mapping
@@ -35,16 +35,16 @@ from mm.types import Transform
 
 @dataclass
 class TrainingRun:
-    """A training run before its first step.
+    """A training run that is prepared, before its first step.
 
     Attributes:
-        cfg: The finished config.
-        data: The data, read by the transforms of the model.
-        task: The task, with its model.
+        cfg: The config, completed with the values that follow from the data.
+        data: The data module, with the transforms of the model.
+        task: The LightningModule that trains the model.
         metrics: Head name to its metrics by name.
         folder: The run folder.
-        provenance: How the run was started.
-        started: When it was, in seconds since the epoch.
+        provenance: The command, or the call from Python, that started the run.
+        started: Start time, in seconds since the epoch.
     """
 
     cfg: DictConfig
@@ -57,15 +57,15 @@ class TrainingRun:
 
 
 def prepare_run(cfg: DictConfig, folder: Path, provenance: Provenance) -> TrainingRun:
-    """Build data, model and task from a composed config, and finish the config. Nothing is written yet.
+    """Build data, model and task of a composed config, and complete the config. Nothing is written yet.
 
     Args:
-        cfg: The config of a verb that trains. What the data decides is filled in.
+        cfg: The config of a verb that trains. The values that follow from the data are filled in.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the keys that it sets.
 
     Raises:
-        ValueError: If a setting is wrong, or does not fit the data.
+        ValueError: If a setting is invalid, or does not fit the data.
     """
     silence_lightning()
     seed_everything(cfg.seed)
@@ -80,15 +80,15 @@ def prepare_run(cfg: DictConfig, folder: Path, provenance: Provenance) -> Traini
 
 
 def prepare_model(cfg: DictConfig, data: DataModule, provenance: Provenance) -> MultimodalModel:
-    """Finish a config, build its model, and let its transforms read the data.
+    """Complete a config, build its model, and set the transforms of the data.
 
     Args:
-        cfg: The config. What the data decides is filled in.
-        data: The data, which is given the transforms of the model.
-        provenance: How the run was started.
+        cfg: The config. The values that follow from the data are filled in.
+        data: The data, which gets the transforms that the model needs.
+        provenance: The command and the keys that it sets.
 
     Raises:
-        ValueError: If a setting is wrong, or does not fit the data.
+        ValueError: If a setting is invalid, or does not fit the data.
     """
     finish.finish_model(cfg, data.spec, provenance.named)
     sources = read_init_from(cfg)
@@ -105,15 +105,15 @@ def prepare_model(cfg: DictConfig, data: DataModule, provenance: Provenance) -> 
 
 
 def check_data_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> DataReport:
-    """Read every row of a config's data as its training would, and list every fault.
+    """Read every row of a config's data in the same way as training does, and list every fault.
 
     Args:
         cfg: The config of `mm check_data`.
-        folder: The run folder, in which errors.csv and metrics.json are written where there are faults.
-        provenance: How the run was started.
+        folder: The run folder, in which errors.csv and metrics.json are written if there are faults.
+        provenance: The command and the keys that it sets.
 
     Raises:
-        ValueError: If a setting is wrong, or the rows can't be read as a whole.
+        ValueError: If a setting is invalid, or if the table can't be read at all.
     """
     silence_lightning()
     if cfg.resume:
@@ -129,7 +129,7 @@ def check_data_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> 
 
 
 def check_splits(cfg: DictConfig, data: DataModule) -> None:
-    """Raise a ValueError where a split that training needs is empty, before anything is built."""
+    """Raise a ValueError if a split that the training needs is empty, before anything is built."""
     for split in ("train", *(["val"] if cfg.trainer.limit_val_batches else [])):
         data.rows(split)
 
@@ -142,13 +142,13 @@ def prepare_task(
     Args:
         cfg: The config. The direction of the monitored metric is filled in.
         model: The model.
-        data: The data, read by the transforms of the model.
+        data: The data, with the transforms of the model.
 
     Returns:
         The task, and the metrics of each head by name.
 
     Raises:
-        ValueError: If a setting is wrong; the message names the key.
+        ValueError: If a setting is invalid; the message names the key.
     """
     if not isinstance(cfg.compile, bool):
         raise ValueError(f"compile: got '{cfg.compile}', wanted true or false")
@@ -174,16 +174,16 @@ def build_task(
     metrics: Mapping[str, Mapping[str, Metric]],
     transforms: Mapping[str, Transform],
 ) -> Any:
-    """Build the task of a config.
+    """Build the task of a config, with its teachers.
 
     Args:
         cfg: The config.
-        model: The model that it trains.
+        model: The model to train.
         metrics: Head name to its metrics by name.
-        transforms: Input name to the transform by which the model reads it, which teachers must share.
+        transforms: Input name to the transform of the model, which the teachers must share.
 
     Raises:
-        ValueError: If an argument of the task is wrong.
+        ValueError: If an argument of the task is invalid.
     """
     try:
         parts: dict[str, Any] = {"metrics": metrics} if metrics else {}
@@ -193,10 +193,10 @@ def build_task(
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator of random numbers.
+    """Seed all random number generators.
 
     Raises:
-        ValueError: If it is no whole number from 0 to 2**32 - 1.
+        ValueError: If the seed is not an integer from 0 to 2**32 - 1.
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: got {seed}, wanted a whole number from 0 to {2**32 - 1}")

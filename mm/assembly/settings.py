@@ -1,4 +1,4 @@
-"""Check settings of a training that only the built task can judge."""
+"""Checks of training settings that need the built task."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from mm.tasks import guards
 
 
 def check_settings(cfg: DictConfig, task: Any) -> None:
-    """Check the optimizer, and that the settings of the trainer go with the task.
+    """Check the arguments of the optimizer, and that the settings of the trainer fit the task.
 
     Args:
-        cfg: The finished config.
+        cfg: The completed config.
         task: The task that was built from it.
 
     Raises:
-        ValueError: If a setting is out of range; the message names the key.
+        ValueError: If a setting is invalid; the message names the key.
     """
     try:
         task.optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
