@@ -1,4 +1,4 @@
-"""Build a model for some data, with default parts where none are given."""
+"""Construction of a model for the inputs and targets of some data, with default parts."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -32,26 +32,26 @@ def build(
 ) -> MultimodalModel:
     """Build a model for the inputs and targets of some data.
 
-    The default parts are those of `mm train`: with the same seed the weights are the same.
+    The default parts are those of `mm train`, and with the same seed the weights are the same.
 
-    A part is an object, such as `VisionConv(channels=3)`, or the name of one on the command line, such as "conv", or a
-    class or `functools.partial` of one, such as `partial(TransformerFusion, num_layers=4)`. What follows from the data
-    is filled into the last two: names of inputs, widths, channels and classes.
+    A part can be given as an object, such as `VisionConv(channels=3)`; as a name from the command line, such as "conv";
+    or as a class or a `functools.partial` of one, such as `partial(TransformerFusion, num_layers=4)`. For a class or
+    partial, the arguments that follow from the data are filled in: names of inputs, widths, channels and classes.
 
     Args:
-        spec: Inputs and targets, `data.spec`.
+        spec: Inputs and targets of the data, `data.spec`.
         fusion: The fusion; default: concatenation.
         embed_dim: Width D to which every encoder is projected; default: that of `conf/model/multimodal.yaml`.
-        seed: Seed of the initial weights. The random state of the caller is left as it is.
+        seed: Random seed of the initial weights. The random state of the caller is not changed.
         overrides: Hydra overrides of the model's config, such as "model.encoders.text.num_layers=4".
-        **parts: Input name to an encoder; target name to a head.
+        **parts: Input name to an encoder, and target name to a head.
 
     Returns:
         The model, in training mode.
 
     Raises:
-        ValueError: If a name is no input or target, there is no part of that name, or a class has an argument that
-            neither the data nor a `functools.partial` states.
+        ValueError: If a name is neither an input nor a target, if a part of a given name does not exist, or if a class
+            has an argument that neither the data nor a `functools.partial` provides.
 
     Example:
         >>> import mm
@@ -98,7 +98,7 @@ def build(
 
 
 def facts_of(data: InputData) -> dict[str, Any]:
-    """Return what an encoder may be told of its input, such as the channels of images; None: it is not known."""
+    """Return the properties of an input that an encoder may need, such as the channels of images; None if unknown."""
     return asdict(replace(data, columns=None))
 
 
@@ -106,13 +106,14 @@ def build_part(part: Part | None, node: Mapping[str, Any], key: str, filled: Map
     """Build an encoder, a fusion or a head.
 
     Args:
-        part: An object, which is returned; a class or partial, which is called; else what `node` describes is built.
-        node: The finished config of the part.
-        key: Its key, for messages.
-        filled: Argument name to the value that follows from the data. None stands for a value that it lacks.
+        part: An object, which is returned; or a class or partial, which is called; or a name or None, for the part that
+            `node` describes.
+        node: The completed config of the part.
+        key: Config key of the part, for error messages.
+        filled: Argument name to the value that follows from the data; None if the data does not provide it.
 
     Raises:
-        ValueError: If an argument has no value.
+        ValueError: If a required argument has no value.
     """
     if part is None or isinstance(part, str):
         return construct(node, key)

@@ -1,6 +1,6 @@
-"""Arguments of the classes of `mm` with defaults, types and descriptions, read from source without importing it.
+"""Arguments of the classes of `mm` with defaults, types and descriptions, read from the source without importing it.
 
-A default is written in the signature only: the arguments that a yaml of `conf` leaves out are filled in from it.
+A default is written in the signature only. Arguments that a yaml of `conf` leaves out are filled in from it.
 """
 
 import ast
@@ -18,7 +18,7 @@ PLAIN |= {"bool", "dict", "float", "int", "list", "str", "tuple"}
 
 
 class Argument(NamedTuple):
-    """One argument of a class: its annotation, its default and its description."""
+    """One argument of a class: its annotation, default and description, as strings."""
 
     type: str
     default: str | None
@@ -27,7 +27,7 @@ class Argument(NamedTuple):
 
 @cache
 def read_arguments(target: str) -> dict[str, Argument]:
-    """Return the arguments of a class or function of `mm`, with those of its bases, read from its source.
+    """Return the arguments of a class or function of `mm`, including those of its base classes.
 
     Args:
         target: A dotted name, such as `mm.fusion.gated.GatedFusion`.
@@ -41,7 +41,7 @@ def read_arguments(target: str) -> dict[str, Argument]:
 
 
 def module_file(module: str) -> Path | None:
-    """Return the source file of a module of `mm`; None for other packages."""
+    """Return the source file of a module of `mm`; None for modules of other packages."""
     if module.split(".")[0] != "mm":
         return None
     path = PACKAGE.joinpath(*module.split(".")[1:])
@@ -55,7 +55,13 @@ def parsed(file: Path) -> ast.Module:
 
 
 def arguments_of(file: Path, name: str, depth: int) -> dict[str, Argument]:
-    """Return the arguments of one class or function of a file."""
+    """Return the arguments of a class or function in a source file.
+
+    Args:
+        file: The source file, which defines or imports the class.
+        name: Name of the class or function.
+        depth: Maximum number of base classes and re-exports to follow.
+    """
     tree = parsed(file)
     node = next((n for n in tree.body if getattr(n, "name", None) == name), None)
     if node is None:  # re-exported
@@ -89,7 +95,7 @@ def arguments_of(file: Path, name: str, depth: int) -> dict[str, Argument]:
 
 
 def imported_from(tree: ast.Module, name: str) -> Path | None:
-    """Return the file of `mm` that a module imports a name from."""
+    """Return the source file of the `mm` module from which a module imports a name; None if there is no such import."""
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and any(a.name == name for a in node.names):
             return module_file(node.module)
@@ -97,7 +103,12 @@ def imported_from(tree: ast.Module, name: str) -> Path | None:
 
 
 def signature_of(node: ast.FunctionDef, described: dict[str, str]) -> dict[str, Argument]:
-    """Return the arguments of a function but `self`."""
+    """Return the arguments of a function, without `self`.
+
+    Args:
+        node: Syntax tree of the function.
+        described: Argument name to description.
+    """
     args = node.args
     positional = [*args.posonlyargs, *args.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults))
@@ -114,9 +125,10 @@ def signature_of(node: ast.FunctionDef, described: dict[str, str]) -> dict[str, 
 
 
 def described_arguments(docstring: str) -> dict[str, str]:
-    """Return the descriptions of arguments in a docstring.
+    """Return the descriptions of the arguments in a docstring, by argument name.
 
-    Both Google's `Args:` section and a paragraph of `name: text; name: text` are read.
+    It reads the sections `Args:` and `Attributes:` of Google style, or else paragraphs of the form `name: text; name:
+    text`.
     """
     found: dict[str, str] = {}
     section = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)+)", docstring, re.M)
@@ -137,15 +149,15 @@ def described_arguments(docstring: str) -> dict[str, str]:
 
 
 def default_arguments(target: str) -> dict[str, Any]:
-    """Return the arguments of a class of `mm` that a config may hold and that have a default.
+    """Return the arguments of a class of `mm` that have a default which a config can contain.
 
-    Arguments that a class passes on to its base are left out: those of every data module stand in conf/datamodule.
+    Arguments that a class passes on to its base class are left out; those of all data modules are in conf/datamodule.
 
     Args:
         target: A dotted name, as in `_target_`.
 
     Returns:
-        Argument name to its default, in the order of the signature; empty for classes of other packages.
+        Argument name to default, in the order of the signature; empty for classes of other packages.
     """
     return deepcopy(_default_arguments(target))
 
@@ -167,7 +179,7 @@ def _default_arguments(target: str) -> dict[str, Any]:
 
 
 def own_arguments(target: str) -> dict[str, Argument]:
-    """Return the arguments of a class without those that it passes on to its base."""
+    """Return the arguments of a class, without those that it passes on to its base class."""
     module, _, name = target.rpartition(".")
     file = module_file(module)
     if file is None:
@@ -181,7 +193,7 @@ def own_arguments(target: str) -> dict[str, Argument]:
 
 
 def with_defaults(node: Any) -> Any:
-    """Return plain data in which every part of `mm` has the arguments that it leaves out, with their defaults."""
+    """Return a copy of plain data in which the default arguments of every part of `mm` are filled in."""
     if isinstance(node, list):
         return [with_defaults(child) for child in node]
     if not isinstance(node, Mapping):

@@ -1,4 +1,4 @@
-"""A run in a few lines, which are printed before its first step."""
+"""Description of a run in a few lines, which are printed before its first step."""
 
 from omegaconf import DictConfig
 from torch import nn
@@ -10,7 +10,7 @@ CLASSES = 6  # class names that a line states at most
 
 
 def describe_run(run: TrainingRun) -> list[str]:
-    """Return one line for each part of a run and for its length; all other settings are in its config.yaml."""
+    """Return a line for each part of a run, its length and its trainer. All other settings are in its config.yaml."""
     cfg, model = run.cfg, run.task.model
     shared = [f"{name} as {owner}" for name, owner in model.shared_encoders.items()]
     encoders = [*describe_parts(model.get_submodule("encoders")), *shared]
@@ -39,28 +39,28 @@ def describe_run(run: TrainingRun) -> list[str]:
 
 
 def describe_parts(parts: nn.Module) -> list[str]:
-    """Return the name, the class and the size of each child of a module."""
+    """Return the name, the class and the number of parameters of each child of a module."""
     return [f"{name} {type(part).__name__}{describe_size(part)}" for name, part in parts.named_children()]
 
 
 def describe_size(part: nn.Module) -> str:
-    """Return the number of parameters of a part, in brackets; nothing where it has none."""
+    """Return the number of parameters of a module, in parentheses; "" if it has none."""
     count = count_parameters(part)
     return f" ({count:,})" if count else ""
 
 
 def count_parameters(part: nn.Module, trained: bool = False) -> int:
-    """Return the number of parameters of a part, or only of those that are trained."""
+    """Count the parameters of a module, or only those that are trained."""
     return sum(p.numel() for p in part.parameters() if p.requires_grad or not trained)
 
 
 def class_of(node: DictConfig) -> str:
-    """Return the name of the class that a part of a config describes."""
+    """Return the name of the class that a config node builds."""
     return str(node.get("_target_", "")).rpartition(".")[2]
 
 
 def class_names(run: TrainingRun, head: str) -> str:
-    """Return the class names of a head's target, the first ones of many; nothing where it has none."""
+    """Return the number and the first names of the classes of a head's target; "" if it has no classes."""
     target = run.data.spec.targets.get(head)
     if target is None or not target.classes:
         return ""

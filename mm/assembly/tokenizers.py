@@ -1,4 +1,4 @@
-"""Tokenizers of texts that a model reads: trained on the training rows where the config names a kind."""
+"""Tokenizers of text encoders: their training, and their comparison with the tokenizers of loaded weights."""
 
 import re
 from pathlib import Path
@@ -14,11 +14,11 @@ from mm.tokenizers import TOKENIZER_KINDS, load_tokenizer, train_cached_tokenize
 
 
 def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
-    """Train the tokenizers that a config names by their kind, and fill in the size of each vocabulary.
+    """Train the tokenizers that a config names by their kind, and fill in the vocabulary size of each text encoder.
 
     Args:
-        cfg: The config. Encoders of bytes stay as they are.
-        datamodule: The data, whose training rows they are trained on.
+        cfg: The config, changed in place. Encoders of bytes are not changed.
+        datamodule: The data. The tokenizers are trained on its training rows.
     """
     table = datamodule.table
     rows = [row for row, split in enumerate(table.split) if split == "train"]
@@ -37,21 +37,21 @@ def finish_tokenizers(cfg: DictConfig, datamodule: Any) -> None:
 
 
 def texts_of(raw: Any) -> list[str]:
-    """Return the texts of a cell: one, two of a pair, or none."""
+    """Return the non-empty texts of a cell, which may contain a single text, a list of texts, or no text."""
     found = raw if isinstance(raw, list | tuple) else [raw]
     return [text for text in found if isinstance(text, str) and text]
 
 
 def check_tokenizers(cfg: DictConfig, model: Any, sources: list[dict[str, Any]]) -> None:
-    """Check that the weights which a model begins with are of the same tokens: the shapes alone may agree.
+    """Check that initial weights from other models belong to the same tokens, since their shapes may agree by chance.
 
     Args:
         cfg: The config.
         model: The model.
-        sources: As `read_init_from` returns them.
+        sources: The sources of the weights, as `read_init_from` returns them.
 
     Raises:
-        ValueError: If an encoder or a head would begin with weights of other tokens.
+        ValueError: If an encoder or a head would start with the weights of another tokenizer.
     """
     read = {name: encoder.input.tokenizer for name, encoder in model.encoders.items()}
     written = {name: node.get("tokenizer") for name, node in (cfg.model.heads or {}).items()}
@@ -74,7 +74,7 @@ def check_tokenizers(cfg: DictConfig, model: Any, sources: list[dict[str, Any]])
 
 
 def fitting_parts(source: dict[str, Any], model: Any) -> set[tuple[str, ...]]:
-    """Return the parts of a model that any weight of a source fits, each as (encoders or heads, name)."""
+    """Return the parts of a model that fit at least one weight of a source, each as ("encoders" or "heads", name)."""
     wanted = model.state_dict()
     weights = checkpoint.weights(source["path"])
     fitting = [name for name, x in weights.items() if name in wanted and x.shape == wanted[name].shape]
@@ -82,5 +82,5 @@ def fitting_parts(source: dict[str, Any], model: Any) -> set[tuple[str, ...]]:
 
 
 def vocabulary_of(tokenizer: str) -> Any:
-    """Return the tokens of a tokenizer with their numbers, or "bytes"."""
+    """Return the vocabulary, token to id, of a tokenizer, or "bytes"."""
     return tokenizer if tokenizer == "bytes" else load_tokenizer(tokenizer).get_vocab()

@@ -1,4 +1,4 @@
-"""Lightning's Trainer and its callbacks, from their configs."""
+"""Construction of Lightning's Trainer and its callbacks from their configs."""
 
 from collections.abc import Collection, Sequence
 from importlib.resources import files
@@ -26,18 +26,18 @@ ESSENTIAL = ("periodic_checkpoint", "checkpoint")  # callbacks of conf/callbacks
 def build_trainer(
     cfg: DictConfig, callbacks: Sequence[Callback], logger: Any, folder: Path, monitored: bool = True
 ) -> Trainer:
-    """Build Lightning's Trainer from its config.
+    """Build Lightning's Trainer from `cfg.trainer`.
 
     Args:
         cfg: The config.
         callbacks: The callbacks.
         logger: Loggers, or False for none.
         folder: The run folder.
-        monitored: Whether a command runs it, which handles signals and monitors the processes of the run; from Python
-            Lightning does.
+        monitored: Whether a command of `mm` runs the Trainer. Then the command handles signals and monitors the
+            processes of the run; otherwise Lightning does.
 
     Raises:
-        ValueError: If the Trainer refuses a value, or has no use for a text.
+        ValueError: If a value is invalid for the Trainer.
     """
     hints = get_type_hints(Trainer.__init__)
     for key, value in cfg.trainer.items():
@@ -59,20 +59,20 @@ def build_trainer(
 
 
 def members(hint: Any) -> list[Any]:
-    """Return a type, the members of a union and the values of its literals."""
+    """Return a type annotation with the members of its unions and the values of its literals."""
     return [hint, *(found for inner in get_args(hint) for found in members(inner))]
 
 
 def keep_callbacks(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Add the callbacks that a run can't do without, where another choice of callbacks has left them out.
+    """Add the callbacks `periodic_checkpoint` and `checkpoint` if another choice of callbacks has replaced them.
 
-    `callbacks=early_stopping` replaces the default list, and would silently take checkpoints, the best weights and
-    resuming away. `~callbacks.checkpoint` and `~callbacks.periodic_checkpoint` leave them out on purpose, and
-    `callbacks=[]` all of them.
+    For example, `callbacks=early_stopping` replaces the default list, so that the run would silently save no
+    checkpoints and could not be resumed. `~callbacks.checkpoint` and `~callbacks.periodic_checkpoint` leave one of them
+    out on purpose, and `callbacks=[]` leaves out all callbacks.
 
     Args:
-        cfg: The config, which is changed.
-        overrides: The overrides that were typed.
+        cfg: The config, changed in place.
+        overrides: The overrides that the user typed.
     """
     if not cfg.get("callbacks"):
         return
@@ -85,27 +85,27 @@ def keep_callbacks(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def build_callbacks(cfg: DictConfig, without: Collection[str] = ()) -> list[Callback]:
-    """Build the callbacks of the config, but those of some names."""
+    """Build the callbacks of the config, except those with the names in `without`."""
     nodes = {name: node for name, node in (cfg.get("callbacks") or {}).items() if name not in without}
     return [instantiate(node, _convert_="all") for node in nodes.values()]
 
 
 def build_run_callbacks(cfg: DictConfig, model: MultimodalModel) -> list[Callback]:
-    """Build the callbacks of the config, and the one that stores the features of frozen encoders."""
+    """Build the callbacks of the config and, with `cfg.cache_features`, the one that stores frozen features."""
     callbacks = build_callbacks(cfg)
     stores = [FrozenFeatures(f"{cfg.paths.cache}/features", describe_inputs(cfg, model))] if cfg.cache_features else []
     return [*callbacks, *stores]
 
 
 def build_trial_trainer(cfg: DictConfig, folder: Path, monitored: bool = True) -> Trainer:
-    """Build a trainer without loggers and checkpoints, which computes frozen encoders at every step."""
+    """Build a Trainer for measurements, without loggers, checkpoints and a cache of frozen features."""
     left_out = (Checkpoint, EarlyStopping, ProgressBar, SaveAtSteps)
     callbacks = [callback for callback in build_callbacks(cfg) if not isinstance(callback, left_out)]
     return build_trainer(cfg, callbacks, DummyLogger(), folder, monitored)
 
 
 def describe_inputs(cfg: DictConfig, model: MultimodalModel) -> dict[str, str]:
-    """Return input name -> the settings of its encoder and its transform, as text."""
+    """Return the settings of the encoder and the transform of each input, as YAML text by input name."""
     parts = {
         name: (cfg.model.encoders[model.shared_encoders.get(name, name)], cfg.datamodule.transforms[name])
         for name in model.inputs

@@ -1,4 +1,4 @@
-"""Train a model on data from Python, as `mm train` does."""
+"""Training of a model from Python, in the same way as `mm train`."""
 
 import inspect
 import tempfile
@@ -49,29 +49,29 @@ def train(
     overrides: Sequence[str] = (),
     inplace: bool = False,
 ) -> TrainingReport:
-    """Train a model, test the weights of its best validation, and return both.
+    """Train a model, test the weights of its best validation, and return the trained model with its metrics.
 
     Args:
         model: The model, such as that of `mm.build`.
         data: A data module, such as `mm.Manifest`. It is not changed.
-        max_epochs: Epochs; default: that of `conf/trainer/default.yaml`.
-        max_steps: Optimizer steps, which end the training before `max_epochs` does.
+        max_epochs: Maximum number of epochs; default: that of `conf/trainer/default.yaml`.
+        max_steps: Maximum number of optimizer steps, which may end the training before `max_epochs` does.
         lr: Peak learning rate; default: that of `conf/task/optimizer/adamw.yaml`.
-        seed: Seed of dropout, augmentation and whatever else is random. The caller's random state is left as it is.
-        run: Name of the run: its folder, `outputs/RUN`, holds checkpoints, metrics and the model directory. None:
+        seed: Random seed of dropout, augmentation and everything else. The random state of the caller is not changed.
+        run: Name of the run. Its folder, `outputs/RUN`, gets checkpoints, metrics and the model directory. None:
             nothing is written.
-        logger: Lightning loggers, or names of them, such as "wandb" or "csv"; default: none. Those that are named have
-            the settings of `conf/logger` and write below the run folder.
+        logger: Lightning loggers, or names of loggers such as "wandb" or "csv"; default: none. A logger given by name
+            has the settings of `conf/logger` and writes into the run folder.
         callbacks: Further Lightning callbacks.
-        progress_bar: Whether a progress bar is shown.
+        progress_bar: Whether to show a progress bar.
         overrides: Hydra overrides of the config of `mm train`, such as "task.modality_dropout=0.2".
-        inplace: Train `model` itself in place of a copy.
+        inplace: Whether to train `model` itself instead of a copy.
 
     Returns:
-        The report. After Ctrl-C it holds the last weights.
+        The report. If Ctrl-C ended the training, its model has the last weights.
 
     Raises:
-        ValueError: If the data lacks an input or target of the model, or a setting is out of range.
+        ValueError: If the data lacks an input or target of the model, or if a setting is invalid.
 
     Example:
         >>> import mm
@@ -122,15 +122,15 @@ def prepare_training(
     """Build the task of a config for a model and data that were built in Python.
 
     Args:
-        cfg: The config of `mm train`, see `training_config`; it is changed.
+        cfg: The config of `mm train`, see `training_config`; it is changed in place.
         model: The model.
         data: The data, which is not changed.
         folder: The run folder.
-        provenance: How the run was started.
-        inplace: Train `model` itself in place of a copy.
+        provenance: The call from Python that starts the run.
+        inplace: Whether to train `model` itself instead of a copy.
 
     Raises:
-        ValueError: If the data lacks an input or target of the model, or a setting is out of range.
+        ValueError: If the data lacks an input or target of the model, or if a setting is invalid.
     """
     cfg.paths.run = escape(str(folder))
     seed_everything(cfg.seed)
@@ -144,7 +144,7 @@ def prepare_training(
 
 
 def lightning_module(model: MultimodalModel, spec: DataSpec, overrides: Sequence[str] = ()) -> Supervised:
-    """Return the LightningModule that trains a model, for a `Trainer` of one's own.
+    """Return the LightningModule that trains a model, for a `Trainer` that you configure yourself.
 
     Args:
         model: The model.
@@ -161,7 +161,7 @@ def lightning_module(model: MultimodalModel, spec: DataSpec, overrides: Sequence
 
 
 def bind_data(data: DataModule, model: MultimodalModel) -> DataModule:
-    """Return a copy of data that reads its inputs as the encoders of a model want them.
+    """Return a copy of a data module with the transforms that the encoders of a model require.
 
     Args:
         data: A data module, which is not changed.
@@ -180,7 +180,16 @@ def bind_data(data: DataModule, model: MultimodalModel) -> DataModule:
 
 
 def training_config(model: MultimodalModel, spec: DataSpec, overrides: Sequence[str]) -> DictConfig:
-    """Return the config of `mm train` for a built model: its task, trainer and callbacks, and its heads' metrics."""
+    """Return the config of `mm train` for a model that was built in Python.
+
+    Args:
+        model: The model.
+        spec: Inputs and targets of the data.
+        overrides: Hydra overrides.
+
+    Returns:
+        The config, with the settings of task, trainer and callbacks, and the metrics of the model's heads.
+    """
     options = {}
     for name, head in model.heads.items():
         kind = spec.targets[name].kind if name in spec.targets else ""
@@ -199,10 +208,10 @@ def describe_model(model: MultimodalModel) -> list[str]:
         model: The model.
 
     Returns:
-        Words such as `model.fusion._target_=mm.fusion.gated.GatedFusion`.
+        Overrides such as `model.fusion._target_=mm.fusion.gated.GatedFusion`.
 
     Raises:
-        ValueError: If a part does not say how it was built.
+        ValueError: If the constructor arguments of a part were not recorded.
     """
     parts = {f"encoders.{name}": part for name, part in model.encoders.items()} | {"fusion": model.fusion}
     words = [f"model.embed_dim={recorded_arguments(model)['embed_dim']}"]
@@ -216,7 +225,7 @@ def describe_model(model: MultimodalModel) -> list[str]:
 
 
 def to_plain(default: Any) -> Any:
-    """Return the default of an argument as plain data, or itself where it is no plain data."""
+    """Convert the default of an argument to plain data, or return it unchanged if that is not possible."""
     try:
         return to_config(default)
     except ValueError:
@@ -227,10 +236,10 @@ def complete_config(run: TrainingRun) -> None:
     """Write the model and the data that were built in Python into the config and the provenance of a run.
 
     Args:
-        run: The run, which is changed.
+        run: The run, changed in place.
 
     Raises:
-        ValueError: If a part of the model does not say how it was built.
+        ValueError: If the constructor arguments of a part of the model were not recorded.
     """
     cfg, model, data = run.cfg, run.task.model, run.data
     words = (*run.provenance.overrides, *describe_model(model))
@@ -253,7 +262,14 @@ def complete_config(run: TrainingRun) -> None:
 
 @contextmanager
 def training_folder(run: str | None) -> Iterator[Path]:
-    """Yield the folder of a run: a claimed one that stays, or a temporary one."""
+    """Context manager with the folder of a run, which is temporary if the run has no name.
+
+    Args:
+        run: Name of the run; None: a temporary folder, which is removed at the end.
+
+    Yields:
+        The folder, which no other process uses.
+    """
     if run is None:
         with tempfile.TemporaryDirectory() as name:
             yield Path(name)

@@ -1,4 +1,4 @@
-"""The report of a training."""
+"""Report of a training run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +10,16 @@ from mm.reports import Report, Table
 
 @dataclass(repr=False)
 class TrainingReport(Report):
-    """Results of a training.
+    """Results of a training run.
 
     Attributes:
         model: The trained model, with the weights of the best validation, in evaluation mode.
-        metrics: Name to value: the best monitored value, the test metrics, epochs, steps and seconds.
-        folder: The run folder, None where the run has no name.
-        files: Kind of each file of the run folder, such as `predictions`, to its path.
-        interrupted: Whether Ctrl-C ended the training; the weights are the last ones then, and nothing was tested.
-        commands: What one may want to type next; nothing after a training from Python.
+        metrics: Metric name to value: the best monitored value, the test metrics, epochs, steps and the duration in
+            seconds.
+        folder: The run folder; None if the run has no name.
+        files: Kind of each file in the run folder, such as `predictions`, to its path.
+        interrupted: Whether Ctrl-C ended the training. Then the model has its last weights, and was not tested.
+        commands: Command lines to suggest to the user; empty after a training from Python.
     """
 
     model: TrainedModel
@@ -29,7 +30,7 @@ class TrainingReport(Report):
     commands: Sequence[str] = ()
 
     def table(self) -> Table:
-        """Return one row for each metric of the whole model; metrics of subsets of inputs are in `.metrics`."""
+        """Return a table with one row per metric, without the metrics of subsets of the inputs."""
         return Table(["metric", "value"], [(name, value) for name, value in self.metrics.items() if "[" not in name])
 
     def save(self, folder: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""Weights & Biases: what its run is called, what its summary keeps, and what is logged at the end of a run."""
+"""Runs of Weights & Biases (W&B): name and tags, summary, and the results at the end of a run."""
 
 import os
 import re
@@ -20,21 +20,21 @@ TABLE_COLUMNS = ("split", "subset", "metric", "value")
 
 
 class WandbRunLogger(WandbLogger):
-    """Lightning's logger of W&B without the points of a test.
+    """Lightning's W&B logger, without the metrics of a test.
 
-    A test is measured once: as points of the history its numbers would be some 60 panels of one point each.
-    `finish_wandb` writes them to the summary and to a table.
+    A test has a single value per metric, so W&B would show about 60 panels with one point each. `finish_wandb` writes
+    the values into the summary and into a table instead.
     """
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log all metrics but those of a test."""
+        """Log all metrics except those of a test."""
         kept = {name: value for name, value in metrics.items() if not is_test_metric(name)}
         if kept and not (len(kept) < len(metrics) and kept.keys() == {"epoch"}):
             super().log_metrics(kept, step)
 
 
 def is_test_metric(name: str) -> bool:
-    """Return whether a metric is one of a test, such as `test/loss` or `test[text]/accuracy`."""
+    """Return whether a metric belongs to a test, such as `test/loss` or `test[text]/accuracy`."""
     return name.startswith(("test/", "test["))
 
 
@@ -42,11 +42,11 @@ def table_rows(results: Mapping[str, float]) -> list[list[Any]]:
     """Return the metrics of a test as rows of a table.
 
     Args:
-        results: Name to number, such as `test[text]/accuracy`.
+        results: Metric name, such as `test[text]/accuracy`, to value.
 
     Returns:
-        For each metric of a test its split, the subset of inputs that was read ("all" for all of them), its name
-        without both, and its value.
+        For each metric of a test: its split, its subset of the inputs ("all" for all inputs), its name without both,
+        and its value.
     """
     rows: list[list[Any]] = []
     for name, value in results.items():
@@ -58,15 +58,16 @@ def table_rows(results: Mapping[str, float]) -> list[list[Any]]:
 
 
 def complete_wandb(cfg: DictConfig, node: DictConfig, folder: Path, provenance: Provenance) -> None:
-    """Fill in the run's name, a sweep as group, data and experiment as tags, and the command as notes.
+    """Fill in the name, group, tags, notes and ID of a W&B run.
 
-    A variable that W&B itself reads from the environment wins over these.
+    The group is the sweep, the tags are the data and the experiment, and the notes are the command. Settings in
+    environment variables of W&B take precedence.
 
     Args:
         cfg: The config.
-        node: The config of the logger, which is changed.
+        node: Config of the logger, changed in place.
         folder: The run folder.
-        provenance: How the run was started.
+        provenance: The command and the options that it chooses.
     """
     wandb = require("wandb", "wandb")
     if wandb.run is not None:  # of a job of this sweep that failed: the logger would go on with it
@@ -87,20 +88,25 @@ def complete_wandb(cfg: DictConfig, node: DictConfig, folder: Path, provenance: 
 
 
 def wandb_id(folder: Path, given: str | None) -> str:
-    """Given by an agent or by the user, or that under which this run folder was logged before, or a new one."""
+    """Return the ID of a W&B run: the given one, else the one in the run folder, else a new one.
+
+    Args:
+        folder: The run folder.
+        given: ID from a W&B agent or from the user.
+    """
     file = folder / WANDB_ID
     return given or (file.read_text(encoding="utf-8") if file.exists() else secrets.token_hex(4))
 
 
 def start_wandb(logger: WandbLogger, directions: Mapping[str, bool | None]) -> None:
-    """Open the run of W&B, and let its summary keep the best and the last value of every validation metric.
+    """Start the W&B run, and let its summary contain the best and the last value of every validation metric.
 
     Args:
         logger: The logger.
-        directions: Name of each metric of validation to whether higher is better, None for neither.
+        directions: Name of each validation metric to whether higher is better; None if neither is better.
 
     Raises:
-        ValueError: If W&B refuses.
+        ValueError: If W&B rejects the run, for example because the user has no account.
     """
     error_kind = require("wandb.errors", "wandb").Error
     try:
@@ -120,15 +126,15 @@ def finish_wandb(
     saved: Mapping[str, Path],
     validated: Mapping[str, bool | None],
 ) -> None:
-    """Log pictures, a table of the test, the model directory as an artifact and the results, and end the run.
+    """Log figures, a table of test metrics, the model directory as an artifact and all results, and end the W&B run.
 
     Args:
-        run: The run of W&B.
-        trainer: The trainer.
-        figures: Names of the pictures of the test.
-        results: Name to number.
+        run: The W&B run.
+        trainer: The Trainer.
+        figures: The figures of the test by name.
+        results: Metric name to value.
         saved: Kind of each file to its path.
-        validated: Metrics of validation, whose best and last values W&B's summary has already.
+        validated: Names of the validation metrics, whose best and last values are already in the summary.
     """
     wandb = require("wandb", "wandb")
     make_artifact_name_safe = require("wandb.util", "wandb").make_artifact_name_safe

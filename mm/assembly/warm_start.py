@@ -1,4 +1,4 @@
-"""The weights that a model begins with: those of models trained before (`model.init_from`)."""
+"""Initial weights from models that were trained before (`model.init_from`)."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +13,10 @@ from mm.model import MultimodalModel
 
 
 def read_init_from(cfg: DictConfig) -> list[dict[str, Any]]:
-    """Read model.init_from: the weights that the model begins with.
+    """Read `model.init_from`, the sources of the initial weights.
 
     Returns:
-        `{path, include}` of each source, in the order in which they are loaded.
+        A mapping with the keys `path` and `include` for each source, in the order in which they are loaded.
 
     Raises:
         ValueError: If an entry has another form.
@@ -44,14 +44,16 @@ def read_init_from(cfg: DictConfig) -> list[dict[str, Any]]:
 
 
 def load_weights(sources: Sequence[Mapping[str, Any]], model: MultimodalModel) -> None:
-    """Load the weights that fit by name and shape from each source in turn, and log those loaded, skipped and new.
+    """Load from each source in turn the weights that fit a model by name and shape.
+
+    The loaded, skipped and remaining weights are printed.
 
     Args:
-        sources: As `read_init_from` returns them.
-        model: The model, which is changed.
+        sources: The sources, as `read_init_from` returns them.
+        model: The model, changed in place.
 
     Raises:
-        ValueError: If nothing fits, or a regex matches no weight of its source.
+        ValueError: If no weight of a source fits, or if a regex matches no weight of its source.
     """
     ours = model.state_dict()
     loaded: set[str] = set()
@@ -79,14 +81,14 @@ def load_weights(sources: Sequence[Mapping[str, Any]], model: MultimodalModel) -
 
 
 def why_skipped(name: str, weight: Tensor, ours: Mapping[str, Tensor]) -> str:
-    """Return why a weight is not loaded into a model whose weights are `ours`."""
+    """Return why a weight is not loaded into a model with the weights `ours`."""
     if name not in ours:
         return f"{name}, which this model lacks"
     return f"{name}, of shape {tuple(weight.shape)}, here {tuple(ours[name].shape)}"
 
 
 def count_by_part(names: Iterable[str]) -> str:
-    """Return how many weights each part of a model has, such as `encoders.text (12), fusion (3)`."""
+    """Count the weights of each part of a model, in words such as `encoders.text (12), fusion (3)`."""
     counts: dict[str, int] = {}
     for name in names:
         words = name.split(".")
