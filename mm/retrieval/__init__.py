@@ -1,4 +1,4 @@
-"""Retrieval: embed rows, and search them by text, image, sound or a table's cells."""
+"""Retrieval: embedding of the rows of a data set, and search with a text, an image, a sound or cells of a table."""
 
 from mm.retrieval.embed import EmbeddingReport, embed
 from mm.retrieval.index import EmbeddingIndex, Hit

@@ -1,4 +1,7 @@
-"""Write the embedding of every row of a data set into a Parquet file."""
+"""Embeddings of the rows of a data set, written into a Parquet file.
+
+Letters in shapes: D is the width of the embeddings, R the number of rows in a batch.
+"""
 
 import hashlib
 import json
@@ -31,9 +34,9 @@ class RowVectors(NamedTuple):
     """Unit vectors of the rows of a batch.
 
     Attributes:
-        row: (R,) row numbers.
-        vectors: Column (`embedding`, or `NAME/embedding`) to vectors (R, D), zeros where absent.
-        present: Column to which rows have one, (R,) bool.
+        row: Row indices in the data, (R,); negative for rows that only fill up the batch.
+        vectors: Column (`embedding`, or `NAME/embedding`) to vectors, (R, D); zeros if the input is absent.
+        present: Column to whether each row has the vector, (R,) bool.
     """
 
     row: Tensor
@@ -43,13 +46,14 @@ class RowVectors(NamedTuple):
 
 @dataclass(repr=False)
 class EmbeddingReport(Report):
-    """What `embed` has written.
+    """Report of the embeddings that `embed` has written.
 
     Attributes:
-        path: The Parquet file: a row for each row of the data, with its id, number, vectors and sources.
-        counts: Input, or tower of inputs, to how many rows have its vector; "embedding" counts those of all together.
-        width: D, the length of each vector.
-        metrics: The counts, and counts of the data.
+        path: The Parquet file, with the ID, row index, vectors and sources of each row of the data.
+        counts: Name of an input, or of a tower of inputs, to the number of rows that have its vector; "embedding": the
+            number of rows with a vector of all inputs together.
+        width: Width D of the vectors.
+        metrics: The counts as metrics, and counts of rows that could not be read or were changed.
     """
 
     path: Path
@@ -58,7 +62,7 @@ class EmbeddingReport(Report):
     metrics: Mapping[str, float]
 
     def table(self) -> Table:
-        """Return a row for each input."""
+        """Return a table with one row per input or tower."""
         return Table(["input", "vectors"], list(self.counts.items()), title=f"{self.path}: {self.width} numbers each")
 
 
@@ -69,22 +73,23 @@ def embed(
     split: str = "all",
     device: str | torch.device = "auto",
 ) -> EmbeddingReport:
-    """Write the embedding of every row: of each input, or of each tower of inputs, and of all together.
+    """Write the embeddings of every row into a Parquet file.
 
-    Vectors have unit length. The file is read by `search`, and by anything that reads Parquet.
+    A row has a vector for each input, or for each tower of inputs if the fusion has towers, and a vector of all inputs
+    together. Vectors have length 1. The file can be searched with `search`, and read with any Parquet library.
 
     Args:
         model: A trained model, or the path of its directory.
-        data: The rows; targets are not needed.
-        path: The file, which appears under its name when it is complete.
-        split: The rows' split, or `all`.
-        device: `auto` for the accelerator where there is one, or a torch device.
+        data: The data. Targets are not needed.
+        path: Path of the file, which exists under this name only when it is complete.
+        split: Split of the rows, or `all`.
+        device: `auto` for the accelerator if there is one, or a torch device.
 
     Returns:
-        A report that counts the vectors.
+        A report with the number of vectors.
 
     Raises:
-        ValueError: If the data has none of the model's inputs, or no such split.
+        ValueError: If the data has none of the model's inputs, or if the split is unknown.
 
     Example:
         report = embed("outputs/first/model", data, "embeddings.parquet")
@@ -119,21 +124,25 @@ def embed(
 
 
 def embedded_inputs(model: MultimodalModel) -> dict[str, Sequence[str]]:
-    """Return what has a vector of its own, each tower or else each input, and the inputs that it is of."""
+    """Return the towers of a model, or else its inputs, by name, each with the inputs that its vector combines."""
     fusion = model.fusion
     return dict(fusion.inputs) if isinstance(fusion, Towered) else {name: [name] for name in model.inputs}
 
 
 def embedding_width(model: MultimodalModel) -> int:
-    """Return D, the length of a model's vectors."""
+    """Return the width D of a model's embeddings."""
     return next(iter(model.projections.values())).out_features
 
 
 @torch.inference_mode()
 def embed_batch(model: MultimodalModel, batch: Batch) -> RowVectors:
-    """Return the unit vectors of a finished batch.
+    """Return the unit vectors of a batch that is on the device of the model.
 
-    A row that became several windows has the direction of the mean of their unit vectors.
+    If a row is split into several windows, its vector is the normalised mean of the unit vectors of the windows.
+
+    Args:
+        model: The model.
+        batch: The batch, after the last step of its transforms (`finish`).
     """
     features = model.encode(batch.inputs, batch.masks)
     fused = model.fusion(features)
@@ -152,14 +161,14 @@ def embed_batch(model: MultimodalModel, batch: Batch) -> RowVectors:
 
 
 class EmbeddingWriter:
-    """Write embeddings into a Parquet file that appears under its name when it is complete.
+    """Writer of embeddings into a Parquet file, which exists under its name only when it is complete.
 
     Args:
-        path: The file.
-        width: D, the length of each vector.
-        ids: The id of every row of the data.
-        sources: Name of an input, or of a tower, to the raw values by row of each of its inputs.
-        metadata: Keys and values of the file's own metadata, which say what model the vectors are of.
+        path: Path of the file.
+        width: Width D of the vectors.
+        ids: ID of every row of the data.
+        sources: Name of an input or tower to the raw values of each of its inputs, by row index.
+        metadata: Metadata of the file, which identifies the model of the vectors.
     """
 
     def __init__(
@@ -182,7 +191,7 @@ class EmbeddingWriter:
         self.counts = dict.fromkeys([EMBEDDING, *(f"{name}/{EMBEDDING}" for name in sources)], 0)
 
     def add(self, embedded: RowVectors) -> None:
-        """Add the rows of a batch, without its fillers."""
+        """Append the rows of a batch, without the rows that only fill it up."""
         real = embedded.row >= 0
         rows = embedded.row[real].tolist()
         columns: dict[str, Any] = {"id": [self.ids[row] for row in rows], "row": rows}
@@ -204,19 +213,22 @@ class EmbeddingWriter:
             self.pending = []
 
     def close(self) -> None:
-        """Write the pending rows, and give the file its name."""
+        """Write the pending rows, and rename the temporary file to its final name."""
         self.flush()
         self.file.close()
         put(self.part, self.path)
 
     def discard(self) -> None:
-        """Remove a file that was not completed."""
+        """Remove the temporary file if it was not completed."""
         self.file.close()
         self.part.unlink(missing_ok=True)
 
 
 def describe_source(*raw: Any) -> str | None:
-    """Return what a person reads of raw inputs: a text, a path, the place in a shard; of numbers nothing."""
+    """Describe raw values for display: a text, a path, a location in a shard, or cells of a table as JSON.
+
+    Values of other types, such as numbers, are left out. The result is None if nothing is left.
+    """
     parts = []
     for one in raw:
         parts.append(str(one) if isinstance(one, str | Path | Stored) else "")
@@ -227,7 +239,7 @@ def describe_source(*raw: Any) -> str | None:
 
 
 def hash_weights(model: TrainedModel) -> str:
-    """Return a digest of a model's weights: that of its directory's file, where it has one."""
+    """Return a digest of a model's weights: that of the weights file in its directory, if there is one."""
     file = None if model.path is None else model.path / "model.safetensors"
     if file is not None and file.is_file():
         with file.open("rb") as opened:

@@ -1,4 +1,7 @@
-"""A file of embeddings, and the FAISS index of each input's vectors, kept beside it."""
+"""A file of embeddings, and the FAISS indices of its vectors, which are stored next to it.
+
+Letters in shapes: D is the width of the embeddings, N the number of vectors.
+"""
 
 import hashlib
 import logging
@@ -18,21 +21,21 @@ if TYPE_CHECKING:
     import faiss
 
 EMBEDDING = "embedding"  # the column of all inputs together; that of one, or of a tower of them, is NAME/embedding
-# More vectors than these are searched by a graph (HNSW, Malkov 2016), which may miss some; fewer one by one, which
-# takes 5 ms for 100,000 of 128 numbers on one thread.
+# Number of rows above which a graph is searched (HNSW, Malkov 2016), which may miss some of the nearest vectors. Below,
+# all vectors are compared, which takes 5 ms for 100,000 vectors of width 128 on one thread.
 MAX_EXACT = 1_000_000
 HNSW_LINKS, HNSW_BREADTH = 32, 128  # of the graph: links of a vector, candidates of a search
 log = logging.getLogger("mm")
 
 
 class Hit(NamedTuple):
-    """One item of a search.
+    """One result of a search.
 
     Attributes:
-        id: The row's id.
-        input: The input, or tower of inputs, whose vector is near.
-        similarity: The cosine of the query's vector and the item's.
-        source: What a person reads of it: a text, a path, a table's cells.
+        id: ID of the row.
+        input: The input, or tower of inputs, whose vector was found.
+        similarity: Cosine similarity of the query and the found vector.
+        source: Description of the raw values: a text, a path, or cells of a table.
     """
 
     id: str
@@ -42,17 +45,20 @@ class Hit(NamedTuple):
 
 
 class EmbeddingIndex:
-    """A file that `embed` wrote, opened for searches.
+    """An opened file of embeddings that can be searched.
+
+    Up to 1,000,000 rows the search is exact. For larger files it uses a graph (HNSW, Malkov 2016), which may miss some
+    of the nearest vectors.
 
     Example:
         index = EmbeddingIndex.open("outputs/embeddings/embeddings.parquet")
         index.search(vector, top_k=5, inputs=["vision"])
 
     Args:
-        path: The Parquet file.
+        path: Path of the Parquet file.
 
     Raises:
-        ValueError: If it is no file of embeddings.
+        ValueError: If it was not written by `embed`.
     """
 
     def __init__(self, path: Path):
@@ -80,20 +86,20 @@ class EmbeddingIndex:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a file of embeddings, or the folder that holds one as embeddings.parquet."""
+        """Open a file of embeddings, or the embeddings.parquet in a folder."""
         path = Path(path)
         return cls(path / "embeddings.parquet" if path.is_dir() else path)
 
     def search(self, query: np.ndarray, top_k: int = 10, inputs: Sequence[str] | None = None) -> list[Hit]:
-        """Return the items that are most similar to a vector, the nearest first.
+        """Return the items that are most similar to a query, the most similar first.
 
         Args:
-            query: (D,) float32 of unit length, as `embed_query` returns it.
-            top_k: How many items are wanted.
-            inputs: The inputs, or towers of inputs, whose items are searched; None: all.
+            query: Unit vector of the query, (D,) float32, as returned by `embed_query`.
+            top_k: Maximum number of items.
+            inputs: Names of the inputs, or towers of inputs, whose items are searched; None: all.
 
         Raises:
-            ValueError: If the file has no such input, or its vectors have another width.
+            ValueError: If the file lacks one of the inputs, or if its vectors have another width.
         """
         if query.shape != (self.width,):
             raise ValueError(f"query: got a vector of shape {query.shape}, but {self.path} holds ({self.width},)")
@@ -111,10 +117,10 @@ class EmbeddingIndex:
         return sorted(hits, key=lambda hit: -hit.similarity)[:top_k]
 
     def check_inputs(self, inputs: Sequence[str] | None) -> list[str]:
-        """Return the inputs to search.
+        """Return the names of the inputs to search; by default, all.
 
         Raises:
-            ValueError: If the file has no such input.
+            ValueError: If the file lacks one of the inputs.
         """
         for name in inputs or ():
             if name not in self.inputs:
@@ -123,7 +129,10 @@ class EmbeddingIndex:
         return list(inputs or self.inputs)
 
     def vectors(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield an input's vectors (N, D) and their positions in the file (N,), where it is present."""
+        """Yield the positions in the file, (N,), and the vectors, (N, D), of an input for each row group.
+
+        Rows in which the input is absent are left out.
+        """
         first = 0
         for group in range(self.file.num_row_groups):
             column = self.file.read_row_group(group, [f"{name}/{EMBEDDING}"]).column(0).combine_chunks()
@@ -133,7 +142,7 @@ class EmbeddingIndex:
             first += len(column)
 
     def items(self, name: str, positions: Sequence[int]) -> list[tuple[str, str | None]]:
-        """Return the ids and sources at some positions; only the row groups that hold them are read."""
+        """Return the ID and the source of the rows at some positions. Only the necessary row groups are read."""
         sizes = [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
         ends = np.cumsum(sizes)
         items = {}
@@ -148,8 +157,8 @@ class EmbeddingIndex:
     def load_index(self, name: str) -> "faiss.Index":
         """Return the FAISS index of an input's vectors.
 
-        It is built on first use, and kept beside the file under a name that depends on the file's state. Where it can't
-        be kept, a warning is logged.
+        It is built on first use, and stored next to the file under a name that depends on the size and the modification
+        time of the file. If it can't be stored, a warning is logged.
         """
         faiss = require("faiss", "search")
 
@@ -174,7 +183,7 @@ class EmbeddingIndex:
         return index
 
     def build_index(self, name: str) -> "faiss.Index":
-        """Build the FAISS index of an input's vectors, whose ids are their positions in the file."""
+        """Build the FAISS index of an input's vectors. Their IDs in the index are their positions in the file."""
         faiss = require("faiss", "search")
 
         kind = f"HNSW{HNSW_LINKS}" if self.approximate else "Flat"

@@ -1,4 +1,4 @@
-"""Find the items of an embedding index that are nearest to a text, an image, a sound or a table's cells."""
+"""Search in an embedding index for the items nearest to a text, an image, a sound or cells of a table."""
 
 import json
 import os
@@ -21,14 +21,14 @@ from mm.retrieval.index import EmbeddingIndex, Hit
 
 @dataclass(repr=False)
 class SearchReport(Report):
-    """The items that `search` has found, the nearest first.
+    """Results of `search`, the nearest first.
 
     Attributes:
-        hits: The items.
-        query_input: The input, or tower of inputs, that the query was read as.
-        aligned: Whether the model was trained to bring its inputs together, so that items of other inputs than
-            `query_input` mean something.
-        metrics: The similarity of the nearest item.
+        hits: The results.
+        query_input: The input, or tower of inputs, that encoded the query.
+        aligned: Whether the model was trained for retrieval between its inputs. Otherwise results from other inputs
+            than `query_input` are meaningless.
+        metrics: The similarity of the nearest item; empty if there are no results.
     """
 
     hits: list[Hit]
@@ -37,7 +37,7 @@ class SearchReport(Report):
     metrics: Mapping[str, float]
 
     def table(self) -> Table:
-        """Return a row for each item."""
+        """Return a table with one row per result."""
         columns = ["rank", "id", "input", "similarity", "source"]
         rows = [[rank, h.id, h.input, h.similarity, h.source] for rank, h in enumerate(self.hits, 1)]
         return Table(columns, rows)
@@ -52,22 +52,23 @@ def search(
     input: str | None = None,
     allow: Sequence[str] = (),
 ) -> SearchReport:
-    """Find the items nearest to a query.
+    """Search an index for the items nearest to a query.
 
     Args:
-        model: The model that the index was made with, or the path of its directory.
-        index: What `embed` wrote, opened or by its path.
-        query: A text, the path of a file whose suffix tells what it is, or a table's cells.
-        top_k: How many items are wanted.
-        inputs: The inputs, or towers of inputs, of which items are wanted; None: all.
-        input: The input that the query is for, where its suffix does not tell.
-        allow: Further packages whose classes the model directory may name.
+        model: The model that made the embeddings, or the path of its directory.
+        index: The file that `embed` has written, opened or as a path.
+        query: A text, the path of a file, or the cells of a table. The modality of a file follows from its suffix.
+        top_k: Maximum number of items.
+        inputs: Names of the inputs, or towers of inputs, to search; None: all.
+        input: Name of the input that encodes the query, if it does not follow from the query.
+        allow: Names of further packages whose classes the model directory may use.
 
     Returns:
-        A report whose `hits` are the items, the nearest first.
+        A report; its `hits` are the items, the nearest first.
 
     Raises:
-        ValueError: If the index is another model's, the query fits no input or several, or its file can't be read.
+        ValueError: If the index belongs to another model, if no input or several inputs fit the query, or if the file
+            of the query can't be read.
 
     Example:
         for hit in search("outputs/first/model", "embeddings.parquet", "a smiling cat", top_k=3).hits:
@@ -87,15 +88,15 @@ def search(
 
 
 def embed_query(model: TrainedModel, name: str, raw: Any) -> tuple[np.ndarray, str]:
-    """Embed one raw value.
+    """Embed a single raw value.
 
     Args:
         model: A trained model.
-        name: The input that reads the value.
-        raw: A text, a path, or whatever else the input's transform reads.
+        name: Name of the input.
+        raw: A text, a path, or another value that the transform of the input accepts.
 
     Returns:
-        The unit vector (D,), and the input, or the tower of inputs, that it is of.
+        The unit vector, (D,), and the name of the input or tower that it belongs to.
     """
     batch = finish(model.read([{name: raw}]), model.transforms)
     side = next(side for side, inputs in embedded_inputs(model.model).items() if name in inputs)
@@ -103,10 +104,10 @@ def embed_query(model: TrainedModel, name: str, raw: Any) -> tuple[np.ndarray, s
 
 
 def check_same_model(model: TrainedModel, index: EmbeddingIndex) -> None:
-    """Check that an index holds vectors of a model.
+    """Check that an index contains embeddings of a model.
 
     Raises:
-        ValueError: If they are another's.
+        ValueError: If the embeddings are those of another model, of other weights, or of other inputs or towers.
     """
     width = embedding_width(model.model)
     if width != index.width:
@@ -129,18 +130,18 @@ def check_same_model(model: TrainedModel, index: EmbeddingIndex) -> None:
 
 
 def read_query(query: str | dict[str, Any], name: str, model: TrainedModel) -> tuple[str, Any]:
-    """Find the input that a query is for, and its raw value.
+    """Return the name of the input for a query, and the raw value of the query.
 
     Args:
-        query: A text, a path, or a table's cells, which may be JSON.
-        name: The input, "" where it follows from the query.
+        query: A text, a path, or the cells of a table as a dictionary or as JSON.
+        name: Name of the input; "" if it follows from the query.
         model: A trained model.
 
     Returns:
-        The input, and a text, a path or a table's cells.
+        The name of the input, and a text, a path or a dictionary of cells.
 
     Raises:
-        ValueError: If the model lacks such an input, has several, or there is no such file.
+        ValueError: If the model has no fitting input or several, or if the file does not exist.
     """
     inputs = {known: data.modality for known, data in model.spec.inputs.items()}
     listed = ", ".join(f"{known} ({modality})" if known != modality else known for known, modality in inputs.items())
@@ -166,10 +167,10 @@ def read_query(query: str | dict[str, Any], name: str, model: TrainedModel) -> t
 
 
 def parse_cells(query: str) -> dict[str, Any]:
-    """Parse a table's cells.
+    """Parse the JSON of a table's cells.
 
     Raises:
-        ValueError: If they are no JSON object of columns and cells.
+        ValueError: If it is not a JSON object of columns and cells.
     """
     try:
         cells = json.loads(query)
@@ -184,7 +185,7 @@ def read_text(path: str) -> str:
     """Read a text file.
 
     Raises:
-        ValueError: If it holds no text.
+        ValueError: If it can't be read as UTF-8 text.
     """
     try:
         return Path(path).read_text(encoding="utf-8").strip()
