@@ -1,1 +1,1 @@
-"""How fast training runs and what it waits for, its FLOPs and memory, and the largest batch that fits."""
+"""Profiling of training: speed and bottleneck, FLOPs, memory, and the largest batch size that fits in memory."""

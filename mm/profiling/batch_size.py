@@ -1,4 +1,7 @@
-"""Find the largest batch that trains, of the longest rows, per length bucket where there are any."""
+"""Search for the largest batch size with which training fits in memory, for each bucket of rows of similar length.
+
+Every trial uses the longest rows, which need the most memory.
+"""
 
 import gc
 import logging
@@ -22,27 +25,27 @@ logger = logging.getLogger("mm")
 
 
 class Bucket(NamedTuple):
-    """Rows of similar length."""
+    """Training rows of similar length."""
 
-    rows: int  # how many there are
-    longest: Mapping[str, float]  # input with a budget -> tokens or seconds
-    batch: Batch  # of few rows, padded to the longest of each input
-    windows: int  # rows of the batch that one row of the data becomes at most
+    rows: int  # number of rows in the bucket
+    longest: Mapping[str, float]  # input of `max_batch_length` to the tokens or seconds of its longest row
+    batch: Batch  # the row that is longest in each input, padded
+    windows: int  # maximum number of windows of one row of the data
 
 
 class BucketedData(DataSource, Protocol):
-    """Data that is trained on in length buckets."""
+    """Data whose training rows are divided into buckets of similar length."""
 
     train_dataloader: Any
 
 
 @dataclass(frozen=True, repr=False)
 class BatchSizeReport(Report):
-    """What `find_task_batch_size` returns.
+    """Largest batch sizes with which training fits in memory.
 
     Attributes:
-        buckets: Length buckets of the training rows; one where there is no budget.
-        sizes: The largest batch of each bucket that trains.
+        buckets: Buckets of the training rows; a single one if the data has no `max_batch_length`.
+        sizes: Largest batch size of each bucket.
     """
 
     buckets: Sequence[Bucket]
@@ -50,12 +53,18 @@ class BatchSizeReport(Report):
 
     @property
     def batch_size(self) -> int:
-        """Return the batch size under which, with the budget, no bucket's batch is larger than what trains."""
+        """Return the batch size to set: the largest one of all buckets.
+
+        If `budget` is set as well, the batches of the other buckets are not larger than their own largest batch size.
+        """
         return max(self.sizes)
 
     @property
     def budget(self) -> dict[str, float]:
-        """Return input to tokens or seconds of a batch, padding included; empty where there is no budget."""
+        """Return the `max_batch_length` to set: input name to the tokens or seconds of a batch, including padding.
+
+        It is empty if the data has no `max_batch_length`.
+        """
         return {
             name: min(
                 size * bucket.longest[name] for bucket, size in zip(self.buckets, self.sizes) if bucket.longest[name]
@@ -65,12 +74,12 @@ class BatchSizeReport(Report):
 
     @property
     def metrics(self) -> dict[str, float]:  # type: ignore[override]
-        """`scale_batch/batch_size`, and `scale_batch/budget/INPUT` where there is a budget."""
+        """Return the metrics `scale_batch/batch_size`, and `scale_batch/budget/INPUT` for each input of `budget`."""
         budget = {f"scale_batch/budget/{name}": most for name, most in self.budget.items()}
         return {"scale_batch/batch_size": self.batch_size, **budget}
 
     def table(self) -> Table:
-        """Return a row for each bucket."""
+        """Return a table with one row per bucket."""
         names = list(self.buckets[0].longest)
         rows = [
             (bucket.rows, *(bucket.longest[name] for name in names), size)
@@ -88,24 +97,26 @@ def find_task_batch_size(
     memory_headroom: float = 0.05,
     report: Callable[[str], None] | None = None,
 ) -> BatchSizeReport:
-    """Find the largest batch with which two steps of training fit into memory, by trying sizes in this process.
+    """Find the largest batch size with which two training steps fit in memory.
 
-    The task's weights are trained by the trials; the data is put back.
+    Several batch sizes are tried in this process. The trials change the weights of the task; the data loader is
+    restored.
 
     Args:
-        task: What is trained.
+        task: The task to train.
         data: A LightningDataModule of `mm`.
-        trainer: Makes a trainer for one epoch, on one device, anew for each trial.
-        max_batch_size: Larger batches are not tried.
-        memory_limit_gib: Limit of the memory in GiB; None: the memory that is free now.
-        memory_headroom: Fraction of the free memory that is left free, from 0 to below 1.
-        report: Called with a line for each bucket; None for the logger `mm`.
+        trainer: Function that creates a Trainer for one epoch on one device. It is called for each trial.
+        max_batch_size: Largest batch size to try.
+        memory_limit_gib: Memory limit in GiB; None: the memory that is currently free.
+        memory_headroom: Fraction of the free memory that is not used, at least 0 and below 1.
+        report: Function called with a line of text for each bucket; None: the lines are logged by the logger `mm`.
 
     Returns:
-        The sizes, and the batch size and budget that keep to them.
+        The report, with the batch size and the budget to set.
 
     Raises:
-        ValueError: If an argument is out of range, the trainer has several processes, or not even one row trains.
+        ValueError: If an argument is out of range, if the Trainer has several processes, or if not even a batch of one
+            row fits in memory.
     """
     check_limits(max_batch_size, memory_limit_gib, memory_headroom)
     first = trainer()
@@ -116,7 +127,7 @@ def find_task_batch_size(
         )
     device = first.strategy.root_device
     buckets, sizes = list(length_buckets(data)), []
-    fits(task, data, trainer, buckets[0], 1)  # what is loaded on first use is no part of a batch
+    fits(task, data, trainer, buckets[0], 1)  # allocates what is loaded on first use, which does not count
     limit = available_memory(device, memory_limit_gib, memory_headroom)
     for bucket in buckets:
 
@@ -135,7 +146,7 @@ def find_task_batch_size(
 
 
 def check_limits(max_batch_size: object, memory_limit_gib: object, memory_headroom: object) -> None:
-    """Raise ValueError for a limit that is out of range."""
+    """Raise a ValueError if a limit is out of range."""
     if not isinstance(max_batch_size, int) or max_batch_size < 1:
         raise ValueError(f"max_batch_size: got {max_batch_size}, wanted at least 1 row")
     if not isinstance(memory_headroom, int | float) or not 0 <= memory_headroom < 1:
@@ -145,22 +156,26 @@ def check_limits(max_batch_size: object, memory_limit_gib: object, memory_headro
 
 
 def length_buckets(data: BucketedData) -> Iterator[Bucket]:
-    """Yield the length buckets of the training rows; one where there is no budget."""
+    """Yield the buckets of the training rows; a single one if the data has no `max_batch_length`."""
     order = data.train_dataloader().order
-    lengths = data.lengths(list(data.transforms))  # (N,) of every row
+    lengths = data.lengths(list(data.transforms))  # input to the length of every row, (N,)
     bucket, _ = order.batching.assign(order.rows, lengths, 1)
     for number in np.unique(bucket):
         rows = order.rows[bucket == number]
-        worst = {int(rows[length[rows].argmax()]) for length in lengths.values()}  # one row may be all of them
+        worst = {int(rows[length[rows].argmax()]) for length in lengths.values()}  # the longest row of each input, which may be the same one
         longest = {name: float(lengths[name][rows].max()) for name in order.batching.budget}
         batch = data.batch(sorted(worst))
         yield Bucket(len(rows), longest, batch, int(batch.row.bincount().max()))
 
 
 def largest(trains: Callable[[int], bool], most: int) -> int:
-    """Return how many rows train, to within a thirty-second; 0 where one does not.
+    """Find the largest batch size that can be trained, with a relative error of at most 1/32; 0 if there is none.
 
-    Sizes are doubled while they train, and then what is between is halved.
+    The size is doubled as long as the trial succeeds. Then the interval of the largest size is bisected.
+
+    Args:
+        trains: Function that returns whether a batch size can be trained.
+        most: Maximum batch size.
     """
     good, bad = 0, most + 1
     size = 1
@@ -174,7 +189,17 @@ def largest(trains: Callable[[int], bool], most: int) -> int:
 
 
 def fits(task: Task, data: BucketedData, trainer: Callable[[], Trainer], bucket: Bucket, rows: int) -> bool:
-    """Return whether two steps of so many rows fit: in the second, the optimizer's state is there from the start."""
+    """Return whether two training steps with a batch of some rows fit in memory.
+
+    The second step is needed because the state of the optimizer is allocated in the first one.
+
+    Args:
+        task: The task to train.
+        data: The data; its loader is replaced during the trial.
+        trainer: Function that creates a Trainer.
+        bucket: The bucket of the rows.
+        rows: Number of rows in the batch.
+    """
     read = data.train_dataloader
     try:
         batch = repeat_to(bucket, rows)
@@ -195,7 +220,7 @@ def fits(task: Task, data: BucketedData, trainer: Callable[[], Trainer], bucket:
 
 
 class TwoBatches:
-    """A loader of the same batch twice; Lightning takes a list for several loaders."""
+    """Loader that yields the same batch twice. Lightning would treat a list as several loaders."""
 
     def __init__(self, batch: Batch):
         self.batch = batch
@@ -209,5 +234,5 @@ class TwoBatches:
 
 
 def repeat_to(bucket: Bucket, rows: int) -> Batch:
-    """Return a batch of as many rows of the data: the few rows of a bucket, over and over."""
+    """Return a batch with a number of rows, made by repeating the longest rows of a bucket."""
     return pick(bucket.batch, torch.arange(rows * bucket.windows) % len(bucket.batch.row))

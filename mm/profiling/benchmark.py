@@ -1,4 +1,4 @@
-"""Measure how fast training runs, what its steps wait for, and how a loop without Lightning compares."""
+"""Measurement of the training speed by phase of a step, in comparison with a plain PyTorch loop without Lightning."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from mm.reports import Report, Table
 from mm.tasks.base import Task
 from mm.types import Batch
 
-ROUNDS = 5  # of equal length; what is reported is the median one
-KEPT = 4  # batches whose FLOPs are counted, spread over the run
+ROUNDS = 5  # number of rounds of equal length; the median round is reported
+KEPT = 4  # number of batches whose FLOPs are counted, evenly spaced over the run
 NAMES = {
     "data": "waiting for data",
     "forward": "forward",
@@ -31,22 +31,22 @@ NAMES = {
 
 
 class BatchSettings(Protocol):
-    """How rows are put together."""
+    """Settings of the batches of a data module."""
 
     @property
     def batch_size(self) -> int:
-        """Return the rows of a batch."""
+        """Return the number of rows per batch."""
         ...
 
 
 class TrainingData(DataSource, Protocol):
-    """Data that can be trained on, and its settings that advice mentions."""
+    """Data for training, with the settings that the recommendation of a profile mentions."""
 
     num_workers: int
 
     @property
     def batching(self) -> BatchSettings:
-        """Return how rows are put together."""
+        """Return the settings of the batches."""
         ...
 
     train_dataloader: Any
@@ -54,7 +54,7 @@ class TrainingData(DataSource, Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run, as the advice states them."""
+    """Settings of a run that the recommendation of a profile mentions."""
 
     num_workers: int
     batch_size: int
@@ -66,14 +66,14 @@ class Settings:
 
 @dataclass(frozen=True, repr=False)
 class Profile(Report):
-    """What `benchmark_task` returns.
+    """Measurements of the training speed, as returned by `benchmark_task`.
 
     Attributes:
-        metrics: `benchmark/step_seconds`, seconds of each phase, rates, `benchmark/ratio` to the loop without
-            Lightning, `benchmark/mfu`, FLOPs and peak memory.
-        settings: Of the run.
-        device: Kind of the device, such as "cuda".
-        source: Where the attainable FLOP/s are from.
+        metrics: `benchmark/step_seconds`, the seconds of each phase, rates, `benchmark/ratio` (duration of a step
+            relative to a loop without Lightning), `benchmark/mfu` (model FLOPs utilisation), FLOPs and peak memory.
+        settings: Settings of the run.
+        device: Type of the device, such as "cuda".
+        source: Origin of the attainable FLOP/s.
     """
 
     metrics: Mapping[str, float]
@@ -83,21 +83,21 @@ class Profile(Report):
 
     @property
     def figures(self) -> dict[str, float]:
-        """Return the metrics without their prefix."""
+        """Return the metrics without the prefix `benchmark/`."""
         return {name.removeprefix("benchmark/"): value for name, value in self.metrics.items()}
 
     def table(self) -> Table:
-        """Return a row for each figure: name, value, unit, note."""
+        """Return a table with the name, value, unit and a note of each measurement."""
         where = "allocated on the device" if self.device == "cuda" else "of the process"
         return Table(("", "value", "unit", "note"), figure_rows(self.figures, self.source, where))
 
     def summary(self) -> str:
-        """Return the figures as lines, and what to change as the last one."""
+        """Return the measurements as lines of text, and the recommended change as the last line."""
         lines = [f"{name:32}{value:10.2f} {unit:4} {note}" for name, value, unit, note in self.table().rows]
         return "\n".join([*lines, bottleneck(self.figures, self.settings, self.device)])
 
     def save(self, folder: str | Path) -> Path:
-        """Write metrics.json, and the summary as report.txt."""
+        """Write metrics.json into a folder, and the summary as report.txt."""
         folder = super().save(folder)
         with whole(folder / "report.txt") as part:
             part.write_text(self.summary() + "\n", encoding="utf-8")
@@ -105,10 +105,15 @@ class Profile(Report):
 
 
 class Benchmark(Callback):
-    """Counts what Lightning trains on, and starts the reference loop after `warmup` batches.
+    """Callback that counts the amount of data in the batches, and starts the reference loop after `warmup` batches.
 
-    What is measured are the batches from 2 * `warmup` on. Several processes have no reference loop: what it does not
-    share out, it would not compare.
+    The batches after the first 2 * `warmup` are measured. With several processes there is no reference loop, because it
+    does not distribute the training and could not be compared.
+
+    Args:
+        counter: Counter of samples, tokens and seconds of sound.
+        warmup: Number of batches before the reference loop starts, and again before the measurement.
+        steps: Number of measured batches.
     """
 
     def __init__(self, counter: Counter, warmup: int, steps: int):
@@ -118,16 +123,16 @@ class Benchmark(Callback):
         self.reference: ReferenceLoop | None = None
         self.amounts: list[Amount] = []
         self.kept: list[Batch] = []
-        self.peak = 0.0  # bytes, of Lightning's loop alone
-        self.flops = 0.0  # of a mean batch
+        self.peak = 0.0  # peak memory in bytes before the reference loop starts
+        self.flops = 0.0  # mean over the kept batches
 
     @property
     def length(self) -> int:
-        """Return how many batches Lightning trains on."""
+        """Return the total number of batches that Lightning trains on."""
         return 2 * self.warmup + self.steps
 
     def observe(self, number: int, batch: Batch) -> None:
-        """Count a batch, outside what is measured."""
+        """Count the data of a batch, outside of the measured time, and keep a few batches for counting their FLOPs."""
         self.amounts.append(self.counter.count(batch))
         if number % -(-self.length // KEPT) == 0:
             self.kept.append(batch)
@@ -146,23 +151,23 @@ class Benchmark(Callback):
 def benchmark_task(
     task: Task, data: TrainingData, trainer: Trainer, steps: int = 100, warmup: int = 10, compiled: bool = False
 ) -> Profile | None:
-    """Train for some steps, and measure them by phase.
+    """Train a task for some steps, and measure the duration of each phase of a step.
 
-    The task's weights are trained by these steps; the trainer's callbacks and the data are put back.
+    The training changes the weights of the task; the callbacks of the Trainer and the data loader are restored.
 
     Args:
-        task: What is trained.
+        task: The task to train.
         data: A LightningDataModule of `mm`.
-        trainer: A trainer for one epoch without validation and checkpoints.
-        steps: Measured batches, in five rounds; the figures are those of the median round.
-        warmup: Batches before these, alone and again with the reference loop.
-        compiled: Whether the model is compiled, for the advice.
+        trainer: A Trainer for one epoch without validation and checkpoints.
+        steps: Number of measured batches, in five rounds. The seconds of the phases are those of the median round.
+        warmup: Number of batches before the reference loop starts, and again before the measurement.
+        compiled: Whether the model is compiled, for the recommendation.
 
     Returns:
-        The figures; None in all processes but the first.
+        The measurements in rank 0; None in other processes.
 
     Raises:
-        ValueError: If `steps` or `warmup` can't be measured.
+        ValueError: If `steps` or `warmup` is invalid.
     """
     check_length(steps, warmup)
     device = trainer.strategy.root_device
@@ -194,8 +199,8 @@ def benchmark_task(
 
 
 def check_length(steps: object, warmup: object) -> None:
-    """Raise ValueError for lengths that can't be measured."""
-    least = 2 * ROUNDS  # each loop twice in every round
+    """Raise a ValueError if the number of measured or of warm-up steps is invalid."""
+    least = 2 * ROUNDS  # in every round each loop runs at least twice
     if not isinstance(steps, int) or steps < least or steps % least:
         raise ValueError(f"steps: got {steps}, wanted a multiple of {least}, which {ROUNDS} rounds share")
     if not isinstance(warmup, int) or warmup < 1:
@@ -208,13 +213,15 @@ def summarize(
     amounts: Sequence[tuple[float, ...]],
     processes: int,
 ) -> dict[str, float]:
-    """Return the seconds of a step and of each of its phases in the median round, rates, and the ratio of the loops.
+    """Return the median seconds per step, the seconds of each phase, the rates, and the ratio to the reference loop.
+
+    The phases are those of the median round.
 
     Args:
         steps: Seconds by phase of each step.
-        reference: Seconds of each step of the reference loop; empty where there was none.
-        amounts: Samples, tokens and seconds of sound of each step of one process.
-        processes: How many train.
+        reference: Seconds of each step of the reference loop; empty if there is none.
+        amounts: Samples, tokens and seconds of sound of each step in one process.
+        processes: Number of processes that train.
     """
     size = len(steps) // ROUNDS
     rounds = [steps[i : i + size] for i in range(0, len(steps), size)]
@@ -233,7 +240,7 @@ def summarize(
 
 
 def bottleneck(figures: Mapping[str, float], settings: Settings, device: str) -> str:
-    """Return one sentence: what the step spends its time on, and what to change."""
+    """Describe in one sentence which phase dominates the training step, and which setting to change."""
     part = {phase: figures[f"{phase}_seconds"] / figures["step_seconds"] for phase in NAMES}
     if part["data"] >= 0.15:
         workers, cores = settings.num_workers, os.cpu_count() or 1
@@ -267,12 +274,12 @@ def bottleneck(figures: Mapping[str, float], settings: Settings, device: str) ->
 
 
 def figure_rows(figures: Mapping[str, float], source: str, where: str) -> list[tuple[str, float, str, str]]:
-    """Return the figures as a person reads them: name, value, unit, note.
+    """Return the rows of a table of measurements: name, value, unit and note.
 
     Args:
-        figures: As `summarize` returns them, with FLOPs and memory.
-        source: Where the attainable rate is from.
-        where: Where the memory is.
+        figures: Measurements, as returned by `summarize`, with FLOPs and memory.
+        source: Origin of the attainable FLOP/s.
+        where: Description of the measured memory.
     """
     step = figures["step_seconds"]
     speeds = {"samples": "samples/s", "tokens": "tokens/s", "audio_seconds": "seconds of sound/s"}

@@ -1,4 +1,4 @@
-"""How much memory this process may use, and a limit on it."""
+"""The memory that is available to this process, and a limit for it."""
 
 import ctypes
 import sys
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-UNLIMITED = 2**60  # bytes; what version 1 of control groups shows where there is no limit is near 2**63
+M_MMAP_THRESHOLD = -3  # constant of malloc.h in glibc
+UNLIMITED = 2**60  # bytes; without a limit, version 1 of control groups reports a number near 2**63
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocator, or a library that asked one, has refused."""
+    """Return whether an error means that an allocation of memory failed."""
     message = str(error).lower()
-    # oneDNN says no more than that it could not create a primitive
+    # oneDNN reports only that it could not create a primitive.
     signs = (
         "can't allocate memory",
         "bad_alloc",
@@ -27,12 +27,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def available_memory(device: torch.device, limit_gib: float | None = None, headroom: float = 0.0) -> float:
-    """Return the bytes that may be used in all: on CUDA of the device, else by the process.
+    """Return the bytes that may be used in total: of the device on CUDA, otherwise of the process.
 
     Args:
-        device: Where a model is trained.
-        limit_gib: A limit in GiB; None for what is free now.
-        headroom: Part of what is free that is left free.
+        device: Device of the model.
+        limit_gib: Memory limit in GiB; None: the memory that is currently free.
+        headroom: Fraction of the free memory that is not used.
     """
     if limit_gib is not None:
         return limit_gib * 2**30
@@ -45,17 +45,17 @@ def available_memory(device: torch.device, limit_gib: float | None = None, headr
 
 
 def cgroup_memory(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """Memory that the control groups of this process still allow, as a container's limit is.
+    """Return the memory that the control groups of this process still allow, such as the limit of a container.
 
-    A process is bound by the limits of its own group and of every group above it. Page cache counts as used, but is
-    given back when memory is needed, so that it is left out here.
+    A process is subject to the limits of its own group and of all groups above it. Inactive page cache is regarded as
+    available, because the kernel reclaims it when memory is needed.
 
     Args:
-        proc: The file that names the groups of this process.
-        mount: Where the groups are mounted: those of version 2, or the folder `memory` of version 1.
+        proc: File that lists the groups of this process.
+        mount: Mount point of the groups of version 2; its subfolder `memory` is that of version 1.
 
     Returns:
-        Bytes that are left in each group with a limit; none where there is no limit, or no such file system.
+        Remaining bytes of each group with a limit; empty if there is no limit, or no control groups.
     """
     if not proc.is_file():
         return []
@@ -70,7 +70,7 @@ def cgroup_memory(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/s
         else:
             continue
         below = Path(path.lstrip("/"))
-        # Within a container the path may be the host's, and its own group is mounted at the top.
+        # In a container the path may be that of the host, and the container's own group is mounted at the top.
         for folder in {root / part for part in (below, *below.parents)} | {root}:
             files = [folder / name for name in (limit, usage, "memory.stat")]
             if not all(file.is_file() for file in files):
@@ -85,10 +85,16 @@ def cgroup_memory(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/s
 
 @contextmanager
 def memory_limit(device: torch.device, most: float) -> Iterator[None]:
-    """Let an allocation beyond so many bytes fail, instead of the machine running out.
+    """Context manager in which allocations beyond a limit fail, so that the machine does not run out of memory.
+
+    On CUDA the limit stays set afterwards.
+
+    Args:
+        device: Device of the model.
+        most: Limit in bytes.
 
     Raises:
-        ValueError: If the system can't limit a process.
+        ValueError: If the operating system can't limit the memory of a process.
     """
     if device.type == "cuda":
         whole = torch.cuda.mem_get_info(device)[1]
@@ -100,7 +106,7 @@ def memory_limit(device: torch.device, most: float) -> Iterator[None]:
     import resource
 
     libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 2**16)  # so that the memory of tensors is given back as soon as they are freed
+    libc.mallopt(M_MMAP_THRESHOLD, 2**16)  # the memory of tensors is returned when they are freed
     libc.malloc_trim(0)
     before = resource.getrlimit(resource.RLIMIT_DATA)
     left = max(0.0, most - proc_bytes("/proc/self/status", "VmRSS"))
@@ -112,6 +118,6 @@ def memory_limit(device: torch.device, most: float) -> Iterator[None]:
 
 
 def proc_bytes(file: str, name: str) -> int:
-    """Return the bytes that a file of /proc states under a name."""
+    """Return the bytes that a file in /proc lists under a name."""
     (line,) = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.startswith(f"{name}:")]
     return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""The training loop without Lightning, to compare with."""
+"""A plain PyTorch training loop without Lightning, as the reference for a benchmark."""
 
 import torch
 from lightning import Trainer
@@ -13,14 +13,16 @@ from mm.types import Batch
 
 
 class ReferenceLoop:
-    """The loop without Lightning: same model and loss, an optimizer of its own of the same kind, same precision.
+    """Plain PyTorch training loop with the same model, loss, precision, clipping and accumulation as a Trainer.
+
+    It has an optimizer and a learning rate schedule of its own, with the same settings as those of the task.
 
     Args:
-        task: What is trained.
-        trainer: Whose device, precision, clipping and accumulation are used.
+        task: The task to train.
+        trainer: The Trainer, with the settings for device, precision, clipping and accumulation.
 
     Raises:
-        ValueError: If the precision is none of those that it knows.
+        ValueError: If the precision is not "32-true", "bf16-mixed" or "16-mixed".
     """
 
     def __init__(self, task: Task, trainer: Trainer):
@@ -41,14 +43,14 @@ class ReferenceLoop:
         self.batches = 0
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the loss of a batch on the device."""
+        """Return the loss of a batch that is on the device."""
         batch = self.finish(batch)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
             losses = self.task.losses(batch)
             return torch.stack([weight * total / positive(count) for total, count, weight in losses.values()]).sum()
 
     def step(self, batch: Batch) -> None:
-        """Train on one batch; the optimizer steps where as many have been accumulated."""
+        """Train on a batch. The optimizer takes a step when the gradients of enough batches are accumulated."""
         if self.device.type != "cpu":
             batch = move_data_to_device(batch, self.device)
         if self.batches % self.accumulate == 0:

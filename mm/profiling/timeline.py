@@ -1,4 +1,4 @@
-"""A timeline of training steps by phase, in alternation with the same loop without Lightning."""
+"""Timeline of training steps by phase, in which Lightning's loop alternates with a reference loop without Lightning."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,10 +13,10 @@ PHASES = ("data", "forward", "backward", "optimizer", "other")
 
 
 class Timer:
-    """A timeline: each phase lasts until the next begins, so that all of them sum to the whole.
+    """Timeline of phases, each of which lasts until the next one starts, so that their durations sum to the total.
 
-    On CUDA the marks are events in the stream: nothing waits for them, and a phase takes what the device spends on it
-    or idles in it, whenever the host has asked for that.
+    On CUDA, events are recorded in the stream without synchronisation. The duration of a phase is then the time for
+    which the device executes it or idles in it, regardless of when the host has launched it.
     """
 
     def __init__(self, device: torch.device):
@@ -24,7 +24,7 @@ class Timer:
         self.marks: list[tuple[str, Any]] = []
 
     def mark(self, phase: str) -> None:
-        """Begin a phase."""
+        """Start a phase."""
         if self.device.type != "cuda":
             self.marks.append((phase, time.perf_counter()))
             return
@@ -33,7 +33,7 @@ class Timer:
         self.marks.append((phase, event))
 
     def splits(self) -> list[tuple[str, float]]:
-        """Return (phase, seconds) in order; the last mark ends the last phase."""
+        """Return the name and the seconds of each phase, in order. The last mark only ends the phase before it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         pairs = zip(self.marks, self.marks[1:])
@@ -43,7 +43,7 @@ class Timer:
 
 
 class PhaseStart(Callback):
-    """Marks where Lightning has fetched, gone forward, back, and stepped; stands before all other callbacks."""
+    """Callback that marks the starts of all phases except the forward pass. It must be the first callback."""
 
     def __init__(self, timer: Timer):
         self.timer = timer
@@ -68,7 +68,7 @@ class PhaseStart(Callback):
 
 
 class PhaseEnd(Callback):
-    """Marks where forward begins; stands behind all other callbacks."""
+    """Callback that marks the start of the forward pass. It must be the last callback."""
 
     def __init__(self, timer: Timer):
         self.timer = timer
@@ -78,16 +78,17 @@ class PhaseEnd(Callback):
 
 
 class AlternatingRounds:
-    """Batches of a loader over and over, for Lightning; a reference loop takes turns, from the same iterator.
+    """Loader that repeats the batches of another loader, and runs steps of a reference loop in between.
 
-    Its turns are two at a time: each loop comes as often after itself as after the other.
+    Both loops read from the same iterator. The reference loop runs two steps at a time, so that each loop follows
+    itself as often as it follows the other one.
 
     Args:
-        loader: One epoch of batches.
-        timer: Marked where a batch is fetched, and where it is handed over.
-        length: How many batches Lightning gets.
-        reference: Returns the step of the reference loop; None until it takes part.
-        observe: Called with each batch and its number, outside what is measured.
+        loader: Loader of one epoch.
+        timer: Timer that is marked when a batch is fetched and when it is yielded.
+        length: Number of batches that Lightning gets.
+        reference: Function that returns the step of the reference loop; None as long as the loop has not started.
+        observe: Function that is called with the index of each batch and the batch, outside of the measured time.
     """
 
     def __init__(
@@ -124,19 +125,22 @@ class AlternatingRounds:
 
 
 def repeat_epochs(loader: Iterable[Batch]) -> Iterator[Batch]:
-    """Yield the batches of a loader, epoch after epoch."""
+    """Yield the batches of a loader, epoch after epoch, without end."""
     while True:
         yield from loader
 
 
 def split_steps(splits: Iterable[tuple[str, float]]) -> tuple[list[dict[str, float]], list[float]]:
-    """Group a timeline by step.
+    """Group the phases of a timeline by training step.
+
+    A step of Lightning starts with the phase "fetch", whose duration is recorded as "data". The phase "aside" is left
+    out.
 
     Args:
-        splits: (phase, seconds) in order.
+        splits: Name and duration in seconds of each phase, in order.
 
     Returns:
-        Seconds by phase of each of Lightning's steps, and seconds of each step of the reference loop.
+        The seconds by phase of each step of Lightning, and the seconds of each step of the reference loop.
     """
     steps: list[dict[str, float]] = []
     reference = []
