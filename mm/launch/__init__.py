@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, on the devices of this machine or on a Slurm cluster; without Hydra and torch."""
+"""Execution of jobs in separate processes, on this machine or on a Slurm cluster, without Hydra and torch."""
 
 __all__ = ["Job", "LocalPool", "SlurmQueue", "SlurmRequest"]
 

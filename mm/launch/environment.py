@@ -1,4 +1,4 @@
-"""Variables of the environment by which launchers number the processes of a run."""
+"""Environment variables with which launchers pass its rank to each process of a run."""
 
 import os
 import sys
@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from mm.messages import environment_number
 from mm.runs.folder import override_key
 
-# What a launcher of processes leaves behind, and the next job of a sweep must not see.
+# Variables that a launcher of processes sets. The next job of a sweep must not inherit them.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
-# What a launcher that starts a run's processes side by side sets to their number.
+# Variables that a launcher which starts all processes of a run itself sets to their number.
 BESIDE = ("SLURM_NTASKS", "WORLD_SIZE")
 
 
 def check_sibling_processes(overrides: Sequence[str]) -> None:
-    """Check that processes which were started side by side have a common folder, and may be started again.
+    """Check that the processes of a run that an external launcher has started share a run folder and can be restarted.
 
     Args:
-        overrides: The overrides that were typed, those of Hydra included.
+        overrides: The overrides that the user typed, including those of Hydra.
 
     Raises:
-        ValueError: If they have none, or torchrun would start them again with addresses of processes that have died.
+        ValueError: If several processes were started without a name of the run, or if torchrun may restart processes
+            that would connect to processes that no longer exist.
     """
     beside = max(environment_number(name, 1) for name in BESIDE)
     if beside > 1 and not {"run", "hydra.run.dir"} & set(map(override_key, overrides)):
@@ -34,15 +35,15 @@ def check_sibling_processes(overrides: Sequence[str]) -> None:
 
 
 def read_ranks() -> dict[str, str | None]:
-    """Return the variables of the environment that a launcher of processes sets."""
+    """Return the environment variables that a launcher of processes sets; None for those that are not set."""
     return {name: os.environ.get(name) for name in RANKS}
 
 
 def restore_ranks(before: Mapping[str, str | None]) -> None:
-    """End this job's process group and forget its ranks.
+    """Destroy the process group of a job, and restore the environment variables of its launcher.
 
     Args:
-        before: What `read_ranks` returned before the job.
+        before: The variables before the job, as returned by `read_ranks`.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():

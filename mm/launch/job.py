@@ -1,4 +1,4 @@
-"""A job: the words of an `mm` command, and the run folder that the command writes."""
+"""A job: an `mm` command and the run folder that it writes."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -10,22 +10,22 @@ from typing import Literal
 from mm.files import shown
 from mm.runs.folder import override_key, read_overrides
 
-# Overrides in which a job may differ from what lies in its folder, and yet resume it.
+# Keys that may differ between a job and the run in its folder which it resumes; `trainer.` stands for all below it.
 OVERRIDABLE_KEYS = ("run", "resume", "paths.outputs", "trainer.")
 State = Literal["finished", "begun", "new"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One command, which a `LocalPool` or a `SlurmQueue` runs.
+    """A command that a `LocalPool` or a `SlurmQueue` runs.
 
     Args:
-        command: The words behind `mm`: a verb, then its flags and overrides. They have to name `folder`, such as
-            `["train", "seed=1", "run=sweep/1"]` for `outputs/sweep/1`.
+        command: The words after `mm`: a verb, its flags and its overrides. They must name `folder`, such as `["train",
+            "seed=1", "run=sweep/1"]` for `outputs/sweep/1`.
         folder: The run folder that the command writes.
-        label: What distinguishes the job from its siblings, for messages.
-        number: Its index in a sweep.
-        devices: How many devices the run uses; "auto" or -1 for all that there are.
+        label: What distinguishes the job from the other jobs of its sweep, for messages.
+        number: Index of the job in its sweep.
+        devices: Number of devices that the run uses; "auto" or -1: all.
         on_cpu: Whether the run uses no GPU.
     """
 
@@ -38,15 +38,15 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """The file for its output, beside its folder, which holds only what the run itself writes."""
+        """Return the path of the log file, next to the run folder, which contains only the files of the run."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def state(self) -> State:
-        """Whether its run has finished, has begun, or is new, by the contents of its folder.
+        """Return whether the run is new, has begun or is finished, according to the files in its folder.
 
         Raises:
-            ValueError: If the folder holds another run.
+            ValueError: If the folder contains another run.
         """
         if not self.folder.is_dir() or not any(self.folder.iterdir()):
             return "new"
@@ -65,21 +65,24 @@ class Job:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables of its processes: the W&B group of its sweep, and whether a run that has begun is resumed."""
+        """Return environment variables for the processes of the job.
+
+        They set the W&B group to the sweep, and `MM_RESTART_COUNT` for a run that has begun, so that it is resumed.
+        """
         begun = {"MM_RESTART_COUNT": "1"} if self.state == "begun" else {}
         return {"WANDB_RUN_GROUP": self.folder.parent.name, "HYDRA_FULL_ERROR": "0", **begun}
 
     def describe(self, event: str) -> str:
-        """Return one line about the job, such as `outputs/sweep/1  seed=1: starts`."""
+        """Return a line about the job, such as `outputs/sweep/1  seed=1: starts`."""
         return f"{shown(self.folder)}  {self.label}{': ' if self.label else ''}{event}"
 
 
 def identity(words: Iterable[str], free: tuple[str, ...] = OVERRIDABLE_KEYS) -> set[str]:
-    """Return the overrides that define a run.
+    """Return the overrides that identify a run.
 
     Args:
-        words: Flags and overrides of a command. Flags, and settings of Hydra itself, are left out.
-        free: Keys that are left out as well; one that ends in a dot stands for all keys below it.
+        words: Flags and overrides of a command. Flags and Hydra's own settings are left out.
+        free: Further keys to leave out; a key that ends in a dot stands for all keys below it.
     """
     rooms = ("hydra.", "hydra/", *(key for key in free if key.endswith(".")))
     overrides = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
@@ -87,7 +90,7 @@ def identity(words: Iterable[str], free: tuple[str, ...] = OVERRIDABLE_KEYS) -> 
 
 
 def log_tail(log: Path, lines: int = 8) -> str:
-    """Return the last lines of a log that are not empty; of a progress bar its last state."""
+    """Return the last lines of a log that are not empty. A progress bar counts as one line, with its last state."""
     if not log.exists():
         return ""
     with log.open(encoding="utf-8", errors="replace", newline="\n") as file:

@@ -1,4 +1,4 @@
-"""Many jobs on one machine: a process each, on devices of its own, as many at once as there are devices."""
+"""Execution of jobs on one machine, in parallel: one process per job, with its own devices."""
 
 import fcntl
 import logging
@@ -17,25 +17,25 @@ from mm.launch.job import Job, log_tail
 from mm.launch.signals import SignalHandlers
 from mm.signals import Stopped
 
-GRACE = 60  # seconds that a job has to save its checkpoint after Ctrl-C, before it is killed
-VERBS_WITHOUT_METRICS = ("embed", "shard")  # whose jobs are finished without a metrics.json
-USER_ERROR = 2  # exit status of a user's mistake, which a second try would repeat
+GRACE = 60  # seconds in which a job can save its checkpoint after Ctrl-C, before it is killed
+VERBS_WITHOUT_METRICS = ("embed", "shard")  # verbs that write no metrics.json
+USER_ERROR = 2  # exit status after a mistake of the user, which another attempt would repeat
 logger = logging.getLogger("mm")
 
 
 class LocalPool:
-    """Runs jobs side by side on this machine, each in a process of its own.
+    """Pool that runs jobs on this machine in parallel, each in its own process.
 
     Example:
         >>> jobs = [Job(["train", f"seed={s}", f"run=seeds/{s}"], Path(f"outputs/seeds/{s}")) for s in range(4)]
         >>> errors = LocalPool(gpus=[0, 1]).run(jobs)  # doctest: +SKIP
 
     Args:
-        slots: Jobs at once; None for one per GPU (of jobs of several GPUs: per so many), or, without GPUs, per core.
-        gpus: GPUs to hand out: numbers, counted among those of CUDA_VISIBLE_DEVICES where it is set, or ids.
-        retries: How often a job that fails is tried again.
-        report: Called with a line whenever something happens; None for the logger `mm`.
-        program: What runs a job, before the words of its command.
+        slots: Number of jobs that run at the same time; None: as many as there are GPUs for, or, without GPUs, cores.
+        gpus: GPUs for the jobs: indices, counted among those of CUDA_VISIBLE_DEVICES if it is set, or IDs.
+        retries: Number of times that a failed job is started again.
+        report: Function called with a line of text for each event; None: the lines are logged by the logger `mm`.
+        program: The command that runs a job, to which the words of the job are appended.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class LocalPool:
         self.report = report or logger.info
         self.program = program
         self.running: set[subprocess.Popen] = set()
-        self.stopped = 0.0  # when, on the monotonic clock
+        self.stopped = 0.0  # time of the first signal on the monotonic clock; 0: no signal yet
 
     def run(self, jobs: Sequence[Job]) -> list[str]:
-        """Run the jobs that are not finished, and wait for their end. A job that has begun is resumed.
+        """Run the jobs that are not finished, and wait until they end. A job that has begun is resumed.
 
         Args:
-            jobs: Commands with a run folder each.
+            jobs: The jobs, each with its own run folder.
 
         Returns:
-            For each job why it failed, with the end of its log; "" for one that has finished.
+            For each job the reason why it failed, with the end of its log; "" if it has finished.
 
         Raises:
-            ValueError: If a folder holds another run, or a job wants more devices than there are.
-            Stopped: After Ctrl-C or SIGTERM, once every job has ended. The same call resumes them.
+            ValueError: If a folder contains another run, or if a job needs more devices than there are.
+            Stopped: After Ctrl-C or SIGTERM, when every job has ended. The same call resumes them.
         """
-        states = [job.state for job in jobs]  # another run in one's folder is an error before any starts
+        states = [job.state for job in jobs]  # raises an error before any job starts, if a folder contains another run
         slots = allocate_slots(jobs, self.slots, self.gpus)
         free: SimpleQueue[dict[str, str]] = SimpleQueue()
         for environment in slots:
@@ -80,7 +80,12 @@ class LocalPool:
         return errors
 
     def run_one(self, job: Job, free: "SimpleQueue[dict[str, str]]") -> str:
-        """Run a job in a free slot. Returns why it failed, or ""."""
+        """Run a job as soon as a slot is free. Return the reason why it failed, or "".
+
+        Args:
+            job: The job.
+            free: Queue of the environment variables of the free slots.
+        """
         if self.stopped or job.state == "finished":
             return ""
         environment = free.get()
@@ -91,9 +96,15 @@ class LocalPool:
             free.put(environment)
 
     def attempt(self, job: Job, environment: dict[str, str], log: IO[bytes]) -> str:
-        """Start a job, and again where it fails. Returns why it failed, or ""."""
+        """Start a job, and start it again if it fails. Return the reason why it failed, or "".
+
+        Args:
+            job: The job.
+            environment: Environment variables of its slot.
+            log: Log file of the job, which is locked while any process of the job runs.
+        """
         try:
-            # Every process of the job holds the log open, and so the lock, also when this one has been killed.
+            # Every process of the job keeps the log open, and thereby locked, even if this process is killed.
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return f"a process of an earlier command still runs it (its log is {shown(job.log)})"
@@ -119,8 +130,8 @@ class LocalPool:
         return f"{describe_exit(status)}; the end of {shown(job.log)}:\n{log_tail(job.log)}"
 
     def start(self, job: Job, environment: dict[str, str], log: IO[bytes]) -> subprocess.Popen:
-        """Start the job's process as the first of a process group: Ctrl-C in the terminal reaches the pool alone."""
-        inherited = {k: v for k, v in os.environ.items() if k != "WANDB_RUN_ID"}  # which names one run
+        """Start the process of a job in its own session, so that Ctrl-C in the terminal reaches only the pool."""
+        inherited = {k: v for k, v in os.environ.items() if k != "WANDB_RUN_ID"}  # it identifies a single run
         return subprocess.Popen(
             [*self.program, *job.command],
             env=inherited | job.environment | environment,
@@ -131,9 +142,9 @@ class LocalPool:
         )
 
     def wait(self, process: subprocess.Popen) -> int:
-        """Return the exit status of a process, once it and the processes that it started are gone."""
+        """Wait until a process and the processes that it started have ended, and return its exit status."""
         self.running.add(process)
-        if self.stopped:  # between the decision to start it and now
+        if self.stopped:  # stopped while the process was being started
             process.terminate()
         while True:
             try:
@@ -143,23 +154,27 @@ class LocalPool:
                 if self.stopped and time.monotonic() - self.stopped > GRACE:
                     kill_group(process)
         self.running.discard(process)
-        kill_group(process)  # what a job that was killed has left
+        kill_group(process)  # processes that a killed job has left
         return status
 
     def stop(self, signals: int) -> None:
-        """Ask every job to end; kill them at the second signal."""
+        """Terminate all jobs, or kill them at the second signal.
+
+        Args:
+            signals: Number of signals received so far.
+        """
         self.stopped = self.stopped or time.monotonic()
         for process in list(self.running):
             process.terminate() if signals == 1 else kill_group(process)
 
 
 def describe_exit(status: int) -> str:
-    """Describe the exit of a job that is not finished."""
+    """Describe the exit of a job that did not finish."""
     return f"failed with status {status}" if status else "ended without metrics.json"
 
 
 def kill_group(process: subprocess.Popen) -> None:
-    """Kill every process of a job that is still there."""
+    """Kill all remaining processes of a job."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -169,16 +184,18 @@ def kill_group(process: subprocess.Popen) -> None:
 def allocate_slots(jobs: Sequence[Job], slots: int | None, gpus: Sequence[int | str]) -> list[dict[str, str]]:
     """Allocate GPUs and cores to the slots in which jobs run.
 
+    Every slot has the same number of GPUs: the largest number that a job needs.
+
     Args:
-        jobs: All of one width: the largest number of devices counts.
-        slots: Their number; None for as many as the devices allow.
-        gpus: As in `LocalPool`. Jobs that use none share the cores.
+        jobs: The jobs.
+        slots: Number of slots; None: as many as the GPUs, or without GPUs the cores, allow.
+        gpus: As in `LocalPool`. Without GPUs, the slots share the cores.
 
     Returns:
         Environment variables of each slot.
 
     Raises:
-        ValueError: If a job wants more GPUs than there are, or a GPU or the number of slots is not valid.
+        ValueError: If a job needs more GPUs than there are, or if a GPU or the number of slots is invalid.
     """
     chosen = resolve_gpus(gpus)
     widths = [len(chosen) if job.devices in (-1, "auto") else int(job.devices) for job in jobs]
@@ -195,10 +212,10 @@ def allocate_slots(jobs: Sequence[Job], slots: int | None, gpus: Sequence[int | 
 
 
 def resolve_gpus(gpus: Sequence[int | str]) -> list[str]:
-    """Return the ids of GPUs: a number counts those that this process sees, as torch does.
+    """Return the IDs of GPUs. An index counts the GPUs that are visible to this process, as in torch.
 
     Raises:
-        ValueError: If CUDA_VISIBLE_DEVICES has not so many.
+        ValueError: If an index is not below the number of GPUs in CUDA_VISIBLE_DEVICES.
     """
     ids = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     for gpu in gpus:

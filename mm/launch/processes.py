@@ -1,4 +1,7 @@
-"""One job in several processes of this machine: the first error of any of them is reported, and all of them end."""
+"""Runs with several processes on one machine: the first error of any process is reported, and all processes end.
+
+Rank 0 is the process of the command, which starts the other processes.
+"""
 
 import json
 import os
@@ -18,20 +21,21 @@ from pathlib import Path
 from mm.files import whole
 from mm.signals import SIGNALS, Stopped, tell
 
-REPORTS = "MM_REPORTS"  # the folder in which a started process leaves why it failed; set for those alone
-PARENT = "MM_PARENT"  # the id of the process that started it
-GRACE = 20.0  # seconds in which the first process notices by itself that another is gone: with gloo at once, NCCL waits
-STOP_GRACE = 4.0  # the same after a signal: docker kills ten seconds after it has sent one
-# What a process gets to see when another one is gone.
+REPORTS = "MM_REPORTS"  # variable with the folder for reports of failures; set only in processes started by rank 0
+PARENT = "MM_PARENT"  # variable with the ID of the process that started this one
+# Seconds in which rank 0 may notice by itself that another process has ended: immediately with gloo, later with NCCL.
+GRACE = 20.0
+STOP_GRACE = 4.0  # the same after a signal, since docker kills a container ten seconds after it has sent one
+# Error messages of a process when another process has ended.
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|tcpstore|socket", re.IGNORECASE)
 
 
 class WorkerDiedError(Exception):
-    """Another process of this job has failed; the text is its error, with a traceback as a rule.
+    """Another process of the run has failed. The message is its error, usually with a traceback.
 
     Args:
         text: The message.
-        status: The job's exit status.
+        status: Exit status of the run.
     """
 
     def __init__(self, text: str, status: int = 1):
@@ -40,17 +44,17 @@ class WorkerDiedError(Exception):
 
 
 class ProcessMonitor(threading.Thread):
-    """Waits for the first of the started processes that fails, ends the others, and, if need be, this one.
+    """Thread that waits until a started process fails, and then ends the others and, if necessary, this process.
 
     Args:
-        children: The processes that this one has started.
-        folder: Where they leave the reasons for their end.
+        children: The processes that this process has started.
+        folder: Folder in which they report why they ended.
 
     Attributes:
-        failed: Set when one of them has failed.
-        over: Set when the job has ended.
-        status: The job's exit status, once one has failed.
-        text: The reason.
+        failed: Event that is set when a process has failed.
+        over: Event that is set when the run has ended.
+        status: Exit status of the run, after a process has failed.
+        text: The reason of the failure.
     """
 
     def __init__(self, children: Sequence[subprocess.Popen], folder: Path):
@@ -77,11 +81,14 @@ class ProcessMonitor(threading.Thread):
                 return
 
     def kill(self) -> None:
-        """Kill all of them: none can go on alone, and one in a collective answers no other signal."""
+        """Kill all started processes.
+
+        None of them can continue alone, and during a collective they handle no other signal than SIGKILL.
+        """
         kill(self.children)
 
     def close(self) -> None:
-        """End with the job; processes that are still at their own end get half a minute for it."""
+        """Stop monitoring, wait up to 30 seconds for the other processes to end, and kill the remaining ones."""
         self.over.set()
         deadline = time.monotonic() + 30
         while any(child.poll() is None for child in self.children) and time.monotonic() < deadline:
@@ -91,7 +98,7 @@ class ProcessMonitor(threading.Thread):
 
 
 def kill(processes: Sequence[subprocess.Popen]) -> None:
-    """End these processes, and wait until they are gone."""
+    """Kill processes, and wait until they have ended."""
     for process in processes:
         if process.poll() is None:
             process.kill()
@@ -99,23 +106,24 @@ def kill(processes: Sequence[subprocess.Popen]) -> None:
         process.wait()
 
 
-exit_hooks: list[Callable[[Stopped | None], None]] = []  # called where the job at work has to end at once
-monitors: list[ProcessMonitor] = []  # of the job at work: one, where it has started processes
+exit_hooks: list[Callable[[Stopped | None], None]] = []  # called before the current job exits immediately
+monitors: list[ProcessMonitor] = []  # the monitor of the current job, if it has started processes
 
 
 @contextmanager
 def process_group(
     explain: Callable[[Exception], str | None], leave: Callable[[Stopped | None], None]
 ) -> Iterator[None]:
-    """Surround a job that may start processes, or is one of those.
+    """Context manager around a job that may start processes, or that runs in a process that another one has started.
 
     Args:
-        explain: Returns the message of a user's mistake, None for any other error.
-        leave: Called where the job has to end while the main thread waits for another process in vain.
+        explain: Function that returns the message for an error that the user has made; None for any other error.
+        leave: Function called before the process exits because another process has failed while the main thread waits
+            for it.
 
     Raises:
-        ValueError: A user's mistake in another process.
-        WorkerDiedError: Any other error of another process.
+        ValueError: If another process has failed because of an error that the user has made.
+        WorkerDiedError: If another process has failed with any other error.
     """
     exit_hooks.append(leave)
     started = REPORTS in os.environ
@@ -144,17 +152,17 @@ def process_group(
 
 
 def first_error(error: Exception) -> Exception:
-    """Return the error of this process, or that of the process whose end caused it."""
+    """Return the root cause of an error: the error of another process whose end caused it, or else itself."""
     for monitor in monitors:
         if monitor.failed.wait(GRACE if is_lost_worker(error) else 0) and not isinstance(error, ValueError):
             return ValueError(monitor.text) if monitor.status == 2 else WorkerDiedError(monitor.text, monitor.status)
         monitor.over.set()
-        monitor.kill()  # before this process lets go of the others, which would report that
+        monitor.kill()  # before this process closes its connections, which the others would report as errors
     return error
 
 
 def is_lost_worker(error: Exception) -> bool:
-    """Return whether an error says no more than that another process is gone."""
+    """Return whether an error only means that the connection to another process is lost."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and isinstance(error, distributed.DistError):
         return True
@@ -162,39 +170,51 @@ def is_lost_worker(error: Exception) -> bool:
 
 
 def report(error: Exception, explain: Callable[[Exception], str | None]) -> None:
-    """In a started process: leave the error for the first process, which reports it, and end."""
+    """Write an error into a file for rank 0, and exit. It is called in a process that rank 0 has started.
+
+    If the error only means that another process has ended, rank 0 gets time to end this process first.
+
+    Args:
+        error: The error.
+        explain: Function that returns the message for an error that the user has made; None for any other error.
+    """
     if is_lost_worker(error):
-        time.sleep(2 * GRACE)  # to be ended by the first process, which knows why
+        time.sleep(2 * GRACE)  # rank 0, which knows the reason, ends this process
     message = explain(error)
     leave_report(2 if message else 1, message or "".join(traceback.format_exception(error)).rstrip())
 
 
 def leave_report(status: int, text: str) -> None:
-    """In a started process: leave the reason for its end to the first process, and end."""
+    """Write an exit status and a reason into a file for rank 0, and exit immediately.
+
+    Args:
+        status: Exit status.
+        text: The reason.
+    """
     folder = Path(os.environ[REPORTS])
-    if folder.is_dir():  # else the first process has ended
+    if folder.is_dir():  # otherwise rank 0 has ended
         with whole(folder / f"{os.getpid()}.json") as part:
             part.write_text(json.dumps({"status": status, "text": text}), encoding="utf-8")
     sys.stdout.flush()
-    os._exit(status)  # at once: other threads and an interpreter's end can wait for each other
+    os._exit(status)  # immediately, since other threads and the shutdown of the interpreter may deadlock
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process when the one that started it is gone."""
+    """Wait until the parent process has ended, and then exit immediately."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 def exit_reason(codes: Sequence[int | None], folder: Path) -> tuple[int, str]:
-    """Find out why a job has ended.
+    """Return why a run has ended.
 
     Args:
-        codes: Exit statuses of the started processes, None while one runs.
-        folder: Where they have left their reports.
+        codes: Exit statuses of the started processes; None for those that still run.
+        folder: Folder with their reports.
 
     Returns:
-        The job's exit status, and the reason.
+        The exit status of the run, and the reason.
     """
     reports = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
     if reports:
@@ -213,7 +233,11 @@ def exit_reason(codes: Sequence[int | None], folder: Path) -> tuple[int, str]:
 
 @contextmanager
 def report_folder() -> Iterator[Path]:
-    """While processes are started: give them the id of this one, and a folder for their reports, which it yields."""
+    """Context manager that passes the ID of this process and a folder for reports to the processes started in it.
+
+    Yields:
+        The folder in which the processes report why they ended.
+    """
     folder = Path(tempfile.mkdtemp(prefix="mm-"))
     os.environ |= {REPORTS: str(folder), PARENT: str(os.getpid())}
     try:

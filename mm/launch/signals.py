@@ -1,4 +1,4 @@
-"""Handlers of the signals that stop a program, for as long as it runs jobs."""
+"""Handlers of the signals that stop a program, set while it runs jobs."""
 
 import signal
 import threading
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class SignalHandlers:
-    """A context in which Ctrl-C and SIGTERM are answered by a function; the handlers before it are put back.
+    """Context manager that handles SIGINT (Ctrl-C) and SIGTERM with a function, and restores the handlers on exit.
 
-    In a thread that is not the main one nothing is set, as Python allows handlers there only.
+    Outside of the main thread it sets no handlers, because Python allows them in the main thread only.
 
     Args:
-        answer: Called with the number of the signals that have come so far, 1 for the first.
+        answer: Function called on each signal with the number of signals received so far, starting at 1.
 
     Attributes:
-        caught: Numbers of the signals that came, in order.
+        caught: Numbers of the received signals, in order.
     """
 
     def __init__(self, answer: Callable[[int], None]):
@@ -36,6 +36,6 @@ class SignalHandlers:
             signal.signal(number, handler)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal, and answer it."""
+        """Record a signal, and call the function."""
         self.caught.append(number)
         self.answer(len(self.caught))

@@ -1,4 +1,4 @@
-"""Many jobs on a Slurm cluster, through submitit: an array of jobs, their processes Slurm's tasks."""
+"""Execution of jobs on a Slurm cluster through submitit, as an array of jobs whose processes are Slurm tasks."""
 
 import logging
 import os
@@ -16,34 +16,35 @@ from mm.extras import require
 from mm.files import shown
 from mm.launch.job import Job, log_tail
 
-POLL = 5  # seconds between two looks at the queue
-# States from which a job does not come back, "" where Slurm knows it no more: it forgets minutes after the end.
+POLL = 5  # seconds between two queries of the queue
+# Final states of a job; "": Slurm no longer knows the job, which is the case a few minutes after its end.
 ENDED = ("", "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 logger = logging.getLogger("mm")
 
 
 @dataclass
 class SlurmRequest:
-    """What sbatch is asked for, for each job of a sweep. None leaves an option to the cluster.
+    """Options of sbatch for each job of a sweep. For an option that is None, the default of the cluster applies.
 
     Args:
-        nodes: Nodes of a job.
-        gpus_per_node: GPUs on each of them.
-        tasks_per_node: Processes on a node; None for one per GPU.
-        cpus_per_task: Cores of a process.
-        mem_gb: Memory of a node.
+        nodes: Number of nodes per job.
+        gpus_per_node: Number of GPUs per node.
+        tasks_per_node: Number of processes per node; None: one per GPU.
+        cpus_per_task: Number of cores per process.
+        mem_gb: Memory per node, in GiB.
         timeout_min: Time limit in minutes.
         partition: Slurm's partition.
         account: Slurm's account.
         qos: Slurm's quality of service.
         constraint: Features that the nodes must have.
-        requeue: How often a job goes on after its time limit; 0: neither then nor when it is pre-empted.
-        signal: Sent before the end: USR2, or USR1.
+        requeue: Number of times that a job is continued after its time limit; 0: it is continued neither after the time
+            limit nor after pre-emption.
+        signal: Signal that is sent before the end: USR2 or USR1.
         signal_delay_s: Seconds between that signal and the time limit.
-        array_parallelism: Jobs that run at once.
-        setup: Shell lines before a job starts, such as `module load cuda`.
-        additional_parameters: Any other option of sbatch.
-        wait: Whether to wait for the end of the jobs.
+        array_parallelism: Maximum number of jobs that run at the same time.
+        setup: Shell commands to run before a job starts, such as `module load cuda`.
+        additional_parameters: Other options of sbatch.
+        wait: Whether to wait until the jobs have ended.
     """
 
     nodes: int = 1
@@ -66,11 +67,11 @@ class SlurmRequest:
 
     @property
     def tasks(self) -> int:
-        """Processes on a node: one per GPU, where nothing else is asked for."""
+        """Return the number of processes per node; by default, one per GPU."""
         return self.tasks_per_node or self.gpus_per_node or 1
 
     def sbatch(self) -> dict[str, Any]:
-        """Return the options under submitit's names, without those that are None."""
+        """Return the options under the names of submitit, without those that are None."""
         options = {
             "job_name": "mm",
             "time": self.timeout_min,
@@ -86,7 +87,7 @@ class SlurmRequest:
             "signal_delay_s": self.signal_delay_s,
             "array_parallelism": self.array_parallelism,
             "setup": None if self.setup is None else list(self.setup),
-            # A process that dies takes the job down, and a job that is killed by the cluster starts again by itself.
+            # If a process fails, the whole job ends. If the cluster kills a job, Slurm requeues it.
             "srun_args": ["--kill-on-bad-exit=1"],
             "additional_parameters": {"requeue" if self.requeue else "no-requeue": True}
             | dict(self.additional_parameters),
@@ -95,7 +96,7 @@ class SlurmRequest:
 
 
 class SlurmTask:
-    """What submitit starts in every task of a job, and starts again when the job was requeued."""
+    """Callable that submitit runs in every task of a job, and runs again when the job was requeued."""
 
     def __init__(self, argv: list[str], environment: dict[str, str]):
         self.argv = argv
@@ -103,22 +104,25 @@ class SlurmTask:
 
     def __call__(self) -> None:
         """Run the command in this process."""
-        os.environ.pop("WANDB_RUN_ID", None)  # which names one run
+        os.environ.pop("WANDB_RUN_ID", None)  # it identifies a single run
         os.environ.update(self.environment)
         sys.argv = ["mm", *self.argv]
         runpy.run_module("mm", run_name="__main__")
 
     def checkpoint(self) -> Any:
-        """Called by submitit in the first task when the job is pre-empted or at its time limit: the same once more."""
+        """Return the same task for another submission.
+
+        submitit calls this method in the first task when the job is pre-empted or reaches its time limit.
+        """
         return require("submitit.helpers", "slurm").DelayedSubmission(self)
 
 
 class SlurmQueue:
-    """Runs jobs on a Slurm cluster.
+    """Queue that runs jobs on a Slurm cluster.
 
     Args:
-        request: What each job asks for.
-        report: Called with a line whenever something happens; None for the logger `mm`.
+        request: Options of each job; default: `SlurmRequest()`.
+        report: Function called with a line of text for each event; None: the lines are logged by the logger `mm`.
     """
 
     def __init__(self, request: SlurmRequest | None = None, report: Callable[[str], None] | None = None):
@@ -126,17 +130,19 @@ class SlurmQueue:
         self.report = report or logger.info
 
     def run(self, jobs: Sequence[Job], resume: bool = False) -> list[str]:
-        """Submit the jobs that are not finished, and wait for their end where the request says so.
+        """Submit the jobs that are not finished, and wait until they end if `request.wait` is set.
 
         Args:
-            jobs: Commands with a run folder each.
-            resume: Whether jobs that have begun are resumed; none of them may be queued or running any more.
+            jobs: The jobs, each with its own run folder.
+            resume: Whether to resume jobs that have begun; none of them may be queued or running.
 
         Returns:
-            For each job why it failed, with the end of its log; "" for one that has finished, or is not waited for.
+            For each job the reason why it failed, with the end of its log; "" if it has finished, or if it is not
+            waited for.
 
         Raises:
-            ValueError: If there is no Slurm, it refuses the jobs, or a folder is in use and `resume` is False.
+            ValueError: If Slurm is not available or rejects the jobs, if a setting is invalid, or if a folder is in use
+                and `resume` is False.
         """
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise ValueError(
@@ -163,14 +169,14 @@ class SlurmQueue:
         return [errors.get(job.number, "") for job in jobs]
 
     def wait(self, jobs: dict[str, Job], logs: Path) -> dict[int, str]:
-        """Wait until all jobs have ended for good.
+        """Wait until all jobs have ended, and will not be requeued.
 
         Args:
-            jobs: Slurm's id to job.
-            logs: The folder of their logs.
+            jobs: Slurm's job ID to job.
+            logs: Folder of the logs.
 
         Returns:
-            Number of each job that failed to the reason.
+            Index of each failed job to the reason.
         """
         waiting, errors = dict(jobs), {}
         while waiting:
@@ -190,8 +196,8 @@ class SlurmQueue:
 
 
 def submit(request: SlurmRequest, jobs: Sequence[Job]) -> list[str]:
-    """Submit jobs as an array, and return Slurm's id of each."""
-    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = request.signal  # read when it is imported, here and in the job
+    """Submit jobs as an array, and return Slurm's job IDs."""
+    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = request.signal  # submitit reads it on import, here and in the job
     submitit = require("submitit", "slurm")
     failed = require("submitit.core.utils", "slurm").FailedJobError
 
@@ -207,7 +213,10 @@ def submit(request: SlurmRequest, jobs: Sequence[Job]) -> list[str]:
 
 
 def query_states(names: Sequence[str]) -> dict[str, str]:
-    """Return the state of each job, "" for one that Slurm knows no more; nothing where it does not answer now."""
+    """Return the state of each job by its ID; "" for a job that Slurm no longer knows.
+
+    The result is empty if Slurm does not respond.
+    """
     mains = ",".join(sorted({name.split("_")[0] for name in names}))
     command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i %T", "--jobs", mains]
     answer = subprocess.run(command, capture_output=True, text=True)

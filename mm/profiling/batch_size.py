@@ -29,7 +29,7 @@ class Bucket(NamedTuple):
 
     rows: int  # number of rows in the bucket
     longest: Mapping[str, float]  # input of `max_batch_length` to the tokens or seconds of its longest row
-    batch: Batch  # the row that is longest in each input, padded
+    batch: Batch  # the longest row of each input, padded; one row may be the longest of several inputs
     windows: int  # maximum number of windows of one row of the data
 
 
@@ -162,7 +162,7 @@ def length_buckets(data: BucketedData) -> Iterator[Bucket]:
     bucket, _ = order.batching.assign(order.rows, lengths, 1)
     for number in np.unique(bucket):
         rows = order.rows[bucket == number]
-        worst = {int(rows[length[rows].argmax()]) for length in lengths.values()}  # the longest row of each input, which may be the same one
+        worst = {int(rows[length[rows].argmax()]) for length in lengths.values()}  # the longest row of each input
         longest = {name: float(lengths[name][rows].max()) for name in order.batching.budget}
         batch = data.batch(sorted(worst))
         yield Bucket(len(rows), longest, batch, int(batch.row.bincount().max()))
