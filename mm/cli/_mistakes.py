@@ -1,4 +1,4 @@
-"""A user's mistakes, told in one message with the nearest valid name."""
+"""Error messages about mistakes of the user, with the most similar valid name."""
 
 import re
 import sys
@@ -16,7 +16,15 @@ from mm.runs.refusals import explain_refusal
 
 
 def explain(error: BaseException, verb: str) -> str | None:
-    """One message, or None where the fault is ours and a traceback is due."""
+    """Return the message about a mistake of the user.
+
+    Args:
+        error: Any error.
+        verb: Name of the root config.
+
+    Returns:
+        The message; None if the error is not a mistake of the user, so that a traceback is needed.
+    """
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         where = next(iter(re.findall(r"full_key: (\S+)", str(error))), "")
@@ -49,9 +57,12 @@ def explain(error: BaseException, verb: str) -> str | None:
 
 
 def not_its_own(told: str, where: str, verb: str) -> str:
-    """Why something may have been built with an argument that it does not take, for the end of Python's message.
+    """Explain an argument that the built class does not accept, for the end of Python's error message.
 
-    where: its key
+    Args:
+        told: Python's error message.
+        where: Config key of the object.
+        verb: Name of the root config.
     """
     if not (found := re.search(r"unexpected keyword argument '(\w+)'|takes no arguments", told)):
         return ""
@@ -65,14 +76,14 @@ def not_its_own(told: str, where: str, verb: str) -> str:
 
 
 def missing(error: OmegaConfBaseException) -> str:
-    """A key that must be set, or an interpolation that finds nothing."""
+    """Return the message about a key that must be set, or about an interpolation that can't be resolved."""
     key = error.full_key
     first = str(error).splitlines()[0]
     return f"{key} must be set: {key}=..." if key and "Missing mandatory value" in first else first
 
 
 def suggest(message: str, verb: str) -> str:
-    """Hydra's message, or what it means, with the nearest valid keys or options."""
+    """Return Hydra's error message, or a clearer one with the most similar valid keys or options."""
     if options := re.search(
         r"Could not find '([^']+)'.*?Available options in '[^']*':\n(.*?)\nConfig search path", message, re.S
     ):
@@ -120,11 +131,11 @@ LIST = "KEY=[a,b], mappings as 'KEY={a: 1, b: 2}'"
 
 
 def unread(typed: Sequence[str]) -> str:
-    """The first word of a command line that Hydra's grammar refuses."""
+    """Return the first word of a command line that Hydra's override grammar rejects."""
     return next((arg for arg in typed if not arg.startswith("-") and not parses(arg)), "a word")
 
 
 def keys(verb: str, typed: Sequence[str]) -> list[str]:
-    """Every key of the verb's config with the options that were chosen, and every group."""
+    """Return all keys of a verb's config with the chosen options, and all config groups."""
     config, groups = compose_chosen(verb, typed)
     return [*list_keys(config), *groups]

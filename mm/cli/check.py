@@ -10,7 +10,15 @@ USAGE = "usage: mm check my_pkg.MyEncoder [argument=value ...], from the folder 
 
 
 def main(argv: list[str]) -> None:
-    """Print one line per check. Errors: ValueError for what can't be built; SystemExit(1) where a check failed."""
+    """Check a class and print one line per check.
+
+    Args:
+        argv: Command-line arguments after `mm check`: the class and its constructor arguments.
+
+    Raises:
+        ValueError: If the class is not found, or if an argument is malformed.
+        SystemExit: With status 1 if a check failed.
+    """
     if not argv or argv[0].startswith("-") or "=" in argv[0]:
         raise ValueError(USAGE)
     add_working_directory()
@@ -22,9 +30,15 @@ def main(argv: list[str]) -> None:
 
 
 def parse_arguments(words: list[str]) -> dict[str, Any]:
-    """Parse key=value, where the value is YAML; `target_codec` is that of a head's target.
+    """Parse arguments of the form key=value, whose values are YAML.
 
-    The codec is a class, or {_target_: class, argument: value}.
+    The key `target_codec` sets the codec of a head's target: a class, or {_target_: class, argument: value}.
+
+    Args:
+        words: The arguments.
+
+    Returns:
+        Keyword arguments of `check_part`.
     """
     from omegaconf import OmegaConf
 
