@@ -34,7 +34,7 @@ from mm.signals import Stopped
 
 Job = Callable[[DictConfig, Path, Provenance], Any]  # function of the config, the run folder and the provenance
 
-# Variables that are above 0 if a process may have been restarted, so that it resumes its run by itself. torchrun's count
+# Variables that are above 0 if a process may have been restarted, and then resumes its run by itself. torchrun's number
 # of restarts can't be used, because it is 0 on a node without failures (github.com/pytorch/pytorch/issues/108158).
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT")
 NEW: set[Path] = set()  # run folders chosen by the user that did not exist before Hydra created them
