@@ -1,4 +1,4 @@
-"""The command `mm`. Each of its verbs (subcommands) is a file here, with a root yaml of the same name in conf/."""
+"""`mm`: one verb a file in this folder, one root yaml of the same name in conf/."""
 
 import ast
 import atexit
@@ -15,16 +15,16 @@ from mm.streams import leave_ascii, settle
 
 
 def verbs() -> dict[str, str]:
-    """Return each verb with the first line of its module's docstring, which is read without importing the module."""
+    """Verb -> the first line of its module's docstring, read without importing it."""
     files = sorted(f for f in Path(__file__).parent.glob("*.py") if not f.name.startswith("_"))
     return {f.stem: (ast.get_docstring(ast.parse(f.read_text(encoding="utf-8"))) or "").split("\n")[0] for f in files}
 
 
 def main() -> None:
-    """Run the command `mm`. This is the entry point of the console script.
+    """Entry point of the console script.
 
-    A mistake of the user is reported in one message, with exit status 2. A signal is reported in one message, with the
-    exit status of a process that the signal has terminated. A command continues if the reader of its output closes.
+    A user's mistake ends in one message and exit status 2, a signal in one message and the status of a process that the
+    signal ended. A verb goes on when nobody reads its output any more.
     """
     leave_ascii()
     settle()
@@ -45,29 +45,20 @@ def main() -> None:
 
 
 def leave(end: Stopped, training: bool) -> None:
-    """Exit after a signal. A training run that has begun reports by itself what it has saved.
-
-    Args:
-        end: The exception that the signal has raised.
-        training: Whether the command is a single training run.
-    """
+    """Exit after a signal. What a run has kept is told by the run itself, once it has begun."""
     if not end.reported and not os.environ.get("MM_REPORTS"):  # which a process has that was started by the first one
         tell(f"mm: stopped by {end.signal}{' before training began; nothing is kept' if training else ''}")
     sys.exit(end.code)
 
 
 def end_quietly() -> None:
-    """Restore the default action of Ctrl-C, so that it causes no traceback while the interpreter shuts down."""
+    """All is done: Ctrl-C while the interpreter ends is no reason for a traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def command(stopper: Stopper) -> None:
-    """Run the verb on the command line.
-
-    Args:
-        stopper: Handler of signals, which knows whether a signal has been received.
-    """
+    """Run the verb that was typed."""
     known = verbs()
     if sys.argv[1:2] == ["help"] and len(sys.argv) > 2:  # mm help VERB is mm VERB --help
         sys.argv = [sys.argv[0], *sys.argv[2:], "--help"]
@@ -122,7 +113,7 @@ def command(stopper: Stopper) -> None:
 
 
 def versions() -> str:
-    """Return the versions of mm and of its main dependencies, for bug reports."""
+    """The versions of mm and of what it stands on, which a report of a fault should name."""
     import platform
     from importlib.metadata import version
 
@@ -133,13 +124,9 @@ def versions() -> str:
 
 
 def complete(known: dict[str, str]) -> str | None:
-    """Return the verb whose keys the shell has to complete; None if verbs were completed instead.
+    """For `eval "$(mm -sc install=bash)"`: the verb whose keys are to be completed, or None where verbs were.
 
-    The shell completion is installed with `eval "$(mm -sc install=bash)"`. Hydra's shell function calls the program
-    without the verb, and completes a line that has no verb.
-
-    Args:
-        known: The verbs with their descriptions.
+    Hydra's shell function calls the program without the verb, and completes a line without one.
     """
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
@@ -153,7 +140,7 @@ def complete(known: dict[str, str]) -> str | None:
 
 
 def fail(message: str) -> int:
-    """Print an error message, and return the exit status for a mistake of the user."""
+    """Tell, and give the exit status of a user's mistake."""
     from mm.messages import plain
 
     print(f"mm: {plain(message, keep=chr(10) + chr(9))}", file=sys.stderr)

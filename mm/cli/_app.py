@@ -1,4 +1,4 @@
-"""Execution of a verb's job through Hydra: run folders, resuming, and the command line of child processes."""
+"""From a verb's arguments to its job, through Hydra: run folders, resuming, and what children of a job inherit."""
 
 import os
 import sys
@@ -32,19 +32,19 @@ from mm.runs.folder import RunFolder, claim, read_overrides, reopen
 from mm.runs.refusals import refusals_explained
 from mm.signals import Stopped
 
-Job = Callable[[DictConfig, Path, Provenance], Any]  # function of the config, the run folder and the provenance
+Job = Callable[[DictConfig, Path, Provenance], Any]  # of the config, the run folder, and how it was started
 
-# Variables that are above 0 if a process may have been restarted, and then resumes its run by itself. torchrun's number
-# of restarts can't be used, because it is 0 on a node without failures (github.com/pytorch/pytorch/issues/108158).
+# Above 0 where a process may have been started again: it goes on with its run without being told to. torchrun's count
+# of restarts would not do: a node whose own processes were well counts none (github.com/pytorch/pytorch/issues/108158).
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MM_RESTART_COUNT")
-NEW: set[Path] = set()  # run folders chosen by the user that did not exist before Hydra created them
-SWEEPS: list[tuple[RunFolder, set[str]]] = []  # folder of the current sweep, and its contents at the start
+NEW: set[Path] = set()  # typed run folders that were not there before Hydra created them
+SWEEPS: list[tuple[RunFolder, set[str]]] = []  # the folder of the sweep at work, and what was in it when it began
 PLUGINS = str(Path(__file__).parent / "plugins")
-LEASE = 120.0  # seconds after which a file server releases the locks of a machine that failed (90 s in NFS 4)
+LEASE = 120.0  # seconds after which a file server has given up the locks of a machine that died (90 s in NFS 4)
 
 
 class RefusedError(BaseException):
-    """An exception that carries another one out of a Hydra callback, where Hydra turns it into a warning otherwise."""
+    """Carries an error out of a callback of Hydra's, which makes a warning of every Exception."""
 
     def __init__(self, error: Exception):
         super().__init__(str(error))
@@ -52,13 +52,7 @@ class RefusedError(BaseException):
 
 
 def launch(verb: str, argv: list[str], job: Job) -> None:
-    """Compose the config of a verb and run its job, or with -m the jobs of a sweep.
-
-    Args:
-        verb: Name of the root config.
-        argv: Command-line arguments after the verb.
-        job: Function of the config, the run folder and the provenance.
-    """
+    """Compose the verb's config and run its job, or, under -m, its jobs."""
     program = sys.argv[0]
     sweep = bool({"-m", "--multirun"} & set(argv))
     argv = [as_meant(strip_prefix(arg), sweep) for arg in argv]
@@ -98,7 +92,7 @@ def launch(verb: str, argv: list[str], job: Job) -> None:
 
 
 def register_launchers() -> None:
-    """Register the launchers of `mm` in Hydra; their folder is a portion of the namespace package `hydra_plugins`."""
+    """Let Hydra know our launchers, which are a portion of its namespace package `hydra_plugins`."""
     if PLUGINS not in sys.path:
         sys.path.append(PLUGINS)
     launchers = import_module("hydra_plugins.mm")
@@ -108,17 +102,7 @@ def register_launchers() -> None:
 
 
 def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Job) -> Any:
-    """Run a job in its own run folder.
-
-    Args:
-        cfg: The composed config.
-        command: The program, the verb and Hydra's config flags, with which child processes are started.
-        provenance: The command and the keys that it sets.
-        job: Function of the config, the run folder and the provenance.
-
-    Returns:
-        The result of the job.
-    """
+    """One job, in its own folder."""
     state, verb = HydraConfig.get(), provenance.verb
     before = read_ranks()
     outer = sys.argv
@@ -141,7 +125,7 @@ def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Jo
         if claimed.fresh and is_first_process():
             provenance.save(claimed.path)  # a process that is started again must know its folder
         if "run" in cfg and Path(str(cfg.run)).name != claimed.path.name and state.mode == RunMode.RUN:
-            cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its default name was taken
+            cfg.run = os.path.relpath(claimed.path, cfg.paths.outputs)  # its time was taken
         resume = resume_command(cfg, claimed.path, provenance) if verb == "train" else None
         with (
             process_group(partial(explain, verb=verb), partial(leave, claimed)),
@@ -149,7 +133,7 @@ def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Jo
         ):
             result = job(cfg, claimed.path, provenance)
         if is_first_process():
-            claimed.discard()  # if the verb wrote nothing into it
+            claimed.discard()  # of a verb that wrote nothing into it
     except BaseException as error:
         if claimed is not None:
             leave(claimed, error)
@@ -163,21 +147,21 @@ def run_job(cfg: DictConfig, command: list[str], provenance: Provenance, job: Jo
 
 
 def places(cfg: DictConfig) -> dict[str, str]:
-    """Return the folders to which a job may write, by the config key that sets them."""
+    """Key -> the folder that it sets, of every folder that a job may write to."""
     keys = ("paths.outputs", "paths.cache", "out", "checkpoint")
     found = {key: OmegaConf.select(cfg, key, throw_on_missing=False) for key in keys}
     return {key: str(value) for key, value in found.items() if value is not None}
 
 
 def open_folder(cfg: DictConfig, typed: Sequence[str]) -> RunFolder:
-    """Open the run folder of a job: claim a folder for a new run, or reopen the folder of a run that is resumed.
+    """The folder that this job works in: claimed for a new run, opened again for one that goes on.
 
     Args:
-        cfg: The composed config; `resume` is set if the process was restarted after its run had begun.
+        cfg: The composed config; `resume` is set where a process was started again after its run had begun.
         typed: Config flags and overrides of this command.
 
     Raises:
-        ValueError: If the folder belongs to another run, or if there is no run to resume.
+        ValueError: If the folder is another run's, or there is nothing to resume.
     """
     state = HydraConfig.get()
     folder, resume = folder_of(cfg), cfg.get("resume")
@@ -202,7 +186,7 @@ def open_folder(cfg: DictConfig, typed: Sequence[str]) -> RunFolder:
 
 
 def folder_of(cfg: DictConfig) -> Path:
-    """Return the path of the run folder that the config specifies."""
+    """The run folder that the config asks for."""
     state = HydraConfig.get()
     if state.mode == RunMode.MULTIRUN or state.run.dir != ".":
         return Path(state.runtime.output_dir)
@@ -210,31 +194,21 @@ def folder_of(cfg: DictConfig) -> Path:
 
 
 def is_default_name(cfg: DictConfig) -> bool:
-    """Return whether the run has the default name, which is its start time."""
+    """Whether nobody has named the run: its name is only the time at which it was started."""
     return "${now:" in str(OmegaConf.to_container(cfg, resolve=False).get("run"))  # type: ignore[union-attr]
 
 
 def is_new(sweep: RunFolder, before: set[str], job: Path) -> bool:
-    """Return whether Hydra created the folder of a job for this sweep, and not for an earlier one in the same folder.
-
-    Args:
-        sweep: Folder of the sweep.
-        before: Names of the files and folders in it when the sweep began.
-        job: Folder of the job.
-    """
+    """Whether a sweep's own Hydra has created a job's folder, and not an earlier sweep in the same folder."""
     root = sweep.path.absolute()
     return job.is_relative_to(root) and job.relative_to(root).parts[0] not in before
 
 
 def leave(folder: RunFolder, error: BaseException | None = None) -> None:
-    """Remove the folder of a job that failed before it wrote any results, so that its name can be used again.
+    """Remove the folder of a job that failed before it made anything, so that its name is free again.
 
-    After a mistake of the user, or a signal before the first checkpoint, the files that a run writes before its first
-    step are removed too.
-
-    Args:
-        folder: The run folder.
-        error: The exception that ended the job.
+    Of a mistake that was found when training began, or a signal before the first checkpoint, how it began is all that
+    the folder holds.
     """
     if is_first_process():
         folder.discard(begun=isinstance(error, ValueError | Stopped))

@@ -1,4 +1,4 @@
-"""A Hydra callback for run folders: it records which ones are new, and locks the folder of a sweep for one command."""
+"""What must be known of run folders before Hydra creates them, and the folder of a sweep, which one command has."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ SWEEP = "multirun.yaml"  # Hydra's file in the folder of a sweep
 
 
 class Claim(Callback):
-    """Hydra callback that records which run folders this command creates, and locks the folder of a sweep."""
+    """Hydra's callback: notes which folders are new, and claims the folder of a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Record whether `hydra.run.dir` is new, since Hydra creates it if the user has set it."""
+        """Note whether `hydra.run.dir` is new: where it was typed Hydra creates it."""
         try:
             folder = select(config, "hydra.run.dir").absolute()
             if not folder.exists():
@@ -28,7 +28,7 @@ class Claim(Callback):
             raise _app.RefusedError(error) from error
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Claim `hydra.sweep.dir`. If a default name is taken, a number is appended to it."""
+        """Claim `hydra.sweep.dir`; a default name that is taken gets a number appended."""
         if not is_first_process():
             return
         try:
@@ -48,17 +48,17 @@ class Claim(Callback):
 
 
 def select(config: DictConfig, key: str) -> Path:
-    """Return a folder that the config names, even if it depends on values of Hydra that are not set yet."""
+    """A folder that the config names, perhaps with values of Hydra's, which are not set yet."""
     HydraConfig.instance().set_config(config)
     OmegaConf.set_readonly(config.hydra, None)  # as it was; Hydra itself sets it for each job
     return Path(OmegaConf.select(config, key))
 
 
 def claim_sweep(path: Path) -> RunFolder:
-    """Claim the folder of a sweep whose name the user has chosen: a new or empty one, or that of an earlier sweep.
+    """Claim the folder of a sweep whose name was typed: a new one, an empty one, or that of an earlier sweep.
 
     Raises:
-        TakenError: If the folder contains anything else, or if another command uses it.
+        TakenError: If it holds anything else, or another command works in it.
     """
     if not (path / SWEEP).is_file():
         return claim(path, typed=True)

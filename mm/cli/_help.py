@@ -1,4 +1,4 @@
-"""Help of a verb: the keys of the chosen options with value, type and description. torch is not imported."""
+"""The help of a verb: keys of the chosen parts with value, type and description; torch is not imported."""
 
 import ast
 import shutil
@@ -22,10 +22,10 @@ def help_text(verb: str, argv: Sequence[str]) -> str:
 
     Args:
         verb: The verb.
-        argv: The command-line arguments after the verb. Their options and values are shown as chosen.
+        argv: The words behind it; options and keys that are typed are shown as chosen.
 
     Returns:
-        The help; for a verb without a config, the docstring of its module.
+        The text. A verb without a config has its module's docstring.
     """
     if not (CONF / f"{verb}.yaml").exists():
         source = (Path(__file__).parent / f"{verb}.py").read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def help_text(verb: str, argv: Sequence[str]) -> str:
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """Return the overrides in a command line, and the config folders that its flags name."""
+    """Return the overrides among the words of a command, and the folders of configs that flags name."""
     overrides, folders = [], []
     rest = iter(words)
     for word in rest:
@@ -68,7 +68,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def group_lines(groups: Groups, width: int) -> Iterator[str]:
-    """Yield a line for each config group: the chosen option, and then the others."""
+    """Yield a line per group: the chosen option, then the others."""
     column = max(len(f"{group}={option}") for group, (option, _) in groups.items()) + 4
     for group, (option, options) in groups.items():
         shown = option if option is not None else "null"
@@ -78,7 +78,7 @@ def group_lines(groups: Groups, width: int) -> Iterator[str]:
 
 
 def example(groups: Groups) -> str:
-    """Return an override that chooses another option of a config group, as an example."""
+    """Return another option of a group, as it is typed."""
     for group in ("datamodule", *groups):
         option, options = groups.get(group, (None, []))
         others = [name for name in options if name not in (option, "base", "sources")]
@@ -88,7 +88,7 @@ def example(groups: Groups) -> str:
 
 
 def key_rows(section: Section, cfg: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield two strings for each key of a section: `key=value`, and its type with its description."""
+    """Yield `key=value` and the type with the description of each key of a section."""
     for name, key in section.keys.items():
         room, _, last = name.rpartition(".")
         node = select(cfg, room)
@@ -105,14 +105,14 @@ def key_rows(section: Section, cfg: dict[str, Any]) -> Iterator[tuple[str, str]]
 
 
 def select(node: Any, dotted: str) -> Any:
-    """Return the value at a dotted key in nested mappings; None if it does not exist."""
+    """Return the part of nested mappings under a dotted key; None where there is none."""
     for part in dotted.split(".") if dotted else ():
         node = node.get(part) if isinstance(node, dict) else None
     return node
 
 
 def as_typed(value: Any) -> str:
-    """Return a value as it is typed on the command line, shortened if it is long."""
+    """Return a value as it is typed, shortened where it is long."""
     if isinstance(value, dict):
         text = "{" + ", ".join(f"{key}: {as_typed(item)}" for key, item in value.items()) + "}"
     elif isinstance(value, list):
@@ -125,14 +125,14 @@ def as_typed(value: Any) -> str:
 
 
 def layout(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
-    """Yield the lines of a table with two columns, of which the second is wrapped."""
+    """Yield rows in two columns, the second wrapped."""
     column = min(max(len(head) for head, _ in rows) + 4, 52)
     for head, note in rows:
         yield from wrapped(f"  {head}", note, column, width)
 
 
 def wrapped(head: str, note: str, column: int, width: int) -> Iterator[str]:
-    """Yield the lines of a table row: a head, and a note that starts at a column and is wrapped."""
+    """Yield a head and its note, the note from a column on."""
     if not note:
         yield head
         return

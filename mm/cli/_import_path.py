@@ -1,4 +1,4 @@
-"""Import path for the user's own modules in the working directory, which hide no installed module."""
+"""The user's own modules: found in the working directory, without hiding any installed module."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,11 @@ ROOT = Path(__file__).resolve().parents[2]  # site-packages, or the checkout of 
 
 
 def add_working_directory() -> None:
-    """Add the working directory to the import path, after everything that is installed.
+    """Let modules of the working directory be imported, after everything that is installed.
 
-    A `conf.py`, a `datamodules/` or an `mm.py` in it therefore hides nothing that `mm` imports. In an editable
-    installation the checkout is on the path as well. Then the working directory comes before it, because `mm` imports
-    only itself from there, which has already happened.
+    A `conf.py`, a `datamodules/` or an `mm.py` there hides nothing that `mm` itself imports. In an editable
+    installation the checkout is on the path as well; the working directory comes before it, as `mm` imports nothing
+    from there but itself, which is imported by now.
     """
     here = str(Path.cwd())
     if here in sys.path:

@@ -1,4 +1,4 @@
-"""Output of log messages: notes on standard output, warnings on standard error."""
+"""Messages that rooms log: notes on standard output, warnings on standard error."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def print_log() -> Iterator[None]:
-    """Context manager that prints messages of the logger `mm` from level INFO, one per line and without a prefix."""
+    """Print what rooms log at level INFO and above, a line each, without a prefix."""
     log = logging.getLogger("mm")
     notes, problems = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
     notes.addFilter(lambda record: record.levelno < logging.WARNING)

@@ -1,4 +1,4 @@
-"""Error messages about mistakes of the user, with the most similar valid name."""
+"""A user's mistakes, told in one message with the nearest valid name."""
 
 import re
 import sys
@@ -16,15 +16,7 @@ from mm.runs.refusals import explain_refusal
 
 
 def explain(error: BaseException, verb: str) -> str | None:
-    """Return the message about a mistake of the user.
-
-    Args:
-        error: Any error.
-        verb: Name of the root config.
-
-    Returns:
-        The message; None if the error is not a mistake of the user, so that a traceback is needed.
-    """
+    """One message, or None where the fault is ours and a traceback is due."""
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         where = next(iter(re.findall(r"full_key: (\S+)", str(error))), "")
@@ -57,12 +49,9 @@ def explain(error: BaseException, verb: str) -> str | None:
 
 
 def not_its_own(told: str, where: str, verb: str) -> str:
-    """Explain an argument that the built class does not accept, for the end of Python's error message.
+    """Why something may have been built with an argument that it does not take, for the end of Python's message.
 
-    Args:
-        told: Python's error message.
-        where: Config key of the object.
-        verb: Name of the root config.
+    where: its key
     """
     if not (found := re.search(r"unexpected keyword argument '(\w+)'|takes no arguments", told)):
         return ""
@@ -76,14 +65,14 @@ def not_its_own(told: str, where: str, verb: str) -> str:
 
 
 def missing(error: OmegaConfBaseException) -> str:
-    """Return the message about a key that must be set, or about an interpolation that can't be resolved."""
+    """A key that must be set, or an interpolation that finds nothing."""
     key = error.full_key
     first = str(error).splitlines()[0]
     return f"{key} must be set: {key}=..." if key and "Missing mandatory value" in first else first
 
 
 def suggest(message: str, verb: str) -> str:
-    """Return Hydra's error message, or a clearer one with the most similar valid keys or options."""
+    """Hydra's message, or what it means, with the nearest valid keys or options."""
     if options := re.search(
         r"Could not find '([^']+)'.*?Available options in '[^']*':\n(.*?)\nConfig search path", message, re.S
     ):
@@ -131,11 +120,11 @@ LIST = "KEY=[a,b], mappings as 'KEY={a: 1, b: 2}'"
 
 
 def unread(typed: Sequence[str]) -> str:
-    """Return the first word of a command line that Hydra's override grammar rejects."""
+    """The first word of a command line that Hydra's grammar refuses."""
     return next((arg for arg in typed if not arg.startswith("-") and not parses(arg)), "a word")
 
 
 def keys(verb: str, typed: Sequence[str]) -> list[str]:
-    """Return all keys of a verb's config with the chosen options, and all config groups."""
+    """Every key of the verb's config with the options that were chosen, and every group."""
     config, groups = compose_chosen(verb, typed)
     return [*list_keys(config), *groups]

@@ -1,4 +1,4 @@
-"""The command of the current job, read from Hydra's state in a single place."""
+"""Hydra's state of the job at work, read in one place."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from mm.assembly.provenance import Provenance
 
 
 def read_provenance(verb: str, flags: Sequence[str]) -> Provenance:
-    """Return the command of the current job, with the keys that it sets.
+    """Return the command of the current job.
 
     Args:
-        verb: Name of the root config.
-        flags: Hydra's flags that set config folders or names.
+        verb: The verb.
+        flags: Hydra's flags that name config folders.
     """
     state: Any = HydraConfig.get()
     return Provenance(

@@ -1,4 +1,4 @@
-"""Output of results on the terminal: tables, notes, files of a run, and suggested commands."""
+"""Print results: tables of rich, notes, the files of a run, and the commands that may follow."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ WIDE = 250  # columns of a table of results in a file
 
 
 def open_console(width: int) -> "Console":
-    """Return a rich console, with a fixed width if the output is not a terminal."""
+    """Return a console, of a width where the output is no terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else width)
@@ -35,10 +35,10 @@ def print_table(columns: Sequence[Any], rows: Sequence[Sequence[Any]], width: in
     """Print a table.
 
     Args:
-        columns: The headers: strings or rich columns.
-        rows: The cells. Strings are printed unchanged.
-        width: Width in characters if the output is not a terminal.
-        title: Line above the table.
+        columns: The headers: texts, or columns of rich.
+        rows: The cells; texts are printed as they stand.
+        width: Columns of letters where the output is no terminal.
+        title: A line above the table.
     """
     from rich.table import Column, Table
 
@@ -52,14 +52,14 @@ def print_table(columns: Sequence[Any], rows: Sequence[Sequence[Any]], width: in
 def print_results(
     results: Mapping[str, Any], heads: Sequence[str], folder: Path, saved: Mapping[str, Path], commands: Sequence[str]
 ) -> None:
-    """Print a table of test metrics, notes, the files of a run, and suggested commands.
+    """Print a table of the test, notes, the files, and the commands that may follow.
 
     Args:
-        results: Metric name to value.
-        heads: Names of the heads; [""] for a model without heads.
-        folder: The run folder, which is printed in the last line.
+        results: Name to number.
+        heads: Names of the heads; "" of a model without any.
+        folder: The run folder, which is the last line.
         saved: Kind of each file to its path.
-        commands: Command lines to suggest to the user.
+        commands: What to type next.
     """
     from rich.table import Column, Table
 
@@ -86,7 +86,7 @@ def print_results(
 
 
 def print_test(report: "TestReport", cfg: "DictConfig", folder: Path) -> None:
-    """Print the metrics of a model on a data set, and the files of the run."""
+    """Print the metrics of a data set."""
     if report.robustness is not None:
         print_curves(report.robustness, folder / "robustness.csv")
     print_few_shot(report.metrics)
@@ -96,7 +96,7 @@ def print_test(report: "TestReport", cfg: "DictConfig", folder: Path) -> None:
 
 
 def print_few_shot(results: Mapping[str, float]) -> None:
-    """Print each few-shot accuracy in a line, with its standard deviation over draws."""
+    """Print a line for each few-shot accuracy, with its standard deviation over draws."""
     for name, value in results.items():
         if "/few_shot/" in name and not name.endswith("_std"):
             deviation = f" ± {results[f'{name}_std']:.4f}" if f"{name}_std" in results else ""
@@ -104,11 +104,11 @@ def print_few_shot(results: Mapping[str, float]) -> None:
 
 
 def print_curves(report: "RobustnessReport", path: Path) -> None:
-    """Print a line for each robustness curve: its first and its last value, and its relative and effective robustness.
+    """Print a line per curve: the value at the first and the last severity, relative and effective robustness.
 
     Args:
-        report: The robustness report.
-        path: Path of the file with the curves.
+        report: What was measured.
+        path: The file of the curves.
     """
     several = len({head for head, *_ in report.curves}) > 1
     kinds = [kind for kind in ("relative", "effective") if any(key.endswith(f"/{kind}") for key in report.metrics)]
@@ -124,14 +124,14 @@ def print_curves(report: "RobustnessReport", path: Path) -> None:
 
 
 def print_faults(done: "Applied[Any]") -> None:
-    """Print the number of rows that could not be read completely, if there are any."""
+    """Print how many rows could not be read as a whole, where there are some."""
     if "errors" in done.files:
         where = plain(shown(done.files["errors"]))
         print(f"rows that could not be read as a whole: {done.faulty_rows}, told in {where}")
 
 
 def print_ranking(ranking: "Ranking") -> None:
-    """Print a row for each setting: its overrides, its runs, and the mean and standard deviation of each metric."""
+    """Print a row for each setting: what differs, its runs, mean and deviation of each metric."""
     rows = []
     for setting in ranking.settings:
         label = " ".join(setting.overrides) or ("as above" if ranking.common else "(defaults)")
@@ -145,7 +145,7 @@ def print_ranking(ranking: "Ranking") -> None:
 
 
 def mean_and_std(setting: "Setting", metric: str) -> str:
-    """Return the mean of a metric, and its standard deviation if there are several values, as text."""
+    """Return the mean of a metric, and its deviation where there are several values."""
     average, deviation = setting.mean(metric), setting.deviation(metric)
     if average is None:
         return ""
@@ -153,13 +153,13 @@ def mean_and_std(setting: "Setting", metric: str) -> str:
 
 
 def print_hits(hits: Sequence["Hit"]) -> None:
-    """Print a table of search results, the nearest first."""
+    """Print a table of items, the nearest first."""
     rows = [(rank, h.id, h.input, f"{h.similarity:.4f}", h.source or "") for rank, h in enumerate(hits, 1)]
     print_table(["rank", "id", "input", "similarity", "source"], rows)
 
 
 def print_diagnosis(report: "DiagnosisReport") -> None:
-    """Print some lines for each batch that was not finite, and a table with the influence of each input."""
+    """Print a few lines per batch that was not finite, and a table of what each input is worth."""
     for batch in report.batches:
         if batch.reason:
             print(f"{batch.file}: {batch.reason}")

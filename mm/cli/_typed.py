@@ -1,4 +1,4 @@
-"""Words of the form KEY=VALUE: values that Hydra's grammar rejects, values that are strings, and names of runs."""
+"""What a user types as KEY=VALUE: values that Hydra's grammar refuses, names of runs, and types of values."""
 
 import re
 from contextlib import suppress
@@ -8,22 +8,22 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-# Keys whose values are strings even if they look like a number, a boolean or null: run=1e3 names the run "1e3".
+# Keys whose values are texts, also where they look like a number, a truth value or nothing: run=1e3 is called 1e3.
 TEXTS = ("run", "checkpoint", "out", "datamodule.path")
 TEXT_ROOMS = ("paths.", "datamodule.columns.")
 STRUCTURE = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[\[\]{},:])""")
 
 
 def as_meant(arg: str, sweep: bool = False) -> str:
-    """Quote the parts of an override's value that Hydra's grammar rejects or would convert to another type.
+    """Quote the parts of an override's value that Hydra's grammar refuses, or would read as something else.
 
     Args:
         arg: A word of the command line.
         sweep: Whether commas separate the values of a sweep.
 
     Returns:
-        The same word, or one that Hydra reads as the typed string: names with accents, parentheses, brackets or spaces,
-        and names of runs that look like numbers.
+        The same word, or one that Hydra reads as the text that was typed: names with accents, parentheses, brackets
+        or blanks, and names of runs that look like numbers.
     """
     key, equals, value = arg.partition("=")
     name = key.lstrip("+~")
@@ -44,12 +44,7 @@ def as_meant(arg: str, sweep: bool = False) -> str:
 
 
 def mended(part: str) -> str:
-    """Quote an element of a list or mapping if Hydra can't parse it unquoted.
-
-    Args:
-        part: Text between two of the characters `[ ] { } , :`, or a quoted string or one of these characters, which are
-            not changed.
-    """
+    """A piece of a list or a mapping between two structural characters, in quotes where Hydra can't read it bare."""
     bare = part.strip()
     if not bare or STRUCTURE.fullmatch(bare) or parses(f"x={bare}"):
         return part
@@ -57,13 +52,13 @@ def mended(part: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """Return a string in Hydra's double quotes, with escapes."""
+    """A text as one of Hydra's quoted strings."""
     escaped = re.sub(r"(\\*)(\"|$)", lambda m: m[1] * 2 + (f"\\{m[2]}" if m[2] else ""), value)
     return f'"{escaped}"'
 
 
 def parses(arg: str) -> bool:
-    """Return whether Hydra's grammar accepts an override."""
+    """Whether Hydra's grammar accepts an override."""
     with suppress(HydraException):
         OverridesParser.create().parse_override(arg)
         return True
@@ -71,7 +66,7 @@ def parses(arg: str) -> bool:
 
 
 def reads_as(value: str) -> Any:
-    """Return the value that Hydra reads from an unquoted string; None if it rejects it or reads a sweep."""
+    """What Hydra reads a bare value as; None where it refuses it, or reads a sweep."""
     with suppress(HydraException):
         override = OverridesParser.create().parse_override(f"x={value}")
         return None if override.is_sweep_override() else override.value()
@@ -82,7 +77,7 @@ def check_run(name: Any) -> None:
     """Check the name of a run.
 
     Raises:
-        ValueError: If it can't name a folder inside of `paths.outputs`.
+        ValueError: If it is no name of a folder below `paths.outputs`.
     """
     path = Path(name) if isinstance(name, str) else None
     if path is None or not name.strip() or not name.isprintable():

@@ -1,4 +1,4 @@
-"""The connection between a verb and its function: parse the arguments, call the function, print its report."""
+"""The adaptor between a verb and its function: parse the words, call the function, show its report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
     from mm.assembly.provenance import Provenance
 
-Show = Callable[[Any, "DictConfig", Path], Any]  # function of the report, the config and the run folder
+Show = Callable[[Any, "DictConfig", Path], Any]  # of a report, the config and the run folder
 
 
 def run_verb(verb: str, argv: list[str], function: str, show: Show) -> None:
-    """Run a verb: compose its config, claim its run folder, call its function, and print the result.
+    """Compose a verb's config, claim its run folder, call its function, and show what it returns.
 
     Args:
-        verb: Name of the verb; its root config is conf/VERB.yaml.
-        argv: Command-line arguments after the verb.
-        function: Name "module:function" of a function of the config, the run folder and the provenance. It is imported
-            after the config is composed.
-        show: Function that prints the result of `function`. It is not called if the result is None, as it is in all
-            processes except rank 0. It returns the result of the job, which a sweep optimizes.
+        verb: The verb, whose root config is conf/VERB.yaml.
+        argv: The words behind it.
+        function: Module and name of a function of the config, the run folder and the provenance; it is imported once
+            the config is composed.
+        show: Prints what the function returns, unless that is None, as in other processes than the first one. What it
+            returns is the result of the job, which a sweep optimizes.
     """
     from mm.cli._app import launch
 
@@ -44,16 +44,16 @@ def find_function(function: str) -> Callable[..., Any]:
 def parse_words(
     argv: Sequence[str], defaults: Mapping[str, str], usage: str, required: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Parse the arguments, of the form `key=value`, of a verb that has no config.
+    """Parse the `key=value` words of a verb that has no config.
 
     Args:
-        argv: Command-line arguments after the verb.
-        defaults: Key to its default value.
-        usage: Text for the end of error messages.
+        argv: The words.
+        defaults: Key to the value where none is typed.
+        usage: The end of messages.
         required: Keys that must be set.
 
     Raises:
-        ValueError: If a key is unknown, or if a required key is not set.
+        ValueError: If a key is unknown, or one that must be set is not.
     """
     given = {key: value for key, _, value in (word.lstrip("-").partition("=") for word in argv)}
     for key in given:
@@ -67,5 +67,5 @@ def parse_words(
 
 
 def split_names(value: str) -> list[str]:
-    """Return the names in a string of the form `a,b` or `[a,b]`."""
+    """Split `a,b` or `[a,b]`."""
     return [name for name in value.strip("[]").replace(" ", "").split(",") if name]

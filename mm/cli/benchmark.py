@@ -17,6 +17,6 @@ def main(argv: list[str]) -> None:
 
 
 def show(profile: "Profile", cfg: "DictConfig", folder: Path) -> None:
-    """Print the measurements of a profile, the recommended change, and the run folder."""
+    """Print the figures, and what to change."""
     print(profile.summary())
     print(shown(folder))

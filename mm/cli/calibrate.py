@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
 
 
 def show(done: "Applied[CalibrationReport]", cfg: "DictConfig", folder: Path) -> None:
-    """Print the calibration before and after, the rows that it was fitted on, notes, and the written files."""
+    """Print the confidence before and after, by which rows, notes, and the files."""
     from mm.runs.summary import data_notes
 
     report = done.report
@@ -35,11 +35,7 @@ def show(done: "Applied[CalibrationReport]", cfg: "DictConfig", folder: Path) ->
 
 
 def print_table(results: Mapping[str, Mapping[str, float]]) -> None:
-    """Print a row for each head and split, with each metric before and after the calibration.
-
-    Args:
-        results: Head and split to metric name to value, as in a `CalibrationReport`.
-    """
+    """Print a line per head and split: place to name to number, as in a `CalibrationReport`."""
     from rich.table import Column
 
     from mm.cli._render import print_table

@@ -10,15 +10,7 @@ USAGE = "usage: mm check my_pkg.MyEncoder [argument=value ...], from the folder 
 
 
 def main(argv: list[str]) -> None:
-    """Check a class and print one line per check.
-
-    Args:
-        argv: Command-line arguments after `mm check`: the class and its constructor arguments.
-
-    Raises:
-        ValueError: If the class is not found, or if an argument is malformed.
-        SystemExit: With status 1 if a check failed.
-    """
+    """Print one line per check. Errors: ValueError for what can't be built; SystemExit(1) where a check failed."""
     if not argv or argv[0].startswith("-") or "=" in argv[0]:
         raise ValueError(USAGE)
     add_working_directory()
@@ -30,15 +22,9 @@ def main(argv: list[str]) -> None:
 
 
 def parse_arguments(words: list[str]) -> dict[str, Any]:
-    """Parse arguments of the form key=value, whose values are YAML.
+    """Parse key=value, where the value is YAML; `target_codec` is that of a head's target.
 
-    The key `target_codec` sets the codec of a head's target: a class, or {_target_: class, argument: value}.
-
-    Args:
-        words: The arguments.
-
-    Returns:
-        Keyword arguments of `check_part`.
+    The codec is a class, or {_target_: class, argument: value}.
     """
     from omegaconf import OmegaConf
 

@@ -17,14 +17,7 @@ LONGEST = 200  # faults that are printed; errors.csv lists all
 
 
 def main(argv: list[str]) -> None:
-    """Check the data and print every fault.
-
-    Args:
-        argv: Command-line arguments after `mm check_data`.
-
-    Raises:
-        SystemExit: With status 2 if there is a fault.
-    """
+    """Print every fault. Errors: SystemExit(2) where there is one."""
     faults: list[int] = []
     run_verb("check_data", argv, "mm.assembly.run:check_data_config", partial(print_faults, faults))
     if any(faults):
@@ -32,7 +25,7 @@ def main(argv: list[str]) -> None:
 
 
 def print_faults(faults: list[int], report: "DataReport", cfg: "DictConfig", folder: Path) -> None:
-    """Print the faults of a data set, and append their number to `faults`."""
+    """Print the faults and note how many there are."""
     from mm.cli._render import print_table
 
     faults.append(len(report.faults))

@@ -17,7 +17,7 @@ USAGE = "usage: mm compare outputs/SWEEP ... [metrics=test/accuracy,val/loss] [a
 
 
 def main(argv: list[str]) -> None:
-    """Compare runs, and print a table for each verb and data set."""
+    """Compare, and print a table for each verb and data set."""
     folders = [word for word in argv if "=" not in word or Path(word).is_dir()]  # a sweep may be called lr=0.1
     options = dict(word.split("=", 1) for word in argv if word not in folders)
     if not folders or set(options) - {"metrics", "average"}:

@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
 
 
 def show(done: "Applied[EmbeddingReport]", cfg: "DictConfig", folder: Path) -> None:
-    """Print the number of embeddings, and a command that searches them."""
+    """Print how many vectors there are, and how to search them."""
     from mm.cli._render import print_faults
 
     counts = ", ".join(f"{name} {count}" for name, count in done.report.counts.items())

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
 
 
 def show(report: "BatchSizeReport", cfg: "DictConfig", folder: Path) -> None:
-    """Print the overrides that set the batch size, and the run folder."""
+    """Print the settings to type."""
     budgets = ", ".join(f"{name}: {most:g}" for name, most in report.budget.items())
     budget = f" {quote(f'datamodule.max_batch_length={{{budgets}}}')}" if budgets else ""
     print(f"type: datamodule.batch_size={report.batch_size}{budget}")

@@ -45,15 +45,7 @@ def main(argv: list[str]) -> None:
 
 
 def find_file(index: str, outputs: str) -> Path:
-    """Return the path of a file of embeddings.
-
-    Args:
-        index: Path of the file or its folder, or name of a run of `mm embed`.
-        outputs: Folder of all runs.
-
-    Raises:
-        ValueError: If the file does not exist.
-    """
+    """Return the file of embeddings of a run or a path. Raises ValueError if there is none."""
     for path in (Path(index), Path(outputs) / index):
         file = path / "embeddings.parquet" if path.is_dir() else path
         if file.is_file():

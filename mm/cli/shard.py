@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
 
 
 def show(done: "Applied[ShardReport]", cfg: "DictConfig", folder: Path) -> None:
-    """Print the number of rows and shards, and a command that trains on them."""
+    """Print how many rows and shards there are, and how to train on them."""
     from mm.cli._render import print_faults
 
     report = done.report

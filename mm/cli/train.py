@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
 
 
 def show(report: "TrainingReport | list[str]", cfg: "DictConfig", folder: Path) -> float | None:
-    """Print the results, the files and suggested commands, in rank 0.
+    """Print the results, the files and what to type next, in the first process.
 
     Returns:
         The best value of the monitored metric, which a sweep optimizes.

@@ -1,4 +1,4 @@
-"""Hydra launchers that use `mm.launch`. This folder is a portion of Hydra's namespace package `hydra_plugins`."""
+"""Hydra's launchers of many jobs: adaptors of `mm.launch`. This folder is a portion of Hydra's namespace package."""
 
 import json
 import sys
@@ -20,12 +20,12 @@ from mm.launch.job import Job
 from mm.messages import plain
 from mm.signals import Stopped
 
-# Prefixes of the user's overrides of `hydra.*` that concern the launcher and not a job.
+# Of the user's own `hydra.*`, what belongs to the launching and not to a job.
 LAUNCHING = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
 
 
 class CommandLauncher(Launcher):
-    """Base class of launchers that run each job as a command, `mm VERB ... run=SWEEP/INDEX`, in its own process."""
+    """A launcher whose jobs are commands, `mm VERB OVERRIDES run=SWEEP/NUMBER`, in processes of their own."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader = hydra_context.config_loader
@@ -33,12 +33,7 @@ class CommandLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Run the jobs of a sweep until they end, and print a summary.
-
-        Args:
-            job_overrides: Overrides of each job.
-            initial_job_idx: Index of the first job in the sweep.
-        """
+        """Run a sweep's jobs to their end, and print what came out."""
         configs = [self.loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
         lists = [[*overrides, *self.added(config, overrides)] for config, overrides in zip(configs, job_overrides)]
         common = set.intersection(*map(set, lists))
@@ -51,35 +46,19 @@ class CommandLauncher(Launcher):
         return summarize(jobs, [without_run(overrides) for overrides in lists], errors)
 
     def added(self, config: DictConfig, overrides: Sequence[str]) -> list[str]:
-        """Return further overrides that the launcher sets for a job.
-
-        Args:
-            config: The config of the job.
-            overrides: The overrides of the job.
-
-        Raises:
-            ValueError: If they contradict the config.
-        """
+        """Return what the launcher adds to a job's overrides. Raises ValueError where it contradicts them."""
         return []
 
     @abstractmethod
     def run(self, jobs: list[Job], configs: list[DictConfig]) -> list[str]:
-        """Run the jobs until they end.
-
-        Args:
-            jobs: The jobs.
-            configs: The config of each job.
-
-        Returns:
-            For each job the reason why it failed; "" if it has finished.
-        """
+        """Run the jobs to their end. Returns for each why it failed, or ""."""
 
 
 class Slurm(CommandLauncher):
-    """Launcher that runs jobs as Slurm tasks through submitit, with the settings of `mm.launch.slurm.SlurmRequest`."""
+    """Jobs as Slurm tasks, through submitit; the settings are those of `mm.launch.slurm.SlurmRequest`."""
 
     def __init__(self, **settings: Any):
-        self.request = slurm.SlurmRequest(**settings)  # not a base class, because its `setup` is not that of a launcher
+        self.request = slurm.SlurmRequest(**settings)  # whose `setup` is not a launcher's
 
     def added(self, config: DictConfig, overrides: Sequence[str]) -> list[str]:
         return trainer_overrides(self.request, config, overrides)
@@ -94,13 +73,7 @@ class Slurm(CommandLauncher):
 
 
 class LocalPool(CommandLauncher):
-    """Launcher that runs jobs on this machine, each with its own devices; see `mm.launch.LocalPool`.
-
-    Args:
-        slots: As in `mm.launch.LocalPool`.
-        gpus: As in `mm.launch.LocalPool`; None: all visible GPUs, or none if all jobs run on the CPU.
-        retries: As in `mm.launch.LocalPool`.
-    """
+    """Jobs on this machine, each on devices of its own; see `mm.launch.LocalPool`, with `gpus=None` for all visible."""
 
     def __init__(self, slots: int | None, gpus: Sequence[int | str] | None, retries: int):
         self.slots = slots
@@ -120,7 +93,7 @@ class LocalPool(CommandLauncher):
 
 @contextmanager
 def named(room: str) -> Iterator[None]:
-    """Context manager that completes the name of a launcher's argument in error messages to its config key."""
+    """Let messages about an argument name the key that sets it."""
     try:
         yield
     except ValueError as error:
@@ -130,24 +103,24 @@ def named(room: str) -> Iterator[None]:
 
 
 def visible_gpus() -> int:
-    """Return the number of GPUs that are visible to this process."""
+    """Return how many GPUs this process may use."""
     import torch
 
     return torch.cuda.device_count()  # asks the driver, and takes no memory on any
 
 
 def make_job(command: list[str], config: DictConfig, overrides: Sequence[str], number: int, common: set[str]) -> Job:
-    """Return the job that Hydra's own launcher would run in hydra.sweep.dir/hydra.sweep.subdir.
+    """Make the job that Hydra's own launcher would have run in hydra.sweep.dir/hydra.sweep.subdir.
 
     Args:
-        command: The verb and Hydra's flags.
-        config: The config of the job.
-        overrides: The overrides of the job.
-        number: Index of the job in the sweep.
+        command: The verb, and Hydra's flags.
+        config: Composed for this job.
+        overrides: Of this job.
+        number: Its index in the sweep.
         common: The overrides that all jobs of the sweep have.
 
     Raises:
-        ValueError: If `trainer.devices` is neither a number nor "auto".
+        ValueError: If `trainer.devices` is no number.
     """
     config.hydra.job.num = number
     config.hydra.job.id = str(number)
@@ -171,21 +144,12 @@ def make_job(command: list[str], config: DictConfig, overrides: Sequence[str], n
 
 
 def without_run(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides of a job without `run` and `resume`."""
+    """Return a job's overrides but the name of the sweep."""
     return [o for o in overrides if parse_override(o)[0] not in ("run", "resume")]
 
 
 def trainer_overrides(request: slurm.SlurmRequest, config: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """Return overrides that set the Trainer's nodes and devices to those of a Slurm request.
-
-    Args:
-        request: Options of the job.
-        config: The config of the job.
-        overrides: The overrides of the job.
-
-    Raises:
-        ValueError: If the Trainer is set to other numbers.
-    """
+    """Return Slurm's nodes and tasks as Lightning's settings. Raises ValueError where the trainer has others."""
     typed = {parse_override(o)[0] for o in overrides}
     added = []
     for key, ours, value in (
@@ -204,22 +168,13 @@ def trainer_overrides(request: slurm.SlurmRequest, config: DictConfig, overrides
 
 
 def print_line(line: str) -> None:
-    """Print a line and its line break in a single write, because several threads may print at the same time."""
+    """Print a line as a whole: the threads of a pool print at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def summarize(jobs: list[Job], overrides: list[list[str]], errors: list[str]) -> list[JobReturn]:
-    """Print a ranking of the runs and the reasons of failures, and return the results of the jobs for Hydra's sweeper.
-
-    Args:
-        jobs: The jobs.
-        overrides: The overrides of each job.
-        errors: For each job the reason why it failed; "" if it has finished.
-
-    Returns:
-        For each job the best value of its monitored metric, or its error.
-    """
+    """Print the ranked table and the failures, and return for Hydra's sweeper each job's metric or error."""
     from mm.cli import compare
 
     sweep = jobs[0].folder.parent
@@ -240,7 +195,7 @@ def summarize(jobs: list[Job], overrides: list[list[str]], errors: list[str]) ->
 
 
 def metric_of(job: Job) -> Any:
-    """Return the best value of the metric that a job's run has monitored; None if the run has no such value."""
+    """Return the best value of the metric that a job's run has monitored; None where it monitored none."""
     from mm.assembly.construct import read_resolved
 
     metrics, config = job.folder / "metrics.json", job.folder / "config.yaml"
