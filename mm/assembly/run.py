@@ -20,7 +20,6 @@ from mm.assembly.settings import check_settings
 from mm.assembly.tokenizers import check_tokenizers, finish_tokenizers
 from mm.assembly.trainer import keep_callbacks
 from mm.assembly.warm_start import load_weights, read_init_from
-from mm.data.checking import DataReport, check_data
 from mm.data.module import DataModule
 from mm.data.summary import describe_splits
 from mm.data.targets import check_labelled
@@ -102,30 +101,6 @@ def prepare_model(cfg: DictConfig, data: DataModule, provenance: Provenance) -> 
     finish.finish_transforms(cfg, data.spec, needs, provenance.named)
     data.use({name: build(cfg, f"datamodule.transforms.{name}") for name in cfg.datamodule.transforms})
     return model
-
-
-def check_data_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> DataReport:
-    """Read every row of a config's data in the same way as training does, and list every fault.
-
-    Args:
-        cfg: The config of `mm check_data`.
-        folder: The run folder, in which errors.csv and metrics.json are written if there are faults.
-        provenance: The command and the keys that it sets.
-
-    Raises:
-        ValueError: If a setting is invalid, or if the table can't be read at all.
-    """
-    silence_lightning()
-    if cfg.resume:
-        raise ValueError("resume: a check begins anew; leave it out")
-    cfg.datamodule.on_error = "missing"  # one fault must not hide another
-    data: DataModule = finish.build_data(cfg)
-    prepare_model(cfg, data, provenance)
-    report = check_data(data)
-    if not report.passed:
-        report.save(folder)
-        provenance.save(folder)
-    return report
 
 
 def check_splits(cfg: DictConfig, data: DataModule) -> None:

@@ -1,4 +1,4 @@
-"""Read every row of a data set and list every cell that can't be read; exit status 2 where there is one."""
+"""Read every row of a data set and list every cell that can't be read; exit status 2 if there is one."""
 
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ LONGEST = 200  # faults that are printed; errors.csv lists all
 
 
 def main(argv: list[str]) -> None:
-    """Print every fault. Errors: SystemExit(2) where there is one."""
+    """Print every fault. Raise SystemExit(2) if there is one."""
     faults: list[int] = []
-    run_verb("check_data", argv, "mm.assembly.run:check_data_config", partial(print_faults, faults))
+    run_verb("check_data", argv, "mm.assembly.data_check:check_data_config", partial(print_faults, faults))
     if any(faults):
         raise SystemExit(2)
 

@@ -1,43 +1,18 @@
 """Check of a complete data set: every cell is read once, and every fault is listed."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
+from mm.data.faults import DataFault, list_faults, write_faults
 from mm.data.loading import Rows, begin_worker
 from mm.data.module import DataModule
 from mm.data.sampling import Draw
 from mm.data.table import Fault
-from mm.files import whole
 from mm.reports import Report, Table
-from mm.types import Transform
-
-COLUMNS = ("row", "id", "split", "file", "column", "reason")
-
-
-class DataFault(NamedTuple):
-    """One cell that can't be read.
-
-    Attributes:
-        row: Index of the row in its file, from 0.
-        id: ID of the row.
-        split: Split of the row; "" if it belongs to no split.
-        file: File or data set of the row.
-        column: The column of the cell.
-        reason: Description of the fault.
-    """
-
-    row: int
-    id: str
-    split: str
-    file: str
-    column: str
-    reason: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,8 +36,8 @@ class DataReport(Report):
 
     @property
     def num_faulty_rows(self) -> int:
-        """Return the number of rows of which at least one cell can't be read."""
-        return len({(fault.file, fault.row) for fault in self.faults})
+        """Return the number of rows with at least one cell that can't be read."""
+        return len({fault.row for fault in self.faults})
 
     @property
     def metrics(self) -> Mapping[str, float]:  # type: ignore[override]
@@ -82,13 +57,12 @@ class DataReport(Report):
 
     def table(self) -> Table:
         """Return a row per fault."""
-        return Table(COLUMNS, self.faults, self.summary())
+        return Table(DataFault._fields, self.faults, self.summary())
 
     def save(self, folder: str | Path) -> Path:
         """Write metrics.json and, with a line per fault, errors.csv into a folder."""
         folder = super().save(folder)
-        with whole(folder / "errors.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *self.faults])
+        write_faults(folder / "errors.csv", self.faults)
         return folder
 
 
@@ -102,7 +76,7 @@ class FaultsOfRows(Dataset[list[Fault]]):
         return self.rows[Draw(row, 0)].faults
 
 
-def check_data(data: DataModule, transforms: Mapping[str, Transform] | None = None) -> DataReport:
+def check_data(data: DataModule) -> DataReport:
     """Read every row of a data set once and list every cell that can't be read, instead of stopping at the first.
 
     Every fault that training would meet under `on_error=raise` is listed: files that are missing or damaged, texts that
@@ -110,8 +84,7 @@ def check_data(data: DataModule, transforms: Mapping[str, Transform] | None = No
     whole file, such as a column that does not exist, is an error.
 
     Args:
-        data: The data. It is not changed.
-        transforms: Input name to the transform that reads it; None: those of the data, or the default ones.
+        data: The data. It is not changed. Its transforms read the cells, or the default ones if it has none.
 
     Returns:
         The report, whose `passed` says whether there is no fault.
@@ -128,11 +101,13 @@ def check_data(data: DataModule, transforms: Mapping[str, Transform] | None = No
         8
     """
     data = copy(data)
-    data.on_error, data.faults, data.notes = "missing", {}, set()
-    data.__dict__.pop("table", None)  # what was read under another on_error may lack the faulty rows
+    data.faults, data.notes = dict(data.faults), set(data.notes)
+    if data.on_error != "missing":  # the table may lack its faulty rows: it is read again
+        data.on_error, data.faults, data.notes = "missing", {}, set()
+        data.__dict__.pop("table", None)
     table = data.table
-    if transforms or data.transforms:
-        data.use(transforms or data.transforms)
+    if data.transforms:
+        data.use(data.transforms)
     faulty = {row for row, _ in data.faults}
     rows = [row for row, split in enumerate(table.split) if split != "" or row in faulty]
     loader: DataLoader[list[Fault]] = DataLoader(
@@ -145,9 +120,4 @@ def check_data(data: DataModule, transforms: Mapping[str, Transform] | None = No
     for faults in loader:
         for fault in faults:
             data.record(fault, table)
-    found = []
-    for (row, column), reason in sorted(data.faults.items()):
-        origin = table.origin(row)
-        one = table.ids[row].removeprefix(f"{origin.source}:")
-        found.append(DataFault(row - origin.first, one, str(table.split[row]), origin.source, column, reason))
-    return DataReport(table.source, len(rows), found)
+    return DataReport(table.source, len(rows), list_faults(data.faults, table))

@@ -1,6 +1,5 @@
 """The base class of all data modules: table, splits, batches for each process, and the handling of invalid rows."""
 
-import csv
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -15,13 +14,13 @@ from lightning import LightningDataModule
 
 from mm.batching import finish
 from mm.configurable import check_former_arguments
+from mm.data.faults import list_faults, write_faults
 from mm.data.fingerprint import fingerprint, identities
 from mm.data.loading import Loaded, Loader, Rows, begin_worker, join
 from mm.data.mixing import Balance, Mixing, Mixture, rarest
 from mm.data.sampling import Batching, Draw, Order, Shards
 from mm.data.splitting import Split, keep_some
 from mm.data.table import ON_ERROR, SPLITS, Fault, Table
-from mm.files import whole
 from mm.fingerprints import Fingerprint
 from mm.messages import say
 from mm.modalities import default_transforms, get_modality, sort_inputs
@@ -162,15 +161,6 @@ class DataModule(LightningDataModule):
         names = [n for n in names if self.wanted is None or n in self.wanted]
         table.spec = type(table.spec)(inputs={n: table.spec.inputs[n] for n in names}, targets=table.spec.targets)
         return table
-
-    @property
-    def long(self) -> set[tuple[int, str]]:
-        """Return `notes`; this is their former name."""
-        return self.notes
-
-    @long.setter
-    def long(self, notes: set[tuple[int, str]]) -> None:
-        self.notes = notes
 
     @property
     def spec(self) -> DataSpec:
@@ -552,11 +542,7 @@ class DataModule(LightningDataModule):
 
     def write_errors(self, path: Path) -> None:
         """Write a CSV file of every invalid cell, atomically."""
-        with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["row", "id", "split", "column", "error"])
-            for (row, column), message in sorted(self.faults.items()):
-                writer.writerow([row, self.table.ids[row], self.table.split[row], column, message])
+        write_faults(path, list_faults(self.faults, self.table))
 
 
 def printable(text: str) -> str:
