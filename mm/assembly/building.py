@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +11,11 @@ from torch import nn
 
 from mm.assembly.compose import compose_config, model_overrides
 from mm.assembly.construct import construct
-from mm.assembly.finish import finish_model, without
+from mm.assembly.finish import finish_model, input_facts, target_facts, without
 from mm.configurable import configured
 from mm.messages import listing, near
 from mm.model import MultimodalModel
-from mm.types import DataSpec, InputData
+from mm.types import DataSpec
 
 Part = str | nn.Module | Callable[..., nn.Module]  # a name, an object, or a class or partial that builds one
 
@@ -80,7 +79,7 @@ def build(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoders = {
-            name: build_part(parts.get(name), encoder, f"model.encoders.{name}", facts_of(spec.inputs[name]))
+            name: build_part(parts.get(name), encoder, f"model.encoders.{name}", input_facts(spec.inputs[name]))
             for name, encoder in node["encoders"].items()
         }
         inputs = [*encoders, *(node["shared_encoders"] or {})]
@@ -90,16 +89,11 @@ def build(
                 parts.get(name),
                 without(head, "target_codec", "metrics"),
                 f"model.heads.{name}",
-                {"embed_dim": width, "classes": list(spec.targets[name].classes), **spec.targets[name].facts},
+                {"embed_dim": width} | target_facts(spec.targets[name]),
             )
             for name, head in node["heads"].items()
         }
         return MultimodalModel(encoders, fused, heads, width, node["shared_encoders"])
-
-
-def facts_of(data: InputData) -> dict[str, Any]:
-    """Return the properties of an input that an encoder may need, such as the channels of images; None if unknown."""
-    return asdict(replace(data, columns=None))
 
 
 def build_part(part: Part | None, node: Mapping[str, Any], key: str, filled: Mapping[str, Any]) -> Any:
@@ -120,9 +114,9 @@ def build_part(part: Part | None, node: Mapping[str, Any], key: str, filled: Map
     if isinstance(part, nn.Module):
         return part
     factory = part if isinstance(part, partial) else partial(part)
-    parameters = inspect.signature(factory.func).parameters
-    named = dict(zip(parameters, factory.args, strict=False))
-    given = named | factory.keywords
+    signature = inspect.signature(factory.func)
+    parameters = signature.parameters
+    given = signature.bind_partial(*factory.args).arguments | factory.keywords
     added = {n: v for n, v in filled.items() if n in parameters and n not in given and v is not None}
     lacking = [
         name

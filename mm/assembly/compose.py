@@ -88,7 +88,7 @@ def check_option(group: str, option: str, name: str) -> None:
     Args:
         group: The config group, such as `model/heads`.
         option: Name of the option.
-        name: Name of the input or target that it was chosen for, for the message.
+        name: Name of the input, target or argument that it was chosen for, for the message.
     """
     known = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     if f"{group}/{option}" in OPTIONS:

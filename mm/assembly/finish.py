@@ -14,7 +14,7 @@ from mm.assembly.provenance import NamedKey
 from mm.messages import near
 from mm.modalities import modality_names
 from mm.transforms.tabular.columns import plain
-from mm.types import DataSpec, InputSpec
+from mm.types import DataSpec, InputData, InputSpec, TargetData
 
 
 def fill(node: DictConfig, values: Mapping[str, Any]) -> None:
@@ -116,6 +116,16 @@ def without(node: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key not in keys}
 
 
+def input_facts(data: InputData) -> dict[str, Any]:
+    """Return what an encoder may need to know of its input, such as the channels of images; None: it is unknown."""
+    return asdict(replace(data, columns=None))
+
+
+def target_facts(data: TargetData) -> dict[str, Any]:
+    """Return what a head may need to know of its target: its classes and, for example, their counts."""
+    return {"classes": list(data.classes), **data.facts}
+
+
 def finish_model(cfg: DictConfig, spec: DataSpec, named: Sequence[NamedKey] = ()) -> None:
     """Remove the encoders and heads of inputs and targets that the data lacks, and fill in the values of the others.
 
@@ -167,14 +177,13 @@ def finish_model(cfg: DictConfig, spec: DataSpec, named: Sequence[NamedKey] = ()
                     f"add +model/encoders/{data.modality}@model.encoders.{name}=..., "
                     f"or share one with +model.shared_encoders.{name}=..., or leave it out with datamodule.inputs"
                 )
-            has = asdict(replace(data, columns=None))
-            fill(model.encoders[name], {k: v for k, v in has.items() if v is not None})
+            fill(model.encoders[name], {k: v for k, v in input_facts(data).items() if v is not None})
         for name, data in spec.targets.items():
             if name not in model.heads and not reads_heads:
                 continue
             if name not in model.heads:
                 raise ValueError(f"the target '{name}' has no head; add +model/heads@model.heads.{name}=classification")
-            fill(model.heads[name], {"classes": list(data.classes), **data.facts})
+            fill(model.heads[name], target_facts(data))
         if not model.heads and reads_heads:
             raise ValueError("the data has no target to learn; name its column with datamodule.columns.target=...")
         names = [n for n in spec.inputs if n not in share] + [n for n in spec.inputs if n in share]
@@ -212,7 +221,7 @@ def finish_transforms(
         # An input may bear the name of one modality and be of another: a spectrogram is a picture of sound.
         template = templates[name] if name in templates and name not in modality_names() else templates[data.modality]
         transform: DictConfig = OmegaConf.create(OmegaConf.to_container(template))  # type: ignore[assignment]
-        has = asdict(replace(data, columns=None)) | {"columns": [plain(c) for c in data.columns or ()]}
+        has = input_facts(data) | {"columns": [plain(c) for c in data.columns or ()]}
         fill(transform, asdict(need) | {k: v for k, v in has.items() if asdict(need).get(k) is None})
         if data.max_value is not None and "max_value" in transform and transform.max_value is None:
             transform.max_value = data.max_value

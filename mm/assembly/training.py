@@ -14,11 +14,12 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm.assembly.adapters import attach_adapters
-from mm.assembly.compose import DEFAULT_HEADS, compose_config, find_head_option, model_overrides
+from mm.assembly.compose import DEFAULT_HEADS, check_option, compose_config, find_head_option, model_overrides
 from mm.assembly.construct import escape
-from mm.assembly.finish import build_metrics, fill
+from mm.assembly.finish import build_metrics, fill, target_facts
 from mm.assembly.fitting import begin_folder, finish_run, fit
 from mm.assembly.loggers import build_loggers, start_loggers
+from mm.assembly.overrides import parse_override
 from mm.assembly.provenance import Provenance
 from mm.assembly.run import TrainingRun, build_task, check_splits, prepare_task, seed_everything
 from mm.assembly.trainer import build_callbacks, build_trainer
@@ -82,10 +83,7 @@ def train(
         >>> sorted(report.model.predict({"text": "fine"}))
         ['mood']
     """
-    loggers = [logger] if isinstance(logger, str | Logger) else list(logger or ())
-    named = [one for one in loggers if isinstance(one, str)]
-    if named and run is None:
-        raise ValueError(f"logger: '{named[0]}' writes into the run folder; name it with run='first', say")
+    loggers, named = split_loggers(logger, run, overrides)
     cfg = training_config(model, data.spec, [*overrides, f"logger=[{','.join(named)}]"])
     settings = {"trainer.max_epochs": max_epochs, "trainer.max_steps": max_steps, "task.optimizer.lr": lr, "seed": seed}
     for key, value in settings.items():
@@ -97,11 +95,12 @@ def train(
     with preserved_state(), training_folder(run) as folder:
         prepared = prepare_training(cfg, model, data, folder, provenance, inplace)
         left_out = {"periodic_checkpoint"}
-        left_out |= (set() if progress_bar else {"progress_bar"}) | (set() if loggers else {"lr", "prediction_table"})
+        left_out |= (set() if progress_bar else {"progress_bar"}) | (
+            set() if loggers or named else {"lr", "prediction_table"}
+        )
         every = [*build_callbacks(cfg, without=left_out), *callbacks]
-        built = [one for one in loggers if isinstance(one, Logger)]
-        built += build_loggers(cfg, folder, provenance) if named else []
-        trainer = build_trainer(cfg, every, built or False, folder, monitored=False)
+        loggers += build_loggers(cfg, folder, provenance) if named else []
+        trainer = build_trainer(cfg, every, loggers or False, folder, monitored=False)
         if run is not None:
             complete_config(prepared)
             begin_folder(prepared)
@@ -109,6 +108,31 @@ def train(
             start_loggers(cfg, trainer, folder, prepared.task.val_names())
         fit(prepared, trainer)
         return finish_run(prepared, trainer, write=run is not None)
+
+
+def split_loggers(
+    logger: str | Logger | Sequence[str | Logger] | None, run: str | None, overrides: Sequence[str]
+) -> tuple[list[Logger], list[str]]:
+    """Return the loggers that are objects, and the names of the others.
+
+    Args:
+        logger: The argument of `train`.
+        run: Name of the run; None if nothing is written.
+        overrides: Hydra overrides, which must not choose a logger as well.
+
+    Raises:
+        ValueError: If a name is unknown, a named logger has no run folder to write to, or an override chooses a logger.
+    """
+    chosen = [logger] if isinstance(logger, str | Logger) else list(logger or ())
+    named = [one for one in chosen if isinstance(one, str)]
+    for name in named:
+        check_option("logger", name, "logger")
+    if named and run is None:
+        raise ValueError(f"logger: '{named[0]}' writes into the run folder; give the run a name, such as run='first'")
+    for word in overrides:
+        if parse_override(word)[0] == "logger":
+            raise ValueError(f"overrides: got '{word}'; choose loggers with the argument logger, such as logger='csv'")
+    return [one for one in chosen if isinstance(one, Logger)], named
 
 
 def prepare_training(
@@ -197,7 +221,7 @@ def training_config(model: MultimodalModel, spec: DataSpec, overrides: Sequence[
     known = DataSpec(inputs={}, targets={name: spec.targets[name] for name in model.heads if name in spec.targets})
     cfg = compose_config("train", [*model_overrides(known, options), *overrides])
     for name, target in known.targets.items():
-        fill(cfg.model.heads[name], {"classes": list(target.classes), **target.facts})
+        fill(cfg.model.heads[name], target_facts(target))
     return cfg
 
 

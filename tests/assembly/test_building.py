@@ -56,3 +56,8 @@ def test_an_argument_without_a_value_is_named(spec):
         mm.build(spec, text=torch.nn.Linear)
     with pytest.raises(ValueError, match=r"pass functools.partial\(Linear, out_features=...\)"):
         mm.build(spec, text=partial(torch.nn.Linear, 3))
+
+
+def test_an_argument_too_many_is_an_error_and_not_dropped(spec):
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        mm.build(spec, text=partial(torch.nn.ReLU, False, 3))

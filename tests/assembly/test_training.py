@@ -177,8 +177,14 @@ def test_settings_out_of_range_are_errors_that_name_the_key(data, model, setting
 def test_loggers_may_be_named(data, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {"max_steps": 2, "progress_bar": False, "overrides": ["trainer.accelerator=cpu"]}
-    with pytest.raises(ValueError, match="logger: 'csv' writes into the run folder; name it with run='first'"):
+    with pytest.raises(ValueError, match="logger: 'csv' writes into the run folder; give the run a name"):
         mm.train(model, data, logger="csv", **settings)
+    with pytest.raises(
+        ValueError, match="logger: got 'wandbb', wanted one of csv, .*did you mean 'wandb'"
+    ):
+        mm.train(model, data, logger="wandbb", run="first", **settings)
+    with pytest.raises(ValueError, match="overrides: got 'logger=csv'; choose loggers with the argument logger"):
+        mm.train(model, data, run="first", **settings | {"overrides": ["logger=csv"]})
     run = mm.train(model, data, logger=["csv"], run="first", **settings)
     assert "test/accuracy" in (tmp_path / "outputs/first/csv/version_0/metrics.csv").read_text()
     assert run.metrics["test/accuracy"] >= 0
