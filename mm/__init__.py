@@ -52,8 +52,26 @@ __all__ = [
 
 # Packages that are available as attributes, such as `mm.fusion`.
 _PACKAGES = (
-    *("callbacks", "calibration", "checkpoint", "data", "encoders", "evaluation", "features", "fusion", "heads"),
-    *("launch", "losses", "metrics", "modalities", "predictions", "profiling", "retrieval", "runs", "targets", "tasks"),
-    *("transforms", "types"),
+    "callbacks",
+    "calibration",
+    "checkpoint",
+    "data",
+    "encoders",
+    "evaluation",
+    "features",
+    "fusion",
+    "heads",
+    "launch",
+    "losses",
+    "metrics",
+    "modalities",
+    "predictions",
+    "profiling",
+    "retrieval",
+    "runs",
+    "targets",
+    "tasks",
+    "transforms",
+    "types",
 )
 __getattr__, __dir__ = lazy_exports(__name__, __file__, (*_PACKAGES, "__version__"))

@@ -1,7 +1,23 @@
 """State of Lightning's loops and callbacks that has no public access (Lightning 2.6)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
+from torch.optim import Optimizer
+
+
+class NamedRateMonitor(LearningRateMonitor):
+    """A `LearningRateMonitor` whose subclass names the learning rates; names that occur twice are logged once."""
+
+    def name_rates(self, optimizer: Optimizer) -> Sequence[str]:
+        """Return the name of the learning rate of each parameter group of an optimizer."""
+        raise NotImplementedError
+
+    def _check_duplicates_and_update_name(self, optimizer: Optimizer, name: str, seen: list[Any], *_: Any) -> list[str]:
+        seen.append(optimizer)  # as Lightning's own method does, which builds a name per group
+        return list(self.name_rates(optimizer))
 
 
 def is_accumulating(trainer: Trainer) -> bool:

@@ -1,13 +1,11 @@
 """Logging of the learning rate of every step, under short names."""
 
-from collections import defaultdict
-
-from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 
+from mm._compat.lightning import NamedRateMonitor
 
-class LearningRate(LearningRateMonitor):
+
+class LearningRate(NamedRateMonitor):
     """Log the learning rate as `lr`, or, if parameter groups have different rates, each rate as `lr/xFACTOR`.
 
     FACTOR is the factor on the optimizer's learning rate that `task.lr_scale` and `task.layer_decay` give, as in
@@ -19,22 +17,9 @@ class LearningRate(LearningRateMonitor):
         log_weight_decay: Whether to log the weight decay too.
     """
 
-    def _check_duplicates_and_update_name(
-        self,
-        optimizer: Optimizer,
-        name: str,
-        seen_optimizers: list[Optimizer],
-        seen_optimizer_types: defaultdict[type[Optimizer], int],
-        lr_scheduler_config: LRSchedulerConfig | None,
-    ) -> list[str]:
-        # Lightning calls this method for the name of each group. A name that occurs twice is logged once.
-        seen_optimizers.append(optimizer)
-        return name_rates(optimizer)
-
-
-def name_rates(optimizer: Optimizer) -> list[str]:
-    """Return the name under which the learning rate of each parameter group is logged."""
-    rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    if len(set(rates)) == 1:
-        return ["lr"] * len(rates)
-    return [f"lr/x{rate / optimizer.defaults['lr']:.4g}" for rate in rates]
+    def name_rates(self, optimizer: Optimizer) -> list[str]:
+        """Return the name under which the learning rate of each parameter group is logged."""
+        rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        if len(set(rates)) == 1:
+            return ["lr"] * len(rates)
+        return [f"lr/x{rate / optimizer.defaults['lr']:.4g}" for rate in rates]

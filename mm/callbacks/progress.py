@@ -67,10 +67,11 @@ class Progress(TQDMProgressBar):
             log.info("%s", self.describe_epoch(trainer))
 
     def describe_epoch(self, trainer: Trainer) -> str:
-        """Return the line of an epoch: its number, its last losses and validation metrics, and its duration."""
+        """Return the line of an epoch: its number, its losses, the monitored and other metrics, and its duration."""
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        shown = [name for name in ("train/loss", "val/loss") if name in values]
-        shown += [n for n in values if n.startswith("val/") and n not in shown][: MAX_VALUES - len(shown)]
+        monitor = getattr(trainer.checkpoint_callback, "monitor", None)
+        names = ["train/loss", "val/loss", monitor, *(name for name in values if name.startswith("val/"))]
+        shown = [name for name in dict.fromkeys(names) if name in values][:MAX_VALUES]
         measured = "".join(f", {name} {values[name]:.4g}" for name in shown)
         total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         return f"epoch {trainer.current_epoch + 1}{total}{measured}, {time.monotonic() - self.begun:.1f} s"

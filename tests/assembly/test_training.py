@@ -179,9 +179,7 @@ def test_loggers_may_be_named(data, model, tmp_path, monkeypatch):
     settings = {"max_steps": 2, "progress_bar": False, "overrides": ["trainer.accelerator=cpu"]}
     with pytest.raises(ValueError, match="logger: 'csv' writes into the run folder; give the run a name"):
         mm.train(model, data, logger="csv", **settings)
-    with pytest.raises(
-        ValueError, match="logger: got 'wandbb', wanted one of csv, .*did you mean 'wandb'"
-    ):
+    with pytest.raises(ValueError, match="logger: got 'wandbb', wanted one of csv, .*did you mean 'wandb'"):
         mm.train(model, data, logger="wandbb", run="first", **settings)
     with pytest.raises(ValueError, match="overrides: got 'logger=csv'; choose loggers with the argument logger"):
         mm.train(model, data, run="first", **settings | {"overrides": ["logger=csv"]})

@@ -4,7 +4,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from mm.callbacks.learning_rate import LearningRate, name_rates
+from mm.callbacks.learning_rate import LearningRate
+
+name_rates = LearningRate().name_rates
 
 
 def optimizer(*rates: float) -> torch.optim.Optimizer:

@@ -100,3 +100,12 @@ def test_a_terminal_gets_a_bar_and_no_line(tmp_path, capfd, caplog):
     assert not [record for record in caplog.records if record.name == "mm"]
     captured = capfd.readouterr()
     assert "it/s" in captured.out + captured.err
+
+
+def test_the_monitored_metric_is_in_the_line():
+    measured = {f"val/m{i}": torch.tensor(float(i)) for i in range(9)}
+    trainer = SimpleNamespace(
+        callback_metrics=measured, checkpoint_callback=SimpleNamespace(monitor="val/m8"), max_epochs=-1, current_epoch=1
+    )
+    line = Progress(interactive=False).describe_epoch(trainer)
+    assert line.startswith("epoch 2, val/m8 8, val/m0 0, val/m1 1, val/m2 2, val/m3 3, ")
