@@ -9,7 +9,7 @@ import torch
 
 from mm import checkpoint
 from mm.checkpoint import TrainedModel
-from mm.data_source import DataSource
+from mm.data_source import DataSource, check_data_source
 from mm.fingerprints import from_tensors, seen_in_training
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def match_data(model: TrainedModel, data: DataSource, labelled: bool) -> DataSou
     Raises:
         ValueError: If the data has none of the model's inputs, lacks the target of a head, or has unknown classes.
     """
+    check_data_source(data)
     if not set(model.transforms) & set(data.spec.inputs):
         raise ValueError(
             f"{data.source}: has {', '.join(data.spec.inputs)}, but the model reads {', '.join(model.transforms)}"

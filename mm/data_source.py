@@ -168,16 +168,22 @@ def data_source(trainer: "Trainer") -> DataSource:
 
 
 def check_data_source(data: object) -> None:
-    """Check that an object has all members of `DataSource`.
+    """Check that an object has all members of `DataSource`, or that a class has all its methods and properties.
+
+    Args:
+        data: A data source, or its class, whose objects may set the other members in their constructor.
 
     Raises:
         ValueError: If members are missing; the message names them.
     """
-    members = [*DataSource.__annotations__, *(name for name in vars(DataSource) if not name.startswith("_"))]
+    is_class = isinstance(data, type)
+    methods = [name for name in vars(DataSource) if not name.startswith("_")]
+    members = methods if is_class else [*DataSource.__annotations__, *methods]
     there = dir(data)
     lacking = [name for name in dict.fromkeys(members) if name not in there]
     if lacking:
+        kind = data if isinstance(data, type) else type(data)
         raise ValueError(
-            f"data: {type(data).__qualname__} lacks {', '.join(lacking)}; wanted a mm.data_source.DataSource: "
-            "derive it from mm.data.module.DataModule, or add these members"
+            f"data: {kind.__qualname__} lacks {', '.join(lacking)}; wanted a mm.data_source.DataSource: let it inherit "
+            "mm.datamodules.Manifest or mm.data.DataModule, as docs/howto/own_dataset.md shows, or add these members"
         )

@@ -11,6 +11,7 @@ from torch import nn
 from mm import checkpoint
 from mm.assembly.construct import build, construct, escape
 from mm.assembly.provenance import NamedKey
+from mm.data_source import check_data_source
 from mm.messages import near
 from mm.modalities import modality_names
 from mm.transforms.tabular.columns import plain
@@ -61,8 +62,10 @@ def build_data(cfg: DictConfig, codecs: bool = True, **more: Any) -> Any:
         more["readers"] = build_codecs(cfg)
     config = cfg.copy()
     with open_dict(config):
-        del config.datamodule["transforms"]  # what the encoders need is filled into them later
-    return build(config, "datamodule", _partial_=True)(**more)
+        config.datamodule.pop("transforms", None)  # they are built once the encoders are known
+    factory = build(config, "datamodule", _partial_=True)
+    check_data_source(factory.func)
+    return factory(**more)
 
 
 def build_codecs(cfg: DictConfig) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from mm.assembly.training_report import TrainingReport
 from mm.assembly.warm_start import load_weights, read_init_from
 from mm.configurable import recorded_arguments, to_config
 from mm.data.module import DataModule
+from mm.data_source import check_data_source
 from mm.modalities import default_transforms
 from mm.model import MultimodalModel
 from mm.quiet import preserved_state
@@ -83,6 +84,7 @@ def train(
         >>> sorted(report.model.predict({"text": "fine"}))
         ['mood']
     """
+    check_data_source(data)
     loggers, named = split_loggers(logger, run, overrides)
     cfg = training_config(model, data.spec, [*overrides, f"logger=[{','.join(named)}]"])
     settings = {"trainer.max_epochs": max_epochs, "trainer.max_steps": max_steps, "task.optimizer.lr": lr, "seed": seed}
@@ -194,6 +196,7 @@ def bind_data(data: DataModule, model: MultimodalModel) -> DataModule:
     Raises:
         ValueError: If the data lacks an input or target of the model.
     """
+    check_data_source(data)
     spec = data.spec
     for names, there, kind in ((model.inputs, spec.inputs, "input"), (model.heads, spec.targets, "target")):
         for name in names:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from lightning import Trainer
+from lightning import LightningDataModule, Trainer
 from PIL import Image
 from torch import Tensor
 
@@ -412,5 +412,8 @@ def test_what_a_data_source_lacks_is_named() -> None:
         ValueError, match=r"^data: object lacks transforms, stored, .*wanted a mm.data_source.DataSource"
     ):
         check_data_source(object())
+    with pytest.raises(ValueError, match=r"^data: LightningDataModule lacks spec, source, .*docs/howto/own_dataset.md"):
+        check_data_source(LightningDataModule)
+    check_data_source(DataModule)
     with pytest.raises(ValueError, match="got loaders without a data module"):
         data_source(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
