@@ -130,7 +130,7 @@ def pad(items: Sequence[Tensor], present: Tensor, multiple: int = 1) -> tuple[Te
     Args:
         items: The tensors.
         present: Whether each row has the input, (B,) bool.
-        multiple: Number of which the padded length T is a multiple.
+        multiple: The padded length T is rounded up to a multiple of this number.
 
     Returns:
         The tensors (B, ...), and their mask, (B, 1) bool for images and (B, T) bool for sequences.

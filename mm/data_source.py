@@ -145,8 +145,8 @@ class DataSource(Protocol):
             state: State of the data in the checkpoint.
 
         Returns:
-            The epoch, the number of its batches that were trained on, and the number of its batches if the run resumes
-            now.
+            The epoch, the number of its batches that were trained on, and the total number of its batches with the
+            current batch size and number of processes.
         """
         ...
 

@@ -83,8 +83,8 @@ def whole(path: Path) -> Iterator[Path]:
 def unused(path: Path) -> Path:
     """Return a temporary path next to a file or folder that no process has used before.
 
-    It has the form NAME.MACHINE-PID-RANDOM.part, so that the temporary files of killed processes can be told from those
-    in use. Those of killed processes of this machine are removed here, those of other machines after a week.
+    It has the form NAME.MACHINE-PID-RANDOM.part, so that the temporary files of killed processes can be distinguished
+    from those in use. Those of killed processes of this machine are removed here, those of other machines after a week.
     """
     stem = os.fsencode(path.name)[:150].decode(errors="ignore")  # most file systems allow 255 bytes
     for left in path.parent.glob(f"{glob.escape(stem)}.*.part"):

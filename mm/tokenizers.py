@@ -66,10 +66,16 @@ def untrained_tokenizer(kind: str, size: int) -> tuple[Any, Any]:
 
 
 def wordpieces(tokenizer: Any, trainer: Any, texts: Sequence[str]) -> Any:
-    """Train WordPiece from the tokens of BPE in which letters inside of a word differ from those at its start.
+    """Return a trained WordPiece tokenizer.
 
-    The result is deterministic. The trainer of the library numbers such tokens differently each time, and breaks ties
-    by these numbers.
+    BPE is trained on words whose letters after the first one are marked, as "##" marks them in WordPiece. Its
+    vocabulary becomes that of the result. The result is deterministic. `tokenizers.trainers.WordPieceTrainer` is not:
+    it gives marked letters other ids in each run, and breaks ties by these ids.
+
+    Args:
+        tokenizer: Tokenizer whose normalizer and pre-tokenizer split the texts into words.
+        trainer: A BPE trainer with the vocabulary size and the special tokens.
+        texts: The training texts.
     """
     from tokenizers import Tokenizer, decoders, models
 

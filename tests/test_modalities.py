@@ -91,7 +91,7 @@ def test_the_bits_that_are_used(tmp_path: Path, capsys: pytest.CaptureFixture[st
     paths = pictures(tmp_path, *[twelve] * 3, Image.new("L", (2, 1)))
     assert seen(tmp_path, paths).max_value == 4095
     told = capsys.readouterr().out
-    assert "16 bits a pixel; the largest value seen is 4,000, so 4,095 is read as white" in told
+    assert "16 bits per channel; the largest value seen is 4,000, so 4,095 is read as white" in told
     full = Image.fromarray(np.array([[0, 40_000]], np.uint16))
     assert seen(tmp_path, pictures(tmp_path, twelve, full)).max_value is None
     assert seen(tmp_path, pictures(tmp_path, Image.new("L", (2, 1)))).max_value is None

@@ -1,4 +1,4 @@
-"""What is said while pre-trained weights are loaded."""
+"""Messages while pre-trained weights are loaded."""
 
 import logging
 

@@ -1,10 +1,11 @@
 """State of Lightning's loops and callbacks that has no public access (Lightning 2.6)."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 
 
@@ -15,8 +16,15 @@ class NamedRateMonitor(LearningRateMonitor):
         """Return the name of the learning rate of each parameter group of an optimizer."""
         raise NotImplementedError
 
-    def _check_duplicates_and_update_name(self, optimizer: Optimizer, name: str, seen: list[Any], *_: Any) -> list[str]:
-        seen.append(optimizer)  # as Lightning's own method does, which builds a name per group
+    def _check_duplicates_and_update_name(
+        self,
+        optimizer: Optimizer,
+        name: str,
+        seen_optimizers: list[Optimizer],
+        seen_optimizer_types: defaultdict[type[Optimizer], int],
+        lr_scheduler_config: LRSchedulerConfig | None,
+    ) -> list[str]:
+        seen_optimizers.append(optimizer)  # as Lightning's own method does, which builds a name per group
         return list(self.name_rates(optimizer))
 
 

@@ -57,7 +57,7 @@ def calibrate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> A
         raise ValueError(f"checkpoint={cfg.checkpoint}: mm calibrate writes into it: wanted a folder of your own")
     model = load_model(cfg, provenance)
     if not len(model.model.heads):
-        raise ValueError(f"{model.path}: this model predicts nothing: it has no head whose confidence could be true")
+        raise ValueError(f"{model.path}: this model has no head to calibrate; choose one that predicts a target")
     data = build_model_data(cfg, model, provenance, labelled=True, drawn=cfg.split == "val")
     rows = f"validation rows of {data.source} (drawn where it names none, with val={data.split.val:g}, "
     rows += f"seed={data.split.seed})"

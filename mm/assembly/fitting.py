@@ -94,7 +94,9 @@ def fit_run(run: TrainingRun) -> Trainer:
         raise ValueError("peft: trainer=fsdp does not share out adapters; use trainer=ddp")
     prepare_saving(run, callbacks, sharded)
     if not sharded and resume and Path(resume).is_dir():
-        raise ValueError(f"{shown(Path(resume))} is a sharded model's; go on with trainer=fsdp, trainer.devices=1 does")
+        raise ValueError(
+            f"{shown(Path(resume))} is a sharded checkpoint; resume with trainer=fsdp (trainer.devices=1 is enough)"
+        )
     if is_first_process():
         if cfg.resume:
             check_resumable(cfg, folder, run.data)

@@ -78,7 +78,7 @@ def negative_log_likelihood(logits: Tensor, truth: Tensor) -> float:
 def flatten_answered(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits (M, C) and true classes (M,) of the M labelled sub-targets, in double precision.
 
-    A binary sub-target gets two logits, the first of which is 0.
+    A binary sub-target gets two logits: 0 and its own logit.
     """
     answered = truth != IGNORE
     logits = logits[answered].double()

@@ -51,7 +51,7 @@ def class_number(name: str, index: ClassIndex, of: str) -> int:
     Args:
         name: Name of the class.
         index: Class indices by name.
-        of: The origin of the classes, for the message, such as "the model knows".
+        of: Words before the list of known classes in the error message, such as "the model knows".
 
     Raises:
         ValueError: If the name is unknown or is not valid text.

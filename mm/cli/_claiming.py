@@ -16,7 +16,7 @@ SWEEP = "multirun.yaml"  # Hydra's file in the folder of a sweep
 
 
 class Claim(Callback):
-    """Hydra's callback: notes which folders are new, and claims the folder of a sweep."""
+    """Hydra callback that records which run folders are new and locks the folder of a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note whether `hydra.run.dir` is new: where it was typed Hydra creates it."""

@@ -44,7 +44,7 @@ def as_meant(arg: str, sweep: bool = False) -> str:
 
 
 def mended(part: str) -> str:
-    """A piece of a list or a mapping between two structural characters, in quotes where Hydra can't read it bare."""
+    """Return an element of a list or mapping in quotes if Hydra can't parse it without them."""
     bare = part.strip()
     if not bare or STRUCTURE.fullmatch(bare) or parses(f"x={bare}"):
         return part
@@ -52,7 +52,7 @@ def mended(part: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """A text as one of Hydra's quoted strings."""
+    """Return a text as a quoted string of Hydra."""
     escaped = re.sub(r"(\\*)(\"|$)", lambda m: m[1] * 2 + (f"\\{m[2]}" if m[2] else ""), value)
     return f'"{escaped}"'
 

@@ -17,6 +17,6 @@ def main(argv: list[str]) -> None:
 
 
 def show(profile: "Profile", cfg: "DictConfig", folder: Path) -> None:
-    """Print the figures, and what to change."""
+    """Print the measurements, the recommended changes of settings, and the run folder."""
     print(profile.summary())
     print(shown(folder))

@@ -103,7 +103,7 @@ def finite(case: Case) -> None:
 
 
 def loss(case: Case) -> None:
-    """Check that the loss is a sum and a count, both of which add up over the parts of a batch."""
+    """Check that the loss is a sum and a count, and that both add up over the parts of a batch."""
     total, count = case.loss(case.fused, case.target)
     demand(total.dim() == 0 and count.dim() == 0, "loss: wanted two scalars, sum and count")
     demand(total.isfinite() and count > 0, f"loss: sum {total.item()}, count {count.item()} of labelled rows")

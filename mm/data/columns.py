@@ -193,7 +193,7 @@ def join_pairs(
 ) -> tuple[Cells, Mapping[str, Any]]:
     """Join inputs that have two columns, such as text: [question, passage], into one column of pairs.
 
-    A pair of which both cells are empty becomes an empty cell.
+    A pair of two empty cells becomes an empty cell.
     """
     full = {name: one for name, one in (columns.get("inputs") or {}).items() if isinstance(one, Mapping)}
     told = {m: columns.get(m) for m in modality_names()} | {name: one.get("column") for name, one in full.items()}

@@ -156,7 +156,7 @@ def numbers(x: np.ndarray) -> np.ndarray:
 
 
 def target(name: str, table: Table) -> np.ndarray:
-    """Return the digests of the values of a target, (N,) uint64; those of a class do not depend on the other rows."""
+    """Return a digest for each value of a target, (N,) uint64. Classes are hashed by name, not by index."""
     values, about = table.targets[name], table.spec.targets[name]
     if about.kind == "class" and isinstance(values, Tensor):
         classes = column([*about.classes, None])

@@ -191,7 +191,7 @@ def same(stored: FeatureStore, row: Tensor, now: Features, precision: str) -> bo
 
 
 def compute(trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, path: Path) -> None:
-    """Compute and store the Features of all rows, of which every process computes a part.
+    """Compute and store the Features of all rows; every process computes a part of them.
 
     The folder is renamed to its final name only when it is complete.
 

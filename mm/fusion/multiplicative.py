@@ -26,7 +26,7 @@ def bilinear(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 class MultiplicativeFusion(Configurable, nn.Module):
     """Compute x^T W y + U x + V y + b with a W for each pair of projected inputs (Jayakumar et al. 2020).
 
-    A pair of which one input is absent adds nothing.
+    A pair adds nothing if one of its inputs is absent.
 
     Args:
         inputs: Names of the inputs, in order.

@@ -96,7 +96,7 @@ class MultilabelHead(Head):
     def loss(self, prediction: Bernoulli, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
         """Return the sum over rows of the mean binary cross-entropy of the labels, and the number of rows.
 
-        A row of which only some labels are known counts by the fraction of its known labels.
+        A row with only some known labels counts by the fraction of its known labels.
 
         Args:
             prediction: Logits, (B, C).

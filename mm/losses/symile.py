@@ -43,9 +43,9 @@ def symile(
 ) -> tuple[Tensor, Tensor]:
     """Compute the cross-entropy of each input as the anchor of the other inputs, averaged over the inputs.
 
-    The score of the vectors x, y, z is scale * sqrt(D)^(N - 2) * sum(x * y * z). The root compensates that the sum over
-    N unit vectors shrinks with the width D. With two inputs, this loss is that of `info_nce`. Rows that lack an input
-    are left out.
+    The score of N unit vectors of width D, one per input, is scale * sqrt(D)^(N - 2) times the sum over D of their
+    elementwise product. The root keeps the magnitude of the score independent of D. With two inputs, this loss is that
+    of `info_nce`. Rows that lack an input are left out.
 
     Args:
         mine: Rows of this process.

@@ -182,7 +182,7 @@ def describe_pictures(headers: Headers, size: tuple[int, int], top: int | None) 
     if top is not None:
         white = used_range(top) or DEEP
         found += (
-            f", 16 bits a pixel; the largest value seen is {top:,}, so {white:,} is read as white "
+            f", 16 bits per channel; the largest value seen is {top:,}, so {white:,} is read as white "
             "(datamodule.transforms.vision.max_value says otherwise)"
         )
     return found

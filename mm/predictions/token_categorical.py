@@ -116,6 +116,11 @@ class TokenCategorical(Prediction, TokenCategoricalFields):
         The prediction set has one list of tags per word, sorted by descending probability. The list always contains the
         predicted tag, even if it is predicted because of the BIO constraints and not because of its probability. A word
         without a token has None instead of a list.
+
+        Args:
+            quantiles: One conformal quantile. A tag is in the set of a word if its score does not exceed it.
+            decoding: The decoding settings, with the names of the tags.
+            meta: Tensors of the batch that decoding needs, by name.
         """
         rows, sizes = [], []
         for one in self.tag_texts(decoding, meta):

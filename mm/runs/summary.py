@@ -11,7 +11,7 @@ NOTES = {
     "colour_dropped": "have colours that were read as grey; set datamodule.transforms.*.channels=3 to keep them",
     "frames_dropped": "are animated or have several pages, of which the first was read",
     "transparent": "have transparent parts, which were laid on white",
-    "dark": "have 16 bits a pixel of which they use few: they look black; set datamodule.transforms.*.max_value",
+    "dark": "have 16 bits per channel but use few of them, and look black; set datamodule.transforms.*.max_value",
     "clipped": "have values above datamodule.transforms.*.max_value, which were read as it; raise it",
 }
 

@@ -57,8 +57,9 @@ class MultilabelTarget(Configurable):
         if known is None and len(classes) < 2:
             got = f"one label, '{classes[0]}'," if classes else "no label"
             raise ValueError(
-                f"got {got} in all training rows, wanted two or more; choose model/heads=classification with a class "
-                "for the rows without it, or target_codec.separator"
+                f"got {got} in all training rows, wanted two or more labels. If a cell holds several labels, set "
+                "target_codec.separator to the character between them; if there is one label only, choose "
+                "model/heads=classification and give the other rows a class of their own"
             )
         index = ClassIndex(classes)
         targets, faults = torch.full((len(rows), len(classes)), IGNORE), {}

@@ -19,7 +19,7 @@ COUNTS = ("support", "rows")  # counts, which do not describe quality
 
 
 def positive(count: Tensor) -> Tensor:
-    """Return counts, of which zeros are replaced by one, as divisors. Counts may be sums of class weights."""
+    """Return counts as divisors, with one in place of zeros. Counts may be sums of class weights."""
     return torch.where(count > 0, count, 1)
 
 

@@ -94,7 +94,7 @@ class Supervised(Task):
             if head.input is not None:
                 raise ValueError(
                     f"task.unimodal_loss_weight, unimodal_probes: the head '{name}' predicts something of each token "
-                    f"of '{head.input}', so that no other input can have one of its own; leave both out"
+                    f"of '{head.input}', so that the other inputs can't have a head of their own; leave both out"
                 )
         self.fused_weight = (
             1.0  # weight of the complete model's losses; callbacks.gradient_blending sets it and unimodal_loss_weight

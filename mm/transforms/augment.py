@@ -68,8 +68,8 @@ def tracked(augment: Sequence[Any], x: Tensor) -> tuple[Tensor, Tensor]:
             x, marks = one(tv_tensors.Image(x), marks)
         except Exception as error:  # other people's code may raise anything
             raise AugmentError(
-                f"{failed(one, x)} raised {type(error).__name__}: {error}; where something is told of places in a "
-                "picture, only transforms of torchvision.transforms.v2 that move boxes with the pixels are fine"
+                f"{failed(one, x)} raised {type(error).__name__}: {error}; the target has boxes, so that only "
+                "transforms of torchvision.transforms.v2 that also transform bounding boxes can be used"
             ) from error
         if not upright(marks):
             raise AugmentError(

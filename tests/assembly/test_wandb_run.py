@@ -1,4 +1,4 @@
-"""What is logged to W&B, with an object in place of its run."""
+"""Metrics, tables and artifacts that are logged to W&B, with a stub in place of its run."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from mm.assembly.wandb_run import WandbRunLogger, finish_wandb, start_wandb, tab
 
 
 class FakeRun:
-    """Keeps what is given to a run of W&B."""
+    """Stub of a run of W&B, which records its calls."""
 
     name, id = "sweep/0", "abc"
 

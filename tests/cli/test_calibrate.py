@@ -298,7 +298,7 @@ def test_a_model_without_heads_has_nothing_to_calibrate(mm, manifest):
     model = mm("train", *args).folder / "model"
     run = mm("calibrate", f"checkpoint={model}", "datamodule=manifest", f"datamodule.path={manifest}")
     assert run.status == 2
-    assert "it has no head whose confidence could be true" in run.err
+    assert "this model has no head to calibrate" in run.err
 
 
 def test_rows_that_were_trained_on_are_refused_and_named(mm, tmp_path):

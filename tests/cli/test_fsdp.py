@@ -69,7 +69,7 @@ def test_one_process_may_shard_as_well(mm, manifest, tmp_path):
     folder = next((tmp_path / "outputs/one/checkpoints").glob("last-*"))
     again = mm("train", "run=one", "resume=true", "trainer=default", "trainer.max_epochs=2")
     assert again.status == 2
-    assert "is a sharded model's; go on with trainer=fsdp" in again.err
+    assert "is a sharded checkpoint; resume with trainer=fsdp" in again.err
     for file in [folder / ".metadata", *(p / ".metadata" for p in folder.parent.glob("best-*"))]:
         file.unlink()
     torn = mm("train", "run=one", "resume=true", "trainer.max_epochs=2")

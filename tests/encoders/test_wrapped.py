@@ -28,7 +28,7 @@ class Patches(nn.Module):
 
 
 class Words(nn.Module):
-    """One vector per text, of which padding has no part."""
+    """One vector per text, on which padding has no influence."""
 
     def __init__(self, width: int):
         super().__init__()

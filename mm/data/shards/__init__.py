@@ -1,1 +1,1 @@
-"""Shards: rows in tar files, which are written once and of which a few at a time are read in training."""
+"""Shards: tar files of rows. They are written once, and training reads a few of them at a time."""

@@ -95,7 +95,7 @@ def check_rules(rules: Iterable[str], option: str, names: Sequence[str], kind: s
     Args:
         rules: Regular expressions.
         option: Name of the option of `task`, for the error message.
-        names: Names of which each rule has to match at least one.
+        names: Names of parameters or modules. Each rule has to match at least one.
         kind: Noun for the names in the error message.
 
     Raises:

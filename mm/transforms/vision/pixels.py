@@ -327,7 +327,7 @@ def flatten(image: Image.Image, mode: str, max_value: int = DEEP) -> Image.Image
     if image.mode.startswith("I"):  # Pillow clips 16 bits at 255 instead of scaling them
         values = np.asarray(image).astype(np.float32)
         if values.min() < 0 or values.max() > DEEP:
-            raise ValueError("the image has more than 16 bits a pixel; save it with 8 or 16")
+            raise ValueError("the image has more than 16 bits per channel; save it with 8 or 16 bits per channel")
         image = Image.fromarray((values / (max_value / 255)).round().clip(max=255).astype(np.uint8))
     if image.mode in ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
