@@ -12,6 +12,7 @@ from mm.data.loading import Rows, begin_worker
 from mm.data.module import DataModule
 from mm.data.sampling import Draw
 from mm.data.table import Fault
+from mm.data_source import check_data_source
 from mm.reports import Report, Table
 
 
@@ -100,6 +101,7 @@ def check_data(data: DataModule) -> DataReport:
         >>> mm.check_data(data).num_faulty_rows
         8
     """
+    check_data_source(data)
     data = copy(data)
     data.faults, data.notes = dict(data.faults), set(data.notes)
     if data.on_error != "missing":  # the table may lack its faulty rows: it is read again

@@ -107,7 +107,7 @@ class ClassificationReport(Metric, Configurable):
         figure = Figure(figsize=(inches + 1, inches), layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.02)
+        figure.colorbar(image, ax=axes, label="fraction of the true class", fraction=0.046, pad=0.02)
         set_ticks(axes.xaxis, self.classes, rotation=90, fontsize=small)
         set_ticks(axes.yaxis, self.classes, fontsize=small)
         axes.set_xlabel("predicted")

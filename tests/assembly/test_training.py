@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning import LightningDataModule, Trainer
 
 import mm
 from mm.checkpoint import weights
@@ -186,3 +186,36 @@ def test_loggers_may_be_named(data, model, tmp_path, monkeypatch):
     run = mm.train(model, data, logger=["csv"], run="first", **settings)
     assert "test/accuracy" in (tmp_path / "outputs/first/csv/version_0/metrics.csv").read_text()
     assert run.metrics["test/accuracy"] >= 0
+
+
+class Plain(LightningDataModule):
+    """A data module that has what Lightning asks for, and nothing else."""
+
+    def train_dataloader(self):
+        return []
+
+
+def test_a_plain_data_module_is_refused_wherever_data_enters(data, model):
+    trained = mm.train(model, data, max_steps=1, progress_bar=False, overrides=["trainer.accelerator=cpu"]).model
+    uses = {
+        "train": lambda plain: mm.train(model, plain),
+        "bind_data": lambda plain: mm.bind_data(plain, model),
+        "check_data": mm.check_data,
+        "evaluate": lambda plain: mm.evaluate(trained, plain),
+        "calibrate": lambda plain: mm.calibrate(trained, plain),
+        "embed": lambda plain: mm.embed(trained, plain, "embeddings.parquet"),
+        "probe": lambda plain: mm.probe(trained, plain, mm.evaluation.Probes(linear_probe="digit")),
+    }
+    for name, use in uses.items():
+        with pytest.raises(ValueError, match=r"^data: Plain lacks .*spec.*own_dataset.md"):
+            use(Plain())
+            pytest.fail(name)
+
+
+def test_a_config_of_a_plain_data_module_is_refused(mm_command, tmp_path):
+    (tmp_path / "my_conf/datamodule").mkdir(parents=True)
+    (tmp_path / "my_conf/datamodule/plain.yaml").write_text("_target_: lightning.LightningDataModule\n")
+    ran = mm_command("train", "--config-dir", "my_conf", "datamodule=plain", "run=plain")
+    assert ran.status == 2
+    assert "mm: data: LightningDataModule lacks spec, source" in ran.err
+    assert "Traceback" not in ran.err

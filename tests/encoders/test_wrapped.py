@@ -38,6 +38,17 @@ class Words(nn.Module):
         return (self.embed(x) * mask.unsqueeze(-1)).sum(1)
 
 
+class Neighbours(nn.Module):
+    """One vector per sample of a sound, computed from its neighbours as well."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv1d(1, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.unsqueeze(1)).transpose(1, 2)
+
+
 def failed(results) -> list:
     return [result for result in results if result[1] is not None]
 
@@ -60,6 +71,20 @@ def test_tokens_of_a_shorter_time_axis_are_real_where_they_begin_in_the_input():
     mask = torch.arange(12) < torch.tensor([[12], [7], [6], [0]])
     assert token_mask(mask, 4).sum(1).tolist() == [4, 3, 2, 0]
     assert token_mask(mask, 12) is mask
+
+
+def test_values_of_padding_and_of_absent_rows_do_not_reach_the_module():
+    encoder = wrap(partial(Neighbours, width=4), "audio", 4)
+    mask = torch.arange(9) < torch.tensor([[9], [5], [0]])
+    x = torch.randn(3, 9)
+    got, wanted = (encoder(x.masked_fill(~mask, value), mask) for value in (99.0, 0.0))
+    assert torch.equal(got.tokens[mask], wanted.tokens[mask])
+    assert torch.equal(got.pooled, wanted.pooled)
+    seen: list[Tensor] = []
+    images = wrap(partial(Patches, width=8), "vision", 8, size=(8, 8))
+    images.module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    images(torch.full((2, 3, 8, 8), 99.0), torch.tensor([[True], [False]]))
+    assert seen[0][0].eq(99).all() and seen[0][1].eq(0).all()
 
 
 def test_another_width_is_named():
