@@ -66,7 +66,7 @@ def command(stopper: Stopper) -> None:
         sys.argv[1:3] = ["check_data"]
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
         print("mm VERB [KEY=VALUE ...]    mm VERB --help lists its keys    mm --version\n")
-        print("\n".join(f"  {name:10} {line}" for name, line in known.items()))
+        print("\n".join(f"  {name:{max(map(len, known))}}  {line}" for name, line in known.items()))
         return
     if sys.argv[1] in ("-V", "--version", "version"):
         print(versions())

@@ -1,4 +1,4 @@
-"""Measure how fast a training configuration runs, what its steps wait for, and how a loop by hand compares."""
+"""Measure the speed of a training configuration: what its steps wait for, and its ratio to a plain PyTorch loop."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Make a model directory's confidence true, by its validation rows."""
+"""Calibrate the probabilities of a model directory on its validation rows."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Look into a run: which batches were not finite and where, and which inputs its model does without.
+"""Diagnose a run: the batches whose loss was not finite, and the influence of each input on the predictions.
 
 mm diagnose run=NAME [paths.outputs=outputs] [rows=256] [allow=my_pkg]: NAME may be the run's folder as well; rows:
 how many of the training split inputs are weighed on; allow: packages of your own whose classes the run's config may

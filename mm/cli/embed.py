@@ -1,4 +1,4 @@
-"""Write the embedding of every row: of each input, or of each tower of them, and of all together."""
+"""Write the embeddings of all rows: of each input or tower, and of all inputs together."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

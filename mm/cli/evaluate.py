@@ -1,4 +1,4 @@
-"""Measure a model directory on data, for every subset of its inputs."""
+"""Evaluate a model directory on data, for every subset of its inputs."""
 
 from mm.cli._render import print_test
 from mm.cli._verb import run_verb

@@ -1,4 +1,4 @@
-"""Write one answer per row of new data."""
+"""Write a prediction for each row of new data."""
 
 from mm.cli._render import print_test
 from mm.cli._verb import run_verb

@@ -1,4 +1,4 @@
-"""Find the largest batch that trains, of the longest rows, per length bucket where there are any."""
+"""Find the largest batch size that fits into memory with the longest rows, or one per length bucket."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Write a table file's rows and the media they name into shards."""
+"""Write the rows of a table file, and the media files that they name, into shards."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Train a model, test it, and leave it as a model directory."""
+"""Train a model, test it, and save it as a model directory."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
