@@ -116,20 +116,42 @@ def read_headers(paths: Sequence[str]) -> Headers:
     """Return the properties of image files without decoding them."""
     from PIL import Image
 
-    from mm.transforms.vision.pixels import BROKEN, ORIENTATION
+    from mm.transforms.vision.pixels import BROKEN
 
     sizes: Counter[tuple[int, int]] = Counter()
     grey, deep = 0, []
     for path in paths:
         with suppress(*BROKEN), Image.open(path) as image:
-            # getexif decodes a complete PNG file if it has no EXIF data before its pixels
-            exif = image.format != "PNG" or "exif" in image.info
-            width, height = image.size
-            turned = exif and image.getexif().get(ORIENTATION, 1) >= 5
-            sizes[(width, height) if turned else (height, width)] += 1
+            width, height = upright_size(image)
+            sizes[height, width] += 1
             grey += image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
             deep += [path] if image.mode.startswith("I") else []
     return Headers(sizes, grey, deep, sizes.total())
+
+
+def upright_size(image: "Image") -> tuple[int, int]:
+    """Return the width and height of an image after the rotation by EXIF, from its header.
+
+    Args:
+        image: An opened image file, whose pixels are not decoded.
+    """
+    from mm.transforms.vision.pixels import ORIENTATION
+
+    # getexif decodes a complete PNG file if it has no EXIF data before its pixels
+    exif = image.format != "PNG" or "exif" in image.info
+    width, height = image.size
+    return (height, width) if exif and image.getexif().get(ORIENTATION, 1) >= 5 else (width, height)
+
+
+def read_size(path: str | Path) -> tuple[int, int] | None:
+    """Return the width and height of an image file after the rotation by EXIF; None if it can't be read."""
+    from PIL import Image
+
+    from mm.transforms.vision.pixels import BROKEN
+
+    with suppress(*BROKEN), Image.open(path) as image:
+        return upright_size(image)
+    return None
 
 
 def common_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:

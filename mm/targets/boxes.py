@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,18 @@ WANTED = 'wanted a list of {"label": "cat", "box": [x0, y0, x1, y1]}, in pixels 
 DEGENERATE_BOXES = ("error", "drop")
 
 
+class BoxObject(NamedTuple):
+    """An object in a cell: its label, its box (x0, y0, x1, y1) in pixels, and where its file states it, or ""."""
+
+    label: str
+    box: list[float]
+    place: str = ""
+
+
 class BoxTarget(Configurable):
     """Encode the objects in an image: a list of {"label": ..., "box": [x0, y0, x1, y1]}, or the same list as JSON text.
 
-    Coordinates are in pixels of the image file after its EXIF orientation is applied, measured from the top left
+    An object may have a "place", such as "row 17", which messages about it name. Coordinates are in pixels of the image file after its EXIF orientation is applied, measured from the top left
     corner. An empty list means that the image contains no object. A row with an empty cell is unlabelled.
 
     Args:
@@ -69,23 +77,23 @@ class BoxTarget(Configurable):
             train: Whether each row is a training row, (N,) bool; the classes are those of the training rows.
             known: Target data of a trained model, whose classes are used instead; None: there is no such model.
         """
-        rows: list[list[tuple[str, list[float]]] | None] = []
+        rows: list[list[BoxObject] | None] = []
         faults: dict[int, str] = {}
-        dropped: list[int] = []
+        dropped: list[str] = []
         for row, cell in enumerate(cells):
             try:
                 objects = objects_of(cell)
-                solid = None if objects is None else [one for one in objects if area(one[1]) > 0]
-                if solid != objects:
+                flat = [one for one in objects or () if area(one.box) <= 0]
+                if flat:
                     self.refuse_flat(objects or [])
-                    dropped += [row] * (len(objects or ()) - len(solid or ()))
-                rows.append(solid)
+                    dropped += [one.place.removeprefix("row ") or str(row) for one in flat]
+                rows.append(None if objects is None else [one for one in objects if area(one.box) > 0])
             except ValueError as error:
                 rows.append(None)
                 faults[row] = str(error)
         if dropped:
-            say(f"boxes without area left out: {len(dropped)}, in rows {', '.join(map(str, dict.fromkeys(dropped)))}")
-        classes, of = known_classes(known, [[label for label, _ in rows[i] or ()] for i in np.flatnonzero(train)])
+            say(f"boxes without area left out: {len(dropped)}, in rows {', '.join(dict.fromkeys(dropped))}")
+        classes, of = known_classes(known, [[one.label for one in rows[i] or ()] for i in np.flatnonzero(train)])
         index = ClassIndex(classes)
         values = []
         for row, objects in enumerate(rows):
@@ -97,19 +105,20 @@ class BoxTarget(Configurable):
         facts = {"input": self.input}
         return EncodedTarget(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
 
-    def refuse_flat(self, objects: Sequence[tuple[str, Sequence[float]]]) -> None:
+    def refuse_flat(self, objects: Sequence[BoxObject]) -> None:
         """Raise an error if a box has no width or no height, unless such boxes are dropped.
 
         Args:
-            objects: Label and box of each object.
+            objects: The objects.
 
         Raises:
             ValueError: If a box is degenerate and `degenerate_boxes` is "error".
         """
-        for place, (label, box) in enumerate(objects):
-            if area(box) <= 0 and self.degenerate_boxes == "error":
+        for number, one in enumerate(objects):
+            if area(one.box) <= 0 and self.degenerate_boxes == "error":
+                where = f" of {one.place}" if one.place else ""
                 raise ValueError(
-                    f"box {place} ('{label}') has no area: got {plain(box)}, wanted x0 < x1 and y0 < y1; to leave out "
+                    f"box {number} ('{one.label}'){where} has no area: got {plain(one.box)}, wanted x0 < x1 and y0 < y1; to leave out "
                     "such a box alone, set model.heads.NAME.target_codec.degenerate_boxes=drop"
                 )
 
@@ -150,7 +159,7 @@ class BoxTarget(Configurable):
 
     def strata(self, cell: Any) -> list[str]:
         try:
-            return sorted({label for label, _ in objects_of(cell) or ()})
+            return sorted({one.label for one in objects_of(cell) or ()})
         except ValueError:
             return []
 
@@ -161,8 +170,8 @@ class BoxTarget(Configurable):
         return [{"label": data.classes[int(kind)], "box": plain(box)} for kind, *box in rows]
 
 
-def objects_of(cell: Any) -> list[tuple[str, list[float]]] | None:
-    """Return the label and the box of each object in a cell, or None if the cell is empty.
+def objects_of(cell: Any) -> list[BoxObject] | None:
+    """Return the objects in a cell, or None if the cell is empty.
 
     Raises:
         ValueError: If the cell is not a list of objects.
@@ -181,8 +190,9 @@ def objects_of(cell: Any) -> list[tuple[str, list[float]]] | None:
         box = one.get("box") if isinstance(one, Mapping) else None
         label = label_of(one.get("label")) if isinstance(one, Mapping) else ""
         if not label or not isinstance(box, list | tuple | np.ndarray) or len(box) != 4 or not all(map(real, box)):
-            raise ValueError(f"got {one!r:.80}; {WANTED}")
-        found.append((label, [float(x) for x in box]))
+            where = f" of {one['place']}" if isinstance(one, Mapping) and "place" in one else ""
+            raise ValueError(f"got {one!r:.80}{where}; {WANTED}")
+        found.append(BoxObject(label, [float(x) for x in box], str(one.get("place", ""))))
     return found
 
 
@@ -204,11 +214,11 @@ def nothing() -> Tensor:
     return torch.tensor([[NOTHING, 0, 0, 0, 0]])
 
 
-def coded(objects: Sequence[tuple[str, Sequence[float]]] | None, index: ClassIndex, of: str) -> Tensor:
+def coded(objects: Sequence[BoxObject] | None, index: ClassIndex, of: str) -> Tensor:
     """Return objects as a tensor (objects, 5) of the class index and x0, y0, x1, y1.
 
     Args:
-        objects: Label and box of each object; None: the row is unlabelled.
+        objects: The objects; None: the row is unlabelled.
         index: Class indices by name.
         of: The origin of the classes, for the error message, such as "the model knows".
 
@@ -217,7 +227,7 @@ def coded(objects: Sequence[tuple[str, Sequence[float]]] | None, index: ClassInd
     """
     if objects is None:
         return torch.full((1, 5), torch.nan)
-    rows = [[float(class_number(label, index, of)), *box] for label, box in objects]
+    rows = [[float(class_number(one.label, index, of)), *one.box] for one in objects]
     return torch.tensor(rows) if rows else nothing()
 
 

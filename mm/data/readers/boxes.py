@@ -79,28 +79,40 @@ def read_annotated(path: Path) -> dict[str, list[Any]]:
         ValueError: If there is no picture, an annotation is broken, or fits none or several pictures.
     """
     path = path.resolve()
-    suffixes = get_modality("vision").suffixes
-    pictures = sorted(f for f in path.rglob("*") if f.suffix.lower() in suffixes and not f.name.startswith("."))
-    if not pictures:
-        raise ValueError(f"datamodule.path: {path}: no picture beside the annotations; wanted {', '.join(suffixes)}")
+    pictures, splits = annotated_pictures(path)
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for picture in pictures:
         by_stem[picture.stem].append(picture)
-    found: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     for file in sorted(path.rglob("*.xml")):
         among = [picture for picture in by_stem[file.stem] if picture.parent == file.parent] or by_stem[file.stem]
         if len(among) != 1:
             several = "no picture" if not among else f"{len(among)} pictures"
             raise ValueError(f"{file}: {several} of its name; wanted one, as {file.stem}.jpg beside it")
-        found[among[0]] = file
-    parts = [picture.relative_to(path).parts for picture in pictures]
-    splits = [spelt(part[0]) if len(part) > 1 else "" for part in parts]
+        files[among[0]] = file
     cells: dict[str, list[Any]] = {
         "vision": [str(picture) for picture in pictures],
-        "target": [read_annotation(found[p]) if p in found else None for p in pictures],
-        "id": ["/".join(part) for part in parts],
+        "target": [read_annotation(files[p]) if p in files else None for p in pictures],
+        "id": [picture.relative_to(path).as_posix() for picture in pictures],
     }
     return cells | ({"split": splits} if all(split in SPLITS for split in splits) else {})
+
+
+def annotated_pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the pictures below a folder, and the folder of each that may be its split, or "".
+
+    Args:
+        folder: The folder, as an absolute path. Folders called `images` are passed over.
+
+    Raises:
+        ValueError: If there is no picture.
+    """
+    suffixes = get_modality("vision").suffixes
+    pictures = sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes and not f.name.startswith("."))
+    if not pictures:
+        raise ValueError(f"datamodule.path: {folder}: no picture beside the annotations; wanted {', '.join(suffixes)}")
+    parts = [[part for part in f.relative_to(folder).parts[:-1] if part != "images"] for f in pictures]
+    return pictures, [spelt(part[0]) if part else "" for part in parts]
 
 
 def read_annotation(path: Path) -> list[dict[str, Any]] | None:

@@ -13,6 +13,7 @@ from mm.data.readers.lines import read_texts
 from mm.data.readers.parquet import read_parquet
 from mm.data.readers.squad import read_squad
 from mm.data.readers.suffixes import check_table_file
+from mm.data.readers.yolo import is_yolo, read_yolo
 from mm.data.table import Cells
 from mm.messages import say
 
@@ -31,6 +32,8 @@ def read_cells(path: Path, form: TableFormat | None = None) -> Cells:
     form.check()
     if is_voc(path):
         return read_voc(path)
+    if path.is_dir() and is_yolo(path):
+        return read_yolo(path)
     how = check_table_file(path)
     if how not in (",", "\t") and form.header is not None:
         raise ValueError(f"datamodule.column_names: {path.name} names its columns itself; leave it out")
@@ -58,6 +61,7 @@ def read_whole(path: Path) -> Cells:
 
 
 FORMATS = {"lines": read_texts, "json": read_jsonl, "conll": read_conll, "whole": read_whole, "parquet": read_parquet}
+FORMATS |= {"yolo": read_yolo}
 
 
 def read_any(
@@ -70,7 +74,7 @@ def read_any(
         modality: Of the files.
         form: How CSV and TSV files are written.
         flat: Whether files may lie in no class folder.
-        boxes: Whether the target is boxes, which annotations beside the pictures state.
+        boxes: Whether the target is boxes, which annotations beside the pictures, or YOLO's text files, state.
     """
     if not path.is_dir() or is_voc(path):
         return read_cells(path, form)
@@ -78,4 +82,8 @@ def read_any(
         if boxes:
             return read_annotated(path)
         say(f"{path.name}: holds annotations of boxes (VOC), which model/heads=detection reads")
+    elif modality == "vision" and is_yolo(path):
+        if boxes:
+            return read_yolo(path)
+        say(f"{path.name}: holds text files of boxes (YOLO), which model/heads=detection reads")
     return read_folder(path, modality, flat)

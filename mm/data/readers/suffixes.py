@@ -4,6 +4,7 @@ from pathlib import Path
 
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
 READERS |= {".txt": "lines", ".gz": "lines", ".conll": "conll", ".bio": "conll", ".json": "whole"}
+READERS |= {".yaml": "yolo", ".yml": "yolo"}
 
 
 def check_table_file(path: Path) -> str:
