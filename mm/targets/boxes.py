@@ -32,8 +32,9 @@ class BoxObject(NamedTuple):
 class BoxTarget(Configurable):
     """Encode the objects in an image: a list of {"label": ..., "box": [x0, y0, x1, y1]}, or the same list as JSON text.
 
-    An object may have a "place", such as "row 17", which messages about it name. Coordinates are in pixels of the image file after its EXIF orientation is applied, measured from the top left
-    corner. An empty list means that the image contains no object. A row with an empty cell is unlabelled.
+    Coordinates are in pixels of the image file after its EXIF orientation is applied, measured from the top left
+    corner. An empty list means that the image contains no object. A row with an empty cell is unlabelled. An object may
+    have a "place", such as "row 17", which messages about it name.
 
     Args:
         input: Name of the image input that contains the objects.
@@ -118,8 +119,8 @@ class BoxTarget(Configurable):
             if area(one.box) <= 0 and self.degenerate_boxes == "error":
                 where = f" of {one.place}" if one.place else ""
                 raise ValueError(
-                    f"box {number} ('{one.label}'){where} has no area: got {plain(one.box)}, wanted x0 < x1 and y0 < y1; to leave out "
-                    "such a box alone, set model.heads.NAME.target_codec.degenerate_boxes=drop"
+                    f"box {number} ('{one.label}'){where} has no area: got {plain(one.box)}, wanted x0 < x1 and "
+                    "y0 < y1; to leave out such a box alone, set model.heads.NAME.target_codec.degenerate_boxes=drop"
                 )
 
     def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:

@@ -24,10 +24,9 @@ def is_yolo(path: Path) -> bool:
     It has a YAML file with the key `names`, a file of class names, or folders `images` and `labels`, and a text file
     with a box in each line.
     """
-    if find_yaml(path) is None and not any((path / name).is_file() for name in NAME_FILES):
-        if not any((part / "labels").is_dir() and (part / "images").is_dir() for part in (path, *path.glob("*/"))):
-            return False
-    return any(is_label_file(file) for file in label_files(path))
+    named = find_yaml(path) is not None or any((path / name).is_file() for name in NAME_FILES)
+    paired = any((part / "labels").is_dir() and (part / "images").is_dir() for part in (path, *path.glob("*/")))
+    return (named or paired) and any(is_label_file(file) for file in label_files(path))
 
 
 def read_yolo(path: Path) -> Cells:
@@ -153,8 +152,8 @@ def listed_pictures(file: Path, about: Mapping[str, Any]) -> list[tuple[Path, st
             twice = next((picture for picture in pictures if rows.get(picture, split) != split), None)
             if twice is not None:
                 raise ValueError(
-                    f"{file}: {twice.name} is named by {rows[twice]} and by {split}; leave the key '{key}' out, so that "
-                    "its rows are drawn at random"
+                    f"{file}: {twice.name} is named by {rows[twice]} and by {split}; leave the key '{key}' out, so "
+                    "that its rows are drawn at random"
                 )
             rows |= dict.fromkeys(pictures, split)
     return list(rows.items())
