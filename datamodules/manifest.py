@@ -6,6 +6,7 @@ from typing import Any
 
 from mm.data.columns import read_part
 from mm.data.module import DataModule
+from mm.data.readers.box_rows import PictureRows, group_boxes
 from mm.data.readers.delimited import TableFormat
 from mm.data.readers.files import read_any, read_cells
 from mm.data.readers.in_memory import read_table
@@ -14,14 +15,16 @@ from mm.data.table import Cells, Table
 from mm.messages import listing, near
 from mm.modalities import modality_names
 
-ROLES = ("inputs", "target", "targets", "id", "split", "group")  # roles of columns besides the names of modalities
+# Roles of columns besides the names of modalities.
+ROLES = ("inputs", "target", "targets", "boxes", "id", "split", "group")
 
 
 class ManifestDataModule(DataModule):
     """Data of a table: CSV, TSV, JSONL, Parquet, CoNLL or plain text files, folders, or a table in memory.
 
     Paths in cells are relative to the file, or to the current folder for tables in memory. The JSON files of SQuAD and
-    COCO and the folders of VOC are read without conversion.
+    COCO, and the folders of VOC and YOLO are read without conversion, and tables with a row per box if a target is
+    boxes.
 
     Args:
         path: A file, or a table in memory: a pandas or polars DataFrame, a pyarrow Table, or a list of rows, each a
@@ -29,6 +32,8 @@ class ManifestDataModule(DataModule):
             weight, split, column_names}, where `columns` replaces the argument of that name and `split` is the split of
             all its rows.
         columns: Role to column, as in conf/datamodule/manifest.yaml: {"text": "words", "target": "label", "id": "no"}.
+            "boxes" names the columns of a table with a row per box: four columns, or {columns, format, unit,
+            class_name} as in `mm.data.readers.box_columns.BoxColumns`; False: every row is one.
         folder: A modality; with it, a path may also be a folder of files of this modality: CLASS/FILE,
             SPLIT/CLASS/FILE, or FILE.
         quoting: Whether fields may be quoted. Default: True for CSV files, False for TSV files.
@@ -72,7 +77,8 @@ class ManifestDataModule(DataModule):
         self.sources = sources(path, "columns", "split", "column_names")
         # The same keys as in the yamls of conf/datamodule: a column named after a modality is found without being set.
         usual = (*modality_names(), "inputs", "target", "targets") if folder is None else (folder, "target")
-        self.columns = dict.fromkeys((*usual, "id", "split", "group")) | named
+        boxes = ("boxes",) if folder in (None, "vision") else ()
+        self.columns = dict.fromkeys((*usual, *boxes, "id", "split", "group")) | named
         self.folder = folder
         self.quoting = quoting
         self.column_names = column_names
@@ -81,8 +87,27 @@ class ManifestDataModule(DataModule):
         self.media_root = media_root
 
     def read(self) -> Table:
-        parts = [read_part(self.cells(one), Path(one.path), self.columns_of(one), self) for one in self.sources]
+        parts = []
+        for source in self.sources:
+            cells, columns, places = self.picture_rows(source)
+            parts.append(read_part(cells, Path(source.path), columns, self, places=places))
         return make_table(parts, self.sources, self)
+
+    def picture_rows(self, source: Source) -> PictureRows:
+        """Read the cells of one source, with a row per picture if the source has a row per box.
+
+        Args:
+            source: The source.
+
+        Returns:
+            The cells, the roles of their columns, and the places of the rows in the source.
+
+        Raises:
+            ValueError: If the source can't be read, or if it is not clear which columns state the boxes.
+        """
+        root = None if self.media_root is None else Path(self.media_root)
+        cells, columns = self.cells(source), self.columns_of(source)
+        return group_boxes(cells, columns, Path(source.path), root, self.readers, self.trained)
 
     def cells(self, source: Source) -> Cells:
         """Read the cells of one source: a file, a folder or a table in memory.

@@ -140,4 +140,5 @@ def write_shards(module: ManifestDataModule, out: Path, size: int, seed: int) ->
     if len(module.sources) > 1:
         raise ValueError("datamodule.path: mm shard takes one file; datamodule=shards then takes several folders")
     (source,) = module.sources
-    return write_rows(module, Path(source.path), module.cells(source), module.columns_of(source), out, size, seed)
+    cells, columns, places = module.picture_rows(source)
+    return write_rows(module, Path(source.path), cells, columns, out, size, seed, places)

@@ -64,7 +64,12 @@ class RowNumbers(Sequence[str]):
 
 
 def read_part(
-    cells: Cells, source: Path, columns: Mapping[str, Any], module: DataModule, kept: Kept | None = None
+    cells: Cells,
+    source: Path,
+    columns: Mapping[str, Any],
+    module: DataModule,
+    kept: Kept | None = None,
+    places: Sequence[str] | None = None,
 ) -> Part:
     """Read the rows of one file: resolve the columns, check the cells without decoding media, and split the rows.
 
@@ -74,6 +79,7 @@ def read_part(
         columns: The setting `datamodule.columns`: role to column name.
         module: The data module.
         kept: Inputs that are read from shards; None: all inputs are read from cells.
+        places: Where each row is in the file, as in `Table`.
 
     Raises:
         ValueError: If a column does not exist, or, with on_error=raise, for the first invalid row.
@@ -111,6 +117,7 @@ def read_part(
         files=files,
         shard=None if kept is None else kept.shard,
         folders=[str(source if source.is_dir() else root)],
+        places=places,
     )
     if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
         module.settle(table)

@@ -138,7 +138,15 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
         files={name: join_files(tables, name) for name in ordered if any(name in table.files for table in tables)},
         shard=np.concatenate([shard + end for shard, end in zip(shards, ends)]) if sharded else None,
         folders=[folder for table in tables for folder in table.folders],
+        places=join_places(tables),
     )
+
+
+def join_places(tables: Sequence[Table]) -> list[str] | None:
+    """Concatenate the places of rows in their files; None if every row is a row of its file."""
+    if all(table.places is None for table in tables):
+        return None
+    return [place for t in tables for place in t.places or [f"row {row}" for row in range(len(t.ids))]]
 
 
 def join_files(tables: Sequence[Table], name: str) -> np.ndarray:

@@ -51,6 +51,7 @@ class Table:
     groups: np.ndarray | None = None  # (N,) of str, the group of each row; None: rows have none
     shard: np.ndarray | None = None  # (N,) shard of each row; None: no shards
     folders: list[str] = field(default_factory=list)  # folders of its media files
+    places: Sequence[str] | None = None  # where each row is in its file, such as "rows 4 to 6"; None: in its own row
 
     def origin(self, row: int) -> Origin:
         """Return the file that a row belongs to."""
@@ -61,7 +62,8 @@ class Table:
     def name(self, row: int) -> str:
         """Return the file, index and ID of a row, for messages."""
         origin = self.origin(row)
-        return f"{origin.source}: row {row - origin.first} (id '{self.ids[row].removeprefix(f'{origin.source}:')}')"
+        place = f"row {row - origin.first}" if self.places is None else self.places[row]
+        return f"{origin.source}: {place} (id '{self.ids[row].removeprefix(f'{origin.source}:')}')"
 
     def column(self, name: str, row: int) -> str:
         """Return the column of an input or target in a row, for messages."""

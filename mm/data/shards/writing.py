@@ -40,7 +40,14 @@ class Packed(NamedTuple):
 
 
 def write_rows(
-    module: DataModule, source: Path, cells: Cells, columns: Mapping[str, Any], out: Path, size: int, seed: int
+    module: DataModule,
+    source: Path,
+    cells: Cells,
+    columns: Mapping[str, Any],
+    out: Path,
+    size: int,
+    seed: int,
+    places: Sequence[str] | None = None,
 ) -> tuple[About, Table]:
     """Write the rows of a file into shards in a folder, which appears only when it is complete.
 
@@ -55,6 +62,7 @@ def write_rows(
         out: A new or empty folder for the shards.
         size: Approximate size of a shard in bytes.
         seed: Random seed of the order in which training rows are written.
+        places: Where each row is in the file, as in `Table`.
 
     Returns:
         The header of the shards' index, and the table of the file's rows.
@@ -64,7 +72,7 @@ def write_rows(
             "raise".
     """
     module.known |= dict.fromkeys(target_columns(cells, columns))  # keep all targets, whatever their values
-    part = read_part(cells, source, columns, module)
+    part = read_part(cells, source, columns, module, places=places)
     for name, data in part.table.spec.inputs.items():
         if not get_modality(data.modality).in_shards:
             raise ValueError(
