@@ -161,6 +161,7 @@ KEYS: dict[str, str] = {
     "most": "max_batch_size",
     "max_gib": "memory_limit_gib",
     "reserve": "memory_headroom",
+    "conformal": "alpha",  # of mm calibrate
 }
 # Former option of a config group, "group/option" -> the current option.
 OPTIONS: dict[str, str] = {

@@ -254,7 +254,7 @@ class Head(Protocol):
     def __call__(self, fused: Features, target: Tensor | None = None) -> "Prediction": ...
 
     def loss(self, prediction: Any, target: Tensor, fused: Features) -> tuple[Tensor, Tensor]:
-        """Return the sum of the loss over the labelled rows, and their number."""
+        """Return the sum of the loss, and the number of units that were summed; see `mm.heads.Head.loss`."""
         ...
 
     def decode(self, prediction: Any, fused: Features, meta: dict[str, Tensor]) -> list[dict[str, Any]]:

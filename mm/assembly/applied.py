@@ -10,7 +10,7 @@ from mm.assembly import finish
 from mm.assembly.model_data import build_model_data, load_model
 from mm.assembly.provenance import Provenance
 from mm.calibration import CalibrationReport, calibrate
-from mm.calibration.calibrate import check_split
+from mm.calibration.calibrate import check_alpha, check_split
 from mm.data.module import DataModule
 from mm.datamodules.manifest import ManifestDataModule
 from mm.datamodules.shards import ShardReport, shard
@@ -50,9 +50,7 @@ def calibrate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> A
         ValueError: If a setting is invalid, if the model is a W&B artifact, or if it has no head.
     """
     check_split(cfg.split)
-    alpha = cfg.conformal
-    if alpha is not None and (type(alpha) not in (int, float) or not 0 < alpha < 1):
-        raise ValueError(f"conformal: got {alpha}, wanted a part of the rows between 0 and 1, such as 0.1, or null")
+    check_alpha(cfg.alpha)
     if str(cfg.checkpoint).startswith("wandb:"):
         raise ValueError(f"checkpoint={cfg.checkpoint}: mm calibrate writes into it: wanted a folder of your own")
     model = load_model(cfg, provenance)
@@ -63,7 +61,7 @@ def calibrate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> A
     rows += f"seed={data.split.seed})"
     if cfg.split == "all":
         rows = f"rows of {data.source}, which the model must not have been trained on"
-    report = calibrate(model, data, alpha, cfg.split, cfg.seed, cfg.device, rows, inplace=True)
+    report = calibrate(model, data, cfg.alpha, cfg.split, cfg.seed, cfg.device, rows, inplace=True)
     assert model.path is not None
     report.update_directory(model.path)
     provenance.save(folder)

@@ -65,18 +65,18 @@ def check_values(cfg: DictConfig, verb: str, overrides: Sequence[str], choices: 
 
 
 def check_data_files(cfg: DictConfig) -> None:
-    """Check the suffixes of the files of `datamodule=manifest`, before the slow imports that are needed to read them.
+    """Check, before slow imports, that the files of `datamodule=manifest` exist and have known suffixes.
 
     Args:
         cfg: The composed config.
 
     Raises:
-        ValueError: If an existing file has an unknown suffix.
+        ValueError: If a file does not exist or has an unknown suffix.
     """
     if OmegaConf.select(cfg, "datamodule._target_") != "mm.datamodules.manifest.ManifestDataModule":
         return
     path = OmegaConf.select(cfg, "datamodule.path", throw_on_missing=False)
     for one in path if OmegaConf.is_list(path) else [path]:
         name = one.get("path") if OmegaConf.is_dict(one) else one
-        if isinstance(name, str) and Path(name).is_file():
+        if isinstance(name, str) and name and not Path(name).is_dir():
             check_table_file(Path(name))

@@ -78,6 +78,8 @@ def arguments_of(file: Path, name: str, depth: int) -> dict[str, Argument]:
         called = ast.unparse(base)
         where = file if any(getattr(n, "name", None) == called for n in tree.body) else imported_from(tree, called)
         inherited |= arguments_of(where, called, depth - 1) if where else {}
+    # A class may describe an argument that it inherits, in terms of what it means there.
+    inherited = {arg: one._replace(description=described.get(arg) or one.description) for arg, one in inherited.items()}
     if init is not None:
         described |= described_arguments(ast.get_docstring(init) or "")
         own = signature_of(init, described)

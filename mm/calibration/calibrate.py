@@ -175,8 +175,7 @@ def calibrate(
         report.update_directory("outputs/first/model")
     """
     check_split(split)
-    if alpha is not None and (type(alpha) not in (int, float) or not 0 < alpha < 1):
-        raise ValueError(f"alpha: got {alpha}, wanted a fraction of the rows between 0 and 1, such as 0.1, or None")
+    check_alpha(alpha)
     loaded = open_model(model)
     if not len(loaded.model.heads):
         raise ValueError(f"{loaded.path}: this model predicts nothing: it has no head whose confidence could be true")
@@ -291,6 +290,22 @@ def check_unseen(model: TrainedModel, data: DataSource, split: str) -> None:
         raise ValueError(
             f"{data.source}: {count} of its {len(data.rows(split))} rows of the split '{split}' were "
             f"trained on, the first: {first}; {fix}"
+        )
+
+
+def check_alpha(alpha: object) -> None:
+    """Check the fraction of new rows whose prediction set may miss the true value.
+
+    Args:
+        alpha: The fraction; None: no prediction sets.
+
+    Raises:
+        ValueError: If it is not a number between 0 and 1.
+    """
+    if alpha is not None and (not isinstance(alpha, int | float) or not 0 < alpha < 1):
+        raise ValueError(
+            f"alpha: got {alpha}, wanted a fraction of the rows between 0 and 1, such as 0.1; without it there are no "
+            "prediction sets"
         )
 
 

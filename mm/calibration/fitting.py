@@ -257,7 +257,7 @@ def fit_calibrations(
         elif alpha is not None:
             reasons.append(f"no sets: a {type(head).__name__} has no prediction sets")
         elif kind.has_sets and kind.calibration is None:
-            reasons.append("conformal=0.1 would give it intervals")
+            reasons.append("alpha=0.1 would give it intervals")
         if reasons:
             skipped[name] = "; ".join(reasons)
         if fitted is not None or quantiles:
@@ -290,7 +290,7 @@ def fit_quantiles(name: str, fitter: LogitFitter, calibration: Calibration, alph
         if has_both(fitter.kind):
             least = 2 * min_conformal_rows(alpha)
             half = f"; the other half of the rows fits the temperature, so that at least {least} are needed in all"
-        raise ValueError(f"conformal={alpha:g}: '{name}': {error}{half}") from None
+        raise ValueError(f"alpha={alpha:g}: '{name}': {error}{half}") from None
 
 
 def has_both(kind: type[Prediction]) -> bool:

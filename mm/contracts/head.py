@@ -87,7 +87,7 @@ class Case(NamedTuple):
     meta: dict[str, Tensor]
 
     def loss(self, fused: Features, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of the head as in training: its sum over the labelled rows, and their number."""
+        """Return the loss of the head as in training: its sum over the labelled units, and their number or weight."""
         return self.head.loss(self.head(fused, target), target, fused)
 
     def again(self) -> Features:

@@ -55,6 +55,19 @@ def any_labelled(table: Table, target: str, rows: np.ndarray) -> bool:
     )
 
 
+def any_row_labelled(values: Tensor | Sequence[Tensor], rows: np.ndarray) -> bool:
+    """Return whether any of some rows has a label.
+
+    Args:
+        values: Values of a target, as in EncodedTarget.
+        rows: Whether each row is one of them, (N,) bool.
+    """
+    chosen = np.flatnonzero(rows).tolist()
+    if isinstance(values, Tensor):
+        return bool(labelled(values[chosen]).any())
+    return any(bool(labelled(values[row].unsqueeze(0)).any()) for row in chosen)
+
+
 def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[Any], module: DataModule) -> None:
     """Encode a target and add it to the table; invalid cells are unlabelled and recorded as errors.
 
@@ -79,6 +92,12 @@ def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[
         values, data, found, written = module.reader(name).fit(cells, train, known)
     except ValueError as error:
         raise ValueError(f"column '{columns[0]}': {error}") from None
+    if known is None and found and module.on_error != "raise" and not any_row_labelled(values, train):
+        row = min(found)
+        raise ValueError(
+            f"column '{columns[row]}': no training row has a label that can be read; the first fault is that of "
+            f"{table.name(row)}: {found[row]}"
+        )
     if written is not None:
         table.written[name] = written
     if known is None:

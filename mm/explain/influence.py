@@ -24,7 +24,7 @@ class Influence(NamedTuple):
 def influence(model: Any, batch: Batch) -> dict[str, Influence]:
     """Compute the influence of each input on the rows of a batch, by input name.
 
-    Rows that have only one input are left out, except for the gradient, which is computed from all rows.
+    Rows that have only one input are left out.
 
     Args:
         model: The model, which is set to evaluation mode.
@@ -40,12 +40,16 @@ def influence(model: Any, batch: Batch) -> dict[str, Influence]:
     total = torch.stack([head_loss(model, output, batch, name).sum() for name in model.heads]).sum()
     wanted = [x for f in leaves.values() for x in (f.tokens, f.pooled)]
     gradients = torch.autograd.grad(total, wanted, allow_unused=True)
-    norms = [float(sum(g.pow(2).sum() for g in pair if g is not None)) ** 0.5 for pair in zip(*[iter(gradients)] * 2)]
     present = torch.stack([f.mask.any(1) for f in features.values()])
+    measured = present & (present.sum(0) > 1)  # (inputs, B)
+    norms = [
+        float(sum(g[rows].pow(2).sum() for g in pair if g is not None)) ** 0.5
+        for rows, pair in zip(measured, zip(*[iter(gradients)] * 2), strict=True)
+    ]
     found = {}
     with torch.no_grad():
         for i, name in enumerate(features):
-            rows = present[i] & (present.sum(0) > 1)
+            rows = measured[i]
             others = [n for n in features if n != name]
             without = model.predict(mask_inputs(features, others), batch.targets)
             change, more = [], []

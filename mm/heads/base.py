@@ -70,8 +70,10 @@ class Head(Configurable, nn.Module):
             fused: The fused Features that `forward` received.
 
         Returns:
-            The sum of the losses of the labelled rows, and the number of labelled rows: two scalars, both 0 if there is
-            no label.
+            The sum of the losses, and the number of units that were summed: two scalars, both 0 if there is no label.
+            Their quotient is the loss of a batch. A unit is a labelled row, or, for a target of several parts, a
+            labelled part of a row: a word, window or symbol, or an object's token. With class weights it counts by its
+            weight. Both values add up over the parts of a batch.
         """
         raise NotImplementedError
 

@@ -87,7 +87,7 @@ def cgroup_memory(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/s
 def memory_limit(device: torch.device, most: float) -> Iterator[None]:
     """Context manager in which allocations beyond a limit fail, so that the machine does not run out of memory.
 
-    On CUDA the limit stays set afterwards.
+    The limit that was set before is restored afterwards.
 
     Args:
         device: Device of the model.
@@ -97,9 +97,13 @@ def memory_limit(device: torch.device, most: float) -> Iterator[None]:
         ValueError: If the operating system can't limit the memory of a process.
     """
     if device.type == "cuda":
-        whole = torch.cuda.mem_get_info(device)[1]
-        torch.cuda.set_per_process_memory_fraction(min(1.0, most / whole), device)
-        yield
+        total = torch.cuda.mem_get_info(device)[1]
+        fraction = torch.cuda.get_per_process_memory_fraction(device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most / total), device)
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(fraction, device)
         return
     if sys.platform != "linux":
         raise ValueError("mm scale_batch: on a CPU it needs Linux, where a process's memory can be limited")

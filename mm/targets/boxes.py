@@ -77,6 +77,9 @@ class BoxTarget(Configurable):
             cells: Cells of all rows, (N,).
             train: Whether each row is a training row, (N,) bool; the classes are those of the training rows.
             known: Target data of a trained model, whose classes are used instead; None: there is no such model.
+
+        Raises:
+            ValueError: If the training rows have no box.
         """
         rows: list[list[BoxObject] | None] = []
         faults: dict[int, str] = {}
@@ -84,17 +87,19 @@ class BoxTarget(Configurable):
         for row, cell in enumerate(cells):
             try:
                 objects = objects_of(cell)
-                flat = [one for one in objects or () if area(one.box) <= 0]
+                flat = [one for one in objects or () if shorter_side(one.box) <= 0]
                 if flat:
                     self.refuse_flat(objects or [])
                     dropped += [one.place.removeprefix("row ") or str(row) for one in flat]
-                rows.append(None if objects is None else [one for one in objects if area(one.box) > 0])
+                rows.append(None if objects is None else [one for one in objects if shorter_side(one.box) > 0])
             except ValueError as error:
                 rows.append(None)
                 faults[row] = str(error)
         if dropped:
             say(f"boxes without area left out: {len(dropped)}, in rows {', '.join(dict.fromkeys(dropped))}")
         classes, of = known_classes(known, [[one.label for one in rows[i] or ()] for i in np.flatnonzero(train)])
+        if known is None and not classes and not train[list(faults)].any():
+            raise ValueError("no training row has a box, wanted some; look at datamodule.columns.target and .split")
         index = ClassIndex(classes)
         values = []
         for row, objects in enumerate(rows):
@@ -116,7 +121,7 @@ class BoxTarget(Configurable):
             ValueError: If a box is degenerate and `degenerate_boxes` is "error".
         """
         for number, one in enumerate(objects):
-            if area(one.box) <= 0 and self.degenerate_boxes == "error":
+            if shorter_side(one.box) <= 0 and self.degenerate_boxes == "error":
                 where = f" of {one.place}" if one.place else ""
                 raise ValueError(
                     f"box {number} ('{one.label}'){where} has no area: got {plain(one.box)}, wanted x0 < x1 and "
@@ -202,7 +207,7 @@ def real(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and isfinite(x)
 
 
-def area(box: Sequence[float]) -> float:
+def shorter_side(box: Sequence[float]) -> float:
     """Return the smaller of the width and the height of a box (x0, y0, x1, y1).
 
     It is 0 or negative if the box is degenerate: it has no width or no height, or its corners are swapped.

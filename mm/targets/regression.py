@@ -29,7 +29,10 @@ class RegressionTarget(Configurable):
             cells: Cells of all rows, (N,).
             train: Whether each row is a training row, (N,) bool; mean and standard deviation are those of the training
                 rows.
-            known: Not used.
+            known: Target data of a trained model, of which nothing is used; it may lack training rows.
+
+        Raises:
+            ValueError: If no training row is labelled and there is no trained model.
         """
         values, faults = np.full(len(cells), np.nan), {}
         for row, cell in enumerate(cells):
@@ -38,6 +41,8 @@ class RegressionTarget(Configurable):
             except ValueError as error:
                 faults[row] = str(error)
         seen = values[train & np.isfinite(values)]
+        if known is None and not len(seen) and not train[list(faults)].any():
+            raise ValueError("no training row has a number, wanted some; look at datamodule.columns.target and .split")
         mean, std = mean_and_std(seen) if len(seen) else (0.0, 1.0)
         facts = {"mean": mean, "std": std}
         return EncodedTarget(torch.from_numpy(values), TargetData(kind=self.kind, facts=facts), faults)

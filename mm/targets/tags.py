@@ -52,6 +52,9 @@ class TagTarget(Configurable):
             cells: Cells of all rows, (N,).
             train: Whether each row is a training row, (N,) bool; tags and counts are those of the training rows.
             known: Target data of a trained model, whose tags are used instead; None: there is no such model.
+
+        Raises:
+            ValueError: If the training rows have no tag, or, unless the scheme is "plain", no entity.
         """
         rows: list[list[str]] = []
         faults: dict[int, str] = {}
@@ -70,6 +73,8 @@ class TagTarget(Configurable):
             classes, of = ["O", *(f"{x}-{kind}" for kind in sorted(types) for x in "BI")], "training rows have"
         else:
             classes, of = list(known.classes), "the model knows"
+        if known is None and not train[list(faults)].any():
+            self.check_classes(classes)
         index = ClassIndex(classes)
         values = []
         for row, tags in enumerate(rows):
@@ -83,6 +88,24 @@ class TagTarget(Configurable):
             counts += torch.bincount(values[row][values[row] != IGNORE], minlength=len(classes))
         facts = {"counts": counts.tolist(), "input": self.input, "scheme": "plain" if self.scheme == "plain" else "bio"}
         return EncodedTarget(values, TargetData(kind=self.kind, classes=tuple(classes), facts=facts), faults)
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Check that the training rows have a tag, or, of entities, a tag other than O.
+
+        Args:
+            classes: The tags of the training rows.
+
+        Raises:
+            ValueError: If they have none.
+        """
+        if not classes:
+            raise ValueError("no training row has a tag, wanted one per word; look at datamodule.columns.target")
+        if self.scheme != "plain" and list(classes) == ["O"]:
+            raise ValueError(
+                "no training row has an entity (every tag is O), wanted tags such as B-TYPE and I-TYPE; look at "
+                "datamodule.columns.target and .split, or set model.heads.NAME.target_codec.scheme=plain for tags that "
+                "are no entities"
+            )
 
     def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
         """Return for each window a tensor (T,) with the tag of each word at its first token, and IGNORE elsewhere.

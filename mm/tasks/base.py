@@ -146,7 +146,7 @@ class Task(LightningModule):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, float]]:
-        """Return the losses of a batch: name to (sum over the labelled rows of this process, their number, weight)."""
+        """Return the losses of a batch: name to (sum of the loss of this process, number of its units, weight)."""
 
     def probes(self) -> set[str]:
         """Return the names of the losses whose gradient reaches only the parameters of `separately_clipped`."""

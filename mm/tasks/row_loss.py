@@ -24,7 +24,7 @@ def row_loss(head: Head, prediction: Any, target: Tensor, fused: Any, sample: Te
         sample: Index in the batch of the sample that each window belongs to, (B,) int64; None: one window per sample.
 
     Returns:
-        The sum of the loss over the labelled rows, and the number of labelled rows, as `Head.loss` returns them.
+        The sum of the loss, and the number of units that were summed, as `Head.loss` returns them.
     """
     if sample is None or (head.input is not None and not head.per_window):
         return head.loss(prediction, target, fused)

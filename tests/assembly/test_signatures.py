@@ -149,3 +149,9 @@ def test_a_part_that_is_built_from_python_is_that_of_its_yaml(file):
     from_python, from_yaml = (construct(part, "part") for part in (node, with_defaults(node)))
     assert from_python.get_config() == from_yaml.get_config()
     assert set(default_arguments(node["_target_"])) <= set(from_python.get_config())
+
+
+def test_a_class_may_describe_the_arguments_that_it_inherits():
+    found = read_arguments("mm.heads.relation.RelationHead")
+    assert "the relation from e1 to e2" in found["classes"].description
+    assert "Dropout" in found["dropout"].description

@@ -73,5 +73,5 @@ def test_too_few_rows_for_both_halves_are_counted():
     with pytest.raises(ValueError, match="15 labelled rows, wanted at least 19.*at least 38 are needed in all"):
         fit_calibrations(SimpleNamespace(heads={"target": head}), {"target": seen}, 0.05, 0)
     one = LogitFitter(head, Categorical, [(Categorical(torch.randn(1, 2)), truth[:1], {})])
-    with pytest.raises(ValueError, match="conformal=0.5: 'target': .*at least 2 are needed in all"):
+    with pytest.raises(ValueError, match="alpha=0.5: 'target': .*at least 2 are needed in all"):
         fit_calibrations(SimpleNamespace(heads={"target": head}), {"target": one}, 0.5, 0)

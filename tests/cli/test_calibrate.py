@@ -77,7 +77,7 @@ def test_confidence_changes_and_nothing_else(mm, model, trained, rows):
     texts = [{"text": f"it is {word}"} for word in WORDS]
     before = [answer["target"] for answer in package.load(model).predict(texts)]
     measured = mm("evaluate", f"checkpoint={model}", "datamodule=text", rows).metrics
-    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=c")
+    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "alpha=0.2", "run=c")
     assert run.status == 0, run.err
     found = run.metrics
     assert "calibrated by 81 validation rows of rows.jsonl" in run.out
@@ -127,8 +127,8 @@ def test_confidence_changes_and_nothing_else(mm, model, trained, rows):
 
 
 def test_a_second_time_is_as_the_first_and_sets_go_with_it(mm, model, rows):
-    first = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=one")
-    again = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=again")
+    first = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "alpha=0.2", "run=one")
+    again = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "alpha=0.2", "run=again")
     assert again.metrics == first.metrics
     second = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "run=two")
     assert set(second.metrics) == {k for k in first.metrics if "coverage" not in k and "set_size" not in k}
@@ -141,7 +141,7 @@ def test_several_heads_windows_and_what_is_not_labelled(mm, tmp_path, rows):
     model = mm("train", *SEVERAL, rows, "run=r").folder / "model"
     text = {"text": "it is good indeed indeed indeed indeed"}
     before = package.load(model).predict(text)
-    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=c")
+    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "alpha=0.2", "run=c")
     assert run.status == 0, run.err
     assert "size: no temperature: a RegressionHead predicts no probability" in run.out
     assert list(config_of(model)["calibration"]) == ["mood", "tags", "size", "words"]
@@ -182,7 +182,7 @@ def test_rows_are_those_that_training_drew(mm, tmp_path):
     assert run.metrics["test/rows"] == sum(line["mood"] is not None for line in own)
     other = mm("calibrate", *args, "datamodule.split.val=0.1", "run=other")
     assert "40 validation rows" in other.out and "val=0.1, seed=5" in other.out
-    whole = mm("calibrate", *args, "split=all", "conformal=0.1", "run=whole")
+    whole = mm("calibrate", *args, "split=all", "alpha=0.1", "run=whole")
     assert whole.status == 0, whole.err
     assert "400 rows of rows.jsonl, which the model must not have been trained on" in whole.out
     assert not [name for name in whole.metrics if name.startswith("test/")]
@@ -192,9 +192,9 @@ def test_rows_are_those_that_training_drew(mm, tmp_path):
 @pytest.mark.parametrize(
     ("splits", "args", "said"),
     [
-        ("ttvee", ["conformal=1.5"], "conformal: got 1.5, wanted a part of the rows between 0 and 1, such as 0.1"),
-        ("ttvee", ["conformal=some"], "conformal: got some, wanted a part"),
-        ("ttvee", ["conformal=0.01"], "conformal=0.01: 'target': 36 labelled rows, wanted at least 99, which is"),
+        ("ttvee", ["alpha=1.5"], "alpha: got 1.5, wanted a fraction of the rows between 0 and 1, such as 0.1"),
+        ("ttvee", ["alpha=some"], "alpha: got some, wanted a fraction"),
+        ("ttvee", ["alpha=0.01"], "alpha=0.01: 'target': 36 labelled rows, wanted at least 99, which is"),
         ("ttvee", ["split=train"], "split: got 'train', wanted val, or all"),
         ("ttvee", ["split=all"], "split=all: rows.jsonl names training rows (train 162, val 81, test 157)"),
         ("e", [], "rows.jsonl: has no validation rows (train 0, val 0, test 400)"),
@@ -255,7 +255,7 @@ def test_a_text_that_is_written_is_as_probable_as_it_is_often_right(mm, tmp_path
     model = mm("train", *ONE, rows, *heads, "run=r").folder / "model"
     texts = [{"text": f"it is {word}"} for word in WORDS]
     before = [answer["target"] for answer in package.load(model).predict(texts)]
-    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "conformal=0.2", "run=c")
+    run = mm("calibrate", f"checkpoint={model}", "datamodule=text", rows, "alpha=0.2", "run=c")
     assert run.status == 0, run.err
     assert "target: no sets: a Seq2SeqHead has no prediction sets" in run.out
     found, kept = run.metrics, config_of(model)["calibration"]["target"]

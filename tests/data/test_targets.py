@@ -2,6 +2,7 @@ import pytest
 
 from mm.data.targets import check_labelled
 from mm.datamodules.manifest import ManifestDataModule
+from mm.targets.regression import RegressionTarget
 from mm.targets.tags import TagTarget
 from mm.transforms.audio.waveform import AudioTransform
 from mm.transforms.text.tokens import TextTransform
@@ -55,7 +56,7 @@ LABELS = "text,y,split\na,l,train\nb,k,train\nc,{val},val\n{text},l,val\ne,{test
 @pytest.mark.parametrize("reader", [{}, {"target": TagTarget("text")}])
 def test_validation_rows_without_a_label_are_found_before_training(make, capsys, reader) -> None:
     """Of values in one tensor, and in a list of tensors; a label of a row without an input does not count."""
-    data = LABELS.replace(",l", ",O").replace(",k", ",O") if reader else LABELS
+    data = LABELS.replace(",l", ",B-x").replace(",k", ",O") if reader else LABELS
     table = make(
         "a.csv",
         data.format(val="", text="", test="O" if reader else "l"),
@@ -98,3 +99,29 @@ def test_a_class_a_row_is_named(make) -> None:
 def test_a_class_that_no_training_row_has(make) -> None:
     with pytest.raises(ValueError, match=r"row 2 .*column 'y': unknown label 'x'; training rows have k, l"):
         make("a.csv", "text,y,split\na,l,train\nb,k,train\nc,x,val\n", text="text", target="y")
+
+
+@pytest.mark.parametrize(
+    ("codec", "cells", "message"),
+    [
+        (RegressionTarget(), ["many", "few", "2"], r"column 'y': no training row .* a.csv: row 0 .*: got 'many'"),
+        (
+            TagTarget("text"),
+            ["E-a", "I-a", "B-a"],
+            r"column 'y': no training row .* a.csv: row 0 .*: got the tag 'E-a'",
+        ),
+    ],
+)
+def test_training_rows_without_a_label_that_can_be_read_are_an_error(make, codec, cells, message) -> None:
+    """With on_error=missing their faults are no errors of their own, and nothing would be learnt."""
+    rows = "".join(f"w,{cell},{split}\n" for cell, split in zip(cells, ["train", "train", "val"], strict=True))
+    with pytest.raises(ValueError, match=message):
+        _ = make(
+            "a.csv",
+            f"text,y,split\n{rows}",
+            text="text",
+            target="y",
+            readers={"target": codec},
+            on_error="missing",
+            use=False,
+        ).table

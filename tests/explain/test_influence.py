@@ -70,3 +70,14 @@ def test_predictions_of_several_tensors_count_as_one():
     model.heads["digit"] = TwoTensors(model.heads["digit"])
     for name, found in influence(model, batch).items():
         assert found == pytest.approx(wanted[name], rel=1e-5)
+
+
+def test_the_gradient_is_that_of_rows_with_several_inputs():
+    model, batch = build_model().eval(), labelled()
+    both = batch.masks["right"][:, 0] & batch.masks["left"][:, 0]
+    assert 0 < both.sum() < len(both)
+    inputs, masks = ({name: x[both] for name, x in part.items()} for part in (batch.inputs, batch.masks))
+    rows = batch._replace(inputs=inputs, masks=masks, targets={"digit": batch.targets["digit"][both]})
+    wanted = influence(model, rows)
+    for name, found in influence(model, batch).items():
+        assert found.gradient == pytest.approx(wanted[name].gradient, rel=1e-4)

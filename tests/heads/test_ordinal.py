@@ -67,7 +67,7 @@ def test_an_outsiders_head_has_everything(mm, manifest, tmp_path):
     assert {"test/accuracy", "test[text]/accuracy", "test[vision+audio]/accuracy"} <= set(metrics)
     assert (run.folder / "predictions.parquet").is_file()
     model = run.folder / "model"
-    calibrated = mm("calibrate", f"checkpoint={model}", *data, "conformal=0.3", trust)
+    calibrated = mm("calibrate", f"checkpoint={model}", *data, "alpha=0.3", trust)
     assert calibrated.status == 0, calibrated.err
     answer = package.load(model, allow=[__name__.split(".")[0]]).predict({"text": "it is red"})["target"]
     assert answer["prediction"] in answer["prediction_set"] and sum(answer["probability"].values()) == pytest.approx(1)

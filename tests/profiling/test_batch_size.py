@@ -1,6 +1,7 @@
 """The search for the largest batch, and the memory that it may use."""
 
 import resource
+from contextlib import suppress
 
 import pytest
 import torch
@@ -65,6 +66,19 @@ def test_memory_is_limited_and_given_back():
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     torch.ones(2**27)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("out of memory")])
+def test_the_memory_fraction_of_a_cuda_device_is_restored(monkeypatch, error):
+    fractions = [0.75]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50, 100))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: fractions[-1])
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part, device: fractions.append(part))
+    with suppress(RuntimeError), memory_limit(torch.device("cuda"), 25):
+        assert fractions == [0.75, 0.25]
+        if error is not None:
+            raise error
+    assert fractions == [0.75, 0.25, 0.75]
 
 
 def write_group(folder, limit: str, names: tuple[str, str, str]) -> None:

@@ -89,7 +89,7 @@ def test_what_is_cut_off_is_not_there():
     assert [row[0] for row in align(half, cell)] == [0, 1]
     assert [row[0] for row in align(half, cell, min_visibility=0.6)] == [1]
     assert align((30, 51, 100, 80), cell, min_visibility=0) == [[-1, 0, 0, 0, 0]]  # nothing is left: that is told, too
-    assert align((30, 51, 100, 80), []) == [[-1, 0, 0, 0, 0]]
+    assert align((30, 51, 100, 80), [], [CAT]) == [[-1, 0, 0, 0, 0]]
     assert torch.tensor(align(half, None, [CAT])).isnan().all()
 
 
@@ -104,3 +104,11 @@ def test_mistyped_options():
         BoxTarget("vision", degenerate_boxes="skip")
     with pytest.raises(ValueError, match=r"target_codec.min_visibility: got -1, wanted a part"):
         BoxTarget("vision", min_visibility=-1)
+
+
+def test_training_rows_without_a_box_are_an_error_unless_there_is_a_trained_model():
+    codec, train = BoxTarget("vision"), np.array([True, False])
+    with pytest.raises(ValueError, match="no training row has a box"):
+        codec.fit([[], [CAT]], train, None)
+    known = codec.fit([[CAT], []], train, None).data
+    assert codec.fit([[], [CAT]], train, known).data.classes == known.classes

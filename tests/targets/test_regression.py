@@ -16,9 +16,16 @@ def test_numbers() -> None:
     assert [RegressionTarget().decode(target, data) for target in targets[:3]] == [1.5, 2.0, None]
 
 
-def test_a_number_that_does_not_vary_is_told_as_such_and_none_at_all_is_not() -> None:
+def test_the_deviation_of_a_number_that_does_not_vary_is_0() -> None:
     assert RegressionTarget().fit(["4"] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 0
-    assert RegressionTarget().fit([""] * 4, np.ones(4, dtype=bool), None).data.facts["std"] == 1
+
+
+def test_training_rows_without_a_number_are_an_error_unless_there_is_a_trained_model() -> None:
+    cells, train = ["", "1"], np.array([True, False])
+    with pytest.raises(ValueError, match="no training row has a number"):
+        RegressionTarget().fit(cells, train, None)
+    data = RegressionTarget().fit(cells, ~train, None).data
+    assert RegressionTarget().fit(cells, train, data).values[1] == 1
 
 
 def test_large_numbers_keep_their_digits() -> None:

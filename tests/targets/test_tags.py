@@ -108,3 +108,19 @@ def test_plain_tags_are_no_entities():
         ValueError, match=r"got the tag 'NOUN'.*target_codec.scheme, plain for tags that are no entities"
     ):
         to_bio(["NOUN"], "bio")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "cell", "message"),
+    [
+        ("bio", "O O", "no training row has an entity"),
+        ("bio", "", "no training row has an entity"),
+        ("plain", "", "no training row has a tag"),
+    ],
+)
+def test_training_rows_without_a_tag_are_an_error_unless_there_is_a_trained_model(scheme, cell, message):
+    codec, train = TagTarget("text", scheme), np.array([True, True, False])
+    with pytest.raises(ValueError, match=message):
+        codec.fit([cell, cell, "B-a"], train, None)
+    known = codec.fit(["B-a", cell, cell], ALL, None).data
+    assert codec.fit([cell, cell, "B-a"], train, known).data.classes == known.classes

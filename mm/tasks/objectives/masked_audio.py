@@ -28,7 +28,7 @@ class MaskedAudioObjective(Objective):
 
     Args:
         model: The model.
-        span_seconds: Length of a span in seconds, which is rounded to a multiple of 0.01.
+        span_seconds: Length of a span in seconds, a multiple of 0.01, the hop of the spectrogram.
         ratio: Fraction of the complete spans of a clip to mask, between 0 and 1. Clips with a single span are left out
             of the loss.
         inputs: Names of the audio inputs; None: all of them.
@@ -48,10 +48,10 @@ class MaskedAudioObjective(Objective):
     ):
         super().__init__()
         self.frames = round(span_seconds / HOP)  # frames of the spectrogram per span
-        if self.frames < 1 or not 0 < ratio < 1:
+        if self.frames < 1 or abs(span_seconds - self.frames * HOP) > 1e-6 or not 0 < ratio < 1:
             raise ValueError(
-                f"task.objectives: got span_seconds={span_seconds}, ratio={ratio}, wanted seconds from {HOP} and a "
-                "ratio in 0..1"
+                f"task.objectives: got span_seconds={span_seconds}, ratio={ratio}, wanted a multiple of {HOP} seconds "
+                "and a ratio in 0..1"
             )
         self.inputs = select_inputs(model, "audio", inputs, "masked_audio")
         self.ratio = ratio

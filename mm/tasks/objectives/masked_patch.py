@@ -61,7 +61,9 @@ class MaskedPatchObjective(Objective):
     ):
         super().__init__()
         if patch < 1 or not 0 < ratio < 1:
-            raise ValueError(f"task: got patch={patch}, ratio={ratio}, wanted a patch from 1 and a ratio in 0..1")
+            raise ValueError(
+                f"task.objectives: got patch={patch}, ratio={ratio}, wanted a patch from 1 and a ratio in 0..1"
+            )
         self.inputs = select_inputs(model, "vision", inputs, "masked_patch")
         self.patch = patch
         self.ratio = ratio

@@ -132,7 +132,7 @@ def test_every_weight_learns():
     assert all(p.grad is not None and p.grad.any() for p in made.parameters())
 
 
-@pytest.mark.parametrize("how", [{"span_seconds": 0.001}, {"ratio": 1.0}])
+@pytest.mark.parametrize("how", [{"span_seconds": 0.001}, {"span_seconds": 0.025}, {"ratio": 1.0}])
 def test_numbers_out_of_range_are_refused(how):
-    with pytest.raises(ValueError, match="wanted seconds from 0.01 and a ratio in 0..1"):
+    with pytest.raises(ValueError, match="wanted a multiple of 0.01 seconds and a ratio in 0..1"):
         task(**how)
