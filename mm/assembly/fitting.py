@@ -33,6 +33,7 @@ from mm.callbacks.periodic_checkpoint import newest_first
 from mm.callbacks.save_at_steps import SaveAtSteps
 from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
+from mm.evaluation.box_grid import find_box_grids
 from mm.evaluation.zero_shot import zero_shot_after_training
 from mm.files import refusal, shown
 from mm.messages import is_first_process, plain, say
@@ -206,6 +207,9 @@ def finish_run(run: TrainingRun, trainer: Trainer, write: bool = True) -> Traini
         files: dict[str, Path] = {}
         if trainer.is_global_zero:
             results |= measure_after_test(run, trainer)
+            if is_tested(run, trainer):
+                task, rows = run.task, run.data.rows("test").tolist()
+                task.figures |= find_box_grids(task.model.heads, run.data, task.decoded, rows)
             files = write_run(run, trainer, results) if write else merge_adapters(run.cfg, run.task.model, None)
     except Stopped as end:
         report_end(run, trainer, end)

@@ -21,6 +21,7 @@ from mm.callbacks.progress import Progress
 from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
 from mm.evaluation import RobustnessReport
+from mm.evaluation.box_grid import find_box_grids
 from mm.messages import say
 from mm.quiet import silence_lightning
 from mm.reports import Report, Table
@@ -254,6 +255,8 @@ def write_test(
     results: Mapping[str, float] = task.results | count_faults(data) | {"data/rows": len(rows)}
     every = truth and bool((data.splits == "test").all())
     hint = "; the data names no split: all are measured, also those that a model may have been trained on"
+    if truth:
+        task.figures |= find_box_grids(task.model.heads, data, task.decoded, rows)
     summary = f"{data.source}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error"
     files = save_results(folder, results, task, data, rows, truth, format=format)
     return TestReport(results, list(task.model.heads), files, f"{summary}{hint if every else ''}")

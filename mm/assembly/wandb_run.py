@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, open_dict
 
 from mm.assembly.provenance import Provenance
+from mm.evaluation.box_grid import BoxGrid, wandb_images
 from mm.extras import require
 from mm.messages import command
 
@@ -131,7 +132,7 @@ def finish_wandb(
     Args:
         run: The W&B run.
         trainer: The Trainer.
-        figures: The figures of the test by name.
+        figures: The figures of the test by name, or functions that draw them.
         results: Metric name to value.
         saved: Kind of each file to its path.
         validated: Names of the validation metrics, whose best and last values are already in the summary.
@@ -140,7 +141,9 @@ def finish_wandb(
     make_artifact_name_safe = require("wandb.util", "wandb").make_artifact_name_safe
 
     files = {name: saved.get(name.replace("/", "_")) for name in figures}
-    logged = {name: wandb.Image(str(file)) for name, file in files.items() if file is not None}
+    logged: dict[str, Any] = {name: wandb.Image(str(file)) for name, file in files.items() if file is not None}
+    # Instead of the file, W&B gets images whose boxes it can filter.
+    logged |= {name: wandb_images(figure) for name, figure in figures.items() if isinstance(figure, BoxGrid)}
     if rows := table_rows(results):
         logged["test/results"] = wandb.Table(columns=list(TABLE_COLUMNS), data=rows)
     if logged:
