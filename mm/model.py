@@ -186,7 +186,7 @@ class MultimodalModel(Configurable, nn.Module):
         head, prediction, fitted = self.heads[name], merged.predictions[name], self.calibration.get(name)
         rows = head.decode(prediction, merged.fused, merged.meta)
         if fitted is not None and prediction.calibration == "platt":
-            rows = [prediction.with_confidence(row, fitted.scale_log_odds, head.decoding) for row in rows]
+            rows = [fitted.revise_row(row, prediction, head.decoding) for row in rows]
         if fitted is not None and fitted.quantiles:
             sets, _ = prediction.prediction_sets(fitted.quantiles, head.decoding, merged.meta)
             rows = [row | one for row, one in zip(rows, sets, strict=True)]

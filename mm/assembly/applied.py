@@ -11,6 +11,7 @@ from mm.assembly.model_data import build_model_data, load_model
 from mm.assembly.provenance import Provenance
 from mm.calibration import CalibrationReport, calibrate
 from mm.calibration.calibrate import check_alpha, check_split
+from mm.calibration.threshold import check_threshold
 from mm.data.module import DataModule
 from mm.datamodules.manifest import ManifestDataModule
 from mm.datamodules.shards import ShardReport, shard
@@ -51,6 +52,7 @@ def calibrate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> A
     """
     check_split(cfg.split)
     check_alpha(cfg.alpha)
+    check_threshold(cfg.threshold)
     if str(cfg.checkpoint).startswith("wandb:"):
         raise ValueError(f"checkpoint={cfg.checkpoint}: mm calibrate writes into it: wanted a folder of your own")
     model = load_model(cfg, provenance)
@@ -61,7 +63,7 @@ def calibrate_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> A
     rows += f"seed={data.split.seed})"
     if cfg.split == "all":
         rows = f"rows of {data.source}, which the model must not have been trained on"
-    report = calibrate(model, data, cfg.alpha, cfg.split, cfg.seed, cfg.device, rows, inplace=True)
+    report = calibrate(model, data, cfg.alpha, cfg.split, cfg.seed, cfg.device, rows, True, cfg.threshold)
     assert model.path is not None
     report.update_directory(model.path)
     provenance.save(folder)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mm.applying import count_faults, count_splits
 from mm.assembly.adapters import has_adapters, merge_adapters
+from mm.assembly.detection import add_box_figures
 from mm.assembly.loggers import build_loggers, finish_loggers, start_loggers
 from mm.assembly.provenance import Provenance, resume_command
 from mm.assembly.resuming import (
@@ -33,7 +34,6 @@ from mm.callbacks.periodic_checkpoint import newest_first
 from mm.callbacks.save_at_steps import SaveAtSteps
 from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
-from mm.evaluation.box_grid import find_box_grids
 from mm.evaluation.zero_shot import zero_shot_after_training
 from mm.files import refusal, shown
 from mm.messages import is_first_process, plain, say
@@ -208,8 +208,7 @@ def finish_run(run: TrainingRun, trainer: Trainer, write: bool = True) -> Traini
         if trainer.is_global_zero:
             results |= measure_after_test(run, trainer)
             if is_tested(run, trainer):
-                task, rows = run.task, run.data.rows("test").tolist()
-                task.figures |= find_box_grids(task.model.heads, run.data, task.decoded, rows)
+                add_box_figures(run.task, run.data, run.data.rows("test").tolist(), results)
             files = write_run(run, trainer, results) if write else merge_adapters(run.cfg, run.task.model, None)
     except Stopped as end:
         report_end(run, trainer, end)

@@ -13,6 +13,7 @@ from mm import checkpoint
 from mm.applying import count_faults, trained_rows
 from mm.assembly import finish
 from mm.assembly.construct import build, escape
+from mm.assembly.detection import add_box_figures
 from mm.assembly.fitting import gather
 from mm.assembly.provenance import Provenance
 from mm.assembly.run import seed_everything
@@ -21,7 +22,6 @@ from mm.callbacks.progress import Progress
 from mm.checkpoint import TrainedModel
 from mm.data.module import DataModule
 from mm.evaluation import RobustnessReport
-from mm.evaluation.box_grid import find_box_grids
 from mm.messages import say
 from mm.quiet import silence_lightning
 from mm.reports import Report, Table
@@ -256,7 +256,7 @@ def write_test(
     every = truth and bool((data.splits == "test").all())
     hint = "; the data names no split: all are measured, also those that a model may have been trained on"
     if truth:
-        task.figures |= find_box_grids(task.model.heads, data, task.decoded, rows)
+        add_box_figures(task, data, rows, results)
     summary = f"{data.source}: {len(rows)} rows, {results['data/faulty_rows']} of them with an error"
     files = save_results(folder, results, task, data, rows, truth, format=format)
     return TestReport(results, list(task.model.heads), files, f"{summary}{hint if every else ''}")

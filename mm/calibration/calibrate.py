@@ -21,6 +21,7 @@ from mm.calibration.fitting import (
 )
 from mm.calibration.measuring import measure_calibration
 from mm.calibration.reliability import draw_reliability
+from mm.calibration.threshold import check_threshold, fit_thresholds
 from mm.checkpoint import TrainedModel
 from mm.data_source import DataSource
 from mm.files import whole
@@ -117,6 +118,8 @@ class CalibrationReport(Report):
             numbers = self.results[places[-1]]
             part = f"{name}: temperature {calibration.temperature:.4g}"
             part += f", bias {calibration.bias:.4g}" if calibration.bias else ""
+            if calibration.threshold is not None:
+                part += f", score threshold {calibration.threshold:.4g} (F1 {numbers['f1']:.4f})"
             if "calibration_error" in numbers:
                 before, after = numbers["calibration_error_uncalibrated"], numbers["calibration_error"]
                 part += f", calibration error {before:.4f} before, {after:.4f} after"
@@ -136,6 +139,7 @@ def calibrate(
     device: str | torch.device = "auto",
     rows_description: str | None = None,
     inplace: bool = False,
+    threshold: str | None = None,
 ) -> CalibrationReport:
     """Fit the calibration of a trained model, and optionally conformal prediction sets, on rows it was not trained on.
 
@@ -147,7 +151,8 @@ def calibrate(
     them.
 
     Predictions do not change, except for labels and boxes that are selected by comparing a threshold with their
-    calibrated probability.
+    calibrated probability. With `threshold="f1"`, the threshold of boxes is the one with the best F1 on these rows; the
+    calibrated model predicts with it in place of the head's `score_threshold`.
 
     Args:
         model: A trained model, or the path of its directory.
@@ -160,6 +165,7 @@ def calibrate(
         rows_description: Name of these rows in the report and the model card. By default it consists of their split and
             source.
         inplace: Whether to calibrate `model` itself. By default it stays unchanged.
+        threshold: `f1` to choose the score threshold of heads that predict boxes; None: that of the head is kept.
 
     Returns:
         The report, whose `model` is calibrated.
@@ -175,6 +181,7 @@ def calibrate(
         report.update_directory("outputs/first/model")
     """
     check_split(split)
+    check_threshold(threshold)
     check_alpha(alpha)
     loaded = open_model(model)
     if not len(loaded.model.heads):
@@ -192,6 +199,8 @@ def calibrate(
     finally:
         uncalibrated.to(device_before)
     calibrations, skipped = fit_calibrations(uncalibrated, fitters["val"], alpha, seed)
+    if threshold is not None:
+        calibrations = fit_thresholds(calibrations, fitters["val"])
 
     results, diagrams = measure_all(fitters, calibrations, several=len(loaded.model.heads) > 1)
     described = rows_description or f"{'validation rows' if split == 'val' else 'rows'} of {data.source}"

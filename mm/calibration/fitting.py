@@ -139,6 +139,7 @@ class ConfidenceFitter:
         odds: Log-odds of each answer.
         right: Whether each answer is right.
         rows: Number of labelled rows.
+        num_targets: Number of true answers, if a row has any number of them.
     """
 
     head: Head
@@ -146,6 +147,7 @@ class ConfidenceFitter:
     odds: list[float]
     right: list[bool]
     rows: int = 0
+    num_targets: int = 0
 
     def add(self, name: str, merged: MergedOutput, data: DataSource) -> None:
         """Append the answers of a batch.
@@ -164,6 +166,8 @@ class ConfidenceFitter:
         self.odds += odds
         self.right += right
         self.rows += len(rows)
+        if self.kind.has_threshold:
+            self.num_targets += sum(len(answers) for answers in truth)
 
     def fit(self) -> Calibration:
         """Fit a temperature and a bias of the log-odds.

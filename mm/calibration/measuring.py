@@ -6,6 +6,7 @@ from mm.calibration.conformal import coverage_by_question
 from mm.calibration.fitting import ConfidenceFitter, Fitter, LogitFitter, LogitsAndTruth
 from mm.calibration.reliability import calibration_error
 from mm.calibration.temperature import negative_log_likelihood
+from mm.calibration.threshold import measure_threshold, scored_objects
 from mm.predictions import Calibration
 
 
@@ -36,6 +37,15 @@ def measure_calibration(
         for suffix, pair in (("_uncalibrated", pairs["before"]), ("", pairs["after"])):
             numbers[f"calibration_error{suffix}"] = calibration_error(*pair)
             numbers[f"nll{suffix}"] = negative_log_likelihood(*pair)
+    if isinstance(fitter, ConfidenceFitter) and calibration.threshold is not None:
+        numbers["threshold"] = calibration.threshold
+        usual = fitter.head.decoding.threshold
+        for suffix, fitted, threshold in (
+            ("_uncalibrated", Calibration(), usual),
+            ("", calibration, calibration.threshold),
+        ):
+            measured = measure_threshold(*scored_objects(fitter, fitted), threshold)
+            numbers |= {f"{name}{suffix}": value for name, value in measured.items()}
     if held_out and isinstance(fitter, LogitFitter) and calibration.quantiles and calibration.alpha is not None:
         numbers |= measure_sets(fitter, calibration, calibration.alpha)
     return numbers, pairs

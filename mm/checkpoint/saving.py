@@ -76,7 +76,7 @@ def save(
         "split": dict(split or {}),
     }
     if model.calibration:
-        config["calibration"] = {name: asdict(fitted) for name, fitted in model.calibration.items()}
+        config["calibration"] = {name: calibration_fields(x) for name, x in model.calibration.items()}
     labels = extract_labels(config)
     with whole(Path(path)) as part:
         part.mkdir(parents=True)
@@ -199,6 +199,12 @@ def save_tokenizers(part: Path, config: dict[str, Any], transforms: Mapping[str,
                 node["tokenizer"] = folder
 
 
+def calibration_fields(calibration: Calibration) -> dict[str, Any]:
+    """Return the fields of a calibration for config.yaml; a threshold is one of them only if it was chosen."""
+    fields = asdict(calibration)
+    return fields if calibration.threshold is not None else {k: v for k, v in fields.items() if k != "threshold"}
+
+
 def save_calibration(path: Path, calibration: Mapping[str, Calibration], summary: str) -> None:
     """Write the calibration of a model into its directory; an existing calibration is replaced.
 
@@ -210,7 +216,7 @@ def save_calibration(path: Path, calibration: Mapping[str, Calibration], summary
     with whole(path) as part:
         shutil.copytree(path, part)
         config = read_config(part)
-        write_config(part, config | {"calibration": {name: asdict(fitted) for name, fitted in calibration.items()}})
+        write_config(part, config | {"calibration": {name: calibration_fields(x) for name, x in calibration.items()}})
         card = (part / "README.md").read_text(encoding="utf-8").splitlines()
         rest = "\n".join(line for line in card if not line.startswith(CALIBRATION_LINE)).rstrip()
         (part / "README.md").write_text(f"{rest}\n\n{CALIBRATION_LINE}{markdown(summary)}\n", encoding="utf-8")

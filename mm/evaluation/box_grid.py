@@ -1,15 +1,15 @@
 """A grid of tested images with their predicted and their true boxes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mm.data_source import DataSource
 from mm.extras import require
-from mm.types import Head
+from mm.predictions import Decoding
+from mm.tasks.answers import Answers
 
 if TYPE_CHECKING:
-    import pyarrow
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
@@ -39,37 +39,29 @@ class BoxImage(NamedTuple):
     true: Sequence[Mapping[str, Any]]
 
 
-class DecodedRows(Protocol):
-    """Decoded predictions, such as `mm.tasks.answers.Answers`."""
-
-    def tables(self, rows: Sequence[int]) -> Iterator[tuple[int, "pyarrow.Table"]]:
-        """Yield the number of rows and the table of each block of predictions."""
-        ...
-
-
 @dataclass(frozen=True)
 class BoxGrid:
     """A function that draws some tested images with the boxes of one head.
 
     Args:
         name: Name of the head.
-        head: The head.
+        decoding: Its decoding settings.
         data: The data of the rows.
         rows: Indices of the rows.
         decoded: The predictions.
     """
 
     name: str
-    head: Head
+    decoding: Decoding
     data: DataSource
     rows: Sequence[int]
-    decoded: DecodedRows
+    decoded: Answers
 
     def images(self) -> list[BoxImage]:
         """Read the images, their predictions and their true boxes."""
         from mm.transforms.vision.pixels import open_image
 
-        raw = self.data.inputs[self.head.decoding.tokens_of()]
+        raw = self.data.inputs[self.decoding.tokens_of()]
         columns = [f"{self.name}/prediction", f"{self.name}/low_confidence"]
         answers = [
             [row.get(column) for column in columns]
@@ -90,16 +82,16 @@ class BoxGrid:
 
     def __call__(self) -> "Figure":
         """Draw the grid."""
-        return draw_boxes(self.images(), self.head.decoding.classes, self.head.decoding.threshold)
+        return draw_boxes(self.images(), self.decoding.classes, self.decoding.threshold)
 
 
 def find_box_grids(
-    heads: Mapping[str, Head], data: DataSource, decoded: DecodedRows, rows: Sequence[int]
+    decodings: Mapping[str, Decoding], data: DataSource, decoded: Answers, rows: Sequence[int]
 ) -> dict[str, BoxGrid]:
     """Return a grid of the first labelled test images for each head that predicts boxes.
 
     Args:
-        heads: Head name to head.
+        decodings: Head name to its decoding settings, with the threshold of its calibration.
         data: The data of the rows.
         decoded: The predictions of the rows.
         rows: Indices of the tested rows.
@@ -108,14 +100,14 @@ def find_box_grids(
         Name of the figure, `test/boxes`, or `test/HEAD/boxes` for several heads, to the grid.
     """
     grids: dict[str, BoxGrid] = {}
-    for name, head in heads.items():
+    for name, decoding in decodings.items():
         about = data.spec.targets.get(name)
-        if about is None or about.kind != "boxes" or head.decoding.input not in data.inputs:
+        if about is None or about.kind != "boxes" or decoding.input not in data.inputs:
             continue
-        chosen = first_images(name, head.decoding.tokens_of(), data, rows)
+        chosen = first_images(name, decoding.tokens_of(), data, rows)
         if chosen:
-            grids["test/boxes" if len(heads) == 1 else f"test/{name}/boxes"] = BoxGrid(
-                name, head, data, chosen, decoded
+            grids["test/boxes" if len(decodings) == 1 else f"test/{name}/boxes"] = BoxGrid(
+                name, decoding, data, chosen, decoded
             )
     return grids
 
@@ -243,7 +235,7 @@ def wandb_images(grid: BoxGrid) -> list[Any]:
     """
     wandb = require("wandb", "wandb")
 
-    classes = list(grid.head.decoding.classes)
+    classes = list(grid.decoding.classes)
     labels = dict(enumerate(classes))
 
     def data(boxes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

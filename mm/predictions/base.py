@@ -1,7 +1,7 @@
 """Base class of predictions, and the settings of their decoding and calibration."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 from typing import Any, ClassVar, Literal, Self
 
@@ -84,6 +84,7 @@ class Calibration:
         quantiles: Conformal quantile of the nonconformity scores of each sub-target, that is, of each independently
             predicted part of a target, such as one label of several. Empty: the head has no prediction sets.
         alpha: Accepted fraction of rows whose true target lies outside of their prediction set, in 0..1.
+        threshold: Minimum calibrated score of a predicted object, chosen on validation rows; None: that of the head.
         exact: Whether the log-odds of complete answers were computed without underflow. It is False for files of older
             versions, in which the probability of long texts was rounded to zero.
     """
@@ -93,6 +94,21 @@ class Calibration:
     quantiles: tuple[float, ...] = ()
     alpha: float | None = None
     exact: bool = False
+    threshold: float | None = None
+
+    def apply_threshold(self, decoding: Decoding) -> Decoding:
+        """Return decoding settings with the threshold of this calibration, if it has one."""
+        return decoding if self.threshold is None else replace(decoding, threshold=self.threshold)
+
+    def revise_row(self, row: dict[str, Any], prediction: "Prediction", decoding: Decoding) -> dict[str, Any]:
+        """Return a decoded row with calibrated confidences, and with the threshold of this calibration.
+
+        Args:
+            row: The decoded row.
+            prediction: The prediction that the row belongs to, with `calibration = "platt"`.
+            decoding: The decoding settings of the head.
+        """
+        return prediction.with_confidence(row, self.scale_log_odds, self.apply_threshold(decoding))
 
     def scale_log_odds(self, odds: float) -> float:
         """Return the calibrated log-odds that an answer is right.
@@ -129,12 +145,15 @@ class Prediction:
             probabilities.
         has_sets: Whether the type has conformal prediction sets; implement `nonconformity` and `prediction_sets`.
         compares_decoded: Whether metrics compare decoded rows with the original cells of the table.
+        has_threshold: Whether a row has any number of answers, those whose confidence reaches a threshold. The true
+            target of a row is then a list of answers.
     """
 
     __slots__ = ()
     calibration: ClassVar[Literal["temperature", "platt"] | None] = None
     has_sets: ClassVar[bool] = False
     compares_decoded: ClassVar[bool] = False
+    has_threshold: ClassVar[bool] = False
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors of the prediction, in the order of its fields."""

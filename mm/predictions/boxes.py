@@ -35,6 +35,7 @@ class Boxes(Prediction, BoxesFields):
     __slots__ = ()
     calibration = "platt"
     compares_decoded = True
+    has_threshold = True
 
     def merge(self, group: Tensor, count: int) -> "Boxes":
         """Take the prediction of the first window of each row.

@@ -37,7 +37,7 @@ def find_grids(tmp_path, *answers, head="target", **settings):
     for row, (sure, unsure) in enumerate(answers):
         decoded.add(row, {head: {"prediction": sure, "low_confidence": unsure}})
     heads = {"target": DetectionHead(classes=("cat", "dog"), input="vision", embed_dim=8, **settings)}
-    return find_box_grids(heads, Data(), decoded, range(4))
+    return find_box_grids({name: head.decoding for name, head in heads.items()}, Data(), decoded, range(4))
 
 
 def test_labelled_images_that_can_be_read_are_drawn(tmp_path):
