@@ -53,6 +53,7 @@ MAY = {
     "data": {"types", "transforms", "targets", "annotations"},
     "datamodules": {"types", "transforms", "targets", "annotations", "data"},
     "applying": {"types", "checkpoint"},
+    "baselines": {"types", "metrics", "targets"},  # the rows of a DataSource, whatever its kind
     **{room: {"types", "model", "checkpoint", "metrics", "transforms", "applying"} for room in APPLYING},
     "profiling": {"types", "tasks", "callbacks"},  # it times and starts trainings
     # Its measures are those of the tasks; robustness keeps the features of inputs that nothing happens to.
