@@ -119,8 +119,8 @@ def test_room_knows_only_whom_it_may(file):
 
 
 CLI = sorted(ROOT.glob("mm/cli/*.py"))
-# Lines of mm/cli: the target is 1,500.
-CLI_LINES = 1524
+# Lines of mm/cli: the target is 1,500. The verb baseline has 30, and the notes above the commands of mm train 8.
+CLI_LINES = 1562
 
 
 def line_count(file: Path) -> int:

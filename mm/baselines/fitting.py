@@ -122,6 +122,8 @@ def baseline(
         for name in wished
         if name not in supported
     ]
+    if not wished:
+        notes.append("no baseline: there is no target to predict")
     results: list[BaselineResult] = []
     primary: dict[str, tuple[str, bool]] = {}
     if supported:
@@ -136,7 +138,7 @@ def baseline(
                 primary[name] = comparable
             if not fitted:
                 notes.append(f"no baseline for '{name}': no training row has a label and an input")
-    return BaselineReport(results, primary, notes, time.monotonic() - started)
+    return BaselineReport(results, wished, primary, notes, time.monotonic() - started)
 
 
 def choose_primary(results: Sequence[BaselineResult], metrics: Mapping[str, Metric]) -> tuple[str, bool] | None:

@@ -39,12 +39,14 @@ class BaselineReport(Report):
 
     Attributes:
         results: The models, for each target the constant first.
+        targets: Names of the targets that were asked for; of several, metrics bear the name.
         primary: Target name to the metric by which its models are compared, and whether higher is better.
         notes: Sentences on targets without a baseline, samples, and rows that could not be read.
         seconds: Duration of reading and fitting.
     """
 
     results: Sequence[BaselineResult]
+    targets: Sequence[str]
     primary: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     seconds: float = 0.0
@@ -52,7 +54,7 @@ class BaselineReport(Report):
     @property
     def metrics(self) -> Mapping[str, float]:  # type: ignore[override]
         """Return names such as `baseline/test[audio]/accuracy` to values; `baseline/test[all]` reads all inputs."""
-        several = len({result.target for result in self.results}) > 1
+        several = len(self.targets) > 1
         flat: dict[str, float] = {}
         for result in self.results:
             for split, values in result.metrics.items():

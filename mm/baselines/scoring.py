@@ -4,6 +4,7 @@ Scores of a target of C classes are log-probabilities (N, C), those of C labels 
 number itself (N, 1).
 """
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,7 @@ from mm.metrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score, 
 from mm.predictions import Bernoulli, Categorical, Prediction, Scalar
 from mm.types import IGNORE, TargetData
 
+logger = logging.getLogger("mm")
 SUPPORTED = ("class", "labels", "number")  # kinds of targets
 TEMPERATURES = tuple(2.0 ** np.arange(-6, 6.5, 0.5))
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of an input in the late fusion
@@ -87,7 +89,8 @@ def measure_scores(kind: str, scores: np.ndarray, target: Tensor, metrics: Mappi
                 )  # labels without a positive row, as the model's own test says
                 computed.update(*inputs)
                 value = computed.compute()
-        except ValueError:  # R2 of a single row, which the model lacks as well
+        except (ValueError, RuntimeError, TypeError) as error:  # R2 of a single row; metrics of a user's own head
+            logger.info(f"{name} of a baseline of {count} rows: {error}")
             continue
         values = value if isinstance(value, dict) else {name: value}
         results |= {key: float(one) for key, one in values.items() if "/" not in key}

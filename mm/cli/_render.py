@@ -50,7 +50,12 @@ def print_table(columns: Sequence[Any], rows: Sequence[Sequence[Any]], width: in
 
 
 def print_results(
-    results: Mapping[str, Any], heads: Sequence[str], folder: Path, saved: Mapping[str, Path], commands: Sequence[str]
+    results: Mapping[str, Any],
+    heads: Sequence[str],
+    folder: Path,
+    saved: Mapping[str, Path],
+    commands: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> None:
     """Print a table of the test, notes, the files, and the commands that may follow.
 
@@ -60,6 +65,7 @@ def print_results(
         folder: The run folder, which is the last line.
         saved: Kind of each file to its path.
         commands: What to type next.
+        notes: Sentences that are printed above it.
     """
     from rich.table import Column, Table
 
@@ -78,6 +84,8 @@ def print_results(
     wide = max((len(kind) for kind in saved), default=0)
     for kind, path in saved.items():
         console.print(cell(f"{kind:{wide}}  {shown(path)}"), soft_wrap=True)
+    for line in notes:
+        console.print(cell(line), soft_wrap=True)
     if commands:
         console.print("next:", highlight=False)
         for line in commands:
