@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm.files import shown
-from mm.messages import cell, plain
+from mm.messages import plain
 from mm.runs.card import format_number
 from mm.runs.summary import data_notes, table_rows
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
+    from rich.text import Text
 
     from mm.assembly.applied import Applied
     from mm.assembly.diagnosis import DiagnosisReport
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from mm.runs.compare import Ranking, Setting
 
 WIDE = 250  # columns of a table of results in a file
+
+
+def cell(text: Any) -> "Text":
+    """Return a text for rich, which then interprets neither `[markup]` nor `:emoji:` in it."""
+    from rich.text import Text
+
+    return Text(plain(text))
 
 
 def open_console(width: int) -> "Console":
