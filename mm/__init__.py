@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mm.assembly.prediction import predict
     from mm.assembly.profiling import benchmark, scale_batch
     from mm.assembly.training import bind_data, lightning_module, train
+    from mm.baselines import baseline
     from mm.calibration import calibrate
     from mm.checkpoint import TrainedModel, load
     from mm.configurable import Configurable, configured
@@ -28,6 +29,7 @@ __all__ = [
     "Configurable",
     "Manifest",
     "TrainedModel",
+    "baseline",
     "benchmark",
     "bind_data",
     "build",
@@ -52,6 +54,7 @@ __all__ = [
 
 # Packages that are available as attributes, such as `mm.fusion`.
 _PACKAGES = (
+    "baselines",
     "callbacks",
     "calibration",
     "checkpoint",

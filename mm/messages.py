@@ -1,5 +1,6 @@
-"""Helpers for messages to the user, and printing by a single process."""
+"""Helpers for messages to the user, and log messages of a single process."""
 
+import logging
 import os
 import re
 import shlex
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+logger = logging.getLogger("mm")
 # Control characters, line separators, marks that reverse the direction of text, and bytes that are no UTF-8.
 HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MARKDOWN = re.compile(r"[\\`*\[<>|~#&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -23,13 +25,6 @@ def plain(text: Any, keep: str = "") -> str:
         The text on one line (unless line breaks are kept), with escapes such as `\\x1b` and `\\n`.
     """
     return HIDDEN.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], str(text))
-
-
-def cell(text: Any) -> Any:
-    """Return a text for rich, which then interprets neither `[markup]` nor `:emoji:` in it."""
-    from rich.text import Text
-
-    return Text(plain(text))
 
 
 def quote(word: str) -> str:
@@ -111,6 +106,6 @@ def is_first_process() -> bool:
 
 
 def say(text: str) -> None:
-    """Print a text, in rank 0 only."""
+    """Log a text at level INFO, in rank 0 only. The command line prints it; from Python, `logging` decides."""
     if is_first_process():
-        print(plain(text, keep="\n"))
+        logger.info(plain(text, keep="\n"))

@@ -2,12 +2,14 @@
 
 import errno
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+logger = logging.getLogger("mm")
 # Errors of a pipe without a reader (`mm train | head -1`), and of a closed terminal.
 GONE = (errno.EPIPE, errno.EIO)
 
@@ -17,7 +19,7 @@ class Lasting(io.FileIO):
 
     Args:
         descriptor: Number of the file descriptor, which stays open when this object is closed.
-        note: Text to write to standard error when that happens; "" for nothing.
+        note: Warning to log when that happens; "" for nothing.
     """
 
     def __init__(self, descriptor: int, note: str = ""):
@@ -34,7 +36,7 @@ class Lasting(io.FileIO):
         os.dup2(null, self.fileno())  # also for child processes and libraries
         os.close(null)
         if self.note:
-            print(self.note, file=sys.stderr)
+            logger.warning(self.note)
         return memoryview(data).nbytes
 
 
@@ -43,7 +45,7 @@ def lasting_output(note: str) -> Iterator[None]:
     """Context manager in which this process continues if the readers of its output close.
 
     Args:
-        note: Text for standard error when the reader of standard output has closed; "" for nothing.
+        note: Warning to log when the reader of standard output has closed; "" for nothing.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = lasting(sys.stdout, sys.__stdout__, note)

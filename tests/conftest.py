@@ -4,6 +4,7 @@ import csv
 import gc
 import itertools
 import json
+import logging
 import os
 import pickle
 import signal
@@ -38,6 +39,25 @@ def pytest_runtest_setup() -> None:
         gc.collect()
         gc.freeze()
         IMPORTED[0] = len(sys.modules)
+
+
+class Printer(logging.Handler):
+    """Handler that prints to what standard output is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record))
+
+
+@pytest.fixture
+def printed_log(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Iterator[pytest.CaptureFixture[str]]:
+    """Print what rooms log, as the command line does, and return the fixture that captures it."""
+    log, printer = logging.getLogger("mm"), Printer()
+    log.addHandler(printer)
+    with caplog.at_level(logging.INFO, "mm"):
+        yield capsys
+    log.removeHandler(printer)
 
 
 def write_manifest(folder: Path, rows: int = 60, **changed: Callable[[int, dict], None]) -> Path:

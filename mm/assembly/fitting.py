@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mm.applying import count_faults, count_splits
 from mm.assembly.adapters import has_adapters, merge_adapters
+from mm.assembly.baselines import add_baseline, baseline_callbacks
 from mm.assembly.detection import add_box_figures
 from mm.assembly.loggers import build_loggers, finish_loggers, start_loggers
 from mm.assembly.provenance import Provenance, resume_command
@@ -86,7 +87,7 @@ def fit_run(run: TrainingRun) -> Trainer:
     """
     cfg, folder = run.cfg, run.folder
     resume = find_newest_checkpoint(folder) if cfg.resume else None
-    callbacks = build_run_callbacks(cfg, run.task.model)
+    callbacks = [*build_run_callbacks(cfg, run.task.model), *baseline_callbacks(cfg)]
     trainer = build_trainer(cfg, callbacks, build_loggers(cfg, folder, run.provenance), folder)
     sharded = isinstance(trainer.strategy, FSDP2Strategy)
     if sharded:
@@ -209,14 +210,21 @@ def finish_run(run: TrainingRun, trainer: Trainer, write: bool = True) -> Traini
             results |= measure_after_test(run, trainer)
             if is_tested(run, trainer):
                 add_box_figures(run.task, run.data, run.data.rows("test").tolist(), results)
-            files = write_run(run, trainer, results) if write else merge_adapters(run.cfg, run.task.model, None)
+            if write:
+                files = write_run(run, trainer, results)
+            else:
+                files = merge_adapters(run.cfg, run.task.model, None)
+                results |= add_baseline(run, trainer)
     except Stopped as end:
         report_end(run, trainer, end)
         raise
     trained = trained_model(run, results)
     trained.model.eval()
     trained.path = files.get("model")
-    return TrainingReport(trained, results, run.folder if write else None, files, trainer.interrupted)
+    folder = run.folder if write else None
+    return TrainingReport(
+        trained, results, folder, files, trainer.interrupted, baseline=run.baseline, notes=tuple(run.notes)
+    )
 
 
 def is_tested(run: TrainingRun, trainer: Trainer) -> bool:
@@ -278,7 +286,7 @@ def write_run(run: TrainingRun, trainer: Trainer, results: dict[str, float]) -> 
     Args:
         run: The run.
         trainer: The Trainer.
-        results: Metric name to value.
+        results: Metric name to value; those of baselines are added.
 
     Returns:
         Kind of each file to its path.
@@ -289,6 +297,10 @@ def write_run(run: TrainingRun, trainer: Trainer, results: dict[str, float]) -> 
     saved = merge_adapters(cfg, task.model, folder)
     saved |= {"model": folder / "model", "config": folder / "config.yaml"}
     save_model(run, folder / "model", results)
+    results |= add_baseline(run, trainer)  # after the model, which nothing may cost
+    if run.baseline is not None:
+        saved["baseline"] = folder / "baseline.json"
+        run.baseline.write(saved["baseline"])
     rows = run.data.rows("test").tolist() if is_tested(run, trainer) else []
     saved |= save_results(folder, results, task, run.data, rows, truth=True, directions=monitored)
     finish_loggers(trainer, task, results, saved)

@@ -20,6 +20,7 @@ from mm.assembly.settings import check_settings
 from mm.assembly.tokenizers import check_tokenizers, finish_tokenizers
 from mm.assembly.trainer import keep_callbacks
 from mm.assembly.warm_start import load_weights, read_init_from
+from mm.baselines import BaselineReport
 from mm.data.module import DataModule
 from mm.data.summary import describe_splits
 from mm.data.targets import check_labelled
@@ -43,6 +44,8 @@ class TrainingRun:
         metrics: Head name to its metrics by name.
         folder: The run folder.
         provenance: The command, or the call from Python, that started the run.
+        baseline: The classical models that were fitted on the same rows, after the training; None if there are none.
+        notes: Sentences on the baseline.
         started: Start time, in seconds since the epoch.
     """
 
@@ -52,6 +55,8 @@ class TrainingRun:
     metrics: dict[str, dict[str, Metric]]
     folder: Path
     provenance: Provenance
+    baseline: BaselineReport | None = None
+    notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.time)
 
 

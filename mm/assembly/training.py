@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm.assembly.adapters import attach_adapters
+from mm.assembly.baselines import baseline_callbacks
 from mm.assembly.compose import DEFAULT_HEADS, check_option, compose_config, find_head_option, model_overrides
 from mm.assembly.construct import escape
 from mm.assembly.finish import build_metrics, fill, target_facts
@@ -48,6 +49,7 @@ def train(
     logger: str | Logger | Sequence[str | Logger] | None = None,
     callbacks: Sequence[Callback] = (),
     progress_bar: bool = True,
+    baseline: bool = False,
     overrides: Sequence[str] = (),
     inplace: bool = False,
 ) -> TrainingReport:
@@ -66,6 +68,7 @@ def train(
             has the settings of `conf/logger` and writes into the run folder.
         callbacks: Further Lightning callbacks.
         progress_bar: Whether to show a progress bar.
+        baseline: Whether to fit, after the training, classical models on the same rows; see `mm.baseline`.
         overrides: Hydra overrides of the config of `mm train`, such as "task.modality_dropout=0.2".
         inplace: Whether to train `model` itself instead of a copy.
 
@@ -88,11 +91,16 @@ def train(
     loggers, named = split_loggers(logger, run, overrides)
     cfg = training_config(model, data.spec, [*overrides, f"logger=[{','.join(named)}]"])
     settings = {"trainer.max_epochs": max_epochs, "trainer.max_steps": max_steps, "task.optimizer.lr": lr, "seed": seed}
+    settings |= {"baseline": True} if baseline else {}
     for key, value in settings.items():
         if value is not None:
             OmegaConf.update(cfg, key, value)
     OmegaConf.update(cfg, "trainer.enable_progress_bar", progress_bar, force_add=True)
-    words = [f"{key}={value}" for key, value in settings.items() if value is not None]
+    words = [
+        f"{key}={str(value).lower() if value is True else value}"
+        for key, value in settings.items()
+        if value is not None
+    ]
     provenance = Provenance(overrides=(*overrides, *words), from_python=True)
     with preserved_state(), training_folder(run) as folder:
         prepared = prepare_training(cfg, model, data, folder, provenance, inplace)
@@ -100,7 +108,7 @@ def train(
         left_out |= (set() if progress_bar else {"progress_bar"}) | (
             set() if loggers or named else {"lr", "prediction_table"}
         )
-        every = [*build_callbacks(cfg, without=left_out), *callbacks]
+        every = [*build_callbacks(cfg, without=left_out), *baseline_callbacks(cfg), *callbacks]
         loggers += build_loggers(cfg, folder, provenance) if named else []
         trainer = build_trainer(cfg, every, loggers or False, folder, monitored=False)
         if run is not None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mm.baselines import BaselineReport
 from mm.checkpoint import TrainedModel
 from mm.reports import Report, Table
 
@@ -19,6 +20,8 @@ class TrainingReport(Report):
         folder: The run folder; None if the run has no name.
         files: Kind of each file in the run folder, such as `predictions`, to its path.
         interrupted: Whether Ctrl-C ended the training. Then the model has its last weights, and was not tested.
+        baseline: The classical models that were fitted on the same rows; None if there are none.
+        notes: Sentences on the baseline: a model that does not beat it, or why there is none.
         commands: Command lines to suggest to the user; empty after a training from Python.
     """
 
@@ -28,10 +31,16 @@ class TrainingReport(Report):
     files: Mapping[str, Path] = field(default_factory=dict)
     interrupted: bool = False
     commands: Sequence[str] = ()
+    baseline: BaselineReport | None = None
+    notes: Sequence[str] = ()
 
     def table(self) -> Table:
-        """Return a table with one row per metric, without the metrics of subsets of the inputs."""
-        return Table(["metric", "value"], [(name, value) for name, value in self.metrics.items() if "[" not in name])
+        """Return a table with one row per metric, without the metrics of subsets of the inputs.
+
+        The metrics of baselines on test rows come last.
+        """
+        rows = [(n, value) for n, value in self.metrics.items() if "[" not in n or n.startswith("baseline/test[")]
+        return Table(["metric", "value"], rows)
 
     def save(self, folder: str | Path) -> Path:
         """Write metrics.json and the model directory, `model`, into a folder."""

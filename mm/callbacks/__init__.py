@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from mm.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from mm.callbacks.best_metrics import BestMetrics
     from mm.callbacks.gradient_blending import GradientBlending
     from mm.callbacks.gradient_modulation import GradientModulation
     from mm.callbacks.learning_rate import LearningRate
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mm.callbacks.throughput import Throughput
 
 __all__ = [
+    "BestMetrics",
     "GradientBlending",
     "GradientModulation",
     "LearningRate",

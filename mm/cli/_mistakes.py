@@ -34,9 +34,8 @@ def explain(error: BaseException, verb: str) -> str | None:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause or error))
         if called and unknown and (current := current_argument(called[1], unknown[1])):
             return f"{where}.{unknown[1]} is now {where}.{current}"
-        if (moved := re.search(r"Error locating target '([\w.]+)'", str(error))) and current_class(moved[1]) != moved[
-            1
-        ]:
+        moved = re.search(r"Error locating target '([\w.]+)'", str(error))
+        if moved and current_class(moved[1]) != moved[1]:
             return f"{where}: {moved[1]} is now {current_class(moved[1])}"
         lines = [line for line in str(cause or error).split("\n") if line.strip()]
         told = " ".join(lines[:2]) or type(cause or error).__name__

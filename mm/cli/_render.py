@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm.files import shown
-from mm.messages import cell, plain
+from mm.messages import plain
 from mm.runs.card import format_number
 from mm.runs.summary import data_notes, table_rows
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
+    from rich.text import Text
 
     from mm.assembly.applied import Applied
     from mm.assembly.diagnosis import DiagnosisReport
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from mm.runs.compare import Ranking, Setting
 
 WIDE = 250  # columns of a table of results in a file
+
+
+def cell(text: Any) -> "Text":
+    """Return a text for rich, which then interprets neither `[markup]` nor `:emoji:` in it."""
+    from rich.text import Text
+
+    return Text(plain(text))
 
 
 def open_console(width: int) -> "Console":
@@ -50,7 +58,12 @@ def print_table(columns: Sequence[Any], rows: Sequence[Sequence[Any]], width: in
 
 
 def print_results(
-    results: Mapping[str, Any], heads: Sequence[str], folder: Path, saved: Mapping[str, Path], commands: Sequence[str]
+    results: Mapping[str, Any],
+    heads: Sequence[str],
+    folder: Path,
+    saved: Mapping[str, Path],
+    commands: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> None:
     """Print a table of the test, notes, the files, and the commands that may follow.
 
@@ -60,6 +73,7 @@ def print_results(
         folder: The run folder, which is the last line.
         saved: Kind of each file to its path.
         commands: What to type next.
+        notes: Sentences that are printed above it.
     """
     from rich.table import Column, Table
 
@@ -78,6 +92,8 @@ def print_results(
     wide = max((len(kind) for kind in saved), default=0)
     for kind, path in saved.items():
         console.print(cell(f"{kind:{wide}}  {shown(path)}"), soft_wrap=True)
+    for line in notes:
+        console.print(cell(line), soft_wrap=True)
     if commands:
         console.print("next:", highlight=False)
         for line in commands:

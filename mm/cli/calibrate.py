@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mm.cli._verb import run_verb
 from mm.files import shown
-from mm.messages import cell, plain
+from mm.messages import plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,7 +38,7 @@ def print_table(results: Mapping[str, Mapping[str, float]]) -> None:
     """Print a line per head and split: place to name to number, as in a `CalibrationReport`."""
     from rich.table import Column
 
-    from mm.cli._render import print_table
+    from mm.cli._render import cell, print_table
 
     names = list(dict.fromkeys(name for row in results.values() for name in row if not name.endswith("_uncalibrated")))
     rows = []

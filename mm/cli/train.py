@@ -30,5 +30,5 @@ def show(report: "TrainingReport | list[str]", cfg: "DictConfig", folder: Path) 
         return None
     if report.files:
         heads = list(report.model.model.heads)
-        print_results(report.metrics, heads or [""], folder, report.files, report.commands)
+        print_results(report.metrics, heads or [""], folder, report.files, report.commands, report.notes)
     return report.metrics.get(cfg.monitor.metric)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from mm.features.files import DONE, FeatureStore, Writer, data_of, entries
 from mm.files import discard, put
 from mm.types import Batch, Features
 
+logger = logging.getLogger("mm")
 SAMPLE = 16  # number of rows for estimating the size, and for comparing stored with current Features
 WAIT = 60.0  # seconds between two broadcasts while another run computes the same Features
 # Relative tolerance of Features of the same rows in other batches and on other devices; with 16 bits SLACK_HALF.
@@ -65,7 +67,8 @@ class FrozenFeatures(Callback):
                 if not there:
                     compute(trainer, data, name, encoder, path)
             if trainer.is_global_zero:
-                print(f"features of '{name}', whose encoder is frozen: {'read from' if there else 'kept in'} {path}")
+                state = "read from" if there else "kept in"
+                logger.info(f"features of '{name}', whose encoder is frozen: {state} {path}")
             data.stored[name] = FeatureStore(path)
 
     def key(self, trainer: Trainer, data: DataSource, name: str, encoder: nn.Module, sample: Batch) -> str:
@@ -110,7 +113,9 @@ def find(trainer: Trainer, name: str, encoder: nn.Module, path: Path, sample: Ba
         if trainer.strategy.broadcast(same(FeatureStore(there), sample.row, now, str(trainer.precision))):
             return there, True
         if trainer.is_global_zero:
-            print(f"features of '{name}' in {there} are not what its encoder gives now: others are kept beside them")
+            logger.info(
+                f"features of '{name}' in {there} are not what its encoder gives now: others are kept beside them"
+            )
     raise AssertionError
 
 
@@ -140,7 +145,7 @@ def locked(trainer: Trainer, lock: Path) -> Iterator[None]:
         # Broadcasts are repeated, because processes that wait for minutes for a single one time out.
         while not trainer.strategy.broadcast(trainer.is_global_zero and take()):
             if trainer.is_global_zero:
-                print(f"another run computes the same features: waiting for {lock}")
+                logger.info(f"another run computes the same features: waiting for {lock}")
         yield
     finally:
         held.release()

@@ -18,7 +18,7 @@ from mm.runs.directions import DIRECTIONS, known_direction
 from mm.runs.folder import OVERRIDES, override_key
 
 # Overrides in which runs of the same setting may differ: those of the run itself, and those that are averaged over.
-IGNORED = ("run", "resume", "paths.outputs")
+IGNORED = ("run", "resume", "paths.outputs", "baseline")
 AVERAGED = ("seed", "datamodule.seed", "datamodule.split.seed", "datamodule.columns.split")
 # As `datamodule.test_fold` of a data module of one's own; and numbers of folds or splits in the names of files.
 FOLD_KEY = re.compile(r"(?:^|[._])fold$")

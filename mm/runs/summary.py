@@ -49,7 +49,7 @@ def count_rows(count: int) -> str:
 
 
 def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
-    """Return the rows of a table of test metrics, without those of single classes.
+    """Return the rows of a table of test metrics, without those of single classes. Those of baselines come last.
 
     Args:
         results: Metric name to value.
@@ -59,11 +59,14 @@ def table_rows(results: Mapping[str, Any], prefix: str) -> dict[str, dict[str, A
         Section, such as test[audio], to metric to value.
     """
     rows: dict[str, dict[str, Any]] = {}
-    for name, value in results.items():
+    for logged, value in results.items():
+        name = logged
+        if logged.startswith("baseline/test["):  # baseline/test[audio]/accuracy is of the row baseline[audio]
+            name = logged.replace("/test", "", 1)
         place, _, metric = name.partition("/")
         metric = metric.removeprefix(prefix)
         many = "/" in metric or (metric.endswith(("_macro", "_micro", "_weighted")) and metric != "f1_macro")
         many |= metric.startswith("chance@") and metric != "chance@1"  # k / rows, which stand beside it
-        if place.startswith("test") and name == f"{place}/{prefix}{metric}" and not many:
+        if place.startswith(("test", "baseline[")) and name == f"{place}/{prefix}{metric}" and not many:
             rows.setdefault(place, {})[metric] = value
     return rows

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mm._compat.lightning import is_accumulating
 from mm.data_source import data_source
+from mm.messages import say
 from mm.model import MultimodalModel
 from mm.tasks import guards
 from mm.tasks.answers import Answers
@@ -129,10 +130,9 @@ class Task(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random numbers of a step by seed, epoch, batch and rank, so that a resumed run repeats them."""
         self._last = batch, batch_idx
-        if self.unfreezing is not None and self.unfreezing.epoch != self.current_epoch:
-            told = self.unfreezing.begin(self.current_epoch, can_cut(self.trainer.strategy.model))
-            if told and self.trainer.is_global_zero:
-                print(told)
+        blocks, epoch, cut = self.unfreezing, self.current_epoch, can_cut(self.trainer.strategy.model)
+        if blocks is not None and blocks.epoch != epoch and (line := blocks.begin(epoch, cut)):
+            say(line)
         seed = hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) & 0xFFFFFFFF
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":  # torch.manual_seed asks every kind of device: 0.5 ms where there is none

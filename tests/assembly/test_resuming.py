@@ -37,9 +37,9 @@ def rows(*digests):
     return SimpleNamespace(fingerprint=found, splits=splits, row_name="row {}".format)
 
 
-def test_how_rows_are_fed_and_how_long_may_change(tmp_path, capsys):
+def test_how_rows_are_fed_and_how_long_may_change(tmp_path, printed_log):
     goes_on(tmp_path, datamodule__batch_size=8, datamodule__transforms__text__max_length=32, trainer__max_epochs=3)
-    assert capsys.readouterr().out.splitlines() == [
+    assert printed_log.readouterr().out.splitlines() == [
         "changed since the run began: datamodule.batch_size was 4, now it is 8",
         "changed since the run began: datamodule.transforms.text.max_length was 16, now it is 32",
         "changed since the run began: trainer.max_epochs was 2, now it is 3",

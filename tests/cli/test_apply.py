@@ -100,7 +100,7 @@ def test_inputs_that_the_data_lacks_are_absent(mm, model, manifest, tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["checkpoint=nowhere", "datamodule=manifest", "datamodule.path=x.csv"], "no model directory at nowhere"),
+        (["checkpoint=nowhere", "datamodule=manifest", "datamodule.path=rows.csv"], "no model directory at nowhere"),
         (["checkpoint=nowhere"], "no model directory at nowhere"),
         (["checkpoint=MODEL"], "datamodule.path must be set"),
         (["checkpoint=MODEL", "datamodule=manifest", "datamodule.path=x.csv"], "x.csv: no such file"),
@@ -108,7 +108,7 @@ def test_inputs_that_the_data_lacks_are_absent(mm, model, manifest, tmp_path):
             [
                 "checkpoint=MODEL",
                 "datamodule=manifest",
-                "datamodule.path=x.csv",
+                "datamodule.path=rows.csv",
                 "datamodule.transforms.text.window_overlap=0",
             ],
             "its own transforms",
@@ -116,7 +116,8 @@ def test_inputs_that_the_data_lacks_are_absent(mm, model, manifest, tmp_path):
         (["datamodule=digits"], "checkpoint"),
     ],
 )
-def test_mistakes(mm, model, args, said):
+def test_mistakes(mm, model, tmp_path, args, said):
+    (tmp_path / "rows.csv").write_text("words\nred\n")
     for verb in ("evaluate", "predict"):
         run = mm(verb, *(a.replace("MODEL", str(model)) for a in args))
         assert run.status == 2

@@ -22,11 +22,11 @@ VERBS = {
     "benchmark": [],
     "scale_batch": [],
     "check_data": [],
-    "evaluate": ["checkpoint=none", "datamodule.path=none.csv"],
-    "predict": ["checkpoint=none", "datamodule.path=none.csv"],
-    "embed": ["checkpoint=none", "datamodule.path=none.csv"],
-    "calibrate": ["checkpoint=none", "datamodule.path=none.csv"],
-    "shard": ["out=shards", "datamodule.path=none.csv"],
+    "evaluate": ["checkpoint=none", "datamodule.path=rows.csv"],
+    "predict": ["checkpoint=none", "datamodule.path=rows.csv"],
+    "embed": ["checkpoint=none", "datamodule.path=rows.csv"],
+    "calibrate": ["checkpoint=none", "datamodule.path=rows.csv"],
+    "shard": ["out=shards", "datamodule.path=rows.csv"],
 }
 
 
@@ -84,6 +84,7 @@ def test_a_folder_with_foreign_files_is_refused_and_left_as_it_was(mm, tmp_path,
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("a: three weeks of work\n")
     (tmp_path / "outputs/mine/empty/deeper").unlink()
+    (tmp_path / "rows.csv").write_text("words\nred\n")
     before = state(tmp_path / "outputs/mine")
     for count in ("0", "1"):
         monkeypatch.setenv("SLURM_RESTART_COUNT", count)

@@ -284,7 +284,7 @@ def test_inputs_left_out(make: Make) -> None:
 CAFE = ("caf\u00e9", "cafe\u0301")  # composed, decomposed
 
 
-def test_one_class_over_several_files(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_class_over_several_files(make: Make, tmp_path: Path, printed_log: pytest.CaptureFixture[str]) -> None:
     """Whatever way the files spell it; probable duplicates are named once, with their rows."""
     for name, labels in (("b.csv", ["0.0", "1.0"]), ("c.csv", ["1e0", "0"])):
         (tmp_path / name).write_text("text,y\n" + "".join(f"w,{labels[k % 2]}\n" for k in range(20)))
@@ -295,17 +295,17 @@ def test_one_class_over_several_files(make: Make, tmp_path: Path, capsys: pytest
     )
     assert module.table.spec.targets["target"].classes == ("0", "1")
     assert [module.truth("target", row) for row in (0, 1, 20, 21, 40, 41)] == ["0", "1", "0", "1", "1", "0"]
-    assert "classes" not in capsys.readouterr().out
+    assert "classes" not in printed_log.readouterr().out
     rows = "text,y,split\n" + "".join(f"w,{('red', 'RED', 'blue')[k % 3]},train\n" for k in range(9))
     table = make("d.csv", rows, text="text", target="y", split=NONE).table
-    said = [line for line in capsys.readouterr().out.splitlines() if "classes" in line]
+    said = [line for line in printed_log.readouterr().out.splitlines() if "classes" in line]
     wanted = "d.csv: column 'y': 'RED' (3 rows), 'red' (3 rows) are 2 classes; if they mean one, spell them alike"
     assert said == [wanted]
     learnt = {"target": table.spec.targets["target"]}
     assert make("d.csv", rows, text="text", target="y", known=learnt, trained=True).table.targets["target"].shape == (
         9,
     )
-    assert "classes" not in capsys.readouterr().out  # of a trained model they are what they are
+    assert "classes" not in printed_log.readouterr().out  # of a trained model they are what they are
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_cut_rows_are_counted(make: Callable[..., DataModule]) -> None:
 
 @pytest.mark.parametrize("policy", ["raise", "drop", "missing"])
 def test_a_target_that_was_cut_off_is_refused_in_training_and_measured_in_a_test(
-    make: Callable[..., DataModule], policy: str, capsys: pytest.CaptureFixture[str]
+    make: Callable[..., DataModule], policy: str, printed_log: pytest.CaptureFixture[str]
 ) -> None:
     """A limit on what is read may not take the rows out of a score that it makes harder."""
     lines = "t,a,s\nthe cat sees,cat,train\nthe cat sees,sees,train\nthe cat sees,sees,test\nthe cat sees,dog,val"
@@ -253,7 +253,7 @@ def test_a_target_that_was_cut_off_is_refused_in_training_and_measured_in_a_test
     assert batch.row.tolist() == [2] and not labelled(batch.targets["target"]).any()
     assert not module.faults and module.is_labelled("target", 2)
     assert module.notes == {(2, "truncated/text"), (2, "target_truncated/target")}
-    assert "row 2" in capsys.readouterr().out
+    assert "row 2" in printed_log.readouterr().out
     if policy == "raise":
         with pytest.raises(ValueError, match=r"row 1 \(id '1'\), column 'a': the answer 'sees' is nowhere read as"):
             list(module.loader("train", train=True))

@@ -39,14 +39,17 @@ def make(tmp_path, monkeypatch):
     return build
 
 
-def test_several_columns_are_one_input(make, capsys):
+def test_several_columns_are_one_input(make, printed_log):
     module = make({"tabular": ["age", "city", LIKES]})
     data = module.table.spec.inputs["tabular"]
     assert data.cardinalities == (0, 3, 3)
     assert [c.kind for c in data.columns] == ["number", "category", "list"]
     assert data.columns[0].mean == 30.0  # of the training rows alone
     assert data.columns[2].classes == ("a", "b")
-    assert "tabular: age is a number (mean 30, deviation 16.3299); city is one of 2 classes" in capsys.readouterr().out
+    assert (
+        "tabular: age is a number (mean 30, deviation 16.3299); city is one of 2 classes"
+        in printed_log.readouterr().out
+    )
     module.use({"tabular": TabularTransform(data.columns)})
     batch = next(iter(module.loader("train")))
     assert batch.masks["tabular"].sum(1).tolist() == [4, 1, 0, 3]

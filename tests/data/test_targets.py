@@ -54,7 +54,7 @@ LABELS = "text,y,split\na,l,train\nb,k,train\nc,{val},val\n{text},l,val\ne,{test
 
 
 @pytest.mark.parametrize("reader", [{}, {"target": TagTarget("text")}])
-def test_validation_rows_without_a_label_are_found_before_training(make, capsys, reader) -> None:
+def test_validation_rows_without_a_label_are_found_before_training(make, printed_log, reader) -> None:
     """Of values in one tensor, and in a list of tensors; a label of a row without an input does not count."""
     data = LABELS.replace(",l", ",B-x").replace(",k", ",O") if reader else LABELS
     table = make(
@@ -75,15 +75,15 @@ def test_validation_rows_without_a_label_are_found_before_training(make, capsys,
     )
     check_labelled(table.table, ["target"], "val/loss")
     assert "none of the 1 test rows has both an input and a label in column 'y': they are predicted, but" in (
-        capsys.readouterr().out
+        printed_log.readouterr().out
     )
 
 
-def test_of_several_targets_the_monitored_one_needs_labels(make, capsys) -> None:
+def test_of_several_targets_the_monitored_one_needs_labels(make, printed_log) -> None:
     text = "text,y,z,split\na,l,1,train\nb,k,2,train\nc,l,,val\n"
     table = make("a.csv", text, text="text", targets={"y": "y", "z": "z"}).table
     check_labelled(table, ["y", "z"], "val/loss")
-    assert "validation rows has both an input and a label in column 'z'" in capsys.readouterr().out
+    assert "validation rows has both an input and a label in column 'z'" in printed_log.readouterr().out
     with pytest.raises(ValueError, match=r"in column 'z': nothing could be measured .*\(val/z/accuracy\)"):
         check_labelled(table, ["y", "z"], "val/z/accuracy")
 

@@ -106,7 +106,7 @@ def build(sources: Path, cache: Path, **changed: object) -> AVMNISTDataModule:
 
 
 def test_table_and_cache(
-    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed_log: pytest.CaptureFixture
 ) -> None:
     drawn = []
 
@@ -144,7 +144,7 @@ def test_table_and_cache(
     for changed in ({}, {"corruption": "snr", "snr": 3.0}):
         build(sources, tmp_path, **changed).cached()
     assert len(drawn) == 2000  # the damaged one only
-    assert "is damaged (its checksum differs)" in capsys.readouterr().out
+    assert "is damaged (its checksum differs)" in printed_log.readouterr().out
 
 
 def test_texts_name_the_digit(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

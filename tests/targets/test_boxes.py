@@ -53,17 +53,17 @@ def test_what_is_no_list_of_boxes(cell):
 
 
 @pytest.mark.parametrize("box", [[5, 5, 5, 5], [5, 5, 5, 9], [9, 5, 5, 9]])
-def test_boxes_without_area(box, capsys):
+def test_boxes_without_area(box, printed_log):
     flat = {"label": "cat", "box": box}
     found = learn([CAT], [DOG, flat], [flat])
     assert list(found.faults) == [1, 2]
     assert f"box 1 ('cat') has no area: got {box}, wanted x0 < x1 and y0 < y1" in found.faults[1]
     assert "target_codec.degenerate_boxes=drop" in found.faults[1]
-    assert not capsys.readouterr().out
+    assert not printed_log.readouterr().out
     dropped = learn([CAT], [DOG, flat], [flat], degenerate_boxes="drop")
     assert not dropped.faults
     assert [BoxTarget("vision").decode(v, dropped.data) for v in dropped.values] == [[CAT], [DOG], []]
-    assert capsys.readouterr().out == "boxes without area left out: 2, in rows 1, 2\n"
+    assert printed_log.readouterr().out == "boxes without area left out: 2, in rows 1, 2\n"
 
 
 def align(frame, *cells, size=(100, 80), **how) -> list[list[float]]:

@@ -34,14 +34,14 @@ def test_what_is_too_long_or_no_text_is_told(tmp_path):
         TextTarget("bpe", 300, 1)
 
 
-def test_a_text_that_is_too_long_to_be_written_is_measured_whole(tmp_path: Path, capsys) -> None:
+def test_a_text_that_is_too_long_to_be_written_is_measured_whole(tmp_path: Path, printed_log) -> None:
     """Validation and test rows may not get easier, or fewer, because of the length that a model can write."""
     cells = ["a dog", "a dog", "a cat", "a dog a dog a dog"]
     found = TextTarget("bpe", 300, 6, str(tmp_path)).fit(cells, TRAIN, None)
     assert not found.faults
     assert len(found.values[3]) == 6 and found.values[3][-1] != found.data.facts["eos_token_id"]
     assert found.written is not None and found.written[3] == cells[3]
-    assert "more than 6 tokens: 1" in capsys.readouterr().out
+    assert "more than 6 tokens: 1" in printed_log.readouterr().out
     refused = TextTarget("bpe", 300, 6, str(tmp_path)).fit(cells, np.ones(4, bool), None)
     assert "at most 6 are written" in refused.faults[3]
 

@@ -137,10 +137,10 @@ def test_a_box_outside_the_picture_is_a_fault_that_names_its_rows(tmp_path):
         list(data.loader("train"))
 
 
-def test_degenerate_boxes_are_dropped_on_request(tmp_path, capsys):
+def test_degenerate_boxes_are_dropped_on_request(tmp_path, printed_log):
     path = write(tmp_path, HEADER, TENSORFLOW[0], "a.jpg,40,20,dog,5,5,5,20")
     assert truth(read(path, readers={"target": BoxTarget("vision", degenerate_boxes="drop")})) == [[CAT]]
-    assert "boxes without area left out: 1, in rows 1\n" in capsys.readouterr().out
+    assert "boxes without area left out: 1, in rows 1\n" in printed_log.readouterr().out
 
 
 LINE = "a.jpg,cat,1,2,3,4"

@@ -31,14 +31,14 @@ def voc(folder: Path, lists: str | None = "ImageSets/Main") -> Path:
 
 
 @pytest.mark.parametrize("lists", ["ImageSets/Main", "splits"])
-def test_a_voc_folder_and_its_lists(tmp_path, lists, capsys):
+def test_a_voc_folder_and_its_lists(tmp_path, lists, printed_log):
     folder = voc(tmp_path / "voc", lists)
     cells = read_cells(folder)
     assert cells == read_any(folder, "vision")
     assert cells["id"] == ["a", "b"] and cells["split"] == ["train", "test"]
     assert cells["target"] == [BOX, []]
     assert all(Path(file).is_file() for file in cells["vision"])
-    assert f"voc: 1 pictures that no list in {lists} names are left out" in capsys.readouterr().out
+    assert f"voc: 1 pictures that no list in {lists} names are left out" in printed_log.readouterr().out
     (folder / lists / "train.txt").unlink()
     assert read_cells(folder)["id"] == ["a", "c", "b"]  # of trainval, and what has no annotation is unlabelled
     assert read_cells(folder)["target"] == [BOX, None, []]
@@ -68,7 +68,7 @@ def coco(**changed) -> dict:
 
 
 @pytest.mark.parametrize("place", [".", "images", "../images", "../val2017"])
-def test_a_coco_file_and_where_its_pictures_lie(tmp_path, place, capsys):
+def test_a_coco_file_and_where_its_pictures_lie(tmp_path, place, printed_log):
     file = tmp_path / "annotations/instances_val2017.json"
     file.parent.mkdir()
     for name in ("x/a.jpg", "b.jpg"):
@@ -79,7 +79,7 @@ def test_a_coco_file_and_where_its_pictures_lie(tmp_path, place, capsys):
     cells = read_cells(file)
     assert cells["target"] == [BOX, []] and cells["id"] == ["7", "8"]
     assert all(Path(path).is_file() for path in cells["vision"])
-    assert "1 crowds are left out" in capsys.readouterr().out
+    assert "1 crowds are left out" in printed_log.readouterr().out
     file.write_text(json.dumps(coco(annotations=None)))
     assert read_cells(file)["target"] == [None, None]
 
@@ -106,7 +106,7 @@ def test_no_json(tmp_path):
         read_cells(tmp_path / "a.json")
 
 
-def test_the_real_blood_cells(capsys):
+def test_the_real_blood_cells(printed_log):
     root = Path(os.environ.get("MM_DATA", "data")) / "bccd"
     if not root.is_dir():
         pytest.skip("BCCD is not there; set MM_DATA")
@@ -120,7 +120,7 @@ def test_the_real_blood_cells(capsys):
     reads = BoxTarget("vision", degenerate_boxes="drop")
     module = ManifestDataModule(path=str(root), on_error="raise", readers={"target": reads}, **shared)
     assert Counter(module.table.split) == {"train": 205, "val": 87, "test": 72}
-    assert "boxes without area left out: 2, in rows" in capsys.readouterr().out
+    assert "boxes without area left out: 2, in rows" in printed_log.readouterr().out
     assert module.table.spec.targets["target"].classes == ("Platelets", "RBC", "WBC")
     counts = Counter(one["label"] for row in range(364) for one in module.truth("target", row))
     assert counts == {"RBC": 4153, "WBC": 372, "Platelets": 361}
@@ -133,7 +133,7 @@ def labelled_pictures(folder: Path, *pictures: str) -> Path:
     return folder
 
 
-def test_annotations_beside_pictures_are_read_whatever_the_folders_are_called(tmp_path, capsys):
+def test_annotations_beside_pictures_are_read_whatever_the_folders_are_called(tmp_path, printed_log):
     folder = labelled_pictures(tmp_path / "cats", "a.jpg", "sub/b.png", "c.jpg")
     text = f"<annotation>{OBJECT.format('cat', 30, 1, 2, 40.5)}</annotation>"
     (folder / "a.xml").write_text(text)
@@ -144,7 +144,7 @@ def test_annotations_beside_pictures_are_read_whatever_the_folders_are_called(tm
     assert "split" not in cells
     with pytest.raises(ValueError, match="a.jpg lies in no class folder"):
         read_any(folder, "vision")
-    assert "cats: holds annotations of boxes (VOC), which model/heads=detection reads" in capsys.readouterr().out
+    assert "cats: holds annotations of boxes (VOC), which model/heads=detection reads" in printed_log.readouterr().out
     (folder / "d.xml").write_text(text)
     with pytest.raises(ValueError, match=r"d.xml: no picture of its name; wanted one, as d.jpg beside it"):
         read_any(folder, "vision", boxes=True)

@@ -123,14 +123,14 @@ def test_a_box_without_area_is_a_fault_of_its_row(folder):
         _ = ManifestDataModule(folder, folder="vision", readers={"target": BoxTarget("vision")}, num_workers=0).table
 
 
-def test_another_head_is_told_of_the_text_files(folder, capsys):
+def test_another_head_is_told_of_the_text_files(folder, printed_log):
     with pytest.raises(ValueError, match="lies in no class folder"):
         read_any(folder / "images", "vision")
     assert read_any(folder, "vision")["target"] == ["images"] * 3  # a folder per class
-    assert "holds text files of boxes (YOLO), which model/heads=detection reads" in capsys.readouterr().out
+    assert "holds text files of boxes (YOLO), which model/heads=detection reads" in printed_log.readouterr().out
 
 
-def test_text_files_without_picture_are_counted(folder, capsys):
+def test_text_files_without_picture_are_counted(folder, printed_log):
     (folder / "labels/train/z.txt").write_text("0 0.5 0.5 1 1\n")
     read_cells(folder)
-    assert "1 text files of boxes belong to no picture, the first: labels/train/z.txt" in capsys.readouterr().out
+    assert "1 text files of boxes belong to no picture, the first: labels/train/z.txt" in printed_log.readouterr().out

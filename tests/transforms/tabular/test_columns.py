@@ -173,11 +173,11 @@ def test_what_the_user_can_not_name(given, said):
         check_column(ColumnData(name="a", **given), "datamodule.columns.tabular")
 
 
-def test_spellings_of_a_category(capsys):
+def test_spellings_of_a_category(printed_log):
     city = ColumnData(name="city", kind="category")
     found, faults = find(city, ["caf\u00e9", "cafe\u0301", "Bern", "bern"])
     assert (found.classes, faults) == (("Bern", "bern", "caf\u00e9"), {})
-    assert capsys.readouterr().out.startswith("column 'city': 'Bern' (1 rows), 'bern' (1 rows) are 2 classes")
+    assert printed_log.readouterr().out.startswith("column 'city': 'Bern' (1 rows), 'bern' (1 rows) are 2 classes")
     found, _ = find(city, ["1", "1.0", "2.0", "2e0"])
     assert found.classes == ("1", "2")
     row = TabularTransform([found, replace(city, name="old", classes=("cafe\u0301",))])
