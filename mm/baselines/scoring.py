@@ -80,8 +80,7 @@ def measure_scores(kind: str, scores: np.ndarray, target: Tensor, metrics: Mappi
     count = len(inputs[1])
     results: dict[str, float] = {}
     for name, metric in metrics.items() if count else ():
-        computed = metric.clone().cpu()
-        computed.reset()
+        computed = local_copy(metric)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter(
@@ -95,6 +94,19 @@ def measure_scores(kind: str, scores: np.ndarray, target: Tensor, metrics: Mappi
         values = value if isinstance(value, dict) else {name: value}
         results |= {key: float(one) for key, one in values.items() if "/" not in key}
     return results | ({"rows": count} if count else {})
+
+
+def local_copy(metric: Metric) -> Metric:
+    """Return an empty copy of a metric that is computed in this process alone.
+
+    In a distributed training, `compute` of torchmetrics would wait for the other processes, which fit no baseline.
+    """
+    copy = metric.clone().cpu()
+    for part in copy.modules():
+        if isinstance(part, Metric):
+            part.distributed_available_fn = lambda: False
+    copy.reset()
+    return copy
 
 
 def prior_scores(kind: str, target: np.ndarray, count: int) -> np.ndarray:

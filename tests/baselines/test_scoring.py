@@ -42,6 +42,18 @@ def test_metrics_are_those_of_scikit_learn():
     assert not any("/" in name for name in measured)
 
 
+def test_metrics_wait_for_no_other_process():
+    metrics = default_metrics(TargetData(kind="class", classes=("a", "b")))
+    for metric in metrics.values():
+        metric.distributed_available_fn = lambda: True  # as in a distributed training
+        metric.dist_sync_fn = lambda *_, **__: pytest.fail("it would wait for the other processes")
+    target = torch.tensor([0, 1])
+    assert measure_scores("class", np.eye(2), target, metrics)["accuracy"] == 1
+    with pytest.raises(pytest.fail.Exception):
+        metrics["accuracy"].update(torch.eye(2), target)
+        metrics["accuracy"].compute()
+
+
 def test_nothing_is_measured_without_labels():
     metrics = default_metrics(TargetData(kind="class", classes=("a", "b")))
     assert measure_scores("class", np.zeros((2, 2)), torch.tensor([IGNORE, IGNORE]), metrics) == {}
