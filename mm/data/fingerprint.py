@@ -1,7 +1,7 @@
 """Digests of rows, which show whether data has changed and whether rows were used in training."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -184,3 +184,14 @@ def identities(raw: Sequence[Any], files: bool, stats: np.ndarray | None = None)
             found = os.stat(x)
             told += f" {[found.st_size, found.st_mtime_ns, found.st_ctime_ns]}".encode()
         yield f"{len(told)}:".encode() + told
+
+
+def describe_changed_splits(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the name of each split whose rows have changed, with its former and current number of rows.
+
+    Args:
+        before: Split to digest, as in `Fingerprint.digests`.
+        now: The current digests.
+    """
+    counts = {name: [x.get(name, "0:").split(":")[0] for x in (before, now)] for name in SPLITS}
+    return [f"{name} ({' then, '.join(counts[name])} now)" for name in SPLITS if before.get(name) != now.get(name)]

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from mm.data.table import Table
 from mm.messages import listing, near
 from mm.types import TargetData
 
@@ -159,3 +160,66 @@ class Mixture:
                 places.append(taken)
                 before.append(np.full(len(taken), turn - first))
         return np.concatenate(places), np.concatenate(before)
+
+
+def mix_rows(
+    table: Table, rows: np.ndarray, mixing: Mixing, balance: Balance, truth: Callable[[str, int], Any]
+) -> Mixture | None:
+    """Return the mixture of files and classes from which training rows are drawn; None if all rows are drawn once.
+
+    Args:
+        table: The table.
+        rows: Indices of the training rows.
+        mixing: How files are mixed.
+        balance: How classes are balanced.
+        truth: Function of the name of a target and a row, which returns the decoded target.
+
+    Raises:
+        ValueError: If the rows of a file, or of a class in a file, would never be drawn.
+    """
+    files = mix_files(table, rows, mixing)
+    if balance.target is None:
+        return files
+    if files is None:
+        files = Mixture(np.zeros(len(rows), dtype=np.int64), [len(rows)], False)
+    name = balance.target
+    kind = table.spec.targets[name].kind
+    label: np.ndarray = (
+        table.targets[name][rows].numpy()
+        if kind == "class"
+        else rarest([truth(name, row) for row in rows.tolist()], kind)
+    )
+    stratum, counts = balance.strata(label, files.source, files.counts)
+    for row, count in zip(rows[np.unique(stratum, return_index=True)[1]].tolist(), counts, strict=True):
+        if not count:
+            raise ValueError(
+                f"datamodule.balance_by: {table.origin(row).source} has so few rows of '{truth(name, row)}' that none "
+                "of them is in an epoch; raise its weight"
+            )
+    return replace(files, counts=counts, stratum=stratum)
+
+
+def mix_files(table: Table, rows: np.ndarray, mixing: Mixing) -> Mixture | None:
+    """Return the mixture of several files; None if there is only one.
+
+    Args:
+        table: The table.
+        rows: Indices of the training rows.
+        mixing: How files are mixed.
+
+    Raises:
+        ValueError: If the rows of a file would never be drawn.
+    """
+    origins = table.origins
+    if not origins:
+        return None
+    source = np.searchsorted([origin.first for origin in origins], rows, side="right") - 1
+    sizes = np.bincount(source, minlength=len(origins)).tolist()
+    counts = mixing.counts(sizes, [origin.weight for origin in origins])
+    for origin, size, count in zip(origins, sizes, counts):
+        if size and not count:
+            raise ValueError(
+                f"datamodule.path: {origin.source} would make up none of the {len(rows)} rows of an epoch; raise "
+                "its weight"
+            )
+    return Mixture(source, counts, mixing.homogeneous_batches)

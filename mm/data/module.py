@@ -14,20 +14,18 @@ from lightning import LightningDataModule
 
 from mm.batching import finish
 from mm.configurable import check_former_arguments
-from mm.data.faults import list_faults, write_faults
-from mm.data.fingerprint import fingerprint, identities
-from mm.data.loading import Loaded, Loader, Rows, begin_worker, join
-from mm.data.mixing import Balance, Mixing, Mixture, rarest
-from mm.data.sampling import Batching, Draw, Order, Shards
-from mm.data.splitting import Split, keep_some
-from mm.data.table import ON_ERROR, SPLITS, Fault, Table
+from mm.data.faults import describe_fault, list_faults, printable, write_faults
+from mm.data.fingerprint import describe_changed_splits, fingerprint, identities
+from mm.data.loading import Loaded, Loader, Rows, begin_worker, join, measure_lengths
+from mm.data.mixing import Balance, Mixing, mix_rows
+from mm.data.sampling import Batching, Draw, Order, Shards, length_limits
+from mm.data.splitting import Split, keep_some, rows_of_split
+from mm.data.table import ON_ERROR, Fault, Table
 from mm.fingerprints import Fingerprint
 from mm.messages import say
 from mm.modalities import default_transforms, get_modality, sort_inputs
 from mm.targets.classes import ClassTarget
 from mm.types import Batch, DataSpec, TargetCodec, TargetData, Transform
-
-FILLED = {"train": "lower datamodule.split.val or .test", "all": "there is no row to read"}  # an empty split's fix
 
 
 class DataModule(LightningDataModule):
@@ -99,7 +97,7 @@ class DataModule(LightningDataModule):
             raise ValueError(f"datamodule.on_error: got '{on_error}', wanted one of {', '.join(ON_ERROR)}")
         if shuffle_window < 1:
             raise ValueError(f"datamodule.shuffle_window: got {shuffle_window}, wanted at least 1 shard")
-        self.batching = Batching(batch_size, limits(max_batch_length), num_buckets)
+        self.batching = Batching(batch_size, length_limits(max_batch_length), num_buckets)
         self.mixing = Mixing(mixing, temperature, homogeneous_batches)
         self.balance = Balance(balance_by, balance_exponent)
         self.shuffle_window = shuffle_window
@@ -263,7 +261,7 @@ class DataModule(LightningDataModule):
             ValueError: If a row is longer than `max_batch_length`.
         """
         for name in [n for n in names if n not in self._lengths]:
-            self._lengths[name] = found = self.measure(name)
+            self._lengths[name] = found = measure_lengths(self.table, name, self.transforms[name])
             row, most = int(found.argmax()), self.batching.budget.get(name, np.inf)
             if found[row] > most:
                 raise ValueError(
@@ -273,33 +271,13 @@ class DataModule(LightningDataModule):
                 )
         return {name: self._lengths[name] for name in names}
 
-    def measure(self, name: str) -> np.ndarray:
-        """Return the length of every row for one input, read shard by shard."""
-        raw, count = self.table.inputs[name], len(self.table.ids)
-        order = np.arange(count) if self.table.shard is None else np.argsort(self.table.shard, kind="stable")
-        found = np.zeros(count)
-        for part in np.array_split(order, count // 65_536 + 1):  # in parts, because texts are loaded for it
-            found[part] = self.transforms[name].lengths([raw[row] for row in part.tolist()])
-        return found
-
     def rows(self, split: str) -> np.ndarray:
         """Return the indices of the rows of a split, or with "all" of every split.
 
         Raises:
             ValueError: If there is no such split, or if it is empty.
         """
-        table = self.table
-        if split not in (*SPLITS, "all"):
-            raise ValueError(f"split: got '{split}', wanted one of {', '.join(SPLITS)}, all")
-        rows = np.flatnonzero(table.split != "" if split == "all" else table.split == split)
-        if not len(rows):
-            counts = ", ".join(f"{name} {int((table.split == name).sum())}" for name in SPLITS)
-            raise ValueError(
-                f"{table.source}: the split '{split}' is empty (rows: {counts}); {one_row_each(table)}"
-                f"{FILLED.get(split, f'set datamodule.split.{split} above 0')}"
-                f"{', or name the column of splits with datamodule.columns.split' if self.columns else ''}"
-            )
-        return rows
+        return rows_of_split(self.table, split, bool(self.columns))
 
     def loader(self, split: str, train: bool = False, only: Sequence[str] | None = None) -> Loader:
         """Return a loader of the batches of a split, for the rows of this process.
@@ -324,7 +302,7 @@ class DataModule(LightningDataModule):
                 world,
                 self.lengths,
                 shards=None if shard is None else Shards(shard[rows], self.shuffle_window),
-                mixture=self.mixture(rows) if train else None,
+                mixture=mix_rows(self.table, rows, self.mixing, self.balance, self.truth) if train else None,
             ),
             num_workers=self.num_workers,
             collate_fn=partial(join, transforms=dataset.transforms),
@@ -334,56 +312,6 @@ class DataModule(LightningDataModule):
         )
         loader.keep = self.keep
         return loader
-
-    def mixture(self, rows: np.ndarray) -> Mixture | None:
-        """Return the mixture of files and classes from which training rows are drawn; None if all rows are drawn once.
-
-        Args:
-            rows: Indices of the training rows.
-
-        Raises:
-            ValueError: If the rows of a file, or of a class in a file, would never be drawn.
-        """
-        files = self.files(rows)
-        if self.balance.target is None:
-            return files
-        if files is None:
-            files = Mixture(np.zeros(len(rows), dtype=np.int64), [len(rows)], False)
-        name = self.balance.target
-        kind = self.table.spec.targets[name].kind
-        label: np.ndarray = (
-            self.table.targets[name][rows].numpy()
-            if kind == "class"
-            else rarest([self.truth(name, row) for row in rows.tolist()], kind)
-        )
-        stratum, counts = self.balance.strata(label, files.source, files.counts)
-        for row, count in zip(rows[np.unique(stratum, return_index=True)[1]].tolist(), counts, strict=True):
-            if not count:
-                raise ValueError(
-                    f"datamodule.balance_by: {self.table.origin(row).source} has so few rows of "
-                    f"'{self.truth(name, row)}' that none of them is in an epoch; raise its weight"
-                )
-        return replace(files, counts=counts, stratum=stratum)
-
-    def files(self, rows: np.ndarray) -> Mixture | None:
-        """Return the mixture of several files; None if there is only one.
-
-        Raises:
-            ValueError: If the rows of a file would never be drawn.
-        """
-        origins = self.table.origins
-        if not origins:
-            return None
-        source = np.searchsorted([origin.first for origin in origins], rows, side="right") - 1
-        sizes = np.bincount(source, minlength=len(origins)).tolist()
-        counts = self.mixing.counts(sizes, [origin.weight for origin in origins])
-        for origin, size, count in zip(origins, sizes, counts):
-            if size and not count:
-                raise ValueError(
-                    f"datamodule.path: {origin.source} would make up none of the {len(rows)} rows of an epoch; raise "
-                    "its weight"
-                )
-        return Mixture(source, counts, self.mixing.homogeneous_batches)
 
     def batch(self, rows: Sequence[int], only: Sequence[str] | None = None) -> Batch:
         """Return some rows as one finished batch, encoded in this process and without augmentation.
@@ -470,13 +398,10 @@ class DataModule(LightningDataModule):
         before = state.pop("fingerprint", None)  # older checkpoints have none
         now = self.fingerprint.digests()
         if before is not None and before != now:
-            counts = {name: [x.get(name, "0:").split(":")[0] for x in (before, now)] for name in SPLITS}
-            changed = [
-                f"{name} ({' then, '.join(counts[name])} now)" for name in SPLITS if before.get(name) != now.get(name)
-            ]
+            changed = ", ".join(describe_changed_splits(before, now))
             raise ValueError(
-                f"{self.table.source}: the rows of {', '.join(changed)} are others than those that the checkpoint was "
-                "trained on; a run keeps its data: bring it back as it was, or start another run=NAME"
+                f"{self.table.source}: the rows of {changed} are others than those that the checkpoint was trained on; "
+                "a run keeps its data: bring it back as it was, or start another run=NAME"
             )
         self.begun = state or None
 
@@ -528,47 +453,11 @@ class DataModule(LightningDataModule):
         Raises:
             ValueError: If `on_error` is "raise", or if the error has another remedy than the data.
         """
-        message = printable(fault.message)
-        where = printable(f"{table.name(fault.row)}, column '{fault.column}': {message}")
-        if fault.fix:
-            raise ValueError(f"{where}. {fault.fix}")
-        if self.on_error == "raise":
-            more = f" ({others} more rows are wrong)" if others else ""
-            raise ValueError(
-                f"{where}{more}. Mend the row, or set datamodule.on_error=drop (leave out such rows) or "
-                f"datamodule.on_error=missing (take the cell as empty)"
-            )
-        self.faults[fault.row, fault.column] = message
+        error = describe_fault(fault, table, self.on_error, others)
+        if error is not None:
+            raise ValueError(error)
+        self.faults[fault.row, fault.column] = printable(fault.message)
 
     def write_errors(self, path: Path) -> None:
         """Write a CSV file of every invalid cell, atomically."""
         write_faults(path, list_faults(self.faults, self.table))
-
-
-def printable(text: str) -> str:
-    """Return a text in which bytes that are not valid UTF-8 are escaped, so that it can be printed and written."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def one_row_each(table: Table) -> str:
-    """Return the reason why a random split is empty if every class has only one row; otherwise "".
-
-    A single row of a class is always a training row.
-    """
-    for name, data in table.spec.targets.items():
-        counts = data.facts.get("counts", ())
-        if data.kind == "class" and len(counts) > 1 and max(counts) == 1:
-            return (
-                f"each of the {len(counts)} classes of '{table.columns.get(name, name)}' has a single row, which "
-                "trains: is it a number (model/heads=regression), or an identifier? Else "
-            )
-    return ""
-
-
-def limits(lengths: Any) -> dict[str, float]:
-    """Return the maximum length of each input that has one; raise ValueError if `lengths` is not a mapping."""
-    if not isinstance(lengths, Mapping | None):
-        raise ValueError(
-            f"datamodule.max_batch_length: got {lengths}, wanted an input's name with its own, as {{text: 4096}}"
-        )
-    return {name: most for name, most in (lengths or {}).items() if most is not None}

@@ -291,3 +291,12 @@ class Order(Sampler[list[Draw]]):
         """Restore the position in an epoch, which is then continued."""
         parts = [Part(p["world"], Batching(**p["batching"]), p["batches"]) for p in state["parts"]]
         self.begun = state["epoch"], parts
+
+
+def length_limits(lengths: Any) -> dict[str, float]:
+    """Return the maximum length of each input that has one; raise ValueError if `lengths` is not a mapping."""
+    if not isinstance(lengths, Mapping | None):
+        raise ValueError(
+            f"datamodule.max_batch_length: got {lengths}, wanted an input's name with its own, as {{text: 4096}}"
+        )
+    return {name: most for name, most in (lengths or {}).items() if most is not None}

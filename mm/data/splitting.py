@@ -12,6 +12,8 @@ from mm.data.table import SPLITS, Fault, Table
 
 SPELT = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
+FILLED = {"train": "lower datamodule.split.val or .test", "all": "there is no row to read"}  # an empty split's fix
+
 
 @dataclass(frozen=True)
 class Split:
@@ -223,3 +225,42 @@ def check_split(cells: Sequence[Any], column: str) -> tuple[np.ndarray, list[Fau
     ]
     splits[~known] = ""
     return splits[place], faults
+
+
+def rows_of_split(table: Table, split: str, named: bool) -> np.ndarray:
+    """Return the indices of the rows of a split, or with "all" of every split.
+
+    Args:
+        table: The table.
+        split: "train", "val", "test" or "all".
+        named: Whether a column can name the split of each row, for the message.
+
+    Raises:
+        ValueError: If there is no such split, or if it is empty.
+    """
+    if split not in (*SPLITS, "all"):
+        raise ValueError(f"split: got '{split}', wanted one of {', '.join(SPLITS)}, all")
+    rows = np.flatnonzero(table.split != "" if split == "all" else table.split == split)
+    if not len(rows):
+        counts = ", ".join(f"{name} {int((table.split == name).sum())}" for name in SPLITS)
+        raise ValueError(
+            f"{table.source}: the split '{split}' is empty (rows: {counts}); {one_row_each(table)}"
+            f"{FILLED.get(split, f'set datamodule.split.{split} above 0')}"
+            f"{', or name the column of splits with datamodule.columns.split' if named else ''}"
+        )
+    return rows
+
+
+def one_row_each(table: Table) -> str:
+    """Return the reason why a random split is empty if every class has only one row; otherwise "".
+
+    A single row of a class is always a training row.
+    """
+    for name, data in table.spec.targets.items():
+        counts = data.facts.get("counts", ())
+        if data.kind == "class" and len(counts) > 1 and max(counts) == 1:
+            return (
+                f"each of the {len(counts)} classes of '{table.columns.get(name, name)}' has a single row, which "
+                "trains: is it a number (model/heads=regression), or an identifier? Else "
+            )
+    return ""

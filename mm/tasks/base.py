@@ -11,7 +11,6 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from mm._compat.lightning import is_accumulating
@@ -21,20 +20,13 @@ from mm.model import MultimodalModel
 from mm.tasks import guards
 from mm.tasks.answers import Answers
 from mm.tasks.distributed.sharding import FSDP2Strategy, checkpoint_activations, share_statistics
+from mm.tasks.gradients import check_gradients, clipped_groups, encoder_norms, grad_norm
 from mm.tasks.measures import mean_losses, positive
-from mm.tasks.nonfinite import NonFinite, all_finite, listed
+from mm.tasks.nonfinite import NonFinite, all_finite, gather_text, listed
 from mm.tasks.optim import parameters
 from mm.tasks.optim.schedule import Schedule, TrainingProgress
 from mm.tasks.optim.unfreezing import Unfreezing, can_cut
 from mm.types import Batch
-
-CHECKPOINT_FORMAT = 4  # format version of the checkpoints from which a run resumes
-
-
-def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Return the common norm of the gradients of some parameters, over all processes that have shards of them."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 class Task(LightningModule):
@@ -92,9 +84,8 @@ class Task(LightningModule):
         self.figures: dict[str, Any] = {}  # of the last test: name to matplotlib Figure
         self.decoded = Answers(Path())  # of the last test: the decoded predictions of each row
         self._losses: dict[str, tuple[Tensor, Tensor, float]] = {}  # last batch: name to total, count, weight
-        self.unimodal_loss_weight: dict[
-            str, float
-        ] = {}  # input to the factor on the gradient from its unimodal heads to its encoder
+        # Input to the factor on the gradient from its unimodal heads to its encoder.
+        self.unimodal_loss_weight: dict[str, float] = {}
         self._only: int | None = None  # index of the only loss that trains the model, if there is only one
         self._seen: list[Tensor] = []  # labelled rows of all processes per micro-batch since the last step
         # The previous micro-batch, and whether the gradients accumulated up to it are finite, per clipping group.
@@ -130,9 +121,10 @@ class Task(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random numbers of a step by seed, epoch, batch and rank, so that a resumed run repeats them."""
         self._last = batch, batch_idx
-        blocks, epoch, cut = self.unfreezing, self.current_epoch, can_cut(self.trainer.strategy.model)
-        if blocks is not None and blocks.epoch != epoch and (line := blocks.begin(epoch, cut)):
-            say(line)
+        if self.unfreezing is not None and self.unfreezing.epoch != self.current_epoch:
+            line = self.unfreezing.begin(self.current_epoch, can_cut(self.trainer.strategy.model))
+            if line:
+                say(line)
         seed = hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) & 0xFFFFFFFF
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":  # torch.manual_seed asks every kind of device: 0.5 ms where there is none
@@ -225,16 +217,8 @@ class Task(LightningModule):
                 later.
         """
         self.record_grad_norm()
-        wrapped = self.trainer.strategy.model
-        if self.global_step or not isinstance(wrapped, DistributedDataParallel) or wrapped.find_unused_parameters:
-            return
-        missed = [n for n, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
-        if missed:
-            raise ValueError(
-                f"no gradient reaches {', '.join(missed)}, but DDP waits for it; leave out what is not used (a fusion "
-                "that reads tokens makes no use of pool=attention), freeze it with task.freeze, or set "
-                "trainer.strategy=ddp_find_unused_parameters_true"
-            )
+        if not self.global_step:
+            check_gradients(self.model, self.trainer.strategy.model)
 
     def record_grad_norm(self) -> None:
         """Record the first micro-batch after which the accumulated gradient is not finite.
@@ -248,7 +232,8 @@ class Task(LightningModule):
         given = [p for p in self.parameters() if p.grad is not None]
         self.settle_doubt()
         if not self._bad:
-            self._doubt = self._last, [grad_norm(side).isfinite() for side in self.clipped_groups(given)]
+            sides = clipped_groups(given, self.separately_clipped())
+            self._doubt = self._last, [grad_norm(side).isfinite() for side in sides]
 
     def settle_doubt(self) -> None:
         """Read whether the gradient after the previous micro-batch was finite; the device has computed this by now."""
@@ -291,12 +276,10 @@ class Task(LightningModule):
         if not given:  # the step was skipped
             self._bad = self._doubt = None
             return
-        sides = self.clipped_groups(given)
+        sides = clipped_groups(given, self.separately_clipped())
         norms = [grad_norm(side) for side in sides]
-        if (
-            not all(norm.isfinite() for norm in norms)
-            and getattr(self.trainer.precision_plugin, "scaler", None) is None
-        ):  # a scaler skips such steps itself
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # a scaler skips such steps itself
+        if not scaled and not all(norm.isfinite() for norm in norms):
             self.settle_doubt()
             bad, self._bad = self._bad, None
             known = torch.tensor(bad is not None, device=self.device).float()
@@ -308,32 +291,16 @@ class Task(LightningModule):
         self._bad = self._doubt = None
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every == 0:  # logging costs a tenth of a millisecond
-            self.log_dict({"train/grad_norm": norms[0]} | self.encoder_norms())
+            self.log_dict({"train/grad_norm": norms[0]} | encoder_norms(self.model))
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
             for side, norm in zip(sides, norms):
                 torch.nn.utils.clip_grads_with_norm_(side, gradient_clip_val, norm)
 
-    def clipped_groups(self, given: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-        """Divide parameters into those of the model and those of `separately_clipped`, without empty groups."""
-        apart = {id(p) for p in self.separately_clipped()}
-        sides = [[p for p in given if (id(p) in apart) == there] for there in (False, True)]
-        return [side for side in sides if side]
-
     def separately_clipped(self) -> Iterable[nn.Parameter]:
         """Return the parameters that are clipped by their own norm, so that they do not shorten the model's steps."""
         return ()
-
-    def encoder_norms(self) -> dict[str, Tensor]:
-        """Return the gradient norm of each encoder with its projection, if there are several encoders."""
-        model = self.model
-        parts = {name: [model.encoders[name], model.projections[name]] for name in model.encoders}
-        given = {
-            name: [p for part in pair for p in part.parameters() if p.grad is not None]  # type: ignore[attr-defined]
-            for name, pair in parts.items()
-        }
-        return {f"train[{n}]/grad_norm": grad_norm(of) for n, of in given.items() if of} if len(parts) > 1 else {}
 
     def handle_nonfinite(self, quantity: str, batch: Batch, batch_idx: int, mine: bool) -> None:
         """Handle a loss or gradient that is not finite, according to `nonfinite`, and report the batch.
@@ -361,9 +328,7 @@ class Task(LightningModule):
         rows = listed([ids[int(row)] for row in batch.row if row >= 0])
         process = self.trainer.global_rank if self.trainer.world_size > 1 else None
         if process is not None:
-            everyone: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(everyone, f"{rows} (process {process})" if mine else "")
-            rows = ", ".join(said for said in everyone if said)
+            rows = gather_text(f"{rows} (process {process})" if mine else "", self.trainer.world_size)
 
         def again() -> Any:
             self.on_train_batch_start(batch, batch_idx)
@@ -387,7 +352,7 @@ class Task(LightningModule):
         return self.losses(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["format"] = CHECKPOINT_FORMAT
+        checkpoint["format"] = guards.CHECKPOINT_FORMAT
         checkpoint["skipped_steps"] = self.nonfinite.skipped
         checkpoint["course"] = asdict(self.course)
 
@@ -397,11 +362,7 @@ class Task(LightningModule):
         Raises:
             ValueError: If the checkpoint has another format version.
         """
-        if (found := checkpoint.get("format")) != CHECKPOINT_FORMAT:
-            raise ValueError(
-                f"the run's checkpoint has format {found}, this mm reads {CHECKPOINT_FORMAT}; go on with the mm that "
-                "wrote it, or start another run=NAME"
-            )
+        guards.check_checkpoint_format(checkpoint)
         self.nonfinite.skipped = checkpoint["skipped_steps"]
         now, self.course = self.course, TrainingProgress(**checkpoint["course"])
         if (now.epoch, now.run) != (self.course.epoch, self.course.run):

@@ -1,7 +1,8 @@
 """Checks of a Trainer's settings against a task, for Python and the command line alike."""
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mm.tasks.base import Task
 
 TRUE = ("bf16-true", "16-true")
+CHECKPOINT_FORMAT = 4  # format version of the checkpoints from which a run resumes
 FUSED = (
     "task.optimizer.fused: under trainer.precision=16-mixed a fused optimizer undoes the scaling of gradients only "
     "after they were clipped; set task.optimizer.fused=false, or trainer.precision=bf16-mixed"
@@ -121,3 +123,19 @@ def check_sharding(task: "Task", trainer: Trainer) -> None:
     if task.unsharded:
         name = type(task).__name__.lower()
         raise ValueError(f"task={name}: trainer=fsdp would not share out {task.unsharded}; use trainer=ddp")
+
+
+def check_checkpoint_format(checkpoint: Mapping[str, Any]) -> None:
+    """Check that a run can resume from a checkpoint of this format version.
+
+    Args:
+        checkpoint: The checkpoint.
+
+    Raises:
+        ValueError: If it has another format version.
+    """
+    if (found := checkpoint.get("format")) != CHECKPOINT_FORMAT:
+        raise ValueError(
+            f"the run's checkpoint has format {found}, this mm reads {CHECKPOINT_FORMAT}; go on with the mm that wrote "
+            "it, or start another run=NAME"
+        )

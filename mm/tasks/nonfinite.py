@@ -125,3 +125,15 @@ def all_finite(data: Any) -> bool:
     if isinstance(data, dict):
         return all(all_finite(x) for x in data.values())
     return all(all_finite(x) for x in data) if isinstance(data, tuple | list) else True
+
+
+def gather_text(text: str, processes: int) -> str:
+    """Return the texts of all processes, joined by commas; empty texts are left out.
+
+    Args:
+        text: The text of this process.
+        processes: Number of processes, all of which call this function.
+    """
+    texts: list[str] = [""] * processes
+    torch.distributed.all_gather_object(texts, text)
+    return ", ".join(text for text in texts if text)
