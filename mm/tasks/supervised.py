@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -339,7 +340,11 @@ class Supervised(Task):
         return merged.predictions[name].compare(answers, truth, head.decoding)
 
     def on_validation_epoch_end(self) -> None:
-        values, _ = self.compute("val")
+        watching = [x for x in self.trainer.loggers if isinstance(x, WandbLogger) and not self.trainer.sanity_checking]
+        values, figures = self.compute("val", draw=bool(watching))
+        for logger in watching:
+            for name, figure in figures.items():
+                logger.log_image(name, [figure], step=self.global_step)
         # Metrics of single classes are reported by the test only, because they would be hundreds of curves.
         deepest = 1 + (len(self.model.heads) > 1)
         self.log_dict({n: v for n, v in values.items() if n.count("/") <= deepest and not n.endswith("/rows")})
@@ -349,19 +354,27 @@ class Supervised(Task):
         self.results, self.figures = {}, {}
 
     def on_test_epoch_end(self) -> None:
-        values, self.figures = self.compute("test")
+        values, self.figures = self.compute("test", draw=True)
         self.results = {name: float(value) for name, value in values.items()}
         self.log_dict(values)
 
-    def compute(self, split: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the metrics of a split by name, and the figures of the complete model, and reset the metrics."""
+    def compute(self, split: str, draw: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Compute and reset the metrics of a split.
+
+        Args:
+            split: The split.
+            draw: Whether to draw the figures of the complete model, such as its confusion matrix.
+
+        Returns:
+            The metrics and the figures by name.
+        """
         values: dict[str, Tensor] = {}
         figures: dict[str, Any] = {}
         for place, mark, heads in self.measured(split):
             losses = []
             for head, measured in heads.items():
                 prefix = f"{place if len(self.model.heads) == 1 else f'{place}/{head}'}/{mark}"
-                found, drawn = read_scores(measured, draw=place == "test")
+                found, drawn = read_scores(measured, draw=draw and place == split)
                 values |= {f"{prefix}{n}": value for n, value in found.items() if not (mark and n == "rows")}
                 figures |= {f"{prefix}{name}": figure for name, figure in drawn.items()}
                 if "loss" in found:

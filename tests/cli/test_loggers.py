@@ -143,6 +143,7 @@ def test_an_offline_run_holds_everything(mm, manifest, monkeypatch):
 
     # what was seen and heard
     assert any(f.startswith("media/images/test/report_") for f in run.files)
+    assert sum(f.startswith("media/images/val/report_") for f in run.files) == 2  # the confusion matrix of a validation
     media = {entry.path: Path(entry.local_path) for entry in run.tables["val/samples"].manifest.contents}
     table = json.loads(next(file for path, file in media.items() if path.endswith(".table.json")).read_text())
     assert table["columns"] == [
