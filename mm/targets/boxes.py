@@ -12,7 +12,7 @@ from torch import Tensor
 from mm.cells import label_of, text_of
 from mm.cells.classes import ClassIndex, class_number
 from mm.configurable import Configurable
-from mm.messages import say
+from mm.messages import listing, say
 from mm.targets.classes import known_classes
 from mm.types import EncodedInput, EncodedTarget, TargetData
 
@@ -120,13 +120,17 @@ class BoxTarget(Configurable):
         Raises:
             ValueError: If a box is degenerate and `degenerate_boxes` is "error".
         """
-        for number, one in enumerate(objects):
-            if shorter_side(one.box) <= 0 and self.degenerate_boxes == "error":
-                where = f" of {one.place}" if one.place else ""
-                raise ValueError(
-                    f"box {number} ('{one.label}'){where} has no area: got {plain(one.box)}, wanted x0 < x1 and "
-                    "y0 < y1; to leave out such a box alone, set model.heads.NAME.target_codec.degenerate_boxes=drop"
-                )
+        flat = [(number, one) for number, one in enumerate(objects) if shorter_side(one.box) <= 0]
+        if not flat or self.degenerate_boxes != "error":
+            return
+        number, one = flat[0]
+        where = f" of {one.place}" if one.place else ""
+        others = listing([f"box {i}{f' of {other.place}' if other.place else ''}" for i, other in flat[1:]])
+        more = f" (nor have {others})" if others else ""
+        raise ValueError(
+            f"box {number} ('{one.label}'){where} has no area: got {plain(one.box)}, wanted x0 < x1 and y0 < y1{more}; "
+            "to leave out such a box alone, set model.heads.NAME.target_codec.degenerate_boxes=drop"
+        )
 
     def align(self, target: Tensor, read: EncodedInput) -> list[Tensor]:
         """Return the objects with their boxes relative to the visible region of the image.

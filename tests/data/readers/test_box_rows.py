@@ -110,6 +110,10 @@ def test_empty_boxes_state_a_picture_without_objects_and_other_columns_stay(tmp_
             "a.jpg,40,20,dog,5,5,5,20",
             r"boxes.csv: rows 0, 1 \(id 'a.jpg'\), column 'class': box 1 \('dog'\) of row 1 has",
         ),
+        (
+            "a.jpg,40,20,dog,15,5,5,20\na.jpg,40,20,cat,5,5,5,5",
+            r"box 1 \('dog'\) of row 1 has no area: .* \(nor have box 2 of row 2\)",
+        ),
         ("a.jpg,40,20,dog,15,5,5,20", r"box 1 \('dog'\) of row 1 has no area: got \[15, 5, 5, 20\], wanted x0 < x1"),
         (
             "a.jpg,40,20,dog,five,5,5,20",
