@@ -32,7 +32,7 @@ class Configurable:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not hasattr(cls.__init__, "__wrapped__"):  # its own constructor, or one inherited from a library
-            cls.__init__ = _recorded(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _recorded(cls.__init__)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments as plain data.

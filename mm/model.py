@@ -3,16 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mm.absence import encode_present
-from mm.batching import PER_ROW_META
 from mm.configurable import Configurable, recorded_arguments, to_config
 from mm.predictions import Calibration, Prediction
-from mm.tensors import pick, unlabelled_value
 from mm.types import Batch, Encoder, Features, Fusion, Head, Output
-from mm.windows import MergedOutput, first_windows, side_by_side, windows_of
+from mm.windows import MergedOutput, merge_windows
 
 
 class MultimodalModel(Configurable, nn.Module):
@@ -127,47 +124,8 @@ class MultimodalModel(Configurable, nn.Module):
             output: Output for the batch.
             batch: The batch.
         """
-        row, predictions = batch.row, output.predictions
-        first = torch.arange(len(row), device=row.device)
-        rows, group = row.unique(return_inverse=True)
-        if len(rows) == len(row):
-            return MergedOutput(self.temper(predictions), output.fused, batch.targets, batch.meta, row, first)
-        first = first_windows(group, len(rows))
-        with torch.autocast(row.device.type, enabled=False):  # autocast would round means to three digits
-            merged = {name: self.merge_head(name, output, group, len(rows)) for name in predictions}
-
-        def joined(x: Tensor, of: str | None, fill: float) -> Tensor:
-            """of: an input, if x tells something of its tokens."""
-            if of is None:
-                return x[first]
-            tokens = output.features.get(of, output.fused).tokens.shape[1]
-            return side_by_side(x, group, len(rows), max(x.shape[1], tokens), fill)
-
-        # A target without a head, such as the label by which contrastive learning excludes pairs, belongs to the row.
-        inputs = {name: head.input for name, head in self.heads.items()}
-        targets = {name: joined(x, inputs.get(name), unlabelled_value(x)) for name, x in batch.targets.items()}
-        parts = {key: key.rpartition("/") for key in batch.meta}
-        owners = {key: None if what in PER_ROW_META else name for key, (name, _, what) in parts.items()}
-        meta = {key: joined(x, owners[key], -1) for key, x in batch.meta.items()}
-        return MergedOutput(self.temper(merged), pick(output.fused, first), targets, meta, rows, first)
-
-    def merge_head(self, name: str, output: Output, group: Tensor, count: int) -> Prediction:
-        """Merge the predictions of one head for several windows.
-
-        A head on the pooled vector uses only windows with tokens. A head on the tokens of an input uses all windows, so
-        that the tokens stay aligned with their targets, and ignores padding itself.
-
-        Args:
-            name: Name of the head.
-            output: Output for the windows.
-            group: Index of the row that each window belongs to, (B,).
-            count: Number of rows.
-        """
-        head, prediction = self.heads[name], output.predictions[name]
-        if head.input is not None:
-            return prediction.merge(group, count)
-        _, counts = windows_of(output.features or {"": output.fused}, [*output.features] or [""], group)
-        return pick(prediction, counts).merge(group[counts], count)
+        merged = merge_windows(output, batch, {name: head.input for name, head in self.heads.items()})
+        return merged._replace(predictions=self.temper(merged.predictions))
 
     def temper(self, predictions: Mapping[str, Prediction]) -> dict[str, Prediction]:
         """Divide the logits of merged predictions by the temperatures that were fitted on such predictions."""

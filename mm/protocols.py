@@ -4,7 +4,7 @@ from inspect import isfunction
 from typing import Any, Protocol
 
 
-class Offers(type(Protocol)):  # type: ignore[misc]
+class Offers(type(Protocol)):
     """Metaclass of protocols whose `isinstance` requires that the protocol's names are methods of the class.
 
     A user's object may have data attributes such as `compare` or `names`, which do not make it an instance.

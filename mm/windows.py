@@ -22,8 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mm.batching import PER_ROW_META
 from mm.predictions import Prediction
-from mm.types import Features
+from mm.tensors import pick, unlabelled_value
+from mm.types import Batch, Features, Output
 
 
 class MergedOutput(NamedTuple):
@@ -103,3 +105,57 @@ def directions(unit: Tensor, present: Tensor, row: Tensor) -> tuple[Tensor, Tens
     total = unit.new_zeros(len(rows), *unit.shape[1:]).index_add(0, group, unit)
     seen = present.new_zeros(len(rows), *present.shape[1:], dtype=torch.long).index_add(0, group, present.long())
     return rows, F.normalize(total, dim=-1), seen > 0
+
+
+def merge_windows(output: Output, batch: Batch, inputs: Mapping[str, str | None]) -> MergedOutput:
+    """Merge the predictions of windows into one prediction per row, by the rules at the top of this file.
+
+    The rows are sorted by their index. If every row has one window, the rows stay in their order.
+
+    Args:
+        output: Output for the batch.
+        batch: The batch.
+        inputs: Head name to the input for whose tokens the head predicts; None: it predicts per row.
+    """
+    row, predictions = batch.row, output.predictions
+    first = torch.arange(len(row), device=row.device)
+    rows, group = row.unique(return_inverse=True)
+    if len(rows) == len(row):
+        return MergedOutput(dict(predictions), output.fused, batch.targets, batch.meta, row, first)
+    first = first_windows(group, len(rows))
+    with torch.autocast(row.device.type, enabled=False):  # autocast would round means to three digits
+        merged = {name: merge_head(name, output, inputs[name], group, len(rows)) for name in predictions}
+
+    def joined(x: Tensor, of: str | None, fill: float) -> Tensor:
+        """Join the windows of each row; `of` is the input whose tokens have the values, None: a row has one."""
+        if of is None:
+            return x[first]
+        tokens = output.features.get(of, output.fused).tokens.shape[1]
+        return side_by_side(x, group, len(rows), max(x.shape[1], tokens), fill)
+
+    # A target without a head, such as the label by which contrastive learning excludes pairs, belongs to the row.
+    targets = {name: joined(x, inputs.get(name), unlabelled_value(x)) for name, x in batch.targets.items()}
+    parts = {key: key.rpartition("/") for key in batch.meta}
+    owners = {key: None if what in PER_ROW_META else name for key, (name, _, what) in parts.items()}
+    meta = {key: joined(x, owners[key], -1) for key, x in batch.meta.items()}
+    return MergedOutput(merged, pick(output.fused, first), targets, meta, rows, first)
+
+
+def merge_head(name: str, output: Output, input: str | None, group: Tensor, count: int) -> Prediction:
+    """Merge the predictions of one head for several windows.
+
+    A head on the pooled vector uses only windows with tokens. A head on the tokens of an input uses all windows, so
+    that the tokens stay aligned with their targets, and ignores padding itself.
+
+    Args:
+        name: Name of the head.
+        output: Output for the windows.
+        input: Input for whose tokens the head predicts; None: it predicts per row.
+        group: Index of the row that each window belongs to, (B,).
+        count: Number of rows.
+    """
+    prediction = output.predictions[name]
+    if input is not None:
+        return prediction.merge(group, count)
+    _, counts = windows_of(output.features or {"": output.fused}, [*output.features] or [""], group)
+    return pick(prediction, counts).merge(group[counts], count)

@@ -148,7 +148,7 @@ def test_the_command_line_holds_nothing_that_python_lacks():
 
 # Lines of a file without its docstrings; those of the central files have a limit of their own.
 FILE_LINES = 330
-CORE_LINES = {"mm/model.py": 134, "mm/types.py": 201}
+CORE_LINES = {"mm/model.py": 104, "mm/types.py": 201}
 
 
 def code_line_count(file: Path) -> int:

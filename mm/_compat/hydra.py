@@ -21,8 +21,8 @@ def before_overrides(step: Callable[[DictConfig, list[str]], None]) -> Iterator[
         step(cfg, [override.key_or_group for override in overrides])
         apply(list(overrides), cfg)
 
-    ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_after_step)  # type: ignore[method-assign]
+    ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_after_step)
     try:
         yield
     finally:
-        ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply)  # type: ignore[method-assign]
+        ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply)

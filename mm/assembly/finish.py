@@ -145,7 +145,7 @@ def finish_model(cfg: DictConfig, spec: DataSpec, named: Sequence[NamedKey] = ()
     """
     model = cfg.model
     task = get_class(cfg.task._target_)
-    reads_heads: bool = task.reads_heads  # type: ignore[attr-defined]
+    reads_heads: bool = task.reads_heads
     if model.heads and not reads_heads:
         raise ValueError(f"model.heads.{next(iter(model.heads))}: {task.__name__} reads no head; leave it out")
     restricted = cfg.datamodule.get("inputs") is not None  # leaving inputs out on purpose is no mistake
@@ -230,7 +230,7 @@ def finish_transforms(
             transform.max_value = data.max_value
         for codec in (head.target_codec for head in cfg.model.heads.values()):
             if codec.get("input") == name:
-                tell_places(transform, name, data.modality, get_class(codec._target_).needs)  # type: ignore[attr-defined]
+                tell_places(transform, name, data.modality, get_class(codec._target_).needs)
         longest = transform.get("max_length")
         if need.max_length is not None and (longest is None or longest > need.max_length):
             raise ValueError(

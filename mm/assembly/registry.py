@@ -42,7 +42,7 @@ def fill_defaults(cfg: DictConfig, keys: Sequence[str] = ()) -> None:
             if child is not None and not (path == "" and key == "hydra"):
                 walk(child, f"{path}{key}.")
         target = node._get_node("_target_")
-        name = None if target is None else target._value()  # type: ignore[union-attr]
+        name = None if target is None else target._value()
         if isinstance(name, str) and path.rstrip(".") not in replaced:
             stated = list(node)  # also those that the data fills: `in` denies a key whose value is ???
             for argument, default in default_arguments(name).items():

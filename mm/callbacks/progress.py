@@ -84,4 +84,4 @@ class Progress(TQDMProgressBar):
         if "train/loss" in losses:
             shown["loss"] = float(losses["train/loss"])
         speed = trainer.callback_metrics.get("train/samples_per_second")
-        return shown if speed is None else shown | {"samples/s": f"{float(speed):.0f}"}  # type: ignore[return-value]
+        return shown if speed is None else shown | {"samples/s": f"{float(speed):.0f}"}

@@ -233,7 +233,7 @@ def leave_out(table: Table, id_column: str, on_error: str) -> None:
             table.split[fault.row] = ""
         for name, column in table.columns.items():
             if column == fault.column:
-                table.inputs[name][fault.row] = None  # type: ignore[index]
+                table.inputs[name][fault.row] = None
 
 
 def wrong_ids(ids: Sequence[str], column: str) -> list[Fault]:

@@ -267,7 +267,7 @@ def measure(run: RobustnessRun, trainer: Trainer, loaded: TrainedModel) -> Curve
     inputs = [name for name in part.table.spec.inputs if name in loaded.transforms]
     retained = RetainedFeatures(run.cache, inputs if len(inputs) > 1 else [])
     found: Curves = {}
-    bar: Any = trainer.progress_bar_callback  # type: ignore[attr-defined]
+    bar: Any = trainer.progress_bar_callback
     bar.disable()
     try:
         trainer.callbacks.append(retained)  # type: ignore[attr-defined]

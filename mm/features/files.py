@@ -145,7 +145,7 @@ class FeatureStore:
         if raw in self.faults:
             raise ValueError(self.faults[raw])
         notes = self.notes.get(raw, ())
-        return EncodedInput(self.windows(raw), raw in self.cut, unknown=raw in self.unknown, notes=notes)  # type: ignore[arg-type]
+        return EncodedInput(self.windows(raw), raw in self.cut, unknown=raw in self.unknown, notes=notes)
 
     def finish(self, x: Tensor) -> Tensor:
         return x

@@ -51,7 +51,7 @@ class AveragePrecision(MeanAveragePrecision, Configurable):
         for name in own:
             setattr(self, name, [x.to(self.device) for part in everyone for x in part[name]])
 
-    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+    def compute(self) -> dict[str, Tensor]:
         found = super().compute()
         # axes: IoU, recall, class, area (all), maximum number of boxes (100); -1 for a class without a true box
         precision = found["precision"][:, :, :, 0, -1]

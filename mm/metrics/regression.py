@@ -33,7 +33,7 @@ class Float64States(Metric):
         self.set_dtype(torch.float64)
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = "") -> torch.nn.Module:
-        super()._apply(fn, exclude_state)  # type: ignore[arg-type]
+        super()._apply(fn, exclude_state)
         wide = widest(self.device)
         for name, default in self._defaults.items():
             state = getattr(self, name)

@@ -110,7 +110,7 @@ class EmbeddingIndex:
                 faiss = require("faiss", "search")
 
                 faiss.ParameterSpace().set_index_parameter(index, "efSearch", max(HNSW_BREADTH, 2 * top_k))
-            similarity, positions = index.search(query[None], top_k)  # type: ignore[call-arg]  # SWIG's is replaced
+            similarity, positions = index.search(query[None], top_k)  # SWIG's is replaced
             pairs = [(i, x) for i, x in zip(positions[0].tolist(), similarity[0].tolist()) if i >= 0]
             items = self.items(name, [i for i, _ in pairs])
             hits += [Hit(id, name, x, source) for (id, source), (_, x) in zip(items, pairs)]
@@ -189,5 +189,5 @@ class EmbeddingIndex:
         kind = f"HNSW{HNSW_LINKS}" if self.approximate else "Flat"
         index = faiss.index_factory(self.width, f"IDMap,{kind}", faiss.METRIC_INNER_PRODUCT)
         for positions, vectors in self.vectors(name):
-            index.add_with_ids(np.ascontiguousarray(vectors), positions)  # type: ignore[call-arg]
+            index.add_with_ids(np.ascontiguousarray(vectors), positions)
         return index
