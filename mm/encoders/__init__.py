@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from mm.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from mm.encoders.audio import AudioConformer, AudioConv, HuggingFaceAudio
+    from mm.encoders.audio import AudioConformer, AudioConv, AudioResNet, HuggingFaceAudio
     from mm.encoders.tabular import TabularMLP, TabularTransformer
     from mm.encoders.text import HuggingFaceText, TextHashedNgrams, TextMLP, TextRecurrent, TextTransformer
-    from mm.encoders.vision import HuggingFaceVision, TimmVision, VisionConv
+    from mm.encoders.vision import HuggingFaceVision, TimmVision, VisionConv, VisionResNet
     from mm.encoders.wrapped import TorchvisionModel, WrappedEncoder, wrap
 
 __all__ = [
     "AudioConformer",
     "AudioConv",
+    "AudioResNet",
     "HuggingFaceAudio",
     "HuggingFaceText",
     "HuggingFaceVision",
@@ -30,6 +31,7 @@ __all__ = [
     "TimmVision",
     "TorchvisionModel",
     "VisionConv",
+    "VisionResNet",
     "WrappedEncoder",
     "wrap",
 ]

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from mm.encoders.audio.conv import AudioConv
     from mm.encoders.audio.huggingface import HuggingFaceAudio
     from mm.encoders.audio.log_mel import LogMel
+    from mm.encoders.audio.resnet import AudioResNet
 
-__all__ = ["AudioConformer", "AudioConv", "HuggingFaceAudio", "LogMel"]
+__all__ = ["AudioConformer", "AudioConv", "AudioResNet", "HuggingFaceAudio", "LogMel"]
 
 __getattr__, __dir__ = lazy_exports(__name__, __file__)
