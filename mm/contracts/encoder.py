@@ -35,10 +35,13 @@ def random_input(spec: InputSpec, rows: int = ROWS) -> tuple[Tensor, Tensor]:
 def buffers_after(encoder: Any, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return the buffers of a copy of an encoder after one forward pass in training mode.
 
-    The copy is called as the model calls an encoder, by `encode_present`.
+    The copy is called as the model calls an encoder, by `encode_present`. The random numbers, such as those of dropout,
+    are the same for each call with the same number of present rows.
     """
     module = deepcopy(encoder).train()
-    encode_present(module, module, x, mask)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encode_present(module, module, x, mask)
     return dict(module.named_buffers())
 
 

@@ -340,7 +340,7 @@ class Supervised(Task):
         return merged.predictions[name].compare(answers, truth, head.decoding)
 
     def on_validation_epoch_end(self) -> None:
-        watching = [x for x in self.trainer.loggers if isinstance(x, WandbLogger) and not self.trainer.sanity_checking]
+        watching = [x for x in self.loggers if isinstance(x, WandbLogger) and not self.trainer.sanity_checking]
         values, figures = self.compute("val", draw=bool(watching))
         for logger in watching:
             for name, figure in figures.items():
