@@ -1,11 +1,12 @@
 """The interface of data for tasks, callbacks and evaluation."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from mm.fingerprints import Fingerprint
+from mm.protocols import Offers
 from mm.types import Batch, DataSpec, TargetCodec, Transform
 
 if TYPE_CHECKING:
@@ -152,6 +153,20 @@ class DataSource(Protocol):
 
     def write_errors(self, path: "Path") -> None:
         """Write a CSV file with the rows of `faults`."""
+        ...
+
+
+@runtime_checkable
+class DrawsSplits(Protocol, metaclass=Offers):
+    """Data that draws the split of its rows by chance if no column states it. Every `DataModule` may do so."""
+
+    def without_drawn_split(self, spec: DataSpec, codecs: Mapping[str, TargetCodec]) -> DataSource:
+        """Return this data for a trained model, with all rows as test rows if no column states their split.
+
+        Args:
+            spec: Inputs and targets of the trained model.
+            codecs: Target name to the codec of its cells.
+        """
         ...
 
 

@@ -118,6 +118,7 @@ def read_part(
         shard=None if kept is None else kept.shard,
         folders=[str(source if source.is_dir() else root)],
         places=places,
+        drawn=found.roles["split"] is None and not module.whole,
     )
     if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
         module.settle(table)

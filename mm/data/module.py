@@ -235,6 +235,28 @@ class DataModule(LightningDataModule):
         bound.use(transforms)
         return bound
 
+    def without_drawn_split(self, spec: DataSpec, codecs: Mapping[str, TargetCodec]) -> Self:
+        """Return this data for a trained model, with all rows as test rows if no column states their split.
+
+        Args:
+            spec: Inputs and targets of the trained model.
+            codecs: Target name to the codec of its cells.
+
+        Returns:
+            This data itself if its split was not drawn, otherwise a copy that is read again.
+        """
+        if not self.table.drawn:
+            return self
+        whole = copy(self)
+        whole.trainer = None
+        whole.whole = whole.trained = True
+        whole.split = replace(self.split, rows=None)  # there are no training rows of which to keep some
+        whole.known, whole.readers = dict(spec.targets), dict(codecs)
+        whole.faults, whole.notes, whole.training, whole.begun = {}, set(), None, None
+        for name in ("table", "_fingerprint"):
+            whole.__dict__.pop(name, None)
+        return whole
+
     def use(self, transforms: Mapping[str, Transform]) -> None:
         """Set the transforms of the inputs. An input that the data lacks is absent from every row.
 

@@ -139,6 +139,7 @@ def join(tables: Sequence[Table], given: Sequence[Source]) -> Table:
         shard=np.concatenate([shard + end for shard, end in zip(shards, ends)]) if sharded else None,
         folders=[folder for table in tables for folder in table.folders],
         places=join_places(tables),
+        drawn=any(table.drawn for table in tables),
     )
 
 

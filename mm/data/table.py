@@ -46,6 +46,7 @@ class Table:
     columns: dict[str, str] = field(default_factory=dict)  # input or target name to column
     faults: list[Fault] = field(default_factory=list)  # errors found while reading
     origins: list[Origin] = field(default_factory=list)  # the files, if there are several
+    drawn: bool = False  # whether the split of some rows was drawn, because no column states it
     kept: bool = False  # whether datamodule.split.rows was applied
     files: dict[str, np.ndarray] = field(default_factory=dict)  # input name to (N, 3), see stat_files
     groups: np.ndarray | None = None  # (N,) of str, the group of each row; None: rows have none

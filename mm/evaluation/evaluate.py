@@ -10,7 +10,7 @@ from typing import Any
 from mm.applying import count_faults, match_data, measure_silently, open_model
 from mm.checkpoint import TrainedModel, build_metrics
 from mm.configurable import to_config
-from mm.data_source import DataSource
+from mm.data_source import DataSource, DrawsSplits
 from mm.quiet import preserved_state
 from mm.reports import Report, Table
 from mm.tasks.supervised import Supervised
@@ -30,10 +30,13 @@ class EvaluationReport(Report):
     rows: int
 
     def table(self) -> Table:
-        """Return one row for each subset of inputs, and one column for each metric without a class in its name."""
+        """Return one row for each subset of inputs, and one column for each metric without a class in its name.
+
+        The column `rows` has the number of labelled rows with one of these inputs.
+        """
         sections = list(dict.fromkeys(name.split("/")[0] for name in self.metrics if name.startswith("test")))
         names = list(dict.fromkeys(name.partition("/")[2] for name in self.metrics if name.startswith("test/")))
-        shown = [name for name in names if "/" not in name and name != "rows"] or names
+        shown = [name for name in names if "/" not in name] or names
         rows = [
             [section.removeprefix("test").strip("[]") or "all", *(self.metrics.get(f"{section}/{n}") for n in shown)]
             for section in sections
@@ -55,7 +58,8 @@ def evaluate(
     Args:
         model: The model, or the path of its directory. It is not changed.
         data: Data with inputs and targets of the model. It is not changed.
-        split: The split to evaluate: "train", "val", "test", or "all".
+        split: The split to evaluate: "train", "val", "test", or "all". If no column of the data states the splits, all
+            rows are test rows, as in `mm evaluate`, also those that a training on this data has drawn for itself.
         subsets: The subsets of inputs, as in `task.modality_subsets.test` of `mm train`: "auto", "all", "single",
             "none" or a list.
         accelerator: As in `lightning.Trainer`.
@@ -74,6 +78,8 @@ def evaluate(
     trained = open_model(model, allow)
     if not len(trained.model.heads):
         raise ValueError(f"{trained.path or 'model'}: this model has no head to measure; see mm.probe")
+    if isinstance(data, DrawsSplits):
+        data = data.without_drawn_split(trained.spec, trained.target_codecs)
     bound: Any = copy(match_data(trained, data, labelled=True))
     rows = len(bound.rows(split))
     configs = {head: to_config(group) for head, group in trained.metrics.items()}

@@ -46,6 +46,20 @@ def test_model_and_data_stay_as_they_were(model, data):
     assert "test_dataloader" not in vars(data)
 
 
+def test_all_rows_are_measured_if_no_column_states_the_split(model, data, tmp_path):
+    rows = [{"text": f"it is {word}", "target": mood} for word, mood in (("good", "up"), ("bad", "down")) * 20]
+    drawn = mm.Manifest(rows, targets=["target"], num_workers=0)
+    assert set(drawn.splits) == {"train", "val", "test"}
+    report = mm.evaluate(model, drawn)
+    assert report.rows == report.metrics["test/rows"] == 40
+    assert report.table().to_dicts()[0]["rows"] == 40
+    assert set(drawn.splits) == {"train", "val", "test"} and not drawn.whole
+    stated = mm.Manifest([row | {"split": "test" if n < 7 else "train"} for n, row in enumerate(rows)], targets=["target"])
+    stated.num_workers = 0
+    assert mm.evaluate(model, stated).rows == 7
+    assert mm.evaluate(model, data).rows == len(data.rows("test"))
+
+
 def test_unknown_split_is_an_error(model, data):
     with pytest.raises(ValueError, match="split: got 'tset', wanted one of train, val, test, all"):
         mm.evaluate(model, data, split="tset")
