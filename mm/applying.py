@@ -85,6 +85,23 @@ def trained_rows(model: TrainedModel, data: DataSource, split: str) -> tuple[int
     return count, first
 
 
+def describe_trained_rows(model: TrainedModel, data: DataSource, split: str) -> str:
+    """Return a sentence with the number of rows of a split on which the model was trained; "" if there are none.
+
+    Args:
+        model: A trained model.
+        data: The data.
+        split: A split of the data, or "all".
+    """
+    count, first = trained_rows(model, data, split)
+    if not count:
+        return ""
+    return (
+        f"{data.source}: {count} of the {len(data.rows(split))} measured rows were trained on, "
+        f"the first: {first}; their figures say nothing of new data"
+    )
+
+
 def count_splits(data: DataSource) -> dict[str, int]:
     """Return the number of rows of each split."""
     return {name: int((data.splits == name).sum()) for name in SPLITS}

@@ -10,7 +10,7 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mm import checkpoint
-from mm.applying import count_faults, trained_rows
+from mm.applying import count_faults, describe_trained_rows
 from mm.assembly import finish
 from mm.assembly.construct import build, escape
 from mm.assembly.detection import add_box_figures
@@ -149,12 +149,9 @@ def check_model_data(data: DataModule, model: TrainedModel, targets: Sequence[st
 
 def warn_of_trained_rows(model: TrainedModel, data: DataModule, split: str) -> None:
     """Print the number of rows of a split on which the model was trained, if there are any."""
-    count, first = trained_rows(model, data, split)
-    if count:
-        say(
-            f"{data.source}: {count} of the {len(data.rows(split))} measured rows were trained on, "
-            f"the first: {first}; their figures say nothing of new data"
-        )
+    note = describe_trained_rows(model, data, split)
+    if note:
+        say(note)
 
 
 def merge_columns(saved: Mapping[str, Any], given: Any, labelled: bool, drawn: bool = False) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Evaluation of the heads of a trained model on any data."""
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -7,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mm.applying import count_faults, match_data, measure_silently, open_model
+from mm.applying import count_faults, describe_trained_rows, match_data, measure_silently, open_model
 from mm.checkpoint import TrainedModel, build_metrics
 from mm.configurable import to_config
 from mm.data_source import DataSource, DrawsSplits
+from mm.messages import plain
 from mm.quiet import preserved_state
 from mm.reports import Report, Table
 from mm.tasks.supervised import Supervised
+
+log = logging.getLogger("mm")
 
 
 @dataclass(repr=False)
@@ -24,15 +28,17 @@ class EvaluationReport(Report):
         metrics: Metric name to value: `test/METRIC`, with several heads `test/HEAD/METRIC`, and `test[INPUTS]/METRIC`
             if only these inputs are given to the model.
         rows: Number of evaluated rows.
+        note: A sentence about evaluated rows on which the model was trained; "" if there are none.
     """
 
     metrics: Mapping[str, float]
     rows: int
+    note: str = ""
 
     def table(self) -> Table:
         """Return one row for each subset of inputs, and one column for each metric without a class in its name.
 
-        The column `rows` has the number of labelled rows with one of these inputs.
+        The note, if there is one, stands above it. The column `rows` has the number of labelled rows with one of these inputs.
         """
         sections = list(dict.fromkeys(name.split("/")[0] for name in self.metrics if name.startswith("test")))
         names = list(dict.fromkeys(name.partition("/")[2] for name in self.metrics if name.startswith("test/")))
@@ -41,7 +47,7 @@ class EvaluationReport(Report):
             [section.removeprefix("test").strip("[]") or "all", *(self.metrics.get(f"{section}/{n}") for n in shown)]
             for section in sections
         ]
-        return Table(["inputs", *shown], rows)
+        return Table(["inputs", *shown], rows, self.note)
 
 
 def evaluate(
@@ -66,7 +72,7 @@ def evaluate(
         allow: Names of further packages whose metrics the model directory may use.
 
     Returns:
-        The report.
+        The report. If the model was trained on some of the rows, its note and a warning of the logger `mm` say so.
 
     Raises:
         ValueError: If the model has no head, if the data lacks a target of the model, or if the split is empty.
@@ -82,6 +88,9 @@ def evaluate(
         data = data.without_drawn_split(trained.spec, trained.target_codecs)
     bound: Any = copy(match_data(trained, data, labelled=True))
     rows = len(bound.rows(split))
+    note = describe_trained_rows(trained, bound, split)
+    if note:
+        log.warning(plain(note))
     configs = {head: to_config(group) for head, group in trained.metrics.items()}
     metrics = {head: build_metrics(node, list(allow)) for head, node in configs.items()}
     was_training = trained.model.training
@@ -89,4 +98,4 @@ def evaluate(
         task = Supervised(model=trained.model, metrics=metrics, modality_subsets={"test": subsets})
         measure_silently(task, bound, split, accelerator, Path(folder))
     trained.model.train(was_training)
-    return EvaluationReport({**task.results, **count_faults(bound)}, rows)
+    return EvaluationReport({**task.results, **count_faults(bound)}, rows, note)

@@ -1,5 +1,7 @@
 """A trained model is measured from Python."""
 
+from dataclasses import replace
+
 import pytest
 from sklearn.metrics import accuracy_score
 from tiny import build_data, train_model, write_rows
@@ -58,6 +60,20 @@ def test_all_rows_are_measured_if_no_column_states_the_split(model, data, tmp_pa
     stated.num_workers = 0
     assert mm.evaluate(model, stated).rows == 7
     assert mm.evaluate(model, data).rows == len(data.rows("test"))
+
+
+def test_rows_of_the_training_are_noted(model, data, caplog):
+    trained = replace(model, rows=data.fingerprint.tensors())
+    assert mm.evaluate(trained, data).note == "" and not caplog.records
+    rows = [{"text": data.inputs["text"][row], "title": data.inputs["title"][row]} for row in data.rows("train")[:5]]
+    again = mm.Manifest(
+        [row | {"target": "up"} for row in rows] + [{"text": "it is new", "title": "", "target": "down"}],
+        inputs={"text": "text", "title": {"column": "title", "modality": "text"}}, targets=["target"], num_workers=0,
+    )  # fmt: skip
+    report = mm.evaluate(trained, again)
+    assert "5 of the 6 measured rows were trained on" in report.note
+    assert report.note in str(report.table())
+    assert [(r.name, r.levelname, r.getMessage()) for r in caplog.records] == [("mm", "WARNING", report.note)]
 
 
 def test_unknown_split_is_an_error(model, data):
