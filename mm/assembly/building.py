@@ -12,6 +12,7 @@ from torch import nn
 from mm.assembly.compose import compose_config, model_overrides
 from mm.assembly.construct import construct
 from mm.assembly.finish import finish_model, input_facts, target_facts, without
+from mm.assembly.overrides import parse_override
 from mm.configurable import configured
 from mm.messages import listing, near
 from mm.model import MultimodalModel
@@ -49,8 +50,8 @@ def build(
         The model, in training mode.
 
     Raises:
-        ValueError: If a name is neither an input nor a target, if a part of a given name does not exist, or if a class
-            has an argument that neither the data nor a `functools.partial` provides.
+        ValueError: If a name is neither an input nor a target, if a part of a given name does not exist, if a class has an
+            argument that neither the data nor a `functools.partial` provides, or if an override sets a metric.
 
     Example:
         >>> import mm
@@ -63,6 +64,7 @@ def build(
     for name in parts:
         if name not in known:
             raise ValueError(f"no input or target '{name}', only {', '.join(known)}{near(name, known)}")
+    check_no_metrics(overrides)
     words = model_overrides(spec, {name: part for name, part in parts.items() if isinstance(part, str)})
     if isinstance(fusion, str):
         words.append(f"model/fusion={fusion}")
@@ -94,6 +96,17 @@ def build(
             for name, head in node["heads"].items()
         }
         return MultimodalModel(encoders, fused, heads, width, node["shared_encoders"])
+
+
+def check_no_metrics(overrides: Sequence[str]) -> None:
+    """Raise a ValueError if an override sets a metric of a head, which belongs to the training and not to the model."""
+    for word in overrides:
+        parts = parse_override(word)[0].split(".")
+        if parts[:2] == ["model", "heads"] and "metrics" in parts[3:4]:
+            raise ValueError(
+                f"overrides: got '{word}', but a model has no metrics; pass this override to mm.train(model, data, "
+                "overrides=[...]), with 'allow=[PACKAGE]' beside it for a metric of a package of your own"
+            )
 
 
 def build_part(part: Part | None, node: Mapping[str, Any], key: str, filled: Mapping[str, Any]) -> Any:

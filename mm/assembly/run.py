@@ -165,6 +165,11 @@ def build_task(
     Raises:
         ValueError: If an argument of the task is invalid.
     """
+    if "metrics" in cfg.task:
+        raise ValueError(
+            "task.metrics: nothing reads it, because every metric belongs to a head; set "
+            "+model.heads.HEAD.metrics.NAME={_target_: CLASS}, with allow=[PACKAGE] for a class of your own"
+        )
     try:
         parts: dict[str, Any] = {"metrics": metrics} if metrics else {}
         return build(cfg, "task", _partial_=True)(model=model, **parts, **load_teachers(cfg, transforms))
