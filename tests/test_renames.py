@@ -10,9 +10,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
+from mm.assembly.config_choices import compose_chosen, target_at
 from mm.assembly.resuming import check_resumable
 from mm.cli import main
-from mm.cli._mistakes import compose_chosen, explain, target_at
+from mm.cli._mistakes import explain
 from mm.fusion.bottleneck import BottleneckFusion
 from mm.renames import (
     ARGUMENTS,

@@ -50,8 +50,8 @@ def build(
         The model, in training mode.
 
     Raises:
-        ValueError: If a name is neither an input nor a target, if a part of a given name does not exist, if a class has an
-            argument that neither the data nor a `functools.partial` provides, or if an override sets a metric.
+        ValueError: If a name is neither an input nor a target, if a part of a given name does not exist, if a class
+            has an argument that neither the data nor a `functools.partial` provides, or if an override sets a metric.
 
     Example:
         >>> import mm

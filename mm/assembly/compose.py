@@ -6,8 +6,10 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from mm.assembly.hydra_messages import suggest
 from mm.assembly.registry import open_registry
 from mm.configurable import target_of
 from mm.messages import near
@@ -37,11 +39,16 @@ def compose_config(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
 
     Returns:
         The config. Hydra's global state is restored.
+
+    Raises:
+        ValueError: If an override is invalid; the message names the nearest key or option.
     """
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with open_registry():
             return compose(verb, list(overrides))
+    except HydraException as error:
+        raise ValueError(suggest(str(error).strip(), verb, overrides)) from None
     finally:
         GlobalHydra.instance().hydra = state
 

@@ -29,10 +29,16 @@ def compose_chosen(verb: str, typed: Sequence[str]) -> tuple[DictConfig, list[st
     with open_registry():
         config = compose(verb, return_hydra_config=True)
         groups = list(config.hydra.runtime.choices)
-        chosen = [arg for arg in typed if arg.partition("=")[0].lstrip("+") in groups]
+        chosen = [arg for arg in typed if chooses_option(arg, groups)]
         with suppress(HydraException):  # one of them is a mistake as well, or an option from the user's own folder
             config = compose(verb, chosen, return_hydra_config=True)
     return config, groups
+
+
+def chooses_option(arg: str, groups: Sequence[str]) -> bool:
+    """Return whether an override chooses an option of a config group, adds one at a package, or deletes a group."""
+    key = arg.partition("=")[0]
+    return key.lstrip("+~").partition("@")[0] in groups or ("/" in key and key[0] in "+~")
 
 
 def target_at(config: DictConfig, key: str) -> str | None:

@@ -30,6 +30,18 @@ def parse_override(arg: str) -> tuple[str, Any]:
     return override.get_key_element().lstrip("+~"), override.value()
 
 
+def can_parse(arg: str) -> bool:
+    """Return whether Hydra's grammar accepts an override."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(arg)
+    except HydraException:
+        return False
+    return True
+
+
 def strip_prefix(arg: str) -> str:
     """Return `key=value` for `--key=value`, the form that W&B agents write. Hydra's own flags are not changed."""
     own = ("--config-", "--package=", "--info=", "--cfg=", "--shell-completion=", "--experimental-rerun=")

@@ -8,6 +8,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from mm.assembly.overrides import can_parse
+
 # Keys whose values are texts, also where they look like a number, a truth value or nothing: run=1e3 is called 1e3.
 TEXTS = ("run", "checkpoint", "out", "datamodule.path")
 TEXT_ROOMS = ("paths.", "datamodule.columns.")
@@ -34,19 +36,19 @@ def as_meant(arg: str, sweep: bool = False) -> str:
         if name.startswith("datamodule.columns.") and value in ("true", "false"):  # a switch, not a column
             return arg
         return arg if reads_as(value) == value else f"{key}={quoted(value)}"
-    if parses(arg):
+    if can_parse(arg):
         return arg
     if value[0] in "[{" or (sweep and "," in value):
         again = f"{key}={''.join(map(mended, STRUCTURE.split(value)))}"
     else:
         again = f"{key}={quoted(value)}"
-    return again if parses(again) else arg
+    return again if can_parse(again) else arg
 
 
 def mended(part: str) -> str:
     """Return an element of a list or mapping in quotes if Hydra can't parse it without them."""
     bare = part.strip()
-    if not bare or STRUCTURE.fullmatch(bare) or parses(f"x={bare}"):
+    if not bare or STRUCTURE.fullmatch(bare) or can_parse(f"x={bare}"):
         return part
     return part.replace(bare, quoted(bare))
 
@@ -55,14 +57,6 @@ def quoted(value: str) -> str:
     """Return a text as a quoted string of Hydra."""
     escaped = re.sub(r"(\\*)(\"|$)", lambda m: m[1] * 2 + (f"\\{m[2]}" if m[2] else ""), value)
     return f'"{escaped}"'
-
-
-def parses(arg: str) -> bool:
-    """Whether Hydra's grammar accepts an override."""
-    with suppress(HydraException):
-        OverridesParser.create().parse_override(arg)
-        return True
-    return False
 
 
 def reads_as(value: str) -> Any:

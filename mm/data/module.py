@@ -18,6 +18,7 @@ from mm.data.faults import describe_fault, list_faults, printable, write_faults
 from mm.data.fingerprint import describe_changed_splits, fingerprint, identities
 from mm.data.loading import Loaded, Loader, Rows, begin_worker, join, measure_lengths
 from mm.data.mixing import Balance, Mixing, mix_rows
+from mm.data.rereading import read_whole
 from mm.data.sampling import Batching, Draw, Order, Shards, length_limits
 from mm.data.splitting import Split, keep_some, rows_of_split
 from mm.data.table import ON_ERROR, Fault, Table
@@ -220,9 +221,8 @@ class DataModule(LightningDataModule):
             codecs: Target name to the codec of its cells; None: the codecs of this data.
         """
         bound = copy(self)
-        bound.trainer = None
+        bound.trainer = bound.training = bound.begun = None
         bound.faults, bound.notes = dict(self.faults), set(self.notes)
-        bound.training = bound.begun = None
         bound.readers = dict(self.readers if codecs is None else codecs)
         if spec is not None:
             bound.known, bound.trained = dict(spec.targets), True
@@ -245,17 +245,7 @@ class DataModule(LightningDataModule):
         Returns:
             This data itself if its split was not drawn, otherwise a copy that is read again.
         """
-        if not self.table.drawn:
-            return self
-        whole = copy(self)
-        whole.trainer = None
-        whole.whole = whole.trained = True
-        whole.split = replace(self.split, rows=None)  # there are no training rows of which to keep some
-        whole.known, whole.readers = dict(spec.targets), dict(codecs)
-        whole.faults, whole.notes, whole.training, whole.begun = {}, set(), None, None
-        for name in ("table", "_fingerprint"):
-            whole.__dict__.pop(name, None)
-        return whole
+        return read_whole(self, spec, codecs) if self.table.drawn else self
 
     def use(self, transforms: Mapping[str, Transform]) -> None:
         """Set the transforms of the inputs. An input that the data lacks is absent from every row.

@@ -38,7 +38,8 @@ class EvaluationReport(Report):
     def table(self) -> Table:
         """Return one row for each subset of inputs, and one column for each metric without a class in its name.
 
-        The note, if there is one, stands above it. The column `rows` has the number of labelled rows with one of these inputs.
+        The note, if there is one, stands above it. The column `rows` has the number of labelled rows with one of these
+        inputs.
         """
         sections = list(dict.fromkeys(name.split("/")[0] for name in self.metrics if name.startswith("test")))
         names = list(dict.fromkeys(name.partition("/")[2] for name in self.metrics if name.startswith("test/")))

@@ -65,7 +65,9 @@ def test_an_argument_too_many_is_an_error_and_not_dropped(spec):
 
 def test_metrics_in_the_wrong_place_name_the_right_one(spec):
     metric = "metrics.parity={_target_: my_metrics.Parity}"
-    with pytest.raises(ValueError, match=r"a model has no metrics; pass this override to mm.train\(model, data, .*allow="):
+    with pytest.raises(
+        ValueError, match=r"a model has no metrics; pass this override to mm.train\(model, data, .*allow="
+    ):
         mm.build(spec, text="hashed_ngrams", overrides=[f"+model.heads.mood.{metric}"])
     model = mm.build(spec, text="hashed_ngrams", embed_dim=8)
     with pytest.raises(ValueError, match=r"^task.metrics: nothing reads it, .* \+model.heads.HEAD.metrics.NAME="):

@@ -56,7 +56,9 @@ def test_all_rows_are_measured_if_no_column_states_the_split(model, data, tmp_pa
     assert report.rows == report.metrics["test/rows"] == 40
     assert report.table().to_dicts()[0]["rows"] == 40
     assert set(drawn.splits) == {"train", "val", "test"} and not drawn.whole
-    stated = mm.Manifest([row | {"split": "test" if n < 7 else "train"} for n, row in enumerate(rows)], targets=["target"])
+    stated = mm.Manifest(
+        [row | {"split": "test" if n < 7 else "train"} for n, row in enumerate(rows)], targets=["target"]
+    )
     stated.num_workers = 0
     assert mm.evaluate(model, stated).rows == 7
     assert mm.evaluate(model, data).rows == len(data.rows("test"))

@@ -1,0 +1,36 @@
+"""A second reading of data whose split was drawn, as data for a trained model."""
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from mm.types import DataSpec, TargetCodec, TargetData
+
+if TYPE_CHECKING:
+    from mm.data.module import DataModule
+
+Data = TypeVar("Data", bound="DataModule")
+
+
+def read_whole(data: Data, spec: DataSpec, codecs: Mapping[str, TargetCodec]) -> Data:
+    """Return a copy of some data that is read again for a trained model, without drawing a split.
+
+    Args:
+        data: The data, which is not changed.
+        spec: Inputs and targets of the trained model.
+        codecs: Target name to the codec of its cells.
+
+    Returns:
+        The copy, of which all rows are test rows if no column states their split.
+    """
+    whole = copy(data)
+    whole.trainer = None
+    whole.whole = whole.trained = True
+    whole.split = replace(data.split, rows=None)  # there are no training rows of which to keep some
+    known: dict[str, TargetData | None] = dict(spec.targets)
+    whole.known, whole.readers = known, dict(codecs)
+    whole.faults, whole.notes, whole.training, whole.begun = {}, set(), None, None
+    for name in ("table", "_fingerprint"):
+        whole.__dict__.pop(name, None)
+    return whole
