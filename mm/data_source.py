@@ -1,6 +1,7 @@
 """The interface of data for tasks, callbacks and evaluation."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -189,8 +190,9 @@ def check_data_source(data: object) -> None:
         data: A data source, or its class, whose objects may set the other members in their constructor.
 
     Raises:
-        ValueError: If members are missing; the message names them.
+        ValueError: If it is a path or a table, or if members are missing; the message names them.
     """
+    check_not_table(data)
     is_class = isinstance(data, type)
     methods = [name for name in vars(DataSource) if not name.startswith("_")]
     members = methods if is_class else [*DataSource.__annotations__, *methods]
@@ -202,3 +204,14 @@ def check_data_source(data: object) -> None:
             f"data: {kind.__qualname__} lacks {', '.join(lacking)}; wanted a mm.data_source.DataSource: let it inherit "
             "mm.datamodules.Manifest or mm.data.DataModule, as docs/howto/own_dataset.md shows, or add these members"
         )
+
+
+def check_not_table(data: object) -> None:
+    """Raise a ValueError if an object is a path or a table in memory, from which `mm.Manifest` makes a data source."""
+    if isinstance(data, str | PathLike):
+        path = fspath(data)
+        raise ValueError(f'data: got the path {path!r}, wanted a data module; write mm.Manifest("{path}", ...)')
+    table = isinstance(data, list | tuple) or hasattr(data, "__arrow_c_stream__") or type(data).__name__ == "DataFrame"
+    if table and not isinstance(data, type):
+        kind = type(data).__name__
+        raise ValueError(f"data: got a {kind}, which is a table, wanted a data module; write mm.Manifest(data, ...)")

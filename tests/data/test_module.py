@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import soundfile
 import torch
@@ -405,6 +406,19 @@ def test_a_data_module_is_a_data_source(make: Callable[..., DataModule]) -> None
     assert data.row_name(21) == "a.csv: row 21 (id '21')" and data.column_of("target", 0) == "target"
     assert (data.splits == "val").sum() == 1 and data.source == "a.csv"
     assert next(data.input_digests("text")) == b"7:'word0'"
+
+
+@pytest.mark.parametrize("path", ["new.csv", Path("new.csv")])
+def test_a_path_is_no_data_source(path: str | Path) -> None:
+    with pytest.raises(ValueError, match=r'^data: got the path .new.csv., .* write mm.Manifest\("new.csv", \.\.\.\)$'):
+        check_data_source(path)
+
+
+@pytest.mark.parametrize("table", [[{"text": "a"}], pyarrow.table({"text": ["a"]})], ids=["list", "Table"])
+def test_a_table_is_no_data_source(table: object, request: pytest.FixtureRequest) -> None:
+    kind = request.node.callspec.id
+    with pytest.raises(ValueError, match=rf"^data: got a {kind}, which is a table, .* write mm.Manifest\(data, "):
+        check_data_source(table)
 
 
 def test_what_a_data_source_lacks_is_named() -> None:
