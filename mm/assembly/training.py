@@ -23,6 +23,7 @@ from mm.assembly.loggers import build_loggers, start_loggers
 from mm.assembly.overrides import parse_override
 from mm.assembly.provenance import Provenance
 from mm.assembly.run import TrainingRun, build_task, check_splits, prepare_task, seed_everything
+from mm.assembly.saving import warn_of_saving
 from mm.assembly.trainer import build_callbacks, build_trainer
 from mm.assembly.training_report import TrainingReport
 from mm.assembly.warm_start import load_weights, read_init_from
@@ -73,7 +74,8 @@ def train(
         inplace: Whether to train `model` itself instead of a copy.
 
     Returns:
-        The report. If Ctrl-C ended the training, its model has the last weights.
+        The report. If Ctrl-C ended the training, its model has the last weights. A warning of the logger `mm` names a
+        part with which the model can't be saved or loaded.
 
     Raises:
         ValueError: If the data lacks an input or target of the model, or if a setting is invalid.
@@ -88,6 +90,7 @@ def train(
         ['mood']
     """
     check_data_source(data)
+    warn_of_saving(model, has_run=run is not None)
     loggers, named = split_loggers(logger, run, overrides)
     cfg = training_config(model, data.spec, [*overrides, f"logger=[{','.join(named)}]"])
     settings = {"trainer.max_epochs": max_epochs, "trainer.max_steps": max_steps, "task.optimizer.lr": lr, "seed": seed}
