@@ -1,9 +1,10 @@
 """Metrics that all tasks share, the names under which they are logged, and the choice of subsets of the inputs."""
 
+import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, get_origin
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -88,6 +89,59 @@ def metric_directions(name: str, metric: Metric) -> dict[str, bool | None]:
     return {key: None if key.startswith(COUNTS) else metric.higher_is_better for key in names}
 
 
+def monitored_names(name: str, metric: Metric) -> list[str]:
+    """Return the names of a metric that can be monitored; none if its values are a mapping whose keys are not known."""
+    if not isinstance(metric, HasFigure) and computes_mapping(metric):
+        return []
+    return metric_names(name, metric)
+
+
+def computes_mapping(metric: Metric) -> bool:
+    """Return whether the signature of a metric's `compute` states that it returns several values by name."""
+    hint = inspect.get_annotations(type(metric).compute).get("return")
+    if isinstance(hint, str):
+        return hint.partition("[")[0].rpartition(".")[2] in ("dict", "Dict", "Mapping")
+    origin = get_origin(hint) or hint
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def check_metric_names(head: str, metrics: Mapping[str, Metric]) -> None:
+    """Check that no two metrics of a head have values of the same name, as far as these are known before a training.
+
+    Args:
+        head: Name of the head.
+        metrics: Metric name to metric.
+
+    Raises:
+        ValueError: If two metrics have a value of the same name.
+    """
+    sources: dict[str, str] = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, HasFigure) or not computes_mapping(metric):
+            check_value_names(name, metric_directions(name, metric), sources, f"model.heads.{head}.")
+
+
+def check_value_names(name: str, values: Iterable[str], sources: dict[str, str], place: str = "") -> None:
+    """Check that no other metric has a value of the same name as one of this metric.
+
+    Args:
+        name: Name of the metric.
+        values: Names of its values.
+        sources: Name of each value to the metric that computes it; those of this metric are added.
+        place: Prefix of the key `metrics`, for the message.
+
+    Raises:
+        ValueError: If there is such a value; the message names both metrics.
+    """
+    for value in values:
+        if value in sources:
+            raise ValueError(
+                f"{place}metrics: '{sources[value]}' and '{name}' both compute a value named '{value}'; give one of the "
+                "metrics another name, or its value another key"
+            )
+        sources[value] = name
+
+
 def read_scores(measured: Mapping[str, Metric], draw: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Compute and reset the metrics of one head, over all processes.
 
@@ -97,9 +151,13 @@ def read_scores(measured: Mapping[str, Metric], draw: bool) -> tuple[dict[str, T
 
     Returns:
         The values and the figures by name; empty if no process had a labelled row.
+
+    Raises:
+        ValueError: If two metrics compute values of the same name.
     """
     rows = measured["rows"].compute()
     values, figures = ({"rows": rows} if rows else {}), {}
+    sources = dict.fromkeys(values, "rows")  # name of a value to the name of the metric that computes it
     for name, metric in measured.items():
         assert isinstance(metric, Metric)
         if rows and name != "rows" and not (name == "loss" and not metric.update_called):
@@ -111,7 +169,9 @@ def read_scores(measured: Mapping[str, Metric], draw: bool) -> tuple[dict[str, T
                     rank_zero_warn(f"{name} of {int(rows)} rows: {error}")
                     metric.reset()
                     continue
-            values |= value if isinstance(value, dict) else {name: value}
+            computed = value if isinstance(value, dict) else {name: value}
+            check_value_names(name, computed, sources)
+            values |= computed
             if draw and isinstance(metric, HasFigure):
                 with metric.sync_context():
                     figures |= drawn(name, metric)

@@ -16,10 +16,11 @@ from mm.tasks.answers import Answers
 from mm.tasks.base import Task
 from mm.tasks.distributed.sharding import FSDP2Strategy
 from mm.tasks.measures import (
+    check_metric_names,
     choose_subsets,
     mean_losses,
     metric_directions,
-    metric_names,
+    monitored_names,
     positive,
     read_scores,
     scores,
@@ -57,7 +58,8 @@ class Supervised(Task):
         **kwargs: Arguments of `Task`.
 
     Raises:
-        ValueError: If a number is out of range, if an input is unknown, or if a teacher has another width.
+        ValueError: If a number is out of range, if an input is unknown, if a teacher has another width, or if two
+            metrics have values of the same name.
     """
 
     scores: Mapping[str, Scores]  # section, such as test[audio], to head name to metric name to metric
@@ -83,6 +85,8 @@ class Supervised(Task):
             if split not in SUBSETS:
                 raise ValueError(f"task.modality_subsets: got '{split}', wanted val or test")
         self.parts = {k: choose_subsets(f"modality_subsets.{k}", one, model.inputs) for k, one in chosen.items()}
+        for head, named in metrics.items():
+            check_metric_names(head, named)
         self.scores = nn.ModuleDict(  # type: ignore[assignment]
             {
                 section(split, part, model.inputs): nn.ModuleDict({head: scores(m) for head, m in metrics.items()})
@@ -197,7 +201,7 @@ class Supervised(Task):
                 prefix = f"{place if len(heads) == 1 else f'{place}/{head}'}/{mark}"
                 for name, metric in measured.items():
                     if name not in ("loss", "rows") or (name == "loss" and (mark or place == "val")):
-                        names |= {f"{prefix}{n}": metric.higher_is_better for n in metric_names(name, metric)}
+                        names |= {f"{prefix}{n}": metric.higher_is_better for n in monitored_names(name, metric)}
         return names
 
     def directions(self) -> dict[str, bool | None]:
