@@ -136,8 +136,8 @@ def check_value_names(name: str, values: Iterable[str], sources: dict[str, str],
     for value in values:
         if value in sources:
             raise ValueError(
-                f"{place}metrics: '{sources[value]}' and '{name}' both compute a value named '{value}'; give one of the "
-                "metrics another name, or its value another key"
+                f"{place}metrics: '{sources[value]}' and '{name}' both compute a value named '{value}'; give one "
+                "of the metrics another name, or its value another key"
             )
         sources[value] = name
 
