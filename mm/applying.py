@@ -102,6 +102,18 @@ def describe_trained_rows(model: TrainedModel, data: DataSource, split: str) -> 
     )
 
 
+def is_training_data(model: TrainedModel, data: DataSource) -> bool:
+    """Return whether the test rows of some data are those that the training of a model held out.
+
+    Args:
+        model: A trained model; its directory contains the digests of its rows.
+        data: The data.
+    """
+    before, now = (fingerprint.inputs.get("test", {}) for fingerprint in (from_tensors(model.rows), data.fingerprint))
+    names = before.keys() & now.keys()
+    return bool(names) and all(torch.equal(before[name], now[name]) for name in names)
+
+
 def count_splits(data: DataSource) -> dict[str, int]:
     """Return the number of rows of each split."""
     return {name: int((data.splits == name).sum()) for name in SPLITS}

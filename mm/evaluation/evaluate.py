@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mm.applying import count_faults, describe_trained_rows, match_data, measure_silently, open_model
+from mm.applying import count_faults, describe_trained_rows, is_training_data, match_data, measure_silently, open_model
 from mm.checkpoint import TrainedModel, build_metrics
 from mm.configurable import to_config
 from mm.data_source import DataSource, DrawsSplits
@@ -66,7 +66,8 @@ def evaluate(
         model: The model, or the path of its directory. It is not changed.
         data: Data with inputs and targets of the model. It is not changed.
         split: The split to evaluate: "train", "val", "test", or "all". If no column of the data states the splits, all
-            rows are test rows, as in `mm evaluate`, also those that a training on this data has drawn for itself.
+            rows are test rows, as in `mm evaluate`, except for the data on which the model was trained: its test rows
+            are those that the training held out.
         subsets: The subsets of inputs, as in `task.modality_subsets.test` of `mm train`: "auto", "all", "single",
             "none" or a list.
         accelerator: As in `lightning.Trainer`.
@@ -85,7 +86,7 @@ def evaluate(
     trained = open_model(model, allow)
     if not len(trained.model.heads):
         raise ValueError(f"{trained.path or 'model'}: this model has no head to measure; see mm.probe")
-    if isinstance(data, DrawsSplits):
+    if isinstance(data, DrawsSplits) and not is_training_data(trained, data):
         data = data.without_drawn_split(trained.spec, trained.target_codecs)
     bound: Any = copy(match_data(trained, data, labelled=True))
     rows = len(bound.rows(split))

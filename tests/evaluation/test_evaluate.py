@@ -64,6 +64,17 @@ def test_all_rows_are_measured_if_no_column_states_the_split(model, data, tmp_pa
     assert mm.evaluate(model, data).rows == len(data.rows("test"))
 
 
+def test_of_the_data_of_the_training_the_rows_that_it_held_out_are_measured(model):
+    rows = [{"text": f"it is {n}", "target": mood} for n, mood in enumerate(["up", "down"] * 20)]
+    drawn = mm.Manifest(rows, targets=["target"], num_workers=0)
+    trained = replace(model, rows=drawn.fingerprint.tensors())
+    report = mm.evaluate(trained, drawn)
+    assert report.rows == len(drawn.rows("test")) == 4 and report.note == ""
+    assert mm.evaluate(trained, drawn, split="val").rows == 4
+    new = [row | {"text": f"it was {n}"} for n, row in enumerate(rows)]
+    assert mm.evaluate(trained, mm.Manifest(new, targets=["target"], num_workers=0)).rows == 40
+
+
 def test_rows_of_the_training_are_noted(model, data, caplog):
     trained = replace(model, rows=data.fingerprint.tensors())
     assert mm.evaluate(trained, data).note == "" and not caplog.records
