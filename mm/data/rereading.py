@@ -24,13 +24,13 @@ def read_whole(data: Data, spec: DataSpec, codecs: Mapping[str, TargetCodec]) ->
     Returns:
         The copy, of which all rows are test rows if no column states their split.
     """
-    whole = copy(data)
-    whole.trainer = None
-    whole.whole = whole.trained = True
-    whole.split = replace(data.split, rows=None)  # there are no training rows of which to keep some
+    reread = copy(data)
+    reread.trainer = None
+    reread.__dict__.update(trained=True, whole=True)
+    reread.split = replace(data.split, rows=None)  # there are no training rows of which to keep some
     known: dict[str, TargetData | None] = dict(spec.targets)
-    whole.known, whole.readers = known, dict(codecs)
-    whole.faults, whole.notes, whole.training, whole.begun = {}, set(), None, None
+    reread.known, reread.readers = known, dict(codecs)
+    reread.faults, reread.notes, reread.training, reread.begun = {}, set(), None, None
     for name in ("table", "_fingerprint"):
-        whole.__dict__.pop(name, None)
-    return whole
+        reread.__dict__.pop(name, None)
+    return reread
