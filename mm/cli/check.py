@@ -1,9 +1,9 @@
 """Run the contract tests on an encoder, fusion or head of your own.
 
-mm check my_pkg.MyEncoder [argument=value ...] [target_codec=CLASS]: from the folder that holds my_pkg. The arguments are
+mm check my_pkg.MyEncoder [argument=value ...] [target_codec=CLASS]: from the folder that holds my_pkg. Arguments are
 those of the class; embed_dim, classes and others that follow from the data need not be given. target_codec is the class
-that reads the cells of a head's target, such as mm.targets.regression.RegressionTarget. There is one line per check; the
-exit status is 1 if one has failed. mm check data lists the cells of a data set that can't be read.
+that reads the cells of a head's target, such as mm.targets.regression.RegressionTarget. One line per check is printed;
+the exit status is 1 if one has failed. mm check data lists the cells of a data set that can't be read.
 """
 
 from typing import Any
