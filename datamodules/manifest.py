@@ -128,7 +128,7 @@ class ManifestDataModule(DataModule):
         elif self.folder is None:
             cells = read_cells(Path(source.path), form)
         else:
-            unlabelled = self.whole or not self.readers
+            unlabelled = not self.draw_split or not self.readers
             boxes = any(codec.kind == "boxes" for codec in self.readers.values())
             cells = read_any(Path(source.path), self.folder, form, flat=unlabelled, boxes=boxes)
         if source.split is not None:

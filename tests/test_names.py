@@ -24,7 +24,6 @@ WITHOUT_OBJECT = {"check", "find", "load", "build", "plain", "parts", "show", "f
 PUBLIC_LEFT = {
     "Benchmark.kept",
     "DataModule.wanted",
-    "DataModule.whole",
     "DigitsDataModule.told",
     "Missing.found",
     "Rows.own",

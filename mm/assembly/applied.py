@@ -98,7 +98,7 @@ def shard_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> Appli
     Raises:
         ValueError: If a setting is invalid, or if the data is neither a table file nor a folder of files.
     """
-    data = finish.build_data(cfg, codecs=False, whole=True)
+    data = finish.build_data(cfg, codecs=False, draw_split=False)
     if not isinstance(data, ManifestDataModule):
         raise ValueError("mm shard: wanted a table file or a folder: datamodule=manifest, text, vision or audio")
     report = shard(data, cfg.out, shard_size_mb=cfg.shard_size_mb, seed=cfg.seed)

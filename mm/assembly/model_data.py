@@ -108,7 +108,7 @@ def build_model_data(
             if key != "rows" and not {"datamodule.split", f"datamodule.split.{key}"} & set_now:
                 cfg.datamodule.split[key] = escape(value)
     data = finish.build_data(
-        cfg, codecs=False, readers={} if anew else model.target_codecs, known=targets, trained=True, whole=not drawn
+        cfg, codecs=False, readers={} if anew else model.target_codecs, known=targets, trained=True, draw_split=drawn
     )
     for name in [n for n in data.table.targets if n not in targets]:
         del data.table.targets[name]

@@ -139,7 +139,7 @@ def read_new_rows(model: TrainedModel, table: Any, columns: Mapping[str, Any], *
         raise ValueError(f"data: got a {type(table).__name__}, wanted a path, a table in memory or a data module")
     given = dict.fromkeys(model.columns or ()) | dict(columns)
     merged = merge_columns(model.columns or {}, given, labelled=False)
-    return ManifestDataModule(table, merged, on_error="drop", trained=True, whole=True, **settings)
+    return ManifestDataModule(table, merged, on_error="drop", trained=True, draw_split=False, **settings)
 
 
 def read_predictions(folder: Path, task: Any, data: DataModule, rows: Sequence[int]) -> "pyarrow.Table":

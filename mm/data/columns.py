@@ -118,7 +118,7 @@ def read_part(
         shard=None if kept is None else kept.shard,
         folders=[str(source if source.is_dir() else root)],
         places=places,
-        drawn=found.roles["split"] is None and not module.whole,
+        drawn=found.roles["split"] is None and module.draw_split,
     )
     if module.on_error == "raise":  # else they are recorded once the rows of all files are numbered
         module.settle(table)
@@ -278,7 +278,7 @@ def find_split(
     """
     count = len(next(iter(cells.values())))
     nothing = np.zeros(0, dtype=np.int64)
-    if module.whole and roles["split"] is None:
+    if not module.draw_split and roles["split"] is None:
         return np.full(count, "test", dtype=object), [], nothing
     labels = None
     strata = [strata_of(cells[column], module.reader(name)) for name, column in targets.items()]
@@ -289,7 +289,7 @@ def find_split(
         return make_split(count, module.split, labels, groups), [], nothing
     split, faults = check_split(cells[roles["split"]], roles["split"])
     train = np.flatnonzero(split == "train")
-    if len(train) and module.split.val and not module.whole and not (split == "val").any():
+    if len(train) and module.split.val and module.draw_split and not (split == "val").any():
         part = replace(module.split, test=0)
         take = [None if x is None else x[train] for x in (labels, groups)]
         split[train] = make_split(len(train), part, *take)

@@ -18,7 +18,7 @@ from mm.data.faults import describe_fault, list_faults, printable, write_faults
 from mm.data.fingerprint import describe_changed_splits, fingerprint, identities
 from mm.data.loading import Loaded, Loader, Rows, begin_worker, join, measure_lengths
 from mm.data.mixing import Balance, Mixing, mix_rows
-from mm.data.rereading import read_whole
+from mm.data.rereading import reread_without_split
 from mm.data.sampling import Batching, Draw, Order, Shards, length_limits
 from mm.data.splitting import Split, keep_some, rows_of_split
 from mm.data.table import ON_ERROR, Fault, Table
@@ -48,7 +48,8 @@ class DataModule(LightningDataModule):
         known: Target name to the classes and statistics of a trained model.
         trained: Whether the rows are for a trained model, whose facts about its inputs are used. Targets that it does
             not know are not read.
-        whole: Like `trained`; in addition, all rows are test rows if there is no split column.
+        draw_split: Whether to draw a split at random if there is no split column. False: all rows are test rows, for a
+            trained model as with `trained`.
         max_batch_length: Input name to the maximum number of tokens or seconds per process and step, including padding,
             such as {text: 4096, audio: 60}.
         num_buckets: Number of buckets of rows of similar length, for each input of `max_batch_length`.
@@ -79,7 +80,7 @@ class DataModule(LightningDataModule):
         readers: Mapping[str, TargetCodec] | None = None,
         known: Mapping[str, TargetData | None] | None = None,
         trained: bool = False,
-        whole: bool = False,
+        draw_split: bool = True,
         max_batch_length: Mapping[str, float | None] | None = None,
         num_buckets: int = 16,
         mixing: str = "proportional",
@@ -110,8 +111,8 @@ class DataModule(LightningDataModule):
         self.shuffle = shuffle
         self.readers = dict(readers or {})
         self.known = dict(known or {})
-        self.trained = trained or whole
-        self.whole = whole
+        self.trained = trained or not draw_split
+        self.draw_split = draw_split
         self.columns: Mapping[str, Any] = {}  # as in conf/datamodule/manifest.yaml; kept with a trained model
         self.media_root: str | None = None  # the folder that paths are relative to; None: that of the table file
         self.transforms: dict[str, Transform] = {}
@@ -245,7 +246,7 @@ class DataModule(LightningDataModule):
         Returns:
             This data itself if its split was not drawn, otherwise a copy that is read again.
         """
-        return read_whole(self, spec, codecs) if self.table.drawn else self
+        return reread_without_split(self, spec, codecs) if self.table.drawn else self
 
     def use(self, transforms: Mapping[str, Transform]) -> None:
         """Set the transforms of the inputs. An input that the data lacks is absent from every row.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Data = TypeVar("Data", bound="DataModule")
 
 
-def read_whole(data: Data, spec: DataSpec, codecs: Mapping[str, TargetCodec]) -> Data:
+def reread_without_split(data: Data, spec: DataSpec, codecs: Mapping[str, TargetCodec]) -> Data:
     """Return a copy of some data that is read again for a trained model, without drawing a split.
 
     Args:
@@ -22,12 +22,12 @@ def read_whole(data: Data, spec: DataSpec, codecs: Mapping[str, TargetCodec]) ->
         codecs: Target name to the codec of its cells.
 
     Returns:
-        The copy, of which all rows are test rows if no column states their split.
+        The copy. If no column states the splits, all of its rows are test rows.
     """
     reread = copy(data)
     reread.trainer = None
-    reread.__dict__.update(trained=True, whole=True)
-    reread.split = replace(data.split, rows=None)  # there are no training rows of which to keep some
+    reread.trained, reread.draw_split = True, False
+    reread.split = replace(data.split, rows=None)  # the number of training rows to keep; there are none
     known: dict[str, TargetData | None] = dict(spec.targets)
     reread.known, reread.readers = known, dict(codecs)
     reread.faults, reread.notes, reread.training, reread.begun = {}, set(), None, None

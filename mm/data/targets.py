@@ -83,7 +83,7 @@ def add_target(table: Table, name: str, columns: Sequence[str], cells: Sequence[
     """
     keep_some(table, module.split)
     train, known = table.split == "train", module.known.get(name)
-    if known is None and module.whole and not train.any():  # all rows may say which classes there are
+    if known is None and not module.draw_split and not train.any():  # all rows may say which classes there are
         train = table.split != ""
     if known is None and not any(text_of(cells[row]) for row in np.flatnonzero(train).tolist()):
         rows = "no training row is labelled" if train.any() else "there are no training rows to learn it from"

@@ -85,7 +85,7 @@ def test_another_delimiter_is_guessed_at(make: Make, name: str, mark: str) -> No
 
 def test_a_model_s_target_need_not_be_there_to_predict(make: Make) -> None:
     with pytest.raises(ValueError, match="no column 'z'; there are x, y; mm predict needs none$"):
-        make("a.csv", "x,y\na,b\n", text="x", target="z", whole=True, known={"target": None})
+        make("a.csv", "x,y\na,b\n", text="x", target="z", draw_split=False, known={"target": None})
 
 
 @pytest.mark.parametrize("name", ["text", "vision", "tabular"])
@@ -226,23 +226,23 @@ class TestWhole:
 
     def test_one_row_without_its_media(self, make: Make) -> None:
         text = "text,photo,sound,target\nhello,,,zzz\n"
-        module = make("a.csv", text, text="text", vision="photo", audio="sound", whole=True)
+        module = make("a.csv", text, text="text", vision="photo", audio="sound", draw_split=False)
         assert module.table.split.tolist() == ["test"]
         assert not module.table.targets  # nothing was said of labels: predicting
         (batch,) = module.test_dataloader()
         assert [bool(batch.masks[n].any()) for n in ("text", "vision", "audio")] == [True, False, False]
 
     def test_labels(self, make: Make) -> None:
-        module = make("a.csv", ROWS, text="text", target="target", whole=True, known=known("b", "a", "c"))
+        module = make("a.csv", ROWS, text="text", target="target", draw_split=False, known=known("b", "a", "c"))
         assert module.table.targets["target"][:2].tolist() == [1, 0]
         assert (module.table.split == "test").sum() == 4  # it has a column of splits
         with pytest.raises(ValueError, match="row 0 .*unknown label 'a'; the model knows b, c"):
-            make("a.csv", ROWS, text="text", target="target", whole=True, known=known("b", "c"))
+            make("a.csv", ROWS, text="text", target="target", draw_split=False, known=known("b", "c"))
 
     def test_a_flat_folder(self, make: Make, tmp_path: Path) -> None:
         (tmp_path / "notes").mkdir()
         (tmp_path / "notes/1.txt").write_text("one")
-        module = make("notes", kind=partial(ManifestDataModule, folder="text"), whole=True)
+        module = make("notes", kind=partial(ManifestDataModule, folder="text"), draw_split=False)
         assert module.table.ids == ["1.txt"]
         with pytest.raises(ValueError, match="lies in no class folder"):
             make("notes", kind=partial(ManifestDataModule, folder="text", readers={"target": ClassTarget()}))

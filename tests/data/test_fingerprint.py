@@ -138,7 +138,7 @@ def test_a_folder_of_media_may_be_copied_and_a_file_of_another_size_is_another(m
 
 def test_rows_in_shards_are_those_of_their_file(mixed, tmp_path):
     module = mixed("here")
-    whole = mixed("here", whole=True)
+    whole = mixed("here", draw_split=False)
     write_shards(whole, tmp_path / "shards", 120_000, 0)
     shards = ShardsDataModule(
         path=str(tmp_path / "shards"), cache=str(tmp_path / "cache"), batch_size=8, num_workers=0, on_error="raise",

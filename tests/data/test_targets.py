@@ -38,14 +38,14 @@ def test_tags_of_a_mixture_beside_another_input(make, tmp_path) -> None:
 
 
 def test_where_nothing_trains_all_rows_say_which_classes_there_are(make) -> None:
-    table = make("a.csv", "text,y\na,x\nb,\nc,v\n", text="text", target="y", whole=True, known={"y": None}).table
+    table = make("a.csv", "text,y\na,x\nb,\nc,v\n", text="text", target="y", draw_split=False, known={"y": None}).table
     assert "target" not in table.targets  # the model knows no such target
     rows = "text,y\na,x\nb,\nc,v\n"
-    table = make("a.csv", rows, text="text", target="y", whole=True, known={"target": None}).table
+    table = make("a.csv", rows, text="text", target="y", draw_split=False, known={"target": None}).table
     assert table.spec.targets["target"].classes == ("v", "x")
     assert table.targets["target"].tolist() == [1, -100, 0]
     learnt = {"target": table.spec.targets["target"]}
-    table = make("a.csv", rows, text="text", target="y", whole=True, known=learnt).table
+    table = make("a.csv", rows, text="text", target="y", draw_split=False, known=learnt).table
     assert table.spec.targets["target"].classes == ("v", "x")
     assert table.spec.targets["target"].facts["counts"] == [0, 0]  # of rows that train: none does
 

@@ -39,7 +39,7 @@ def packed(plain, tmp_path: Path):
     """packed() -> a folder of shards of about 15 rows, of the manifest or of another file"""
 
     def build(name: str = "shards", size: int = 120_000, **changed) -> Path:
-        write_shards(plain(whole=True, **changed), tmp_path / name, size, 0)
+        write_shards(plain(draw_split=False, **changed), tmp_path / name, size, 0)
         return tmp_path / name
 
     return build

@@ -55,7 +55,7 @@ def test_all_rows_are_measured_if_no_column_states_the_split(model, data, tmp_pa
     report = mm.evaluate(model, drawn)
     assert report.rows == report.metrics["test/rows"] == 40
     assert report.table().to_dicts()[0]["rows"] == 40
-    assert set(drawn.splits) == {"train", "val", "test"} and not drawn.whole
+    assert set(drawn.splits) == {"train", "val", "test"} and drawn.draw_split
     stated = mm.Manifest(
         [row | {"split": "test" if n < 7 else "train"} for n, row in enumerate(rows)], targets=["target"]
     )
