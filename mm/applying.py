@@ -98,7 +98,7 @@ def describe_trained_rows(model: TrainedModel, data: DataSource, split: str) -> 
         return ""
     return (
         f"{data.source}: {count} of the {len(data.rows(split))} measured rows were trained on, "
-        f"the first: {first}; their figures say nothing of new data"
+        f"the first: {first}; metrics of these rows do not estimate the accuracy on new data"
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from lightning import Callback, Trainer
 from omegaconf import DictConfig
 
+from mm.assembly.config_checks import check_no_training
 from mm.assembly.finish import build_data, build_metrics, finish_model
 from mm.assembly.provenance import Provenance
 from mm.assembly.run import TrainingRun
@@ -35,8 +36,7 @@ def baseline_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> "B
         ValueError: If a setting is invalid, or does not fit the data.
     """
     silence_lightning()
-    if cfg.resume:
-        raise ValueError("resume: mm baseline has nothing to resume; leave it out")
+    check_no_training(cfg, "baseline")
     if not is_first_process():
         return None
     from mm.baselines import baseline

@@ -80,3 +80,18 @@ def check_data_files(cfg: DictConfig) -> None:
         name = one.get("path") if OmegaConf.is_dict(one) else one
         if isinstance(name, str) and name and not Path(name).is_dir():
             check_table_file(Path(name))
+
+
+def check_no_training(cfg: DictConfig, verb: str) -> None:
+    """Check that a verb whose config is that of `mm train` sets no key of it that only a whole training reads.
+
+    Args:
+        cfg: The config.
+        verb: Name of the verb, for the message.
+
+    Raises:
+        ValueError: If `resume` or `baseline` is set.
+    """
+    for key in ("resume", "baseline"):
+        if cfg[key]:
+            raise ValueError(f"{key}: got {cfg[key]}, but mm {verb} does not read it; leave it out")

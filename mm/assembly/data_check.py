@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from mm.assembly.config_checks import check_no_training
 from mm.assembly.finish import build_data
 from mm.assembly.provenance import Provenance
 from mm.assembly.run import prepare_model
@@ -23,8 +24,7 @@ def check_data_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> 
         ValueError: If a setting is invalid, or if the table can't be read at all.
     """
     silence_lightning()
-    if cfg.resume:
-        raise ValueError("resume: mm check data has nothing to resume; leave it out")
+    check_no_training(cfg, "check data")
     cfg.datamodule.on_error = "missing"  # one fault must not hide another
     data = build_data(cfg)
     prepare_model(cfg, data, provenance)

@@ -9,6 +9,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mm.assembly.config_checks import check_no_training
 from mm.assembly.loggers import build_loggers, start_loggers
 from mm.assembly.provenance import Provenance
 from mm.assembly.run import prepare_run
@@ -125,8 +126,7 @@ def benchmark_config(cfg: DictConfig, folder: Path, provenance: Provenance) -> P
         ValueError: If a setting is invalid.
     """
     check_length(cfg.steps, cfg.warmup)
-    if cfg.resume:
-        raise ValueError("resume: a benchmark begins anew; leave it out")
+    check_no_training(cfg, "benchmark")
     shorten(cfg)
     run = prepare_run(cfg, folder, provenance)
     left_out = (Checkpoint, EarlyStopping, SaveAtSteps)  # which wait for a validation, or save
@@ -160,8 +160,7 @@ def scale_batch_config(cfg: DictConfig, folder: Path, provenance: Provenance) ->
     """
     limits = {name: cfg[name] for name in LIMITS}
     check_limits(**limits)
-    if cfg.resume:
-        raise ValueError("resume: a search begins anew; leave it out")
+    check_no_training(cfg, "scale_batch")
     shorten(cfg, trial=True)
     if unread := [named.by for named in provenance.named if named.key.split(".")[0] in ("logger", "callbacks")]:
         say(f"mm scale_batch logs nothing and calls no callbacks; not read: {', '.join(unread)}")

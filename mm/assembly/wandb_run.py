@@ -3,7 +3,7 @@
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, open_dict
 
 from mm.assembly.provenance import Provenance
-from mm.evaluation.box_grid import BoxGrid, wandb_images
+from mm.evaluation.box_grid import NUM_FALLBACK_BOXES, BoxGrid
 from mm.extras import require
 from mm.messages import command
 
@@ -156,3 +156,42 @@ def finish_wandb(
     # sweep optimizes, has a name of its own.
     run.summary.update({f"best/{name}" if name in validated else name: value for name, value in results.items()})
     run.finish()  # else the next job of a sweep would be logged into this one
+
+
+def wandb_images(grid: BoxGrid) -> list[Any]:
+    """Return the images of a grid as `wandb.Image` with boxes, which W&B shows and filters by class and score.
+
+    Boxes below the threshold are included, as a set of their own.
+
+    Args:
+        grid: The grid.
+    """
+    wandb = require("wandb", "wandb")
+
+    classes = list(grid.decoding.classes)
+    labels = dict(enumerate(classes))
+
+    def data(boxes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {"box_data": [wandb_box(box, classes) for box in boxes], "class_labels": labels}
+
+    return [
+        wandb.Image(
+            one.image,
+            caption=one.id,
+            boxes={
+                "predictions": data(one.predicted),
+                "low_confidence": data(one.low_confidence[:NUM_FALLBACK_BOXES]),
+                "ground_truth": data(one.true),
+            },
+        )
+        for one in grid.images()
+    ]
+
+
+def wandb_box(box: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Return a box in the format of `wandb.Image`, with corners in pixels."""
+    corners = dict(zip(("minX", "minY", "maxX", "maxY"), map(float, box["box"]), strict=True))
+    shown: dict[str, Any] = {"position": corners, "domain": "pixel", "class_id": classes.index(box["label"])}
+    if "score" not in box:
+        return shown | {"box_caption": box["label"]}
+    return shown | {"box_caption": f"{box['label']} {box['score']:.2f}", "scores": {"score": float(box["score"])}}

@@ -20,7 +20,7 @@ from mm.types import InputData, Transform
 
 MAX_SECONDS = 30  # of a sound
 MAX_CHARACTERS = 2_000  # of a text
-UNKNOWN_RATE = 16_000  # Hz, of sounds none of which has a header that can be read
+UNKNOWN_RATE = 16_000  # Hz, if no sound has a header that can be read
 
 
 class InputFeatures(NamedTuple):

@@ -83,9 +83,8 @@ def measure_scores(kind: str, scores: np.ndarray, target: Tensor, metrics: Mappi
         computed = local_copy(metric)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", UserWarning
-                )  # labels without a positive row, as the model's own test says
+                # Labels without a positive row; the test of the model warns of them as well.
+                warnings.simplefilter("ignore", UserWarning)
                 computed.update(*inputs)
                 value = computed.compute()
         except (ValueError, RuntimeError, TypeError) as error:  # R2 of a single row; metrics of a user's own head

@@ -7,7 +7,7 @@ import torch
 
 from mm.types import ColumnData, Features
 
-MOST_CATEGORIES = 254  # of a column; scikit-learn's gradient boosting takes 255, of which one stands for all others
+MOST_CATEGORIES = 254  # per column; gradient boosting of scikit-learn takes 255, and one is for all other categories
 MOST_ELEMENTS = 100  # elements of the lists of a column that are counted
 
 
@@ -22,7 +22,7 @@ def table_features(
     Args:
         rows: Tokens of each row (T, 3): index of the column, class index, number; see `TabularTransform`.
         columns: The columns.
-        train: Whether each row is a training row, (N,) bool; what is frequent is counted in these.
+        train: Whether each row is a training row, (N,) bool; categories and elements are counted in these rows.
 
     Returns:
         Features (N, D) float32, and the indices of those that are categories.

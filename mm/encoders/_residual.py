@@ -75,7 +75,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """A convolution as the stem, and stages of residual blocks, each of which halves the size except the first.
+    """A convolutional stem, followed by stages of residual blocks. Each stage but the first halves the size.
 
     Args:
         channels: Number of channels of the input.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NUM_IMAGES = 8
-NUM_PAIRS = 2  # images in a line, each of which is drawn twice
+NUM_PAIRS = 2  # images per line of the grid; each image is drawn twice
 LONGEST_SIDE = 480  # pixels of an image in the grid
 NUM_FALLBACK_BOXES = 10  # boxes below the threshold that are drawn if no box of any image reaches it
 NUM_COLOURS = 10  # of matplotlib's "tab10"
@@ -223,42 +223,3 @@ def add_legend(figure: "Figure", images: Sequence[BoxImage], classes: Sequence[s
     handles = [lines.Line2D([], [], color=class_colour(name, classes), label=name[:24]) for name in shown]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), fontsize=8)
-
-
-def wandb_images(grid: BoxGrid) -> list[Any]:
-    """Return the images of a grid as `wandb.Image` with boxes, which W&B shows and filters by class and score.
-
-    Boxes below the threshold are included, as a set of their own.
-
-    Args:
-        grid: The grid.
-    """
-    wandb = require("wandb", "wandb")
-
-    classes = list(grid.decoding.classes)
-    labels = dict(enumerate(classes))
-
-    def data(boxes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return {"box_data": [wandb_box(box, classes) for box in boxes], "class_labels": labels}
-
-    return [
-        wandb.Image(
-            one.image,
-            caption=one.id,
-            boxes={
-                "predictions": data(one.predicted),
-                "low_confidence": data(one.low_confidence[:NUM_FALLBACK_BOXES]),
-                "ground_truth": data(one.true),
-            },
-        )
-        for one in grid.images()
-    ]
-
-
-def wandb_box(box: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """Return a box in the format of `wandb.Image`, with corners in pixels."""
-    corners = dict(zip(("minX", "minY", "maxX", "maxY"), map(float, box["box"]), strict=True))
-    shown: dict[str, Any] = {"position": corners, "domain": "pixel", "class_id": classes.index(box["label"])}
-    if "score" not in box:
-        return shown | {"box_caption": box["label"]}
-    return shown | {"box_caption": f"{box['label']} {box['score']:.2f}", "scores": {"score": float(box["score"])}}

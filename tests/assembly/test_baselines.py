@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+import yaml
 
 import mm
 from mm.assembly.baselines import compare_with_baseline
@@ -6,6 +9,7 @@ from mm.baselines import BaselineReport, BaselineResult
 from mm.callbacks import BestMetrics
 from mm.runs.summary import table_rows
 
+CONF = Path(__file__).parents[2] / "conf" / "model" / "heads"
 CPU = ["trainer.accelerator=cpu"]
 ROWS = [{"text": f"press {('zero', 'one')[n % 2]} {n % 9}", "digit": f"d{n % 2}"} for n in range(60)]
 
@@ -81,3 +85,20 @@ def test_training_from_python_reports_baselines(tmp_path, monkeypatch):
     assert not any(name.startswith("baseline") for name in without.metrics)
     same = [name for name in without.metrics if name != "train/duration_s"]
     assert [report.metrics[name] for name in same] == [without.metrics[name] for name in same]
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"), [("classification", "class"), ("multilabel", "labels"), ("regression", "number")]
+)
+def test_default_metrics_are_those_of_the_default_heads(head, kind):
+    from mm.baselines.scoring import default_metrics
+    from mm.types import TargetData
+
+    stated = yaml.safe_load((CONF / f"{head}.yaml").read_text(encoding="utf-8"))["metrics"]
+    metrics = default_metrics(TargetData(kind=kind, classes=("a", "b", "c")))
+    assert {name: type(metric).__name__ for name, metric in metrics.items()} == {
+        name: node["_target_"].rpartition(".")[2] for name, node in stated.items()
+    }
+    for name, node in stated.items():
+        for key in ("average", "squared", "ignore_index"):
+            assert getattr(metrics[name], key, node.get(key)) == node.get(key, getattr(metrics[name], key, None)), name

@@ -6,7 +6,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from mm.assembly.config_checks import check_data_files
+from mm.assembly.config_checks import check_data_files, check_no_training
 
 MANIFEST = "mm.datamodules.manifest.ManifestDataModule"
 
@@ -69,3 +69,12 @@ print("torch" in sys.modules)
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ran.stdout.splitlines()[-2:] == ["status 2", "False"], ran.stderr
     assert message in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("key", ["resume", "baseline"])
+def test_a_verb_beside_training_refuses_what_it_would_not_read(key):
+    cfg = OmegaConf.create({"resume": False, "baseline": False})
+    check_no_training(cfg, "benchmark")
+    cfg[key] = True
+    with pytest.raises(ValueError, match=f"{key}: got True, but mm benchmark does not read it"):
+        check_no_training(cfg, "benchmark")

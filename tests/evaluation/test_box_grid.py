@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mm.assembly.wandb_run import finish_wandb
-from mm.evaluation.box_grid import find_box_grids, wandb_images
+from mm.assembly.wandb_run import finish_wandb, wandb_images
+from mm.evaluation.box_grid import find_box_grids
 from mm.heads.detection import DetectionHead
 from mm.runs.results import write_figures
 from mm.tasks.answers import Answers

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from mm.data.readers.box_columns import number_of
 from mm.data.readers.boxes import annotated_pictures
 from mm.data.splitting import spelt
 from mm.data.table import SPLITS, Cells
@@ -194,15 +195,7 @@ def is_label_file(file: Path) -> bool:
     """Return whether the first line of a file is that of a box."""
     with file.open(encoding="utf-8", errors="replace") as lines:
         fields = next((line.split() for line in lines if line.strip()), [])
-    return len(fields) >= 5 and fields[0].isdecimal() and all(is_number(x) for x in fields[1:])
-
-
-def is_number(text: str) -> bool:
-    """Return whether a text is a number."""
-    try:
-        return float(text) == float(text)
-    except ValueError:
-        return False
+    return len(fields) >= 5 and fields[0].isdecimal() and all(isinstance(number_of(x), float) for x in fields[1:])
 
 
 def label_file(picture: Path, root: Path) -> Path:
@@ -262,8 +255,12 @@ def parse_line(fields: Sequence[str], names: Mapping[int, str] | None) -> tuple[
         ValueError: If the line is not that of a box.
     """
     outline = len(fields) >= 7 and len(fields) % 2 == 1
-    numbers = [float(x) for x in fields[1:] if is_number(x)]
-    if len(numbers) != len(fields) - 1 or not (outline or len(fields) == 5) or not fields[0].isdecimal():
+    numbers = [number_of(x) for x in fields[1:]]
+    if (
+        not all(isinstance(x, float) and x == x for x in numbers)
+        or not (outline or len(fields) == 5)
+        or not fields[0].isdecimal()
+    ):
         raise ValueError(f"got {' '.join(fields):.60}; wanted {LINE}")
     if not all(-TOLERANCE <= x <= 1 + TOLERANCE for x in numbers):
         raise ValueError(f"got {' '.join(fields):.60}, with a number outside 0 to 1; wanted {LINE}")

@@ -29,7 +29,8 @@ class AudioResNet(Configurable, nn.Module):
         stem_stride: Stride of the stem in bands and frames. Strides (4, 4) suit clips of seconds, and (4, 2) clips of
             less than a second, such as spoken digits.
         statistics: Width of a layer on the statistics of each band over time, which is pooled beside the tokens; 0:
-            none. Statistics recognise environmental sounds from few clips, but not the order of what is heard.
+            none. Statistics help with environmental sounds and few clips. They do not contain the order of events, and
+            harm the recognition of spoken words.
         dropout: Dropout probability of the channels of the last stage, and of the layer on the statistics.
 
     Raises:
