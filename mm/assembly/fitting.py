@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -267,10 +268,12 @@ def test_best_weights(run: TrainingRun, trainer: Trainer) -> dict[str, float]:
 
 
 def stopped_by_steps(trainer: Trainer) -> bool:
-    """Return whether `trainer.max_steps` ended the training before `trainer.max_epochs`."""
+    """Return whether `trainer.max_steps` ended the training before `trainer.max_epochs`, also within the last epoch."""
     steps, epochs = trainer.max_steps, trainer.max_epochs
-    unfinished = epochs in (None, -1) or trainer.current_epoch < (epochs or 0)
-    return steps != -1 and trainer.global_step >= steps and unfinished
+    if steps == -1 or trainer.global_step < steps:
+        return False
+    # `current_epoch` is not used: Lightning counts the epoch in which the steps end as completed.
+    return epochs in (None, -1) or steps < epochs * ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
 
 def explain_no_validation(trainer: Trainer) -> str:
