@@ -84,6 +84,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "budget": "max_batch_length",
         "mix": "mixing",
         "one_source": "homogeneous_batches",
+        "whole": "draw_split",
         "window": "shuffle_window",
     },
     "mm.datamodules.manifest.ManifestDataModule": {"header": "column_names", "quotes": "quoting"},
@@ -129,7 +130,10 @@ ARGUMENTS: dict[str, dict[str, str]] = {
 }
 # Current dotted name of a class -> {current name of an argument: {former value: current value}}.
 VALUES: dict[str, dict[str, dict[Any, Any]]] = {
-    "mm.data.module.DataModule": {"mixing": {"equal": "uniform", "size": "proportional"}},
+    "mm.data.module.DataModule": {
+        "draw_split": {False: True, True: False},
+        "mixing": {"equal": "uniform", "size": "proportional"},
+    },
     "mm.targets.boxes.BoxTarget": {"degenerate_boxes": {"refuse": "error"}},
     "mm.targets.transcript.TranscriptTarget": {"units": {"letters": "characters"}},
     "mm.transforms.audio.waveform.AudioTransform": {"overflow": {"refuse": "error"}},

@@ -22,7 +22,7 @@ def pack(tmp_path: Path, shared: dict):
     """pack(path) -> the module, what the index says, and the table; into out/"""
 
     def run(path: object, columns: dict = COLUMNS, size: int = 100_000, **changed):
-        given = shared | {"split": {}, "whole": True} | changed
+        given = shared | {"split": {}, "draw_split": False} | changed
         module = ManifestDataModule(path=path, columns=dict.fromkeys(ROLES) | columns, **given)
         return module, *write_shards(module, tmp_path / "out", size, 0)
 
